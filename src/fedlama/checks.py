@@ -1,0 +1,54 @@
+"""Checks of single settings, worded alike everywhere; each returns the problems it finds instead of raising."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fedlama.errors import ConfigError, did_you_mean
+
+
+def at_least(owner: object, minimum: float, *fields: str) -> list[str]:
+    """Report the fields that lie below a minimum.
+
+    Args:
+        owner: The settings object.
+        minimum: The smallest value allowed.
+        fields: Names of its numeric fields.
+
+    Returns:
+        One sentence per field that is too small.
+    """
+    return [
+        f"{_kind(owner)}: {field} is {value!r}, but it must be {minimum} or more; raise it"
+        for field in fields
+        if not (value := getattr(owner, field)) >= minimum
+    ]
+
+
+def between(owner: object, low: float, high: float, *fields: str) -> list[str]:
+    """Report the fields that lie outside [low, high)."""
+    return [
+        f"{_kind(owner)}: {field} is {value!r}, but it must lie in [{low}, {high}); change it"
+        for field in fields
+        if not low <= (value := getattr(owner, field)) < high
+    ]
+
+
+def one_of(owner: object, field: str, known: Iterable[str]) -> list[str]:
+    """Report a field that holds none of the known words."""
+    value, known = getattr(owner, field), list(known)
+    return [] if value in known else [f"{_kind(owner)}: {field} is {value!r}{did_you_mean(str(value), known)}"]
+
+
+def refuse(problems: list[str]) -> None:
+    """Raise all problems at once, if there are any.
+
+    Raises:
+        ConfigError: With every problem.
+    """
+    if problems:
+        raise ConfigError(problems)
+
+
+def _kind(owner: object) -> str:
+    return type(owner).__name__

@@ -1,0 +1,248 @@
+"""What a client's data look like to an engine: batches that belong to (client, local step), whoever asks.
+
+Batch k of a client is a pure function of the seed, the client and k: each local epoch is a permutation of its own
+address, batches never cross an epoch, and the last batch of an epoch may be short. A client that is not drawn simply
+does not advance its count of steps, so its epoch goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlama.errors import ConfigError, DataError
+from fedlama.randomness import address, permutation
+
+Batch = tuple[Tensor, Tensor]
+Prepare = Callable[[Tensor], Tensor]
+"""Turns stored inputs of shape (batch, ...) into the model's input, such as uint8 pixels into standardised floats."""
+Augment = Callable[[Tensor, NDArray[np.uint64]], Tensor]
+"""Changes prepared inputs at random; gets one 64-bit key per sample, from which all its randomness comes."""
+
+
+@dataclass(frozen=True)
+class ClientData:
+    """One client's tensors.
+
+    Args:
+        x: Inputs, shape (samples, ...).
+        y: Targets, shape (samples, ...).
+        batch_size: Samples per local step.
+    """
+
+    x: Tensor
+    y: Tensor
+    batch_size: int
+
+
+class ClientSource(Protocol):
+    """All clients of a federation."""
+
+    def __len__(self) -> int:
+        """Number of clients."""
+
+    def samples(self, client: int) -> int:
+        """Number of training samples n_i."""
+
+    def batch(self, client: int, step: int, seed: int) -> Batch:
+        """Return the client's batch number `step`, counted from 0 over all its local steps."""
+
+
+class TensorClients:
+    """Clients whose samples are rows of shared tensors.
+
+    Args:
+        x: Inputs of all clients, shape (rows, ...).
+        y: Targets of all clients, shape (rows, ...).
+        rows: Per client the int64 row numbers of its samples.
+        batch_size: Samples per local step, one number or one per client.
+        prepare: Applied to every batch of inputs.
+        augment: Applied to every prepared batch.
+        short_clients: Whether clients with fewer samples than a batch are refused or train on short batches.
+
+    Raises:
+        DataError: Clients without samples or with too few, rows that do not exist, NaN or infinite inputs.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        rows: Sequence[NDArray[np.int64]],
+        batch_size: int | Sequence[int],
+        *,
+        prepare: Prepare | None = None,
+        augment: Augment | None = None,
+        short_clients: bool = False,
+    ) -> None:
+        sizes = [batch_size] * len(rows) if isinstance(batch_size, int) else list(batch_size)
+        _check_rows(x, y, rows, sizes, short_clients)
+        self.x, self.y, self.rows, self.batch_sizes = x, y, list(rows), sizes
+        self.prepare, self.augment = prepare, augment
+        self._epochs: dict[int, tuple[int, int, NDArray[np.int64]]] = {}
+
+    def __len__(self) -> int:
+        """Number of clients."""
+        return len(self.rows)
+
+    def samples(self, client: int) -> int:
+        """Number of the client's rows."""
+        return len(self.rows[client])
+
+    def batches_per_epoch(self, client: int) -> int:
+        """Local steps in one epoch of the client, the short last batch included."""
+        return -(-len(self.rows[client]) // self.batch_sizes[client])
+
+    def batch_rows(self, client: int, step: int, seed: int) -> NDArray[np.int64]:
+        """Return the row numbers of one batch."""
+        epoch, position = divmod(step, self.batches_per_epoch(client))
+        known = self._epochs.get(client)
+        if known is None or known[:2] != (seed, epoch):
+            order = permutation(seed, "shuffle", self.samples(client), client, epoch)
+            known = (seed, epoch, self.rows[client][order])
+            self._epochs[client] = known  # a cache of the latest epoch only: a pure function is being remembered
+        start = position * self.batch_sizes[client]
+        return known[2][start : start + self.batch_sizes[client]]
+
+    def batch(self, client: int, step: int, seed: int) -> Batch:
+        """Gather, prepare and augment one batch."""
+        rows = torch.from_numpy(self.batch_rows(client, step, seed)).to(self.x.device)
+        x, y = self.x[rows], self.y[rows]
+        if self.prepare is not None:
+            x = self.prepare(x)
+        if self.augment is not None:
+            x = self.augment(x, address(seed, "augment", client, step, np.arange(len(rows))))
+        return x, y
+
+    def to(self, device: torch.device) -> TensorClients:
+        """Return the same clients with their samples on a device."""
+        moved = object.__new__(TensorClients)
+        moved.__dict__.update(self.__dict__, x=self.x.to(device), y=self.y.to(device), _epochs={})
+        return moved
+
+
+class ReplayedClients:
+    """Clients that yield ready batches in an order of their own, such as recorded ones.
+
+    Args:
+        batches: Per client an iterable of (inputs, targets).
+        samples: Per client the number of training samples n_i; may be left out when all iterables are sequences,
+            which are then taken to hold each sample once.
+
+    Raises:
+        DataError: No clients, or a client without batches.
+    """
+
+    def __init__(self, batches: Sequence[Iterable[Batch]], samples: Sequence[int] | None = None) -> None:
+        if not batches:
+            raise DataError("there are no clients; give at least one iterable of batches")
+        if samples is None and all(isinstance(one, Sequence) for one in batches):
+            samples = [sum(len(batch[0]) for batch in one) for one in batches]
+        if samples is not None and min(samples) < 1:
+            raise DataError(f"client {samples.index(min(samples))} has no samples; leave it out")
+        self._samples = samples
+        self._iterators: list[Iterator[Batch]] = [iter(one) for one in batches]
+        self._given = [0] * len(batches)
+
+    def __len__(self) -> int:
+        """Number of clients."""
+        return len(self._iterators)
+
+    def samples(self, client: int) -> int:
+        """Return n_i.
+
+        Raises:
+            ConfigError: It is not known.
+        """
+        if self._samples is None:
+            raise ConfigError(
+                "the clients are iterators of batches, so their numbers of samples are unknown; give samples=[...] to "
+                "ReplayedClients, or set weighting='equal'"
+            )
+        return self._samples[client]
+
+    def batch(self, client: int, step: int, seed: int) -> Batch:
+        """Return the next batch of the client's iterator; the steps must be asked for in order.
+
+        Raises:
+            DataError: The iterator has ended, or an earlier step is asked for again.
+        """
+        if step != self._given[client]:
+            raise DataError(
+                f"client {client} replays its batches in order: step {self._given[client]} is next, step {step} was "
+                "asked for; build the clients anew for a new run"
+            )
+        try:
+            batch = next(self._iterators[client])
+        except StopIteration:
+            raise DataError(
+                f"client {client} has no batch left for local step {step}; record more batches or run fewer steps"
+            ) from None
+        self._given[client] += 1
+        return batch
+
+
+def as_source(clients: ClientSource | Sequence[ClientData] | Sequence[Iterable[Batch]]) -> ClientSource:
+    """Accept what a user may hand over as clients.
+
+    Args:
+        clients: A ready source, a list of :class:`ClientData`, or a list of iterables of batches.
+
+    Returns:
+        The source.
+
+    Raises:
+        DataError: The list is empty or mixes kinds.
+    """
+    if not isinstance(clients, Sequence):
+        return clients
+    if not clients:
+        raise DataError("there are no clients; give at least one")
+    tensors = [one for one in clients if isinstance(one, ClientData)]
+    if not tensors:
+        return ReplayedClients([one for one in clients if not isinstance(one, ClientData)])
+    if len(tensors) != len(clients):
+        raise DataError("the clients mix ClientData and iterables of batches; give all of them in one form")
+    ends = np.cumsum([0] + [len(one.x) for one in tensors])
+    rows = [np.arange(start, end) for start, end in zip(ends[:-1], ends[1:], strict=True)]
+    for number, one in enumerate(tensors):
+        if len(one.x) != len(one.y):
+            raise DataError(f"client {number} has {len(one.x)} inputs but {len(one.y)} targets; give one target each")
+    x, y = torch.cat([one.x for one in tensors]), torch.cat([one.y for one in tensors])
+    return TensorClients(x, y, rows, [one.batch_size for one in tensors])
+
+
+def _check_rows(
+    x: Tensor, y: Tensor, rows: Sequence[NDArray[np.int64]], sizes: Sequence[int], short_clients: bool
+) -> None:
+    if not rows:
+        raise DataError("there are no clients; give at least one")
+    if len(x) != len(y):
+        raise DataError(f"there are {len(x)} inputs but {len(y)} targets; give one target for each input")
+    for client, (own, size) in enumerate(zip(rows, sizes, strict=True)):
+        if size < 1:
+            raise DataError(f"client {client}: batch_size is {size}, but it must be 1 or more; raise it")
+        if len(own) == 0:
+            raise DataError(f"client {client} has no samples; leave it out or give it some")
+        if len(own) < size and not short_clients:
+            raise DataError(
+                f"client {client} has {len(own)} samples, fewer than one batch of {size}; lower batch_size, merge "
+                "small clients, or set short_clients=true to train on short batches"
+            )
+        if own.min() < 0 or own.max() >= len(x):
+            raise DataError(f"client {client} names row {own.max()}, but there are {len(x)} rows; check the partition")
+    if x.is_floating_point():
+        bad = ~torch.isfinite(x.reshape(len(x), -1)).all(dim=1)
+        if bad.any():
+            row = int(torch.nonzero(bad)[0])
+            owner = next((client for client, own in enumerate(rows) if row in own), None)
+            raise DataError(
+                f"input row {row} of client {owner} holds NaN or infinite values ({int(bad.sum())} such rows in all); "
+                "clean or drop them"
+            )

@@ -1,0 +1,110 @@
+"""Load CIFAR-10 and CIFAR-100 from the authors' archives, binary or Python version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedlama.data import restricted_pickle
+from fedlama.data.arrays import Dataset
+from fedlama.data.files import locate, read_whole
+from fedlama.errors import ConfigError, DataError
+
+PIXELS = 3 * 32 * 32
+_LIMIT = 400_000_000
+_BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
+_Rows = tuple[NDArray[np.uint8], NDArray[np.int64]]
+
+
+def load(path: Path | str, classes: int = 10, *, complete: bool = True) -> Dataset:
+    """Load CIFAR-10 or CIFAR-100.
+
+    Args:
+        path: Folder of the unpacked archive (``cifar-10-batches-bin``, ``cifar-10-batches-py``,
+            ``cifar-100-binary`` or ``cifar-100-python``), or a folder that contains it. The binary version is taken
+            if both are there.
+        classes: 10 or 100. CIFAR-100 gives its fine labels.
+        complete: Expect the official number of rows, so that a file cut off between two rows is noticed.
+
+    Returns:
+        Images uint8 (N, 3, 32, 32), training rows in the order of the archive.
+
+    Raises:
+        DataError: If a file is missing, damaged or cut off.
+        ConfigError: If ``classes`` is neither 10 nor 100.
+
+    Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
+    """
+    if classes not in (10, 100):
+        raise ConfigError(f"classes is {classes}, expected 10 (CIFAR-10) or 100 (CIFAR-100)")
+    train, test = (_BATCHES, ["test_batch"]) if classes == 10 else (["train"], ["test"])
+    train_x, train_y = _part(path, train, classes, 50_000 // len(train) if complete else None)
+    test_x, test_y = _part(path, test, classes, 10_000 if complete else None)
+    return Dataset(
+        f"cifar{classes}", train_x, train_y, test_x, test_y, classes, class_names=_names(path, classes)
+    ).check()
+
+
+def _part(path: Path | str, files: list[str], classes: int, rows: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    pieces = [_read(path, file, classes, rows) for file in files]
+    x = np.concatenate([images for images, _ in pieces])
+    y = np.concatenate([labels for _, labels in pieces])
+    return torch.from_numpy(x.reshape(-1, 3, 32, 32)), torch.from_numpy(y)
+
+
+def _folders(classes: int) -> tuple[str, str]:
+    return (
+        ("cifar-10-batches-bin", "cifar-10-batches-py") if classes == 10 else ("cifar-100-binary", "cifar-100-python")
+    )
+
+
+def _read(path: Path | str, name: str, classes: int, rows: int | None) -> _Rows:
+    file = locate(path, [f"{name}.bin", name], _folders(classes))
+    content = read_whole(file, _LIMIT)
+    binary = ".bin" in file.suffixes
+    images, labels = _binary(content, file, classes, rows) if binary else _pickled(content, file, classes)
+    if rows is not None and len(images) != rows:
+        raise DataError(
+            f"{file} holds {len(images)} images, expected {rows}; download it again, or pass complete=False"
+        )
+    return images, labels
+
+
+def _binary(content: bytes, file: Path, classes: int, rows: int | None) -> _Rows:
+    # CIFAR-100 writes two label bytes, coarse then fine.
+    labels = 1 if classes == 10 else 2
+    record = labels + PIXELS
+    expected = (rows if rows is not None else max(1, -(-len(content) // record))) * record
+    if len(content) != expected:
+        raise DataError(
+            f"{file}: expected {expected} bytes ({record} per image), found {len(content)}; download it again"
+            + (", or pass complete=False for a part" if len(content) % record == 0 and content else "")
+        )
+    table = np.frombuffer(content, np.uint8).reshape(-1, record)
+    return table[:, labels:], table[:, labels - 1].astype(np.int64)
+
+
+def _pickled(content: bytes, file: Path, classes: int) -> _Rows:
+    batch = restricted_pickle.loads(content, str(file))
+    images = batch.get("data")
+    labels = batch.get("labels" if classes == 10 else "fine_labels")
+    if not isinstance(images, np.ndarray) or images.ndim != 2 or images.shape[1] != PIXELS:
+        raise DataError(f"{file}: 'data' is not a uint8 array with {PIXELS} columns; is it a file of CIFAR-{classes}?")
+    if not isinstance(labels, list) or not all(isinstance(label, int) and 0 <= label < classes for label in labels):
+        raise DataError(f"{file} has no list of labels 0..{classes - 1}; is it a file of CIFAR-{classes}?")
+    if len(labels) != len(images):
+        raise DataError(f"{file}: {len(images)} images but {len(labels)} labels; download it again")
+    return images, np.asarray(labels, dtype=np.int64)
+
+
+def _names(path: Path | str, classes: int) -> tuple[str, ...]:
+    """Read the class names where the binary version lists them; they are a courtesy, so their absence is no error."""
+    try:
+        file = locate(path, ["batches.meta.txt" if classes == 10 else "fine_label_names.txt"], _folders(classes))
+    except DataError:
+        return ()
+    names = tuple(read_whole(file, 100_000).decode("utf-8", "replace").split())
+    return names if len(names) == classes else ()

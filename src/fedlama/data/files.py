@@ -1,0 +1,107 @@
+"""Find and read the files of a data set without trusting them: clear messages, bounded memory."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from fedlama.errors import DataError
+
+CHUNK = 1 << 20
+
+
+def locate(path: Path | str, names: Sequence[str], folders: Sequence[str] = ()) -> Path:
+    """Find a file by its customary names, plain or compressed.
+
+    Args:
+        path: The folder of the data set, or one that contains a usual sub-folder.
+        names: Accepted file names, best first; each is also tried with ``.gz``.
+        folders: Usual sub-folders to look into after ``path`` itself.
+
+    Returns:
+        The first file found.
+
+    Raises:
+        DataError: If the folder or the file does not exist.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        kind = "a file" if root.exists() else "missing"
+        raise DataError(f"{root} is {kind}, expected the folder that holds {names[0]}; check the path")
+    for folder in ("", *folders):
+        for name in names:
+            for candidate in (root / folder / name, root / folder / f"{name}.gz"):
+                if candidate.is_file():
+                    return candidate
+    places = " or ".join(str(root / folder) for folder in ("", *folders))
+    raise DataError(
+        f"none of {', '.join(names)} (or the same with .gz) is in {places}; download the data set there first"
+    )
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for reading, through gzip if its name ends in ``.gz``.
+
+    Args:
+        path: The file.
+
+    Yields:
+        The stream of plain bytes.
+
+    Raises:
+        DataError: If the file cannot be read, or its compression is damaged or cut off.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            yield stream
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path} is not a whole gzip file ({error}); download it again") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error}); check the path and its permissions") from error
+
+
+def read_up_to(stream: IO[bytes], size: int) -> bytes:
+    """Read at most ``size`` bytes, taking memory only for bytes that are really there.
+
+    A single ``read(size)`` may set aside ``size`` bytes first, and ``size`` often comes from a header not to be
+    trusted.
+
+    Args:
+        stream: Where to read.
+        size: The most to read.
+
+    Returns:
+        The bytes; fewer than ``size`` when the stream ended.
+    """
+    pieces = bytearray()
+    while len(pieces) < size:
+        piece = stream.read(min(CHUNK, size - len(pieces)))
+        if not piece:
+            break
+        pieces += piece
+    return bytes(pieces)
+
+
+def read_whole(path: Path, limit: int) -> bytes:
+    """Read a whole file of bounded size.
+
+    Args:
+        path: The file, plain or ``.gz``.
+        limit: The most bytes it may hold, uncompressed.
+
+    Returns:
+        All its bytes, uncompressed.
+
+    Raises:
+        DataError: If it holds more than ``limit`` bytes or cannot be read.
+    """
+    with opened(path) as stream:
+        content = read_up_to(stream, limit + 1)
+    if len(content) > limit:
+        raise DataError(f"{path} holds more than {limit} bytes, the most that is read; check that it is the right file")
+    return content

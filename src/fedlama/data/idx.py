@@ -1,0 +1,111 @@
+"""Read the IDX format and the data sets that come in it: MNIST, Fashion-MNIST, KMNIST and EMNIST."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedlama.data.arrays import Dataset
+from fedlama.data.files import locate, opened, read_up_to
+from fedlama.errors import ConfigError, DataError, did_you_mean
+
+LIMIT = 1 << 31
+_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+_FOLDERS = (
+    "raw",
+    "MNIST/raw",
+    "FashionMNIST/raw",
+    "KMNIST/raw",
+    "EMNIST/raw",
+    "gzip",
+    "mnist",
+    "fashion-mnist",
+    "emnist",
+)
+_SPLITS = {"byclass": 62, "bymerge": 47, "balanced": 47, "letters": 26, "digits": 10, "mnist": 10}
+
+
+def load(path: Path | str, split: str | None = None) -> Dataset:
+    """Load MNIST or a data set of the same format.
+
+    Args:
+        path: Folder with ``train-images-idx3-ubyte`` and its three companions, or with ``emnist-<split>-...``
+            files; plain or ``.gz``; or a folder that contains the usual sub-folder.
+        split: None for MNIST and its like, else EMNIST's ``byclass``, ``bymerge``, ``balanced``, ``letters``,
+            ``digits`` or ``mnist``.
+
+    Returns:
+        Images uint8 (N, 1, 28, 28), upright. EMNIST is stored with rows and columns exchanged and is turned back
+        here; the labels of ``letters``, stored as 1..26, become 0..25.
+
+    Raises:
+        DataError: If a file is missing, damaged or does not belong.
+        ConfigError: If the split is unknown.
+
+    Source: http://yann.lecun.com/exdb/mnist (format); Cohen et al., EMNIST, 2017, arXiv:1702.05373.
+    """
+    if split is not None and split not in _SPLITS:
+        raise ConfigError(f"EMNIST has no split {split!r}{did_you_mean(split, _SPLITS)}")
+    train_x, train_y = _part(path, ("train",), split)
+    test_x, test_y = _part(path, ("test",) if split else ("t10k", "test"), split)
+    name = f"emnist-{split}" if split else Path(path).name
+    return Dataset(name, train_x, train_y, test_x, test_y, _SPLITS[split] if split else 10).check()
+
+
+def _part(path: Path | str, parts: tuple[str, ...], split: str | None) -> tuple[torch.Tensor, torch.Tensor]:
+    start = f"emnist-{split}-" if split else ""
+    # Some copies were unpacked by tools that turn the first dash of the ending into a dot.
+    image_names = [f"{start}{part}-images{dash}idx3-ubyte" for part in parts for dash in "-."]
+    label_names = [f"{start}{part}-labels{dash}idx1-ubyte" for part in parts for dash in "-."]
+    images = read_idx(locate(path, image_names, _FOLDERS), "u1", 3)
+    labels = read_idx(locate(path, label_names, _FOLDERS), "u1", 1).astype(np.int64)
+    if split:
+        images = np.ascontiguousarray(images.transpose(0, 2, 1))
+    if split == "letters":
+        labels -= 1
+    return torch.from_numpy(images[:, None]), torch.from_numpy(labels)
+
+
+def read_idx(path: Path, kind: str, dimensions: int, limit: int = LIMIT) -> NDArray[np.generic]:
+    """Read one IDX file.
+
+    Args:
+        path: The file, plain or ``.gz``.
+        kind: The NumPy type expected, such as ``"u1"`` or ``"i4"``.
+        dimensions: How many dimensions are expected.
+        limit: The most bytes of data that are accepted.
+
+    Returns:
+        Array in native byte order, with its own memory.
+
+    Raises:
+        DataError: If the magic number, the type, the dimensions or the length are not as expected.
+    """
+    with opened(path) as stream:
+        magic = read_up_to(stream, 4)
+        if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES:
+            raise DataError(
+                f"{path} begins with {magic.hex() or 'nothing'}, expected an IDX magic number (0000, type, "
+                "dimensions); it is another format or damaged"
+            )
+        if _TYPES[magic[2]][1:] != kind or magic[3] != dimensions:
+            raise DataError(
+                f"{path} holds {_TYPES[magic[2]][1:]} in {magic[3]} dimensions, expected {kind} in "
+                f"{dimensions}; are images and labels exchanged?"
+            )
+        head = read_up_to(stream, 4 * dimensions)
+        if len(head) < 4 * dimensions:
+            raise DataError(f"{path} ends in its header: expected {4 + 4 * dimensions} bytes, found {4 + len(head)}")
+        shape = tuple(int(size) for size in np.frombuffer(head, ">u4"))
+        expected = math.prod(shape) * int(kind[1])
+        if expected > limit:
+            raise DataError(f"{path} declares {shape}, {expected} bytes, above the limit of {limit}; it is damaged")
+        body = read_up_to(stream, expected + 1)
+    if len(body) != expected:
+        found = "more" if len(body) > expected else len(body)
+        raise DataError(f"{path} declares {shape}: expected {expected} bytes of data, found {found}; download it again")
+    return np.frombuffer(body, _TYPES[magic[2]]).reshape(shape).astype(kind)

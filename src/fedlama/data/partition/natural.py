@@ -1,0 +1,68 @@
+"""Keep the clients that the data came with: writers, speakers, users."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+
+from fedlama.data.partition.checks import Labels, Partition, as_labels, check_counts
+from fedlama.errors import ConfigError
+from fedlama.randomness import permutation
+
+
+def natural(
+    groups: Labels,
+    clients: int | None = None,
+    seed: int = 0,
+    *,
+    min_size: int = 1,
+    surplus: Literal["drop", "merge"] = "drop",
+) -> Partition:
+    """Make one client of each natural group, in ascending order of the group's number.
+
+    Args:
+        groups: The group of each row, such as ``Dataset.groups``.
+        clients: None for one client per group; else this many, made from the groups as ``surplus`` says.
+        seed: Which groups are drawn, or how they are dealt; unused when ``clients`` is None.
+        min_size: Groups with fewer rows are left out: their rows belong to no client.
+        surplus: What to do with more groups than clients. ``"drop"`` draws ``clients`` groups at random and leaves
+            the rest out; ``"merge"`` deals whole groups to the clients at random, their numbers differing by at
+            most one.
+
+    Returns:
+        One ascending int64 array of row numbers per client. The group of client c is ``groups[partition[c][0]]``
+        unless merged; `describe` counts the rows left out.
+
+    Raises:
+        DataError: If the groups are not one integer per row.
+        ConfigError: If fewer groups than clients are large enough.
+
+    Deviation: flwr-datasets' NaturalIdPartitioner keeps every group, whatever its size.
+
+    >>> [part.tolist() for part in natural([7, 3, 7, 9, 3], min_size=2)]
+    [[1, 4], [0, 2]]
+    """
+    of_row = as_labels(groups, "groups")
+    check_counts(len(of_row), 1 if clients is None else clients, min_size)
+    if surplus not in ("drop", "merge"):
+        raise ConfigError(f"surplus is {surplus!r}, expected 'drop' or 'merge'")
+    names, index, counts = np.unique(of_row, return_inverse=True, return_counts=True)
+    kept = np.flatnonzero(counts >= min_size)
+    wanted = len(kept) if clients is None else clients
+    if wanted > len(kept) or len(kept) == 0:
+        raise ConfigError(
+            f"{max(wanted, 1)} clients asked for, but only {len(kept)} of {len(names)} groups have {min_size} rows or "
+            f"more (the largest has {counts.max()}); use fewer clients or a smaller min_size"
+        )
+    client_of_group = np.full(len(names), -1, dtype=np.int64)
+    mixed = kept[permutation(seed, "partition", len(kept))]
+    if surplus == "merge" and wanted < len(kept):
+        client_of_group[mixed] = np.arange(len(kept)) % wanted
+    else:
+        client_of_group[np.sort(mixed[:wanted])] = np.arange(wanted)
+    owner = client_of_group[index]
+    order = np.argsort(owner, kind="stable")
+    ends = np.searchsorted(owner[order], np.arange(wanted + 1))
+    return [order[start:stop].astype(np.int64) for start, stop in pairwise(ends)]

@@ -1,0 +1,93 @@
+"""The contract of engines: where and how the cohort's work runs.
+
+An engine holds the cohort's local models between rounds. The driver (:mod:`fedlama.federation`) tells it what to do in
+terms of layers; strategies, the ledger and the global model are none of its business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fedlama.clients import ClientSource
+from fedlama.codecs import Codec
+from fedlama.layers import Layer, Layers
+from fedlama.objectives import Objective
+from fedlama.solvers import LocalSolver
+
+Values = dict[str, Tensor]
+"""Tensors by their name in the model's state dict."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that an engine has to know of a federation.
+
+    Attributes:
+        model: A model whose tensors the engine may overwrite at will; it gives the shape of the computation.
+        layers: The labelling.
+        clients: Everyone's data.
+        solver: How a client trains.
+        codec: How an upload is compressed.
+        objective: The loss.
+        seed: The run's seed.
+        device: Where to compute.
+    """
+
+    model: nn.Module
+    layers: Layers
+    clients: ClientSource
+    solver: LocalSolver
+    codec: Codec
+    objective: Objective
+    seed: int
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Average:
+    """One layer's synchronisation, before anything is overwritten.
+
+    Attributes:
+        values: u = sum_i p_i x_i for every tensor of the layer.
+        discrepancy: sum_i p_i ||u - x_i||^2 over its trainable parameters.
+    """
+
+    values: Values
+    discrepancy: float
+
+
+class Engine(Protocol):
+    """Holds and advances the cohort's local models."""
+
+    def seat(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
+        """Replace the cohort; every member starts from the complete global model."""
+
+    def train(self, round_index: int, steps: int, frozen: frozenset[str], anchors: Mapping[str, Tensor]) -> list[float]:
+        """Advance every client by `steps` local steps.
+
+        Args:
+            round_index: The round, from 0.
+            steps: Local steps.
+            frozen: Layers that are not trained.
+            anchors: The global values, for solvers that look back at them.
+
+        Returns:
+            Mean training loss per client, in the cohort's order.
+
+        Raises:
+            DivergenceError: A client left the finite numbers.
+        """
+
+    def average(self, layer: Layer, weights: Sequence[float]) -> Average:
+        """Average a layer over the cohort, as the server would receive it; overwrites nothing."""
+
+    def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
+        """Set a layer to one value on every client."""
+
+    def client_values(self, client: int) -> Values:
+        """Return a copy of one client's local model."""

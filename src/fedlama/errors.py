@@ -1,0 +1,83 @@
+"""The errors that fedlama raises for a person to read, and the wording helpers they share.
+
+Every message says what was given, what was expected and what to do about it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class FedlamaError(Exception):
+    """Base of every error that fedlama raises on purpose."""
+
+
+class ConfigError(FedlamaError, ValueError):
+    """A configuration that cannot be run; holds every problem found, not only the first.
+
+    Args:
+        problems: One sentence per problem.
+    """
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DataError(FedlamaError, ValueError):
+    """Data that cannot be used: missing, truncated, mislabelled or not finite."""
+
+
+class DivergenceError(FedlamaError, ArithmeticError):
+    """A run that left the finite numbers, with the place where it happened.
+
+    Args:
+        round_index: The round, counted from 0.
+        client: The client whose values are not finite.
+        layer: The first layer that is not finite on that client.
+        detail: What was seen there.
+    """
+
+    def __init__(self, round_index: int, client: int, layer: str, detail: str) -> None:
+        self.round_index = round_index
+        self.client = client
+        self.layer = layer
+        super().__init__(
+            f"round {round_index}: client {client} diverged in layer {layer!r} ({detail}); "
+            "lower the learning rate, warm it up over more steps, or check that client's data"
+        )
+
+
+class MissingExtraError(FedlamaError, ImportError):
+    """An optional library is not installed; names the extra that brings it.
+
+    Args:
+        library: The library that could not be imported.
+        extra: The extra of fedlama that installs it.
+    """
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(f"{library} is not installed; install it with: pip install 'fedlama[{extra}]'")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Word the nearest known name as a suffix for a message, or list all when none is near.
+
+    Args:
+        name: What was given.
+        known: The names that would have been accepted.
+
+    Returns:
+        A clause that starts with ``"; "``.
+
+    >>> did_you_mean("momentun", ["momentum", "learning_rate"])
+    "; did you mean 'momentum'?"
+    >>> did_you_mean("zzz", ["a", "b"])
+    '; known are: a, b'
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known are: {', '.join(names) or '(none)'}"

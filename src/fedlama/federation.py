@@ -1,0 +1,417 @@
+"""The one loop: plan, train, synchronise, fold, and keep the ledger. Every engine is driven by it."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fedlama.clients import Batch, ClientData, ClientSource, as_source
+from fedlama.codecs import Codec, Float32
+from fedlama.engines import ENGINES, Engine, Work
+from fedlama.engines.base import Average, Values
+from fedlama.errors import ConfigError, DataError, DivergenceError, did_you_mean
+from fedlama.evaluation import Score, TestSet
+from fedlama.layers import Layer, Layers, by_tensor, check_layers, total_parameters
+from fedlama.ledger import Cargo, Direction, Ledger, Shipment, cost_percent
+from fedlama.objectives import Objective, cross_entropy
+from fedlama.records import LayerRecord, Result, RoundRecord
+from fedlama.samplers import AllClients, Sampler
+from fedlama.server_steps import Replace, ServerMemory, ServerStep
+from fedlama.solvers import SGD, LocalSolver
+from fedlama.strategies import LayerStatistics, Plan, Strategy
+
+Weighting = Literal["samples", "equal"]
+
+
+class Callback(Protocol):
+    """What is not the algorithm: progress, files, plots, tracking."""
+
+    def on_round(self, record: RoundRecord) -> None:
+        """Called after each round."""
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Five choices, a model, the clients' data and a budget: everything that determines a run.
+
+    Args:
+        model: Any module; its current weights are the initial ones. It is copied, never changed.
+        clients: A :class:`~fedlama.clients.ClientSource`, a list of :class:`~fedlama.clients.ClientData`, or a list of
+            iterables of ready batches.
+        strategy: When each layer travels.
+        local_steps: Budget K: local iterations of each active client over the whole run.
+        solver: How a client trains.
+        sampler: Who takes part.
+        codec: In how many bits an upload travels.
+        server_step: How an average enters the global model.
+        layers: The labelling; by default every parameter tensor is a layer.
+        weighting: Client weights p_i: ``"samples"`` for n_i / n over the cohort, ``"equal"`` for 1 / m.
+        test_set: Held-out data for the aggregated global model.
+        evaluate_every: Local steps between two evaluations, rounded up to whole rounds; by default a cycle. The last
+            round is always evaluated.
+        evaluate: ``"global"`` scores the average of all clients (layers that are not due are averaged for it, and that
+            traffic is booked apart). ``"best_client"`` scores every fourth slot's local model and takes the best, as
+            the authors' program does; it is optimistic.
+        objective: The loss.
+        seed: Decides every random draw but the initial weights.
+        engine: Name of the engine.
+        device: Where to compute.
+        keep_client_models: Keep every client's local model in the round records.
+    """
+
+    model: nn.Module
+    clients: ClientSource | Sequence[ClientData] | Sequence[Iterable[Batch]]
+    strategy: Strategy[Any]
+    local_steps: int
+    solver: LocalSolver = field(default_factory=lambda: SGD(learning_rate=0.1))
+    sampler: Sampler = field(default_factory=AllClients)
+    codec: Codec = field(default_factory=Float32)
+    server_step: ServerStep = field(default_factory=Replace)
+    layers: Layers | None = None
+    weighting: Weighting = "samples"
+    test_set: TestSet | None = None
+    evaluate_every: int | None = None
+    evaluate: Literal["global", "best_client"] = "global"
+    objective: Objective = cross_entropy
+    seed: int = 0
+    engine: str = "loop"
+    device: str = "cpu"
+    keep_client_models: bool = False
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds that the budget buys."""
+        return self.local_steps // self.strategy.local_steps
+
+    def run(self, callbacks: Iterable[Callback] = ()) -> Result:
+        """Train to the end of the budget.
+
+        Args:
+            callbacks: Told of every round.
+
+        Returns:
+            The records, the ledger and the final model.
+
+        Raises:
+            ConfigError: The choices do not fit together.
+            DataError: The data cannot be used.
+            DivergenceError: A client left the finite numbers; the callbacks have seen all rounds before that.
+        """
+        return Run(self).to_end(list(callbacks))
+
+
+def check_federation(federation: Federation, layers: Layers, source: ClientSource) -> None:
+    """Refuse choices that do not fit together.
+
+    Raises:
+        ConfigError: With every problem found.
+    """
+    problems = []
+    step = federation.strategy.local_steps
+    if federation.local_steps < step or federation.local_steps % step:
+        below = max(federation.local_steps // step, 1) * step
+        problems.append(
+            f"local_steps is {federation.local_steps}, but a round of {federation.strategy.name} lasts {step} local "
+            f"steps and the budget must be a whole number of rounds; choose {below} or {below + step}"
+        )
+    if federation.engine not in ENGINES:
+        problems.append(f"engine is {federation.engine!r}{did_you_mean(federation.engine, ENGINES)}")
+    if federation.weighting not in ("samples", "equal"):
+        problems.append(f"weighting is {federation.weighting!r}, but it must be 'samples' or 'equal'")
+    if federation.evaluate not in ("global", "best_client"):
+        problems.append(f"evaluate is {federation.evaluate!r}, but it must be 'global' or 'best_client'")
+    if federation.evaluate_every is not None and federation.evaluate_every < 1:
+        problems.append(f"evaluate_every is {federation.evaluate_every}, but it must be 1 local step or more")
+    checks: list[Callable[[], object]] = [
+        lambda: check_layers(layers, federation.model),
+        lambda: federation.strategy.init(layers, federation.seed),
+        lambda: federation.sampler.cohort_size(len(source)),
+        lambda: federation.weighting == "samples" and source.samples(0),
+    ]
+    for check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+
+
+class Run:
+    """The state of a federation between rounds, and the step from one to the next.
+
+    Args:
+        federation: What to run.
+    """
+
+    def __init__(self, federation: Federation) -> None:
+        self.federation = federation
+        self.clients = as_source(federation.clients)
+        self.layers = federation.layers if federation.layers is not None else by_tensor(federation.model)
+        check_federation(federation, self.layers, self.clients)
+        device = torch.device(federation.device)
+        self._model = copy.deepcopy(federation.model).to(device)
+        _check_fit(federation, self._model, self.clients)
+        tensors = dict(self._model.state_dict(keep_vars=True))
+        names = [spec.name for layer in self.layers for spec in layer.tensors]
+        self.values: Values = {name: tensors[name].detach().clone() for name in names}
+        self.round_index = 0
+        self.cohort: tuple[int, ...] = ()
+        self.ledger = Ledger()
+        self.state = federation.strategy.init(self.layers, federation.seed)
+        self.engine: Engine = ENGINES[federation.engine](
+            Work(
+                copy.deepcopy(self._model),
+                self.layers,
+                self.clients,
+                federation.solver,
+                federation.codec,
+                federation.objective,
+                federation.seed,
+                device,
+            )
+        )
+        self._changed: set[str] = set()  # layers that the cohort lacks, because the server changed them
+        self._server_memory: dict[str, ServerMemory] = {}
+        self._last_update: Values = {}  # what recycling adds again
+
+    def to_end(self, callbacks: Sequence[Callback]) -> Result:
+        """Run all rounds that are left."""
+        records = []
+        while self.round_index < self.federation.rounds:
+            records.append(self.advance())
+            for callback in callbacks:
+                callback.on_round(records[-1])
+        federation, cost = self.federation, self.ledger.cost()
+        return Result(
+            method=federation.strategy.name,
+            rounds=tuple(records),
+            ledger=self.ledger,
+            model=self.global_model(),
+            score=next((record.score for record in reversed(records) if record.score), None),
+            cost=cost,
+            cost_percent=cost_percent(
+                cost, total_parameters(self.layers), federation.local_steps, federation.strategy.base_interval
+            ),
+            seconds=sum(record.seconds + record.evaluation_seconds for record in records),
+        )
+
+    def advance(self) -> RoundRecord:
+        """Run one round.
+
+        Returns:
+            Its record; the round counter then stands at the next one.
+        """
+        start = time.perf_counter()
+        strategy, round_index = self.federation.strategy, self.round_index
+        plan = self._close(strategy.plan(self.state, round_index))
+        shipments = [self._download(plan)]
+        losses = self.engine.train(round_index, strategy.local_steps, plan.frozen, self.values)
+        statistics = self._synchronise(plan)
+        shipments.append(self._shipment("up", self._named(plan.upload), strategy.measures_discrepancy))
+        self.state = strategy.fold(self.state, plan, statistics)
+        trained = time.perf_counter()
+        score = self._evaluate(plan, shipments)
+        self.round_index += 1
+        self.ledger.extend(shipments)
+        return RoundRecord(
+            round_index=round_index,
+            local_steps=(round_index + 1) * strategy.local_steps,
+            cohort=self.cohort,
+            loss=math.fsum(losses) / len(losses),
+            layers=self._layer_records(plan, statistics, shipments),
+            shipments=tuple(shipments),
+            score=score,
+            seconds=trained - start,
+            evaluation_seconds=time.perf_counter() - trained,
+            client_models={client: self.engine.client_values(client) for client in self.cohort}
+            if self.federation.keep_client_models
+            else {},
+        )
+
+    def global_model(self) -> Mapping[str, Tensor]:
+        """Return the global model as a state dict, frozen parameters and local buffers as they were given."""
+        return {name: value.detach().clone() for name, value in (self._model.state_dict() | self.values).items()}
+
+    def weights(self) -> list[float]:
+        """Return p_i of the cohort's clients."""
+        if self.federation.weighting == "equal":
+            return [1.0 / len(self.cohort)] * len(self.cohort)
+        samples = [self.clients.samples(client) for client in self.cohort]
+        return [count / sum(samples) for count in samples]
+
+    def _close(self, plan: Plan) -> Plan:
+        """Let the last round of the budget bring everything into sync, also when it falls inside a cycle."""
+        if plan.round_index + 1 < self.federation.rounds:
+            return plan
+        return replace(plan, upload=plan.upload | plan.held(self.layers))
+
+    def _download(self, plan: Plan) -> Shipment:
+        """Seat a new cohort where one is due, and send every member what it lacks."""
+        sampler, round_index = self.federation.sampler, plan.round_index
+        if round_index == 0 or (plan.cycle_start and sampler.redraws(round_index)):
+            self.cohort = sampler.draw(len(self.clients), round_index, self.federation.seed)
+            self.engine.seat(self.cohort, self.values)
+            lacking: Layers = self.layers
+        else:
+            lacking = self._named(self._changed)  # the engine has been told at the synchronisation
+        self._changed = set()
+        return self._shipment("down", lacking, scalars=False)
+
+    def _synchronise(self, plan: Plan) -> dict[str, LayerStatistics]:
+        """Average the due layers, move the recycled ones, and write both back to the cohort."""
+        weights, statistics = self.weights(), {}
+        for layer in self._named(plan.upload):
+            average = self.engine.average(layer, weights)
+            if not math.isfinite(average.discrepancy):
+                raise self._divergence(layer)
+            statistics[layer.name] = self._enter(layer, average)
+        for layer in self._named(plan.recycle):
+            self._set(layer, {spec.name: self._recycled(spec.name) for spec in layer.tensors})
+        for layer in self._named(plan.frozen):
+            if any(not spec.trainable for spec in layer.tensors):
+                self.engine.overwrite(layer, self.values)  # statistics move in a forward pass though nothing is trained
+        return statistics
+
+    def _enter(self, layer: Layer, average: Average) -> LayerStatistics:
+        """Apply the server step to a layer's average."""
+        new, update, size = {}, 0.0, 0.0
+        for spec in layer.tensors:
+            previous = self.values[spec.name]
+            new[spec.name] = average.values[spec.name]
+            if spec.trainable:
+                memory = self._server_memory.setdefault(spec.name, {})
+                new[spec.name] = self.federation.server_step.apply(previous, new[spec.name], memory)
+                update += _squared(new[spec.name] - previous)
+                size += _squared(previous)
+            if self.federation.strategy.recycles:
+                self._last_update[spec.name] = new[spec.name] - previous
+        self._set(layer, new)
+        return LayerStatistics(average.discrepancy, math.sqrt(update), math.sqrt(size))
+
+    def _recycled(self, name: str) -> Tensor:
+        update = self._last_update.get(name)
+        return self.values[name] if update is None else self.values[name] + update
+
+    def _set(self, layer: Layer, values: Values) -> None:
+        self.values.update(values)
+        self.engine.overwrite(layer, values)
+        self._changed.add(layer.name)
+
+    def _evaluate(self, plan: Plan, shipments: list[Shipment]) -> Score | None:
+        """Score the global model when it is time to; book what that alone makes travel."""
+        federation = self.federation
+        if federation.test_set is None or not self._evaluation_due(plan.round_index):
+            return None
+        if federation.evaluate == "best_client":
+            scores = [self._score(self.engine.client_values(client)) for client in self.cohort[::4]]
+            return max(scores, key=lambda score: score.accuracy)
+        held = self._named(plan.held(self.layers))
+        if held:
+            shipments.append(self._shipment("evaluation", held, scalars=False))
+        weights = self.weights()
+        consolidated = {k: v for layer in held for k, v in self.engine.average(layer, weights).values.items()}
+        return self._score(self.values | consolidated)
+
+    def _evaluation_due(self, round_index: int) -> bool:
+        step = self.federation.strategy.local_steps
+        every = self.federation.evaluate_every
+        rounds = self.federation.strategy.cycle_rounds if every is None else -(-every // step)
+        return (round_index + 1) % rounds == 0 or round_index + 1 == self.federation.rounds
+
+    def _score(self, values: Mapping[str, Tensor]) -> Score:
+        test_set = self.federation.test_set
+        if test_set is None:
+            raise ConfigError("there is no test set to evaluate on; give test_set to the Federation")
+        self._model.load_state_dict(dict(values), strict=False)
+        return test_set.score(self._model, self.federation.objective)
+
+    def _layer_records(
+        self, plan: Plan, statistics: Mapping[str, LayerStatistics], shipments: Sequence[Shipment]
+    ) -> dict[str, LayerRecord]:
+        up, down = _payloads(shipments, "up"), _payloads(shipments, "down")
+        records = {}
+        for layer in self.layers:
+            measured = statistics.get(layer.name)
+            steps = plan.intervals[layer.name] * self.federation.strategy.local_steps
+            records[layer.name] = LayerRecord(
+                interval=plan.intervals[layer.name],
+                synchronised=layer.name in plan.upload,
+                discrepancy=measured.discrepancy if measured else None,
+                unit_discrepancy=measured.discrepancy / (steps * max(layer.parameters, 1)) if measured else None,
+                bytes_up=up.get(layer.name, 0),
+                bytes_down=down.get(layer.name, 0),
+            )
+        return records
+
+    def _named(self, names: Iterable[str]) -> Layers:
+        """Return layers in the model's order, whatever the order of the names."""
+        wanted = set(names)
+        return tuple(layer for layer in self.layers if layer.name in wanted)
+
+    def _shipment(self, direction: Direction, layers: Layers, scalars: bool) -> Shipment:
+        codec = Float32() if direction == "down" else self.federation.codec
+        cargo = tuple(
+            Cargo(layer.name, layer.parameters, sum(codec.payload_bytes(spec) for spec in layer.tensors))
+            for layer in layers
+        )
+        return Shipment(self.round_index, direction, self.cohort, cargo, scalars)
+
+    def _divergence(self, layer: Layer) -> DivergenceError:
+        for client in self.cohort:
+            values = self.engine.client_values(client)
+            if any(not torch.isfinite(values[spec.name]).all() for spec in layer.tensors):
+                return DivergenceError(self.round_index, client, layer.name, "its values are not finite")
+        return DivergenceError(
+            self.round_index, self.cohort[0], layer.name, "the average overflows although every client is finite"
+        )
+
+
+def _check_fit(federation: Federation, model: nn.Module, source: ClientSource) -> None:
+    """Try the model on two test samples, so that a misfit is told in one sentence and not in the first round."""
+    test = federation.test_set
+    if test is None:
+        return
+    x, y = test.x[:2], test.y[:2]
+    device = next(model.parameters()).device
+    training = model.training
+    try:
+        with torch.no_grad():
+            output = model.eval()((x if test.prepare is None else test.prepare(x)).to(device))
+    except (RuntimeError, TypeError, IndexError, ValueError) as error:
+        raise DataError(
+            f"the model {type(model).__name__} cannot take inputs of shape {tuple(x.shape[1:])} ({x.dtype}): {error}; "
+            "choose a model for that shape, or a preparation that changes it"
+        ) from error
+    finally:
+        model.train(training)
+    if federation.objective is cross_entropy and not y.is_floating_point():
+        classes = output.shape[-1]
+        labels = {"test_set": test.y} | ({"clients": source.y} if hasattr(source, "y") else {})
+        for name, given in labels.items():
+            low, high = int(given.min()), int(given.max())
+            if low < 0 or high >= classes:
+                raise DataError(
+                    f"the labels of the {name} run from {low} to {high}, but the model tells {classes} classes "
+                    f"(0 to {classes - 1}) apart; fix the labels or the model's number of classes"
+                )
+
+
+def _payloads(shipments: Sequence[Shipment], direction: Direction) -> dict[str, int]:
+    return {
+        item.layer: len(shipment.clients) * item.payload_bytes
+        for shipment in shipments
+        if shipment.direction == direction
+        for item in shipment.cargo
+    }
+
+
+def _squared(value: Tensor) -> float:
+    return float((value * value).sum(dtype=torch.float64))

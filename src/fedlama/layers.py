@@ -1,0 +1,248 @@
+"""Layers: the named groups of parameters and buffers that travel as one.
+
+A labelling is made once from the model; strategies, codecs, the wire format and the ledger are keyed by its names.
+Parameters with ``requires_grad=False`` never change and never travel; every party is taken to have them already.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from fedlama.errors import ConfigError, did_you_mean
+
+StatisticsRule = Literal["average", "local"]
+"""What becomes of buffers such as BatchNorm's running statistics: travel with their layer, or stay on each client."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """What is known of one tensor of a layer without its values.
+
+    Attributes:
+        name: Its name in the model's state dict.
+        shape: Its shape on one client.
+        dtype: Its dtype.
+        trainable: True for a parameter, False for a buffer.
+        normalisation: True for a parameter of a normalisation module (BatchNorm, LayerNorm, ...).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    trainable: bool
+    normalisation: bool = False
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One unit of travel.
+
+    Attributes:
+        name: The label.
+        tensors: Its parameters, then its buffers, in the model's order.
+        adaptive: Whether a strategy may give it an interval of its own. By default true when one of its parameters
+            has more than one dimension (kernels), as in the authors' program; biases and normalisation parameters
+            stay at the base interval.
+    """
+
+    name: str
+    tensors: tuple[TensorSpec, ...]
+    adaptive: bool
+
+    @property
+    def parameters(self) -> int:
+        """Number of trainable parameters, the paper's dim(u_l)."""
+        return sum(tensor.size for tensor in self.tensors if tensor.trainable)
+
+
+Layers = tuple[Layer, ...]
+
+_NORMALISATION = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.LocalResponseNorm,
+)
+
+
+def total_parameters(layers: Layers) -> int:
+    """Number of trainable parameters of all layers together, the paper's lambda."""
+    return sum(layer.parameters for layer in layers)
+
+
+def by_tensor(model: nn.Module, *, statistics: StatisticsRule = "average") -> Layers:
+    """Make every parameter tensor a layer of its own, as the paper and its program do.
+
+    A module's buffers belong to the layer of that module's first parameter; buffers of a module without parameters
+    form a layer named after the module.
+
+    Args:
+        model: The model; it is not changed.
+        statistics: ``"average"`` lets buffers travel with their layer; ``"local"`` leaves them on each client, as the
+            authors' FedLAMA does with BatchNorm statistics.
+
+    Returns:
+        The layers, in the order of the model's parameters.
+
+    >>> [layer.name for layer in by_tensor(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))]
+    ['0.weight', '0.bias', '2.weight', '2.bias']
+    """
+    labels = {spec.name: spec.name for spec in _specs(model) if spec.trainable}
+    return _assemble(model, labels, statistics, adaptive=None)
+
+
+def by_module(model: nn.Module, *, statistics: StatisticsRule = "average") -> Layers:
+    """Make every module that owns parameters directly a layer: weight, bias and buffers together.
+
+    Args:
+        model: The model; it is not changed.
+        statistics: As in :func:`by_tensor`.
+
+    Returns:
+        The layers, in the order of the model's modules.
+
+    >>> [layer.name for layer in by_module(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))]
+    ['0', '2']
+    """
+    labels = {spec.name: spec.name.rpartition(".")[0] or "model" for spec in _specs(model) if spec.trainable}
+    return _assemble(model, labels, statistics, adaptive=None)
+
+
+def by_mapping(
+    model: nn.Module,
+    mapping: Mapping[str, Iterable[str]] | Callable[[str], str],
+    *,
+    statistics: StatisticsRule = "average",
+    adaptive: Iterable[str] | None = None,
+) -> Layers:
+    """Group the parameters as the user says.
+
+    Args:
+        model: The model; it is not changed.
+        mapping: Layer name to the names of its parameters, or a function from a parameter's name to its layer's name.
+        statistics: As in :func:`by_tensor`.
+        adaptive: Names of the layers that may adapt; None applies the default of :class:`Layer`.
+
+    Returns:
+        The layers, in the order in which the model first meets them.
+
+    Raises:
+        ConfigError: A parameter is missed or claimed twice, or a name is unknown; all such problems at once.
+    """
+    known = [spec.name for spec in _specs(model) if spec.trainable]
+    if callable(mapping):
+        labels = {name: mapping(name) for name in known}
+    else:
+        labels = _invert(mapping, known)
+    if adaptive is not None:
+        adaptive = set(adaptive)
+        strangers = sorted(adaptive - set(labels.values()))
+        if strangers:
+            raise ConfigError(
+                [f"adaptive names no layer: {name!r}{did_you_mean(name, labels.values())}" for name in strangers]
+            )
+    return _assemble(model, labels, statistics, adaptive)
+
+
+def check_layers(layers: Layers, model: nn.Module) -> None:
+    """Refuse a labelling that does not hold every trainable parameter of the model exactly once.
+
+    Args:
+        layers: The labelling.
+        model: The model it is meant for.
+
+    Raises:
+        ConfigError: Parameters missed, doubled or unknown, or two layers of one name.
+    """
+    claims = {layer.name: [spec.name for spec in layer.tensors if spec.trainable] for layer in layers}
+    problems = [] if len(claims) == len(layers) else ["two layers have the same name; give each its own"]
+    try:
+        _invert(claims, [spec.name for spec in _specs(model) if spec.trainable])
+    except ConfigError as error:
+        problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+
+
+def _invert(mapping: Mapping[str, Iterable[str]], known: list[str]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    problems = []
+    for layer, names in mapping.items():
+        for name in names:
+            if name not in known:
+                problems.append(
+                    f"layer {layer!r} names a parameter the model lacks: {name!r}{did_you_mean(name, known)}"
+                )
+            elif name in labels:
+                problems.append(f"parameter {name!r} is in layer {labels[name]!r} and in {layer!r}; leave it in one")
+            else:
+                labels[name] = layer
+    problems += [
+        f"parameter {name!r} is in no layer; add it to one of: {', '.join(mapping)}"
+        for name in known
+        if name not in labels
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return labels
+
+
+def _specs(model: nn.Module) -> list[TensorSpec]:
+    """Describe trainable parameters and persistent buffers in the order of the modules."""
+    persistent = set(model.state_dict(keep_vars=True))
+    found, seen = [], set()
+    for prefix, module in model.named_modules():
+        dot = f"{prefix}." if prefix else ""
+        for short, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                normal = isinstance(module, _NORMALISATION)
+                found.append(TensorSpec(dot + short, tuple(parameter.shape), parameter.dtype, True, normal))
+        for short, buffer in module.named_buffers(recurse=False):
+            if dot + short in persistent and id(buffer) not in seen:
+                seen.add(id(buffer))
+                found.append(TensorSpec(dot + short, tuple(buffer.shape), buffer.dtype, False))
+    if not any(spec.trainable for spec in found):
+        raise ConfigError(
+            f"the model {type(model).__name__} has no trainable parameter, so there is nothing to federate; "
+            "pass a model with at least one parameter that requires a gradient"
+        )
+    return found
+
+
+def _assemble(
+    model: nn.Module, labels: Mapping[str, str], statistics: StatisticsRule, adaptive: set[str] | None
+) -> Layers:
+    specs = _specs(model)
+    owner: dict[str, str] = {}  # module -> layer of its first parameter, where its buffers go
+    groups: dict[str, list[TensorSpec]] = {}
+    for spec in specs:
+        module = spec.name.rpartition(".")[0]
+        if spec.trainable:
+            owner.setdefault(module, labels[spec.name])
+            groups.setdefault(labels[spec.name], []).append(spec)
+    if statistics == "average":
+        for spec in specs:
+            module = spec.name.rpartition(".")[0]
+            if not spec.trainable:
+                groups.setdefault(owner.get(module, f"{module} (statistics)"), []).append(spec)
+    return tuple(
+        Layer(
+            name,
+            tuple(group),
+            any(spec.trainable and len(spec.shape) > 1 for spec in group) if adaptive is None else name in adaptive,
+        )
+        for name, group in groups.items()
+    )

@@ -1,0 +1,42 @@
+"""A multi-layer perceptron: the smallest model that still has layers to synchronise separately."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import nn
+
+from fedlama.errors import ConfigError
+from fedlama.models.initialise import glorot
+
+
+def mlp(inputs: int, hidden: Sequence[int] = (64,), classes: int = 10) -> nn.Sequential:
+    """Build dense layers with ReLU between them.
+
+    Args:
+        inputs: Numbers per row after flattening, such as 64 for 8x8 grey images.
+        hidden: Width of each hidden layer; empty for a linear model.
+        classes: Width of the output (logits).
+
+    Returns:
+        A model from (B, ...) to (B, classes) with dense layers named ``dense0``, ``dense1`` and so on.
+
+    Raises:
+        ConfigError: If a width is below 1.
+
+    >>> [name for name, _ in mlp(64, (32, 16), 10).named_parameters()]
+    ['dense0.weight', 'dense0.bias', 'dense1.weight', 'dense1.bias', 'dense2.weight', 'dense2.bias']
+    """
+    widths = [inputs, *hidden, classes]
+    if min(widths) < 1:
+        raise ConfigError(f"mlp widths are {widths} (inputs, hidden, classes), expected all to be at least 1")
+    layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+    for index, (narrow, wide) in enumerate(pairwise(widths)):
+        if index:
+            layers[f"relu{index - 1}"] = nn.ReLU()
+        layers[f"dense{index}"] = nn.Linear(narrow, wide)
+    model = nn.Sequential(layers)
+    glorot(model)
+    return model

@@ -1,0 +1,60 @@
+"""The contract of local solvers: how a client turns gradients into steps.
+
+A solver works on plain lists of tensors and uses element-wise operations only. So one object serves an engine that
+holds one client's tensors and an engine that holds a whole cohort's, stacked along a leading dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal, Protocol
+
+from torch import Tensor
+
+Memory = dict[str, list[Tensor]]
+"""Buffers that live as long as a client's local model, such as momentum; each list is aligned with the parameters."""
+
+MemoryScope = Literal["cohort", "slot", "round"]
+"""How long buffers live. "cohort": a client keeps its own while its cohort lasts and begins with zeros when it joins.
+"slot": as in the authors' program they stay in the cohort's slot and pass to the next client that is drawn into it.
+"round": zeros at each round."""
+
+
+class LocalSolver(Protocol):
+    """Advances a client's parameters in place."""
+
+    name: ClassVar[str]
+
+    @property
+    def memory_scope(self) -> MemoryScope:
+        """How long buffers live."""
+
+    @property
+    def uses_anchor(self) -> bool:
+        """Whether :meth:`step` needs the last synchronised global values."""
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a local iteration, counted from 0 over the whole run (the paper's k - 1)."""
+
+    def memory(self, parameters: Sequence[Tensor]) -> Memory:
+        """Return fresh buffers for these parameters."""
+
+    def step(
+        self,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        memory: Memory,
+        rate: float,
+        decayed: Sequence[bool],
+        anchors: Sequence[Tensor],
+    ) -> None:
+        """Take one step in place.
+
+        Args:
+            parameters: What to move.
+            gradients: Gradients of the loss, aligned with `parameters`; may be overwritten.
+            memory: Buffers, aligned with `parameters`; updated in place.
+            rate: Learning rate of this step.
+            decayed: Per parameter, False for those of normalisation modules.
+            anchors: Last synchronised global values; empty unless :attr:`uses_anchor`.
+        """

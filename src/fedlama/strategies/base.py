@@ -1,0 +1,100 @@
+"""The contract between a strategy and whatever drives it.
+
+A strategy is a frozen dataclass of hyper-parameters with three pure methods and an immutable state. It sees names,
+sizes and scalars, never tensors, engines, sockets or files, so one object drives every engine.
+
+    state = strategy.init(layers, seed)
+    plan  = strategy.plan(state, round_index)
+    state = strategy.fold(state, plan, statistics)
+
+What goes *down* is no decision of a strategy: every client receives exactly what it lacks, which is what the server
+changed since, or the complete model when it joins a new cohort. The driver works that out from the plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol, TypeVar
+
+from fedlama.layers import Layers
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a strategy decides before a round.
+
+    A layer that is trained, but neither uploaded nor recycled, keeps each client's own value into the next round.
+
+    Attributes:
+        round_index: The round, from 0.
+        upload: Layers that are synchronised at the end of the round.
+        intervals: Aggregation interval in force for each layer, in rounds (tau_l / tau').
+        cycle_start: Whether a new cohort may be drawn before this round: every layer is in sync.
+        recycle: Layers that no client sends and that the server moves by their previous update (FedLUAR).
+        frozen: Layers that the clients do not train in this round; they stay in sync without travelling.
+    """
+
+    round_index: int
+    upload: frozenset[str]
+    intervals: Mapping[str, int]
+    cycle_start: bool
+    recycle: frozenset[str] = field(default=frozenset())
+    frozen: frozenset[str] = field(default=frozenset())
+
+    def held(self, layers: Layers) -> frozenset[str]:
+        """Name the layers that keep each client's own value beyond this round."""
+        return frozenset(layer.name for layer in layers) - self.upload - self.recycle - self.frozen
+
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """What the synchronisation of one layer measured, over its trainable parameters only.
+
+    Attributes:
+        discrepancy: sum_i p_i ||u - x_i||^2, u the average, x_i the clients' values before they are overwritten.
+        update_norm: ||u_new - u_old|| of the global value.
+        value_norm: ||u_old|| of the global value.
+    """
+
+    discrepancy: float
+    update_norm: float
+    value_norm: float
+
+
+S = TypeVar("S")
+
+
+class Strategy(Protocol[S]):
+    """When each layer travels. See the module's docstring."""
+
+    name: ClassVar[str]
+
+    @property
+    def base_interval(self) -> int:
+        """Local steps between two synchronisations of a layer at the base interval, the paper's tau'."""
+
+    @property
+    def local_steps(self) -> int:
+        """Local steps in one round."""
+
+    @property
+    def cycle_rounds(self) -> int:
+        """Rounds between two points at which every layer is in sync."""
+
+    @property
+    def measures_discrepancy(self) -> bool:
+        """Whether :meth:`fold` needs the discrepancy, so that uploads carry one scalar per layer."""
+
+    @property
+    def recycles(self) -> bool:
+        """Whether plans may recycle, so that the server must remember each layer's latest update."""
+
+    def init(self, layers: Layers, seed: int) -> S:
+        """Return the state before the first round; refuse layers that the strategy cannot work with."""
+
+    def plan(self, state: S, round_index: int) -> Plan:
+        """Decide a round."""
+
+    def fold(self, state: S, plan: Plan, statistics: Mapping[str, LayerStatistics]) -> S:
+        """Take in what the round's synchronisations measured; `statistics` holds the uploaded layers."""

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
@@ -19,13 +19,14 @@ from fedlama.engines.base import Average, Values
 from fedlama.errors import ConfigError, DataError, DivergenceError, did_you_mean
 from fedlama.evaluation import Score, TestSet
 from fedlama.layers import Layer, Layers, by_tensor, check_layers, total_parameters
-from fedlama.ledger import Cargo, Direction, Ledger, Shipment, cost_percent
+from fedlama.ledger import Direction, Ledger, Shipment, cost_percent
 from fedlama.objectives import Objective, cross_entropy
 from fedlama.records import LayerRecord, Result, RoundRecord
 from fedlama.samplers import AllClients, Sampler
 from fedlama.server_steps import Replace, ServerMemory, ServerStep
 from fedlama.solvers import SGD, LocalSolver
 from fedlama.strategies import LayerStatistics, Plan, Strategy
+from fedlama.traffic import Traffic
 
 Weighting = Literal["samples", "equal"]
 
@@ -163,7 +164,14 @@ class Run:
         names = [spec.name for layer in self.layers for spec in layer.tensors]
         self.values: Values = {name: tensors[name].detach().clone() for name in names}
         self.round_index = 0
-        self.cohort: tuple[int, ...] = ()
+        self.traffic = Traffic(
+            self.layers,
+            federation.codec,
+            federation.sampler,
+            len(self.clients),
+            federation.seed,
+            federation.rounds,
+        )
         self.ledger = Ledger()
         self.state = federation.strategy.init(self.layers, federation.seed)
         self.engine: Engine = ENGINES[federation.engine](
@@ -178,7 +186,6 @@ class Run:
                 device,
             )
         )
-        self._changed: set[str] = set()  # layers that the cohort lacks, because the server changed them
         self._server_memory: dict[str, ServerMemory] = {}
         self._last_update: Values = {}  # what recycling adds again
 
@@ -211,11 +218,11 @@ class Run:
         """
         start = time.perf_counter()
         strategy, round_index = self.federation.strategy, self.round_index
-        plan = self._close(strategy.plan(self.state, round_index))
+        plan = self.traffic.close(strategy.plan(self.state, round_index))
         shipments = [self._download(plan)]
         losses = self.engine.train(round_index, strategy.local_steps, plan.frozen, self.values)
         statistics = self._synchronise(plan)
-        shipments.append(self._shipment("up", self._named(plan.upload), strategy.measures_discrepancy))
+        shipments.append(self.traffic.upload(plan, scalars=strategy.measures_discrepancy))
         self.state = strategy.fold(self.state, plan, statistics)
         trained = time.perf_counter()
         score = self._evaluate(plan, shipments)
@@ -236,6 +243,11 @@ class Run:
             else {},
         )
 
+    @property
+    def cohort(self) -> tuple[int, ...]:
+        """The active clients, in ascending order."""
+        return self.traffic.cohort
+
     def global_model(self) -> Mapping[str, Tensor]:
         """Return the global model as a state dict, frozen parameters and local buffers as they were given."""
         return {name: value.detach().clone() for name, value in (self._model.state_dict() | self.values).items()}
@@ -247,35 +259,24 @@ class Run:
         samples = [self.clients.samples(client) for client in self.cohort]
         return [count / sum(samples) for count in samples]
 
-    def _close(self, plan: Plan) -> Plan:
-        """Let the last round of the budget bring everything into sync, also when it falls inside a cycle."""
-        if plan.round_index + 1 < self.federation.rounds:
-            return plan
-        return replace(plan, upload=plan.upload | plan.held(self.layers))
-
     def _download(self, plan: Plan) -> Shipment:
-        """Seat a new cohort where one is due, and send every member what it lacks."""
-        sampler, round_index = self.federation.sampler, plan.round_index
-        if round_index == 0 or (plan.cycle_start and sampler.redraws(round_index)):
-            self.cohort = sampler.draw(len(self.clients), round_index, self.federation.seed)
-            self.engine.seat(self.cohort, self.values)
-            lacking: Layers = self.layers
-        else:
-            lacking = self._named(self._changed)  # the engine has been told at the synchronisation
-        self._changed = set()
-        return self._shipment("down", lacking, scalars=False)
+        """Seat a new cohort where one is due; the others have been told at the synchronisation."""
+        new, shipment = self.traffic.download(plan)
+        if new:
+            self.engine.seat(self.traffic.cohort, self.values)
+        return shipment
 
     def _synchronise(self, plan: Plan) -> dict[str, LayerStatistics]:
         """Average the due layers, move the recycled ones, and write both back to the cohort."""
         weights, statistics = self.weights(), {}
-        for layer in self._named(plan.upload):
+        for layer in self.traffic.named(plan.upload):
             average = self.engine.average(layer, weights)
             if not math.isfinite(average.discrepancy):
                 raise self._divergence(layer)
             statistics[layer.name] = self._enter(layer, average)
-        for layer in self._named(plan.recycle):
+        for layer in self.traffic.named(plan.recycle):
             self._set(layer, {spec.name: self._recycled(spec.name) for spec in layer.tensors})
-        for layer in self._named(plan.frozen):
+        for layer in self.traffic.named(plan.frozen):
             if any(not spec.trainable for spec in layer.tensors):
                 self.engine.overwrite(layer, self.values)  # statistics move in a forward pass though nothing is trained
         return statistics
@@ -303,7 +304,6 @@ class Run:
     def _set(self, layer: Layer, values: Values) -> None:
         self.values.update(values)
         self.engine.overwrite(layer, values)
-        self._changed.add(layer.name)
 
     def _evaluate(self, plan: Plan, shipments: list[Shipment]) -> Score | None:
         """Score the global model when it is time to; book what that alone makes travel."""
@@ -313,10 +313,9 @@ class Run:
         if federation.evaluate == "best_client":
             scores = [self._score(self.engine.client_values(client)) for client in self.cohort[::4]]
             return max(scores, key=lambda score: score.accuracy)
-        held = self._named(plan.held(self.layers))
-        if held:
-            shipments.append(self._shipment("evaluation", held, scalars=False))
-        weights = self.weights()
+        shipment = self.traffic.evaluation(plan)
+        shipments += [shipment] if shipment else []
+        weights, held = self.weights(), self.traffic.named(plan.held(self.layers))
         consolidated = {k: v for layer in held for k, v in self.engine.average(layer, weights).values.items()}
         return self._score(self.values | consolidated)
 
@@ -350,19 +349,6 @@ class Run:
                 bytes_down=down.get(layer.name, 0),
             )
         return records
-
-    def _named(self, names: Iterable[str]) -> Layers:
-        """Return layers in the model's order, whatever the order of the names."""
-        wanted = set(names)
-        return tuple(layer for layer in self.layers if layer.name in wanted)
-
-    def _shipment(self, direction: Direction, layers: Layers, scalars: bool) -> Shipment:
-        codec = Float32() if direction == "down" else self.federation.codec
-        cargo = tuple(
-            Cargo(layer.name, layer.parameters, sum(codec.payload_bytes(spec) for spec in layer.tensors))
-            for layer in layers
-        )
-        return Shipment(self.round_index, direction, self.cohort, cargo, scalars)
 
     def _divergence(self, layer: Layer) -> DivergenceError:
         for client in self.cohort:

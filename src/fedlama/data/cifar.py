@@ -16,6 +16,10 @@ from fedlama.errors import ConfigError, DataError
 PIXELS = 3 * 32 * 32
 _LIMIT = 400_000_000
 _BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
+_FOLDERS = {
+    10: ("cifar-10-batches-bin", "cifar-10-batches-py"),
+    100: ("cifar-100-binary", "cifar-100-python"),
+}
 _Rows = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
@@ -41,28 +45,23 @@ def load(path: Path | str, classes: int = 10, *, complete: bool = True) -> Datas
     if classes not in (10, 100):
         raise ConfigError(f"classes is {classes}, expected 10 (CIFAR-10) or 100 (CIFAR-100)")
     train, test = (_BATCHES, ["test_batch"]) if classes == 10 else (["train"], ["test"])
-    train_x, train_y = _part(path, train, classes, 50_000 // len(train) if complete else None)
-    test_x, test_y = _part(path, test, classes, 10_000 if complete else None)
-    return Dataset(
-        f"cifar{classes}", train_x, train_y, test_x, test_y, classes, class_names=_names(path, classes)
-    ).check()
+    # The first file found settles the folder, so that two versions are never mixed.
+    folder = locate(path, [f"{train[0]}.bin", train[0]], _FOLDERS[classes]).parent
+    train_x, train_y = _part(folder, train, classes, 50_000 // len(train) if complete else None)
+    test_x, test_y = _part(folder, test, classes, 10_000 if complete else None)
+    names = _names(folder, classes)
+    return Dataset(f"cifar{classes}", train_x, train_y, test_x, test_y, classes, class_names=names).check()
 
 
-def _part(path: Path | str, files: list[str], classes: int, rows: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-    pieces = [_read(path, file, classes, rows) for file in files]
+def _part(folder: Path, files: list[str], classes: int, rows: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    pieces = [_read(folder, file, classes, rows) for file in files]
     x = np.concatenate([images for images, _ in pieces])
     y = np.concatenate([labels for _, labels in pieces])
     return torch.from_numpy(x.reshape(-1, 3, 32, 32)), torch.from_numpy(y)
 
 
-def _folders(classes: int) -> tuple[str, str]:
-    return (
-        ("cifar-10-batches-bin", "cifar-10-batches-py") if classes == 10 else ("cifar-100-binary", "cifar-100-python")
-    )
-
-
-def _read(path: Path | str, name: str, classes: int, rows: int | None) -> _Rows:
-    file = locate(path, [f"{name}.bin", name], _folders(classes))
+def _read(folder: Path, name: str, classes: int, rows: int | None) -> _Rows:
+    file = locate(folder, [f"{name}.bin", name])
     content = read_whole(file, _LIMIT)
     binary = ".bin" in file.suffixes
     images, labels = _binary(content, file, classes, rows) if binary else _pickled(content, file, classes)
@@ -100,10 +99,10 @@ def _pickled(content: bytes, file: Path, classes: int) -> _Rows:
     return images, np.asarray(labels, dtype=np.int64)
 
 
-def _names(path: Path | str, classes: int) -> tuple[str, ...]:
+def _names(folder: Path, classes: int) -> tuple[str, ...]:
     """Read the class names where the binary version lists them; they are a courtesy, so their absence is no error."""
     try:
-        file = locate(path, ["batches.meta.txt" if classes == 10 else "fine_label_names.txt"], _folders(classes))
+        file = locate(folder, ["batches.meta.txt" if classes == 10 else "fine_label_names.txt"])
     except DataError:
         return ()
     names = tuple(read_whole(file, 100_000).decode("utf-8", "replace").split())

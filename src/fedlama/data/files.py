@@ -7,11 +7,19 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import Protocol
 
 from fedlama.errors import DataError
 
 CHUNK = 1 << 20
+
+
+class Readable(Protocol):
+    """Anything with ``read``: plain files, gzip streams, members of a zip."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to ``size`` bytes; none at the end."""
+        ...
 
 
 def locate(path: Path | str, names: Sequence[str], folders: Sequence[str] = ()) -> Path:
@@ -44,7 +52,7 @@ def locate(path: Path | str, names: Sequence[str], folders: Sequence[str] = ()) 
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
+def opened(path: Path) -> Iterator[Readable]:
     """Open a file for reading, through gzip if its name ends in ``.gz``.
 
     Args:
@@ -65,7 +73,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         raise DataError(f"{path} cannot be read ({error}); check the path and its permissions") from error
 
 
-def read_up_to(stream: IO[bytes], size: int) -> bytes:
+def read_up_to(stream: Readable, size: int) -> bytes:
     """Read at most ``size`` bytes, taking memory only for bytes that are really there.
 
     A single ``read(size)`` may set aside ``size`` bytes first, and ``size`` often comes from a header not to be

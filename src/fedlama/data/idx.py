@@ -50,19 +50,23 @@ def load(path: Path | str, split: str | None = None) -> Dataset:
     """
     if split is not None and split not in _SPLITS:
         raise ConfigError(f"EMNIST has no split {split!r}{did_you_mean(split, _SPLITS)}")
-    train_x, train_y = _part(path, ("train",), split)
-    test_x, test_y = _part(path, ("test",) if split else ("t10k", "test"), split)
-    name = f"emnist-{split}" if split else Path(path).name
+    # The first file found settles the folder, so that parts of two data sets are never mixed.
+    folder = locate(path, _file_names("train", "images-idx3", split), _FOLDERS).parent
+    train_x, train_y = _part(folder, "train", split)
+    test_x, test_y = _part(folder, "test" if split else "t10k", split)
+    name = f"emnist-{split}" if split else folder.name
     return Dataset(name, train_x, train_y, test_x, test_y, _SPLITS[split] if split else 10).check()
 
 
-def _part(path: Path | str, parts: tuple[str, ...], split: str | None) -> tuple[torch.Tensor, torch.Tensor]:
-    start = f"emnist-{split}-" if split else ""
-    # Some copies were unpacked by tools that turn the first dash of the ending into a dot.
-    image_names = [f"{start}{part}-images{dash}idx3-ubyte" for part in parts for dash in "-."]
-    label_names = [f"{start}{part}-labels{dash}idx1-ubyte" for part in parts for dash in "-."]
-    images = read_idx(locate(path, image_names, _FOLDERS), "u1", 3)
-    labels = read_idx(locate(path, label_names, _FOLDERS), "u1", 1).astype(np.int64)
+def _file_names(part: str, what: str, split: str | None) -> list[str]:
+    usual = f"emnist-{split}-{part}-{what}-ubyte" if split else f"{part}-{what}-ubyte"
+    # Some tools unpack the files with a dot before "idx".
+    return [usual, usual.replace("-idx", ".idx")]
+
+
+def _part(folder: Path, part: str, split: str | None) -> tuple[torch.Tensor, torch.Tensor]:
+    images = read_idx(locate(folder, _file_names(part, "images-idx3", split)), "u1", 3)
+    labels = read_idx(locate(folder, _file_names(part, "labels-idx1", split)), "u1", 1).astype(np.int64)
     if split:
         images = np.ascontiguousarray(images.transpose(0, 2, 1))
     if split == "letters":

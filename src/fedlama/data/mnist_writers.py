@@ -54,7 +54,8 @@ def _writers(place: Path | str, part: str, labels: NDArray[np.int64]) -> torch.T
     if len(wrong):
         row = wrong[0]
         raise DataError(
-            f"{file}: row {row} says digit {table[row, _DIGIT]} but MNIST's label is {labels[row]} ({len(wrong)} rows differ);"
-            " the table and the images belong to different data sets or are in different order"
+            f"{file}: row {row} says digit {table[row, _DIGIT]} but MNIST's label is {labels[row]} "
+            f"({len(wrong)} rows differ); the table and the images belong to different data sets, or are in "
+            "different order"
         )
     return torch.from_numpy(table[:, _WRITER].copy())

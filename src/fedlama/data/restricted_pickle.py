@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from fedlama.errors import DataError
 
-_ALLOWED = frozenset(
-    "PROTO FRAME STOP MARK POP EMPTY_DICT EMPTY_LIST EMPTY_TUPLE DICT LIST TUPLE TUPLE1 TUPLE2 TUPLE3 APPEND APPENDS "
-    "SETITEM SETITEMS NONE NEWTRUE NEWFALSE INT LONG BININT BININT1 BININT2 LONG1 STRING BINSTRING SHORT_BINSTRING UNICODE "
-    "BINUNICODE SHORT_BINUNICODE BINBYTES SHORT_BINBYTES PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET MEMOIZE GLOBAL "
-    "STACK_GLOBAL REDUCE BUILD".split()
-)
+_FRAMING = "PROTO FRAME STOP MARK POP PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET MEMOIZE"
+_VALUES = "NONE NEWTRUE NEWFALSE INT LONG BININT BININT1 BININT2 LONG1"
+_STRINGS = "STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINBYTES SHORT_BINBYTES"
+_CONTAINERS = "EMPTY_DICT EMPTY_LIST EMPTY_TUPLE DICT LIST TUPLE TUPLE1 TUPLE2 TUPLE3 APPEND APPENDS SETITEM SETITEMS"
+_OBJECTS = "GLOBAL STACK_GLOBAL REDUCE BUILD"
+_ALLOWED = frozenset(f"{_FRAMING} {_VALUES} {_STRINGS} {_CONTAINERS} {_OBJECTS}".split())
 _MEMO = frozenset({"PUT", "LONG_BINPUT"})
 
 
@@ -45,23 +45,41 @@ class _Array:
         self.state = state
 
 
-def _reconstruct(*_: object) -> _Array:
-    return _Array()
+class _Function:
+    """Base of the stand-ins for functions: without attributes, so that BUILD cannot change them."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("it tries to change a function")
 
 
-def _encode(text: object, encoding: object = "latin1") -> bytes:
-    # Python 3 writes bytes this way at protocol 2.
-    if not isinstance(text, str) or encoding != "latin1":
-        raise pickle.UnpicklingError("only latin1 text is expected")
-    return text.encode("latin1")
+class _Reconstruct(_Function):
+    """Stands for NumPy's maker of empty arrays."""
+
+    __slots__ = ()
+
+    def __call__(self, *_: object) -> _Array:
+        return _Array()
+
+
+class _Encode(_Function):
+    """Stands for codecs.encode, with which Python 3 writes bytes at protocol 2."""
+
+    __slots__ = ()
+
+    def __call__(self, text: object, encoding: object = "latin1") -> bytes:
+        if not isinstance(text, str) or encoding != "latin1":
+            raise pickle.UnpicklingError("only latin1 text is expected")
+        return text.encode("latin1")
 
 
 _GLOBALS: dict[tuple[str, str], object] = {
     ("numpy", "dtype"): _Type,
     ("numpy", "ndarray"): _Array,
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-    ("_codecs", "encode"): _encode,
+    ("numpy.core.multiarray", "_reconstruct"): _Reconstruct(),
+    ("numpy._core.multiarray", "_reconstruct"): _Reconstruct(),
+    ("_codecs", "encode"): _Encode(),
 }
 
 

@@ -63,12 +63,12 @@ class Normalise:
     @classmethod
     def _fit(cls, images: Tensor, over: tuple[int, ...]) -> Normalise:
         # Summed in float64 in slices: exact enough for any N, without a float64 copy of the whole data set.
-        count, total, squares = 0, torch.zeros(()), torch.zeros(())
-        for slice_ in images.split(4096):
-            pixels = _to_unit(slice_, torch.float64)
-            count += pixels.numel() // max(pixels.sum(over).numel(), 1)
+        total, squares = torch.zeros(()), torch.zeros(())
+        for start in range(0, len(images), 4096):
+            pixels = _to_unit(images[start : start + 4096], torch.float64)
             total = total + pixels.sum(over, keepdim=True)
             squares = squares + pixels.square().sum(over, keepdim=True)
+        count = images.numel() / total.numel()
         mean = total[0] / count
         std = (squares[0] / count - mean.square()).clamp_min(0).sqrt()
         # Rounding leaves about 1e-8 where the deviation is truly 0; real 8-bit data is far above 1e-6.

@@ -14,7 +14,7 @@ changed since, or the complete model when it joins a new cohort. The driver work
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol, TypeVar
 
 from fedlama.layers import Layers
@@ -45,6 +45,10 @@ class Plan:
     def held(self, layers: Layers) -> frozenset[str]:
         """Name the layers that keep each client's own value beyond this round."""
         return frozenset(layer.name for layer in layers) - self.upload - self.recycle - self.frozen
+
+    def closing(self, layers: Layers) -> Plan:
+        """Return the same plan, but with every layer in sync at its end."""
+        return replace(self, upload=self.upload | self.held(layers))
 
 
 @dataclass(frozen=True)

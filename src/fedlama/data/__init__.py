@@ -1,0 +1,25 @@
+"""Data sets, the ways to deal them to clients, and what is done to a batch before training.
+
+Each loader is a module with a function ``load`` that returns a `Dataset`: ``fedlama.data.cifar.load(folder)``.
+"""
+
+from __future__ import annotations
+
+from fedlama.data import cifar, digits, huggingface, idx, leaf, mnist_writers, npz_folder, partition, text
+from fedlama.data.arrays import Dataset
+from fedlama.data.transforms import Normalise, PadCropFlip
+
+__all__ = [
+    "Dataset",
+    "Normalise",
+    "PadCropFlip",
+    "cifar",
+    "digits",
+    "huggingface",
+    "idx",
+    "leaf",
+    "mnist_writers",
+    "npz_folder",
+    "partition",
+    "text",
+]

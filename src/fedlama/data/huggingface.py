@@ -1,0 +1,212 @@
+"""Load an image classification data set of the Hugging Face hub by its name."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedlama.data.arrays import Dataset
+from fedlama.errors import ConfigError, DataError, MissingExtraError, did_you_mean
+from fedlama.randomness import permutation
+
+IMAGE_COLUMNS = ("image", "img", "x", "pixel_values")
+LABEL_COLUMNS = ("label", "labels", "fine_label", "y", "character")
+
+
+class Split(Protocol):
+    """What is used of a ``datasets.Dataset``."""
+
+    @property
+    def features(self) -> Mapping[str, object]:
+        """Column names and their types."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: int | str) -> object: ...
+
+
+def load(
+    name: str,
+    *,
+    image: str | None = None,
+    label: str | None = None,
+    group: str | None = None,
+    train: str = "train",
+    test: str = "test",
+    test_share: float | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Load a data set by name, or from a folder written by ``save_to_disk``.
+
+    Args:
+        name: Name on the hub, such as ``"uoft-cs/cifar10"``, or a folder.
+        image: Column of the images; None for the first of `IMAGE_COLUMNS` that exists.
+        label: Column of the labels; None for the first of `LABEL_COLUMNS` that exists.
+        group: Column of the natural client, such as ``"writer_id"``; None for no groups.
+        train: Name of the training split.
+        test: Name of the test split; unused when ``test_share`` is given.
+        test_share: Hold out this share of the training split at random, for data sets without a test split.
+        seed: Which rows are held out.
+
+    Returns:
+        Images uint8 (N, C, H, W) or float32; groups numbered in the order of their sorted names.
+
+    Raises:
+        MissingExtraError: If the library ``datasets`` is not installed.
+        DataError: If a split or a column is missing, or images differ in shape.
+        ConfigError: If ``test_share`` is outside (0, 1).
+
+    Code that a data set on the hub may bring along is never run.
+    """
+    if test_share is not None and not 0 < test_share < 1:
+        raise ConfigError(f"test_share is {test_share}, expected a share between 0 and 1")
+    splits = _open(name)
+    for wanted in [train] if test_share is not None else [train, test]:
+        if wanted not in splits:
+            raise DataError(
+                f"{name} has no split {wanted!r}{did_you_mean(wanted, splits)}; name it, "
+                "or hold out rows with test_share"
+            )
+    if test_share is not None:
+        return from_splits(name, splits[train], None, image, label, group, test_share, seed)
+    return from_splits(name, splits[train], splits[test], image, label, group)
+
+
+def from_splits(
+    name: str,
+    train: Split,
+    test: Split | None,
+    image: str | None = None,
+    label: str | None = None,
+    group: str | None = None,
+    test_share: float = 0.1,
+    seed: int = 0,
+) -> Dataset:
+    """Convert splits that are already open, such as filtered or in-memory ones.
+
+    Args:
+        name: What to call the data set.
+        train: A ``datasets.Dataset``.
+        test: Another, or None to hold out ``test_share`` of the training rows.
+        image: See `load`.
+        label: See `load`.
+        group: See `load`.
+        test_share: Share held out when ``test`` is None.
+        seed: Which rows are held out.
+
+    Returns:
+        The data set in memory.
+
+    Raises:
+        DataError: If a column is missing, or its values are not what they should be.
+    """
+    image = _column(name, train, image, IMAGE_COLUMNS, "image")
+    label = _column(name, train, label, LABEL_COLUMNS, "label")
+    x, y, of = _images(name, train, image), _labels(name, train, label), _values(name, train, group)
+    if test is None:
+        order = permutation(seed, "held out rows", len(y))
+        held = max(1, round(len(y) * test_share))
+        rows, test_rows = np.sort(order[held:]), np.sort(order[:held])
+        x, test_x, y, test_y = x[rows], x[test_rows], y[rows], y[test_rows]
+        of, test_of = (of[rows], of[test_rows]) if of is not None else (None, None)
+    else:
+        test_x, test_y = _images(name, test, image), _labels(name, test, label)
+        test_of = _values(name, test, group) if group is not None and group in test.features else None
+    class_names = tuple(getattr(train.features[label], "names", None) or ())
+    classes = len(class_names) or int(max(y.max(initial=0), test_y.max(initial=0))) + 1
+    groups, test_groups, group_names = _number(of, test_of)
+    train_x, train_y, test_x_, test_y_ = (torch.from_numpy(array) for array in (x, y, test_x, test_y))
+    return Dataset(
+        name, train_x, train_y, test_x_, test_y_, classes, groups, test_groups, class_names, group_names
+    ).check()
+
+
+def _open(name: str) -> Mapping[str, Split]:
+    try:
+        library = importlib.import_module("datasets")
+    except ImportError as error:
+        raise MissingExtraError("datasets", "datasets") from error
+    try:
+        found = library.load_from_disk(name) if Path(name).is_dir() else library.load_dataset(name)
+    # The library raises many kinds of errors (network, hub, format); all mean that this name gives no data.
+    except Exception as error:
+        raise DataError(f"{name} cannot be loaded ({error}); check the name and the connection") from error
+    if not isinstance(found, Mapping):
+        raise DataError(f"{name} is a single split; pass it to from_splits, with None for the missing test split")
+    return cast("Mapping[str, Split]", found)
+
+
+def _column(name: str, split: Split, given: str | None, usual: Sequence[str], what: str) -> str:
+    for column in [given] if given is not None else usual:
+        if column in split.features:
+            return column
+    sought = repr(given) if given is not None else f"any of {', '.join(usual)}"
+    raise DataError(
+        f'{name} has no {what} column {sought}; it has {", ".join(split.features)}: pass {what}="..." with one of them'
+    )
+
+
+def _images(name: str, split: Split, column: str) -> NDArray[np.generic]:
+    """Decode all images into one array (N, C, H, W), row by row so that only one decoded copy exists."""
+    images: NDArray[np.generic] | None = None
+    for row in range(len(split)):
+        picture = _picture(cast("Mapping[str, object]", split[row])[column])
+        if images is None:
+            images = np.empty((len(split), *picture.shape), picture.dtype)
+        if picture.shape != images.shape[1:]:
+            raise DataError(
+                f"{name}: image {row} has shape {picture.shape}, the first {images.shape[1:]} (C, H, W); "
+                "images must be alike: resize them with datasets.Dataset.map first"
+            )
+        images[row] = picture
+    if images is None:
+        raise DataError(f"{name}: the split is empty")
+    return images
+
+
+def _picture(value: object) -> NDArray[np.generic]:
+    mode = getattr(value, "mode", None)
+    if mode is not None and mode not in ("L", "RGB"):
+        value = value.convert("L" if mode in ("1", "I;16", "LA") else "RGB")  # type: ignore[attr-defined]
+    array: NDArray[np.generic] = np.asarray(value)
+    if array.dtype != np.uint8:
+        array = array.astype(np.float32)
+    if array.ndim == 2:
+        return array[None]
+    # Pictures come as (H, W, C); arrays that already have channels first are left alone.
+    return array.transpose(2, 0, 1) if array.ndim == 3 and array.shape[2] in (1, 3) else array
+
+
+def _labels(name: str, split: Split, column: str) -> NDArray[np.int64]:
+    labels = np.asarray(list(cast("Sequence[object]", split[column])))
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(
+            f"{name}: column {column!r} holds {labels.dtype}, expected integers; use class_encode_column first"
+        )
+    return labels.astype(np.int64)
+
+
+def _values(name: str, split: Split, column: str | None) -> NDArray[np.str_] | None:
+    if column is None:
+        return None
+    _column(name, split, column, (), "group")
+    return np.asarray([str(value) for value in cast("Sequence[object]", split[column])])
+
+
+def _number(
+    of: NDArray[np.str_] | None, test_of: NDArray[np.str_] | None
+) -> tuple[torch.Tensor | None, torch.Tensor | None, tuple[str, ...]]:
+    if of is None:
+        return None, None, ()
+    both = of if test_of is None else np.concatenate([of, test_of])
+    names, index = np.unique(both, return_inverse=True)
+    numbers = torch.from_numpy(index.astype(np.int64))
+    test = numbers[len(of) :] if test_of is not None else None
+    return numbers[: len(of)], test, tuple(str(name) for name in names)

@@ -1,0 +1,90 @@
+"""Who is in the cohort, what it lacks, and the shipments that follow from a plan.
+
+This is all that is needed to know what a run moves, so the driver and the forecast before training share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fedlama.codecs import Codec, Float32
+from fedlama.layers import Layer, Layers
+from fedlama.ledger import Cargo, Direction, Shipment
+from fedlama.samplers import Sampler
+from fedlama.strategies import Plan
+
+_DOWNLOAD_CODEC = Float32()  # every client continues from the value that the server really holds
+
+
+class Traffic:
+    """Turns plans into shipments, round after round.
+
+    Args:
+        layers: The labelling.
+        codec: How uploads are compressed.
+        sampler: Who takes part.
+        population: Number of clients.
+        seed: The run's seed.
+        rounds: Number of rounds of the run.
+
+    Attributes:
+        cohort: The active clients, in ascending order.
+        changed: Layers that the cohort lacks, because the server changed them since.
+    """
+
+    def __init__(self, layers: Layers, codec: Codec, sampler: Sampler, population: int, seed: int, rounds: int) -> None:
+        self._layers, self._codec, self._sampler = layers, codec, sampler
+        self._population, self._seed, self._rounds = population, seed, rounds
+        self.cohort: tuple[int, ...] = ()
+        self.changed: frozenset[str] = frozenset()
+
+    def close(self, plan: Plan) -> Plan:
+        """Let the last round of the run bring everything into sync, also when it falls inside a cycle."""
+        return plan if plan.round_index + 1 < self._rounds else plan.closing(self._layers)
+
+    def download(self, plan: Plan) -> tuple[bool, Shipment]:
+        """Draw a new cohort where one is due and send every member what it lacks.
+
+        Args:
+            plan: The round's plan.
+
+        Returns:
+            Whether the cohort is new, and the shipment: the complete model for a new cohort, else what changed.
+        """
+        first = plan.round_index == 0
+        new = first or (plan.cycle_start and self._sampler.redraws(plan.round_index))
+        if new:
+            self.cohort = self._sampler.draw(self._population, plan.round_index, self._seed)
+        lacking = self._layers if new else self.named(self.changed)
+        self.changed = plan.upload | plan.recycle
+        return new, self._shipment(plan.round_index, "down", lacking, _DOWNLOAD_CODEC, scalars=False)
+
+    def upload(self, plan: Plan, *, scalars: bool) -> Shipment:
+        """Return what the cohort sends at the end of the round.
+
+        Args:
+            plan: The round's plan.
+            scalars: Whether the strategy measures discrepancy.
+        """
+        return self._shipment(plan.round_index, "up", self.named(plan.upload), self._codec, scalars)
+
+    def evaluation(self, plan: Plan) -> Shipment | None:
+        """Return what the cohort would send for an evaluation alone: the layers that it holds back."""
+        held = self.named(plan.held(self._layers))
+        return self._shipment(plan.round_index, "evaluation", held, self._codec, scalars=False) if held else None
+
+    def named(self, names: Iterable[str]) -> Layers:
+        """Return layers in the model's order, whatever the order of the names."""
+        wanted = frozenset(names)
+        return tuple(layer for layer in self._layers if layer.name in wanted)
+
+    def _shipment(
+        self, round_index: int, direction: Direction, layers: Layers, codec: Codec, scalars: bool
+    ) -> Shipment:
+        cargo = tuple(Cargo(layer.name, layer.parameters, payload_bytes(layer, codec)) for layer in layers)
+        return Shipment(round_index, direction, self.cohort, cargo, scalars)
+
+
+def payload_bytes(layer: Layer, codec: Codec) -> int:
+    """Bytes of one layer's payload in one message."""
+    return sum(codec.payload_bytes(spec) for spec in layer.tensors)

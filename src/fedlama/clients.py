@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -120,6 +121,82 @@ class TensorClients:
             x = self.augment(x, address(seed, "augment", client, step, np.arange(len(rows))))
         return x, y
 
+    def cohort_rows(
+        self, clients: Sequence[int], first: Sequence[int], steps: int, seed: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the row numbers of many clients' batches, drawn in a few vectorised calls.
+
+        Args:
+            clients: Who.
+            first: Each one's first step.
+            steps: How many steps from there on.
+            seed: The run's seed.
+
+        Returns:
+            Row numbers, (steps, clients, largest batch), filled up with 0 where a batch is shorter, and the batches'
+            lengths, (steps, clients). ``rows[s, c, :lengths[s, c]]`` is ``batch_rows(clients[c], first[c] + s, seed)``.
+        """
+        own = [self.rows[client] for client in clients]
+        sizes = np.array([len(rows) for rows in own])
+        batch = np.array([self.batch_sizes[client] for client in clients])
+        per_epoch = -(-sizes // batch)
+        step = np.asarray(first)[:, None] + np.arange(steps)
+        epoch, position = np.divmod(step, per_epoch[:, None])
+        start = position * batch[:, None]
+        lengths = np.minimum(batch[:, None], sizes[:, None] - start)
+        rows = np.zeros((steps, len(own), int(lengths.max())), dtype=np.int64)
+        for size in np.unique(sizes):
+            self._fill(rows, own, np.flatnonzero(sizes == size), epoch, start, lengths, np.asarray(clients), seed)
+        return rows, np.ascontiguousarray(lengths.T)
+
+    def gather(self, rows: NDArray[np.int64], clients: Sequence[int], steps: Sequence[int], seed: int) -> Batch:
+        """Gather, prepare and augment one batch of each of many clients at once.
+
+        Args:
+            rows: Row numbers, (clients, batch).
+            clients: Whose they are.
+            steps: Each client's step.
+            seed: The run's seed.
+
+        Returns:
+            Inputs and targets, (clients, batch, ...), equal to stacking each client's :meth:`batch`.
+        """
+        flat = torch.from_numpy(np.ascontiguousarray(rows).reshape(-1)).to(self.x.device)
+        x, y = self.x.index_select(0, flat), self.y.index_select(0, flat)
+        if self.prepare is not None:
+            x = self.prepare(x)
+        if self.augment is not None:
+            where = np.asarray(clients)[:, None], np.asarray(steps)[:, None], np.arange(rows.shape[1])
+            x = self.augment(x, address(seed, "augment", *where).reshape(-1))
+        return x.unflatten(0, rows.shape), y.unflatten(0, rows.shape)
+
+    def _fill(
+        self,
+        rows: NDArray[np.int64],
+        own: Sequence[NDArray[np.int64]],
+        chosen: NDArray[np.int64],
+        epoch: NDArray[np.int64],
+        start: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        clients: NDArray[np.int64],
+        seed: int,
+    ) -> None:
+        """Fill in the rows of clients that have the same number of samples."""
+        size = len(own[chosen[0]])
+        held = np.stack([own[one] for one in chosen])
+        lowest = epoch[chosen].min(axis=1)
+        count = int((epoch[chosen].max(axis=1) - lowest).max()) + 1
+        epochs = lowest[:, None] + np.arange(count)
+        keys = address(seed, "shuffle", clients[chosen][:, None, None], epochs[:, :, None], np.arange(size))
+        order = np.argsort(keys, axis=-1, kind="stable")  # (clients, epochs, samples)
+        shuffled = np.take_along_axis(held[:, None, :], order, axis=-1).reshape(len(chosen), -1)
+        width = int(lengths[chosen].max())
+        begin = (epoch[chosen] - lowest[:, None]) * size + start[chosen]
+        column = begin[:, :, None] + np.arange(width)
+        inside = np.arange(width) < lengths[chosen][:, :, None]
+        taken = np.take_along_axis(shuffled[:, None, :], np.where(inside, column, 0), axis=-1)
+        rows[:, chosen, :width] = np.where(inside, taken, 0).transpose(1, 0, 2)
+
     def to(self, device: torch.device) -> TensorClients:
         """Return the same clients with their samples on a device."""
         moved = object.__new__(TensorClients)
@@ -210,7 +287,7 @@ def as_source(clients: ClientSource | Sequence[ClientData] | Sequence[Iterable[B
     if len(tensors) != len(clients):
         raise DataError("the clients mix ClientData and iterables of batches; give all of them in one form")
     ends = np.cumsum([0] + [len(one.x) for one in tensors])
-    rows = [np.arange(start, end) for start, end in zip(ends[:-1], ends[1:], strict=True)]
+    rows = [np.arange(start, end) for start, end in pairwise(ends)]
     for number, one in enumerate(tensors):
         if len(one.x) != len(one.y):
             raise DataError(f"client {number} has {len(one.x)} inputs but {len(one.y)} targets; give one target each")

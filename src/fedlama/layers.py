@@ -142,10 +142,7 @@ def by_mapping(
         ConfigError: A parameter is missed or claimed twice, or a name is unknown; all such problems at once.
     """
     known = [spec.name for spec in _specs(model) if spec.trainable]
-    if callable(mapping):
-        labels = {name: mapping(name) for name in known}
-    else:
-        labels = _invert(mapping, known)
+    labels = {name: mapping(name) for name in known} if callable(mapping) else _invert(mapping, known)
     if adaptive is not None:
         adaptive = set(adaptive)
         strangers = sorted(adaptive - set(labels.values()))

@@ -56,8 +56,7 @@ class Dataset:
         >>> Dataset("toy", x, y, x, torch.tensor([0, 1]), classes=2).check()
         Traceback (most recent call last):
             ...
-        fedlama.errors.DataError: toy, training part: label 5 in row 1 is outside 0..1; fix that row or raise
-        `classes`
+        fedlama.errors.DataError: toy, training part: label 5 in row 1 is not in 0..1; fix that row or raise `classes`
         """
         if self.classes < 1:
             raise DataError(f"{self.name}: classes is {self.classes}, expected at least 1")
@@ -110,4 +109,4 @@ def _check_range(where: str, what: str, values: Tensor, count: int, remedy: str)
     if bool(wrong.any()):
         first = wrong.nonzero()[0]
         value = int(values[tuple(first)])
-        raise DataError(f"{where}: {what} {value} in row {int(first[0])} is outside 0..{count - 1}; {remedy}")
+        raise DataError(f"{where}: {what} {value} in row {int(first[0])} is not in 0..{count - 1}; {remedy}")

@@ -21,10 +21,9 @@ def load() -> Dataset:
     is a test row, so that each class has 35 to 37 test rows. Both parts keep the stored order.
 
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository,
-        1998,
-    https://doi.org/10.24432/C50P49, licence CC BY 4.0; its test part (13 writers), as distributed with scikit-learn
-    1.9.1 (``sklearn.datasets.load_digits``), kept in that order. Resource ``digits.npz``: x uint8 (1797, 8, 8) in
-    0..16, y uint8 (1797,); sha256 6f801551877abf69fbf3711373bb642a18dc933430a3385cd6febc235225ea6f.
+    1998, https://doi.org/10.24432/C50P49, licence CC BY 4.0; its test part (13 writers), as distributed with
+    scikit-learn 1.9.1 (``sklearn.datasets.load_digits``), kept in that order. Resource ``digits.npz``: x uint8 (1797,
+    8, 8) in 0..16, y uint8 (1797,); sha256 6f801551877abf69fbf3711373bb642a18dc933430a3385cd6febc235225ea6f.
 
     >>> digits = load()
     >>> tuple(digits.train_x.shape), tuple(digits.test_x.shape)

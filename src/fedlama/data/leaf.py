@@ -35,8 +35,7 @@ def load(path: Path | str) -> Dataset:
         DataError: If a folder is missing, or a file is no JSON of LEAF or contradicts itself.
 
     Source: Caldas et al., LEAF, arXiv:1812.01097, https://leaf.cmu.edu. Deviation from the other image loaders:
-        pixels stay
-    float32, since LEAF stores them as such.
+    pixels stay float32, since LEAF stores them as such.
     """
     folder = _folder(Path(path))
     train, test = _read_part(folder / "train"), _read_part(folder / "test")

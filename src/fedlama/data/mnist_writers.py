@@ -33,9 +33,8 @@ def load(path: Path | str, table: Path | str | None = None) -> Dataset:
     Raises:
         DataError: If a file is missing or damaged, or the table's digits are not MNIST's labels, row by row.
 
-    Source: Yadav and Bottou, Cold Case: the Lost MNIST Digits, NeurIPS 2019, arXiv:1905.10498. Row i of the
-        training table
-    describes MNIST's training image i; the first 10,000 rows of the test table describe MNIST's test images.
+    Source: Yadav and Bottou, Cold Case: the Lost MNIST Digits, NeurIPS 2019, arXiv:1905.10498. Row i of the training
+    table describes MNIST's training image i; the first 10,000 rows of the test table describe MNIST's test images.
     """
     mnist = idx.load(path)
     place = path if table is None else table

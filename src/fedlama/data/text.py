@@ -67,7 +67,8 @@ def load(
     if not train:
         raise DataError(
             f"{file}: no speaker has text for {min_sequences} training sequences of {sequence_length} characters; "
-            "expected speeches that begin with a line 'NAME:'; shorten the sequences, lower min_sequences or pass small='merge'"
+            "expected speeches that begin with a line 'NAME:'; shorten the sequences, lower "
+            "min_sequences or pass small='merge'"
         )
     train_x, train_y, groups = _stack(train)
     test_x, test_y, test_groups = _stack(test)

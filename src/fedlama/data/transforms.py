@@ -106,9 +106,8 @@ class PadCropFlip:
     Args:
         padding: Pixels added on each side; the window moves by -padding..padding in both directions.
 
-    Apply it after `Normalise`, where zero is the mean colour, as the authors of FedLAMA do. All randomness comes
-    from the keys, so that engines which visit the samples in another order, or on another device, make the same
-    images.
+    Apply it after `Normalise`, where zero is the mean colour, as the authors of FedLAMA do. All randomness comes from
+    the keys, so that engines which visit the samples in another order, or on another device, make the same images.
 
     Raises:
         ConfigError: If the padding is negative or above 1,000.

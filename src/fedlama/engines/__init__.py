@@ -4,8 +4,19 @@ from collections.abc import Callable
 
 from fedlama.engines.base import Average, Engine, Values, Work
 from fedlama.engines.loop import LoopEngine
+from fedlama.engines.stacked import Stacked, StackedEngine, Workers
 
-ENGINES: dict[str, Callable[[Work], Engine]] = {"loop": LoopEngine}
+ENGINES: dict[str, Callable[[Work], Engine]] = {"loop": LoopEngine, "stacked": Stacked(), "workers": Workers()}
 """Engines by name."""
 
-__all__ = ["ENGINES", "Average", "Engine", "LoopEngine", "Values", "Work"]
+__all__ = [
+    "ENGINES",
+    "Average",
+    "Engine",
+    "LoopEngine",
+    "Stacked",
+    "StackedEngine",
+    "Values",
+    "Work",
+    "Workers",
+]

@@ -78,8 +78,7 @@ class CharTransformer(nn.Module):
         ConfigError: If a size is below 1 or the heads do not divide the width.
 
     Source: Vaswani et al., NeurIPS 2017, decoder only, layer norm first (Radford et al., 2019). Initialisation:
-        normal with
-    deviation 0.02, smaller by sqrt(2 * blocks) where a block adds to its input, zero biases. No dropout.
+    normal with deviation 0.02, smaller by sqrt(2 * blocks) where a block adds to its input, zero biases. No dropout.
     """
 
     def __init__(

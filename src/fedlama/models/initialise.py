@@ -12,8 +12,7 @@ def glorot(model: nn.Module) -> None:
         model: Changed in place; draws come from torch's global generator, which the caller seeds.
 
     Source: Glorot and Bengio, AISTATS 2010; the default of Keras, in which the FedLAMA experiments were written.
-        PyTorch's
-    own default has a third of the variance for a square layer, which is a different starting point.
+    PyTorch's own default has a third of the variance for a square layer, which is a different starting point.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):

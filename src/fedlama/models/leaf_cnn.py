@@ -18,9 +18,8 @@ class LeafCNN(nn.Module):
     Kernels at 62 classes: 800, 51,200, 6,422,528 and 126,976; 6,603,710 trainable parameters in all, the model of the
     FEMNIST experiments of FedLAMA. Inputs are float (B, 1, 28, 28), outputs logits (B, classes).
 
-    Source: Caldas et al., LEAF, arXiv:1812.01097 (its FEMNIST model). Deviation: activations are flattened channel
-        by channel
-    (PyTorch's order), not pixel by pixel, which only permutes the rows of a random matrix.
+    Source: Caldas et al., LEAF, arXiv:1812.01097 (its FEMNIST model). Deviation: activations are flattened channel by
+    channel (PyTorch's order), not pixel by pixel, which only permutes the rows of a random matrix.
     """
 
     def __init__(self, classes: int = 62) -> None:

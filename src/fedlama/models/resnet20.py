@@ -21,10 +21,9 @@ def resnet20(classes: int = 10, same_padding: SamePadding = "torch") -> Residual
     Raises:
         ConfigError: If ``classes`` is below 1 or the padding is unknown.
 
-    Source: He et al., CVPR 2016, section 4.2, with the changes of the FedLAMA code: a projection with batch norm
-        also in
-    the first block of stage 1, batch norm with Keras' defaults (eps 1e-3, momentum 0.99 = 0.01 in PyTorch's
-    convention), second gamma of each block starting at 0. Deviation: the authors seed one initialiser for all
-    layers, which in some versions of TensorFlow makes equal shapes start equal; here every layer has its own draw.
+    Source: He et al., CVPR 2016, section 4.2, with the changes of the FedLAMA code: a projection with batch norm also
+    in the first block of stage 1, batch norm with Keras' defaults (eps 1e-3, momentum 0.99 = 0.01 in PyTorch's
+    convention), second gamma of each block starting at 0. Deviation: the authors seed one initialiser for all layers,
+    which in some versions of TensorFlow makes equal shapes start equal; here every layer has its own draw.
     """
     return ResidualNetwork(classes, (16, 32, 64), blocks=3, bn_eps=1e-3, same_padding=same_padding)

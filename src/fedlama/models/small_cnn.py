@@ -26,8 +26,7 @@ class SmallCNN(nn.Module):
         ConfigError: If a size is too small.
 
     Source: the shape of the two-convolution CNN of McMahan et al., AISTATS 2017; the defaults suit 32x32 colour
-        images,
-    ``channels=1, size=8`` the handwritten digits that come with fedlama.
+    images, ``channels=1, size=8`` the handwritten digits that come with fedlama.
     """
 
     def __init__(

@@ -31,8 +31,7 @@ def wide_resnet(
         ConfigError: If the depth is not 6 n + 4, or a setting is out of range.
 
     Source: Zagoruyko and Komodakis, BMVC 2016, in the authors' variant, whose parameter count it reproduces: batch
-        norm
-    after each convolution (not before), a projection with batch norm at the head of each stage, eps 1e-5.
+    norm after each convolution (not before), a projection with batch norm at the head of each stage, eps 1e-5.
     Deviation: it returns logits; the authors' ends in a softmax although their loss expects logits.
     """
     if depth < 10 or (depth - 4) % 6:

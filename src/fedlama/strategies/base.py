@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from fedlama.layers import Layers
 
@@ -73,6 +73,7 @@ class Strategy(Protocol[S]):
     """When each layer travels. See the module's docstring."""
 
     name: ClassVar[str]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def base_interval(self) -> int:

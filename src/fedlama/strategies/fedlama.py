@@ -19,14 +19,14 @@ synchronised, so no stale layer crosses an adjustment.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from fedlama.checks import at_least, one_of, refuse
 from fedlama.layers import Layers
 from fedlama.strategies.base import LayerStatistics, Plan
-from fedlama.strategies.cutoff import Cutoff, Curves, least_critical, most_critical
+from fedlama.strategies.cutoff import Curves, Cutoff, least_critical, most_critical
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,16 @@ class FedLAMA:
             steps = plan.intervals[name] * self.local_steps
             measured[name] = statistic.discrepancy / (steps * max(state.parameters[name], 1))  # eq. 2
         state = replace(state, unit_discrepancy=measured)
-        rounds_done = plan.round_index + 1
-        if rounds_done % self.increase_factor or rounds_done <= self.warm_up_rounds or self.increase_factor == 1:
-            return state
-        chosen = self.curves(state).chosen
+        return self.adjusted(state, self.curves(state).chosen) if self.adjusts_after(plan.round_index) else state
+
+    def adjusts_after(self, round_index: int) -> bool:
+        """Tell whether the intervals are adjusted at the end of a round (line 8, and the warm-up)."""
+        rounds_done = round_index + 1
+        ends_cycle = rounds_done % self.increase_factor == 0
+        return ends_cycle and rounds_done > self.warm_up_rounds and self.increase_factor > 1
+
+    def adjusted(self, state: FedLAMAState, chosen: Collection[str]) -> FedLAMAState:
+        """Give the chosen layers the other interval: the long one, or the short one when accelerating."""
         inside, outside = (1, self.increase_factor) if self.accelerate else (self.increase_factor, 1)
         return replace(state, intervals={name: inside if name in chosen else outside for name in state.intervals})
 

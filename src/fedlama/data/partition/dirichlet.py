@@ -39,10 +39,10 @@ def dirichlet(
         ConfigError: If settings are impossible, or no draw reached ``min_size``.
 
     Source: the generator of FedML (used for the partitions of the FedLAMA experiments), after Hsu, Qi and Brown,
-        2019,
-    arXiv:1909.06335. Deviations: randomness by address, so the lists differ from those of FedML and of flwr-datasets'
-    DirichletPartitioner (same procedure, ``self_balancing``) at equal seeds, though not in distribution; the rows are
-    shuffled once, after the sizes have been accepted, instead of at each attempt; attempts are bounded.
+    2019, arXiv:1909.06335. Deviations: randomness by address, so the lists differ from those of FedML and of
+    flwr-datasets' DirichletPartitioner (same procedure, ``self_balancing``) at equal seeds, though not in
+    distribution; the rows are shuffled once, after the sizes have been accepted, instead of at each attempt; attempts
+    are bounded.
     """
     classes = as_labels(labels)
     _check(len(classes), clients, alpha, min_size, attempts)

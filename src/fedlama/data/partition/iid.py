@@ -24,11 +24,10 @@ def iid(labels: Labels, clients: int, seed: int) -> Partition:
         ConfigError: If there are fewer rows than clients.
 
     Deviation: flwr-datasets' IidPartitioner cuts the rows in their stored order, and so is only i.i.d. for shuffled
-        data;
-    here they are always shuffled.
+    data; here they are always shuffled.
 
     >>> [part.tolist() for part in iid([0, 0, 1, 1, 1], clients=2, seed=0)]
-    [[1, 2, 3], [0, 4]]
+    [[2, 4, 1], [3, 0]]
     """
     rows = len(as_labels(labels))
     check_counts(rows, clients, 1)

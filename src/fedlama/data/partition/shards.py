@@ -25,10 +25,9 @@ def shards(labels: Labels, clients: int, seed: int, *, shards_per_client: int = 
         DataError: If the labels are not one integer per row.
         ConfigError: If there are fewer rows than shards.
 
-    Source: McMahan et al., AISTATS 2017, section 3. Deviations: the order inside a class is shuffled first (the
-        paper keeps
-    the stored order), and when the rows do not divide evenly the first shards are one row longer, so that no row is
-    lost; flwr-datasets' ShardPartitioner drops or appends the remainder by an option.
+    Source: McMahan et al., AISTATS 2017, section 3. Deviations: the order inside a class is shuffled first (the paper
+    keeps the stored order), and when the rows do not divide evenly the first shards are one row longer, so that no
+    row is lost; flwr-datasets' ShardPartitioner drops or appends the remainder by an option.
     """
     classes = as_labels(labels)
     if shards_per_client < 1:

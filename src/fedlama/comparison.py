@@ -1,0 +1,196 @@
+"""Several methods on the same clients, data, seed and initial model, and the line that sums each of them up."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from fedlama.callbacks import LiveProgress, RunFolder
+from fedlama.charts import accuracy_charts, interval_chart
+from fedlama.experiment import Experiment, assemble, prepare
+from fedlama.federation import Callback, Federation
+from fedlama.layers import total_parameters
+from fedlama.ledger import cost_percent
+from fedlama.records import Result
+from fedlama.strategies import FedAvg, Strategy
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One method's finished run.
+
+    Attributes:
+        title: The method with its intervals, such as ``FedLAMA(6, 4)``.
+        result: The run.
+        summary: Its line in ``--json``.
+    """
+
+    title: str
+    result: Result
+    summary: Mapping[str, object]
+
+
+def anchors(strategy: Strategy[Any]) -> list[Strategy[Any]]:
+    """Return what a strategy is compared with, itself last: FedAvg at its base interval and at its long one.
+
+    Args:
+        strategy: The strategy of the experiment.
+
+    >>> from fedlama import FedLAMA
+    >>> [title(one) for one in anchors(FedLAMA(6, 4))]
+    ['FedAvg(6)', 'FedAvg(24)', 'FedLAMA(6, 4)']
+    """
+    base, long = strategy.base_interval, strategy.local_steps * strategy.cycle_rounds
+    candidates: list[Strategy[Any]] = [FedAvg(base)]
+    if long > base:
+        candidates.append(FedAvg(long))
+    return [*(one for one in candidates if one != strategy), strategy]
+
+
+def compare(experiment: Experiment, out: Path, *, quiet: bool = False) -> list[Finished]:
+    """Run an experiment's strategy and its anchors.
+
+    Args:
+        experiment: The experiment.
+        out: Folder for the run folders and the pictures of the comparison.
+        quiet: Show no progress.
+
+    Returns:
+        The finished runs, the experiment's own strategy last.
+    """
+    finished = run_methods(experiment, anchors(experiment.strategy), out, quiet=quiet)
+    folder = out / experiment.settings.name
+    accuracy_charts({one.title: one.result for one in finished}, folder)
+    summary = {"runs": [one.summary for one in finished]}
+    (folder / "comparison.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    return finished
+
+
+def run_methods(
+    experiment: Experiment, strategies: Sequence[Strategy[Any]], out: Path, *, quiet: bool = False
+) -> list[Finished]:
+    """Run one experiment under several strategies; everything else is the same for all.
+
+    Args:
+        experiment: The experiment; its own strategy tells the interval of the FedAvg that counts as 100 %.
+        strategies: What to run, in this order.
+        out: Folder for the run folders.
+        quiet: Show no progress.
+
+    Returns:
+        The finished runs.
+
+    Raises:
+        ConfigError: A strategy does not fit the experiment; nothing has been trained then.
+    """
+    material = prepare(experiment)
+    variants = [replace(experiment, strategy=strategy) for strategy in strategies]
+    federations = [assemble(variant, material) for variant in variants]
+    base_interval = experiment.strategy.base_interval
+    with LiveProgress(quiet=quiet) as display:
+        tracks = [display.track(title(federation.strategy), federation.rounds) for federation in federations]
+        return [
+            run_one(variant, federation, base_interval, out, [track])
+            for variant, federation, track in zip(variants, federations, tracks, strict=True)
+        ]
+
+
+def run_one(
+    experiment: Experiment,
+    federation: Federation,
+    base_interval: int,
+    out: Path,
+    callbacks: Iterable[Callback] = (),
+) -> Finished:
+    """Run one federation into its run folder.
+
+    Args:
+        experiment: Where it comes from, for the folder's name and the configuration.
+        federation: What to run.
+        base_interval: The interval of the FedAvg that counts as 100 %.
+        out: Folder for the run folders.
+        callbacks: Told of every round, beside the run folder.
+
+    Returns:
+        The finished run.
+    """
+    config = {**experiment.to_json(), "in_force": in_force(federation)}
+    path = folder_of(experiment, out)
+    with RunFolder(path, config) as folder:
+        result = federation.run([folder, *callbacks])
+        layers = federation.layers or ()
+        summary = {
+            "method": result.method,
+            "hyperparameters": hyperparameters(federation.strategy),
+            "seed": federation.seed,
+            "accuracy": result.score.accuracy if result.score else None,
+            "loss": result.score.loss if result.score else None,
+            "cost_percent": cost_percent(result.cost, total_parameters(layers), federation.local_steps, base_interval),
+            "bytes_up": result.ledger.total_bytes("up"),
+            "bytes_down": result.ledger.total_bytes("down"),
+            "rounds": len(result.rounds),
+            "seconds": result.seconds,
+            "run_folder": str(path),
+        }
+        folder.finish(result, summary)
+    heading = title(federation.strategy)
+    accuracy_charts({heading: result}, path)
+    interval_chart(result, path / "intervals.png")
+    return Finished(heading, result, summary)
+
+
+def folder_of(experiment: Experiment, out: Path) -> Path:
+    """Return an experiment's run folder: the same settings always name the same folder.
+
+    Args:
+        experiment: The experiment.
+        out: Folder for all run folders.
+    """
+    config = experiment.to_json()
+    digest = hashlib.blake2b(json.dumps(config, sort_keys=True).encode(), digest_size=4).hexdigest()
+    strategy = experiment.strategy
+    numbers = [str(v) for v in hyperparameters(strategy).values() if type(v) is int]
+    seed = f"seed{experiment.settings.seed}"
+    return out / experiment.settings.name / "-".join([strategy.name, *numbers[:2], seed, digest])
+
+
+def title(strategy: Strategy[Any]) -> str:
+    """Return a method with its intervals, such as ``FedLAMA(6, 4)``."""
+    given = [(value, field.default) for field in fields(strategy) for value in [getattr(strategy, field.name)]]
+    values = [str(value) for value, default in given if type(value) is int and value != default]
+    flags = [field.name for field in fields(strategy) if getattr(strategy, field.name) is True]
+    return f"{type(strategy).__name__}({', '.join([*values, *flags])})"
+
+
+def hyperparameters(strategy: Strategy[Any]) -> dict[str, object]:
+    """Return a strategy's fields as plain JSON types."""
+    return {
+        field.name: dict(value) if isinstance(value := getattr(strategy, field.name), Mapping) else value
+        for field in fields(strategy)
+    }
+
+
+def in_force(federation: Federation) -> dict[str, object]:
+    """Return the federation's choices as they run, after a preset has had its say."""
+    described: dict[str, object] = {}
+    for section in ("strategy", "solver", "sampler", "codec", "server_step"):
+        choice = getattr(federation, section)
+        values = {field.name: _json(getattr(choice, field.name)) for field in fields(choice)}
+        described[section] = {"name": choice.name, **values}
+    statistics = any(not spec.trainable for layer in federation.layers or () for spec in layer.tensors)
+    return {
+        **described,
+        "weighting": federation.weighting,
+        "evaluate": federation.evaluate,
+        "statistics_travel": statistics,
+    }
+
+
+def _json(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value

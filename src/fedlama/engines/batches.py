@@ -1,0 +1,87 @@
+"""Mini-batches of many clients at once, stacked where they have the same shape."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedlama.clients import ClientSource, TensorClients
+
+
+@dataclass(frozen=True)
+class StackedBatch:
+    """One step's batches of clients whose batches have the same shape.
+
+    Attributes:
+        rows: Which of the asked clients, counted from 0.
+        x: Inputs, (clients, batch, ...).
+        y: Targets, (clients, batch, ...).
+    """
+
+    rows: tuple[int, ...]
+    x: Tensor
+    y: Tensor
+
+
+class CohortBatches:
+    """Gathers batches for a share of the cohort.
+
+    Clients whose batches differ in shape at a step (a short last batch, a batch size of their own) go into groups:
+    no sample is dropped, none is padded, and BatchNorm sees what it would see on a single client.
+
+    Args:
+        source: Everyone's data.
+        device: Where the batches are wanted.
+        seed: The run's seed.
+    """
+
+    def __init__(self, source: ClientSource, device: torch.device, seed: int) -> None:
+        self._source: ClientSource = source.to(device) if isinstance(source, TensorClients) else source
+        self._device = device
+        self._seed = seed
+
+    def steps(self, clients: Sequence[int], first: Sequence[int], steps: int) -> Iterator[list[StackedBatch]]:
+        """Yield every local step's batches, grouped by shape.
+
+        Args:
+            clients: Who.
+            first: Each client's first step.
+            steps: How many.
+        """
+        if isinstance(self._source, TensorClients):
+            yield from self._gathered(self._source, clients, first, steps)
+            return
+        for step in range(steps):
+            own = [self._source.batch(c, f + step, self._seed) for c, f in zip(clients, first, strict=True)]
+            groups = defaultdict(list)
+            for row, (x, y) in enumerate(own):
+                groups[x.shape, y.shape].append(row)
+            yield [
+                StackedBatch(
+                    tuple(rows),
+                    torch.stack([own[row][0].to(self._device) for row in rows]),
+                    torch.stack([own[row][1].to(self._device) for row in rows]),
+                )
+                for rows in groups.values()
+            ]
+
+    def _gathered(
+        self, source: TensorClients, clients: Sequence[int], first: Sequence[int], steps: int
+    ) -> Iterator[list[StackedBatch]]:
+        rows, lengths = source.cohort_rows(clients, first, steps, self._seed)
+        for step in range(steps):
+            groups = []
+            for length in sorted(set(lengths[step].tolist()), reverse=True):
+                chosen = (lengths[step] == length).nonzero()[0]
+                x, y = source.gather(
+                    rows[step, chosen, :length],
+                    [clients[row] for row in chosen],
+                    [first[row] + step for row in chosen],
+                    self._seed,
+                )
+                groups.append(StackedBatch(tuple(chosen.tolist()), x, y))
+            yield groups

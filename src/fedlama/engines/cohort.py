@@ -1,0 +1,142 @@
+"""The cohort's state as stacked tensors: one (clients, ...) tensor per tensor of the model, and per solver buffer.
+
+Client k of the cohort is row k everywhere. Rows are dense in memory, convolution kernels channels-last inside a row
+where that is asked for, so that a row serves a single client's kernels and the whole stack serves batched ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedlama.engines.base import Values, Work
+from fedlama.engines.storage import Storage
+from fedlama.errors import DivergenceError
+from fedlama.solvers import Memory
+
+
+@dataclass(frozen=True)
+class Share:
+    """A run of neighbouring rows of the cohort, as views: what one trainer advances at a time.
+
+    Attributes:
+        clients: Who sits in these rows.
+        values: Stacked tensors, (rows, ...).
+        memory: Solver buffers, (rows, ...), aligned with `Cohort.names`.
+        steps_done: Local steps each client has made before.
+    """
+
+    clients: tuple[int, ...]
+    values: Values
+    memory: Memory
+    steps_done: tuple[int, ...]
+
+
+class Cohort:
+    """Holds the stacked state between rounds.
+
+    Args:
+        work: The federation's fixed parts.
+        storage: Where to put the stacked tensors.
+        channels_last: Whether kernels of four dimensions lie channels-last within a row.
+    """
+
+    def __init__(self, work: Work, storage: Storage, channels_last: bool) -> None:
+        model, device = work.model, work.device
+        travelling = {spec.name for layer in work.layers for spec in layer.tensors}
+        self.names = [name for name, p in model.named_parameters() if p.requires_grad]
+        self.clients: tuple[int, ...] = ()
+        self.values: Values = {}
+        self.memory: Memory = {}
+        self._work = work
+        self._storage = storage
+        self._channels_last = channels_last
+        self._local = {n: b.detach().clone().to(device) for n, b in model.named_buffers() if n not in travelling}
+        self._steps_done: dict[int, int] = {}
+
+    def seat(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
+        """Replace the cohort; see :meth:`fedlama.engines.base.Engine.seat`."""
+        old, kept = len(self.clients), 0
+        if self._work.solver.memory_scope == "slot":
+            kept = min(old, len(clients))  # what never travels, and momentum, pass on with the row
+        if len(clients) != old:
+            self._allocate(len(clients), values, kept)
+        self.clients = tuple(clients)
+        for name, value in values.items():
+            self.values[name].copy_(value)
+        for name, value in self._local.items():
+            self.values[name][kept:].copy_(value)
+        self.renew(kept)
+
+    def renew(self, first: int = 0) -> None:
+        """Begin with fresh solver buffers from row `first` on."""
+        for row in range(first, len(self.clients)):
+            fresh = self._work.solver.memory([self.values[name][row : row + 1] for name in self.names])
+            for kind, buffers in fresh.items():
+                for stacked, buffer in zip(self.memory[kind], buffers, strict=True):
+                    stacked[row].copy_(buffer[0])
+
+    def share(self, rows: slice) -> Share:
+        """Return some rows as views."""
+        clients = self.clients[rows]
+        return Share(
+            clients,
+            {name: value[rows] for name, value in self.values.items()},
+            {kind: [buffer[rows] for buffer in buffers] for kind, buffers in self.memory.items()},
+            tuple(self._steps_done.get(client, 0) for client in clients),
+        )
+
+    def count(self, steps: int) -> None:
+        """Book that every client has made so many local steps."""
+        for client in self.clients:
+            self._steps_done[client] = self._steps_done.get(client, 0) + steps
+
+    def client_values(self, client: int) -> Values:
+        """Return a copy of one client's local model."""
+        row = self.clients.index(client)
+        return {name: value[row].clone(memory_format=torch.contiguous_format) for name, value in self.values.items()}
+
+    def _allocate(self, count: int, values: Mapping[str, Tensor], kept: int) -> None:
+        before, before_memory = self.values, self.memory
+        self.values = {name: self._stack(name, value, count) for name, value in {**values, **self._local}.items()}
+        for name in self._local:
+            self.values[name][:kept].copy_(before[name][:kept]) if kept else None
+        sample = self._work.solver.memory([self.values[name][:1] for name in self.names])
+        self.memory = {
+            kind: [self._stack(f"{kind} {name}", b[0], count) for name, b in zip(self.names, buffers, strict=True)]
+            for kind, buffers in sample.items()
+        }
+        for kind, buffers in before_memory.items() if kept else ():
+            for new, old in zip(self.memory[kind], buffers, strict=True):
+                new[:kept].copy_(old[:kept])
+
+    def _stack(self, name: str, value: Tensor, count: int) -> Tensor:
+        """Make room for `count` tensors like one; its values are not copied."""
+        if self._channels_last and value.dim() == 4:
+            out, inner, height, width = value.shape
+            dense = self._storage.empty(name, (count, out, height, width, inner), value.dtype)
+            return dense.permute(0, 1, 4, 2, 3)
+        return self._storage.empty(name, (count, *value.shape), value.dtype)
+
+
+def find_divergence(work: Work, share: Share, losses: Sequence[float], round_index: int) -> DivergenceError | None:
+    """Name the first client whose loss has left the finite numbers, and its first layer that has.
+
+    Args:
+        work: The federation's fixed parts.
+        share: The rows that were trained.
+        losses: Their losses.
+        round_index: The round.
+    """
+    for row, (client, loss) in enumerate(zip(share.clients, losses, strict=True)):
+        if loss - loss == 0.0:
+            continue
+        for layer in work.layers:
+            for spec in layer.tensors:
+                if not torch.isfinite(share.values[spec.name][row]).all():
+                    return DivergenceError(round_index, client, layer.name, f"{spec.name} is not finite")
+        return DivergenceError(round_index, client, work.layers[-1].name, f"the loss is {loss}")
+    return None

@@ -1,0 +1,126 @@
+"""A model's own random draws, given to every client as the reference engine gives them.
+
+The loop engine seeds torch's global generator per client and round. Engines that run several clients at once cannot
+share one generator, so each client has its own, seeded alike. Dropout is taken over and draws from it directly; a
+model that draws otherwise borrows torch's global generator for one client at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from fedlama.engines.base import Work
+from fedlama.randomness import seed_of
+
+_global_generator = threading.RLock()
+
+
+def client_generators(work: Work, round_index: int, clients: Sequence[int]) -> list[torch.Generator]:
+    """Return one generator per client, in the state in which the loop engine begins a client's round."""
+    return [
+        torch.Generator(work.device).manual_seed(seed_of(work.seed, "client", round_index, client))
+        for client in clients
+    ]
+
+
+@contextmanager
+def borrowed_generator(generator: torch.Generator) -> Iterator[None]:
+    """Let torch's global CPU generator continue a client's sequence; other threads wait."""
+    with _global_generator, torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(generator.get_state())
+        yield
+        generator.set_state(torch.get_rng_state())
+
+
+@contextmanager
+def watched_generator() -> Iterator[list[bool]]:
+    """Tell whether the body draws from torch's global CPU generator; other threads wait.
+
+    Yields:
+        A list that holds one answer after the body.
+    """
+    answer: list[bool] = []
+    with _global_generator, torch.random.fork_rng(devices=[]):
+        before = torch.get_rng_state()
+        yield answer
+        answer.append(not torch.equal(before, torch.get_rng_state()))
+
+
+class ClientDropout(TorchFunctionMode):
+    """While active, ``functional.dropout`` draws from the clients' own generators.
+
+    Args:
+        generators: One per client; a model that is not vectorised has one.
+
+    Attributes:
+        used: Whether dropout was called.
+    """
+
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        super().__init__()
+        self._generators = generators
+        self.used = False
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - torch's signature
+        """Pass every function on but dropout."""
+        if func is functional.dropout:
+            return self._dropout(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    def _dropout(self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        if not training or p == 0.0:
+            return input
+        self.used = True
+        result: Tensor = _Mask.apply(input, p, self._generators)
+        return result
+
+
+class _Mask(torch.autograd.Function):
+    """Multiply by a random mask; under vmap by one mask per client."""
+
+    @staticmethod
+    def forward(x: Tensor, p: float, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
+        mask = _draw(x, p, generators[0])
+        return x * mask, mask
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:  # noqa: ANN401
+        ctx.save_for_backward(output[1])
+        ctx.mark_non_differentiable(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        return gradient * ctx.saved_tensors[0], None, None
+
+    @staticmethod
+    def vmap(
+        info: Any,  # noqa: ANN401 - torch's signature
+        in_dims: tuple[int | None, ...],
+        x: Tensor,
+        p: float,
+        generators: Sequence[torch.Generator],
+    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        rows = x.expand(info.batch_size, *x.shape) if in_dims[0] is None else x.movedim(in_dims[0], 0)
+        mask = torch.stack([_draw(row, p, one) for row, one in zip(rows, generators, strict=True)])
+        return (rows * mask, mask), (0, 0)
+
+
+def _draw(x: Tensor, p: float, generator: torch.Generator) -> Tensor:
+    """Draw as torch's own dropout does, so that equal seeds give equal masks."""
+    if p == 1.0:
+        return torch.zeros_like(x)
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device).bernoulli_(1 - p, generator=generator).div_(1 - p)

@@ -1,0 +1,166 @@
+"""The engine that keeps the whole cohort stacked and advances many clients in one launch.
+
+State, synchronisation and data serve all clients at once; a trainer advances shares of the cohort: vectorised by
+:mod:`~fedlama.engines.vmapped`, or one client after another by :mod:`~fedlama.engines.serial`, on one or several
+threads. The results are those of the loop engine to float tolerance; which client is in which share changes nothing
+but the order in which a matrix product adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from fedlama.checks import at_least, refuse
+from fedlama.engines.base import Average, Engine, Values, Work
+from fedlama.engines.batches import CohortBatches
+from fedlama.engines.cohort import Cohort
+from fedlama.engines.layout import flat_one, flat_rows, physical_order, unflat_one
+from fedlama.engines.serial import SerialTrainer
+from fedlama.engines.storage import DeviceStorage, DiskStorage, Storage
+from fedlama.engines.synchronise import mean_and_discrepancy, write_back
+from fedlama.engines.threads import WorkerThreads, cores
+from fedlama.engines.trainer import Trainer, make_task
+from fedlama.engines.vmapped import VmapTrainer
+from fedlama.errors import ConfigError
+from fedlama.layers import Layer
+
+
+class StackedEngine:
+    """Holds the cohort as stacked tensors.
+
+    Args:
+        work: The federation's fixed parts.
+        trainers: One per thread.
+        cohort: The state, without clients as yet.
+        chunk: Rows that a trainer advances at a time, at most.
+    """
+
+    def __init__(self, work: Work, trainers: Sequence[Trainer], cohort: Cohort, chunk: int) -> None:
+        self._work = work
+        self._trainers = trainers
+        self._cohort = cohort
+        self._chunk = chunk
+        self._threads = WorkerThreads(len(trainers))
+
+    def seat(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
+        """Replace the cohort; every member starts from the complete global model."""
+        self._cohort.seat(clients, values)
+
+    def train(self, round_index: int, steps: int, frozen: frozenset[str], anchors: Mapping[str, Tensor]) -> list[float]:
+        """Advance every client by `steps` local steps, in shares of neighbouring rows."""
+        if self._work.solver.memory_scope == "round":
+            self._cohort.renew()
+        task = make_task(self._work, self._cohort.names, round_index, steps, frozen, anchors)
+        shares = _split(len(self._cohort.clients), len(self._trainers), self._chunk)
+
+        def work_off(worker: int) -> list[tuple[int, list[float]]]:
+            mine = range(worker, len(shares), len(self._trainers))
+            return [(i, self._trainers[worker].run(self._cohort.share(shares[i]), task)) for i in mine]
+
+        done = self._threads.map(work_off, range(min(len(self._trainers), len(shares))))
+        self._cohort.count(steps)
+        losses = dict(entry for worker in done for entry in worker)
+        return [loss for index in range(len(shares)) for loss in losses[index]]
+
+    def average(self, layer: Layer, weights: Sequence[float]) -> Average:
+        """Average a layer over the cohort, in one pass over its stacked tensors."""
+        shares = torch.tensor(weights, dtype=torch.float64, device=self._work.device)
+        means: Values = {}
+        total = torch.zeros((), dtype=torch.float64, device=self._work.device)
+        for spec in layer.tensors:
+            received = self._work.codec.transmit(self._cohort.values[spec.name])
+            order = physical_order(received)
+            mean, apart = mean_and_discrepancy(flat_rows(received, order), shares, spec.trainable)
+            means[spec.name] = unflat_one(mean, received.shape[1:], order)
+            total += apart
+        return Average(means, float(total))
+
+    def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
+        """Set a layer to one value on every client."""
+        for spec in layer.tensors:
+            stacked = self._cohort.values[spec.name]
+            order = physical_order(stacked)
+            write_back(flat_rows(stacked, order), flat_one(values[spec.name], order))
+
+    def client_values(self, client: int) -> Values:
+        """Return a copy of one client's local model."""
+        return self._cohort.client_values(client)
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Options of the stacked engine; calling it with a federation's work builds the engine.
+
+    Args:
+        chunk: Clients that advance in one launch, at most; fewer need less memory for activations. By default 64 on
+            the CPU, where larger ones only leave the cache, and all elsewhere.
+        state_dir: A folder to keep the cohort's state in, as memory-mapped files, when it exceeds the memory.
+
+    Raises:
+        ConfigError: An option is out of range, or the folder does not exist.
+    """
+
+    chunk: int | None = None
+    state_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        refuse([] if self.chunk is None else at_least(self, 1, "chunk"))
+
+    def __call__(self, work: Work) -> Engine:
+        """Build the engine."""
+        batches = CohortBatches(work.clients, work.device, work.seed)
+        cohort = Cohort(work, storage_for(work, self.state_dir), channels_last=False)
+        chunk = self.chunk or (64 if work.device.type == "cpu" else 1 << 30)
+        return StackedEngine(work, [VmapTrainer(work, batches)], cohort, chunk)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Options of the engine with one client per thread; calling it with a federation's work builds the engine.
+
+    Args:
+        threads: Worker threads; by default one per core.
+        state_dir: As for :class:`Stacked`.
+
+    Raises:
+        ConfigError: An option is out of range, or the folder does not exist.
+    """
+
+    threads: int | None = None
+    state_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        refuse([] if self.threads is None else at_least(self, 1, "threads"))
+
+    def __call__(self, work: Work) -> Engine:
+        """Build the engine."""
+        on_cpu = work.device.type == "cpu"
+        count = self.threads or (cores() if on_cpu else 1)
+        batches = CohortBatches(work.clients, work.device, work.seed)
+        trainers = [SerialTrainer(work, batches, channels_last=True) for _ in range(count)]
+        return StackedEngine(work, trainers, Cohort(work, storage_for(work, self.state_dir), channels_last=True), 1)
+
+
+def storage_for(work: Work, state_dir: str | None) -> Storage:
+    """Choose where the state lives.
+
+    Raises:
+        ConfigError: A folder was given for a device that has no files.
+    """
+    if state_dir is None:
+        return DeviceStorage(work.device)
+    if work.device.type != "cpu":
+        raise ConfigError(f"state_dir needs device='cpu', but the device is {str(work.device)!r}; leave state_dir out")
+    return DiskStorage(state_dir)
+
+
+def _split(rows: int, workers: int, chunk: int) -> list[slice]:
+    """Cut rows into shares of at most `chunk`, evenly, and at least one per worker where there are rows enough."""
+    count = min(rows, max(-(-rows // chunk), workers))
+    edges = [rows * index // count for index in range(count + 1)]
+    return [slice(start, end) for start, end in pairwise(edges)]

@@ -1,0 +1,62 @@
+"""Where stacked tensors live: in the device's memory, or in files that the operating system pages in and out."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tempfile
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fedlama.errors import ConfigError
+
+
+class Storage(Protocol):
+    """Makes room for tensors."""
+
+    def empty(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Return a dense tensor with arbitrary values."""
+
+
+class DeviceStorage:
+    """Room in the memory of a device.
+
+    Args:
+        device: Which.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def empty(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Return a dense tensor with arbitrary values."""
+        return torch.empty(shape, dtype=dtype, device=self._device)
+
+
+class DiskStorage:
+    """Room in memory-mapped files, for cohorts larger than the memory.
+
+    The files live in a folder of their own, which is deleted with this object. Pages that are in use stay in memory,
+    so a cohort that fits costs little more than in memory.
+
+    Args:
+        folder: An existing folder on a disk with enough room.
+
+    Raises:
+        ConfigError: The folder does not exist.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        if not Path(folder).is_dir():
+            raise ConfigError(f"state_dir is {str(folder)!r}, which is not a folder; create it or choose another")
+        self._folder = tempfile.TemporaryDirectory(prefix="fedlama-state-", dir=folder)
+        self._numbers = itertools.count()
+
+    def empty(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Return a dense tensor in a fresh file, zero at first."""
+        path = Path(self._folder.name) / f"{next(self._numbers)}.bin"
+        flat = torch.from_file(str(path), shared=True, size=max(math.prod(shape), 1), dtype=dtype)
+        return flat[: math.prod(shape)].view(shape)

@@ -1,0 +1,65 @@
+"""Worker threads with one intra-op thread each.
+
+torch leaves Python's lock while a kernel runs, so threads are enough for kernels of a few microseconds and more, and
+unlike processes they need no copies, no pickling and no guard in the user's script.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+Result = TypeVar("Result")
+
+
+def cores() -> int:
+    """Number of cores this process may use."""
+    available: int = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return available
+
+
+class WorkerThreads:
+    """Runs jobs on threads of its own, or in the caller's thread when there is but one.
+
+    Args:
+        count: Number of threads.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pool: ThreadPoolExecutor | None = None
+
+    def map(self, job: Callable[[int], Result], indices: Sequence[int]) -> list[Result]:
+        """Run ``job(worker)`` for each index at the same time.
+
+        Args:
+            job: What to run; index i always runs alone in one thread.
+            indices: Arguments.
+
+        Returns:
+            The results in the order of `indices`; the first exception in that order is raised once all have ended.
+        """
+        if self.count == 1 or len(indices) == 1:
+            return [job(index) for index in indices]
+        if self._pool is None:
+            self._pool = self._start()
+        futures = [self._pool.submit(job, index) for index in indices]
+        errors = [future.exception() for future in futures]
+        for error in errors:
+            if error is not None:
+                raise error
+        return [future.result() for future in futures]
+
+    def _start(self) -> ThreadPoolExecutor:
+        usual = torch.get_num_threads()
+        pool = ThreadPoolExecutor(self.count, "fedlama", initializer=lambda: torch.set_num_threads(1))
+        # Wake every thread now: the setting of a new thread is also the default of later threads, so restore it here.
+        barrier = [pool.submit(torch.get_num_threads) for _ in range(self.count)]
+        for one in barrier:
+            one.result()
+        torch.set_num_threads(usual)
+        return pool

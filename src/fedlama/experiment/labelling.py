@@ -1,0 +1,60 @@
+"""The `[layers]` section of an experiment: what counts as a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import nn
+
+from fedlama.checks import one_of, refuse
+from fedlama.layers import Layers, StatisticsRule, by_mapping, by_module, by_tensor
+
+
+@dataclass(frozen=True)
+class ByTensor:
+    """Every parameter tensor is a layer, as in the paper.
+
+    Args:
+        statistics: ``"average"`` or ``"local"``; see :func:`fedlama.layers.by_tensor`.
+    """
+
+    name: ClassVar[str] = "tensor"
+    statistics: StatisticsRule = "average"
+
+    def __post_init__(self) -> None:
+        refuse(one_of(self, "statistics", ("average", "local")))
+
+    def label(self, model: nn.Module) -> Layers:
+        """Label a model."""
+        return by_tensor(model, statistics=self.statistics)
+
+
+@dataclass(frozen=True)
+class ByModule(ByTensor):
+    """Every module with parameters of its own is a layer."""
+
+    name: ClassVar[str] = "module"
+
+    def label(self, model: nn.Module) -> Layers:
+        """Label a model."""
+        return by_module(model, statistics=self.statistics)
+
+
+@dataclass(frozen=True)
+class ByMapping(ByTensor):
+    """The user's own grouping.
+
+    Args:
+        groups: Layer name to the names of its parameters.
+        adaptive: Layers that may adapt; None for those with a weight tensor.
+    """
+
+    name: ClassVar[str] = "mapping"
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    adaptive: tuple[str, ...] | None = None
+
+    def label(self, model: nn.Module) -> Layers:
+        """Label a model."""
+        return by_mapping(model, self.groups, statistics=self.statistics, adaptive=self.adaptive)

@@ -1,0 +1,45 @@
+"""The one registry: every choice that an experiment file can name, by section."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fedlama.codecs import Float16, Float32
+from fedlama.experiment import architectures, labelling, partitions, sources
+from fedlama.samplers import AllClients, UniformSampler
+from fedlama.server_steps import Replace, ServerAdam, ServerMomentum
+from fedlama.solvers import SGD, FedProx
+from fedlama.strategies import Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals
+
+_CHOICES: Final[dict[str, tuple[type[Any], ...]]] = {
+    "data": (
+        sources.Digits,
+        sources.Idx,
+        sources.MnistWriters,
+        sources.Cifar,
+        sources.Leaf,
+        sources.Arrays,
+        sources.Text,
+        sources.HuggingFace,
+    ),
+    "partition": (partitions.IID, partitions.Dirichlet, partitions.Shards, partitions.Natural),
+    "model": (
+        architectures.MLP,
+        architectures.LeafCNN,
+        architectures.SmallCNN,
+        architectures.ResNet20,
+        architectures.WideResNet,
+        architectures.CharTransformer,
+    ),
+    "layers": (labelling.ByTensor, labelling.ByModule, labelling.ByMapping),
+    "strategy": (FedAvg, FedLAMA, FedLUAR, Cyclic, FixedIntervals),
+    "solver": (SGD, FedProx),
+    "sampler": (AllClients, UniformSampler),
+    "codec": (Float32, Float16),
+    "server_step": (Replace, ServerMomentum, ServerAdam),
+}
+
+REGISTRY: Final[dict[str, dict[str, type[Any]]]] = {
+    section: {choice.name: choice for choice in choices} for section, choices in _CHOICES.items()
+}
+"""Section to name to the dataclass whose fields are the section's other keys."""

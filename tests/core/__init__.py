@@ -1,0 +1,1 @@
+"""Tests of the core: strategies, solvers, codecs, the driver, the loop engine, the wire format and the ledger."""

@@ -1,0 +1,71 @@
+"""Small federations that exercise every part of the engines' contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedlama.clients import TensorClients
+from fedlama.federation import Federation
+from fedlama.records import Result
+from fedlama.samplers import UniformSampler
+from fedlama.solvers import SGD
+from fedlama.strategies import FedLAMA
+
+
+def network() -> nn.Module:
+    """Convolution, BatchNorm and dense layers: 5-class logits from (B, 2, 6, 6)."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1, bias=False),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(144, 5),
+    )
+
+
+def clients(sizes: tuple[int, ...] = (12, 9, 14, 12, 7), batch: int = 4, **settings: Any) -> TensorClients:  # noqa: ANN401
+    """Clients of unequal sizes, so that batches and epochs end at different steps."""
+    draw = torch.Generator().manual_seed(1)
+    x = torch.randint(0, 256, (sum(sizes), 2, 6, 6), generator=draw, dtype=torch.uint8)
+    y = torch.randint(0, 5, (sum(sizes),), generator=draw)
+    ends = np.cumsum((0, *sizes))
+    rows = [np.arange(ends[i], ends[i + 1]) for i in range(len(sizes))]
+    settings = {"prepare": lambda pixels: pixels.float() / 128 - 1} | settings
+    return TensorClients(x, y, rows, batch, **settings)
+
+
+def run(engine: Any, **changes: Any) -> Result:  # noqa: ANN401
+    """Run one small federation on an engine."""
+    settings: dict[str, Any] = {
+        "model": network(),
+        "clients": clients(),
+        "strategy": FedLAMA(base_interval=2, increase_factor=2),
+        "local_steps": 12,
+        "solver": SGD(learning_rate=0.05, momentum=0.9, weight_decay=0.01),
+        "sampler": UniformSampler(3),
+        "engine": engine,
+        "keep_client_models": True,
+    }
+    return Federation(**(settings | changes)).run()
+
+
+def assert_same(result: Result, expected: Result, tolerance: float = 2e-5) -> None:
+    """Compare every number that two runs report, models included."""
+    assert [record.cohort for record in result.rounds] == [record.cohort for record in expected.rounds]
+    assert result.cost == expected.cost
+    for ours, theirs in zip(result.rounds, expected.rounds, strict=True):
+        assert abs(ours.loss - theirs.loss) <= tolerance * max(1.0, abs(theirs.loss))
+        for name, layer in theirs.layers.items():
+            assert ours.layers[name].interval == layer.interval
+            if layer.discrepancy is not None:
+                assert abs(ours.layers[name].discrepancy - layer.discrepancy) <= 1e-3 * layer.discrepancy + 1e-9
+        for client, values in theirs.client_models.items():
+            for name, value in values.items():
+                torch.testing.assert_close(ours.client_models[client][name], value, atol=tolerance, rtol=tolerance)
+    for name, value in expected.model.items():
+        torch.testing.assert_close(result.model[name], value, atol=tolerance, rtol=tolerance)

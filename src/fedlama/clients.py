@@ -168,7 +168,7 @@ class TensorClients:
         if self.augment is not None:
             where = np.asarray(clients)[:, None], np.asarray(steps)[:, None], np.arange(rows.shape[1])
             x = self.augment(x, address(seed, "augment", *where).reshape(-1))
-        return x.unflatten(0, rows.shape), y.unflatten(0, rows.shape)
+        return x.view(*rows.shape, *x.shape[1:]), y.view(*rows.shape, *y.shape[1:])
 
     def _fill(
         self,

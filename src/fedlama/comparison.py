@@ -88,6 +88,9 @@ def run_methods(
         ConfigError: A strategy does not fit the experiment; nothing has been trained then.
     """
     material = prepare(experiment)
+    if experiment.settings.evaluate_every is None:  # at the same local steps for every method
+        cycle = experiment.strategy.local_steps * experiment.strategy.cycle_rounds
+        experiment = replace(experiment, settings=replace(experiment.settings, evaluate_every=cycle))
     variants = [replace(experiment, strategy=strategy) for strategy in strategies]
     federations = [assemble(variant, material) for variant in variants]
     base_interval = experiment.strategy.base_interval

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from fedlama.clients import Batch, ClientData, ClientSource, as_source
+from fedlama.clients import Batch, ClientData, ClientSource, TensorClients, as_source
 from fedlama.codecs import Codec, Float32
 from fedlama.engines import ENGINES, Engine, Work
 from fedlama.engines.base import Average, Values
@@ -62,7 +62,7 @@ class Federation:
             the authors' program does; it is optimistic.
         objective: The loss.
         seed: Decides every random draw but the initial weights.
-        engine: Name of the engine.
+        engine: Name of the engine, or one with options, such as ``Stacked(chunk=16)``.
         device: Where to compute.
         keep_client_models: Keep every client's local model in the round records.
     """
@@ -82,7 +82,7 @@ class Federation:
     evaluate: Literal["global", "best_client"] = "global"
     objective: Objective = cross_entropy
     seed: int = 0
-    engine: str = "loop"
+    engine: str | Callable[[Work], Engine] = "loop"
     device: str = "cpu"
     keep_client_models: bool = False
 
@@ -122,7 +122,7 @@ def check_federation(federation: Federation, layers: Layers, source: ClientSourc
             f"local_steps is {federation.local_steps}, but a round of {federation.strategy.name} lasts {step} local "
             f"steps and the budget must be a whole number of rounds; choose {below} or {below + step}"
         )
-    if federation.engine not in ENGINES:
+    if isinstance(federation.engine, str) and federation.engine not in ENGINES:
         problems.append(f"engine is {federation.engine!r}{did_you_mean(federation.engine, ENGINES)}")
     if federation.weighting not in ("samples", "equal"):
         problems.append(f"weighting is {federation.weighting!r}, but it must be 'samples' or 'equal'")
@@ -174,7 +174,8 @@ class Run:
         )
         self.ledger = Ledger()
         self.state = federation.strategy.init(self.layers, federation.seed)
-        self.engine: Engine = ENGINES[federation.engine](
+        chosen = federation.engine
+        self.engine: Engine = (ENGINES[chosen] if isinstance(chosen, str) else chosen)(
             Work(
                 copy.deepcopy(self._model),
                 self.layers,
@@ -339,7 +340,7 @@ class Run:
         records = {}
         for layer in self.layers:
             measured = statistics.get(layer.name)
-            steps = plan.intervals[layer.name] * self.federation.strategy.local_steps
+            steps = plan.rounds_apart(layer.name) * self.federation.strategy.local_steps
             records[layer.name] = LayerRecord(
                 interval=plan.intervals[layer.name],
                 synchronised=layer.name in plan.upload,
@@ -361,16 +362,16 @@ class Run:
 
 
 def _check_fit(federation: Federation, model: nn.Module, source: ClientSource) -> None:
-    """Try the model on two test samples, so that a misfit is told in one sentence and not in the first round."""
-    test = federation.test_set
-    if test is None:
+    """Try the model on two samples, so that a misfit is told in one sentence and not in the midst of training."""
+    test, tensors = federation.test_set, source if isinstance(source, TensorClients) else None
+    given = test or tensors
+    if given is None:
         return
-    x, y = test.x[:2], test.y[:2]
-    device = next(model.parameters()).device
-    training = model.training
+    x = given.x[:2]
+    device, training = next(model.parameters()).device, model.training
     try:
         with torch.no_grad():
-            output = model.eval()((x if test.prepare is None else test.prepare(x)).to(device))
+            output = model.eval()((x if given.prepare is None else given.prepare(x)).to(device))
     except (RuntimeError, TypeError, IndexError, ValueError) as error:
         raise DataError(
             f"the model {type(model).__name__} cannot take inputs of shape {tuple(x.shape[1:])} ({x.dtype}): {error}; "
@@ -378,16 +379,20 @@ def _check_fit(federation: Federation, model: nn.Module, source: ClientSource) -
         ) from error
     finally:
         model.train(training)
-    if federation.objective is cross_entropy and not y.is_floating_point():
-        classes = output.shape[-1]
-        labels = {"test_set": test.y} | ({"clients": source.y} if hasattr(source, "y") else {})
-        for name, given in labels.items():
-            low, high = int(given.min()), int(given.max())
-            if low < 0 or high >= classes:
-                raise DataError(
-                    f"the labels of the {name} run from {low} to {high}, but the model tells {classes} classes "
-                    f"(0 to {classes - 1}) apart; fix the labels or the model's number of classes"
-                )
+    if federation.objective is cross_entropy:
+        _check_labels("the test set", test.y if test else None, output.shape[-1])
+        _check_labels("the clients", tensors.y if tensors else None, output.shape[-1])
+
+
+def _check_labels(owner: str, labels: Tensor | None, classes: int) -> None:
+    if labels is None or labels.is_floating_point():
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise DataError(
+            f"the labels of {owner} run from {low} to {high}, but the model tells {classes} classes apart "
+            f"(0 to {classes - 1}); fix the labels or the model's number of classes"
+        )
 
 
 def _payloads(shipments: Sequence[Shipment], direction: Direction) -> dict[str, int]:

@@ -17,7 +17,7 @@ from fedlama.preview import Preview
 def comparison(finished: Sequence[Finished]) -> list[Table | str]:
     """Return accuracy, cost, bytes and time per method (MB are 10^6 bytes), and the run folders."""
     table = Table(Column("method", no_wrap=True), box=SIMPLE_HEAD)
-    for heading in ("accuracy %", "loss", "C %", "MB up", "MB down", "rounds", "seconds"):
+    for heading in ("acc %", "loss", "C %", "MB up", "MB down", "rounds", "sec"):
         table.add_column(heading, justify="right")
     for one in finished:
         score, ledger = one.result.score, one.result.ledger
@@ -45,15 +45,14 @@ def preview(seen: Preview) -> list[Table | str]:
         share = f"{100 * layer.parameters / total:.1f}"
         adapts = "yes" if layer.adaptive else "no"
         layers.add_row(layer.name, f"{layer.parameters:,}", share, f"{seen.payloads[layer.name]:,}", adapts)
-    methods = Table(
-        Column("method", no_wrap=True), title=f"{seen.active} of {seen.population} clients active; MB are 10^6 bytes"
-    )
+    heading = f"{seen.active} of {seen.population} clients active; MB are 10^6 bytes"
+    methods = Table(Column("method", no_wrap=True), box=SIMPLE_HEAD, title=heading)
     for heading in ("rounds", "MB up", "MB down", "MB a round", "C %"):
         methods.add_column(heading, justify="right")
-    for heading, one in seen.forecasts.items():
+    for name, one in seen.forecasts.items():
         low, high, rounds = one.low, one.high, one.rounds
         methods.add_row(
-            heading,
+            name,
             str(rounds),
             _range(low.bytes_up / MEGABYTE, high.bytes_up / MEGABYTE),
             _range(low.bytes_down / MEGABYTE, high.bytes_down / MEGABYTE),
@@ -68,4 +67,4 @@ def _both(volume: Volume) -> int:
 
 
 def _range(low: float, high: float) -> str:
-    return f"{low:.2f}" if low == high else f"{low:.2f}-{high:.2f}"
+    return f"{low:.2f}" if low == high else f"{low:.2f} to\n{high:.2f}"

@@ -16,13 +16,19 @@ def measured(**discrepancies: float) -> dict[str, LayerStatistics]:
 
 
 def adjustments(strategy: FedLAMA, rounds: int) -> list[int]:
-    """Rounds after which the intervals were adjusted; the quiet and the restless layer swap roles every time."""
-    state = strategy.init(layers_of([10, 10]), 0)
-    found = []
+    """Rounds after which the intervals were adjusted.
+
+    Of four equal layers the restless one keeps the base interval (lambda 3/4, delta 9/13); it is another every time.
+    """
+    state = strategy.init(layers_of([1] * 4), 0)
+    found: list[int] = []
     for e in range(rounds):
         plan = strategy.plan(state, e)
-        quiet = 1.0 if len(found) % 2 else 100.0
-        stats = {name: LayerStatistics(quiet if name == "0" else 101.0 - quiet, 0.0, 0.0) for name in plan.upload}
+        restless = str(len(found) % 2)
+        stats = {
+            name: LayerStatistics((4.0 if name == restless else 3.0) * plan.intervals[name], 0.0, 0.0)
+            for name in plan.upload
+        }
         before, state = state.intervals, strategy.fold(state, plan, stats)
         if state.intervals != before:
             found.append(e)
@@ -63,17 +69,19 @@ def test_a_layer_that_was_not_due_keeps_its_latest_discrepancy() -> None:
 
 def test_intervals_change_only_at_full_synchronisations() -> None:
     strategy = FedLAMA(1, 4)
-    state = FedLAMAState({"0": 1, "1": 1}, frozenset({"0", "1"}), {"0": 1, "1": 4}, {"0": 5.0, "1": 7.0})
+    state = FedLAMAState({"0": 10, "1": 90}, frozenset({"0", "1"}), {"0": 1, "1": 4}, {"0": 5.0, "1": 7.0})
     for e in (4, 5, 6):
         plan = strategy.plan(state, e)
         assert plan.upload == {"0"}
-        assert plan.held(layers_of([1, 1])) == {"1"}
+        assert plan.held(layers_of([10, 90])) == {"1"}
         state = strategy.fold(state, plan, measured(l0=1000.0))
         assert state.intervals == {"0": 1, "1": 4}
     plan = strategy.plan(state, 7)
     assert plan.upload == {"0", "1"}
-    assert strategy.fold(state, plan, measured(l0=1000.0, l1=4.0)).intervals == {"0": 1, "1": 4}
-    assert strategy.fold(state, plan, measured(l0=1.0, l1=4000.0)).intervals == {"0": 4, "1": 1}
+    # Per parameter and step: .1 and .01; lambda .9, delta .9 / 1.9, so the large quiet layer alone stays relaxed.
+    assert strategy.fold(state, plan, measured(l0=1.0, l1=3.6)).intervals == {"0": 1, "1": 4}
+    # Now the large layer is the restless one, and the small one does not reach the crossing alone.
+    assert strategy.fold(state, plan, measured(l0=0.01, l1=3.6)).intervals == {"0": 4, "1": 4}
 
 
 def test_cycles_begin_where_everything_is_in_sync() -> None:

@@ -85,7 +85,7 @@ class ClientDropout(TorchFunctionMode):
         if not training or p == 0.0:
             return input
         self.used = True
-        result: Tensor = _Mask.apply(input, p, self._generators)
+        result: Tensor = _Mask.apply(input, p, self._generators)[0]  # type: ignore[no-untyped-call]
         return result
 
 
@@ -98,7 +98,7 @@ class _Mask(torch.autograd.Function):
         return x * mask, mask
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:  # noqa: ANN401
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:  # noqa: ANN401, ARG004
         ctx.save_for_backward(output[1])
         ctx.mark_non_differentiable(output[1])
 

@@ -12,17 +12,17 @@ def physical_order(stacked: Tensor) -> tuple[int, ...]:
     >>> physical_order(torch.empty(2, 3, 4, 5, 6).permute(0, 1, 4, 2, 3))
     (1, 3, 4, 2)
     """
-    return tuple(sorted(range(1, stacked.dim()), key=lambda dim: -stacked.stride(dim)))
+    return tuple(sorted(range(1, stacked.dim()), key=lambda dim: -stacked.stride()[dim]))
 
 
 def flat_rows(stacked: Tensor, order: tuple[int, ...]) -> Tensor:
     """View (clients, ...) as (clients, elements), elements as they lie in memory."""
-    return stacked.permute(0, *order).reshape(stacked.shape[0], -1)
+    return stacked.permute([0, *order]).reshape(stacked.shape[0], -1)
 
 
 def flat_one(value: Tensor, order: tuple[int, ...]) -> Tensor:
     """Bring one client's tensor into the order of :func:`flat_rows`: (elements,)."""
-    return value.permute(*(dim - 1 for dim in order)).reshape(-1)
+    return value.permute([dim - 1 for dim in order]).reshape(-1)
 
 
 def unflat_one(flat: Tensor, shape: torch.Size, order: tuple[int, ...]) -> Tensor:

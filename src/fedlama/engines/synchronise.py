@@ -29,7 +29,7 @@ def mean_and_discrepancy(stacked: Tensor, weights: Tensor, measure: bool) -> tup
     if not stacked.is_floating_point():
         mean = (weights @ stacked.double()).round().to(stacked.dtype)
         return mean, (weights @ (stacked - mean).double().square().sum(1)) if measure else total
-    clients, elements = stacked.shape
+    elements = stacked.shape[1]
     own = weights.to(stacked.dtype)
     mean = torch.empty(elements, dtype=stacked.dtype, device=stacked.device)
     for start in range(0, elements, width := block_width(stacked)):
@@ -60,4 +60,5 @@ def block_width(stacked: Tensor) -> int:
 def _squared_distances(block: Tensor, mean: Tensor) -> Tensor:
     """Return ||x_i - u||^2 of one block, float64 of shape (clients,)."""
     apart = block - mean
-    return torch.linalg.vector_norm(apart, dim=1).double().square()
+    squares: Tensor = torch.linalg.vector_norm(apart, dim=1).double().square()
+    return squares

@@ -46,6 +46,13 @@ class Plan:
         """Name the layers that keep each client's own value beyond this round."""
         return frozenset(layer.name for layer in layers) - self.upload - self.recycle - self.frozen
 
+    def rounds_apart(self, layer: str) -> int:
+        """Rounds that a layer has trained since it was last in sync, this one included.
+
+        It is the interval in force when the layer is due, and less when a run's last round closes a cycle early.
+        """
+        return self.round_index % self.intervals[layer] + 1
+
     def closing(self, layers: Layers) -> Plan:
         """Return the same plan, but with every layer in sync at its end."""
         return replace(self, upload=self.upload | self.held(layers))

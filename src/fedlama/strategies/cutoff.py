@@ -83,8 +83,9 @@ def most_critical(unit_discrepancy: Mapping[str, float], parameters: Mapping[str
     """
     order = sorted(unit_discrepancy, key=lambda name: -unit_discrepancy[name])
     delta, lam = _shares(order, unit_discrepancy, parameters, None)
-    # Without any discrepancy there is nothing to hasten.
-    chosen = order[: _first(1.0 - d < share for d, share in zip(delta, lam, strict=True))] if delta[-1] > 0.0 else []
+    # Without any discrepancy, or any layer that may adapt, there is nothing to hasten.
+    crossing = _first(1.0 - d < share for d, share in zip(delta, lam, strict=True))
+    chosen = order[:crossing] if any(delta) else []
     return Curves(tuple(order), tuple(delta), tuple(1.0 - share for share in lam), frozenset(chosen))
 
 

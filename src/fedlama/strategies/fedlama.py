@@ -125,7 +125,7 @@ class FedLAMA:
         """Take in d_l (line 7) and, at the end of a cycle, adjust the intervals (lines 8 and 9)."""
         measured = dict(state.unit_discrepancy)
         for name, statistic in statistics.items():
-            steps = plan.intervals[name] * self.local_steps
+            steps = plan.rounds_apart(name) * self.local_steps
             measured[name] = statistic.discrepancy / (steps * max(state.parameters[name], 1))  # eq. 2
         state = replace(state, unit_discrepancy=measured)
         return self.adjusted(state, self.curves(state).chosen) if self.adjusts_after(plan.round_index) else state

@@ -1,0 +1,185 @@
+"""Every engine gives the results of the loop engine, whatever the choices."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from fedlama.clients import ReplayedClients
+from fedlama.codecs import Float16, Float32
+from fedlama.data.transforms import PadCropFlip
+from fedlama.engines import Stacked, Workers
+from fedlama.errors import DivergenceError
+from fedlama.layers import by_module, by_tensor
+from fedlama.samplers import AllClients, UniformSampler
+from fedlama.server_steps import Replace, ServerAdam, ServerMomentum
+from fedlama.solvers import SGD, FedProx
+from fedlama.strategies import Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals
+from tests.engines.cases import assert_same, clients, network, run
+
+ENGINES = [Stacked(), Stacked(chunk=2), Workers(threads=2)]
+NAMES = ["stacked", "stacked-2", "workers"]
+STRATEGIES = [
+    FedAvg(2),
+    FedLAMA(2, 2),
+    FedLAMA(2, 2, accelerate=True),
+    FedLUAR(2, recycled_layers=1),
+    Cyclic(2, 2),
+    FixedIntervals(2, {"4.weight": 2}),
+]
+SOLVERS = [
+    SGD(0.05),
+    SGD(0.05, momentum=0.9, weight_decay=0.01, decay_normalisation=False),
+    SGD(0.05, momentum=0.9, velocity="step", warm_up_steps=3, decay_at=(6,)),
+    SGD(0.05, momentum=0.9, memory_scope="slot"),
+    SGD(0.05, momentum=0.9, memory_scope="round"),
+    FedProx(0.05, momentum=0.5, proximal=0.1),
+]
+CODECS = [Float32(), Float16()]
+SERVER_STEPS = [Replace(), ServerMomentum(), ServerAdam()]
+
+
+def _ids(value: object) -> str:
+    return type(value).__name__
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=_ids)
+def test_every_strategy(engine: Any, strategy: Any) -> None:
+    assert_same(run(engine, strategy=strategy), run("loop", strategy=strategy))
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
+@pytest.mark.parametrize("solver", SOLVERS, ids=_ids)
+def test_every_solver(engine: Any, solver: Any) -> None:
+    assert_same(run(engine, solver=solver), run("loop", solver=solver))
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
+@pytest.mark.parametrize("server_step", SERVER_STEPS, ids=_ids)
+def test_every_server_step(engine: Any, server_step: Any) -> None:
+    # Adam divides by a root of squared updates, which magnifies rounding where an update is almost 0.
+    tolerance = 2e-3 if isinstance(server_step, ServerAdam) else 2e-5
+    assert_same(run(engine, server_step=server_step), run("loop", server_step=server_step), tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "solver", "codec", "server_step"),
+    list(itertools.product(STRATEGIES, SOLVERS[1::2], CODECS, SERVER_STEPS[:2])),
+    ids=_ids,
+)
+def test_every_combination(strategy: Any, solver: Any, codec: Any, server_step: Any) -> None:
+    choices = {"strategy": strategy, "solver": solver, "codec": codec, "server_step": server_step}
+    # float16 rounds: numbers that differ in the last bit of float32 may land one float16 step apart.
+    tolerance = 5e-3 if isinstance(codec, Float16) else 2e-5
+    expected = run("loop", **choices)
+    for engine in ENGINES[1:]:
+        assert_same(run(engine, **choices), expected, tolerance)
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
+@pytest.mark.parametrize("statistics", ["average", "local"])
+@pytest.mark.parametrize("scope", ["cohort", "slot"])
+def test_local_statistics_and_full_participation(engine: Any, statistics: Any, scope: Any) -> None:
+    choices = {
+        "layers": by_module(network(), statistics=statistics),
+        "solver": SGD(0.05, momentum=0.9, memory_scope=scope),
+        "sampler": UniformSampler(2) if scope == "slot" else AllClients(),
+    }
+    assert_same(run(engine, **choices), run("loop", **choices))
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
+def test_augmentation_by_address(engine: Any) -> None:
+    source = clients(augment=PadCropFlip(1))
+    assert_same(run(engine, clients=source), run("loop", clients=source))
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
+def test_recorded_batches(engine: Any) -> None:
+    source = clients()
+    recorded = [[source.batch(client, step, 5) for step in range(12)] for client in range(5)]
+    choices = {"weighting": "equal", "sampler": AllClients()}
+    ours = run(engine, clients=ReplayedClients(recorded), **choices)
+    assert_same(ours, run("loop", clients=ReplayedClients(recorded), **choices))
+
+
+class Restless(nn.Module):
+    """A model with dropout, and optionally with noise that vmap refuses."""
+
+    def __init__(self, noise: bool) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(72)
+        self.hidden = nn.Linear(72, 8)
+        self.output = nn.Linear(8, 5)
+        self.noise = noise
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.dropout(self.norm(x.flatten(1)), 0.2, self.training)
+        if self.noise:
+            x = x + 0.1 * torch.randn_like(x)
+        result: torch.Tensor = self.output(functional.dropout(torch.relu(self.hidden(x)), 0.5, self.training))
+        return result
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
+def test_dropout_draws_the_same_masks(engine: Any) -> None:
+    model = Restless(noise=False)
+    assert_same(run(engine, model=model), run("loop", model=model))
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
+def test_models_that_draw_otherwise_still_agree(engine: Any) -> None:
+    model = Restless(noise=True)
+    expected = run("loop", model=model)
+    if isinstance(engine, Stacked):
+        with pytest.warns(UserWarning, match="cannot be vectorised"):
+            assert_same(run(engine, model=model), expected)
+    else:
+        assert_same(run(engine, model=model), expected)
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
+def test_divergence_names_client_and_layer(engine: Any) -> None:
+    source = clients(prepare=lambda pixels: pixels.float() / 128 - 1)
+    # Client 3 has targets that no finite loss can reach once its inputs are huge.
+    source.x = source.x.float()
+    source.x[source.rows[3]] = 1e38
+    choices = {"clients": source, "sampler": AllClients(), "model": network()}
+    with pytest.raises(DivergenceError) as expected:
+        run("loop", **choices)
+    with pytest.raises(DivergenceError) as ours:
+        run(engine, **choices)
+    assert (ours.value.client, ours.value.layer, ours.value.round_index) == (
+        expected.value.client,
+        expected.value.layer,
+        expected.value.round_index,
+    )
+
+
+def test_chunks_of_any_size_give_the_same() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(72, 16), nn.ReLU(), nn.Linear(16, 5))
+    results = [run(Stacked(chunk=chunk), model=model, sampler=AllClients()) for chunk in (1, 2, 3, 5)]
+    for other in results[1:]:
+        assert_same(other, results[0], 1e-6)
+    again = run(Stacked(chunk=3), model=model, sampler=AllClients())
+    for name, value in results[2].model.items():
+        assert torch.equal(again.model[name], value)
+
+
+def test_state_on_disk_changes_nothing(tmp_path: Any) -> None:
+    result = run(Stacked(state_dir=str(tmp_path)))
+    expected = run(Stacked())
+    for name, value in expected.model.items():
+        assert torch.equal(result.model[name], value)
+    assert_same(result, expected, 0.0)
+
+
+def test_by_tensor_is_the_default_labelling() -> None:
+    assert_same(run("stacked", layers=by_tensor(network())), run("stacked"), 0.0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from fedlama.errors import ConfigError, did_you_mean
 
 
 def at_least(owner: object, minimum: float, *fields: str) -> list[str]:
-    """Report the fields that lie below a minimum.
+    """Report the fields that lie below a minimum, or are infinite or no number at all.
 
     Args:
         owner: The settings object.
@@ -18,10 +19,16 @@ def at_least(owner: object, minimum: float, *fields: str) -> list[str]:
     Returns:
         One sentence per field that is too small.
     """
-    return [
+    values = {field: getattr(owner, field) for field in fields}
+    problems = [
         f"{_kind(owner)}: {field} is {value!r}, but it must be {minimum} or more; raise it"
-        for field in fields
-        if not (value := getattr(owner, field)) >= minimum
+        for field, value in values.items()
+        if not value >= minimum
+    ]
+    return problems + [
+        f"{_kind(owner)}: {field} is {value!r}, but it must be a finite number; lower it"
+        for field, value in values.items()
+        if value == math.inf
     ]
 
 
@@ -38,6 +45,13 @@ def one_of(owner: object, field: str, known: Iterable[str]) -> list[str]:
     """Report a field that holds none of the known words."""
     value, known = getattr(owner, field), list(known)
     return [] if value in known else [f"{_kind(owner)}: {field} is {value!r}{did_you_mean(str(value), known)}"]
+
+
+def check_seed(seed: int) -> list[str]:
+    """Report a seed that does not fit into the 64 bits of a random address."""
+    if -(2**63) <= seed < 2**63:
+        return []
+    return [f"seed is {seed}, but it must fit into 64 bits; choose one between 0 and {2**63 - 1}"]
 
 
 def refuse(problems: list[str]) -> None:

@@ -5,20 +5,20 @@ The smallest command that shows something is ``fedlama compare``: it needs no fi
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from fedlama import __version__, tables
 from fedlama.comparison import compare as compare_methods
 from fedlama.comparison import run_methods
+from fedlama.console import Json, LinkOption, LinksFile, Price, check_price, show
+from fedlama.console import links as links_command
 from fedlama.errors import FedlamaError
 from fedlama.experiment import Experiment, names, read, resolve
+from fedlama.links import parse_links
 from fedlama.preview import preview
 
 app = typer.Typer(
@@ -37,7 +37,10 @@ Overrides = Annotated[
     typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as strategy.increase_factor=2."),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the run folders.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")]
+Seconds = Annotated[
+    float,
+    typer.Option("--checkpoint-seconds", min=0.0, help="Least time between two checkpoints; 0: after every round."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress and no table.")]
 
 
@@ -57,10 +60,13 @@ def compare(
     out: Out = Path("runs"),
     as_json: Json = False,
     quiet: Quiet = False,
+    checkpoint_seconds: Seconds = 30.0,
 ) -> None:
     """Train FedAvg(tau'), FedAvg(phi*tau') and the experiment's strategy on the same clients and compare them."""
-    finished = compare_methods(_experiment(experiment, overrides), out, quiet=quiet or as_json)
-    _show({"runs": [one.summary for one in finished]}, tables.comparison(finished), as_json, quiet)
+    finished = compare_methods(
+        _experiment(experiment, overrides), out, quiet=quiet or as_json, checkpoint_seconds=checkpoint_seconds
+    )
+    show({"runs": [one.summary for one in finished]}, tables.comparison(finished), as_json, quiet)
 
 
 @app.command()
@@ -70,22 +76,31 @@ def run(
     out: Out = Path("runs"),
     as_json: Json = False,
     quiet: Quiet = False,
+    checkpoint_seconds: Seconds = 30.0,
 ) -> None:
     """Train the experiment's strategy."""
     resolved = _experiment(experiment, overrides)
-    finished = run_methods(resolved, [resolved.strategy], out, quiet=quiet or as_json)
-    _show({"runs": [one.summary for one in finished]}, tables.comparison(finished), as_json, quiet)
+    finished = run_methods(
+        resolved, [resolved.strategy], out, quiet=quiet or as_json, checkpoint_seconds=checkpoint_seconds
+    )
+    show({"runs": [one.summary for one in finished]}, tables.comparison(finished), as_json, quiet)
 
 
 @app.command()
 def plan(
     experiment: Name = "digits",
     overrides: Overrides = None,
+    link: LinkOption = None,
+    links: LinksFile = None,
+    price: Price = None,
     as_json: Json = False,
 ) -> None:
-    """Tell what a comparison will move, before any training."""
-    seen = preview(_experiment(experiment, overrides))
-    _show(seen.to_json(), tables.preview(seen), as_json, quiet=False)
+    """Tell what a comparison will move, before any training: bytes, time on links, and money at a price per GB."""
+    seen = preview(_experiment(experiment, overrides), parse_links(link or [], links), check_price(price))
+    show(seen.to_json(), tables.preview(seen), as_json, quiet=False)
+
+
+app.command("links")(links_command)
 
 
 def main() -> None:
@@ -93,9 +108,16 @@ def main() -> None:
     try:
         app()
     except FedlamaError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(error))
+    except OSError as error:
+        file, reason = error.filename or "a file", error.strerror or error
+        _fail(f"{file} cannot be read or written ({reason}); check its place and the space there")
+
+
+def _fail(message: str) -> NoReturn:
+    for line in message.splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _experiment(name: str, overrides: list[str] | None) -> Experiment:
@@ -103,15 +125,6 @@ def _experiment(name: str, overrides: list[str] | None) -> Experiment:
     if "=" in name:  # `fedlama compare seed=1` means the default experiment with a change
         name, given = "digits", [name, *given]
     return resolve(read(name, given))
-
-
-def _show(content: dict[str, Any], shown: list[Table | str], as_json: bool, quiet: bool) -> None:
-    if as_json:
-        print(json.dumps(content))
-    elif not quiet:
-        console = Console()
-        for part in shown:
-            console.print(part, highlight=False, soft_wrap=isinstance(part, str))
 
 
 if __name__ == "__main__":

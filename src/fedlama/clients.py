@@ -133,7 +133,7 @@ class TensorClients:
             seed: The run's seed.
 
         Returns:
-            Row numbers, (steps, clients, largest batch), filled up with 0 where a batch is shorter, and the batches'
+            Row numbers, (steps, clients, largest batch), filled up with the first where a batch is shorter, and the batches'
             lengths, (steps, clients). ``rows[s, c, :lengths[s, c]]`` is ``batch_rows(clients[c], first[c] + s, seed)``.
         """
         own = [self.rows[client] for client in clients]
@@ -194,8 +194,10 @@ class TensorClients:
         begin = (epoch[chosen] - lowest[:, None]) * size + start[chosen]
         column = begin[:, :, None] + np.arange(width)
         inside = np.arange(width) < lengths[chosen][:, :, None]
-        taken = np.take_along_axis(shuffled[:, None, :], np.where(inside, column, 0), axis=-1)
-        rows[:, chosen, :width] = np.where(inside, taken, 0).transpose(1, 0, 2)
+        column = np.where(inside, column, begin[:, :, None])
+        taken = np.take_along_axis(shuffled, column.reshape(len(chosen), -1), axis=-1).reshape(column.shape)
+        rows[:, chosen, :width] = taken.transpose(1, 0, 2)
+        rows[:, chosen, width:] = taken[:, :, :1].transpose(1, 0, 2)
 
     def to(self, device: torch.device) -> TensorClients:
         """Return the same clients with their samples on a device."""
@@ -221,6 +223,10 @@ class ReplayedClients:
             raise DataError("there are no clients; give at least one iterable of batches")
         if samples is None and all(isinstance(one, Sequence) for one in batches):
             samples = [sum(len(batch[0]) for batch in one) for one in batches]
+        if samples is not None and len(samples) != len(batches):
+            raise DataError(
+                f"there are {len(batches)} clients but {len(samples)} numbers of samples; give one for each client"
+            )
         if samples is not None and min(samples) < 1:
             raise DataError(f"client {samples.index(min(samples))} has no samples; leave it out")
         self._samples = samples
@@ -291,6 +297,12 @@ def as_source(clients: ClientSource | Sequence[ClientData] | Sequence[Iterable[B
     for number, one in enumerate(tensors):
         if len(one.x) != len(one.y):
             raise DataError(f"client {number} has {len(one.x)} inputs but {len(one.y)} targets; give one target each")
+        for kind, mine, first in (("inputs", one.x, tensors[0].x), ("targets", one.y, tensors[0].y)):
+            if mine.shape[1:] != first.shape[1:] or mine.dtype != first.dtype:
+                raise DataError(
+                    f"client {number} has {kind} of shape {tuple(mine.shape[1:])} ({mine.dtype}), but client 0 has "
+                    f"{tuple(first.shape[1:])} ({first.dtype}); give all clients one shape and dtype"
+                )
     x, y = torch.cat([one.x for one in tensors]), torch.cat([one.y for one in tensors])
     return TensorClients(x, y, rows, [one.batch_size for one in tensors])
 
@@ -302,6 +314,8 @@ def _check_rows(
         raise DataError("there are no clients; give at least one")
     if len(x) != len(y):
         raise DataError(f"there are {len(x)} inputs but {len(y)} targets; give one target for each input")
+    if len(sizes) != len(rows):
+        raise DataError(f"there are {len(rows)} clients but {len(sizes)} batch sizes; give one, or one per client")
     for client, (own, size) in enumerate(zip(rows, sizes, strict=True)):
         if size < 1:
             raise DataError(f"client {client}: batch_size is {size}, but it must be 1 or more; raise it")
@@ -313,13 +327,14 @@ def _check_rows(
                 "small clients, or set short_clients=true to train on short batches"
             )
         if own.min() < 0 or own.max() >= len(x):
-            raise DataError(f"client {client} names row {own.max()}, but there are {len(x)} rows; check the partition")
+            wrong = own.min() if own.min() < 0 else own.max()
+            raise DataError(f"client {client} names row {wrong}, but there are {len(x)} rows; check the partition")
     if x.is_floating_point():
-        bad = ~torch.isfinite(x.reshape(len(x), -1)).all(dim=1)
-        if bad.any():
-            row = int(torch.nonzero(bad)[0])
-            owner = next((client for client, own in enumerate(rows) if row in own), None)
-            raise DataError(
-                f"input row {row} of client {owner} holds NaN or infinite values ({int(bad.sum())} such rows in all); "
-                "clean or drop them"
-            )
+        bad = ~torch.isfinite(x.reshape(len(x), -1)).all(dim=1).cpu().numpy()
+        hits = [own[bad[own]] for own in rows] if bad.any() else []
+        for client, hit in enumerate(hits):
+            if len(hit):
+                raise DataError(
+                    f"input row {hit[0]} of client {client} holds NaN or infinite values "
+                    f"({sum(map(len, hits))} such rows in all); clean or drop them"
+                )

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from fedlama.callbacks import LiveProgress, RunFolder
+from fedlama.callbacks import Checkpoints, LiveProgress, RunFolder, finite, resume_point, stop_on_interrupt
 from fedlama.charts import accuracy_charts, interval_chart
+from fedlama.checkpoint import save_snapshot
+from fedlama.checks import refuse
+from fedlama.clients import as_source
+from fedlama.errors import ConfigError
 from fedlama.experiment import Experiment, assemble, prepare
-from fedlama.federation import Callback, Federation
+from fedlama.federation import Callback, Federation, Run, check_federation
 from fedlama.layers import total_parameters
 from fedlama.ledger import cost_percent
+from fedlama.naming import hyperparameters, title
 from fedlama.records import Result
+from fedlama.resume import put_back, take
+from fedlama.reuse import finished_before
 from fedlama.strategies import FedAvg, Strategy
 
 
@@ -27,11 +36,13 @@ class Finished:
         title: The method with its intervals, such as ``FedLAMA(6, 4)``.
         result: The run.
         summary: Its line in ``--json``.
+        reused: Whether it had been done before and was not trained again.
     """
 
     title: str
     result: Result
     summary: Mapping[str, object]
+    reused: bool = False
 
 
 def anchors(strategy: Strategy[Any]) -> list[Strategy[Any]]:
@@ -51,18 +62,23 @@ def anchors(strategy: Strategy[Any]) -> list[Strategy[Any]]:
     return [*(one for one in candidates if one != strategy), strategy]
 
 
-def compare(experiment: Experiment, out: Path, *, quiet: bool = False) -> list[Finished]:
+def compare(
+    experiment: Experiment, out: Path, *, quiet: bool = False, checkpoint_seconds: float = 30.0
+) -> list[Finished]:
     """Run an experiment's strategy and its anchors.
 
     Args:
         experiment: The experiment.
         out: Folder for the run folders and the pictures of the comparison.
         quiet: Show no progress.
+        checkpoint_seconds: Least time between two checkpoints; 0 saves after every round.
 
     Returns:
         The finished runs, the experiment's own strategy last.
     """
-    finished = run_methods(experiment, anchors(experiment.strategy), out, quiet=quiet)
+    finished = run_methods(
+        experiment, anchors(experiment.strategy), out, quiet=quiet, checkpoint_seconds=checkpoint_seconds
+    )
     folder = out / experiment.settings.name
     accuracy_charts({one.title: one.result for one in finished}, folder)
     summary = {"runs": [one.summary for one in finished]}
@@ -71,7 +87,13 @@ def compare(experiment: Experiment, out: Path, *, quiet: bool = False) -> list[F
 
 
 def run_methods(
-    experiment: Experiment, strategies: Sequence[Strategy[Any]], out: Path, *, quiet: bool = False
+    experiment: Experiment,
+    strategies: Sequence[Strategy[Any]],
+    out: Path,
+    *,
+    quiet: bool = False,
+    checkpoint_seconds: float = 30.0,
+    again: bool = False,
 ) -> list[Finished]:
     """Run one experiment under several strategies; everything else is the same for all.
 
@@ -80,6 +102,8 @@ def run_methods(
         strategies: What to run, in this order.
         out: Folder for the run folders.
         quiet: Show no progress.
+        checkpoint_seconds: Least time between two checkpoints; 0 saves after every round.
+        again: Train also what has been done before.
 
     Returns:
         The finished runs.
@@ -93,13 +117,42 @@ def run_methods(
         experiment = replace(experiment, settings=replace(experiment.settings, evaluate_every=cycle))
     variants = [replace(experiment, strategy=strategy) for strategy in strategies]
     federations = [assemble(variant, material) for variant in variants]
+    _refuse_misfits(federations)
     base_interval = experiment.strategy.base_interval
     with LiveProgress(quiet=quiet) as display:
         tracks = [display.track(title(federation.strategy), federation.rounds) for federation in federations]
         return [
-            run_one(variant, federation, base_interval, out, [track])
+            (None if again else _done(variant, federation, base_interval, out, [track]))
+            or run_one(variant, federation, base_interval, out, [track], checkpoint_seconds=checkpoint_seconds)
             for variant, federation, track in zip(variants, federations, tracks, strict=True)
         ]
+
+
+def _refuse_misfits(federations: Iterable[Federation]) -> None:
+    """Refuse all that cannot run before the first is trained."""
+    problems: list[str] = []
+    for federation in federations:
+        try:
+            check_federation(federation, federation.layers or (), as_source(federation.clients))
+        except ConfigError as error:
+            problems += error.problems
+    refuse(list(dict.fromkeys(problems)))
+
+
+def _done(
+    experiment: Experiment, federation: Federation, base_interval: int, out: Path, callbacks: Sequence[Callback]
+) -> Finished | None:
+    """Take a run that was done before, with its cost relative to this comparison's interval."""
+    config = {**experiment.to_json(), "in_force": in_force(federation)}
+    found = finished_before(folder_of(experiment, out), config, federation.rounds)
+    if found is None:
+        return None
+    result, summary = found
+    for record, callback in product(result.rounds, callbacks):
+        callback.on_round(record)
+    parameters = total_parameters(federation.layers or ())
+    cost = cost_percent(result.cost, parameters, federation.local_steps, base_interval)
+    return Finished(title(federation.strategy), result, {**summary, "cost_percent": cost}, reused=True)
 
 
 def run_one(
@@ -107,9 +160,11 @@ def run_one(
     federation: Federation,
     base_interval: int,
     out: Path,
-    callbacks: Iterable[Callback] = (),
+    callbacks: Sequence[Callback] = (),
+    *,
+    checkpoint_seconds: float = 30.0,
 ) -> Finished:
-    """Run one federation into its run folder.
+    """Run one federation into its run folder, from where an interrupted run of it stopped.
 
     Args:
         experiment: Where it comes from, for the folder's name and the configuration.
@@ -117,21 +172,34 @@ def run_one(
         base_interval: The interval of the FedAvg that counts as 100 %.
         out: Folder for the run folders.
         callbacks: Told of every round, beside the run folder.
+        checkpoint_seconds: Least time between two checkpoints; 0 saves after every round.
 
     Returns:
         The finished run.
+
+    Raises:
+        Interrupted: The user has asked to stop; the same call goes on from there.
     """
     config = {**experiment.to_json(), "in_force": in_force(federation)}
     path = folder_of(experiment, out)
-    with RunFolder(path, config) as folder:
-        result = federation.run([folder, *callbacks])
+    found = resume_point(path, config, warn=_tell)
+    before = found[1] if found else []
+    with RunFolder(path, config, len(before)) as folder, stop_on_interrupt() as stop:
+        run = Run(federation)
+        if found:
+            put_back(run, *found)
+            _tell(f"{path}: going on after round {len(before) - 1}")
+        for record, callback in product(before, callbacks):
+            callback.on_round(record)
+        saving = Checkpoints(folder, lambda target: save_snapshot(take(run), target), checkpoint_seconds, stop)
+        result = run.to_end([folder, *callbacks, saving], before)
         layers = federation.layers or ()
         summary = {
             "method": result.method,
             "hyperparameters": hyperparameters(federation.strategy),
             "seed": federation.seed,
             "accuracy": result.score.accuracy if result.score else None,
-            "loss": result.score.loss if result.score else None,
+            "loss": finite(result.score.loss) if result.score else None,
             "cost_percent": cost_percent(result.cost, total_parameters(layers), federation.local_steps, base_interval),
             "bytes_up": result.ledger.total_bytes("up"),
             "bytes_down": result.ledger.total_bytes("down"),
@@ -144,6 +212,10 @@ def run_one(
     accuracy_charts({heading: result}, path)
     interval_chart(result, path / "intervals.png")
     return Finished(heading, result, summary)
+
+
+def _tell(sentence: str) -> None:
+    print(f"note: {sentence}", file=sys.stderr)
 
 
 def folder_of(experiment: Experiment, out: Path) -> Path:
@@ -159,22 +231,6 @@ def folder_of(experiment: Experiment, out: Path) -> Path:
     numbers = [str(v) for v in hyperparameters(strategy).values() if type(v) is int]
     seed = f"seed{experiment.settings.seed}"
     return out / experiment.settings.name / "-".join([strategy.name, *numbers[:2], seed, digest])
-
-
-def title(strategy: Strategy[Any]) -> str:
-    """Return a method with its intervals, such as ``FedLAMA(6, 4)``."""
-    given = [(value, field.default) for field in fields(strategy) for value in [getattr(strategy, field.name)]]
-    values = [str(value) for value, default in given if type(value) is int and value != default]
-    flags = [field.name for field in fields(strategy) if getattr(strategy, field.name) is True]
-    return f"{type(strategy).__name__}({', '.join([*values, *flags])})"
-
-
-def hyperparameters(strategy: Strategy[Any]) -> dict[str, object]:
-    """Return a strategy's fields as plain JSON types."""
-    return {
-        field.name: dict(value) if isinstance(value := getattr(strategy, field.name), Mapping) else value
-        for field in fields(strategy)
-    }
 
 
 def in_force(federation: Federation) -> dict[str, object]:

@@ -40,6 +40,7 @@ class DivergenceError(FedlamaError, ArithmeticError):
     """
 
     def __init__(self, round_index: int, client: int, layer: str, detail: str) -> None:
+        self.detail = detail
         self.round_index = round_index
         self.client = client
         self.layer = layer
@@ -59,6 +60,15 @@ class MissingExtraError(FedlamaError, ImportError):
 
     def __init__(self, library: str, extra: str) -> None:
         super().__init__(f"{library} is not installed; install it with: pip install 'fedlama[{extra}]'")
+
+
+def shown(value: object) -> str:
+    """Return what was given for a message, cut where it is too long to read."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

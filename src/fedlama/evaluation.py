@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlama.clients import Prepare
+from fedlama.errors import DataError
 from fedlama.objectives import Objective, correct, cross_entropy
 
 
@@ -33,6 +34,9 @@ class TestSet:
         y: Targets, shape (samples, ...).
         prepare: Applied to every batch of inputs, as on the clients.
         batch_size: Samples per forward pass.
+
+    Raises:
+        DataError: No samples, not one target for each input, or NaN or infinite inputs.
     """
 
     __test__ = False  # the name begins with Test; this tells pytest that it is no test case
@@ -40,6 +44,16 @@ class TestSet:
     y: Tensor
     prepare: Prepare | None = None
     batch_size: int = 500
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y):
+            raise DataError(
+                f"the test set has {len(self.x)} inputs but {len(self.y)} targets; give one target for each input"
+            )
+        if len(self.x) == 0:
+            raise DataError("the test set has no samples; give some, or leave test_set out")
+        if self.x.is_floating_point() and not torch.isfinite(self.x).all():
+            raise DataError("the test set holds NaN or infinite inputs; clean or drop those rows")
 
     def score(self, model: nn.Module, objective: Objective = cross_entropy) -> Score:
         """Evaluate a model.

@@ -12,10 +12,12 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from fedlama.checks import check_seed
 from fedlama.clients import Batch, ClientData, ClientSource, TensorClients, as_source
 from fedlama.codecs import Codec, Float32
 from fedlama.engines import ENGINES, Engine, Work
 from fedlama.engines.base import Average, Values
+from fedlama.engines.remote import RemoteEngine
 from fedlama.errors import ConfigError, DataError, DivergenceError, did_you_mean
 from fedlama.evaluation import Score, TestSet
 from fedlama.layers import Layer, Layers, by_tensor, check_layers, total_parameters
@@ -114,14 +116,7 @@ def check_federation(federation: Federation, layers: Layers, source: ClientSourc
     Raises:
         ConfigError: With every problem found.
     """
-    problems = []
-    step = federation.strategy.local_steps
-    if federation.local_steps < step or federation.local_steps % step:
-        below = max(federation.local_steps // step, 1) * step
-        problems.append(
-            f"local_steps is {federation.local_steps}, but a round of {federation.strategy.name} lasts {step} local "
-            f"steps and the budget must be a whole number of rounds; choose {below} or {below + step}"
-        )
+    problems = check_budget(federation.local_steps, federation.strategy)
     if isinstance(federation.engine, str) and federation.engine not in ENGINES:
         problems.append(f"engine is {federation.engine!r}{did_you_mean(federation.engine, ENGINES)}")
     if federation.weighting not in ("samples", "equal"):
@@ -130,7 +125,9 @@ def check_federation(federation: Federation, layers: Layers, source: ClientSourc
         problems.append(f"evaluate is {federation.evaluate!r}, but it must be 'global' or 'best_client'")
     if federation.evaluate_every is not None and federation.evaluate_every < 1:
         problems.append(f"evaluate_every is {federation.evaluate_every}, but it must be 1 local step or more")
+    problems += check_seed(federation.seed)
     checks: list[Callable[[], object]] = [
+        lambda: _check_device(federation.device),
         lambda: check_layers(layers, federation.model),
         lambda: federation.strategy.init(layers, federation.seed),
         lambda: federation.sampler.cohort_size(len(source)),
@@ -143,6 +140,18 @@ def check_federation(federation: Federation, layers: Layers, source: ClientSourc
             problems += error.problems
     if problems:
         raise ConfigError(problems)
+
+
+def check_budget(local_steps: int, strategy: Strategy[Any]) -> list[str]:
+    """Report a budget that is no whole number of rounds."""
+    step = strategy.local_steps
+    if local_steps >= step and local_steps % step == 0:
+        return []
+    below = max(local_steps // step, 1) * step
+    return [
+        f"local_steps is {local_steps}, but a round of {strategy.name} lasts {step} local steps and the budget must be "
+        f"a whole number of rounds; choose {below} or {below + step}"
+    ]
 
 
 class Run:
@@ -159,10 +168,12 @@ class Run:
         check_federation(federation, self.layers, self.clients)
         device = torch.device(federation.device)
         self._model = copy.deepcopy(federation.model).to(device)
-        _check_fit(federation, self._model, self.clients)
+        _check_fit(federation, copy.deepcopy(self._model), self.clients)
         tensors = dict(self._model.state_dict(keep_vars=True))
         names = [spec.name for layer in self.layers for spec in layer.tensors]
         self.values: Values = {name: tensors[name].detach().clone() for name in names}
+        resident = [name for name, _ in self._model.named_buffers() if name in tensors and name not in self.values]
+        self._resident: Values = {name: tensors[name].detach().clone() for name in resident}  # never travel
         self.round_index = 0
         self.traffic = Traffic(
             self.layers,
@@ -187,12 +198,20 @@ class Run:
                 device,
             )
         )
-        self._server_memory: dict[str, ServerMemory] = {}
-        self._last_update: Values = {}  # what recycling adds again
+        self.server_memory: dict[str, ServerMemory] = {}
+        self.last_update: Values = {}  # what recycling adds again
 
-    def to_end(self, callbacks: Sequence[Callback]) -> Result:
-        """Run all rounds that are left."""
-        records = []
+    def to_end(self, callbacks: Sequence[Callback], before: Iterable[RoundRecord] = ()) -> Result:
+        """Run all rounds that are left.
+
+        Args:
+            callbacks: Told of every round.
+            before: The records of the rounds before, when the run was restored from a checkpoint.
+
+        Returns:
+            The result of the whole run.
+        """
+        records = list(before)
         while self.round_index < self.federation.rounds:
             records.append(self.advance())
             for callback in callbacks:
@@ -221,12 +240,16 @@ class Run:
         strategy, round_index = self.federation.strategy, self.round_index
         plan = self.traffic.close(strategy.plan(self.state, round_index))
         shipments = [self._download(plan)]
+        if isinstance(self.engine, RemoteEngine):
+            self.engine.announce(plan, self._evaluated(plan), strategy.measures_discrepancy)
         losses = self.engine.train(round_index, strategy.local_steps, plan.frozen, self.values)
         statistics = self._synchronise(plan)
         shipments.append(self.traffic.upload(plan, scalars=strategy.measures_discrepancy))
         self.state = strategy.fold(self.state, plan, statistics)
         trained = time.perf_counter()
         score = self._evaluate(plan, shipments)
+        if isinstance(self.engine, RemoteEngine):
+            shipments = self.engine.travelled(shipments)
         self.round_index += 1
         self.ledger.extend(shipments)
         return RoundRecord(
@@ -251,7 +274,8 @@ class Run:
 
     def global_model(self) -> Mapping[str, Tensor]:
         """Return the global model as a state dict, frozen parameters and local buffers as they were given."""
-        return {name: value.detach().clone() for name, value in (self._model.state_dict() | self.values).items()}
+        self._model.load_state_dict(self._resident | self.values, strict=False)  # so that tied parameters stay tied
+        return {name: value.detach().clone() for name, value in self._model.state_dict().items()}
 
     def weights(self) -> list[float]:
         """Return p_i of the cohort's clients."""
@@ -289,17 +313,17 @@ class Run:
             previous = self.values[spec.name]
             new[spec.name] = average.values[spec.name]
             if spec.trainable:
-                memory = self._server_memory.setdefault(spec.name, {})
+                memory = self.server_memory.setdefault(spec.name, {})
                 new[spec.name] = self.federation.server_step.apply(previous, new[spec.name], memory)
                 update += _squared(new[spec.name] - previous)
                 size += _squared(previous)
             if self.federation.strategy.recycles:
-                self._last_update[spec.name] = new[spec.name] - previous
+                self.last_update[spec.name] = new[spec.name] - previous
         self._set(layer, new)
         return LayerStatistics(average.discrepancy, math.sqrt(update), math.sqrt(size))
 
     def _recycled(self, name: str) -> Tensor:
-        update = self._last_update.get(name)
+        update = self.last_update.get(name)
         return self.values[name] if update is None else self.values[name] + update
 
     def _set(self, layer: Layer, values: Values) -> None:
@@ -319,6 +343,11 @@ class Run:
         weights, held = self.weights(), self.traffic.named(plan.held(self.layers))
         consolidated = {k: v for layer in held for k, v in self.engine.average(layer, weights).values.items()}
         return self._score(self.values | consolidated)
+
+    def _evaluated(self, plan: Plan) -> frozenset[str]:
+        """Name the layers that come up for an evaluation alone."""
+        due = self.federation.test_set is not None and self._evaluation_due(plan.round_index)
+        return plan.held(self.layers) if due and self.federation.evaluate == "global" else frozenset()
 
     def _evaluation_due(self, round_index: int) -> bool:
         step = self.federation.strategy.local_steps
@@ -356,9 +385,22 @@ class Run:
             values = self.engine.client_values(client)
             if any(not torch.isfinite(values[spec.name]).all() for spec in layer.tensors):
                 return DivergenceError(self.round_index, client, layer.name, "its values are not finite")
-        return DivergenceError(
-            self.round_index, self.cohort[0], layer.name, "the average overflows although every client is finite"
-        )
+        sizes = {client: self._largest(layer, client) for client in self.cohort}
+        farthest = max(sizes, key=lambda client: sizes[client])
+        detail = f"its largest value is {sizes[farthest]:.1e} and the discrepancy overflows"
+        return DivergenceError(self.round_index, farthest, layer.name, detail)
+
+    def _largest(self, layer: Layer, client: int) -> float:
+        values = self.engine.client_values(client)
+        return max(float(values[spec.name].abs().max()) for spec in layer.tensors)
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"device is {device!r}, but torch cannot compute there ({reason}); choose 'cpu'") from error
 
 
 def _check_fit(federation: Federation, model: nn.Module, source: ClientSource) -> None:

@@ -5,13 +5,15 @@ A schedule that depends on what training shows (FedLAMA's, FedLUAR's) is bounded
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from fedlama.codecs import Codec
 from fedlama.layers import Layers, total_parameters
 from fedlama.ledger import Ledger, cost_percent
+from fedlama.links import Exchanges, Link, clock, money
 from fedlama.samplers import Sampler
 from fedlama.strategies import FedLAMA, FedLUAR, Plan, Strategy
 from fedlama.strategies.fedlama import FedLAMAState
@@ -27,11 +29,15 @@ class Volume:
         bytes_up: Uploads for training: payload, headers and scalars.
         bytes_down: Downloads: payload and headers.
         cost_percent: The paper's cost C relative to FedAvg with the base interval.
+        seconds: Wall-clock time of the run on each link asked for, by its name.
+        money: What the bytes cost, up and down; None without a price.
     """
 
     bytes_up: int
     bytes_down: int
     cost_percent: float
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    money: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,8 @@ def forecast(
     local_steps: int,
     base_interval: int,
     seed: int = 0,
+    links: Sequence[Link] = (),
+    price_per_gb: float | None = None,
 ) -> Forecast:
     """Work out what a run will move, without training.
 
@@ -70,7 +78,9 @@ def forecast(
         population: Number of clients.
         local_steps: Budget K of the run.
         base_interval: The interval of the FedAvg that counts as 100 %.
-        seed: The run's seed.
+        seed: The run's seed; decides what links draw, too.
+        links: Links to tell the time on.
+        price_per_gb: Price of 10^9 bytes, in any currency.
 
     Returns:
         The bounds; exact for strategies whose schedule does not depend on training.
@@ -79,12 +89,19 @@ def forecast(
     volumes = []
     for plans in _courses(strategy, layers, rounds, seed):
         traffic = Traffic(layers, codec, sampler, population, seed, rounds)
-        ledger = Ledger()
+        shipments = []
         for plan in plans:
             closed = traffic.close(plan)
-            ledger.extend([traffic.download(closed)[1], traffic.upload(closed, scalars=strategy.measures_discrepancy)])
+            shipments.append(
+                [traffic.download(closed)[1], traffic.upload(closed, scalars=strategy.measures_discrepancy)]
+            )
+        ledger = Ledger(chain.from_iterable(shipments))
+        up, down = ledger.total_bytes("up"), ledger.total_bytes("down")
         cost = cost_percent(ledger.cost(), total_parameters(layers), local_steps, base_interval)
-        volumes.append(Volume(ledger.total_bytes("up"), ledger.total_bytes("down"), cost))
+        seen = Exchanges.of(shipments, [strategy.local_steps] * rounds)
+        seconds = {one.link.name: one.total for one in clock(seen, links, seed=seed)}
+        price = None if price_per_gb is None else money(up + down, price_per_gb)
+        volumes.append(Volume(up, down, cost, seconds, price))
     volumes.sort(key=lambda volume: volume.bytes_up)
     return Forecast(rounds, volumes[0], volumes[-1])
 

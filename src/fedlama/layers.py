@@ -77,6 +77,9 @@ _NORMALISATION = (
 )
 
 
+_ROOT = "(root)"  # the layer of what the model owns itself; no submodule can be called so
+
+
 def total_parameters(layers: Layers) -> int:
     """Number of trainable parameters of all layers together, the paper's lambda."""
     return sum(layer.parameters for layer in layers)
@@ -116,7 +119,7 @@ def by_module(model: nn.Module, *, statistics: StatisticsRule = "average") -> La
     >>> [layer.name for layer in by_module(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))]
     ['0', '2']
     """
-    labels = {spec.name: spec.name.rpartition(".")[0] or "model" for spec in _specs(model) if spec.trainable}
+    labels = {spec.name: spec.name.rpartition(".")[0] or _ROOT for spec in _specs(model) if spec.trainable}
     return _assemble(model, labels, statistics, adaptive=None)
 
 
@@ -177,7 +180,7 @@ def _invert(mapping: Mapping[str, Iterable[str]], known: list[str]) -> dict[str,
     labels: dict[str, str] = {}
     problems = []
     for layer, names in mapping.items():
-        for name in names:
+        for name in [names] if isinstance(names, str) else names:
             if name not in known:
                 problems.append(
                     f"layer {layer!r} names a parameter the model lacks: {name!r}{did_you_mean(name, known)}"
@@ -234,7 +237,7 @@ def _assemble(
         for spec in specs:
             module = spec.name.rpartition(".")[0]
             if not spec.trainable:
-                groups.setdefault(owner.get(module, f"{module} (statistics)"), []).append(spec)
+                groups.setdefault(owner.get(module, f"{module or _ROOT} (statistics)"), []).append(spec)
     return tuple(
         Layer(
             name,

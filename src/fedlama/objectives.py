@@ -7,6 +7,8 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional
 
+from fedlama.errors import DataError
+
 Objective = Callable[[Tensor, Tensor], Tensor]
 """Mean loss of a batch from the model's output and the targets; a scalar tensor."""
 
@@ -20,8 +22,17 @@ def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
 
     Returns:
         Scalar.
+
+    Raises:
+        DataError: A target is no class of the model.
     """
-    return functional.cross_entropy(output.reshape(-1, output.shape[-1]), target.reshape(-1))
+    try:
+        return functional.cross_entropy(output.reshape(-1, output.shape[-1]), target.reshape(-1))
+    except IndexError as error:
+        raise DataError(
+            f"a label is not one of the {output.shape[-1]} classes 0 to {output.shape[-1] - 1} that the model tells apart "
+            f"({error}); fix the labels or the model's number of classes"
+        ) from error
 
 
 def correct(output: Tensor, target: Tensor) -> Tensor:

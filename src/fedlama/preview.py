@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from fedlama.comparison import anchors, title
+from fedlama.comparison import anchors
 from fedlama.experiment import Experiment, assemble, prepare
 from fedlama.federation import Run
 from fedlama.forecast import Forecast, forecast
 from fedlama.layers import Layers, total_parameters
+from fedlama.links import Link
+from fedlama.naming import title
 from fedlama.traffic import payload_bytes
 
 
@@ -64,11 +67,13 @@ class Preview:
         }
 
 
-def preview(experiment: Experiment) -> Preview:
+def preview(experiment: Experiment, links: Sequence[Link] = (), price_per_gb: float | None = None) -> Preview:
     """Work out what `fedlama compare` will move.
 
     Args:
         experiment: The experiment.
+        links: Links to tell the time on.
+        price_per_gb: Price of 10^9 bytes, in any currency.
 
     Returns:
         Layers, sizes, rounds, and bytes per method; bounds where the schedule depends on training.
@@ -90,6 +95,8 @@ def preview(experiment: Experiment) -> Preview:
             local_steps=federation.local_steps,
             base_interval=experiment.strategy.base_interval,
             seed=federation.seed,
+            links=links,
+            price_per_gb=price_per_gb,
         )
     layers = checked.layers
     return Preview(

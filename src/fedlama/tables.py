@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
@@ -11,7 +11,12 @@ from fedlama.callbacks import MEGABYTE
 from fedlama.comparison import Finished
 from fedlama.forecast import Volume
 from fedlama.layers import total_parameters
+from fedlama.links import Link, money, show_rate, show_seconds
+from fedlama.links.link import PerClient
 from fedlama.preview import Preview
+from fedlama.timing import Timing, bytes_until, first_reaching
+
+_TIMES = "wall-clock time on a link, local steps included"
 
 
 def comparison(finished: Sequence[Finished]) -> list[Table | str]:
@@ -59,7 +64,67 @@ def preview(seen: Preview) -> list[Table | str]:
             _range(_both(low) / MEGABYTE / rounds, _both(high) / MEGABYTE / rounds),
             _range(low.cost_percent, high.cost_percent),
         )
-    return [layers, methods]
+    times = _times_ahead(seen)
+    return [layers, methods] if times is None else [layers, methods, times]
+
+
+def _times_ahead(seen: Preview) -> Table | None:
+    """Return the time on each link, and the money where a price was given."""
+    first = next(iter(seen.forecasts.values())).low
+    if not first.seconds and first.money is None:
+        return None
+    table = Table(Column("link", no_wrap=True), Column("method", no_wrap=True), box=SIMPLE_HEAD, title=_TIMES)
+    for heading in ("least", "most"):
+        table.add_column(heading, justify="right")
+    for link in first.seconds:
+        for index, (name, one) in enumerate(seen.forecasts.items()):
+            low, high = show_seconds(one.low.seconds[link]), show_seconds(one.high.seconds[link])
+            table.add_row("" if index else link, name, low, high)
+    for index, (name, one) in enumerate(seen.forecasts.items()):
+        if one.low.money is not None and one.high.money is not None:
+            table.add_row("" if index else "(price)", name, f"{one.low.money:.4g}", f"{one.high.money:.4g}")
+    return table
+
+
+def timings(seen: Sequence[Timing], target: float | None, price_per_gb: float | None) -> list[Table | str]:
+    """Return the time of finished runs on given links: in all, its share of moving bytes, and to a target."""
+    table = Table(Column("link", no_wrap=True), Column("run", no_wrap=True), box=SIMPLE_HEAD, title=_TIMES)
+    to_target = [] if target is None else [f"to {100 * target:g} %"]
+    for heading in ("time", "moving %", *to_target):
+        table.add_column(heading, justify="right", no_wrap=True)
+    reached = {one.name: None if target is None else first_reaching(one.run.rounds, target) for one in seen}
+    for position, link in enumerate([one.link for one in seen[0].clocks]):
+        for index, run in enumerate(seen):
+            one = run.clocks[position]
+            moving = float(one.down.sum() + one.up.sum()) / one.total if one.total else 0.0
+            at = reached[run.name]
+            early = [] if target is None else ["-" if at is None else show_seconds(float(one.elapsed[at]))]
+            table.add_row("" if index else link.name, run.name, show_seconds(one.total), f"{100 * moving:.1f}", *early)
+    moved = Table(Column("run", no_wrap=True), box=SIMPLE_HEAD, title="MB are 10^6 bytes, up and down")
+    for heading in ("MB", *(f"MB {one}" for one in to_target), *([] if price_per_gb is None else ["price"])):
+        moved.add_column(heading, justify="right")
+    for run in seen:
+        at = reached[run.name]
+        early = [] if target is None else ["-" if at is None else _megabytes(bytes_until(run.run.rounds, at))]
+        price = [] if price_per_gb is None else [f"{money(run.moved, price_per_gb):.4g}"]
+        moved.add_row(run.name, _megabytes(run.moved), *early, *price)
+    return [moved, table, *(_described(one.link) for one in seen[0].clocks)]
+
+
+def _megabytes(number: int) -> str:
+    return f"{number / MEGABYTE:.2f}"
+
+
+def _described(link: Link) -> str:
+    rates = [f"{way} {_span(getattr(link, way), show_rate)}" for way in ("up", "down")]
+    times = [f"latency {_span(link.latency, show_seconds)}", f"{_span(link.compute, show_seconds)} a local step"]
+    return f"{link.name}: {', '.join([*rates, *times])}" + (f" ({link.note})" if link.note else "")
+
+
+def _span(value: PerClient, show: Callable[[float], str]) -> str:
+    if not isinstance(value, tuple):
+        return show(value)
+    return f"{show(min(value))} to {show(max(value))} by client"
 
 
 def _both(volume: Volume) -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -117,17 +115,8 @@ def play(federation: Federation, watch: Callable[[Run, RoundRecord], None]) -> R
     return run
 
 
-def drifting_mean(start: float, gradients: Mapping[int, float]) -> tuple[nn.Module, Callable[..., Any]]:
-    """Return a one-number model whose gradient on client c is always ``gradients[c]``, and the objective that does it.
-
-    The model is ``w``; the objective is ``w * y`` averaged over the batch, so its gradient is the mean of the targets.
-    """
-    model = Line(start)
-    return model, lambda output, target: (output * target).mean()
-
-
 class Line(nn.Module):
-    """A model that is two numbers, ``held`` and ``free``; its output is their sum, whatever the input."""
+    """A model that is two numbers, ``free`` and ``held``; its output is their sum, whatever the input."""
 
     def __init__(self, start: float) -> None:
         super().__init__()
@@ -168,8 +157,3 @@ def assert_same_run(first: Result, second: Result) -> None:
         assert one.cohort == other.cohort
         for client in one.client_models:
             assert_same_bits(one.client_models[client], other.client_models[client])
-
-
-def pairs(widths: Sequence[int]) -> list[tuple[int, int]]:
-    """The shapes (in, out) of a dense network's kernels."""
-    return list(pairwise(widths))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
+from random import Random
 
 import pytest
 from hypothesis import assume, given
@@ -38,9 +38,11 @@ def adjusted(
     return strategy.fold(state, plan, statistics)
 
 
-def intervals(*args: Any, **kwargs: Any) -> list[int]:
+def intervals(
+    strategy: FedLAMA, d: Sequence[float], sizes: Sequence[int], adaptive: Sequence[bool] | None = None
+) -> list[int]:
     """The intervals after the adjustment, in the layers' order."""
-    return list(adjusted(*args, **kwargs).intervals.values())
+    return list(adjusted(strategy, d, sizes, adaptive).intervals.values())
 
 
 # The three vectors of the fact sheet, section 2.3
@@ -134,7 +136,7 @@ def columns(layers: Sequence[Sequence[int]]) -> list[list[int]]:
 
 
 @given(LAYERS, st.integers(2, 16), st.sampled_from(["all", "adaptive"]), st.sampled_from(["crossing", "printed"]))
-def test_agrees_with_the_restatement(layers: list[Layer], phi: int, share: Any, cutoff: Any) -> None:
+def test_agrees_with_the_restatement(layers: list[Layer], phi: int, share: str, cutoff: str) -> None:
     d, sizes, adaptive = columns(layers)
     ours = intervals(FedLAMA(1, phi, cutoff=cutoff, discrepancy_share=share), d, sizes, adaptive)
     assert ours == adjust_intervals(d, sizes, phi, adaptive, cutoff, share)
@@ -182,7 +184,7 @@ def test_the_scale_of_the_discrepancies_is_of_no_matter(layers: list[tuple[int, 
 
 
 @given(MEASURED, st.randoms(use_true_random=False))
-def test_the_order_of_the_layers_is_of_no_matter(layers: list[tuple[int, int]], random: Any) -> None:
+def test_the_order_of_the_layers_is_of_no_matter(layers: list[tuple[int, int]], random: Random) -> None:
     assume(len({row[0] for row in layers}) == len(layers))  # the model's order breaks ties
     shuffled = list(range(len(layers)))
     random.shuffle(shuffled)
@@ -193,7 +195,7 @@ def test_the_order_of_the_layers_is_of_no_matter(layers: list[tuple[int, int]], 
 
 
 @given(LAYERS, st.integers(2, 16), st.sampled_from(["all", "adaptive"]))
-def test_only_adaptive_layers_are_relaxed(layers: list[Layer], phi: int, share: Any) -> None:
+def test_only_adaptive_layers_are_relaxed(layers: list[Layer], phi: int, share: str) -> None:
     d, sizes, adaptive = columns(layers)
     chosen = intervals(FedLAMA(1, phi, discrepancy_share=share), d, sizes, adaptive)
     assert set(chosen) <= {1, phi}

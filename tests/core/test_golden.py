@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 import pytest
 import torch
 
 from fedlama import SGD, Federation, FedLAMA, ReplayedClients, RoundRecord, Run
-from tests.core.helpers import dense, play, variables
+from tests.core.helpers import dense, variables
 from tests.golden.load import Golden, load_golden
+
+
+@dataclass
+class Replay:
+    """The finished run, its rounds, and after each round the intervals and the unit discrepancies."""
+
+    run: Run
+    rounds: list[RoundRecord] = field(default_factory=list)
+    intervals: list[list[int]] = field(default_factory=list)
+    d: list[list[float]] = field(default_factory=list)
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +30,8 @@ def golden() -> Golden:
 
 
 @pytest.fixture(scope="module")
-def replay(golden: Golden) -> tuple[Run, list[RoundRecord], list[list[int]], list[list[float]]]:
-    """The finished run, its rounds, and after each round the intervals and the unit discrepancies."""
+def replay(golden: Golden) -> Replay:
+    """The recorded batches and initial weights under the authors' switches."""
     batches = [
         [(torch.from_numpy(x), torch.from_numpy(y)) for x, y in zip(inputs, labels, strict=True)]
         for inputs, labels in zip(golden.x, golden.y, strict=True)
@@ -33,43 +45,37 @@ def replay(golden: Golden) -> tuple[Run, list[RoundRecord], list[list[int]], lis
         weighting="equal",
         keep_client_models=True,
     )
-    rounds: list[RoundRecord] = []
-    intervals: list[list[int]] = []
-    d: list[list[float]] = []
-
-    def collect(run: Run, record: RoundRecord) -> None:
-        rounds.append(record)
-        intervals.append(list(run.state.intervals.values()))
-        d.append(list(run.state.unit_discrepancy.values()))
-
-    return play(federation, collect), rounds, intervals, d
+    replay = Replay(Run(federation))
+    while replay.run.round_index < federation.rounds:
+        replay.rounds.append(replay.run.advance())
+        replay.intervals.append(list(replay.run.state.intervals.values()))
+        replay.d.append(list(replay.run.state.unit_discrepancy.values()))
+    return replay
 
 
-def test_discrepancies(golden: Golden, replay: tuple[Run, list[RoundRecord], list[list[int]], list[list[float]]]) -> None:
-    np.testing.assert_allclose(replay[3], golden.d, rtol=1e-3)
+def test_discrepancies(golden: Golden, replay: Replay) -> None:
+    np.testing.assert_allclose(replay.d, golden.d, rtol=1e-3)
 
 
-def test_intervals(golden: Golden, replay: tuple[Run, list[RoundRecord], list[list[int]], list[list[float]]]) -> None:
-    assert replay[2] == golden.intervals.tolist()
+def test_intervals(golden: Golden, replay: Replay) -> None:
+    assert replay.intervals == golden.intervals.tolist()
     assert golden.intervals.max() == golden.phi
 
 
-def test_weights(golden: Golden, replay: tuple[Run, list[RoundRecord], list[list[int]], list[list[float]]]) -> None:
-    for record in replay[1]:
+def test_weights(golden: Golden, replay: Replay) -> None:
+    for record in replay.rounds:
         for worker in range(golden.workers):
             ours = variables(record.client_models[worker])
             for value, recorded in zip(ours, golden.model(record.round_index, worker), strict=True):
                 np.testing.assert_allclose(value, recorded, rtol=0, atol=1e-4)
 
 
-def test_losses(golden: Golden, replay: tuple[Run, list[RoundRecord], list[list[int]], list[list[float]]]) -> None:
-    np.testing.assert_allclose([record.loss for record in replay[1]], golden.losses.mean(axis=1), rtol=1e-4)
+def test_losses(golden: Golden, replay: Replay) -> None:
+    np.testing.assert_allclose([record.loss for record in replay.rounds], golden.losses.mean(axis=1), rtol=1e-4)
 
 
-def test_synchronisations(
-    golden: Golden, replay: tuple[Run, list[RoundRecord], list[list[int]], list[list[float]]]
-) -> None:
-    run = replay[0]
+def test_synchronisations(golden: Golden, replay: Replay) -> None:
+    run = replay.run
     counts = run.ledger.synchronisations()
     assert [counts[layer.name] for layer in run.layers] == golden.num_comms.tolist() == [20, 20, 14, 20, 14, 20, 20, 20]
     assert run.ledger.cost() == 1645 * 20 - (768 + 576) * 6

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedlama import SGD, FedAvg, Federation, FedLAMA, FixedIntervals, RoundRecord, Run, UniformSampler
+from fedlama import SGD, FedAvg, Federation, FedLAMA, FedProx, FixedIntervals, RoundRecord, Run, UniformSampler
 from tests.core.helpers import Line, play, product, pushed
 
 
@@ -32,7 +32,7 @@ def line(**changes: object) -> Federation:
 def seen(federation: Federation) -> tuple[Run, list[RoundRecord]]:
     """Run and collect the rounds."""
     records: list[RoundRecord] = []
-    return play(federation, lambda run, record: records.append(record)), records
+    return play(federation, lambda _run, record: records.append(record)), records
 
 
 def on_clients(record: RoundRecord, name: str) -> list[float]:
@@ -87,6 +87,20 @@ def test_momentum_is_kept_through_synchronisations_of_its_layer_and_of_others() 
 def test_momentum_per_round_begins_with_zeros() -> None:
     _, rounds = seen(line(solver=SGD(learning_rate=1.0, momentum=0.5, memory_scope="round")))
     assert on_clients(rounds[1], "held") == [15.0, 25.0]
+
+
+def test_fedprox_pulls_towards_the_last_synchronisation_of_each_layer() -> None:
+    _, rounds = seen(line(solver=FedProx(0.5, proximal=0.5)))
+    held, free = [10.0, 10.0], 10.0
+    for e in range(3):
+        walkers = [free, free]
+        for client, push in enumerate((1.0, 3.0)):
+            for _ in range(2):
+                walkers[client] += 0.5 * (push - 0.5 * (walkers[client] - free))
+                held[client] += 0.5 * (push - 0.5 * (held[client] - 10.0))  # out of sync since the start
+        free = sum(walkers) / 2
+        assert on_clients(rounds[e], "free") == [free, free]
+        assert on_clients(rounds[e], "held") == (held if e < 2 else [sum(held) / 2] * 2)
 
 
 def test_the_last_round_brings_everything_into_sync() -> None:
@@ -194,7 +208,7 @@ def test_averages_run_in_client_order_and_tolerate_other_types() -> None:
 
 
 def test_fedlama_drives_the_same_rounds() -> None:
-    # Three clients, two equal layers: 1 - lambda = 1/2 < delta at the second layer only, so both are relaxed.
+    # Two equal layers: 1 - lambda = 1/2 < delta at the second layer only, so both are relaxed.
     federation = line(strategy=FedLAMA(2, 2), local_steps=12)
     _, rounds = seen(federation)
     assert [record.layers["held"].interval for record in rounds] == [1, 1, 2, 2, 2, 2]

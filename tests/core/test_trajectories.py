@@ -27,6 +27,7 @@ from fedlama import (
     by_module,
     by_tensor,
 )
+from fedlama.strategies import Strategy
 from tests import reference
 from tests.core.helpers import WIDTHS, as_torch, dense, play, random_batches, variables
 from tests.reference import FedLamaRules, MomentumLife, Trace, random_model
@@ -60,7 +61,7 @@ class Setting:
     steps: int = STEPS
     rounds: int = ROUNDS
 
-    def library(self, strategy: Any) -> Federation:
+    def library(self, strategy: Strategy[Any]) -> Federation:
         """The federation; each client is handed the batches of the rounds in which it is active."""
         model = dense(random_model(WIDTHS, 1, self.dtype))
         batches = as_torch(self._batches())
@@ -145,7 +146,7 @@ def assert_same_trajectory(federation: Federation, trace: Trace, atol: float = 1
     return run
 
 
-def agree(setting: Setting, strategy: FedLAMA, **rules: Any) -> Trace:
+def agree(setting: Setting, strategy: FedLAMA, **rules: object) -> Trace:
     """Run FedLAMA on both sides and compare."""
     cut = FedLamaRules(
         strategy.increase_factor,
@@ -177,13 +178,13 @@ def test_fedlama(phi: int) -> None:
 @pytest.mark.parametrize("equal", [False, True])
 @pytest.mark.parametrize("modules", [False, True])
 @pytest.mark.parametrize("share", ["adaptive", "all"])
-def test_fedlama_weights_layers_and_shares(equal: bool, modules: bool, share: Any) -> None:
+def test_fedlama_weights_layers_and_shares(equal: bool, modules: bool, share: str) -> None:
     setting = Setting(MOMENTUM, equal=equal, modules=modules)
     agree(setting, FedLAMA(STEPS, 2, discrepancy_share=share))
 
 
 @pytest.mark.parametrize("velocity", ["gradient", "step"])
-def test_fedlama_solvers(velocity: Any) -> None:
+def test_fedlama_solvers(velocity: str) -> None:
     solver = SGD(
         0.1, momentum=0.8, weight_decay=0.02, velocity=velocity, decay_at=(5 * STEPS, 11 * STEPS), decay_factor=0.3
     )
@@ -201,7 +202,7 @@ def test_the_two_conventions_of_momentum_really_part() -> None:
 
 @pytest.mark.parametrize("scope", ["cohort", "slot", "round"])
 @pytest.mark.parametrize("phi", [1, 3])
-def test_fedlama_with_partial_participation(scope: Any, phi: int) -> None:
+def test_fedlama_with_partial_participation(scope: str, phi: int) -> None:
     trace = agree(Setting(replace(MOMENTUM, memory_scope=scope), active=3), FedLAMA(STEPS, phi))
     assert len({tuple(record.cohort) for record in trace.rounds}) > 3
 
@@ -246,7 +247,7 @@ def test_fixed_table(setting: Setting) -> None:
 
 @pytest.mark.parametrize("rule", ["score", "random", "round-robin"])
 @pytest.mark.parametrize("setting", [Setting(MOMENTUM, modules=True), Setting(active=3)], ids=["all", "three"])
-def test_fedluar(rule: Any, setting: Setting) -> None:
+def test_fedluar(rule: str, setting: Setting) -> None:
     federation = setting.library(FedLUAR(STEPS, 1 if setting.modules else 2, rule=rule))
     assert federation.layers is not None
     names = [layer.name for layer in federation.layers]

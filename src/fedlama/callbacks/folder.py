@@ -9,6 +9,7 @@ ledger.jsonl        one line per round: every shipment, see :mod:`fedlama.ledger
 layers.jsonl        one line per round: interval, discrepancy and travel of each layer
 model.safetensors   the final global model
 summary.json        the run's line in `--json`
+checkpoints/        while the run goes: its whole state, see :mod:`fedlama.checkpoint`
 *.png               accuracy against rounds and against MB, the layers' intervals over time
 ==================  =================================================================================
 
@@ -18,7 +19,10 @@ A run that stops early keeps all lines up to its last whole round.
 from __future__ import annotations
 
 import json
+import math
+import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -28,10 +32,12 @@ from types import TracebackType
 from typing import TextIO
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
+from fedlama.checkpoint import write_atomically
 from fedlama.errors import FedlamaError
 from fedlama.records import Result, RoundRecord
+from fedlama.runfiles import STREAMS, cut_to
 
 
 class RunFolder:
@@ -40,25 +46,29 @@ class RunFolder:
     Args:
         path: The folder; made when missing. Files of an earlier run in it are replaced.
         config: The resolved configuration, as plain JSON types.
+        rounds: Rounds that the folder holds already and that are to be kept.
 
     Raises:
         FedlamaError: The folder cannot be written.
     """
 
-    def __init__(self, path: Path, config: Mapping[str, object]) -> None:
+    def __init__(self, path: Path, config: Mapping[str, object], rounds: int = 0) -> None:
         self.path = path
         self._files: dict[str, TextIO] = {}
         try:
             path.mkdir(parents=True, exist_ok=True)
             for leftover in ("summary.json", "model.safetensors", *(file.name for file in path.glob("*.png"))):
                 (path / leftover).unlink(missing_ok=True)
-            self._write("config.json", {**config, "environment": environment()})
-            for name in ("metrics", "ledger", "layers"):
-                self._files[name] = (path / f"{name}.jsonl").open("w", encoding="utf-8")
+            if not rounds:
+                shutil.rmtree(path / "checkpoints", ignore_errors=True)
+                self._write("config.json", {**config, "environment": environment()})
+            for name in STREAMS:
+                stream = path / f"{name}.jsonl"
+                if rounds:
+                    cut_to(stream, rounds)
+                self._files[name] = stream.open("a" if rounds else "w", encoding="utf-8")
         except OSError as error:
-            raise FedlamaError(
-                f"the run folder {path} cannot be written ({error.strerror}); give another one"
-            ) from error
+            raise _unwritable(path, error) from error
 
     def __enter__(self) -> RunFolder:
         """Return itself."""
@@ -79,8 +89,16 @@ class RunFolder:
             "layers", {"round": record.round_index, "layers": {n: asdict(one) for n, one in record.layers.items()}}
         )
 
+    def flush(self) -> None:
+        """Make all lines durable, also against a power cut."""
+        try:
+            for file in self._files.values():
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
     def finish(self, result: Result, summary: Mapping[str, object]) -> None:
-        """Write the model and the summary.
+        """Write the model and the summary; the checkpoints are no longer needed.
 
         Args:
             result: The finished run.
@@ -88,16 +106,28 @@ class RunFolder:
         """
         # safetensors refuses tensors that share memory; contiguous clones never do.
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in result.model.items()}
-        save_file(tensors, self.path / "model.safetensors", metadata={"format": "pt"})
-        self._write("summary.json", summary)
+        try:
+            write_atomically(self.path / "model.safetensors", save(tensors, metadata={"format": "pt"}))
+            self._write("summary.json", summary)
+            shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
 
     def _line(self, name: str, record: Mapping[str, object]) -> None:
-        file = self._files[name]
-        file.write(json.dumps(record) + "\n")
-        file.flush()
+        try:
+            self._files[name].write(json.dumps(record) + "\n")
+            self._files[name].flush()
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
 
     def _write(self, name: str, content: Mapping[str, object]) -> None:
-        (self.path / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _unwritable(path: Path, error: OSError) -> FedlamaError:
+    return FedlamaError(
+        f"the run folder {path} cannot be written ({error.strerror}); make room or give another one with --out"
+    )
 
 
 def metrics_line(record: RoundRecord) -> dict[str, object]:
@@ -106,14 +136,19 @@ def metrics_line(record: RoundRecord) -> dict[str, object]:
         "round": record.round_index,
         "local_steps": record.local_steps,
         "clients": len(record.cohort),
-        "train_loss": record.loss,
+        "train_loss": finite(record.loss),
         "accuracy": record.score.accuracy if record.score else None,
-        "test_loss": record.score.loss if record.score else None,
+        "test_loss": finite(record.score.loss) if record.score else None,
         "bytes_up": record.bytes_up,
         "bytes_down": record.bytes_down,
         "seconds": record.seconds,
         "evaluation_seconds": record.evaluation_seconds,
     }
+
+
+def finite(value: float) -> float | None:
+    """Return a number, or None in place of NaN and infinity, which JSON does not know."""
+    return value if math.isfinite(value) else None
 
 
 def environment() -> dict[str, object]:

@@ -3,15 +3,22 @@
 from collections.abc import Callable
 
 from fedlama.engines.base import Average, Engine, Values, Work
+from fedlama.engines.distributed import Distributed
 from fedlama.engines.loop import LoopEngine
 from fedlama.engines.stacked import Stacked, StackedEngine, Workers
 
-ENGINES: dict[str, Callable[[Work], Engine]] = {"loop": LoopEngine, "stacked": Stacked(), "workers": Workers()}
+ENGINES: dict[str, Callable[[Work], Engine]] = {
+    "loop": LoopEngine,
+    "stacked": Stacked(),
+    "workers": Workers(),
+    "distributed": Distributed(),
+}
 """Engines by name."""
 
 __all__ = [
     "ENGINES",
     "Average",
+    "Distributed",
     "Engine",
     "LoopEngine",
     "Stacked",

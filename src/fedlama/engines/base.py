@@ -7,8 +7,8 @@ terms of layers; strategies, the ledger and the global model are none of its bus
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,25 @@ class Average:
     discrepancy: float
 
 
+@dataclass(frozen=True)
+class CohortState:
+    """All that an engine holds between two rounds, in a form that every engine can take up again.
+
+    Attributes:
+        clients: The cohort, in order.
+        values: Local models, stacked in that order: (clients, ...) by tensor name.
+        memory: Solver buffers likewise, by kind and parameter name.
+        steps_done: Local steps that each client has made since the run began, also of clients no longer active.
+        facts: What else an engine must remember, as plain JSON types; most have nothing.
+    """
+
+    clients: tuple[int, ...]
+    values: Values
+    memory: dict[str, Values]
+    steps_done: dict[int, int]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Engine(Protocol):
     """Holds and advances the cohort's local models."""
 
@@ -91,3 +110,9 @@ class Engine(Protocol):
 
     def client_values(self, client: int) -> Values:
         """Return a copy of one client's local model."""
+
+    def export(self) -> CohortState:
+        """Return a copy of the cohort's state."""
+
+    def adopt(self, state: CohortState) -> None:
+        """Take up a state that an engine of the same federation exported."""

@@ -6,7 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlama.clients import ClientSource, TensorClients
@@ -27,6 +29,23 @@ class StackedBatch:
     y: Tensor
 
 
+@dataclass(frozen=True)
+class PaddedBatch:
+    """One step's batches of all clients, short ones filled up.
+
+    Attributes:
+        x: Inputs, (clients, batch, ...).
+        y: Targets, (clients, batch, ...).
+        shares: What a sample counts in its client's mean loss: 1 / batch size, 0 for filling; (clients, 1, batch).
+        lengths: Each client's batch size, or None when all are full.
+    """
+
+    x: Tensor
+    y: Tensor
+    shares: Tensor
+    lengths: tuple[int, ...] | None
+
+
 class CohortBatches:
     """Gathers batches for a share of the cohort.
 
@@ -43,6 +62,7 @@ class CohortBatches:
         self._source: ClientSource = source.to(device) if isinstance(source, TensorClients) else source
         self._device = device
         self._seed = seed
+        self._full = torch.empty(0)
 
     def steps(self, clients: Sequence[int], first: Sequence[int], steps: int) -> Iterator[list[StackedBatch]]:
         """Yield every local step's batches, grouped by shape.
@@ -69,6 +89,38 @@ class CohortBatches:
                 for rows in groups.values()
             ]
 
+    def padded(self, clients: Sequence[int], first: Sequence[int], steps: int) -> Iterator[PaddedBatch]:
+        """Yield every local step's batches, filled up to one length with samples that count nothing.
+
+        Args:
+            clients: Who.
+            first: Each client's first step.
+            steps: How many.
+        """
+        if isinstance(self._source, TensorClients):
+            rows, lengths = self._source.cohort_rows(clients, first, steps, self._seed)
+            for step in range(steps):
+                own = lengths[step]
+                asked = [start + step for start in first]
+                x, y = self._source.gather(rows[step, :, : own.max()], clients, asked, self._seed)
+                yield PaddedBatch(x, y, *self._shares(own, x))
+            return
+        for step in range(steps):
+            batches = [self._source.batch(c, f + step, self._seed) for c, f in zip(clients, first, strict=True)]
+            own = np.array([len(x) for x, _ in batches])
+            x = torch.stack([_fill(x, own.max()) for x, _ in batches]).to(self._device)
+            y = torch.stack([_fill(y, own.max()) for _, y in batches]).to(self._device)
+            yield PaddedBatch(x, y, *self._shares(own, x))
+
+    def _shares(self, lengths: NDArray[np.int64], x: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
+        clients, batch = x.shape[:2]
+        if (lengths == batch).all():
+            if self._full.shape != (clients, 1, batch):
+                self._full = torch.full((clients, 1, batch), 1.0 / batch, device=self._device)
+            return self._full, None
+        own = torch.from_numpy(lengths).to(self._device)[:, None, None]
+        return (torch.arange(batch, device=self._device) < own) / own, tuple(lengths.tolist())
+
     def _gathered(
         self, source: TensorClients, clients: Sequence[int], first: Sequence[int], steps: int
     ) -> Iterator[list[StackedBatch]]:
@@ -85,3 +137,8 @@ class CohortBatches:
                 )
                 groups.append(StackedBatch(tuple(chosen.tolist()), x, y))
             yield groups
+
+
+def _fill(batch: Tensor, length: int) -> Tensor:
+    """Repeat the first sample until the batch has this length."""
+    return torch.cat([batch, batch[:1].expand(length - len(batch), *batch.shape[1:])])

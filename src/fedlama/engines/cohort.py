@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedlama.engines.base import Values, Work
+from fedlama.engines.base import CohortState, Values, Work
 from fedlama.engines.storage import Storage
 from fedlama.errors import DivergenceError
 from fedlama.solvers import Memory
@@ -89,15 +89,37 @@ class Cohort:
             tuple(self._steps_done.get(client, 0) for client in clients),
         )
 
-    def count(self, steps: int) -> None:
-        """Book that every client has made so many local steps."""
-        for client in self.clients:
+    def count(self, clients: Sequence[int], steps: int) -> None:
+        """Book that clients have made so many local steps."""
+        for client in clients:
             self._steps_done[client] = self._steps_done.get(client, 0) + steps
 
     def client_values(self, client: int) -> Values:
         """Return a copy of one client's local model."""
         row = self.clients.index(client)
         return {name: value[row].clone(memory_format=torch.contiguous_format) for name, value in self.values.items()}
+
+    def export(self) -> CohortState:
+        """Return a copy of everything."""
+        dense = torch.contiguous_format
+        memory = {
+            kind: {name: b.clone(memory_format=dense) for name, b in zip(self.names, buffers, strict=True)}
+            for kind, buffers in self.memory.items()
+        }
+        values = {name: value.clone(memory_format=dense) for name, value in self.values.items()}
+        return CohortState(self.clients, values, memory, dict(self._steps_done))
+
+    def adopt(self, state: CohortState) -> None:
+        """Take up what was exported."""
+        local = {name: state.values[name][0] for name in self._local}
+        travelling = {name: stacked[0] for name, stacked in state.values.items() if name not in local}
+        self._allocate(len(state.clients), travelling, kept=0)
+        self.clients, self._steps_done = state.clients, dict(state.steps_done)
+        for name, stacked in state.values.items():
+            self.values[name].copy_(stacked)
+        for kind, named in state.memory.items():
+            for name, buffer in zip(self.names, self.memory[kind], strict=True):
+                buffer.copy_(named[name])
 
     def _allocate(self, count: int, values: Mapping[str, Tensor], kept: int) -> None:
         before, before_memory = self.values, self.memory

@@ -94,7 +94,7 @@ class _Mask(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, p: float, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
-        mask = _draw(x, p, generators[0])
+        mask = draw_mask(x.shape, p, generators[0], x.dtype)
         return x * mask, mask
 
     @staticmethod
@@ -115,12 +115,18 @@ class _Mask(torch.autograd.Function):
         generators: Sequence[torch.Generator],
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
         rows = x.expand(info.batch_size, *x.shape) if in_dims[0] is None else x.movedim(in_dims[0], 0)
-        mask = torch.stack([_draw(row, p, one) for row, one in zip(rows, generators, strict=True)])
+        mask = torch.stack([draw_mask(row.shape, p, one, row.dtype) for row, one in zip(rows, generators, strict=True)])
         return (rows * mask, mask), (0, 0)
 
 
-def _draw(x: Tensor, p: float, generator: torch.Generator) -> Tensor:
-    """Draw as torch's own dropout does, so that equal seeds give equal masks."""
-    if p == 1.0:
-        return torch.zeros_like(x)
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device).bernoulli_(1 - p, generator=generator).div_(1 - p)
+def draw_mask(shape: Sequence[int], p: float, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Draw as torch's own dropout does, so that equal seeds give equal masks.
+
+    Args:
+        shape: One client's activations.
+        p: Share that is dropped.
+        generator: The client's; its device is the mask's.
+        dtype: Of the mask.
+    """
+    mask = torch.empty(tuple(shape), dtype=dtype, device=generator.device)
+    return mask.zero_() if p == 1.0 else mask.bernoulli_(1 - p, generator=generator).div_(1 - p)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedlama.engines.base import Average, Values, Work
+from fedlama.engines.base import Average, CohortState, Values, Work
 from fedlama.errors import DivergenceError
 from fedlama.layers import Layer
 from fedlama.randomness import seed_of
@@ -90,6 +90,39 @@ class LoopEngine:
         """Return a copy of one client's local model."""
         seat = next(seat for seat in self._seats if seat.client == client)
         return {name: value.clone() for name, value in seat.values.items()}
+
+    def count(self, clients: Sequence[int], steps: int) -> None:
+        """Book local steps that clients made elsewhere, so that their data go on from there."""
+        for client in clients:
+            self._steps_done[client] = self._steps_done.get(client, 0) + steps
+
+    def export(self) -> CohortState:
+        """Return a copy of the cohort's state."""
+        first = self._seats[0]
+        return CohortState(
+            clients=tuple(seat.client for seat in self._seats),
+            values={name: torch.stack([seat.values[name] for seat in self._seats]) for name in first.values},
+            memory={
+                kind: {
+                    name: torch.stack([seat.memory[kind][index] for seat in self._seats])
+                    for index, name in enumerate(self._names)
+                }
+                for kind in first.memory
+            },
+            steps_done=dict(self._steps_done),
+        )
+
+    def adopt(self, state: CohortState) -> None:
+        """Take up a state that an engine of the same federation exported."""
+        self._steps_done = dict(state.steps_done)
+        self._seats = [
+            _Seat(
+                client,
+                {name: stacked[row].clone() for name, stacked in state.values.items()},
+                {kind: [named[name][row].clone() for name in self._names] for kind, named in state.memory.items()},
+            )
+            for row, client in enumerate(state.clients)
+        ]
 
     def _train_client(
         self, seat: _Seat, round_index: int, steps: int, trained: list[int], anchors: Mapping[str, Tensor]

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from fedlama.checks import at_least, refuse
-from fedlama.engines.base import Average, Engine, Values, Work
+from fedlama.engines.base import Average, CohortState, Values, Work
 from fedlama.engines.batches import CohortBatches
+from fedlama.engines.chain import ChainTrainer, chain_for
 from fedlama.engines.cohort import Cohort
 from fedlama.engines.layout import flat_one, flat_rows, physical_order, unflat_one
 from fedlama.engines.serial import SerialTrainer
@@ -63,7 +64,7 @@ class StackedEngine:
             return [(i, self._trainers[worker].run(self._cohort.share(shares[i]), task)) for i in mine]
 
         done = self._threads.map(work_off, range(min(len(self._trainers), len(shares))))
-        self._cohort.count(steps)
+        self._cohort.count(self._cohort.clients, steps)
         losses = dict(entry for worker in done for entry in worker)
         return [loss for index in range(len(shares)) for loss in losses[index]]
 
@@ -91,6 +92,18 @@ class StackedEngine:
         """Return a copy of one client's local model."""
         return self._cohort.client_values(client)
 
+    def count(self, clients: Sequence[int], steps: int) -> None:
+        """Book local steps that clients made elsewhere, so that their data go on from there."""
+        self._cohort.count(clients, steps)
+
+    def export(self) -> CohortState:
+        """Return a copy of the cohort's state."""
+        return self._cohort.export()
+
+    def adopt(self, state: CohortState) -> None:
+        """Take up a state that an engine of the same federation exported."""
+        self._cohort.adopt(state)
+
 
 @dataclass(frozen=True)
 class Stacked:
@@ -99,6 +112,7 @@ class Stacked:
     Args:
         chunk: Clients that advance in one launch, at most; fewer need less memory for activations. By default 64 on
             the CPU, where larger ones only leave the cache, and all elsewhere.
+        threads: Worker threads, each with one intra-op thread. One leaves all cores to the kernels themselves.
         state_dir: A folder to keep the cohort's state in, as memory-mapped files, when it exceeds the memory.
 
     Raises:
@@ -106,17 +120,18 @@ class Stacked:
     """
 
     chunk: int | None = None
+    threads: int = 1
     state_dir: str | None = None
 
     def __post_init__(self) -> None:
-        refuse([] if self.chunk is None else at_least(self, 1, "chunk"))
+        refuse(at_least(self, 1, "threads") + ([] if self.chunk is None else at_least(self, 1, "chunk")))
 
-    def __call__(self, work: Work) -> Engine:
+    def __call__(self, work: Work) -> StackedEngine:
         """Build the engine."""
         batches = CohortBatches(work.clients, work.device, work.seed)
         cohort = Cohort(work, storage_for(work, self.state_dir), channels_last=False)
         chunk = self.chunk or (64 if work.device.type == "cpu" else 1 << 30)
-        return StackedEngine(work, [VmapTrainer(work, batches)], cohort, chunk)
+        return StackedEngine(work, [_trainer(work, batches) for _ in range(self.threads)], cohort, chunk)
 
 
 @dataclass(frozen=True)
@@ -137,13 +152,23 @@ class Workers:
     def __post_init__(self) -> None:
         refuse([] if self.threads is None else at_least(self, 1, "threads"))
 
-    def __call__(self, work: Work) -> Engine:
+    def __call__(self, work: Work) -> StackedEngine:
         """Build the engine."""
         on_cpu = work.device.type == "cpu"
         count = self.threads or (cores() if on_cpu else 1)
         batches = CohortBatches(work.clients, work.device, work.seed)
-        trainers = [SerialTrainer(work, batches, channels_last=True) for _ in range(count)]
+        trainers = [_single(work, batches) for _ in range(count)]
         return StackedEngine(work, trainers, Cohort(work, storage_for(work, self.state_dir), channels_last=True), 1)
+
+
+def _trainer(work: Work, batches: CohortBatches) -> Trainer:
+    chain = chain_for(work)
+    return VmapTrainer(work, batches) if chain is None else ChainTrainer(work, batches, chain)
+
+
+def _single(work: Work, batches: CohortBatches) -> Trainer:
+    chain = chain_for(work)
+    return SerialTrainer(work, batches, channels_last=True) if chain is None else ChainTrainer(work, batches, chain)
 
 
 def storage_for(work: Work, state_dir: str | None) -> Storage:

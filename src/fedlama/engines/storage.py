@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Protocol
 
@@ -52,11 +54,12 @@ class DiskStorage:
     def __init__(self, folder: str | Path) -> None:
         if not Path(folder).is_dir():
             raise ConfigError(f"state_dir is {str(folder)!r}, which is not a folder; create it or choose another")
-        self._folder = tempfile.TemporaryDirectory(prefix="fedlama-state-", dir=folder)
+        self._folder = Path(tempfile.mkdtemp(prefix="fedlama-state-", dir=folder))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._numbers = itertools.count()
 
     def empty(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Return a dense tensor in a fresh file, zero at first."""
-        path = Path(self._folder.name) / f"{next(self._numbers)}.bin"
+        path = self._folder / f"{next(self._numbers)}.bin"
         flat = torch.from_file(str(path), shared=True, size=max(math.prod(shape), 1), dtype=dtype)
         return flat[: math.prod(shape)].view(shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from fedlama.checks import at_least, one_of, refuse
+from fedlama.checks import at_least, check_seed, one_of, refuse
 from fedlama.clients import TensorClients
 from fedlama.codecs import Codec, Float32
 from fedlama.data.arrays import Dataset
 from fedlama.data.transforms import Normalise, PadCropFlip
-from fedlama.errors import ConfigError
+from fedlama.engines import ENGINES
+from fedlama.errors import ConfigError, shown
 from fedlama.evaluation import TestSet
 from fedlama.experiment.architectures import MLP, Architecture
 from fedlama.experiment.labelling import ByTensor
@@ -28,6 +30,8 @@ from fedlama.samplers import AllClients, Sampler
 from fedlama.server_steps import Replace, ServerStep
 from fedlama.solvers import SGD, LocalSolver
 from fedlama.strategies import FedLAMA, Strategy
+
+_NAME = re.compile(r"[\w-][\w.-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         problems = at_least(self, 1, "local_steps", "batch_size")
-        if not self.name or set(self.name) & set("/\\") or self.name.startswith("."):
-            problems.append(f"name is {self.name!r}, but it names a folder; use letters, digits, '-' and '_'")
+        if self.evaluate_every is not None:
+            problems += at_least(self, 1, "evaluate_every")
+        if not _NAME.fullmatch(self.name):
+            problems.append(
+                f"name is {shown(self.name)}, but it names a folder; use up to 100 letters, digits, '-', '_' and '.'"
+            )
+        problems += check_seed(self.seed) + one_of(self, "engine", ENGINES)
         refuse(problems + one_of(self, "preset", ("paper", "authors")))
 
 
@@ -148,7 +157,7 @@ def prepare(experiment: Experiment) -> Material:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(settings.seed, "model"))
-        model = experiment.model.build(dataset)
+        model = _build(experiment.model, dataset)
     return Material(dataset, clients, model)
 
 
@@ -182,6 +191,14 @@ def assemble(experiment: Experiment, material: Material) -> Federation:
         device=settings.device,
     )
     return authors(federation) if settings.preset == "authors" else federation
+
+
+def _build(architecture: Architecture, dataset: Dataset) -> nn.Module:
+    try:
+        return architecture.build(dataset)
+    except (RuntimeError, MemoryError, OverflowError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"model {architecture.name!r} cannot be built ({reason}); choose smaller sizes") from error
 
 
 def _preparation(settings: Settings, dataset: Dataset) -> Callable[[torch.Tensor], torch.Tensor] | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from fedlama.errors import ConfigError, did_you_mean
+from fedlama.errors import ConfigError, did_you_mean, shown
 from fedlama.experiment.registry import REGISTRY
 
 
@@ -24,6 +24,7 @@ def read(experiment: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
     Args:
         experiment: A name that :func:`names` lists, or the path of a TOML file.
         overrides: ``key=value`` or ``section.key=value``; the value is read as TOML, or as text where it is none.
+            Another ``section.name`` keeps of the section's keys those that both choices have in the same form.
 
     Returns:
         Plain keys and values for :func:`fedlama.experiment.resolve`.
@@ -33,12 +34,15 @@ def read(experiment: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """
     raw = _parse(experiment)
     problems = []
-    for override in overrides:
+    for override in sorted(overrides, key=_names_no_choice):
         key, equals, text = override.partition("=")
-        if not equals or not key:
-            problems.append(f"{override!r} is no override; write key=value, such as strategy.increase_factor=4")
+        if not equals or not key.strip():
+            problems.append(f"{shown(override)} is no override; write key=value, such as strategy.increase_factor=4")
             continue
-        _put(raw, key.strip().replace("-", "_"), _value(text.strip()))
+        try:
+            _put(raw, _parts(key.strip()), _value(text.strip()))
+        except ConfigError as error:
+            problems += error.problems
     if problems:
         raise ConfigError(problems)
     return raw
@@ -52,7 +56,7 @@ def _parse(experiment: str) -> dict[str, Any]:
         else:
             text = (resources.files("fedlama") / "experiments" / f"{experiment}.toml").read_text(encoding="utf-8")
         return tomllib.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, tomllib.TOMLDecodeError):
             raise ConfigError(f"{experiment} is no valid TOML: {error}; correct that line") from error
         if isinstance(error, UnicodeDecodeError):
@@ -61,39 +65,56 @@ def _parse(experiment: str) -> dict[str, Any]:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise ConfigError(f"{experiment} cannot be read ({reason}); give the path of a TOML file") from error
         raise ConfigError(
-            f"there is no experiment {experiment!r}{did_you_mean(experiment, names())}; "
+            f"there is no experiment {shown(experiment)}{did_you_mean(experiment, names())}; "
             "name one of these, or give the path of a .toml file"
         ) from error
 
 
-def _put(raw: dict[str, Any], dotted: str, value: object) -> None:
-    section, dot, key = dotted.partition(".")
-    if not dot:
-        raw[section] = value
-        return
-    table = raw.setdefault(section, {})
-    if not isinstance(table, dict):
-        raise ConfigError(f"{section} is {table!r}, so {dotted} cannot be set; make [{section}] a table")
-    if key == "name" and table.get("name") != value:
-        _keep_what_fits(section, table, value)
-    *outer, last = key.split(".") if not isinstance(table.get(key), Mapping) else [key]
-    for part in outer:
+def _parts(dotted: str) -> list[str]:
+    """Take a key apart at its dots; parts may be quoted as in TOML, such as ``strategy.intervals."*.bias"``."""
+    if '"' in dotted or "'" in dotted:
+        table = _value(f"{{{dotted} = 0}}")
+        parts = []
+        while isinstance(table, dict):
+            part, table = next(iter(table.items()))
+            parts.append(part)
+        if parts:
+            return parts
+    return [part.replace("-", "_") for part in dotted.split(".")]
+
+
+def _names_no_choice(override: str) -> bool:
+    """Sort the choices of a section before its other keys, so that none of these is dropped with the old choice."""
+    return not override.partition("=")[0].rstrip().endswith(".name")
+
+
+def _put(raw: dict[str, Any], parts: list[str], value: object) -> None:
+    """Set a value, making tables on the way."""
+    if len(parts) == 2 and parts[1] == "name" and isinstance(table := raw.get(parts[0]), dict):
+        _keep_what_fits(parts[0], table, value)
+    table = raw
+    for depth, part in enumerate(parts[:-1], 1):
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
-            raise ConfigError(f"{dotted} reaches into {part!r}, which is {table!r} and no table")
-    table[last] = value
+            outer = ".".join(parts[:depth])
+            raise ConfigError(
+                f"{outer} is {shown(table)}, so {'.'.join(parts)} cannot be set; make {outer} a table first"
+            )
+    table[parts[-1]] = value
 
 
 def _keep_what_fits(section: str, table: dict[str, Any], name: object) -> None:
-    """Drop the keys that another choice of the section does not have: they belonged to the one it replaces."""
-    choice = REGISTRY.get(section, {}).get(str(name))
-    known = getattr(choice, "__dataclass_fields__", {})
-    for key in [key for key in table if key != "name" and key not in known]:
+    """Drop what another choice of the section does not have in the same form: it belonged to the one replaced."""
+    old, new = (REGISTRY.get(section, {}).get(str(one)) for one in (table.get("name"), name))
+    if new is None or new is old:
+        return
+    had, has = (get_type_hints(choice) if choice else {} for choice in (old, new))
+    for key in [key for key in table if key != "name" and (key not in has or has[key] != had.get(key, has[key]))]:
         del table[key]
 
 
 def _value(text: str) -> object:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, or numbers and brackets beyond what Python reads
         return text

@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import nn
 
 from fedlama.checks import one_of, refuse
+from fedlama.errors import ConfigError
 from fedlama.layers import Layers, StatisticsRule, by_mapping, by_module, by_tensor
 
 
@@ -54,6 +55,11 @@ class ByMapping(ByTensor):
     name: ClassVar[str] = "mapping"
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     adaptive: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.groups:
+            raise ConfigError("layers.groups is missing; give each layer a name and the list of its parameters")
 
     def label(self, model: nn.Module) -> Layers:
         """Label a model."""

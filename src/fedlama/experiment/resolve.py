@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from fedlama.errors import ConfigError, did_you_mean
+from fedlama.errors import ConfigError, did_you_mean, shown
 from fedlama.experiment.experiment import DEFAULTS, Experiment, Settings
 from fedlama.experiment.registry import REGISTRY
+from fedlama.federation import check_budget
 
 Raw = Mapping[str, object]
 
@@ -36,10 +37,12 @@ def resolve(raw: Raw) -> Experiment:
     """
     problems: list[str] = []
     known = [field.name for field in fields(Settings)] + list(REGISTRY)
-    problems += [f"unknown key {key!r}{did_you_mean(key, known)}" for key in raw if key not in known]
+    problems += [f"unknown key {shown(key)}{_outer_hint(key, known)}" for key in raw if key not in known]
     own = {key: value for key, value in raw.items() if key in known and key not in REGISTRY}
     settings = _build("", Settings, own, problems)
     choices = {section: _section(section, raw.get(section), problems) for section in REGISTRY}
+    if settings is not None and choices["strategy"] is not None:
+        problems += check_budget(settings.local_steps, choices["strategy"])
     if problems:
         raise ConfigError(problems)
     return Experiment(settings=settings, **choices)
@@ -49,29 +52,81 @@ def _section(section: str, given: object, problems: list[str]) -> Any:  # noqa: 
     if given is None:
         return DEFAULTS[section]
     if not isinstance(given, Mapping):
-        problems.append(f"{section} is {given!r}, but it must be a table; write [{section}] with name = '...' below")
+        problems.append(
+            f"{section} is {shown(given)}, but it must be a table; write [{section}] with name = '...' below"
+        )
         return None
     values = dict(given)
     name = values.pop("name", DEFAULTS[section].name)
     choice = REGISTRY[section].get(name) if isinstance(name, str) else None
     if choice is None:
-        problems.append(f"{section}.name is {name!r}{did_you_mean(str(name), REGISTRY[section])}")
+        problems.append(f"{section}.name is {shown(name)}{did_you_mean(str(name), REGISTRY[section])}")
         return None
     return _build(section, choice, values, problems)
 
 
 def _build(section: str, choice: type[Any], values: dict[str, object], problems: list[str]) -> Any:  # noqa: ANN401
     dotted = f"{section}." if section else ""
-    known = [field.name for field in fields(choice)]
-    unknown = [key for key in values if key not in known]
-    problems += [f"unknown key {dotted + key!r}{did_you_mean(key, known)}" for key in unknown]
-    accepted = {key: value for key, value in values.items() if key in known}
-    try:
-        return TypeAdapter(choice).validate_python(accepted)
-    except ValidationError as error:
-        for detail in error.errors():
-            problems += _sentences(dotted, detail)
-        return None
+    kinds = {field.name: get_type_hints(choice)[field.name] for field in fields(choice)}
+    accepted = {}
+    for key, value in values.items():
+        if key not in kinds:
+            problems.append(f"unknown key {shown(dotted + key)}{_hint(section, choice, key)}")
+        elif strange := _strange(value, kinds[key] is bool):
+            problems.append(f"{dotted + key} is {shown(value)}: {strange}; change it")
+        else:
+            accepted[key] = value
+    sound = len(accepted) == len(values)
+    while True:
+        try:
+            built = TypeAdapter(choice).validate_python(accepted)
+        except ValidationError as error:
+            details = error.errors()
+            for detail in details:
+                if detail["type"] != "missing" or detail["loc"][0] not in values:
+                    problems += _sentences(dotted, detail)
+            wrong = {detail["loc"][0] for detail in details if detail["loc"]} & accepted.keys()
+            if not wrong:
+                return None
+            # Once more without them: values out of range are only seen when every type is right.
+            accepted = {key: value for key, value in accepted.items() if key not in wrong}
+            sound = False
+        else:
+            return built if sound else None
+
+
+def _keys(choice: type[Any]) -> list[str]:
+    return [field.name for field in fields(choice)]
+
+
+def _hint(section: str, choice: type[Any], key: str) -> str:
+    """Word what was meant: a key of another choice of the section, or the nearest key of this one."""
+    owners = [name for name, other in REGISTRY[section].items() if key in _keys(other)]
+    if owners:
+        others = " or ".join(repr(name) for name in owners)
+        return f": {section} {choice.name!r} has no such key; it belongs to {section}.name = {others}"
+    return did_you_mean(key, _keys(choice))
+
+
+def _outer_hint(key: str, known: list[str]) -> str:
+    """Word what was meant: a key of some section, or the nearest key outside all sections."""
+    sections = [
+        section for section, choices in REGISTRY.items() if any(key in _keys(choice) for choice in choices.values())
+    ]
+    if sections:
+        return f"; did you mean {' or '.join(repr(f'{section}.{key}') for section in sections)}?"
+    return did_you_mean(key, known)
+
+
+def _strange(value: object, switch: bool) -> str:
+    """Tell what is wrong with a value that pydantic would let pass: true for 1, and numbers without bounds."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        return next((told for item in value if (told := _strange(item, switch))), "")
+    if isinstance(value, bool) and not switch:
+        return "true and false are no numbers or names"
+    return "it does not fit into 64 bits" if isinstance(value, int) and not -(2**63) <= value < 2**63 else ""
 
 
 def _sentences(dotted: str, detail: Any) -> list[str]:  # noqa: ANN401  (pydantic's own record)
@@ -82,4 +137,4 @@ def _sentences(dotted: str, detail: Any) -> list[str]:  # noqa: ANN401  (pydanti
     if detail["type"] == "missing":
         return [f"{where} is missing; give it a value"]
     expected = detail["msg"][0].lower() + detail["msg"][1:]
-    return [f"{where} is {detail['input']!r}: {expected}; change it"]
+    return [f"{where} is {shown(detail['input'])}: {expected}; change it"]

@@ -73,15 +73,17 @@ class Cifar:
     Args:
         path: Folder of the unpacked archive, or one that contains it.
         classes: 10 or 100.
+        complete: Expect all 60,000 images; false takes a part.
     """
 
     name: ClassVar[str] = "cifar"
     path: Path
     classes: Literal[10, 100] = 10
+    complete: bool = True
 
     def load(self) -> Dataset:
         """Read the files."""
-        return cifar.load(self.path, self.classes)
+        return cifar.load(self.path, self.classes, complete=self.complete)
 
 
 @dataclass(frozen=True)

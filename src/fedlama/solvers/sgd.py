@@ -80,8 +80,8 @@ class SGD:
     ) -> None:
         """Take one step in place; see :meth:`fedlama.solvers.base.LocalSolver.step`."""
         parameters, gradients = list(parameters), list(gradients)
-        if self.weight_decay:
-            chosen = [i for i, normal in enumerate(decayed) if normal or self.decay_normalisation]
+        chosen = [i for i, normal in enumerate(decayed) if normal or self.decay_normalisation]
+        if self.weight_decay and chosen:
             shrunk = torch._foreach_add(
                 [gradients[i] for i in chosen], [parameters[i] for i in chosen], alpha=self.weight_decay
             )

@@ -78,7 +78,7 @@ def most_critical(unit_discrepancy: Mapping[str, float], parameters: Mapping[str
     Returns:
         The curves (`rest` is 1 - lambda_l here too) and the selection.
 
-    >>> most_critical({"a": 1.0, "b": 9.0, "c": 2.0}, {"a": 60, "b": 30, "c": 30}).chosen == {"b"}
+    >>> most_critical({"a": 1.0, "b": 20.0, "c": 2.0}, {"a": 60, "b": 30, "c": 30}).chosen == {"b"}
     True
     """
     order = sorted(unit_discrepancy, key=lambda name: -unit_discrepancy[name])

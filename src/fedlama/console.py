@@ -1,0 +1,86 @@
+"""Commands that read finished runs, and what they share with those that train."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fedlama import tables
+from fedlama.errors import ConfigError
+from fedlama.links import PROFILES, parse_links
+from fedlama.stored import find_runs
+from fedlama.timing import time_runs
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")]
+LinkOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--link", help=f"A link: {', '.join(PROFILES)}, or '4g,up=5Mbit/s,compute=80ms'. Repeat it for several."
+    ),
+]
+LinksFile = Annotated[Path | None, typer.Option("--links", help="A TOML file with one table per link.")]
+Price = Annotated[float | None, typer.Option("--price", help="Price of a GB (10^9 bytes), in any currency.")]
+Target = Annotated[float | None, typer.Option("--target", help="Accuracy in percent whose first reaching is told.")]
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders that hold some.")]
+
+
+def links(
+    runs: Runs,
+    link: LinkOption = None,
+    links: LinksFile = None,
+    target: Target = None,
+    price: Price = None,
+    seed: Annotated[int, typer.Option("--seed", help="Decides what links draw by client.")] = 0,
+    evaluation: Annotated[bool, typer.Option("--evaluation", help="Let evaluation-only uploads take time.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Tell how long finished runs take on given links, from their ledgers alone."""
+    share, per_gb = check_target(target), check_price(price)
+    seen = time_runs(find_runs(runs), parse_links(link or [], links), seed=seed, evaluation=evaluation)
+    content = {"runs": [one.to_json(share, per_gb) for one in seen]}
+    show(content, tables.timings(seen, share, per_gb), as_json, quiet=False)
+
+
+def check_target(percent: float | None) -> float | None:
+    """Return an accuracy in [0, 1] from percent.
+
+    Raises:
+        ConfigError: It does not lie between 0 and 100.
+    """
+    if percent is not None and not 0 < percent <= 100:
+        raise ConfigError(f"--target is {percent}, but an accuracy in percent lies above 0 and up to 100; change it")
+    return None if percent is None else percent / 100
+
+
+def check_price(price: float | None) -> float | None:
+    """Return a price per GB.
+
+    Raises:
+        ConfigError: It is negative or not finite.
+    """
+    if price is not None and not 0 <= price < math.inf:
+        raise ConfigError(f"--price is {price}, but a price per GB must be 0 or more; change it")
+    return price
+
+
+def show(content: dict[str, Any], shown: list[Table | str], as_json: bool, quiet: bool) -> None:
+    """Print one JSON object, or tables, or nothing.
+
+    Args:
+        content: The object.
+        shown: The tables and lines.
+        as_json: Print the object.
+        quiet: Print neither.
+    """
+    if as_json:
+        print(json.dumps(content))
+    elif not quiet:
+        console = Console()
+        for part in shown:
+            console.print(part, highlight=False, soft_wrap=isinstance(part, str))

@@ -1,0 +1,169 @@
+"""Split a cohort over the processes of ``torch.distributed``.
+
+Every process runs the same program with the same seeds, as under ``torchrun``; each seats its share of the cohort in
+an engine of its own. A synchronisation is one all-reduce of the weighted sums of a layer and one of its discrepancy;
+models never travel otherwise, and the server's part is computed alike everywhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, distributed
+
+from fedlama.engines.base import Average, CohortState, Engine, Values, Work
+from fedlama.engines.stacked import Stacked
+from fedlama.errors import ConfigError, DivergenceError
+from fedlama.layers import Layer
+
+
+class Splittable(Engine, Protocol):
+    """An engine that can hold a part of a cohort."""
+
+    def count(self, clients: Sequence[int], steps: int) -> None:
+        """Book local steps that clients made elsewhere, so that their data go on from there."""
+
+
+class DistributedEngine:
+    """One process's part.
+
+    Args:
+        work: The federation's fixed parts.
+        inner: Holds this process's share.
+    """
+
+    def __init__(self, work: Work, inner: Splittable) -> None:
+        self._work, self._inner = work, inner
+        self._rank, self._processes = distributed.get_rank(), distributed.get_world_size()
+        self._clients: tuple[int, ...] = ()
+
+    def seat(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
+        """Seat this process's run of the cohort.
+
+        Raises:
+            ConfigError: There are fewer clients than processes.
+        """
+        if len(clients) < self._processes:
+            raise ConfigError(
+                f"a cohort of {len(clients)} cannot be split over {self._processes} processes; start fewer processes"
+            )
+        self._clients = tuple(clients)
+        self._inner.seat(self._clients[self._own(self._rank)], values)
+
+    def train(self, round_index: int, steps: int, frozen: frozenset[str], anchors: Mapping[str, Tensor]) -> list[float]:
+        """Train the own share and exchange losses; what fails in one process is raised in all of them."""
+        outcome: list[float] | tuple[int, str, str]
+        try:
+            outcome = self._inner.train(round_index, steps, frozen, anchors)
+        except DivergenceError as error:
+            outcome = (error.client, error.layer, error.detail)
+        everyone: list[list[float] | tuple[int, str, str]] = [[] for _ in range(self._processes)]
+        distributed.all_gather_object(everyone, outcome)
+        losses: list[float] = []
+        for part in everyone:
+            if isinstance(part, tuple):
+                raise DivergenceError(round_index, *part)
+            losses += part
+        own = self._own(self._rank)
+        self._inner.count(self._clients[: own.start] + self._clients[own.stop :], steps)
+        return losses
+
+    def average(self, layer: Layer, weights: Sequence[float]) -> Average:
+        """Average a layer over all processes.
+
+        With P_r the weight of process r, u_r its own mean and D_r its own discrepancy, u = sum_r P_r u_r, and the
+        discrepancy is sum_r D_r + P_r ||u_r - u||^2. That needs no second pass and does not cancel, unlike a
+        difference of squares.
+        """
+        own = weights[self._own(self._rank)]
+        share = sum(own)
+        mine = self._inner.average(layer, [weight / share for weight in own] if share else own)
+        flat = torch.cat([mine.values[spec.name].double().reshape(-1) for spec in layer.tensors]) * share
+        distributed.all_reduce(flat)
+        means: Values = {}
+        apart = torch.tensor(mine.discrepancy * share, dtype=torch.float64, device=flat.device)
+        parts = torch.split(flat, [spec.size for spec in layer.tensors])
+        for spec, part in zip(layer.tensors, parts, strict=True):
+            rounded = part if spec.dtype.is_floating_point else part.round()
+            means[spec.name] = rounded.to(spec.dtype).view(spec.shape)
+            if spec.trainable:
+                apart += share * (mine.values[spec.name].double().reshape(-1) - part).square().sum()
+        distributed.all_reduce(apart)
+        return Average(means, float(apart))
+
+    def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
+        """Set a layer to one value on every client of this process; the others do the same."""
+        self._inner.overwrite(layer, values)
+
+    def client_values(self, client: int) -> Values:
+        """Return a copy of one client's local model, sent by the process that holds it; all have to ask."""
+        place = self._clients.index(client)
+        owner = next(rank for rank in range(self._processes) if place in self._places(rank))
+        held: list[Values | None] = [self._inner.client_values(client) if owner == self._rank else None]
+        distributed.broadcast_object_list(held, src=owner)
+        if held[0] is None:
+            raise ConfigError("the processes disagree about who holds a client; start all with the same settings")
+        return {name: value.to(self._work.device) for name, value in held[0].items()}
+
+    def export(self) -> CohortState:
+        """Return a copy of the whole cohort's state, gathered from all processes; all have to ask."""
+        parts: list[CohortState] = [self._inner.export()] * self._processes
+        distributed.all_gather_object(parts, parts[0])
+        first = parts[0]
+        values = {name: torch.cat([part.values[name].cpu() for part in parts]) for name in first.values}
+        memory = {
+            kind: {name: torch.cat([part.memory[kind][name].cpu() for part in parts]) for name in named}
+            for kind, named in first.memory.items()
+        }
+        return CohortState(self._clients, values, memory, first.steps_done)
+
+    def adopt(self, state: CohortState) -> None:
+        """Take up this process's part of a state that an engine of the same federation exported."""
+        self._clients = state.clients
+        own = self._own(self._rank)
+        values = {name: value[own] for name, value in state.values.items()}
+        memory = {kind: {name: b[own] for name, b in named.items()} for kind, named in state.memory.items()}
+        self._inner.adopt(CohortState(state.clients[own], values, memory, state.steps_done))
+
+    def _places(self, rank: int) -> range:
+        count = len(self._clients)
+        return range(count * rank // self._processes, count * (rank + 1) // self._processes)
+
+    def _own(self, rank: int) -> slice:
+        places = self._places(rank)
+        return slice(places.start, places.stop)
+
+
+@dataclass(frozen=True)
+class Distributed:
+    """Options of the distributed engine; calling it with a federation's work builds this process's part.
+
+    Start the program with ``torchrun --nproc-per-node=2 program.py`` and give ``engine=Distributed()``.
+
+    Args:
+        engine: What holds each process's share.
+        backend: Of ``torch.distributed``; by default ``"nccl"`` on CUDA and ``"gloo"`` elsewhere. A process group
+            that exists already is used as it is.
+    """
+
+    engine: Callable[[Work], Splittable] = field(default_factory=Stacked)
+    backend: str | None = None
+
+    def __call__(self, work: Work) -> Engine:
+        """Join the process group and build the engine.
+
+        Raises:
+            ConfigError: The process was not started by a launcher.
+        """
+        if not distributed.is_initialized():
+            if "RANK" not in os.environ:
+                raise ConfigError(
+                    "engine='distributed' needs several processes; start the program with "
+                    "torchrun --nproc-per-node=N, or choose another engine"
+                )
+            distributed.init_process_group(self.backend or ("nccl" if work.device.type == "cuda" else "gloo"))
+        return DistributedEngine(work, self.engine(work))

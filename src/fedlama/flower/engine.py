@@ -1,0 +1,236 @@
+"""The engine behind which the clients are real: the driver's calls become messages.
+
+=================  ====================================================================================
+the driver says    here it means
+=================  ====================================================================================
+seat               the members' next order brings the full model
+announce           what the next order asks for
+train              orders go out with what each client lacks; replies come in, checked
+average            over the replies at hand
+overwrite          the layer goes down with the next order of everyone who lacks it
+travelled          the shipments as they happened: who was sent what, who answered
+=================  ====================================================================================
+
+A layer has the number of the round at whose end the server set it last; a client lacks the layers that are not older
+than the last round that it answered. So a client that missed rounds gets exactly what it lacks, and nobody else does.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fedlama import wire
+from fedlama.codecs import Float32
+from fedlama.engines.base import Average, CohortState, Values, Work
+from fedlama.errors import ConfigError, DivergenceError
+from fedlama.flower.averages import Aggregation, from_models, from_sums
+from fedlama.flower.channel import Channel
+from fedlama.flower.exchange import Exchange, Exchanger
+from fedlama.flower.memory import EngineMemory
+from fedlama.flower.networklog import write_line
+from fedlama.flower.patience import Patience
+from fedlama.flower.payloads import encode_layer
+from fedlama.flower.protocol import EVERYONE, NEVER, Order, fingerprint
+from fedlama.flower.roster import Roster
+from fedlama.flower.shipments import downloads, uploads
+from fedlama.layers import Layer
+from fedlama.ledger import Shipment
+from fedlama.strategies import Plan
+
+_DOWNLOAD = Float32()
+
+
+@dataclass(frozen=True)
+class Flower:
+    """Makes the engine; give it to :class:`~fedlama.Federation` as ``engine``.
+
+    Args:
+        channel: How the nodes are reached.
+        patience: The rules of waiting.
+        aggregation: ``"models"`` averages single models and measures the discrepancy from them, as the loop engine
+            does to the last bit. ``"sums"`` uses only weighted sums over the clients and one scalar per client and
+            layer, so that no single model need be seen.
+        log: File that gets a line per round: who was asked, who answered, what went wrong, and how long it took.
+    """
+
+    channel: Channel
+    patience: Patience = Patience()
+    aggregation: Aggregation = "models"
+    log: Path | None = None
+
+    def __call__(self, work: Work) -> FlowerEngine:
+        """Return an engine for a federation."""
+        return FlowerEngine(work, self)
+
+
+class FlowerEngine:
+    """Drives clients over a channel.
+
+    Args:
+        work: The federation's fixed parts.
+        options: The channel and the rules.
+
+    Attributes:
+        memory: All that the engine must remember between rounds, fit for a checkpoint.
+        latest: The latest exchange.
+        exchange_seconds: How long it took.
+        roster: Who is where.
+    """
+
+    def __init__(self, work: Work, options: Flower) -> None:
+        if work.solver.memory_scope == "slot":
+            raise ConfigError(
+                "solver.memory_scope is 'slot', but momentum cannot pass from one machine to another; choose 'cohort'"
+            )
+        self._work, self._options = work, options
+        self._fingerprint = fingerprint(work.layers, work.codec)
+        self._index = {layer.name: index for index, layer in enumerate(work.layers)}
+        self.roster = Roster(options.channel, len(work.clients))
+        self._exchanger = Exchanger(options.channel, self.roster, options.patience, work.layers, work.codec)
+        self.memory = EngineMemory(run=secrets.token_hex(8))
+        self.latest = Exchange()
+        self.exchange_seconds = 0.0
+        self._plan: Plan | None = None
+        self._evaluation: frozenset[str] = frozenset()
+        self._scalars = False
+        self._payloads: dict[tuple[int, ...], bytes] = {}
+        self._reference: Values = {}
+
+    def seat(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
+        """Replace the cohort; every member's next order brings the complete model."""
+        self.memory.cohort = list(clients)
+        self.memory.answered = dict.fromkeys(clients, NEVER)
+        self.memory.excluded = set()
+
+    def announce(self, plan: Plan, evaluation: frozenset[str], scalars: bool) -> None:
+        """Take in the round's plan."""
+        self._plan, self._evaluation = plan, evaluation
+        self._scalars = scalars or self._options.aggregation == "sums"
+        if plan.cycle_start:  # those who had to wait for it may come back
+            self.memory.answered |= dict.fromkeys(self.memory.excluded, NEVER)
+            self.memory.excluded = set()
+
+    def train(self, round_index: int, steps: int, frozen: frozenset[str], anchors: Mapping[str, Tensor]) -> list[float]:
+        """Send the orders, wait for the replies; the losses are those of the clients that answered."""
+        start, memory = time.perf_counter(), self.memory
+        self._payloads, self._reference = {}, dict(anchors)
+        asked = [client for client in memory.cohort if client not in memory.excluded]
+
+        def order(client: int, full: bool) -> Order:
+            return self._order(client, full, round_index, steps, frozen, anchors)
+
+        self.latest = self._exchanger.run(round_index, asked, order, memory.absent)
+        for client in self.latest.receipts:
+            memory.answered[client] = round_index
+            memory.steps_done[client] = memory.steps_done.get(client, 0) + steps
+        memory.absent = set(self.latest.missing)
+        if self._options.patience.rejoin == "next-cycle":
+            memory.excluded |= self.latest.missing
+        self.exchange_seconds = time.perf_counter() - start
+        return [self.latest.receipts[client].loss for client in self._answered()]
+
+    def average(self, layer: Layer, weights: Sequence[float]) -> Average:
+        """Average a layer over who answered; the weights are re-scaled when somebody is missing."""
+        receipts = self.latest.receipts
+        of = dict(zip(self.memory.cohort, weights, strict=True))
+        shares = [of[client] for client in self._answered()]
+        if len(shares) < len(weights):
+            total = math.fsum(shares)
+            shares = [share / total for share in shares]
+        received = {client: receipts[client].layers[layer.name] for client in self._answered()}
+        if self._options.aggregation == "models" or layer.name in self._evaluation:
+            average = from_models(layer, list(received.values()), shares)
+        else:
+            squares = [receipts[client].scalars[layer.name] for client in received]
+            average = from_sums(layer, list(received.values()), shares, squares, self._reference)
+        if not math.isfinite(average.discrepancy):
+            raise self._divergence(layer, received)
+        return average
+
+    def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
+        """Let the layer go down with the next orders; frozen layers are put back by the clients themselves."""
+        if self._plan is not None and layer.name not in self._plan.frozen:
+            self.memory.versions[layer.name] = self._plan.round_index
+
+    def client_values(self, client: int) -> Values:
+        """Refuse: a client's model is its own.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError(
+            f"client {client} keeps its model to itself, so it cannot be looked at; set evaluate='global' and "
+            "keep_client_models=False"
+        )
+
+    def export(self) -> CohortState:
+        """Return what the server remembers; the local models are on the clients' own disks."""
+        return CohortState(tuple(self.memory.cohort), {}, {}, dict(self.memory.steps_done), self.memory.to_json())
+
+    def adopt(self, state: CohortState) -> None:
+        """Take up what an engine of the same run remembered: the clients then know their states as this run's."""
+        self.memory = EngineMemory.from_json(dict(state.facts))
+
+    def travelled(self, planned: Sequence[Shipment]) -> list[Shipment]:
+        """Return the round's shipments as they happened."""
+        if self._options.log is not None:
+            write_line(self._options.log, self.latest, self.memory, self.exchange_seconds)
+        return downloads(self.latest.sent, self._work.layers) + uploads(
+            planned, tuple(self._answered()), scalars=self._scalars
+        )
+
+    def _divergence(self, layer: Layer, received: Mapping[int, Values]) -> DivergenceError:
+        round_index = self._plan.round_index if self._plan else 0
+        for client, values in received.items():
+            if any(not torch.isfinite(values[spec.name]).all() for spec in layer.tensors):
+                return DivergenceError(round_index, client, layer.name, "its values are not finite")
+        first = next(iter(received))
+        return DivergenceError(round_index, first, layer.name, "the average overflows although every client is finite")
+
+    def _answered(self) -> list[int]:
+        return [client for client in self.memory.cohort if client in self.latest.receipts]
+
+    def _order(
+        self, client: int, full: bool, round_index: int, steps: int, frozen: frozenset[str], values: Mapping[str, Tensor]
+    ) -> Order:
+        expected = NEVER if full else self.memory.answered[client]
+        lacking = tuple(
+            index
+            for name, index in self._index.items()
+            if expected == NEVER or self.memory.versions.get(name, NEVER) >= expected
+        )
+        upload = self._plan.upload if self._plan else frozenset()
+        return Order(
+            run=self.memory.run,
+            fingerprint=self._fingerprint,
+            round_index=round_index,
+            client=client,
+            expected=expected,
+            steps=steps,
+            steps_done=self.memory.steps_done.get(client, 0),
+            upload=self._indices(upload),
+            evaluation=self._indices(self._evaluation),
+            frozen=self._indices(frozen),
+            scalars=self._scalars,
+            payload=self._payload(lacking, round_index, values),
+        )
+
+    def _payload(self, lacking: tuple[int, ...], round_index: int, values: Mapping[str, Tensor]) -> bytes:
+        """Pack layers once for all who lack the same."""
+        known = self._payloads.get(lacking)
+        if known is None:
+            payloads = {index: encode_layer(self._work.layers[index], values, _DOWNLOAD) for index in lacking}
+            known = wire.pack(wire.Message(round_index, EVERYONE, payloads))
+            self._payloads[lacking] = known
+        return known
+
+    def _indices(self, names: frozenset[str]) -> tuple[int, ...]:
+        return tuple(index for name, index in self._index.items() if name in names)

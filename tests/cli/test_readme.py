@@ -1,0 +1,94 @@
+"""The README's commands and code: they parse, and what needs no data runs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedlama.comparison import anchors
+from fedlama.experiment import Experiment, names, read, resolve
+from tests.cli.call import fedlama
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[list[str]]:
+    """The words behind `fedlama` of every command in the README's shell blocks."""
+    lines = "\n".join(blocks("sh")).replace("\\\n", " ").splitlines()
+    split = [shlex.split(line, comments=True) for line in lines]
+    found = [words[1:] for words in split if len(words) > 1 and Path(words[0]).name == "fedlama"]
+    return [words for words in found if words[0] in ("plan", "run", "compare")]
+
+
+def settings(words: list[str]) -> tuple[list[str], list[str]]:
+    """Part a command's words into experiment and overrides, and options."""
+    plain = [word for word in words[1:] if not word.startswith("--")]
+    return plain, [word for word in words[1:] if word.startswith("--")]
+
+
+def experiment(plain: list[str], folder: Path) -> Experiment:
+    """Resolve a command's settings; a TOML file of the reader's own is the README's example of one."""
+    name, *overrides = plain if plain and "=" not in plain[0] else ["digits", *plain]
+    if name.endswith(".toml") and not (ROOT / name).exists():
+        name = str(folder / "mine.toml")
+        Path(name).write_text(blocks("toml")[0], encoding="utf-8")
+    return resolve(read(name, overrides))
+
+
+def test_there_are_shell_blocks_with_each_command() -> None:
+    assert {words[0] for words in commands()} == {"plan", "run", "compare"}
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_settings_are_accepted(words: list[str], tmp_path: Path) -> None:
+    plain, options = settings(words)
+    assert experiment(plain, tmp_path)
+    assert {option.partition("=")[0] for option in options} <= {"--json", "--quiet", "--out"}
+
+
+def needs_no_data(words: list[str]) -> bool:
+    plain, _ = settings(words)
+    named = plain[0] if plain and "=" not in plain[0] else "digits"
+    return named == "digits" and "data." not in " ".join(plain)
+
+
+@pytest.mark.parametrize("words", [words for words in commands() if needs_no_data(words)], ids=" ".join)
+def test_commands_without_data_run(words: list[str], tmp_path: Path) -> None:
+    plain, options = settings(words)
+    own = experiment(plain, tmp_path)
+    budget = max(one.local_steps for one in anchors(own.strategy))  # one round of the longest
+    shorter = replace(own, settings=replace(own.settings, local_steps=budget))
+    out = [] if words[0] == "plan" else ["--out", str(tmp_path)]
+    called = fedlama(words[0], *plain, f"local_steps={shorter.settings.local_steps}", *options, *out)
+    assert (called.code, called.err) == (0, "")
+
+
+@pytest.mark.parametrize("block", blocks("toml"))
+def test_example_files_are_accepted(block: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(block, encoding="utf-8")
+    assert resolve(read(str(tmp_path / "mine.toml")))
+
+
+def test_packaged_experiments_are_named() -> None:
+    assert [name for name in names() if name not in README] == []
+
+
+def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    assert blocks("python")
+    with contextlib.redirect_stdout(io.StringIO()):
+        for block in blocks("python"):
+            exec(compile(block, "README.md", "exec"), names)

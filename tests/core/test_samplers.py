@@ -1,0 +1,59 @@
+"""Who takes part."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from fedlama import AllClients, ConfigError, UniformSampler
+
+
+def test_everyone() -> None:
+    sampler = AllClients()
+    assert sampler.draw(4, 7, seed=1) == (0, 1, 2, 3)
+    assert sampler.cohort_size(4) == 4
+    assert not any(sampler.redraws(e) for e in range(5))
+
+
+def test_cohorts_are_sorted_draws_without_replacement() -> None:
+    sampler = UniformSampler(3)
+    for e in range(50):
+        cohort = sampler.draw(8, e, seed=1)
+        assert list(cohort) == sorted(set(cohort))
+        assert len(cohort) == 3
+        assert set(cohort) <= set(range(8))
+
+
+def test_every_client_and_every_pair_is_equally_likely() -> None:
+    draws = 6000
+    cohorts = [UniformSampler(2).draw(4, e, seed=5) for e in range(draws)]
+    pairs = Counter(cohorts)
+    assert len(pairs) == 6
+    for count in pairs.values():
+        assert count / draws == pytest.approx(1 / 6, abs=4 * (5 / 36 / draws) ** 0.5)
+
+
+def test_a_draw_depends_on_seed_and_round_alone() -> None:
+    assert UniformSampler(4).draw(20, 3, 1) == UniformSampler(4, hold_rounds=3).draw(20, 3, 1)
+    draws = {UniformSampler(4).draw(20, e, seed) for e in range(10) for seed in range(10)}
+    assert len(draws) > 90
+
+
+def test_a_smaller_cohort_is_part_of_a_larger_one() -> None:
+    # The permutation belongs to the round, so runs that differ in the active ratio share clients.
+    assert set(UniformSampler(2).draw(9, 4, 0)) < set(UniformSampler(5).draw(9, 4, 0))
+
+
+def test_holding() -> None:
+    redraws = [UniformSampler(2, hold_rounds=3).redraws(e) for e in range(7)]
+    assert redraws == [True, False, False, True, False, False, True]
+
+
+def test_bad_settings() -> None:
+    with pytest.raises(ConfigError, match="active is 0"):
+        UniformSampler(0)
+    with pytest.raises(ConfigError, match="hold_rounds is 0"):
+        UniformSampler(1, 0)
+    with pytest.raises(ConfigError, match="active is 5, but there are only 4 clients; choose 4 or fewer"):
+        UniformSampler(5).cohort_size(4)

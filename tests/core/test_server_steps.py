@@ -1,0 +1,73 @@
+"""How an average enters the global model, by hand and inside a run."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from fedlama import SGD, ConfigError, FedAvg, Federation, Replace, ServerAdam, ServerMomentum
+from fedlama.server_steps import ServerStep
+from tests.core.helpers import Line, product, pushed
+
+
+def entered(step: ServerStep, averages: list[float], start: float = 0.0) -> list[float]:
+    """Global values of one number when the clients' averages are given."""
+    value, memory = torch.tensor([start], dtype=torch.float64), {}
+    places = []
+    for average in averages:
+        value = step.apply(value, torch.tensor([average], dtype=torch.float64), memory)
+        places.append(float(value))
+    return places
+
+
+def test_replace() -> None:
+    assert entered(Replace(), [3.0, -1.0]) == [3.0, -1.0]
+
+
+def test_momentum_by_hand() -> None:
+    # v = 4, value 2; then v = .5 * 4 + (4 - 2) = 4, value 4.
+    assert entered(ServerMomentum(learning_rate=0.5, momentum=0.5), [4.0, 4.0]) == [2.0, 4.0]
+
+
+def test_momentum_that_is_none_is_replace() -> None:
+    assert entered(ServerMomentum(learning_rate=1.0, momentum=0.0), [3.0, -1.0]) == [3.0, -1.0]
+
+
+def test_adam_by_hand() -> None:
+    # Algorithm 2 of Reddi et al.: v starts at tau^2, and no bias is corrected.
+    step = ServerAdam(learning_rate=0.1, first=0.5, second=0.75, adaptivity=2.0)
+    m, v = 0.5 * 4.0, 0.75 * 4.0 + 0.25 * 16.0
+    first = 0.1 * m / (math.sqrt(v) + 2.0)
+    change = 4.0 - first
+    m, v = 0.5 * m + 0.5 * change, 0.75 * v + 0.25 * change**2
+    assert entered(step, [4.0, 4.0]) == pytest.approx([first, first + 0.1 * m / (math.sqrt(v) + 2.0)], rel=1e-12)
+
+
+def test_clients_continue_from_what_the_server_made_of_it() -> None:
+    # Clients walk up by 1 and 3, so averages lie 2 above; half of that enters, without momentum.
+    federation = Federation(
+        Line(0.0),
+        pushed(-1.0, -3.0),
+        FedAvg(1),
+        local_steps=3,
+        solver=SGD(1.0),
+        server_step=ServerMomentum(learning_rate=0.5, momentum=0.0),
+        objective=product,
+        keep_client_models=True,
+    )
+    result = federation.run()
+    for record, place in zip(result.rounds, (1.0, 2.0, 3.0), strict=True):
+        assert [float(values["free"]) for values in record.client_models.values()] == [place, place]
+        # The discrepancy is about the average, not about the new global value.
+        assert record.layers["free"].discrepancy == 1.0
+    assert float(result.model["free"]) == 3.0
+
+
+def test_bad_settings() -> None:
+    with pytest.raises(ConfigError) as caught:
+        ServerAdam(learning_rate=-1, first=1.0, second=-0.1, adaptivity=-1)
+    assert len(caught.value.problems) == 4
+    with pytest.raises(ConfigError, match="momentum is 1"):
+        ServerMomentum(momentum=1)

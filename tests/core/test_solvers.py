@@ -1,0 +1,119 @@
+"""Local solvers: against torch.optim.SGD, and by hand where the convention differs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedlama import SGD, ConfigError, FedProx
+
+
+def walk(
+    solver: SGD, gradients: list[float], start: float = 1.0, decayed: bool = True, anchor: float | None = None
+) -> list[float]:
+    """Positions of one number under given gradients."""
+    parameter = [torch.tensor([start], dtype=torch.float64)]
+    memory = solver.memory(parameter)
+    anchors = [] if anchor is None else [torch.tensor([anchor], dtype=torch.float64)]
+    places = []
+    for step, gradient in enumerate(gradients):
+        given = [torch.tensor([gradient], dtype=torch.float64)]
+        solver.step(parameter, given, memory, solver.rate(step), [decayed], anchors)
+        places.append(float(parameter[0]))
+    return places
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+@pytest.mark.parametrize("decay_at", [(), (3, 5)])
+def test_the_torch_convention_is_torch_optim_sgd(
+    momentum: float, weight_decay: float, decay_at: tuple[int, ...]
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(4, 3), (3,)]
+    ours = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    theirs = [value.clone().requires_grad_() for value in ours]
+    solver = SGD(0.3, momentum=momentum, weight_decay=weight_decay, decay_at=decay_at, decay_factor=0.5)
+    optimiser = torch.optim.SGD(theirs, lr=0.3, momentum=momentum, weight_decay=weight_decay)
+    memory = solver.memory(ours)
+    for step in range(8):
+        gradients = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+        for parameter, gradient in zip(theirs, gradients, strict=True):
+            parameter.grad = gradient.clone()
+        optimiser.param_groups[0]["lr"] = 0.3 * 0.5 ** sum(step >= at for at in decay_at)
+        optimiser.step()
+        solver.step(ours, gradients, memory, solver.rate(step), [True, True], [])
+        for mine, exact in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(mine, exact.detach(), rtol=1e-14, atol=1e-14)
+
+
+def test_torch_velocity_collects_gradients_by_hand() -> None:
+    # Gradient 1 twice, momentum .5, rates 1 and .1: steps of 1 * 1 and .1 * 1.5.
+    solver = SGD(1.0, momentum=0.5, decay_at=(1,))
+    assert walk(solver, [1.0, 1.0], start=0.0) == pytest.approx([-1.0, -1.15], abs=1e-15)
+
+
+def test_keras_velocity_collects_steps_by_hand() -> None:
+    # The old rate stays inside: v = -1, then .5 * -1 - .1.
+    solver = SGD(1.0, momentum=0.5, velocity="step", decay_at=(1,))
+    assert walk(solver, [1.0, 1.0], start=0.0) == pytest.approx([-1.0, -1.6], abs=1e-15)
+
+
+def test_keras_l2_is_twice_the_weight_decay() -> None:
+    # The penalty .25 * w^2 has the gradient .5 * w.
+    assert walk(SGD(0.1, weight_decay=2 * 0.25, velocity="step"), [0.0], start=4.0) == pytest.approx([4.0 - 0.1 * 2.0])
+
+
+def test_decay_can_spare_normalisation() -> None:
+    spare = SGD(0.1, weight_decay=0.5, decay_normalisation=False)
+    assert walk(spare, [1.0], start=4.0, decayed=False) == pytest.approx([3.9])
+    assert walk(spare, [1.0], start=4.0, decayed=True) == pytest.approx([3.7])
+    assert walk(SGD(0.1, weight_decay=0.5), [1.0], start=4.0, decayed=False) == pytest.approx([3.7])
+
+
+@pytest.mark.parametrize("velocity", ["gradient", "step"])
+def test_fedprox_by_hand(velocity: str) -> None:
+    # Anchor 0, mu .5, rate .1: 1 -> 1 - .1 (2 + .5) = .75 -> velocity .5 * 2.5 + 2 + .375, times .1.
+    solver = FedProx(0.1, momentum=0.5, velocity=velocity, proximal=0.5)
+    assert walk(solver, [2.0, 2.0], anchor=0.0) == pytest.approx([0.75, 0.75 - 0.1 * (1.25 + 2.375)])
+
+
+def test_fedprox_pulls_nothing_at_the_anchor_and_is_sgd_without_the_pull() -> None:
+    assert walk(FedProx(0.1, proximal=3.0), [0.0, 0.0], start=2.0, anchor=2.0) == [2.0, 2.0]
+    assert walk(FedProx(0.1, proximal=0.0), [1.0, 2.0], anchor=7.0) == walk(SGD(0.1), [1.0, 2.0])
+
+
+def test_fedprox_adds_weight_decay_beside_the_pull() -> None:
+    # Gradient 1 + mu (4 - 2) + wd * 4.
+    solver = FedProx(0.1, weight_decay=0.25, proximal=0.5)
+    assert walk(solver, [1.0], start=4.0, anchor=2.0) == pytest.approx([4.0 - 0.1 * (1.0 + 1.0 + 1.0)])
+
+
+def test_only_fedprox_looks_back() -> None:
+    assert FedProx(0.1).uses_anchor
+    assert not SGD(0.1).uses_anchor
+
+
+def test_no_momentum_needs_no_memory() -> None:
+    parameters: list[Tensor] = [torch.zeros(3)]
+    assert SGD(0.1).memory(parameters) == {}
+    (velocity,) = SGD(0.1, momentum=0.9).memory(parameters)["velocity"]
+    assert torch.equal(velocity, parameters[0])
+
+
+def test_learning_rate_schedule() -> None:
+    solver = SGD(0.8, warm_up_steps=4, decay_at=(6, 8), decay_factor=0.5)
+    rates = [solver.rate(step) for step in range(10)]
+    assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8, 0.4, 0.4, 0.2, 0.2])
+    assert SGD(0.8).rate(10**6) == 0.8
+
+
+def test_bad_settings_are_told_all_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        SGD(-1.0, momentum=1.0, weight_decay=float("nan"), velocity="grad", memory_scope="ever")  # type: ignore[arg-type]
+    assert len(caught.value.problems) == 5
+    for word in ("learning_rate is -1.0", "momentum is 1.0", "weight_decay is nan", "'gradient'", "'ever'"):
+        assert word in str(caught.value)
+    with pytest.raises(ConfigError, match="proximal is -1"):
+        FedProx(0.1, proximal=-1)

@@ -1,0 +1,45 @@
+"""Two processes with gloo give the results of one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedlama.engines import Distributed
+from fedlama.errors import ConfigError
+from tests.engines.cases import assert_same, run
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.slow
+def test_two_processes_agree_with_one(tmp_path: Path) -> None:
+    output, port = tmp_path / "results.pt", str(_free_port())
+    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.engines.two_processes", str(output)]
+    parts = [subprocess.Popen(command, env=os.environ | rendezvous | {"RANK": str(rank)}) for rank in range(2)]
+    try:
+        assert [part.wait(timeout=120) for part in parts] == [0, 0]
+    finally:
+        for part in parts:
+            part.kill()
+    expected = run("loop")
+    for result in torch.load(output, weights_only=False):
+        assert_same(result, expected)
+
+
+def test_without_a_launcher_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(ConfigError, match="torchrun"):
+        run(Distributed())

@@ -1,0 +1,1 @@
+"""Experiments end to end: settings, run folders, forecasts, formats, the Python API."""

@@ -1,0 +1,72 @@
+"""Small federations, run by the loop engine and through a rehearsed deployment."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedlama import Federation, Result, Run
+from fedlama.clients import as_source
+from fedlama.engines.base import Work
+from fedlama.evaluation import TestSet
+from fedlama.flower import Flower, Patience
+from fedlama.layers import by_tensor
+from fedlama.samplers import UniformSampler
+from fedlama.solvers import SGD
+from fedlama.strategies import FedLAMA
+from tests.engines.cases import clients, network
+from tests.flower.rehearsal import Fault, Rehearsal
+
+QUICK = Patience(deadline=0.2, join=1.0, poll=0.01)
+
+
+def federation(**changes: Any) -> Federation:
+    """Convolution, BatchNorm and dense layers on five clients of which three take part."""
+    draw = torch.Generator().manual_seed(2)
+    x = torch.randint(0, 256, (20, 2, 6, 6), generator=draw, dtype=torch.uint8)
+    test_set = TestSet(x, torch.randint(0, 5, (20,), generator=draw), lambda pixels: pixels.float() / 128 - 1)
+    settings: dict[str, Any] = {
+        "model": network(),
+        "clients": clients(),
+        "strategy": FedLAMA(base_interval=2, increase_factor=2),
+        "local_steps": 12,
+        "solver": SGD(learning_rate=0.05, momentum=0.9, weight_decay=0.01),
+        "sampler": UniformSampler(3),
+        "test_set": test_set,
+        "evaluate_every": 2,
+    }
+    return Federation(**(settings | changes))
+
+
+def rehearsal(given: Federation, folder: Path, fault: Fault = lambda order: None) -> Rehearsal:
+    """Nodes for a federation."""
+
+    def work() -> Work:
+        model = copy.deepcopy(given.model)
+        layers = given.layers if given.layers is not None else by_tensor(given.model)
+        source = as_source(given.clients)
+        device = torch.device("cpu")
+        return Work(model, layers, source, given.solver, given.codec, given.objective, given.seed, device)
+
+    return Rehearsal(work, len(as_source(given.clients)), folder, fault)
+
+
+def deployed(given: Federation, channel: Rehearsal, patience: Patience = QUICK, **options: Any) -> Run:
+    """The same federation through a channel."""
+    return Run(replace(given, engine=Flower(channel, patience, **options)))
+
+
+def assert_same_bits(result: Result, expected: Result) -> None:
+    """The same models, losses, intervals, scores and ledger, to the last bit and byte."""
+    assert list(result.model) == list(expected.model)
+    for name, value in expected.model.items():
+        assert torch.equal(result.model[name], value), name
+    for ours, theirs in zip(result.rounds, expected.rounds, strict=True):
+        assert (ours.cohort, ours.loss, ours.score) == (theirs.cohort, theirs.loss, theirs.score)
+        assert ours.layers == theirs.layers
+    assert result.ledger.shipments == expected.ledger.shipments
+    assert result.cost == expected.cost

@@ -12,14 +12,18 @@ from typing import Annotated, NoReturn
 import typer
 
 from fedlama import __version__, tables
+from fedlama.comparison import anchors, run_methods
 from fedlama.comparison import compare as compare_methods
-from fedlama.comparison import run_methods
-from fedlama.console import Json, LinkOption, LinksFile, Price, check_price, show
+from fedlama.console import Json, LinkOption, LinksFile, Price, Target, check_price, check_target, parse_seeds, show
 from fedlama.console import links as links_command
+from fedlama.console import report as report_command
 from fedlama.errors import FedlamaError
 from fedlama.experiment import Experiment, names, read, resolve
 from fedlama.links import parse_links
+from fedlama.methods import parse_methods
 from fedlama.preview import preview
+from fedlama.study import run_study
+from fedlama.study_table import study_table
 
 app = typer.Typer(
     add_completion=False,
@@ -41,6 +45,14 @@ Seconds = Annotated[
     float,
     typer.Option("--checkpoint-seconds", min=0.0, help="Least time between two checkpoints; 0: after every round."),
 ]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--methods", help="What to compare, such as 'fedavg fedlama,increase_factor=2'. Repeat it or use spaces."
+    ),
+]
+Seeds = Annotated[str | None, typer.Option("--seeds", help="How many seeds (5), or which (0,1,2).")]
+Again = Annotated[bool, typer.Option("--again", help="Train also what has been done before.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress and no table.")]
 
 
@@ -57,31 +69,55 @@ def _version(
 def compare(
     experiment: Name = "digits",
     overrides: Overrides = None,
+    methods: Methods = None,
+    seeds: Seeds = None,
+    target: Target = None,
+    again: Again = False,
     out: Out = Path("runs"),
+    checkpoint_seconds: Seconds = 30.0,
     as_json: Json = False,
     quiet: Quiet = False,
-    checkpoint_seconds: Seconds = 30.0,
 ) -> None:
-    """Train FedAvg(tau'), FedAvg(phi*tau') and the experiment's strategy on the same clients and compare them."""
-    finished = compare_methods(
-        _experiment(experiment, overrides), out, quiet=quiet or as_json, checkpoint_seconds=checkpoint_seconds
+    """Train FedAvg(tau'), FedAvg(phi*tau') and the experiment's strategy on the same clients and compare them.
+
+    With --seeds and --methods, means with 95 % intervals over seeds, and differences paired by seed. What has been
+    done before is not trained again.
+    """
+    name, given = _named(experiment, overrides)
+    resolved = resolve(read(name, given))
+    silent = quiet or as_json
+    if methods is None and seeds is None and target is None:
+        finished = compare_methods(resolved, out, quiet=silent, checkpoint_seconds=checkpoint_seconds, again=again)
+        show({"runs": [one.summary for one in finished]}, tables.comparison(finished), as_json, quiet)
+        return
+    strategies = anchors(resolved.strategy) if methods is None else parse_methods(methods, name, given)
+    study = run_study(
+        resolved,
+        strategies,
+        parse_seeds(seeds, resolved.settings.seed),
+        out,
+        target=check_target(target),
+        quiet=silent,
+        checkpoint_seconds=checkpoint_seconds,
+        again=again,
     )
-    show({"runs": [one.summary for one in finished]}, tables.comparison(finished), as_json, quiet)
+    show(study.to_json(), study_table(study, name, given, str(out)), as_json, quiet)
 
 
 @app.command()
 def run(
     experiment: Name = "digits",
     overrides: Overrides = None,
+    again: Again = False,
     out: Out = Path("runs"),
     as_json: Json = False,
     quiet: Quiet = False,
     checkpoint_seconds: Seconds = 30.0,
 ) -> None:
-    """Train the experiment's strategy."""
+    """Train the experiment's strategy, unless that has been done before."""
     resolved = _experiment(experiment, overrides)
     finished = run_methods(
-        resolved, [resolved.strategy], out, quiet=quiet or as_json, checkpoint_seconds=checkpoint_seconds
+        resolved, [resolved.strategy], out, quiet=quiet or as_json, checkpoint_seconds=checkpoint_seconds, again=again
     )
     show({"runs": [one.summary for one in finished]}, tables.comparison(finished), as_json, quiet)
 
@@ -101,6 +137,7 @@ def plan(
 
 
 app.command("links")(links_command)
+app.command("report")(report_command)
 
 
 def main() -> None:
@@ -121,10 +158,12 @@ def _fail(message: str) -> NoReturn:
 
 
 def _experiment(name: str, overrides: list[str] | None) -> Experiment:
+    return resolve(read(*_named(name, overrides)))
+
+
+def _named(name: str, overrides: list[str] | None) -> tuple[str, list[str]]:
     given = list(overrides or [])
-    if "=" in name:  # `fedlama compare seed=1` means the default experiment with a change
-        name, given = "digits", [name, *given]
-    return resolve(read(name, given))
+    return ("digits", [name, *given]) if "=" in name else (name, given)  # `fedlama compare seed=1` changes the default
 
 
 if __name__ == "__main__":

@@ -63,7 +63,12 @@ def anchors(strategy: Strategy[Any]) -> list[Strategy[Any]]:
 
 
 def compare(
-    experiment: Experiment, out: Path, *, quiet: bool = False, checkpoint_seconds: float = 30.0
+    experiment: Experiment,
+    out: Path,
+    *,
+    quiet: bool = False,
+    checkpoint_seconds: float = 30.0,
+    again: bool = False,
 ) -> list[Finished]:
     """Run an experiment's strategy and its anchors.
 
@@ -72,13 +77,13 @@ def compare(
         out: Folder for the run folders and the pictures of the comparison.
         quiet: Show no progress.
         checkpoint_seconds: Least time between two checkpoints; 0 saves after every round.
+        again: Train also what has been done before.
 
     Returns:
         The finished runs, the experiment's own strategy last.
     """
-    finished = run_methods(
-        experiment, anchors(experiment.strategy), out, quiet=quiet, checkpoint_seconds=checkpoint_seconds
-    )
+    strategies = anchors(experiment.strategy)
+    finished = run_methods(experiment, strategies, out, quiet=quiet, checkpoint_seconds=checkpoint_seconds, again=again)
     folder = out / experiment.settings.name
     accuracy_charts({one.title: one.result for one in finished}, folder)
     summary = {"runs": [one.summary for one in finished]}
@@ -246,6 +251,7 @@ def in_force(federation: Federation) -> dict[str, object]:
         "weighting": federation.weighting,
         "evaluate": federation.evaluate,
         "statistics_travel": statistics,
+        "labelling": {layer.name: [layer.parameters, layer.adaptive] for layer in federation.layers or ()},
     }
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from fedlama import tables
 from fedlama.errors import ConfigError
 from fedlama.links import PROFILES, parse_links
+from fedlama.report import write_report
 from fedlama.stored import find_runs
 from fedlama.timing import time_runs
 
@@ -47,6 +48,21 @@ def links(
     show(content, tables.timings(seen, share, per_gb), as_json, quiet=False)
 
 
+def report(
+    runs: Runs,
+    out: Annotated[Path, typer.Option("--out", help="The HTML file.")] = Path("report.html"),
+    link: LinkOption = None,
+    links: LinksFile = None,
+    seed: Annotated[int, typer.Option("--seed", help="Decides what links draw by client.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Write one self-contained HTML file that shows finished runs; it opens offline and makes no request."""
+    found = find_runs(runs)
+    file = write_report(found, out, parse_links(link or [], links), seed=seed)
+    told = f"{file}: {len(found)} run{'s' if len(found) > 1 else ''}, {file.stat().st_size / 1000:.0f} kB; open it in a browser"
+    show({"report": str(file), "runs": [str(path) for path in found]}, [told], as_json, quiet=False)
+
+
 def check_target(percent: float | None) -> float | None:
     """Return an accuracy in [0, 1] from percent.
 
@@ -56,6 +72,28 @@ def check_target(percent: float | None) -> float | None:
     if percent is not None and not 0 < percent <= 100:
         raise ConfigError(f"--target is {percent}, but an accuracy in percent lies above 0 and up to 100; change it")
     return None if percent is None else percent / 100
+
+
+def parse_seeds(text: str | None, first: int) -> list[int]:
+    """Read seeds: a number of them from the experiment's own on, or a list of them.
+
+    Raises:
+        ConfigError: Neither, or a seed twice.
+
+    >>> parse_seeds("3", 0), parse_seeds("7,1", 0), parse_seeds("4,", 0)
+    ([0, 1, 2], [7, 1], [4])
+    """
+    if text is None:
+        return [first]
+    try:
+        given = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        given = []
+    if "," not in text and given and 1 <= given[0] <= 10_000:
+        return list(range(first, first + given[0]))
+    if "," not in text or not given or len(set(given)) < len(given):
+        raise ConfigError(f"--seeds is {text!r}; give their number, such as 5, or each once, such as 0,1,2 or 7,")
+    return given
 
 
 def check_price(price: float | None) -> float | None:

@@ -42,7 +42,7 @@ def parse_methods(texts: Iterable[str], experiment: str, overrides: Sequence[str
             continue
         changes = [f"strategy.name={name}", *(f"strategy.{setting}" for setting in settings)]
         try:
-            found.append(resolve(read(experiment, [*overrides, *changes])).strategy)
+            found.append(resolve(read(experiment, [*_kept(overrides, name), *changes])).strategy)
         except ConfigError as error:
             problems += [f"method {shown(text)}: {problem}" for problem in error.problems]
     if problems:
@@ -85,6 +85,17 @@ def split(text: str, separator: str) -> list[str]:
             parts.append(text[start:index])
             start = index + 1
     return [part.strip() for part in [*parts, text[start:]] if part.strip()]
+
+
+def _kept(overrides: Sequence[str], name: str) -> list[str]:
+    """Leave out overrides of the strategy that another method does not know."""
+    known = {field.name for field in fields(REGISTRY["strategy"][name])}
+    kept = []
+    for override in overrides:
+        section, _, key = override.partition("=")[0].strip().replace("-", "_").partition(".")
+        if section != "strategy" or key.partition(".")[0] in known:
+            kept.append(override)
+    return kept
 
 
 def _toml(value: object) -> str:

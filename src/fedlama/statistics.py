@@ -44,14 +44,13 @@ class Interval:
         """Return it as plain JSON types."""
         return {"mean": self.mean, "low": self.low, "high": self.high, "count": self.count}
 
-    def show(self, digits: int = 2, *, signed: bool = False) -> str:
-        """Write it for a table.
+    def show(self, digits: int = 2) -> str:
+        """Write it.
 
-        >>> Interval(95.0, 0.5, 3).show(), Interval(0.25, None, 1).show(signed=True)
-        ('95.00 ± 0.50', '+0.25')
+        >>> Interval(95.0, 0.5, 3).show()
+        '95.00 ± 0.50'
         """
-        mean = f"{self.mean:{'+' if signed else ''}.{digits}f}"
-        return mean if self.half is None else f"{mean} ± {self.half:.{digits}f}"
+        return f"{self.mean:.{digits}f}" + ("" if self.half is None else f" ± {self.half:.{digits}f}")
 
 
 def interval(values: Sequence[float]) -> Interval:

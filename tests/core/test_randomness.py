@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fedlama import SGD, FedAvg, Federation, FedLAMA, FedLUAR, Run, TensorClients, UniformSampler
+from fedlama import SGD, ClientData, FedAvg, Federation, FedLAMA, FedLUAR, Run, TensorClients, UniformSampler
 from fedlama.randomness import address, generator, permutation, seed_of
 from fedlama.strategies import Strategy
 from tests.core.helpers import CLASSES, FEATURES, Normed, assert_same_run, skewed_clients
@@ -120,12 +121,16 @@ def test_other_seeds_give_other_runs(strategy: Strategy[Any]) -> None:
 
 
 def test_dropout_differs_between_clients_and_rounds_and_repeats_with_the_seed() -> None:
-    # The same data everywhere: without dropout all clients would be equal.
-    clients = [skewed_clients(1, batch_size=10)[0]] * 3
-    federation = Federation(Dropping(), clients, FedAvg(1), 1, solver=SGD(0.1), weighting="equal", seed=0)
-    result = federation.run()
-    assert result.rounds[0].layers["second.weight"].discrepancy != 0.0
-    assert result.rounds[0].layers == federation.run().rounds[0].layers
+    # All samples of all clients are equal, so nothing but dropout can tell clients apart.
+    clients = [ClientData(torch.ones(10, FEATURES), torch.zeros(10, dtype=torch.int64), 10)] * 2  # halves are exact
+    federation = Federation(Dropping(), clients, FedAvg(1), 2, solver=SGD(0.0), keep_client_models=True)
+    first, second = (record.layers["norm.weight"] for record in federation.run().rounds)
+    assert first.discrepancy == second.discrepancy == 0.0  # with a rate of zero only the statistics move
+    moving = replace(federation, solver=SGD(0.1)).run()
+    assert moving.rounds[0].layers["second.weight"].discrepancy != 0.0
+    assert moving.rounds[0].layers == replace(federation, solver=SGD(0.1)).run().rounds[0].layers
+    losses = [record.loss for record in federation.run().rounds]
+    assert losses[0] != losses[1]
 
 
 def test_the_users_generators_are_left_alone() -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from fedlama import SGD, ConfigError, FedAvg, Federation, Replace, ServerAdam, ServerMomentum
+from fedlama import SGD, ConfigError, FedAvg, Federation, FixedIntervals, Replace, ServerAdam, ServerMomentum
 from fedlama.server_steps import ServerStep
 from tests.core.helpers import Line, product, pushed
 
@@ -63,6 +63,23 @@ def test_clients_continue_from_what_the_server_made_of_it() -> None:
         # The discrepancy is about the average, not about the new global value.
         assert record.layers["free"].discrepancy == 1.0
     assert float(result.model["free"]) == 3.0
+
+
+def test_the_server_remembers_from_one_synchronisation_of_a_layer_to_the_next() -> None:
+    # Averages lie 2 per round above: v = 2, 1 + 2, 1.5 + 2. "held" meets every third round: v = 6, then 3 + 6.
+    federation = Federation(
+        Line(0.0),
+        pushed(-1.0, -3.0),
+        FixedIntervals(1, {"held": 3}),
+        local_steps=6,
+        solver=SGD(1.0),
+        server_step=ServerMomentum(learning_rate=1.0, momentum=0.5),
+        objective=product,
+        keep_client_models=True,
+    )
+    models = [record.client_models[0] for record in federation.run().rounds]
+    assert [float(values["free"]) for values in models[:3]] == [2.0, 5.0, 8.5]
+    assert [float(models[e]["held"]) for e in (2, 5)] == [6.0, 15.0]
 
 
 def test_bad_settings() -> None:

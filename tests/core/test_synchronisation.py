@@ -215,3 +215,18 @@ def test_fedlama_drives_the_same_rounds() -> None:
     assert [on_clients(record, "held") for record in rounds[1:4]] == [[18.0, 18.0], [20.0, 24.0], [26.0, 26.0]]
     assert rounds[3].layers["held"].discrepancy == 16.0
     assert rounds[3].layers["held"].unit_discrepancy == 16.0 / 4
+
+
+def test_the_learning_rate_follows_the_run_and_not_the_clients_own_steps() -> None:
+    # One of two clients in each round of one step; the rate is a tenth from the fourth step of the run on.
+    federation = line(
+        clients=pushed(-1.0, -1.0),
+        strategy=FedAvg(1),
+        sampler=UniformSampler(1),
+        solver=SGD(learning_rate=1.0, decay_at=(3,)),
+        local_steps=6,
+    )
+    _, rounds = seen(federation)
+    places = [on_clients(record, "free")[0] for record in rounds]
+    assert places == pytest.approx([11.0, 12.0, 13.0, 13.1, 13.2, 13.3])
+    assert len({record.cohort for record in rounds}) == 2

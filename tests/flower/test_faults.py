@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +10,13 @@ import pytest
 import torch
 
 from fedlama import AllClients, FedAvg, FedLAMA, FedlamaError, Run
-from fedlama.engines.base import Work
 from fedlama.flower import Patience
 from fedlama.flower.engine import FlowerEngine
 from fedlama.flower.networklog import read_log
 from fedlama.flower.protocol import NEVER, Order
 from fedlama.resume import put_back, take
 from tests.flower.cases import QUICK, assert_same_bits, deployed, federation, rehearsal
-from tests.flower.rehearsal import Fault, Rehearsal
+from tests.flower.rehearsal import Fault
 
 HALF = replace(QUICK, min_replies=0.5)
 
@@ -42,21 +40,20 @@ def engine_of(run: Run) -> FlowerEngine:
     return run.engine
 
 
-@pytest.mark.parametrize("what", ["crash", "lost"])
 @pytest.mark.parametrize("round_index", [0, 1, 2, 4])
-def test_an_order_that_failed_is_sent_again_and_changes_nothing(what: str, round_index: int, tmp_path: Path) -> None:
+def test_an_order_that_failed_is_sent_again_and_changes_nothing(round_index: int, tmp_path: Path) -> None:
     given = everyone()
-    channel = rehearsal(given, tmp_path, once(2, round_index, what))
-    run = deployed(given, channel)
-    if what == "crash":
-        assert_models(run.to_end([]), given.run())
-        return
-    with pytest.raises(FedlamaError, match=f"round {round_index}: 4 of 5 clients answered, 5 are needed"):
-        run.to_end([])
-    again = deployed(given, channel)
-    if round_index:
-        pytest.skip("resuming is tested below")
-    assert_models(again.to_end([]), given.run())
+    channel = rehearsal(given, tmp_path, once(2, round_index, "crash"))
+    assert_models(deployed(given, channel).to_end([]), given.run())
+
+
+@pytest.mark.parametrize("what", ["lost", "mute"])
+def test_too_few_replies_end_the_run_with_a_sentence(what: str, tmp_path: Path) -> None:
+    given = everyone()
+    run = deployed(given, rehearsal(given, tmp_path, once(2, 1, what)))
+    run.advance()
+    with pytest.raises(FedlamaError, match="round 1: 4 of 5 clients answered, 5 are needed"):
+        run.advance()
 
 
 def assert_models(result: object, expected: object) -> None:
@@ -158,21 +155,15 @@ def test_a_client_that_must_wait_comes_back_with_the_full_model_at_the_next_cycl
 
 
 def test_an_absent_client_is_waited_for_once(tmp_path: Path) -> None:
-    import time
-
     given = everyone(test_set=None)
     channel = rehearsal(given, tmp_path)
     run = deployed(given, channel, HALF)
     run.advance()
     channel.online.pop(101)
-    start = time.monotonic()
     run.advance()
-    first = time.monotonic() - start
-    start = time.monotonic()
+    assert any("deadline" in one for one in engine_of(run).latest.incidents)
     run.advance()
-    second = time.monotonic() - start
-    assert first >= HALF.deadline
-    assert second < HALF.deadline
+    assert engine_of(run).latest.incidents == ["client 1 did not answer"]
 
 
 def test_two_nodes_for_one_client_are_refused(tmp_path: Path) -> None:
@@ -240,7 +231,3 @@ def test_the_log_tells_what_happened(tmp_path: Path) -> None:
 def test_patience_refuses_nonsense() -> None:
     with pytest.raises(FedlamaError, match="min_replies is 0"):
         Patience(min_replies=0)
-
-
-Make = Callable[[], Work]
-__all__ = ["Make", "Rehearsal"]

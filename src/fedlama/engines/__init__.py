@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from fedlama.engines.auto import Auto
 from fedlama.engines.base import Average, Engine, Values, Work
 from fedlama.engines.distributed import Distributed
 from fedlama.engines.loop import LoopEngine
@@ -9,6 +10,7 @@ from fedlama.engines.stacked import Stacked, StackedEngine, Workers
 
 ENGINES: dict[str, Callable[[Work], Engine]] = {
     "loop": LoopEngine,
+    "auto": Auto(),
     "stacked": Stacked(),
     "workers": Workers(),
     "distributed": Distributed(),
@@ -17,6 +19,7 @@ ENGINES: dict[str, Callable[[Work], Engine]] = {
 
 __all__ = [
     "ENGINES",
+    "Auto",
     "Average",
     "Distributed",
     "Engine",

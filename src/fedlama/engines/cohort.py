@@ -18,6 +18,10 @@ from fedlama.errors import DivergenceError
 from fedlama.solvers import Memory
 
 
+_FRESH = 1 << 22
+"""Elements of fresh solver buffers that are made at a time before they go to their place."""
+
+
 @dataclass(frozen=True)
 class Share:
     """A run of neighbouring rows of the cohort, as views: what one trainer advances at a time.
@@ -73,11 +77,13 @@ class Cohort:
 
     def renew(self, first: int = 0) -> None:
         """Begin with fresh solver buffers from row `first` on."""
-        for row in range(first, len(self.clients)):
-            fresh = self._work.solver.memory([self.values[name][row : row + 1] for name in self.names])
+        rows = max(_FRESH // max(sum(self.values[name][:1].numel() for name in self.names), 1), 1)
+        for start in range(first, len(self.clients), rows):
+            some = slice(start, start + rows)
+            fresh = self._work.solver.memory([self.values[name][some] for name in self.names])
             for kind, buffers in fresh.items():
                 for stacked, buffer in zip(self.memory[kind], buffers, strict=True):
-                    stacked[row].copy_(buffer[0])
+                    stacked[some].copy_(buffer)
 
     def share(self, rows: slice) -> Share:
         """Return some rows as views."""

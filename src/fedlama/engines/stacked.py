@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fedlama.checks import at_least, refuse
+from fedlama.engines.allocator import keep_memory
 from fedlama.engines.base import Average, CohortState, Values, Work
 from fedlama.engines.batches import CohortBatches
 from fedlama.engines.chain import ChainTrainer, chain_for
@@ -39,6 +40,9 @@ class StackedEngine:
         trainers: One per thread.
         cohort: The state, without clients as yet.
         chunk: Rows that a trainer advances at a time, at most.
+
+    Attributes:
+        label: What computes here, in words.
     """
 
     def __init__(self, work: Work, trainers: Sequence[Trainer], cohort: Cohort, chunk: int) -> None:
@@ -47,6 +51,7 @@ class StackedEngine:
         self._cohort = cohort
         self._chunk = chunk
         self._threads = WorkerThreads(len(trainers))
+        self.label = f"{type(trainers[0]).__name__} x {len(trainers)}, at most {chunk} clients at a time"
 
     def seat(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort; every member starts from the complete global model."""
@@ -157,6 +162,8 @@ class Workers:
         on_cpu = work.device.type == "cpu"
         count = self.threads or (cores() if on_cpu else 1)
         batches = CohortBatches(work.clients, work.device, work.seed)
+        if on_cpu:
+            keep_memory()
         trainers = [_single(work, batches) for _ in range(count)]
         return StackedEngine(work, trainers, Cohort(work, storage_for(work, self.state_dir), channels_last=True), 1)
 

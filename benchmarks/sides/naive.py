@@ -1,0 +1,36 @@
+"""The loop that one writes first: load_state_dict, a new optimiser and a DataLoader per client, then an average."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks.timing import repeat
+from benchmarks.workloads import Workload
+
+
+def measure(workload: Workload, seconds: float) -> list[float]:
+    """Time rounds."""
+    x, y, rows = workload.data()
+    own = [TensorDataset(x[torch.from_numpy(r)], y[torch.from_numpy(r)]) for r in rows[: workload.cohort]]
+    model = workload.build().train()
+    state = copy.deepcopy(model.state_dict())
+
+    def one_round() -> None:
+        sums = {name: torch.zeros_like(value, dtype=torch.float32) for name, value in state.items()}
+        for dataset in own:
+            model.load_state_dict(state)
+            optimiser = torch.optim.SGD(model.parameters(), workload.learning_rate, momentum=workload.momentum)
+            for inputs, classes in DataLoader(dataset, workload.batch, shuffle=True):
+                optimiser.zero_grad()
+                functional.cross_entropy(model(inputs), classes).backward()
+                optimiser.step()
+            for name, value in model.state_dict().items():
+                sums[name] += value / len(own)
+        for name, value in sums.items():
+            state[name].copy_(value)
+
+    return repeat(one_round, seconds)

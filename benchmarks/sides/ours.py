@@ -1,0 +1,29 @@
+"""fedlama itself: whole rounds of FedAvg through the driver, synchronisation and ledger included."""
+
+from __future__ import annotations
+
+from benchmarks.timing import repeat
+from benchmarks.workloads import Workload
+from fedlama.clients import TensorClients
+from fedlama.federation import Federation, Run
+from fedlama.samplers import UniformSampler
+from fedlama.solvers import SGD
+from fedlama.strategies import FedAvg
+
+
+def measure(workload: Workload, seconds: float, engine: str = "auto") -> list[float]:
+    """Time rounds on an engine."""
+    x, y, rows = workload.data()
+    run = Run(
+        Federation(
+            model=workload.build(),
+            clients=TensorClients(x, y, rows, workload.batch),
+            strategy=FedAvg(workload.steps),
+            local_steps=workload.steps * 1_000_000,
+            # A new optimiser per round, as in the other frameworks.
+            solver=SGD(workload.learning_rate, momentum=workload.momentum, memory_scope="round"),
+            sampler=UniformSampler(workload.cohort),
+            engine=engine,
+        )
+    )
+    return repeat(run.advance, seconds)

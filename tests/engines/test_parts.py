@@ -1,0 +1,121 @@
+"""The parts of the stacked engine, one at a time."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedlama.clients import TensorClients
+from fedlama.codecs import Float32
+from fedlama.engines import Auto, Stacked, Work
+from fedlama.engines.auto import choose
+from fedlama.engines.layout import flat_one, flat_rows, physical_order, unflat_one
+from fedlama.engines.synchronise import mean_and_discrepancy, write_back
+from fedlama.engines.threads import WorkerThreads
+from fedlama.errors import ConfigError
+from fedlama.layers import by_tensor
+from fedlama.models import mlp, resnet20
+from fedlama.objectives import cross_entropy
+from fedlama.solvers import SGD
+from tests.engines.cases import assert_same, clients, run
+
+
+def _work(model: nn.Module, source: TensorClients) -> Work:
+    device = torch.device("cpu")
+    return Work(model, by_tensor(model), source, SGD(0.1), Float32(), cross_entropy, 0, device)
+
+
+@pytest.mark.parametrize("first", [(0, 0, 0, 0, 0), (5, 3, 0, 17, 2)])
+def test_rows_of_a_cohort_are_those_of_each_client(first: tuple[int, ...]) -> None:
+    source = clients(sizes=(12, 10, 14, 12, 3), short_clients=True)
+    rows, lengths = source.cohort_rows(range(5), first, 7, seed=3)
+    for client in range(5):
+        for step in range(7):
+            own = source.batch_rows(client, first[client] + step, 3)
+            assert lengths[step, client] == len(own)
+            assert np.array_equal(rows[step, client, : len(own)], own)
+
+
+def test_mean_and_discrepancy_of_literal_numbers() -> None:
+    stacked = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
+    mean, apart = mean_and_discrepancy(stacked, torch.tensor([0.25, 0.75], dtype=torch.float64), True)
+    assert mean.tolist() == [2.5, 5.0]
+    assert float(apart) == pytest.approx(0.25 * (1.5**2 + 3**2) + 0.75 * (0.5**2 + 1))
+
+
+def test_blocks_cover_everything() -> None:
+    stacked = torch.randn(3, 300_001, generator=torch.Generator().manual_seed(0))
+    weights = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
+    mean, apart = mean_and_discrepancy(stacked, weights, True)
+    exact = weights @ stacked.double()
+    torch.testing.assert_close(mean.double(), exact, atol=1e-6, rtol=1e-6)
+    expected = float((weights[:, None] * (stacked.double() - exact) ** 2).sum())
+    assert float(apart) == pytest.approx(expected, rel=1e-6)
+    write_back(stacked, mean)
+    assert (stacked == mean).all()
+
+
+def test_layout_goes_there_and_back() -> None:
+    stacked = torch.randn(2, 3, 5, 5, 4).permute(0, 1, 4, 2, 3)
+    order = physical_order(stacked)
+    rows = flat_rows(stacked, order)
+    assert rows.data_ptr() == stacked.data_ptr()
+    assert torch.equal(flat_one(stacked[1], order), rows[1])
+    assert torch.equal(unflat_one(rows[1], stacked.shape[1:], order), stacked[1])
+
+
+def test_auto_chooses_by_model_and_data() -> None:
+    images = TensorClients(torch.zeros(8, 3, 32, 32), torch.zeros(8, dtype=torch.int64), [np.arange(8)], 4)
+    assert choose(_work(resnet20(), images)) == "workers"
+    assert choose(_work(mlp(3072, (32,)), images)) == "stacked"
+    assert choose(_work(mlp(3072, (512,)), images)) == "workers"
+    assert "SerialTrainer" in Auto()(_work(resnet20(), images)).label
+    assert_same(run("auto"), run("loop"))
+
+
+def test_state_files_go_with_the_engine(tmp_path: Path) -> None:
+    work = _work(mlp(72, (8,), 5), clients())
+    engine = Stacked(state_dir=str(tmp_path))(work)
+    engine.seat([0, 1], {name: value.detach() for name, value in work.model.named_parameters()})
+    assert list(tmp_path.iterdir())
+    del engine
+    gc.collect()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_state_folder_is_told() -> None:
+    with pytest.raises(ConfigError, match="not a folder"):
+        run(Stacked(state_dir="nowhere/at/all"))
+
+
+def test_threads_raise_the_first_error_once_all_have_ended() -> None:
+    ended = []
+
+    def job(index: int) -> int:
+        ended.append(index)
+        if index:
+            raise ValueError(str(index))
+        return index
+
+    with pytest.raises(ValueError, match="1"):
+        WorkerThreads(3).map(job, [0, 1, 2])
+    assert sorted(ended) == [0, 1, 2]
+
+
+def test_memory_of_a_round_does_not_grow_with_the_population() -> None:
+    def bytes_held(population: int) -> int:
+        x, y = torch.zeros(population, 4), torch.zeros(population, dtype=torch.int64)
+        rows = [np.array([client]) for client in range(population)]
+        work = _work(mlp(4, (3,), 2), TensorClients(x, y, rows, 1))
+        engine = Stacked()(work)
+        engine.seat(range(0, population, population // 8), dict(work.model.named_parameters()))
+        engine.train(0, 2, frozenset(), {})
+        state = engine.export()
+        return sum(value.nbytes for value in state.values.values()) + len(state.steps_done)
+
+    assert bytes_held(10_000) == bytes_held(80)

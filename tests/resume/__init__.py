@@ -1,0 +1,1 @@
+"""Interrupted runs that go on."""

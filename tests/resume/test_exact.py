@@ -1,0 +1,84 @@
+"""A run taken apart after any round and put together again ends in the same bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import fedlama as fl
+from fedlama.engines import ENGINES
+from fedlama.resume import put_back, take
+
+ENGINES_HERE = sorted(set(ENGINES) - {"distributed"})  # that one needs a process group; see tests/engines
+
+STRATEGIES = [
+    fl.FedAvg(2),
+    fl.FedLAMA(2, 3),
+    fl.FedLAMA(4, 2, accelerate=True),
+    fl.FedLUAR(2, 1),
+    fl.FedLUAR(2, 1, rule="round-robin"),
+    fl.Cyclic(2),
+    fl.FixedIntervals(2, {"0.weight": 3}),
+]
+SOLVERS = [
+    fl.SGD(0.1, momentum=0.9, memory_scope="slot"),
+    fl.SGD(0.1, momentum=0.9, velocity="step", weight_decay=1e-3, decay_at=(7,), warm_up_steps=3),
+    fl.FedProx(0.1, momentum=0.5, memory_scope="round"),
+]
+SERVER_STEPS = [fl.Replace(), fl.ServerMomentum(), fl.ServerAdam()]
+
+
+def federation(engine: str, **changes: Any) -> fl.Federation:  # noqa: ANN401  (any field)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+        clients = [fl.ClientData(torch.randn(8 + 2 * i, 6), torch.randint(3, (8 + 2 * i,)), 4) for i in range(5)]
+        x, y = torch.randn(20, 6), torch.randint(3, (20,))
+    settings = {"strategy": fl.FedLAMA(2, 3), "sampler": fl.UniformSampler(3), "solver": SOLVERS[0]} | changes
+    return fl.Federation(net, clients, local_steps=12, test_set=fl.TestSet(x, y), engine=engine, **settings)
+
+
+def assert_exact(one: fl.Federation) -> None:
+    whole = one.run()
+    for rounds in range(1, one.rounds):
+        first = fl.Run(one)
+        before = [first.advance() for _ in range(rounds)]
+        second = fl.Run(one)
+        put_back(second, take(first), before)
+        result = second.to_end([], before)
+        assert result.model.keys() == whole.model.keys()
+        assert all(torch.equal(result.model[name], value) for name, value in whole.model.items()), rounds
+        assert result.ledger.shipments == whole.ledger.shipments
+        assert [r.layers for r in result.rounds] == [r.layers for r in whole.rounds]
+        assert [(r.loss, r.score) for r in result.rounds] == [(r.loss, r.score) for r in whole.rounds]
+
+
+@pytest.mark.parametrize("engine", ENGINES_HERE)
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
+def test_every_strategy(engine: str, strategy: Any) -> None:  # noqa: ANN401  (any strategy)
+    assert_exact(federation(engine, strategy=strategy))
+
+
+@pytest.mark.parametrize("engine", ENGINES_HERE)
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: solver.name + solver.memory_scope)
+def test_every_solver(engine: str, solver: Any) -> None:  # noqa: ANN401  (any solver)
+    assert_exact(federation(engine, solver=solver))
+
+
+@pytest.mark.parametrize("engine", ENGINES_HERE)
+@pytest.mark.parametrize("step", SERVER_STEPS, ids=lambda step: step.name)
+def test_every_server_step(engine: str, step: Any) -> None:  # noqa: ANN401  (any server step)
+    assert_exact(federation(engine, server_step=step, codec=fl.Float16()))
+
+
+def test_a_snapshot_moves_between_engines() -> None:
+    first = fl.Run(federation("loop"))
+    before = [first.advance() for _ in range(4)]
+    second = fl.Run(federation("stacked"))
+    put_back(second, take(first), before)
+    result = second.to_end([], before)
+    for name, value in federation("loop").run().model.items():
+        torch.testing.assert_close(result.model[name], value, rtol=1e-4, atol=1e-5)

@@ -66,7 +66,7 @@ class Workload:
         return self.model()
 
     def data(self) -> tuple[Tensor, Tensor, list[np.ndarray]]:
-        """Return inputs and classes of a shared pool, and every client's rows of it. Speed does not depend on values."""
+        """Return inputs and classes of a shared pool, and every client's rows of it; values do not matter."""
         pool = min(self.population * self.samples, 4096)
         draw = torch.Generator().manual_seed(0)
         x = torch.randn(pool, *self.shape, generator=draw)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from itertools import pairwise
 
 import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
@@ -24,7 +25,7 @@ def measure(workload: Workload, seconds: float) -> list[float]:
     while True:
         stamps.clear()
         _simulate(workload, rounds, stamps)
-        taken = [after - before for before, after in zip(stamps[1:], stamps[2:], strict=False)]
+        taken = [after - before for before, after in pairwise(stamps[1:])]
         if sum(taken) >= seconds or rounds >= 24:
             return taken
         rounds = min(24, int(rounds * max(2.0, 1.3 * seconds / sum(taken))))
@@ -37,7 +38,7 @@ def _simulate(workload: Workload, rounds: int, stamps: list[float]) -> None:
     @client.train()
     def train(message: Message, context: Context) -> Message:
         torch.set_num_threads(1)
-        own = torch.from_numpy(rows[int(context.node_config["partition-id"])])
+        own = torch.tensor(rows[int(context.node_config["partition-id"])])
         model = workload.build().train()
         model.load_state_dict(message.content["arrays"].to_torch_state_dict())
         optimiser = torch.optim.SGD(model.parameters(), workload.learning_rate, momentum=workload.momentum)
@@ -54,8 +55,8 @@ def _simulate(workload: Workload, rounds: int, stamps: list[float]) -> None:
     server = ServerApp()
 
     @server.main()
-    def main(grid: Grid, context: Context) -> None:
-        def stamp(server_round: int, arrays: ArrayRecord) -> MetricRecord:
+    def main(grid: Grid, context: Context) -> None:  # noqa: ARG001 - Flower's signature
+        def stamp(server_round: int, arrays: ArrayRecord) -> MetricRecord:  # noqa: ARG001
             stamps.append(time.perf_counter())
             return MetricRecord({"round": server_round})
 

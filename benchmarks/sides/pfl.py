@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import types
+from itertools import pairwise
 
 import torch
 from pfl.aggregate.simulate import SimulatedBackend
@@ -47,7 +48,7 @@ def measure(workload: Workload, seconds: float) -> list[float]:
     """Time central iterations, the first left out."""
     module = workload.build()
     module.loss = types.MethodType(_loss, module)  # type: ignore[assignment]
-    module.metrics = types.MethodType(lambda self, *tensors, **settings: {}, module)  # type: ignore[assignment]
+    module.metrics = lambda *_, **__: {}  # type: ignore[assignment]
     x, y, rows = workload.data()
     users = [str(user) for user in range(workload.population)]
     own = {user: torch.from_numpy(r) for user, r in zip(users, rows, strict=True)}
@@ -73,4 +74,4 @@ def measure(workload: Workload, seconds: float) -> list[float]:
         ),
         callbacks=[clock],
     )
-    return [after - before for before, after in zip(clock.stamps, clock.stamps[1:], strict=False)]
+    return [after - before for before, after in pairwise(clock.stamps)]

@@ -41,6 +41,15 @@ def between(owner: object, low: float, high: float, *fields: str) -> list[str]:
     ]
 
 
+def whole(owner: object, *fields: str) -> list[str]:
+    """Report the fields that hold no whole number."""
+    return [
+        f"{_kind(owner)}: {field} is {value!r}, but it must be a whole number; round it"
+        for field in fields
+        if isinstance(value := getattr(owner, field), bool) or not isinstance(value, int)
+    ]
+
+
 def one_of(owner: object, field: str, known: Iterable[str]) -> list[str]:
     """Report a field that holds none of the known words."""
     value, known = getattr(owner, field), list(known)

@@ -59,8 +59,13 @@ def report(
     """Write one self-contained HTML file that shows finished runs; it opens offline and makes no request."""
     found = find_runs(runs)
     file = write_report(found, out, parse_links(link or [], links), seed=seed)
-    told = f"{file}: {len(found)} run{'s' if len(found) > 1 else ''}, {file.stat().st_size / 1000:.0f} kB; open it in a browser"
-    show({"report": str(file), "runs": [str(path) for path in found]}, [told], as_json, quiet=False)
+    size = f"{len(found)} run{'s' if len(found) > 1 else ''}, {file.stat().st_size / 1000:.0f} kB"
+    show(
+        {"report": str(file), "runs": [str(path) for path in found]},
+        [f"{file}: {size}; open it in a browser"],
+        as_json,
+        quiet=False,
+    )
 
 
 def check_target(percent: float | None) -> float | None:

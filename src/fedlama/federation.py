@@ -32,6 +32,9 @@ from fedlama.traffic import Traffic
 
 Weighting = Literal["samples", "equal"]
 
+MOST_ROUNDS = 10_000_000
+"""More rounds than this are taken for a slip of the keyboard: they would fill any disk with their ledger."""
+
 
 class Callback(Protocol):
     """What is not the algorithm: progress, files, plots, tracking."""
@@ -126,6 +129,7 @@ def check_federation(federation: Federation, layers: Layers, source: ClientSourc
     if federation.evaluate_every is not None and federation.evaluate_every < 1:
         problems.append(f"evaluate_every is {federation.evaluate_every}, but it must be 1 local step or more")
     problems += check_seed(federation.seed)
+    problems += _check_statistics(federation, layers)
     checks: list[Callable[[], object]] = [
         lambda: _check_device(federation.device),
         lambda: check_layers(layers, federation.model),
@@ -142,9 +146,28 @@ def check_federation(federation: Federation, layers: Layers, source: ClientSourc
         raise ConfigError(problems)
 
 
+def _check_statistics(federation: Federation, layers: Layers) -> list[str]:
+    """Report normalisation statistics that nobody ever averages, though the global model is to be scored with them."""
+    travelling = {spec.name for layer in layers for spec in layer.tensors}
+    persistent = federation.model.state_dict()
+    at_home = [name for name, _ in federation.model.named_buffers() if name in persistent and name not in travelling]
+    if not at_home or federation.evaluate != "global" or federation.test_set is None:
+        return []
+    return [
+        f"the buffers {', '.join(at_home[:3])}{', ...' if len(at_home) > 3 else ''} never travel (layers.statistics is "
+        "'local'), so the global model has no values for them to be scored with; set evaluate='best_client', or "
+        "layers.statistics='average'"
+    ]
+
+
 def check_budget(local_steps: int, strategy: Strategy[Any]) -> list[str]:
     """Report a budget that is no whole number of rounds."""
     step = strategy.local_steps
+    if local_steps // step > MOST_ROUNDS:
+        return [
+            f"local_steps is {local_steps}, which makes {local_steps // step} rounds of {strategy.name}; a run has "
+            f"{MOST_ROUNDS} rounds at the most, choose {MOST_ROUNDS * step} or fewer"
+        ]
     if local_steps >= step and local_steps % step == 0:
         return []
     below = max(local_steps // step, 1) * step

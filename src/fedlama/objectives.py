@@ -30,8 +30,8 @@ def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
         return functional.cross_entropy(output.reshape(-1, output.shape[-1]), target.reshape(-1))
     except IndexError as error:
         raise DataError(
-            f"a label is not one of the {output.shape[-1]} classes 0 to {output.shape[-1] - 1} that the model tells apart "
-            f"({error}); fix the labels or the model's number of classes"
+            f"a label is not one of the {output.shape[-1]} classes (0 to {output.shape[-1] - 1}) that the model tells "
+            f"apart ({error}); fix the labels or the model's number of classes"
         ) from error
 
 

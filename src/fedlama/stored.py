@@ -104,10 +104,11 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
     """Name the run folders among and below some folders.
 
     Args:
-        paths: Run folders, or folders that hold run folders at any depth.
+        paths: Run folders, or folders that hold some: those of its latest comparison in their order, where the folder
+            holds a ``comparison.json``, else all at any depth by name.
 
     Returns:
-        The run folders, each once, in the order given and then by name.
+        The run folders, each once.
 
     Raises:
         DataError: One of them is no folder, or there is no run folder in it.
@@ -119,13 +120,23 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
         if (path / "metrics.jsonl").exists() or (path / "ledger.jsonl").exists():
             found[path] = None
             continue
-        below = sorted(file.parent for file in path.rglob("metrics.jsonl"))
+        below = _compared(path) or sorted(file.parent for file in path.rglob("metrics.jsonl"))
         if not below:
             raise DataError(
                 f"there is no run folder in {path} (none holds metrics.jsonl); train one with `fedlama run`"
             )
         found.update(dict.fromkeys(below))
     return list(found)
+
+
+def _compared(folder: Path) -> list[Path]:
+    """Name the runs of a folder's latest comparison; none when there is none, or its runs are elsewhere."""
+    try:
+        runs = _object(folder / "comparison.json").get("runs", [])
+        paths = [folder / Path(str(run["run_folder"])).name for run in runs]
+    except (DataError, TypeError, KeyError):
+        return []
+    return paths if all((path / "metrics.jsonl").exists() for path in paths) else []
 
 
 def _object(path: Path) -> Line:

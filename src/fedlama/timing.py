@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedlama.ledger import round_bytes
@@ -81,7 +82,8 @@ def time_runs(paths: Iterable[Path], links: Sequence[Link], *, seed: int = 0, ev
         clocks = clock(Exchanges.of_records(run.rounds, evaluation=evaluation), links, seed=seed)
         name = run.title if run.seed is None else f"{run.title} seed {run.seed}"
         timings.append(Timing(name, run, tuple(clocks)))
-    return timings
+    counts = Counter(one.name for one in timings)
+    return [replace(one, name=f"{one.name} ({one.run.path.name})") if counts[one.name] > 1 else one for one in timings]
 
 
 def first_reaching(rounds: Sequence[RoundRecord], target: float) -> int | None:

@@ -276,17 +276,20 @@ def test_buffers_travel_and_weigh_in_the_ledger() -> None:
 
 
 def test_local_statistics_differ_between_clients_and_stay_as_given_in_the_result() -> None:
-    model = Normed()
-    for evaluate in ("global", "best_client"):
-        test = TestSet(torch.zeros(4, FEATURES), torch.zeros(4, dtype=torch.int64))
-        result = federated(
-            model, FedAvg(2), layers=by_tensor(model, statistics="local"), test_set=test, evaluate=evaluate
-        )
+    model, test = Normed(), TestSet(torch.zeros(4, FEATURES), torch.zeros(4, dtype=torch.int64))
+    for scored in ({}, {"test_set": test, "evaluate": "best_client"}):
+        result = federated(model, FedAvg(2), layers=by_tensor(model, statistics="local"), **scored)
         first, second = result.rounds[-1].client_models.values()
         assert torch.equal(first["norm.weight"], second["norm.weight"])
         assert not torch.equal(first["norm.running_mean"], second["norm.running_mean"])
         assert torch.equal(result.model["norm.running_mean"], model.norm.running_mean)
         assert not any("running" in row.layer for row in result.ledger.rows())
+
+
+def test_a_global_model_without_statistics_is_not_scored() -> None:
+    model, test = Normed(), TestSet(torch.zeros(4, FEATURES), torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(ConfigError, match="norm.running_mean, .* never travel .* set evaluate='best_client'"):
+        federated(model, FedAvg(2), layers=by_tensor(model, statistics="local"), test_set=test)
 
 
 def test_statistics_do_not_change_training() -> None:

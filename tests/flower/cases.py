@@ -21,7 +21,7 @@ from fedlama.strategies import FedLAMA
 from tests.engines.cases import clients, network
 from tests.flower.rehearsal import Fault, Rehearsal
 
-QUICK = Patience(deadline=2.0, join=1.0, poll=0.01)
+QUICK = Patience(deadline=60.0, join=1.0, poll=0.01)
 
 
 def federation(**changes: Any) -> Federation:

@@ -27,9 +27,7 @@ class Rehearsal:
         fault: What befalls each order.
     """
 
-    def __init__(
-        self, work: Callable[[], Work], clients: int, folder: Path, fault: Fault = lambda order: None
-    ) -> None:
+    def __init__(self, work: Callable[[], Work], clients: int, folder: Path, fault: Fault = lambda order: None) -> None:
         self._work, self._folder, self.fault = work, folder, fault
         self.online = {100 + client: client for client in range(clients)}
         self._replies: dict[str, Delivery] = {}

@@ -18,7 +18,8 @@ from fedlama.resume import put_back, take
 from tests.flower.cases import QUICK, assert_same_bits, deployed, federation, rehearsal
 from tests.flower.rehearsal import Fault
 
-HALF = replace(QUICK, min_replies=0.5)
+HALF = replace(QUICK, min_replies=0.5, deadline=3.0)
+SHORT = replace(QUICK, deadline=3.0)
 
 
 def everyone(**changes: object) -> object:
@@ -50,7 +51,7 @@ def test_an_order_that_failed_is_sent_again_and_changes_nothing(round_index: int
 @pytest.mark.parametrize("what", ["lost", "mute"])
 def test_too_few_replies_end_the_run_with_a_sentence(what: str, tmp_path: Path) -> None:
     given = everyone()
-    run = deployed(given, rehearsal(given, tmp_path, once(2, 1, what)))
+    run = deployed(given, rehearsal(given, tmp_path, once(2, 1, what)), SHORT)
     run.advance()
     with pytest.raises(FedlamaError, match="round 1: 4 of 5 clients answered, 5 are needed"):
         run.advance()
@@ -128,7 +129,7 @@ def test_a_client_back_mid_cycle_gets_exactly_what_changed_meanwhile(tmp_path: P
     for round_index in range(8):
         if round_index == 5:
             away = channel.online.pop(102)
-        if round_index == 7:
+        if round_index == 6:  # introduces itself while the others train, and takes part from the next round on
             channel.online[777] = away  # another node number, as without authentication
         record = run.advance()
         changed.append({name for name, layer in record.layers.items() if layer.synchronised})

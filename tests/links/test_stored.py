@@ -119,6 +119,7 @@ def test_runs_are_found_in_folders(finished: list[Finished], tmp_path: Path) -> 
     top = folders[0].parents[1]
     assert find_runs([top]) == sorted(folders)
     assert find_runs([folders[2], top]) == [folders[2], *sorted(folders[:2])]
+    assert find_runs([top / "digits"]) == folders  # in the order of the comparison
     with pytest.raises(DataError, match="there is no folder"):
         find_runs([tmp_path / "none"])
     with pytest.raises(DataError, match="no run folder in"):

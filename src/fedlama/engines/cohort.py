@@ -17,7 +17,6 @@ from fedlama.engines.storage import Storage
 from fedlama.errors import DivergenceError
 from fedlama.solvers import Memory
 
-
 _FRESH = 1 << 22
 """Elements of fresh solver buffers that are made at a time before they go to their place."""
 

@@ -44,6 +44,7 @@ class LoopEngine:
         travelling = {spec.name for layer in work.layers for spec in layer.tensors}
         self._local = {name: self._slots[name].clone() for name in self._buffers if name not in travelling}
         self._decayed = _decayed(work)
+        self._generators = [work.device] if work.device.type == "cuda" else []
         self._seats: list[_Seat] = []
         self._steps_done: dict[int, int] = {}
 
@@ -62,7 +63,9 @@ class LoopEngine:
         """Advance every client by `steps` local steps, one client after another."""
         fixed = {spec.name for layer in self._work.layers if layer.name in frozen for spec in layer.tensors}
         trained = [index for index, name in enumerate(self._names) if name not in fixed]
-        with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator; leave the user's alone
+        with torch.random.fork_rng(
+            devices=self._generators
+        ):  # dropout draws from the global generator; leave the user's alone
             return [self._train_client(seat, round_index, steps, trained, anchors) for seat in self._seats]
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:

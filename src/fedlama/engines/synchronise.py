@@ -29,14 +29,18 @@ def mean_and_discrepancy(stacked: Tensor, weights: Tensor, measure: bool) -> tup
     if not stacked.is_floating_point():
         mean = (weights @ stacked.double()).round().to(stacked.dtype)
         return mean, (weights @ (stacked - mean).double().square().sum(1)) if measure else total
-    elements = stacked.shape[1]
+    clients, elements = stacked.shape
     own = weights.to(stacked.dtype)
     mean = torch.empty(elements, dtype=stacked.dtype, device=stacked.device)
-    for start in range(0, elements, width := block_width(stacked)):
+    width = min(block_width(stacked), elements)
+    # Room that is used again and again: a fresh block of this size would cost page faults each time.
+    room = torch.empty(clients * width if measure else 0, dtype=stacked.dtype, device=stacked.device)
+    for start in range(0, elements, width or 1):
         block, part = stacked[:, start : start + width], mean[start : start + width]
         torch.mv(block.t(), own, out=part)
         if measure:
-            total += weights @ _squared_distances(block, part)
+            apart = torch.sub(block, part, out=room[: block.numel()].view(block.shape))
+            total += weights @ torch.linalg.vector_norm(apart, dim=1).double().square()
     return mean, total
 
 
@@ -55,10 +59,3 @@ def block_width(stacked: Tensor) -> int:
     """Columns per block: what fits the cache on the CPU, all of them on other devices."""
     clients, elements = stacked.shape
     return max(_BLOCK // clients, 1024) if stacked.device.type == "cpu" else max(elements, 1)
-
-
-def _squared_distances(block: Tensor, mean: Tensor) -> Tensor:
-    """Return ||x_i - u||^2 of one block, float64 of shape (clients,)."""
-    apart = block - mean
-    squares: Tensor = torch.linalg.vector_norm(apart, dim=1).double().square()
-    return squares

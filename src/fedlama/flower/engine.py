@@ -199,7 +199,13 @@ class FlowerEngine:
         return [client for client in self.memory.cohort if client in self.latest.receipts]
 
     def _order(
-        self, client: int, full: bool, round_index: int, steps: int, frozen: frozenset[str], values: Mapping[str, Tensor]
+        self,
+        client: int,
+        full: bool,
+        round_index: int,
+        steps: int,
+        frozen: frozenset[str],
+        values: Mapping[str, Tensor],
     ) -> Order:
         expected = NEVER if full else self.memory.answered[client]
         lacking = tuple(

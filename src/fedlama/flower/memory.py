@@ -35,6 +35,8 @@ class EngineMemory:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> EngineMemory:
         """Read back what :meth:`to_json` wrote; JSON makes text of numbers that are keys."""
-        numbers = {name: {int(key): value for key, value in record[name].items()} for name in ("answered", "steps_done")}
+        numbers = {
+            name: {int(key): value for key, value in record[name].items()} for name in ("answered", "steps_done")
+        }
         sets = {name: set(record[name]) for name in ("absent", "excluded")}
         return cls(**{**record, **numbers, **sets})

@@ -94,13 +94,9 @@ def _answer(order: Order, local: Local, resident: Resident, *, replayed: bool) -
     )
 
 
-def _pack(
-    order: Order, local: Local, resident: Resident, layers: dict[int, Layer], scalars: dict[int, float]
-) -> bytes:
+def _pack(order: Order, local: Local, resident: Resident, layers: dict[int, Layer], scalars: dict[int, float]) -> bytes:
     payloads = {index: encode_layer(layer, resident.values, local.codec) for index, layer in layers.items()}
-    return wire.pack(
-        wire.Message(order.round_index, order.client, payloads, scalars, local.samples, resident.loss)
-    )
+    return wire.pack(wire.Message(order.round_index, order.client, payloads, scalars, local.samples, resident.loss))
 
 
 def _moved(layer: Layer, resident: Resident, local: Local) -> float:

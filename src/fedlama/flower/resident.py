@@ -136,4 +136,3 @@ def exclusive(path: Path) -> Iterator[None]:
     with path.with_suffix(".lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-

@@ -17,9 +17,9 @@ def adjustments(run: StoredRun) -> list[dict[str, Any]]:
         run: Any run.
 
     Returns:
-        Per adjustment its round, the layers in sorted order, both curves of Algorithm 2 (delta and 1 - lambda; 1 - delta
-        and lambda for the accelerating variant) and the number of layers selected. Empty for other strategies, and for
-        folders that lack the labelling.
+        Per adjustment its round, the layers in sorted order, both curves of Algorithm 2 (delta and 1 - lambda; for the
+        accelerating variant 1 - delta and lambda) and the layers selected. Empty for other strategies, and for folders
+        that lack the labelling.
     """
     in_force = run.config.get("in_force")
     strategy = _strategy(in_force) if isinstance(in_force, dict) else None

@@ -69,8 +69,9 @@ def page(
         '<link rel="icon" href="data:,">\n'
         f"<title>{escape(title)}</title>\n<style>\n{_asset('style.css')}</style>\n</head>\n<body>\n"
         '<a class="skip" href="#summary">Skip to the results</a>\n'
-        f"<header><h1>{escape(title)}</h1><p>{len(runs)} run{'s' if len(runs) > 1 else ''}; MB are 10<sup>6</sup> bytes, "
-        "rates bits per second. The plots can be read with the keyboard: tab to one, then use the arrow keys.</p>"
+        f"<header><h1>{escape(title)}</h1><p>{len(runs)} run{'s' if len(runs) > 1 else ''}; "
+        "MB are 10<sup>6</sup> bytes, rates bits per second. "
+        "The plots can be read with the keyboard: tab to one, then use the arrow keys.</p>"
         f'<nav aria-label="Sections"><ul>{contents}</ul></nav></header>\n<main>\n{sections}\n</main>\n'
         '<div id="live" role="status" aria-live="polite" class="hidden"></div>\n'
         f'<script type="application/json" id="data">{_embedded({"runs": runs, "groups": groups})}</script>\n'
@@ -79,11 +80,14 @@ def page(
 
 
 def _plot(name: str) -> str:
-    return f'<div id="{name}" class="plot"><noscript><p>The plot needs JavaScript; the table holds its values.</p></noscript></div>\n'
+    note = "<noscript><p>The plot needs JavaScript; the table holds its values.</p></noscript>"
+    return f'<div id="{name}" class="plot">{note}</div>\n'
 
 
 def _behind(what: str, table: str) -> str:
-    return f"<details><summary>Table: {what}</summary><div class='scroll' tabindex='0' role='region' aria-label='Table: {what}'>{table}</div></details>\n"
+    """Fold a table away; what scrolls sideways can be reached by keyboard."""
+    scrolled = f'<div class="scroll" tabindex="0" role="region" aria-label="Table: {what}">{table}</div>'
+    return f"<details><summary>Table: {what}</summary>{scrolled}</details>\n"
 
 
 def _embedded(content: object) -> str:

@@ -119,8 +119,12 @@ def link_table(timings: Sequence[Timing]) -> str:
         for one in [timing.clocks[position]]
     ]
     links = [
-        (link.name, _each(link.up, show_rate), _each(link.down, show_rate), _each(link.latency, show_seconds))
-        + (_each(link.compute, show_seconds), link.note)
+        (
+            link.name,
+            *(_each(rate, show_rate) for rate in (link.up, link.down)),
+            *(_each(time, show_seconds) for time in (link.latency, link.compute)),
+            link.note,
+        )
         for link in [one.link for one in timings[0].clocks]
     ]
     return table(("link", "run", "time", "down", "computing", "up"), rows, "Time of the whole run") + table(
@@ -130,17 +134,27 @@ def link_table(timings: Sequence[Timing]) -> str:
 
 def config_table(runs: Runs) -> str:
     """Return every setting of every run; those that differ between the runs come first."""
-    flat = [dict(_flat("", run["config"])) for run in runs]
+    flat = [_told_once(dict(_flat("", run["config"]))) for run in runs]
     keys = list(dict.fromkeys(key for one in flat for key in one))
     differ = [key for key in keys if len({one.get(key, "") for one in flat}) > 1]
     parts = []
     if len(runs) > 1 and differ:
         rows = [(key, *(one.get(key, "") for one in flat)) for key in differ]
         parts.append(_scrolled(table(("differs", *(run["name"] for run in runs)), rows)))
-    same = [(key, flat[0][key]) for key in keys if key in flat[0] and key not in differ or len(runs) == 1]
+    same = [(key, flat[0][key]) for key in keys if key in flat[0] and (key not in differ or len(runs) == 1)]
     caption = "The same for all runs" if len(runs) > 1 else ""
     body = _scrolled(table(("setting", "value"), same, caption))
     return "".join(parts) + f"<details><summary>All settings, versions and commit</summary>{body}</details>\n"
+
+
+def _told_once(settings: dict[str, str]) -> dict[str, str]:
+    """Leave out what is in force as it was set."""
+    inner = "in_force."
+    return {
+        key: value
+        for key, value in settings.items()
+        if not (key.startswith(inner) and settings.get(key.removeprefix(inner)) == value)
+    }
 
 
 def _scrolled(inner: str) -> str:

@@ -11,10 +11,10 @@ round; they are tiny, and leaving them behind the layer they belong to is what t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
-from fedlama.checks import at_least, refuse
+from fedlama.checks import at_least, refuse, whole
 from fedlama.layers import Layers
 from fedlama.strategies.base import LayerStatistics, Plan
 
@@ -52,8 +52,11 @@ class Cyclic:
     full_rounds: int = 0
 
     def __post_init__(self) -> None:
-        problems = at_least(self, 1, "base_interval", "layers_per_turn", "rounds_per_turn")
-        refuse(problems + at_least(self, 0, "opening_rounds", "full_rounds"))
+        problems = whole(self, *(field.name for field in fields(self)))
+        if not problems:
+            problems += at_least(self, 1, "base_interval", "layers_per_turn", "rounds_per_turn")
+            problems += at_least(self, 0, "opening_rounds", "full_rounds")
+        refuse(problems)
 
     @property
     def local_steps(self) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedlama.checks import at_least, refuse
+from fedlama.checks import at_least, refuse, whole
 from fedlama.layers import Layers
 from fedlama.strategies.base import LayerStatistics, Plan
 
@@ -27,7 +27,7 @@ class FedAvg:
     base_interval: int
 
     def __post_init__(self) -> None:
-        refuse(at_least(self, 1, "base_interval"))
+        refuse(whole(self, "base_interval") or at_least(self, 1, "base_interval"))
 
     @property
     def local_steps(self) -> int:

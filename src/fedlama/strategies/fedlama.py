@@ -23,7 +23,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from fedlama.checks import at_least, one_of, refuse
+from fedlama.checks import at_least, one_of, refuse, whole
 from fedlama.layers import Layers
 from fedlama.strategies.base import LayerStatistics, Plan
 from fedlama.strategies.cutoff import Curves, Cutoff, least_critical, most_critical
@@ -76,15 +76,29 @@ class FedLAMA:
     accelerate: bool = False
 
     def __post_init__(self) -> None:
-        problems = at_least(self, 1, "base_interval", "increase_factor") + at_least(self, 0, "warm_up_rounds")
+        problems = whole(self, "base_interval", "increase_factor", "warm_up_rounds")
+        if not problems:
+            problems += at_least(self, 1, "base_interval", "increase_factor") + at_least(self, 0, "warm_up_rounds")
         problems += one_of(self, "cutoff", ("crossing", "printed"))
         problems += one_of(self, "discrepancy_share", ("adaptive", "all"))
-        if not problems and self.accelerate and self.base_interval % self.increase_factor:
+        refuse(problems)
+        if self.accelerate:
+            refuse(self._misfits())
+
+    def _misfits(self) -> list[str]:
+        """Report what does not go with the accelerating variant."""
+        problems = []
+        if self.base_interval % self.increase_factor:
             problems.append(
                 f"FedLAMA: accelerate divides base_interval ({self.base_interval}) by increase_factor "
                 f"({self.increase_factor}), which leaves a remainder; choose a multiple"
             )
-        refuse(problems)
+        if self.cutoff != "crossing" or self.discrepancy_share != "adaptive":
+            problems.append(
+                "FedLAMA: accelerate has a cut-off of its own over the adaptive layers; leave cutoff='crossing' and "
+                "discrepancy_share='adaptive', or set accelerate=false"
+            )
+        return problems
 
     @property
     def local_steps(self) -> int:

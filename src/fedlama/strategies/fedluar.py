@@ -18,7 +18,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from fedlama.checks import at_least, one_of, refuse
+from fedlama.checks import at_least, one_of, refuse, whole
 from fedlama.errors import ConfigError
 from fedlama.layers import Layers
 from fedlama.randomness import generator
@@ -65,7 +65,8 @@ class FedLUAR:
     rule: Rule = "score"
 
     def __post_init__(self) -> None:
-        problems = at_least(self, 1, "base_interval") + at_least(self, 0, "recycled_layers")
+        problems = whole(self, "base_interval", "recycled_layers")
+        problems = problems or at_least(self, 1, "base_interval") + at_least(self, 0, "recycled_layers")
         refuse(problems + one_of(self, "rule", ("score", "random", "round-robin")))
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-from fedlama.checks import at_least, refuse
+from fedlama.checks import at_least, refuse, whole
 from fedlama.errors import ConfigError, did_you_mean
 from fedlama.layers import Layers
 from fedlama.strategies.base import LayerStatistics, Plan
@@ -33,7 +33,7 @@ class FixedIntervals:
     intervals: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        problems = at_least(self, 1, "base_interval")
+        problems = whole(self, "base_interval") or at_least(self, 1, "base_interval")
         problems += [
             f"FixedIntervals: the interval of {name!r} is {rounds!r}, but it must be a whole number of rounds, "
             "1 or more; change it"

@@ -7,6 +7,7 @@ function accuracyPlot(host) {
   const against = choice('against', [['rounds', 'rounds'], ['steps', 'local steps'], ['megabytes', 'MB up and down'],
     ['seconds', 'seconds on this machine'], ...links.map((name) => ['link ' + name, 'seconds on ' + name])], update);
   const seeds = choice('Seeds', [['mean', 'mean and 95 % interval'], ['each', 'each seed']], update);
+  preset(against, 'megabytes');
   const area = html('div', {});
   host.replaceChildren(html('div', { class: 'choices' }, values.element, against.element, several ? seeds.element : null), area);
   const chart = lineChart(area, spec());

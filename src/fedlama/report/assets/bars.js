@@ -54,6 +54,7 @@ function bytesPlot(host) {
 function linksPlot(host) {
   const names = Object.keys(DATA.runs[0].links), area = html('div', {});
   const pick = choice('Link', names.map((name) => [name, name]), update);
+  preset(pick, '4g');
   host.replaceChildren(html('div', { class: 'choices' }, pick.element), area);
   update();
 

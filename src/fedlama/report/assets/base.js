@@ -23,7 +23,7 @@ const svg = (name, attributes, ...children) => make('http://www.w3.org/2000/svg'
 function show(value, digits = 4) {
   if (value === null || value === undefined || !Number.isFinite(value)) return 'none';
   const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-3 || size >= 1e7)) return value.toExponential(2);
+  if (size !== 0 && (size < 1e-3 || size >= 1e7)) return value.toExponential(2).replace(/\.?0+e/, 'e').replace('e+', 'e');
   return String(Number(value.toPrecision(Math.max(digits, size >= 1 ? Math.floor(Math.log10(size)) + 1 : 0))));
 }
 
@@ -81,6 +81,14 @@ function whenever(host, draw) {
   return () => draw(width);
 }
 
+// The runs to choose from; the first that adjusts its intervals is the most telling and stands chosen.
 function runChoice(runs, changed) {
-  return choice('Run', runs.map((run) => [String(DATA.runs.indexOf(run)), run.name]), changed);
+  const pick = choice('Run', runs.map((run) => [String(DATA.runs.indexOf(run)), run.name]), changed);
+  preset(pick, String(DATA.runs.indexOf(runs.find((run) => run.adjustments.length) || runs[0])));
+  return pick;
+}
+
+function preset(pick, value) {
+  const select = pick.element.querySelector('select');
+  if ([...select.options].some((option) => option.value === value)) select.value = value;
 }

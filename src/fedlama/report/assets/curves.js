@@ -37,7 +37,7 @@ function curvesPlot(host) {
         svg('title', {}, `${one.labels[index]} ${show(value)} with the first ${k} layers${k ? ', up to ' + one.order[k - 1] : ''}`))));
     });
     picture.append(svg('line', { class: 'cursor', x1: px(cut), x2: px(cut), y1: 10, y2: bottom }),
-      svg('text', { x: Math.min(px(cut) + 5, width - 60), y: 24, class: 'label' }, `cut: ${cut}`),
+      svg('text', { x: px(cut) - 5, y: 24, class: 'label', 'text-anchor': 'end' }, `cut: ${cut}`),
       svg('text', { x: (left + width) / 2, y: height - 8, 'text-anchor': 'middle', class: 'label' }, 'layers relaxed, in the order of their discrepancy'));
     const key = html('div', { class: 'legend' }, one.labels.map((label, index) => html('span', { class: 'key' },
       svg('svg', { width: 26, height: 10, 'aria-hidden': 'true' }, svg('line', { x1: 1, x2: 25, y1: 5, y2: 5, stroke: COLOURS[1 - index], 'stroke-width': 3, 'stroke-dasharray': index ? '7 3' : '' })), label)),

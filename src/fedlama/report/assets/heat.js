@@ -29,8 +29,8 @@ function heatPlot(host) {
       const marks = layer.travelled.map((at) => `M${px(at) + wide * 0.25} ${top + 2}h${Math.max(wide * 0.5, 0.6)}v${row - 6}h${-Math.max(wide * 0.5, 0.6)}z`);
       picture.append(svg('path', { d: marks.join(''), fill: '#1b2a41', class: 'travelled' }));
     });
-    for (const tick of ticks(0, rounds, width / 120).filter(Number.isInteger)) {
-      picture.append(svg('text', { x: px(tick), y: bottom + 14, 'text-anchor': 'middle' }, show(tick)));
+    for (const tick of ticks(1, rounds, (width - left) / 80).filter(Number.isInteger)) {
+      picture.append(svg('text', { x: px(tick - 0.5), y: bottom + 14, 'text-anchor': 'middle' }, show(tick)));
     }
     picture.append(svg('text', { x: (left + width) / 2, y: bottom + 31, 'text-anchor': 'middle', class: 'label' }, 'round'));
     const cursor = svg('rect', { class: 'cell', width: Math.max(wide, 3), height: row, visibility: 'hidden' });

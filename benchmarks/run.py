@@ -1,0 +1,96 @@
+"""Measure every side on every workload in one run.
+
+    python -m benchmarks.setup /tmp/rivals                      # once; leave it out to measure without rivals
+    python -m benchmarks.run --rivals /tmp/rivals --output benchmarks/results/cpu.json
+
+Every measurement is a process of its own; the sides take turns, and medians over the turns are compared. On a laptop:
+``python -m benchmarks.run --workloads W3 --seconds 2 --turns 1``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.table import markdown
+from benchmarks.workloads import WORKLOADS
+
+OURS = ("central", "naive", "ours:auto", "ours:loop", "ours:stacked", "ours:workers")
+RIVALS = ("flower", "pfl")
+ROOT = Path(__file__).resolve().parents[1]
+_VERSIONS = (
+    "import importlib.metadata as m, json; known = {d.metadata['Name'].lower(): d.version for d in m.distributions()};"
+    "print(json.dumps({n: known[n] for n in ('torch', 'numpy', 'flwr', 'ray', 'pfl', 'fedlama') if n in known}))"
+)
+
+
+def main() -> None:
+    """Measure, print the table, and write the JSON."""
+    asked = _arguments()
+    pythons = {"ours": sys.executable}
+    if asked.rivals:
+        pythons["rivals"] = str(Path(asked.rivals) / "bin" / "python")
+    sides = [side for side in OURS + (RIVALS if asked.rivals else ()) if side in (asked.sides or OURS + RIVALS)]
+    found: dict[str, dict[str, list[float]]] = {name: {side: [] for side in sides} for name in asked.workloads}
+    problems: dict[str, str] = {}
+    for _ in range(asked.turns):
+        for name in asked.workloads:
+            for side in sides:
+                python = pythons["rivals" if side in RIVALS else "ours"]
+                rate = _measure(python, side, name, asked.seconds, problems)
+                if rate is not None:
+                    found[name][side].append(rate)
+                    print(f"{name} {side}: {rate:,.1f} client-steps/s", flush=True)
+    report = {
+        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "versions": {who: json.loads(_run([python, "-c", _VERSIONS], 60).stdout) for who, python in pythons.items()},
+        "load": os.getloadavg(),
+        "seconds": asked.seconds,
+        "client_steps_per_second": found,
+        "medians": {n: {s: statistics.median(r) for s, r in rates.items() if r} for n, rates in found.items()},
+        "problems": problems,
+    }
+    print(markdown(report))
+    if asked.output:
+        Path(asked.output).parent.mkdir(parents=True, exist_ok=True)
+        Path(asked.output).write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _arguments() -> Any:  # noqa: ANN401 - argparse's namespace
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rivals", help="folder that benchmarks.setup made")
+    parser.add_argument("--workloads", nargs="+", default=list(WORKLOADS), choices=WORKLOADS)
+    parser.add_argument("--sides", nargs="+", help="all by default", choices=OURS + RIVALS)
+    parser.add_argument("--seconds", type=float, default=10, help="per measurement")
+    parser.add_argument("--turns", type=int, default=3, help="interleaved repetitions")
+    parser.add_argument("--output", help="JSON file to write")
+    return parser.parse_args()
+
+
+def _measure(python: str, side: str, name: str, seconds: float, problems: dict[str, str]) -> float | None:
+    try:
+        done = _run([python, "-m", "benchmarks.one", side, name, str(seconds)], 120 + 6 * seconds)
+        return float(json.loads(done.stdout.strip().splitlines()[-1])["client_steps_per_second"])
+    except subprocess.TimeoutExpired:
+        problems[f"{name} {side}"] = "gave up waiting"
+    except (subprocess.CalledProcessError, ValueError, IndexError) as error:
+        detail = error.stderr[-400:] if isinstance(error, subprocess.CalledProcessError) else str(error)
+        problems[f"{name} {side}"] = str(detail)
+    return None
+
+
+def _run(command: list[str], limit: float) -> subprocess.CompletedProcess[str]:
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "src")])
+    environment = os.environ | {"PYTHONPATH": paths}
+    return subprocess.run(command, cwd=ROOT, env=environment, timeout=limit, check=True, capture_output=True, text=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Flower's two apps, made from an experiment or from a user's own model and training function."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedlama.engines.base import Work
+from fedlama.errors import MissingExtraError
+from fedlama.experiment import assemble, prepare
+from fedlama.federation import Federation
+from fedlama.flower.grid import GridChannel, answer_records, introduction_records, read_order
+from fedlama.flower.local import Local, LoopLocal
+from fedlama.flower.node import respond
+from fedlama.flower.protocol import Introduction
+from fedlama.flower.remote import RemoteClients
+from fedlama.flower.settings import DEFAULTS, client_number, experiment_of, patience_of, state_folder, state_name
+
+try:
+    from flwr.app import Context, Message
+    from flwr.clientapp import ClientApp
+    from flwr.serverapp import Grid, ServerApp
+except ImportError as error:
+    raise MissingExtraError("flwr", "flower") from error
+
+MakeLocal = Callable[[int, Mapping[str, Any]], Local]
+"""Makes a client's model and data from its number and the run's configuration."""
+Build = Callable[[RemoteClients, Mapping[str, Any]], Federation]
+"""Makes the federation from the clients and the run's configuration."""
+
+
+def server_app(build: Build | None = None, *, clients: int = 0) -> ServerApp:
+    """Return a ServerApp.
+
+    Args:
+        build: Makes a federation of the user's own; by default the run's experiment is built.
+        clients: Number of clients, for a federation of the user's own.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        # Not at the top: every order starts a new client process, which has no use for what the server imports.
+        from fedlama.flower.deployment import deploy_experiment, deploy_federation
+
+        logging.getLogger("fedlama.flower").setLevel(logging.INFO)
+        config = {**DEFAULTS, **context.run_config}
+        channel, patience, out = GridChannel(grid), patience_of(config), Path(str(config["out"]))
+        if build is None:
+            finished = deploy_experiment(experiment_of(config), channel, out, patience, config["aggregation"])
+            print(f"fedlama: finished; the run folder is {finished.summary['run_folder']}")
+        else:
+            deploy_federation(lambda remote: build(remote, config), clients, channel, out, patience)
+            print(f"fedlama: finished; the run folder is {out}")
+
+    return app
+
+
+def client_app(make: MakeLocal | None = None, *, name: str = "") -> ClientApp:
+    """Return a ClientApp that keeps its model between rounds in a file of its own.
+
+    Args:
+        make: Makes the client's model and data; by default those of the run's experiment.
+        name: Names the folder of the clients' states, for a federation of the user's own.
+    """
+    app = ClientApp()
+
+    def local_of(context: Context) -> tuple[int, Local]:
+        client = client_number(context.node_config)
+        if make is not None:
+            return client, make(client, context.run_config)
+        return client, experiment_client(client, str(context.run_config.get("experiment", DEFAULTS["experiment"])))
+
+    @app.query()
+    def introduce(message: Message, context: Context) -> Message:
+        client, local = local_of(context)
+        return Message(introduction_records(Introduction(client, local.samples)), reply_to=message)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        client, local = local_of(context)
+        folder = state_folder(context.node_config, context.run_config)
+        own = (name or "own") if make else state_name(context.run_config)
+        answer = respond(read_order(message.content), local, folder / own / f"client-{client}.safetensors")
+        return Message(answer_records(answer), reply_to=message)
+
+    return app
+
+
+@lru_cache(maxsize=4)
+def experiment_client(client: int, text: str) -> Local:
+    """Return a client of an experiment: its rows of the data, the model and the solver.
+
+    Args:
+        client: The client's number.
+        text: The run's ``experiment``.
+    """
+    experiment = experiment_of({"experiment": text})
+    federation = assemble(experiment, prepare(experiment))
+    layers, clients = federation.layers, federation.clients
+    if layers is None or isinstance(clients, list | tuple):
+        raise TypeError("an assembled experiment has layers and a client source")
+    device = torch.device(federation.device)
+    work = Work(
+        federation.model,
+        layers,
+        clients,  # type: ignore[arg-type]
+        federation.solver,
+        federation.codec,
+        federation.objective,
+        federation.seed,
+        device,
+    )
+    return LoopLocal(work, client)

@@ -1,0 +1,123 @@
+"""The channel over Flower's Grid: letters become messages, records become orders and answers.
+
+Payloads travel as one flat array each, because Flower spends two requests on every array. Replies are told apart by
+the message they reply to: errors made by the SuperLink carry its own node number, not the client's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from fedlama.errors import DataError, MissingExtraError
+from fedlama.flower.channel import Delivery, Letter
+from fedlama.flower.protocol import Answer, Failure, Introduction, Order
+
+try:
+    from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+    from flwr.serverapp import Grid
+except ImportError as error:
+    raise MissingExtraError("flwr", "flower") from error
+
+_FINAL = {1, 2, 6, 7}  # the client's program or its packing is at fault: asking again cannot help
+
+
+class GridChannel:
+    """Sends through a Grid; see :class:`fedlama.flower.channel.Channel`.
+
+    Args:
+        grid: What Flower hands to a ServerApp.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+
+    def nodes(self) -> tuple[int, ...]:
+        """Return the nodes that are online now."""
+        return tuple(sorted(self._grid.get_node_ids()))
+
+    def push(self, letters: Sequence[Letter], lifetime: float) -> list[str]:
+        """Send letters; an unknown node's ticket is empty."""
+        return list(self._grid.push_messages([_message(letter, lifetime) for letter in letters]))
+
+    def pull(self, tickets: Collection[str]) -> list[Delivery]:
+        """Fetch what has come back."""
+        return [
+            Delivery(message.metadata.reply_to_message_id, _content(message))
+            for message in self._grid.pull_messages(list(tickets))
+        ]
+
+
+def order_records(order: Order) -> RecordDict:
+    """Write an order as Flower's records."""
+    return _records(asdict(order), ("payload",))
+
+
+def read_order(records: RecordDict) -> Order:
+    """Read an order; raises DataError when the records are no order."""
+    try:
+        fields = _fields(records, ("payload",))
+        for name in ("upload", "evaluation", "frozen"):
+            fields[name] = tuple(fields[name])
+        return Order(**fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"the message is no order ({error!r}); run the same fedlama on both sides") from error
+
+
+def answer_records(answer: Answer) -> RecordDict:
+    """Write an answer as Flower's records."""
+    return _records(asdict(answer), ("payload", "evaluation"))
+
+
+def read_answer(records: RecordDict) -> Answer:
+    """Read an answer; raises DataError when the records are no answer."""
+    try:
+        return Answer(**_fields(records, ("payload", "evaluation")))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"the reply is no answer ({error!r}); run the same fedlama on both sides") from error
+
+
+def introduction_records(introduction: Introduction) -> RecordDict:
+    """Write an introduction as Flower's records."""
+    return RecordDict({"introduction": ConfigRecord(asdict(introduction))})
+
+
+def _message(letter: Letter, lifetime: float) -> Message:
+    if isinstance(letter.content, Order):
+        content, group = order_records(letter.content), str(letter.content.round_index)
+        return Message(content, letter.node, "train", ttl=lifetime, group_id=group)
+    return Message(RecordDict({}), letter.node, "query", ttl=lifetime)
+
+
+def _content(message: Message) -> Answer | Introduction | Failure:
+    if message.has_error():
+        error = message.error
+        return Failure(f"Flower says (code {error.code}): {error.reason}", final=error.code in _FINAL)
+    try:
+        if "introduction" in message.content:
+            record = message.content.config_records["introduction"]
+            return Introduction(int(str(record["client"])), int(str(record["samples"])))
+        return read_answer(message.content)
+    except (DataError, KeyError, ValueError) as error:
+        return Failure(f"reply refused: {error}", final=True)
+
+
+def _records(fields: Mapping[str, Any], payloads: Sequence[str]) -> RecordDict:
+    plain = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in fields.items()
+        if name not in payloads
+    }
+    arrays = {name: Array(np.frombuffer(fields[name], np.uint8)) for name in payloads if fields[name]}
+    return RecordDict({"fields": ConfigRecord(plain), "payloads": ArrayRecord(arrays)})
+
+
+def _fields(records: RecordDict, payloads: Sequence[str]) -> dict[str, Any]:
+    arrays = records.array_records["payloads"]
+    return {
+        **records.config_records["fields"],
+        **{name: arrays[name].numpy().tobytes() if name in arrays else b"" for name in payloads},
+    }

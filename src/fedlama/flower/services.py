@@ -1,0 +1,147 @@
+"""Flower's own programs on this machine, for tests and a first try: a SuperLink and SuperNodes as child processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedlama.errors import FedlamaError, MissingExtraError
+
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+}
+"""Keeps Flower from reaching out: no telemetry, no look for updates, no installing of packages in the midst of a run."""
+
+
+def program(name: str) -> str:
+    """Return the path of one of Flower's programs, beside the running Python.
+
+    Raises:
+        MissingExtraError: Flower is not installed.
+    """
+    path = Path(sys.executable).with_name(name)
+    if not path.exists():
+        raise MissingExtraError("flwr", "flower")
+    return str(path)
+
+
+def free_port() -> int:
+    """Return a port of the loopback device that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Services:
+    """Child processes with a log each; use it as a context manager: it stops what it started, by its ids.
+
+    Args:
+        folder: For logs, Flower's own files and the nodes' states.
+        tls: Arguments that switch on TLS on the SuperLink; None runs without.
+    """
+
+    folder: Path
+    tls: Sequence[str] | None = None
+    port: int = field(default_factory=free_port)
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def __enter__(self) -> Services:
+        """Return itself."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop everything that still runs."""
+        for name in reversed(list(self.processes)):
+            self.stop(name)
+
+    def environment(self, role: str) -> dict[str, str]:
+        """Return the environment of a role; every role has its own home, as on machines of their own."""
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        return {**os.environ, **QUIET, "PATH": path, "FLWR_HOME": str(self.folder / f"home-{role}")}
+
+    def start_link(self, *arguments: str) -> None:
+        """Start the SuperLink and wait until it listens."""
+        security = ["--insecure"] if self.tls is None else list(self.tls)
+        database = ["--database", str(self.folder / "state.db")]
+        command = [program("flower-superlink"), *security, "--port", str(self.port), *database, *arguments]
+        self.start("link", command)
+        self.wait_for_port("link", self.port)
+
+    def start_node(
+        self,
+        number: int,
+        *arguments: str,
+        port: int | None = None,
+        config: Mapping[str, str | int] | None = None,
+        security: Sequence[str] = ("--insecure",),
+    ) -> None:
+        """Start the SuperNode of a client.
+
+        Args:
+            number: The client.
+            arguments: More arguments.
+            port: Port of the SuperLink, when it is not reached directly.
+            config: More node configuration.
+            security: ``--insecure``, or certificates and keys.
+        """
+        values = {"partition-id": number, "state-dir": str(self.folder / f"states-{number}"), **(config or {})}
+        text = " ".join(
+            f'{key}="{value}"' if isinstance(value, str) else f"{key}={value}" for key, value in values.items()
+        )
+        address = f"127.0.0.1:{port or self.port}"
+        command = [program("flower-supernode"), *security, "--superlink", address, "--port", str(free_port())]
+        self.start(f"node{number}", [*command, "--node-config", text, *arguments])
+
+    def start(self, name: str, command: Sequence[str]) -> None:
+        """Start a process in a group of its own, its output in ``<name>.log``."""
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                list(command), stdout=log, stderr=log, env=self.environment(name), start_new_session=True
+            )
+
+    def stop(self, name: str, *, kill: bool = False) -> None:
+        """Stop a process and its children, by the id of their group.
+
+        Args:
+            name: Which.
+            kill: Give it no time to tidy up.
+        """
+        process = self.processes.pop(name, None)
+        if process is None:
+            return
+        try:
+            os.killpg(process.pid, signal.SIGKILL if kill else signal.SIGTERM)
+            process.wait(15)
+        except ProcessLookupError:
+            pass
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(15)
+
+    def wait_for_port(self, name: str, port: int, seconds: float = 90.0) -> None:
+        """Wait until a process listens.
+
+        Raises:
+            FedlamaError: It ended, or it takes too long.
+        """
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self.processes[name].poll() is not None:
+                break
+            with socket.socket() as probe:
+                probe.settimeout(1.0)
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+            time.sleep(0.2)
+        raise FedlamaError(f"{name} does not listen on port {port}; see {self.folder / name}.log")

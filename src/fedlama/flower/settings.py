@@ -1,0 +1,99 @@
+"""The keys of a Flower run's configuration that fedlama reads, with their defaults."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedlama.errors import ConfigError
+from fedlama.experiment import Experiment, read, resolve
+from fedlama.flower.patience import Patience
+
+RunConfig = Mapping[str, Any]
+
+DEFAULTS: dict[str, str | float] = {
+    "experiment": "digits",
+    "out": "runs/flower",
+    "state-dir": "",
+    "deadline": 600.0,
+    "min-replies": 1.0,
+    "rejoin": "now",
+    "join": 300.0,
+    "aggregation": "models",
+}
+"""What an app's ``[tool.flwr.app.config]`` holds: Flower lets a run override only keys that stand there."""
+
+
+def experiment_of(config: RunConfig) -> Experiment:
+    """Return the experiment of a run.
+
+    Args:
+        config: The run's configuration; ``experiment`` is the name of one that comes with the package, or JSON.
+
+    Raises:
+        ConfigError: It cannot be resolved.
+    """
+    text = str(config.get("experiment", DEFAULTS["experiment"]))
+    if not text.lstrip().startswith("{"):
+        return resolve(read(text))
+    try:
+        return resolve(json.loads(text))
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"the run's experiment is no JSON: {error}; submit it with `fedlama flower run`") from error
+
+
+def patience_of(config: RunConfig) -> Patience:
+    """Return the rules of waiting of a run."""
+    given = {**DEFAULTS, **config}
+    return Patience(
+        deadline=float(given["deadline"]),
+        min_replies=float(given["min-replies"]),
+        rejoin=given["rejoin"],
+        join=float(given["join"]),
+    )
+
+
+def state_folder(node: Mapping[str, Any], config: RunConfig) -> Path:
+    """Return the folder of a node's durable states.
+
+    Args:
+        node: The node's configuration; its ``state-dir`` comes first.
+        config: The run's configuration; its ``state-dir`` comes next, then the variable FEDLAMA_STATE.
+    """
+    given = node.get("state-dir") or config.get("state-dir") or os.environ.get("FEDLAMA_STATE")
+    return Path(str(given)).expanduser() if given else Path.home() / ".fedlama" / "state"
+
+
+def state_name(config: RunConfig) -> str:
+    """Return the name of the folder of a run's states on a node: the same experiment always has the same one.
+
+    Args:
+        config: The run's configuration.
+    """
+    experiment = experiment_of(config)
+    text = json.dumps(experiment.to_json(), sort_keys=True)
+    return f"{experiment.settings.name}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
+
+
+def client_number(node: Mapping[str, Any]) -> int:
+    """Return the client that a node serves.
+
+    Args:
+        node: The node's configuration.
+
+    Raises:
+        ConfigError: It does not say.
+    """
+    number = node.get("partition-id")
+    if not isinstance(number, int) or number < 0:
+        raise ConfigError(
+            f"the node's partition-id is {number!r}; start the SuperNode with --node-config 'partition-id=0', each "
+            "node with its own number"
+        )
+    return number

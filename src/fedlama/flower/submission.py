@@ -1,0 +1,111 @@
+"""From an experiment to a Flower run: the app's folder, the run's configuration, and `flwr run`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+from fedlama.experiment import Experiment
+from fedlama.flower.settings import DEFAULTS
+
+_PROJECT = """\
+[project]
+name = "fedlama-app"
+version = "{version}"
+description = "FedLAMA: layer-wise aggregation intervals over a real network"
+license = "Apache-2.0"
+dependencies = ["fedlama[flower]>={version}"]
+
+[tool.flwr.app]
+publisher = "fedlama"
+
+[tool.flwr.app.components]
+serverapp = "fedlama_app.server_app:app"
+clientapp = "fedlama_app.client_app:app"
+
+[tool.flwr.app.config]
+{config}
+"""
+_SERVER = '''"""The ServerApp: the run's experiment, driven by fedlama."""
+
+from fedlama.flower.apps import server_app
+
+app = server_app()
+'''
+_CLIENT = '''"""The ClientApp: one client of the run's experiment, which keeps its model between rounds."""
+
+from fedlama.flower.apps import client_app
+
+app = client_app()
+'''
+
+
+def write_app(folder: Path) -> None:
+    """Write the Flower app that runs any experiment; `examples/flower` is its output.
+
+    Args:
+        folder: Where; made when missing.
+    """
+    config = "\n".join(f"{key} = {json.dumps(value)}" for key, value in DEFAULTS.items())
+    files = {
+        "pyproject.toml": _PROJECT.format(version=metadata.version("fedlama"), config=config),
+        "fedlama_app/__init__.py": '"""FedLAMA: A Flower app."""\n',
+        "fedlama_app/server_app.py": _SERVER,
+        "fedlama_app/client_app.py": _CLIENT,
+    }
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content, encoding="utf-8")
+
+
+def run_config(experiment: Experiment, options: Mapping[str, str | float]) -> str:
+    """Return the TOML of a run's configuration.
+
+    Args:
+        experiment: The experiment; it travels whole, with every key that is in force.
+        options: Values for other keys of :data:`fedlama.flower.settings.DEFAULTS`.
+    """
+    text = json.dumps(experiment.to_json(), separators=(",", ":"))
+    lines = {"experiment": text, **options}
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
+
+
+def connection(home: Path, name: str, address: str, certificate: Path | None = None) -> None:
+    """Tell `flwr` where a SuperLink is.
+
+    Args:
+        home: Flower's home, FLWR_HOME.
+        name: The connection's name.
+        address: Host and port.
+        certificate: The CA's certificate; None connects without TLS.
+    """
+    security = "insecure = true" if certificate is None else f"root-certificates = {json.dumps(str(certificate))}"
+    home.mkdir(parents=True, exist_ok=True)
+    text = f'[superlink]\ndefault = "{name}"\n\n[superlink.{name}]\naddress = "{address}"\n{security}\n'
+    (home / "config.toml").write_text(text, encoding="utf-8")
+
+
+def submit(command: str, app: Path, name: str, config: Path, environment: Mapping[str, str]) -> dict[str, object]:
+    """Submit a run and return what `flwr run` says of it.
+
+    Args:
+        command: Path of `flwr`.
+        app: The app's folder.
+        name: The connection's name.
+        config: File with the run's configuration.
+        environment: The environment, FLWR_HOME included.
+    """
+    done = subprocess.run(
+        [command, "run", str(app), *([name] if name else []), "--run-config", str(config), "--format", "json"],
+        env=dict(environment),
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    start = done.stdout.find("{")
+    found = json.loads(done.stdout[start:]) if start >= 0 else {}
+    return {"returncode": done.returncode, "stderr": done.stderr, "stdout": done.stdout, **found}

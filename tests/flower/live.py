@@ -1,0 +1,110 @@
+"""A real deployment on loopback: SuperLink, relay and SuperNodes as processes of their own."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fedlama.experiment import Experiment, read, resolve
+from fedlama.flower import submission
+from fedlama.flower.relay import Relay
+from fedlama.flower.services import Services, program
+
+
+def small(*changes: str) -> Experiment:
+    """Digits on four clients."""
+    return resolve(read("digits", ["partition.clients=4", "partition.alpha=1.0", "local_steps=12", *changes]))
+
+
+class Live:
+    """A SuperLink, a relay before it, and SuperNodes; a context manager that stops all it started.
+
+    Args:
+        folder: For everything.
+        nodes: Number of SuperNodes.
+    """
+
+    def __init__(self, folder: Path, nodes: int = 4) -> None:
+        self.folder, self.nodes = folder, nodes
+        self.services = Services(folder)
+        self.relay = Relay(self.services.port)
+        self.app = folder / "app"
+
+    def __enter__(self) -> Live:
+        self.services.__enter__()
+        submission.write_app(self.app)
+        self.services.start_link()
+        self.relay.__enter__()
+        for number in range(self.nodes):
+            self.node(number)
+        home = self.folder / "home-operator"
+        submission.connection(home, "live", f"127.0.0.1:{self.services.port}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.services.__exit__()
+        self.relay.__exit__()
+
+    def node(self, number: int) -> None:
+        """Start a SuperNode."""
+        self.services.start_node(number, port=self.relay.port)
+
+    def submit(self, experiment: Experiment, name: str, **options: str | float) -> Path:
+        """Submit a run; the same name submitted again goes on where it was.
+
+        Returns:
+            Folder below which its run folder will be.
+        """
+        out, config = self.folder / "runs" / name, self.folder / f"{name}.toml"
+        settings: dict[str, str | float] = {"out": str(out), "deadline": 300.0, "join": 200.0, **options}
+        config.write_text(submission.run_config(experiment, settings), encoding="utf-8")
+        environment = self.services.environment("operator")
+        answer = submission.submit(program("flwr"), self.app, "live", config, environment)
+        assert answer["returncode"] == 0, answer
+        return out
+
+    def finish(self, out: Path, seconds: float = 420.0) -> Path:
+        """Wait for a run's end; return its run folder."""
+        wait(lambda: any(out.rglob("summary.json")), seconds, f"{out} to finish")
+        return next(out.rglob("summary.json")).parent
+
+    def rounds(self, out: Path) -> int:
+        """Number of rounds that a run has logged."""
+        return sum(len(file.read_text().splitlines()) for file in out.rglob("metrics.jsonl"))
+
+
+def wait(until: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait for something, not for ever."""
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
+        time.sleep(0.3)
+
+
+def model(run_folder: Path) -> dict[str, Tensor]:
+    """The final model of a run."""
+    return load_file(run_folder / "model.safetensors")
+
+
+def lines(run_folder: Path, name: str, drop: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """A run's lines without what no two runs share."""
+    read = [json.loads(line) for line in (run_folder / f"{name}.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in drop} for line in read]
+
+
+def assert_same_folders(one: Path, other: Path) -> None:
+    """The same model to the last bit, the same intervals, ledger and metrics."""
+    first, second = model(one), model(other)
+    assert list(first) == list(second)
+    for name in first:
+        assert first[name].equal(second[name]), name
+    assert lines(one, "ledger") == lines(other, "ledger")
+    assert lines(one, "layers") == lines(other, "layers")
+    drop = ("seconds", "evaluation_seconds")
+    assert lines(one, "metrics", drop) == lines(other, "metrics", drop)

@@ -1,0 +1,118 @@
+"""Real deployments on loopback: a SuperLink and SuperNodes as processes. Slow; needs the extra ``flower``."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("flwr", reason="needs Flower: pip install 'fedlama[flower]'")
+
+from fedlama.comparison import run_one
+from fedlama.experiment import Experiment, assemble, prepare
+from fedlama.flower.networklog import NAME, read_log
+from tests.flower.live import Live, assert_same_folders, lines, small, wait
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with Live(tmp_path_factory.mktemp("live")) as started:
+        yield started
+
+
+def in_loop(experiment: Experiment, out: Path) -> Path:
+    """Run an experiment on the loop engine; return its run folder."""
+    run_one(experiment, assemble(experiment, prepare(experiment)), experiment.strategy.base_interval, out)
+    return next(out.rglob("summary.json")).parent
+
+
+def quick() -> Experiment:
+    """Six rounds of FedLAMA with momentum, three of four clients in each cycle."""
+    return small("strategy.base_interval=2", "strategy.increase_factor=3", "sampler.name=uniform", "sampler.active=3")
+
+
+def test_four_nodes_on_loopback_give_the_bits_of_the_loop_engine(live: Live, tmp_path: Path) -> None:
+    folder = live.finish(live.submit(quick(), "same"))
+    assert_same_folders(folder, in_loop(quick(), tmp_path))
+    assert not any(line["incidents"] for line in read_log(folder / NAME).values())
+
+
+def test_kill_the_server_app(live: Live, tmp_path: Path) -> None:
+    """Kill -9 the SuperLink's ServerApp after one, three and five rounds; the same command goes on."""
+    out = live.submit(quick(), "killed")
+    for rounds in (1, 3, 5):
+        wait(lambda enough=rounds: live.rounds(out) >= enough, 240, f"{rounds} rounds")  # type: ignore[misc]
+        kill_server_apps(live)
+        live.submit(quick(), "killed")
+    folder = live.finish(out)
+    assert_same_folders(folder, in_loop(quick(), tmp_path))
+    assert [line["round"] for line in lines(folder, "ledger")] == list(range(6))
+
+
+def kill_server_apps(live: Live) -> None:
+    """Kill the ServerApp processes among the SuperLink's own descendants."""
+    import os
+    import signal
+
+    link = live.services.processes["link"].pid
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes()
+            group = os.getpgid(int(entry.name))
+        except (OSError, ProcessLookupError):
+            continue
+        if b"flwr-serverapp" in command and group == link:
+            os.kill(int(entry.name), signal.SIGKILL)
+
+
+def test_kill_a_super_node(live: Live, tmp_path: Path) -> None:
+    """Kill -9 a SuperNode; it may come back once the SuperLink has noticed, and answers what it had trained."""
+    out = live.submit(quick(), "node")
+    wait(lambda: live.rounds(out) >= 1, 240, "one round")
+    live.services.stop("node0", kill=True)
+    live.node(0)
+    folder = live.finish(out)
+    assert_same_folders_but_for_repeats(folder, in_loop(quick(), tmp_path))
+
+
+def assert_same_folders_but_for_repeats(one: Path, other: Path) -> None:
+    """The same model and intervals; an order that was sent twice stands twice in the ledger."""
+    from tests.flower.live import model
+
+    first, second = model(one), model(other)
+    for name in first:
+        assert first[name].equal(second[name]), name
+    assert [line["round"] for line in lines(one, "ledger")] == [line["round"] for line in lines(other, "ledger")]
+
+
+def test_bytes_on_the_wire(tmp_path: Path) -> None:
+    """FedLAMA at phi = 4 on 4.4 MB moves at most half of FedAvg's bytes; the ledger tells the wire within 3 %."""
+    wire = {}
+    with Live(tmp_path / "live", nodes=2) as live:
+        for name, strategy in (("fedavg", "strategy.name=fedavg"), ("fedlama", "strategy.increase_factor=4")):
+            big = small(
+                strategy,
+                "strategy.base_interval=1",
+                "local_steps=16",
+                "partition.clients=2",
+                "model.hidden=[1024, 1000]",
+                "solver.learning_rate=0.01",
+            )
+            before = live.relay.up + live.relay.down
+            folder = live.finish(live.submit(big, name), seconds=900)
+            wire[name] = live.relay.up + live.relay.down - before
+            counted = sum(
+                one["payload_bytes"] + one["header_bytes"] + one["scalar_bytes"]
+                for line in lines(folder, "ledger")
+                for one in line["shipments"]
+            )
+            assert counted <= wire[name] <= counted * 1.03 + 16 * 2 * 40_000
+            shutil.copy(folder / NAME, tmp_path / f"{name}.jsonl")
+    print(wire)
+    assert wire["fedlama"] <= 0.5 * wire["fedavg"]

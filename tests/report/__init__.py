@@ -1,0 +1,1 @@
+"""The HTML report: its content, and the page in a real browser."""

@@ -25,14 +25,7 @@ def markdown(report: dict[str, Any]) -> str:
 def _cell(rates: dict[str, float], side: str) -> str:
     if side not in rates:
         return "not measured"
-    rate = (
-        f"{rates[side]:,.0f}"
-        if rates[side] >= 100
-        else f"{rates[side]:.2g}"
-        if rates[side] < 1
-        else f"{rates[side]:,.1f}"
-    )
-    rate = rate.removesuffix(".0")
+    rate = (f"{rates[side]:,.0f}" if rates[side] >= 100 else f"{rates[side]:.2f}").removesuffix(".00")
     if side == "ours:auto" or "ours:auto" not in rates:
         return rate
     return f"{rate} (x {rates['ours:auto'] / rates[side]:.1f})"

@@ -19,11 +19,13 @@ from fedlama.console import links as links_command
 from fedlama.console import report as report_command
 from fedlama.errors import FedlamaError
 from fedlama.experiment import Experiment, names, read, resolve
+from fedlama.flower.cli import app as flower_app
 from fedlama.links import parse_links
 from fedlama.methods import parse_methods
 from fedlama.preview import preview
 from fedlama.study import run_study
 from fedlama.study_table import study_table
+from fedlama.tracking import TRACKERS
 
 app = typer.Typer(
     add_completion=False,
@@ -52,6 +54,10 @@ Methods = Annotated[
     ),
 ]
 Seeds = Annotated[str | None, typer.Option("--seeds", help="How many seeds (5), or which (0,1,2).")]
+Track = Annotated[
+    list[str] | None,
+    typer.Option("--track", help=f"{', '.join(TRACKERS)} or none; repeat it for several.", show_default="tensorboard"),
+]
 Again = Annotated[bool, typer.Option("--again", help="Train also what has been done before.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress and no table.")]
 
@@ -73,6 +79,7 @@ def compare(
     seeds: Seeds = None,
     target: Target = None,
     again: Again = False,
+    track: Track = None,
     out: Out = Path("runs"),
     checkpoint_seconds: Seconds = 30.0,
     as_json: Json = False,
@@ -87,7 +94,9 @@ def compare(
     resolved = resolve(read(name, given))
     silent = quiet or as_json
     if methods is None and seeds is None and target is None:
-        finished = compare_methods(resolved, out, quiet=silent, checkpoint_seconds=checkpoint_seconds, again=again)
+        finished = compare_methods(
+            resolved, out, quiet=silent, checkpoint_seconds=checkpoint_seconds, again=again, track=_trackers(track)
+        )
         show({"runs": [one.summary for one in finished]}, tables.comparison(finished), as_json, quiet)
         return
     strategies = anchors(resolved.strategy) if methods is None else parse_methods(methods, name, given)
@@ -100,6 +109,7 @@ def compare(
         quiet=silent,
         checkpoint_seconds=checkpoint_seconds,
         again=again,
+        track=_trackers(track),
     )
     show(study.to_json(), study_table(study, name, given, str(out)), as_json, quiet)
 
@@ -109,6 +119,7 @@ def run(
     experiment: Name = "digits",
     overrides: Overrides = None,
     again: Again = False,
+    track: Track = None,
     out: Out = Path("runs"),
     as_json: Json = False,
     quiet: Quiet = False,
@@ -117,7 +128,13 @@ def run(
     """Train the experiment's strategy, unless that has been done before."""
     resolved = _experiment(experiment, overrides)
     finished = run_methods(
-        resolved, [resolved.strategy], out, quiet=quiet or as_json, checkpoint_seconds=checkpoint_seconds, again=again
+        resolved,
+        [resolved.strategy],
+        out,
+        quiet=quiet or as_json,
+        checkpoint_seconds=checkpoint_seconds,
+        again=again,
+        track=_trackers(track),
     )
     show({"runs": [one.summary for one in finished]}, tables.comparison(finished), as_json, quiet)
 
@@ -138,6 +155,7 @@ def plan(
 
 app.command("links")(links_command)
 app.command("report")(report_command)
+app.add_typer(flower_app, name="flower")
 
 
 def main() -> None:
@@ -159,6 +177,10 @@ def _fail(message: str) -> NoReturn:
 
 def _experiment(name: str, overrides: list[str] | None) -> Experiment:
     return resolve(read(*_named(name, overrides)))
+
+
+def _trackers(given: list[str] | None) -> list[str]:
+    return ["tensorboard"] if given is None else given
 
 
 def _named(name: str, overrides: list[str] | None) -> tuple[str, list[str]]:

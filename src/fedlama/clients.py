@@ -133,8 +133,9 @@ class TensorClients:
             seed: The run's seed.
 
         Returns:
-            Row numbers, (steps, clients, largest batch), filled up with the first where a batch is shorter, and the batches'
-            lengths, (steps, clients). ``rows[s, c, :lengths[s, c]]`` is ``batch_rows(clients[c], first[c] + s, seed)``.
+            Row numbers, (steps, clients, largest batch), short batches filled up with their first row, and the
+            batches' lengths, (steps, clients). ``rows[s, c, :lengths[s, c]]`` is what :meth:`batch_rows` gives for
+            ``clients[c]`` at step ``first[c] + s``.
         """
         own = [self.rows[client] for client in clients]
         sizes = np.array([len(rows) for rows in own])

@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
@@ -26,6 +27,7 @@ from fedlama.records import Result
 from fedlama.resume import put_back, take
 from fedlama.reuse import finished_before
 from fedlama.strategies import FedAvg, Strategy
+from fedlama.tracking import Tracker, trackers
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def compare(
     quiet: bool = False,
     checkpoint_seconds: float = 30.0,
     again: bool = False,
+    track: Sequence[str] = (),
 ) -> list[Finished]:
     """Run an experiment's strategy and its anchors.
 
@@ -78,12 +81,21 @@ def compare(
         quiet: Show no progress.
         checkpoint_seconds: Least time between two checkpoints; 0 saves after every round.
         again: Train also what has been done before.
+        track: Names of trackers, see :mod:`fedlama.tracking`.
 
     Returns:
         The finished runs, the experiment's own strategy last.
     """
     strategies = anchors(experiment.strategy)
-    finished = run_methods(experiment, strategies, out, quiet=quiet, checkpoint_seconds=checkpoint_seconds, again=again)
+    finished = run_methods(
+        experiment,
+        strategies,
+        out,
+        quiet=quiet,
+        checkpoint_seconds=checkpoint_seconds,
+        again=again,
+        track=track,
+    )
     folder = out / experiment.settings.name
     accuracy_charts({one.title: one.result for one in finished}, folder)
     summary = {"runs": [one.summary for one in finished]}
@@ -99,6 +111,7 @@ def run_methods(
     quiet: bool = False,
     checkpoint_seconds: float = 30.0,
     again: bool = False,
+    track: Sequence[str] = (),
 ) -> list[Finished]:
     """Run one experiment under several strategies; everything else is the same for all.
 
@@ -109,6 +122,7 @@ def run_methods(
         quiet: Show no progress.
         checkpoint_seconds: Least time between two checkpoints; 0 saves after every round.
         again: Train also what has been done before.
+        track: Names of trackers, see :mod:`fedlama.tracking`.
 
     Returns:
         The finished runs.
@@ -124,13 +138,25 @@ def run_methods(
     federations = [assemble(variant, material) for variant in variants]
     _refuse_misfits(federations)
     base_interval = experiment.strategy.base_interval
+    watching = [_trackers(track, variant, out) for variant in variants]
     with LiveProgress(quiet=quiet) as display:
-        tracks = [display.track(title(federation.strategy), federation.rounds) for federation in federations]
-        return [
-            (None if again else _done(variant, federation, base_interval, out, [track]))
-            or run_one(variant, federation, base_interval, out, [track], checkpoint_seconds=checkpoint_seconds)
-            for variant, federation, track in zip(variants, federations, tracks, strict=True)
-        ]
+        bars = [display.track(title(federation.strategy), federation.rounds) for federation in federations]
+        finished = []
+        for variant, federation, bar, told in zip(variants, federations, bars, watching, strict=True):
+            one = None if again else _done(variant, federation, base_interval, out, [bar])
+            if one is None:
+                with ExitStack() as stack:
+                    callbacks: list[Callback] = [bar, *(stack.enter_context(tracker) for tracker in told)]
+                    one = run_one(
+                        variant, federation, base_interval, out, callbacks, checkpoint_seconds=checkpoint_seconds
+                    )
+            finished.append(one)
+        return finished
+
+
+def _trackers(names: Sequence[str], experiment: Experiment, out: Path) -> list[Tracker]:
+    path = folder_of(experiment, out)
+    return trackers(names, path, experiment.settings.name, path.name, experiment.to_json())
 
 
 def _refuse_misfits(federations: Iterable[Federation]) -> None:

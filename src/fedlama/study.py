@@ -119,6 +119,7 @@ def run_study(
     quiet: bool = False,
     checkpoint_seconds: float = 30.0,
     again: bool = False,
+    track: Sequence[str] = (),
 ) -> Study:
     """Run several methods under several seeds, taking what has been done before.
 
@@ -131,6 +132,7 @@ def run_study(
         quiet: Show no progress.
         checkpoint_seconds: Least time between two checkpoints; 0 saves after every round.
         again: Train also what has been done before.
+        track: Names of trackers, see :mod:`fedlama.tracking`.
 
     Returns:
         The study; it is also written to ``comparison.json`` beside the run folders.
@@ -145,7 +147,15 @@ def run_study(
     runs: dict[str, dict[int, Finished]] = {name: {} for name in names}
     for seed in seeds:
         seeded = replace(experiment, settings=replace(experiment.settings, seed=seed))
-        finished = run_methods(seeded, strategies, out, quiet=quiet, checkpoint_seconds=checkpoint_seconds, again=again)
+        finished = run_methods(
+            seeded,
+            strategies,
+            out,
+            quiet=quiet,
+            checkpoint_seconds=checkpoint_seconds,
+            again=again,
+            track=track,
+        )
         for name, one in zip(names, finished, strict=True):
             runs[name][seed] = replace(one, title=name)
     study = summarise(experiment, dict(zip(names, strategies, strict=True)), runs, target)

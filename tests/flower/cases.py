@@ -19,12 +19,12 @@ from fedlama.samplers import UniformSampler
 from fedlama.solvers import SGD
 from fedlama.strategies import FedLAMA
 from tests.engines.cases import clients, network
-from tests.flower.rehearsal import Fault, Rehearsal
+from tests.flower.rehearsal import Fault, Rehearsal, no_fault
 
 QUICK = Patience(deadline=60.0, join=1.0, poll=0.01)
 
 
-def federation(**changes: Any) -> Federation:
+def federation(**changes: Any) -> Federation:  # noqa: ANN401
     """Convolution, BatchNorm and dense layers on five clients of which three take part."""
     draw = torch.Generator().manual_seed(2)
     x = torch.randint(0, 256, (20, 2, 6, 6), generator=draw, dtype=torch.uint8)
@@ -42,7 +42,7 @@ def federation(**changes: Any) -> Federation:
     return Federation(**(settings | changes))
 
 
-def rehearsal(given: Federation, folder: Path, fault: Fault = lambda order: None) -> Rehearsal:
+def rehearsal(given: Federation, folder: Path, fault: Fault = no_fault) -> Rehearsal:
     """Nodes for a federation."""
 
     def work() -> Work:
@@ -55,7 +55,7 @@ def rehearsal(given: Federation, folder: Path, fault: Fault = lambda order: None
     return Rehearsal(work, len(as_source(given.clients)), folder, fault)
 
 
-def deployed(given: Federation, channel: Rehearsal, patience: Patience = QUICK, **options: Any) -> Run:
+def deployed(given: Federation, channel: Rehearsal, patience: Patience = QUICK, **options: Any) -> Run:  # noqa: ANN401
     """The same federation through a channel."""
     return Run(replace(given, engine=Flower(channel, patience, **options)))
 

@@ -17,6 +17,11 @@ Fault = Callable[[Order], str | None]
 ``"crash"``, or the name of a way to spoil the reply."""
 
 
+def no_fault(order: Order) -> str | None:
+    """Nothing befalls anybody."""
+    return None
+
+
 class Rehearsal:
     """Nodes 100, 101, ... that serve the clients 0, 1, ...; every order is carried out when it is pushed.
 
@@ -27,7 +32,7 @@ class Rehearsal:
         fault: What befalls each order.
     """
 
-    def __init__(self, work: Callable[[], Work], clients: int, folder: Path, fault: Fault = lambda order: None) -> None:
+    def __init__(self, work: Callable[[], Work], clients: int, folder: Path, fault: Fault = no_fault) -> None:
         self._work, self._folder, self.fault = work, folder, fault
         self.online = {100 + client: client for client in range(clients)}
         self._replies: dict[str, Delivery] = {}

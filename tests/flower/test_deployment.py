@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,37 +49,48 @@ def test_kill_the_server_app(live: Live, tmp_path: Path) -> None:
     out = live.submit(quick(), "killed")
     for rounds in (1, 3, 5):
         wait(lambda enough=rounds: live.rounds(out) >= enough, 240, f"{rounds} rounds")  # type: ignore[misc]
-        kill_server_apps(live)
+        time.sleep(3.0 * rounds)  # before, amid and after the training of the next round
+        assert kill_server_apps(live) == 1 or rounds == 5
         live.submit(quick(), "killed")
     folder = live.finish(out)
     assert_same_folders(folder, in_loop(quick(), tmp_path))
     assert [line["round"] for line in lines(folder, "ledger")] == list(range(6))
 
 
-def kill_server_apps(live: Live) -> None:
-    """Kill the ServerApp processes among the SuperLink's own descendants."""
-    import os
-    import signal
-
-    link = live.services.processes["link"].pid
+def kill_server_apps(live: Live) -> int:
+    """Kill the ServerApps of this very SuperLink, told by the port in their commands; return how many there were."""
+    ours, count = f"127.0.0.1:{live.services.port}".encode(), 0
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
         try:
-            command = (entry / "cmdline").read_bytes()
-            group = os.getpgid(int(entry.name))
+            command = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+            if b"flwr-serverapp" in command and ours in command:
+                os.kill(int(entry.name), signal.SIGKILL)
+                count += 1
         except (OSError, ProcessLookupError):
             continue
-        if b"flwr-serverapp" in command and group == link:
-            os.kill(int(entry.name), signal.SIGKILL)
+    return count
 
 
-def test_kill_a_super_node(live: Live, tmp_path: Path) -> None:
-    """Kill -9 a SuperNode; it may come back once the SuperLink has noticed, and answers what it had trained."""
+def test_kill_the_super_link(live: Live, tmp_path: Path) -> None:
+    """Kill -9 the SuperLink after one, three and five rounds; started again with its database, it goes on."""
+    out = live.submit(quick(), "link")
+    for rounds in (1, 3, 5):
+        wait(lambda enough=rounds: live.rounds(out) >= enough, 240, f"{rounds} rounds")  # type: ignore[misc]
+        live.services.stop("link", kill=True)
+        wait(lambda: not kill_server_apps(live), 60, "the ServerApp to end with its SuperLink")
+        live.services.start_link()
+        live.submit(quick(), "link")
+    assert_same_folders(live.finish(out), in_loop(quick(), tmp_path))
+
+
+def test_kill_super_nodes(live: Live, tmp_path: Path) -> None:
+    """Kill -9 three SuperNodes at three moments, and start each again at once."""
     out = live.submit(quick(), "node")
-    wait(lambda: live.rounds(out) >= 1, 240, "one round")
-    live.services.stop("node0", kill=True)
-    live.node(0)
+    for rounds, number in ((1, 0), (3, 3), (5, 1)):
+        wait(lambda enough=rounds: live.rounds(out) >= enough, 240, f"{rounds} rounds")  # type: ignore[misc]
+        time.sleep(2.0 * rounds)
+        live.services.stop(f"node{number}", kill=True)
+        live.node(number)
     folder = live.finish(out)
     assert_same_folders_but_for_repeats(folder, in_loop(quick(), tmp_path))
 

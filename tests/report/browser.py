@@ -52,7 +52,9 @@ class Browser:
             self._process.wait(timeout=20)
 
     def open(self, file: Path) -> None:
-        """Open a page."""
+        """Open a page, and forget what the page before it has asked for."""
+        self._do("url", {"url": "about:blank"})
+        self.log("performance")
         self._do("url", {"url": file.as_uri()})
 
     def width(self, pixels: int) -> None:

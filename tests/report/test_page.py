@@ -139,7 +139,7 @@ def test_the_command_writes_it(runs: list[Path], tmp_path: Path) -> None:
 
 def test_mistakes_are_told(runs: list[Path], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(FedlamaError, match="cannot be written .*; give another --out"):
+    with pytest.raises(FedlamaError, match=r"cannot be written .*; give another --out"):
         write_report(runs, tmp_path / "file" / "report.html")
     with pytest.raises(DataError, match="there is no run folder"):
         report_page([tmp_path / "none"])

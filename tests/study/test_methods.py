@@ -16,7 +16,7 @@ from fedlama.strategies import Strategy
     [
         FedAvg(6),
         FedLAMA(6, 4),
-        FedLAMA(4, 2, cutoff="printed", warm_up_rounds=3, accelerate=True),
+        FedLAMA(4, 2, discrepancy_share="all", warm_up_rounds=3),
         FedLUAR(6, 2, rule="round-robin"),
         Cyclic(6),
         FixedIntervals(6, {"*.bias": 2, "dense0.weight": 3}),

@@ -65,7 +65,7 @@ class Settings:
     weighting: Weighting = "samples"
     evaluate: Literal["global", "best_client"] = "global"
     evaluate_every: int | None = None
-    engine: str = "loop"
+    engine: str = "auto"
     device: str = "cpu"
     preset: Literal["paper", "authors"] = "paper"
 

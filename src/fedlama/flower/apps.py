@@ -6,27 +6,33 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from fedlama.engines.base import Work
-from fedlama.errors import MissingExtraError
 from fedlama.experiment import assemble, prepare
 from fedlama.federation import Federation
 from fedlama.flower.grid import GridChannel, answer_records, introduction_records, read_order
+from fedlama.flower.library import flower
 from fedlama.flower.local import Local, LoopLocal
 from fedlama.flower.node import respond
 from fedlama.flower.protocol import Introduction
 from fedlama.flower.remote import RemoteClients
-from fedlama.flower.settings import DEFAULTS, client_number, experiment_of, patience_of, state_folder, state_name
+from fedlama.flower.settings import (
+    DEFAULTS,
+    aggregation_of,
+    client_number,
+    experiment_of,
+    patience_of,
+    state_folder,
+    state_name,
+)
 
-try:
-    from flwr.app import Context, Message
+if TYPE_CHECKING:
+    from flwr.app import Context, Message, RecordDict
     from flwr.clientapp import ClientApp
     from flwr.serverapp import Grid, ServerApp
-except ImportError as error:
-    raise MissingExtraError("flwr", "flower") from error
 
 MakeLocal = Callable[[int, Mapping[str, Any]], Local]
 """Makes a client's model and data from its number and the run's configuration."""
@@ -34,62 +40,71 @@ Build = Callable[[RemoteClients, Mapping[str, Any]], Federation]
 """Makes the federation from the clients and the run's configuration."""
 
 
-def server_app(build: Build | None = None, *, clients: int = 0) -> ServerApp:
+def server_app(build: Build | None = None, *, clients: int = 0, config: Mapping[str, Any] | None = None) -> ServerApp:
     """Return a ServerApp.
 
     Args:
         build: Makes a federation of the user's own; by default the run's experiment is built.
         clients: Number of clients, for a federation of the user's own.
+        config: What holds where the run's configuration says nothing; see :mod:`fedlama.flower.settings`.
     """
-    app = ServerApp()
+    app: ServerApp = flower("serverapp").ServerApp()
+    base = {**DEFAULTS, **(config or {})}
 
-    @app.main()
     def main(grid: Grid, context: Context) -> None:
         # Not at the top: every order starts a new client process, which has no use for what the server imports.
         from fedlama.flower.deployment import deploy_experiment, deploy_federation
 
         logging.getLogger("fedlama.flower").setLevel(logging.INFO)
-        config = {**DEFAULTS, **context.run_config}
-        channel, patience, out = GridChannel(grid), patience_of(config), Path(str(config["out"]))
+        given = {**base, **context.run_config}
+        channel, patience, out = GridChannel(grid), patience_of(given), Path(str(given["out"]))
         if build is None:
-            finished = deploy_experiment(experiment_of(config), channel, out, patience, config["aggregation"])
+            finished = deploy_experiment(experiment_of(given), channel, out, patience, aggregation_of(given))
             print(f"fedlama: finished; the run folder is {finished.summary['run_folder']}")
         else:
-            deploy_federation(lambda remote: build(remote, config), clients, channel, out, patience)
+            deploy_federation(lambda remote: build(remote, given), clients, channel, out, patience)
             print(f"fedlama: finished; the run folder is {out}")
 
+    app.main()(main)
     return app
 
 
-def client_app(make: MakeLocal | None = None, *, name: str = "") -> ClientApp:
+def client_app(
+    make: MakeLocal | None = None, *, name: str = "own", config: Mapping[str, Any] | None = None
+) -> ClientApp:
     """Return a ClientApp that keeps its model between rounds in a file of its own.
 
     Args:
         make: Makes the client's model and data; by default those of the run's experiment.
         name: Names the folder of the clients' states, for a federation of the user's own.
+        config: What holds where the run's configuration says nothing; see :mod:`fedlama.flower.settings`.
     """
-    app = ClientApp()
+    app: ClientApp = flower("clientapp").ClientApp()
+    base = {**DEFAULTS, **(config or {})}
 
     def local_of(context: Context) -> tuple[int, Local]:
-        client = client_number(context.node_config)
-        if make is not None:
-            return client, make(client, context.run_config)
-        return client, experiment_client(client, str(context.run_config.get("experiment", DEFAULTS["experiment"])))
+        client, given = client_number(context.node_config), {**base, **context.run_config}
+        return client, make(client, given) if make else experiment_client(client, str(given["experiment"]))
 
-    @app.query()
     def introduce(message: Message, context: Context) -> Message:
         client, local = local_of(context)
-        return Message(introduction_records(Introduction(client, local.samples)), reply_to=message)
+        return _reply(message, introduction_records(Introduction(client, local.samples)))
 
-    @app.train()
     def train(message: Message, context: Context) -> Message:
         client, local = local_of(context)
-        folder = state_folder(context.node_config, context.run_config)
-        own = (name or "own") if make else state_name(context.run_config)
-        answer = respond(read_order(message.content), local, folder / own / f"client-{client}.safetensors")
-        return Message(answer_records(answer), reply_to=message)
+        given = {**base, **context.run_config}
+        folder = state_folder(context.node_config, given) / (name if make else state_name(given))
+        answer = respond(read_order(message.content), local, folder / f"client-{client}.safetensors")
+        return _reply(message, answer_records(answer))
 
+    app.query()(introduce)
+    app.train()(train)
     return app
+
+
+def _reply(message: Message, records: RecordDict) -> Message:
+    reply: Message = flower("app").Message(records, reply_to=message)
+    return reply
 
 
 @lru_cache(maxsize=4)

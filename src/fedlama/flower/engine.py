@@ -21,7 +21,7 @@ import math
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -62,7 +62,7 @@ class Flower:
     """
 
     channel: Channel
-    patience: Patience = Patience()
+    patience: Patience = field(default_factory=Patience)
     aggregation: Aggregation = "models"
     log: Path | None = None
 

@@ -1,4 +1,4 @@
-"""One round's exchange: send every client its order, wait for replies as long as the rules say, ask again who is back."""
+"""One round's exchange: send every client its order, wait as long as the rules say, ask again who is back."""
 
 from __future__ import annotations
 

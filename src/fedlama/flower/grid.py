@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedlama.errors import DataError, MissingExtraError
+from fedlama.errors import DataError
 from fedlama.flower.channel import Delivery, Letter
+from fedlama.flower.library import flower
 from fedlama.flower.protocol import Answer, Failure, Introduction, Order
 
-try:
-    from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+if TYPE_CHECKING:
+    from flwr.app import Message, RecordDict
     from flwr.serverapp import Grid
-except ImportError as error:
-    raise MissingExtraError("flwr", "flower") from error
 
 _FINAL = {1, 2, 6, 7}  # the client's program or its packing is at fault: asking again cannot help
 
@@ -82,14 +81,19 @@ def read_answer(records: RecordDict) -> Answer:
 
 def introduction_records(introduction: Introduction) -> RecordDict:
     """Write an introduction as Flower's records."""
-    return RecordDict({"introduction": ConfigRecord(asdict(introduction))})
+    app = flower("app")
+    records: RecordDict = app.RecordDict({"introduction": app.ConfigRecord(asdict(introduction))})
+    return records
 
 
 def _message(letter: Letter, lifetime: float) -> Message:
+    app = flower("app")
     if isinstance(letter.content, Order):
         content, group = order_records(letter.content), str(letter.content.round_index)
-        return Message(content, letter.node, "train", ttl=lifetime, group_id=group)
-    return Message(RecordDict({}), letter.node, "query", ttl=lifetime)
+        message: Message = app.Message(content, letter.node, "train", ttl=lifetime, group_id=group)
+    else:
+        message = app.Message(app.RecordDict({}), letter.node, "query", ttl=lifetime)
+    return message
 
 
 def _content(message: Message) -> Answer | Introduction | Failure:
@@ -106,13 +110,15 @@ def _content(message: Message) -> Answer | Introduction | Failure:
 
 
 def _records(fields: Mapping[str, Any], payloads: Sequence[str]) -> RecordDict:
+    app = flower("app")
     plain = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in fields.items()
         if name not in payloads
     }
-    arrays = {name: Array(np.frombuffer(fields[name], np.uint8)) for name in payloads if fields[name]}
-    return RecordDict({"fields": ConfigRecord(plain), "payloads": ArrayRecord(arrays)})
+    arrays = {name: app.Array(np.frombuffer(fields[name], np.uint8)) for name in payloads if fields[name]}
+    records: RecordDict = app.RecordDict({"fields": app.ConfigRecord(plain), "payloads": app.ArrayRecord(arrays)})
+    return records
 
 
 def _fields(records: RecordDict, payloads: Sequence[str]) -> dict[str, Any]:

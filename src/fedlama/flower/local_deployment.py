@@ -1,4 +1,4 @@
-"""A whole deployment on this machine in one call: SuperLink, counting relay, SuperNodes, the run, and the end of it all."""
+"""A whole deployment on this machine in one call: SuperLink, counting relay, SuperNodes, and the run."""
 
 from __future__ import annotations
 

@@ -17,13 +17,15 @@ class Roster:
         channel: How to reach them.
         population: Number of clients of the federation.
         lifetime: Seconds after which an unanswered question is asked again.
+        grace: Seconds for which two nodes may serve one client: one that died counts as online for about a minute.
 
     Attributes:
         samples: Client to its number of training samples, of all that have ever introduced themselves.
     """
 
-    def __init__(self, channel: Channel, population: int, lifetime: float = 120.0) -> None:
-        self._channel, self._population, self._lifetime = channel, population, lifetime
+    def __init__(self, channel: Channel, population: int, lifetime: float = 120.0, grace: float = 120.0) -> None:
+        self._channel, self._population, self._lifetime, self._grace = channel, population, lifetime, grace
+        self._doubled: dict[int, float] = {}
         self._client_of: dict[int, int] = {}
         self._asked: dict[str, tuple[int, float]] = {}
         self.samples: dict[int, int] = {}
@@ -40,16 +42,12 @@ class Roster:
         here = set(self._channel.nodes())
         self._hear(here)
         self._ask(here)
-        found: dict[int, int] = {}
-        for node in sorted(here & set(self._client_of)):
-            client = self._client_of[node]
-            if client in found:
-                raise FedlamaError(
-                    f"the nodes {found[client]} and {node} both say that they serve client {client}; start one of them "
-                    "with another partition-id in --node-config"
-                )
-            found[client] = node
-        return found
+        nodes: dict[int, list[int]] = {}
+        for node, client in self._client_of.items():  # in the order in which they introduced themselves
+            if node in here:
+                nodes.setdefault(client, []).append(node)
+        self._refuse_doubles({client: serving for client, serving in nodes.items() if len(serving) > 1})
+        return {client: serving[-1] for client, serving in nodes.items()}
 
     def gather(self, wanted: Iterable[int], seconds: float, poll: float) -> dict[int, int]:
         """Wait until certain clients are online.
@@ -68,6 +66,17 @@ class Roster:
             if missing <= set(found) or time.monotonic() >= end:
                 return found
             time.sleep(poll)
+
+    def _refuse_doubles(self, doubles: dict[int, list[int]]) -> None:
+        now = time.monotonic()
+        self._doubled = {client: self._doubled.get(client, now) for client in doubles}
+        for client, since in self._doubled.items():
+            if now - since >= self._grace:
+                first, second = doubles[client][:2]
+                raise FedlamaError(
+                    f"the nodes {first} and {second} both say that they serve client {client}; start one of them with "
+                    "another partition-id in --node-config"
+                )
 
     def _ask(self, here: set[int]) -> None:
         now = time.monotonic()

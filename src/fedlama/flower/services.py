@@ -19,7 +19,7 @@ QUIET = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
 }
-"""Keeps Flower from reaching out: no telemetry, no look for updates, no installing of packages in the midst of a run."""
+"""Keeps Flower from reaching out: no telemetry, no look for updates, no installing of packages during a run."""
 
 
 def program(name: str) -> str:

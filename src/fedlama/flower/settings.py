@@ -7,10 +7,11 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from fedlama.errors import ConfigError
+from fedlama.errors import ConfigError, did_you_mean
 from fedlama.experiment import Experiment, read, resolve
+from fedlama.flower.averages import Aggregation
 from fedlama.flower.patience import Patience
 
 RunConfig = Mapping[str, Any]
@@ -46,6 +47,18 @@ def experiment_of(config: RunConfig) -> Experiment:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"the run's experiment is no JSON: {error}; submit it with `fedlama flower run`") from error
+
+
+def aggregation_of(config: RunConfig) -> Aggregation:
+    """Return how a run aggregates.
+
+    Raises:
+        ConfigError: There is no such way.
+    """
+    given = str(config.get("aggregation", DEFAULTS["aggregation"]))
+    if given not in get_args(Aggregation):
+        raise ConfigError(f"aggregation is {given!r}{did_you_mean(given, get_args(Aggregation))}")
+    return "sums" if given == "sums" else "models"
 
 
 def patience_of(config: RunConfig) -> Patience:

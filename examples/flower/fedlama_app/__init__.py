@@ -1,0 +1,1 @@
+"""FedLAMA: A Flower app."""

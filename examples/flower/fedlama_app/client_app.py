@@ -1,0 +1,5 @@
+"""The ClientApp: one client of the run's experiment, which keeps its model between rounds."""
+
+from fedlama.flower.apps import client_app
+
+app = client_app()

@@ -1,0 +1,1 @@
+"""A PyTorch model of one's own under FedLAMA."""

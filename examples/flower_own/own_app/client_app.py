@@ -1,0 +1,18 @@
+"""The ClientApp: one client that trains with a function of one's own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedlama.flower.apps import client_app
+from fedlama.flower.function import FunctionLocal
+from own_app.task import build, data, fit
+
+
+def local(client: int, config: Mapping[str, Any]) -> FunctionLocal:  # noqa: ARG001
+    """Return the client's model, training function and number of samples."""
+    return FunctionLocal(
+        build(), lambda model, work: fit(model, client, work.steps_done, work.steps), samples=len(data(client)[0])
+    )
+
+
+app = client_app(local, name="own")

@@ -1,0 +1,79 @@
+"""What the pages name exists: files and functions, options, links, asks of the issue trackers."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from fedlama.cli import app
+from fedlama.links import PROFILES, show_rate
+from tests.docs.blocks import DOCS, ROOT
+
+PAPER = (DOCS / "paper-to-code.md").read_text(encoding="utf-8")
+NAMED = re.findall(r"((?:`[\w.]+`(?:, | and )?)+) in `([\w/]+\.py)`", PAPER)
+
+
+def members(tree: ast.Module) -> set[str]:
+    """Names of a module: functions, classes, and what stands in classes, also as set in constructors."""
+    found = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.FunctionDef):
+                    found.add(f"{node.name}.{inner.name}")
+                target = inner.target if isinstance(inner, ast.AnnAssign) else None
+                if isinstance(target, ast.Name):
+                    found.add(f"{node.name}.{target.id}")
+                if isinstance(target, ast.Attribute):
+                    found.add(f"{node.name}.{target.attr}")
+    return found
+
+
+def test_enough_is_mapped() -> None:
+    assert len(NAMED) > 30
+
+
+@pytest.mark.parametrize(("names", "file"), NAMED)
+def test_the_map_names_what_exists(names: str, file: str) -> None:
+    known = members(ast.parse((ROOT / "src" / "fedlama" / file).read_text(encoding="utf-8")))
+    for name in re.findall(r"`([\w.]+)`", names):
+        assert name in known, f"{file} has no {name}"
+
+
+def test_every_line_of_the_algorithms_is_mapped() -> None:
+    first, second = PAPER.split("## Algorithm 1")[1].split("## Algorithm 2")
+    lines = [number for cell in re.findall(r"^\| ([\d, ]+) \|", first, re.MULTILINE) for number in cell.split(", ")]
+    assert lines == [str(number) for number in range(1, 11)]
+    for place in ("1, 2", "3, 4", "6, eq. 3", "7, eq. 4", "9"):
+        assert f"| {place} |" in second
+    for equation in ("eq. 2", "eq. 3", "eq. 4", "eq. 9"):
+        assert equation in PAPER
+
+
+def test_every_option_is_documented() -> None:
+    page = (DOCS / "reference" / "command-line.md").read_text(encoding="utf-8")
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for name in ("compare", "run", "plan", "links", "report"):
+        assert f"`fedlama {name}" in page
+        for parameter in commands[name].params:
+            for option in [one for one in parameter.opts if one.startswith("--")]:
+                assert f"`{option}`" in page, f"{name} {option}"
+
+
+def test_the_table_of_links_is_right() -> None:
+    page = (DOCS / "how-to" / "links.md").read_text(encoding="utf-8")
+    for name, link in PROFILES.items():
+        assert isinstance(link.up, float)
+        assert isinstance(link.down, float)
+        assert f"| {name} | {show_rate(link.up)} | {show_rate(link.down)} |" in page
+
+
+def test_no_page_names_a_path_of_this_machine() -> None:
+    for page in sorted(DOCS.rglob("*.md")):
+        assert str(Path.home()) + "/" not in page.read_text(encoding="utf-8"), page

@@ -1,0 +1,1 @@
+"""Trackers: what they write, offline, and what they say when something is missing."""

@@ -18,6 +18,7 @@ from fedlama.codecs import Codec, Float32
 from fedlama.engines import ENGINES, Engine, Work
 from fedlama.engines.base import Average, Values
 from fedlama.engines.remote import RemoteEngine
+from fedlama.engines.sizes import intra_op_threads, is_large
 from fedlama.errors import ConfigError, DataError, DivergenceError, did_you_mean
 from fedlama.evaluation import Score, TestSet
 from fedlama.layers import Layer, Layers, by_tensor, check_layers, total_parameters
@@ -198,6 +199,8 @@ class Run:
         resident = [name for name, _ in self._model.named_buffers() if name in tensors and name not in self.values]
         self._resident: Values = {name: tensors[name].detach().clone() for name in resident}  # never travel
         self.round_index = 0
+        # A second thread inside the kernels of a small model only waits, for long where the machine is busy.
+        self._threads = torch.get_num_threads() if is_large(self._model, self.clients) else 1
         self.traffic = Traffic(
             self.layers,
             federation.codec,
@@ -259,6 +262,10 @@ class Run:
         Returns:
             Its record; the round counter then stands at the next one.
         """
+        with intra_op_threads(self._threads):
+            return self._round()
+
+    def _round(self) -> RoundRecord:
         start = time.perf_counter()
         strategy, round_index = self.federation.strategy, self.round_index
         plan = self.traffic.close(strategy.plan(self.state, round_index))

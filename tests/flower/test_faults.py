@@ -171,8 +171,10 @@ def test_an_absent_client_is_waited_for_once(tmp_path: Path) -> None:
 def test_two_nodes_for_one_client_are_refused(tmp_path: Path) -> None:
     given = everyone()
     channel = rehearsal(given, tmp_path)
-    channel.online[900] = 3
     patient, strict = Roster(channel, 5), Roster(channel, 5, grace=0.0)
+    for _ in range(2):
+        patient.online()
+    channel.online[900] = 3
     patient.online()
     assert patient.online()[3] == 900  # the one that came last: the other one may be dead
     strict.online()

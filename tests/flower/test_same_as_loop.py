@@ -40,7 +40,7 @@ CASES: dict[str, dict[str, Any]] = {
     "server adam": {"server_step": ServerAdam()},
     "half precision": {"codec": Float16()},
     "by module": {"layers": by_module(network())},
-    "local statistics": {"layers": by_tensor(network(), statistics="local")},
+    "local statistics": {"layers": by_tensor(network(), statistics="local"), "test_set": None},
     "equal weights": {"weighting": "equal"},
 }
 

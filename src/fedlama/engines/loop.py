@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from fedlama.engines.base import Average, CohortState, Values, Work
-from fedlama.engines.sizes import intra_op_threads, is_large
 from fedlama.errors import DivergenceError
 from fedlama.layers import Layer
 from fedlama.randomness import seed_of
@@ -45,7 +44,6 @@ class LoopEngine:
         travelling = {spec.name for layer in work.layers for spec in layer.tensors}
         self._local = {name: self._slots[name].clone() for name in self._buffers if name not in travelling}
         self._decayed = _decayed(work)
-        self._threads = torch.get_num_threads() if is_large(work.model, work.clients) else 1
         self._generators = [work.device] if work.device.type == "cuda" else []
         self._seats: list[_Seat] = []
         self._steps_done: dict[int, int] = {}
@@ -65,8 +63,7 @@ class LoopEngine:
         """Advance every client by `steps` local steps, one client after another."""
         fixed = {spec.name for layer in self._work.layers if layer.name in frozen for spec in layer.tensors}
         trained = [index for index, name in enumerate(self._names) if name not in fixed]
-        untouched = torch.random.fork_rng(devices=self._generators)  # dropout draws from the global generator
-        with untouched, intra_op_threads(self._threads):
+        with torch.random.fork_rng(devices=self._generators):  # dropout draws from the global generator
             return [self._train_client(seat, round_index, steps, trained, anchors) for seat in self._seats]
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:

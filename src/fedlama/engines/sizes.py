@@ -1,4 +1,4 @@
-"""Whether a model's kernels are long enough to be worth a thread: the rule behind `auto`, and behind `loop`'s threads.
+"""Whether a model's kernels are long enough to be worth a thread: the rule behind `auto`, and behind torch's threads.
 
 Measurements stand behind it (docs/performance.md): convolutions on images of 16x16 and more and models of a million
 parameters and more fill a core by themselves; everything smaller is bound by launches, and a second thread only waits.

@@ -31,8 +31,8 @@ def comparison(finished: Sequence[Finished]) -> list[Table | str]:
             f"{100 * score.accuracy:.2f}" if score else "-",
             f"{score.loss:.4f}" if score else "-",
             f"{one.summary['cost_percent']:.2f}",
-            f"{ledger.total_bytes('up') / MEGABYTE:.2f}",
-            f"{ledger.total_bytes('down') / MEGABYTE:.2f}",
+            _short(ledger.total_bytes("up") / MEGABYTE),
+            _short(ledger.total_bytes("down") / MEGABYTE),
             str(len(one.result.rounds)),
             f"{one.result.seconds:.1f}",
         )
@@ -132,4 +132,9 @@ def _both(volume: Volume) -> int:
 
 
 def _range(low: float, high: float) -> str:
-    return f"{low:.2f}" if low == high else f"{low:.2f} to\n{high:.2f}"
+    return _short(low) if low == high else f"{_short(low)} to\n{_short(high)}"
+
+
+def _short(number: float) -> str:
+    """Return a number with four digits or so, to fit a narrow column."""
+    return f"{number:.2f}" if number < 1000 else f"{number:.0f}"

@@ -37,7 +37,7 @@ def test_layers_can_be_named_by_quoted_patterns() -> None:
     own = ('strategy.intervals."*.bias"=2', "strategy.intervals.'dense0.weight'=4")
     seen = fedlama("plan", "strategy.name=fixed", *own, "--json").json
     (forecast,) = (one for one in seen["methods"] if one["method"].startswith("FixedIntervals"))
-    assert forecast["low"]["cost_percent"] == 100 * (4096 / 4 + 74 / 2 + 640) / 4810
+    assert forecast["low"]["cost_percent"] == 100 * (8192 / 4 + 138 / 2 + 1280) / 9610
 
 
 def test_dashes_stand_for_underscores() -> None:

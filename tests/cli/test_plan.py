@@ -9,11 +9,11 @@ from tests.cli.conftest import Compared
 def test_json_holds_model_layers_and_methods() -> None:
     seen = fedlama("plan", *SMALL, "--json").json
     assert set(seen) == {"model", "parameters", "clients", "active", "layers", "methods"}
-    assert (seen["model"], seen["parameters"], seen["clients"], seen["active"]) == ("mlp", 4810, 4, 4)
+    assert (seen["model"], seen["parameters"], seen["clients"], seen["active"]) == ("mlp", 9610, 4, 4)
     assert seen["layers"][0] == {
         "layer": "dense0.weight",
         "parameters": 4096,
-        "payload_bytes": 16384,
+        "payload_bytes": 32768,
         "adaptive": True,
     }
     assert [one["method"] for one in seen["methods"]] == ["FedAvg(3)", "FedAvg(6)", "FedLAMA(3, 2)"]
@@ -33,7 +33,7 @@ def test_the_comparison_moves_what_the_plan_says(compared: Compared) -> None:
 def test_table_names_layers_and_methods() -> None:
     shown = fedlama("plan", *SMALL)
     assert shown.code == 0
-    for word in ("dense0.weight", "16,384", "4,810 parameters", "FedAvg(6)", "FedLAMA(3, 2)", "4 of 4 clients"):
+    for word in ("dense0.weight", "32,768", "9,610 parameters", "FedAvg(6)", "FedLAMA(3, 2)", "4 of 4 clients"):
         assert word in shown.out
 
 

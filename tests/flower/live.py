@@ -19,7 +19,9 @@ from fedlama.flower.services import Services, program
 
 def small(*changes: str) -> Experiment:
     """Digits on four clients."""
-    return resolve(read("digits", ["partition.clients=4", "partition.alpha=1.0", "local_steps=12", *changes]))
+    return resolve(
+        read("digits", ["engine=loop", "partition.clients=4", "partition.alpha=1.0", "local_steps=12", *changes])
+    )
 
 
 class Live:

@@ -175,7 +175,7 @@ def test_two_nodes_for_one_client_are_refused(tmp_path: Path) -> None:
     for _ in range(2):
         patient.online()
     channel.online[900] = 3
-    patient.online()
+    patient.online()  # asks; the reply comes with the next look
     assert patient.online()[3] == 900  # the one that came last: the other one may be dead
     strict.online()
     with pytest.raises(FedlamaError, match="103 and 900 both say that they serve client 3"):

@@ -6,9 +6,11 @@ the message they reply to: errors made by the SuperLink carry its own node numbe
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from flwr.app import Message, RecordDict
     from flwr.serverapp import Grid
 
+T = TypeVar("T")
+_LOG = logging.getLogger("fedlama.flower")
+_ATTEMPTS, _PAUSE = 10, 3.0
 _FINAL = {1, 2, 6, 7}  # the client's program or its packing is at fault: asking again cannot help
 
 
@@ -36,18 +41,29 @@ class GridChannel:
 
     def nodes(self) -> tuple[int, ...]:
         """Return the nodes that are online now."""
-        return tuple(sorted(self._grid.get_node_ids()))
+        return tuple(sorted(_patiently(self._grid.get_node_ids)))
 
     def push(self, letters: Sequence[Letter], lifetime: float) -> list[str]:
         """Send letters; an unknown node's ticket is empty."""
-        return list(self._grid.push_messages([_message(letter, lifetime) for letter in letters]))
+        return list(_patiently(lambda: self._grid.push_messages([_message(one, lifetime) for one in letters])))
 
     def pull(self, tickets: Collection[str]) -> list[Delivery]:
         """Fetch what has come back."""
         return [
             Delivery(message.metadata.reply_to_message_id, _content(message))
-            for message in self._grid.pull_messages(list(tickets))
+            for message in _patiently(lambda: self._grid.pull_messages(list(tickets)))
         ]
+
+
+def _patiently(call: Callable[[], Iterable[T]]) -> list[T]:
+    """Try again for a while when the SuperLink stumbles; an order that arrives twice is trained once."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return list(call())
+        except Exception as error:  # whatever Flower's transport of the day raises
+            _LOG.warning("the SuperLink does not answer properly (%s); trying again", error)
+            time.sleep(_PAUSE)
+    return list(call())
 
 
 def order_records(order: Order) -> RecordDict:

@@ -72,7 +72,7 @@ class Roster:
         self._doubled = {client: self._doubled.get(client, now) for client in doubles}
         for client, since in self._doubled.items():
             if now - since >= self._grace:
-                first, second = doubles[client][:2]
+                first, second = sorted(doubles[client])[:2]
                 raise FedlamaError(
                     f"the nodes {first} and {second} both say that they serve client {client}; start one of them with "
                     "another partition-id in --node-config"

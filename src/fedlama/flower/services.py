@@ -7,10 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from fedlama.errors import FedlamaError, MissingExtraError
 
@@ -48,22 +51,30 @@ class Services:
     Args:
         folder: For logs, Flower's own files and the nodes' states.
         tls: Arguments that switch on TLS on the SuperLink; None runs without.
+        database: Whether the SuperLink keeps its state on disk, so that it survives its own death.
     """
 
     folder: Path
     tls: Sequence[str] | None = None
+    database: bool = True
     port: int = field(default_factory=free_port)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _before: Callable[[int, FrameType | None], Any] | int | None = None
 
     def __enter__(self) -> Services:
-        """Return itself."""
+        """Return itself; from here on a polite end of this process (SIGTERM) stops the children as well."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stop everything that still runs."""
         for name in reversed(list(self.processes)):
             self.stop(name)
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+            self._before = None
 
     def environment(self, role: str) -> dict[str, str]:
         """Return the environment of a role; every role has its own home, as on machines of their own."""
@@ -73,7 +84,7 @@ class Services:
     def start_link(self, *arguments: str) -> None:
         """Start the SuperLink and wait until it listens."""
         security = ["--insecure"] if self.tls is None else list(self.tls)
-        database = ["--database", str(self.folder / "state.db")]
+        database = ["--database", str(self.folder / "state.db")] if self.database else []
         command = [program("flower-superlink"), *security, "--port", str(self.port), *database, *arguments]
         self.start("link", command)
         self.wait_for_port("link", self.port)

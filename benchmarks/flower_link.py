@@ -1,0 +1,117 @@
+"""Time on a link against reality: a Flower deployment through a rate-limited loopback, predicted and measured.
+
+Needs Linux, root, iproute2 and the extra ``flower``. In a network namespace of its own, so that nothing else is slowed:
+
+    unshare -n python -m benchmarks.flower_link --out /tmp/link --megabit 0.3
+
+Every SuperNode has a port of its own before the SuperLink, shaped by `tc` to a rate each way. One deployment
+without a limit tells how long a round takes beside the transfer (starting processes, training); nothing else is fitted.
+Another with the limit is then measured and compared with what :mod:`fedlama.links` says from its ledger.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from fedlama.experiment import read, resolve
+from fedlama.flower import local_deployment
+from fedlama.flower.relay import Relay
+from fedlama.flower.services import Services
+from fedlama.links import Exchanges, Link, clock
+from fedlama.stored import StoredRun, find_runs, load_run
+
+PORT = 19_100
+NODES = 2
+OVERHEAD = 0.04  # IP, TCP and HTTP around the payload; tc counts them all
+
+
+def main() -> None:
+    """Deploy twice, print one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--megabit", type=float, default=2.0)
+    parser.add_argument("--settings", nargs="*", default=[])
+    given = parser.parse_args()
+    tc("ip link set lo up")
+    free = deploy(given.out / "free", given.settings)
+    beside = [seconds - moving for seconds, moving in zip(measured(free), predicted(free, 1e9, [0.0]), strict=True)]
+    rate = given.megabit * 1e6
+    limit(given.megabit)
+    limited = deploy(given.out / "limited", given.settings)
+    told, seen = predicted(limited, rate, beside), measured(limited)
+    report = {
+        "rate_bits": rate,
+        "bytes": limited.ledger.total_bytes("up") + limited.ledger.total_bytes("down"),
+        "seconds_beside_the_transfer": beside,
+        "predicted": told,
+        "measured": seen,
+        "predicted_total": sum(told),
+        "measured_total": sum(seen),
+        "error_percent": 100 * (sum(told) / sum(seen) - 1),
+    }
+    print(json.dumps(report))
+
+
+def deploy(out: Path, settings: Sequence[str]) -> StoredRun:
+    """Run the digits on SuperNodes behind the shaped ports and read the run back."""
+    local_deployment.Services = OwnPorts  # type: ignore[misc]
+    small = [f"partition.clients={NODES}", "model.hidden=[512,512]", "strategy.increase_factor=2", "local_steps=24"]
+    experiment = resolve(read("digits", [*small, *settings]))
+    local_deployment.run_here(experiment, out, {}, seconds=1800.0)
+    return load_run(find_runs([out / experiment.settings.name])[0])
+
+
+def measured(run: StoredRun) -> list[float]:
+    """Seconds of each round, from the first order to the last reply."""
+    lines = (run.path / "network.jsonl").read_text(encoding="utf-8").splitlines()
+    return [float(json.loads(line)["seconds"]) for line in lines]
+
+
+def predicted(run: StoredRun, rate: float, beside: Sequence[float]) -> list[float]:
+    """Seconds of each round: the transfer by the link model, and the mean of what was seen beside it."""
+    link = Link("shaped", up=rate, down=rate, overhead=OVERHEAD)
+    (one,) = clock(Exchanges.of_records(run.rounds), [link])
+    return [float(seconds) + sum(beside) / len(beside) for seconds in one.rounds]
+
+
+class OwnPorts(Services):
+    """Services whose nodes each reach the SuperLink through a relay on a port of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._relays = ExitStack()
+
+    def start_node(self, number: int, *, port: int | None = None) -> None:
+        """Start a node behind its own port, whatever port was asked for."""
+        relay = self._relays.enter_context(Relay(self.port, port=PORT + number))
+        super().start_node(number, port=relay.port)
+
+    def __exit__(self, *details: object) -> None:
+        """Stop the services, then the relays."""
+        super().__exit__(*details)
+        self._relays.close()
+
+
+def limit(megabit: float) -> None:
+    """Shape what goes to each port and what comes from it, each to the rate."""
+    tc("tc qdisc add dev lo root handle 1: htb default 99 r2q 1000")
+    tc("tc class add dev lo parent 1: classid 1:99 htb rate 10gbit")
+    for node in range(NODES):
+        for number, side in ((10 + node, "dport"), (50 + node, "sport")):
+            shape = f"htb rate {megabit}mbit burst 64k cburst 64k quantum 60000"
+            tc(f"tc class add dev lo parent 1: classid 1:{number} {shape}")
+            tc(f"tc filter add dev lo parent 1: protocol ip u32 match ip {side} {PORT + node} 0xffff flowid 1:{number}")
+
+
+def tc(command: str) -> None:
+    """Run a command that must succeed."""
+    subprocess.run(command.split(), check=True)
+
+
+if __name__ == "__main__":
+    main()

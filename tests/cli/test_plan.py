@@ -12,7 +12,7 @@ def test_json_holds_model_layers_and_methods() -> None:
     assert (seen["model"], seen["parameters"], seen["clients"], seen["active"]) == ("mlp", 9610, 4, 4)
     assert seen["layers"][0] == {
         "layer": "dense0.weight",
-        "parameters": 4096,
+        "parameters": 8192,
         "payload_bytes": 32768,
         "adaptive": True,
     }

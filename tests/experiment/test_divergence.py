@@ -41,7 +41,7 @@ def test_whole_rounds_before_it_are_kept(tmp_path: Path) -> None:
 
 def test_an_overflowing_average_names_the_client_that_went_farthest() -> None:
     with pytest.raises(DivergenceError, match=r"its largest value is \d.\de\+\d+ and the discrepancy overflows"):
-        list(_rounds("solver.learning_rate=1e6"))
+        list(_rounds("solver.learning_rate=1e6", "model.hidden=[64]"))
 
 
 def _rounds(*overrides: str) -> tuple[object, ...]:

@@ -79,6 +79,7 @@ def test_a_section_keeps_what_the_new_name_can_take() -> None:
         "name": "fedprox",
         "learning_rate": 0.1,
         "momentum": 0.9,
+        "decay_at": [720],
     }
 
 

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlama.errors import ConfigError, DataError
-from fedlama.randomness import address, permutation
+from fedlama.randomness import address, permutation, ranked
 
 Batch = tuple[Tensor, Tensor]
 Prepare = Callable[[Tensor], Tensor]
 """Turns stored inputs of shape (batch, ...) into the model's input, such as uint8 pixels into standardised floats."""
+_REMEMBERED = 128
+"""Clients whose latest epoch is remembered; a population of any size must not fill the memory."""
 Augment = Callable[[Tensor, NDArray[np.uint64]], Tensor]
 """Changes prepared inputs at random; gets one 64-bit key per sample, from which all its randomness comes."""
 
@@ -107,7 +109,9 @@ class TensorClients:
         if known is None or known[:2] != (seed, epoch):
             order = permutation(seed, "shuffle", self.samples(client), client, epoch)
             known = (seed, epoch, self.rows[client][order])
-            self._epochs[client] = known  # a cache of the latest epoch only: a pure function is being remembered
+            while len(self._epochs) >= _REMEMBERED:
+                self._epochs.pop(next(iter(self._epochs)), None)
+            self._epochs[client] = known  # the latest epoch of a few clients: a pure function is being remembered
         start = position * self.batch_sizes[client]
         return known[2][start : start + self.batch_sizes[client]]
 
@@ -189,7 +193,7 @@ class TensorClients:
         count = int((epoch[chosen].max(axis=1) - lowest).max()) + 1
         epochs = lowest[:, None] + np.arange(count)
         keys = address(seed, "shuffle", clients[chosen][:, None, None], epochs[:, :, None], np.arange(size))
-        order = np.argsort(keys, axis=-1, kind="stable")  # (clients, epochs, samples)
+        order = ranked(keys)  # (clients, epochs, samples)
         shuffled = np.take_along_axis(held[:, None, :], order, axis=-1).reshape(len(chosen), -1)
         width = int(lengths[chosen].max())
         begin = (epoch[chosen] - lowest[:, None]) * size + start[chosen]

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 _INCREMENT = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
+_HALF_STEP = 2.0**-54  # keeps uniform draws away from 0
 
 
 def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -58,6 +59,11 @@ def seed_of(seed: int, purpose: str, *where: int) -> int:
     return int(address(seed, purpose, *where)[0] >> np.uint64(1))
 
 
+def uniform(seed: int, purpose: str, *where: ArrayLike) -> NDArray[np.float64]:
+    """Return numbers in (0, 1), of the address's shape."""
+    return (address(seed, purpose, *where) >> np.uint64(11)).astype(np.float64) * 2.0**-53 + _HALF_STEP
+
+
 def generator(seed: int, purpose: str, *where: int) -> np.random.Generator:
     """Return a NumPy generator that belongs to this address alone."""
     return np.random.Generator(np.random.Philox(seed_of(seed, purpose, *where)))
@@ -69,5 +75,18 @@ def permutation(seed: int, purpose: str, size: int, *where: int) -> NDArray[np.i
     Sorting hashed keys, rather than asking a sequential generator, lets a whole cohort be shuffled in one call
     with the same result.
     """
-    keys = address(seed, purpose, *where, np.arange(size))
-    return np.argsort(keys, kind="stable").astype(np.int64)
+    return ranked(address(seed, purpose, *where, np.arange(size)))
+
+
+def ranked(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Return the positions along the last axis in the order of their keys.
+
+    The position takes the place of a key's lowest bits. So no two are equal, and plain numbers are sorted, which is
+    several times faster than sorting positions by their keys.
+
+    >>> ranked(np.array([[5 << 40, 1 << 40, 3 << 40]], dtype=np.uint64))
+    array([[1, 2, 0]])
+    """
+    size = keys.shape[-1]
+    low = np.uint64((1 << max(size - 1, 0).bit_length()) - 1)
+    return (np.sort((keys & ~low) | np.arange(size, dtype=np.uint64), axis=-1) & low).astype(np.int64)

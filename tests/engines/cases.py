@@ -39,8 +39,8 @@ def clients(sizes: tuple[int, ...] = (12, 10, 14, 12, 7), batch: int = 4, **sett
     return TensorClients(x, y, rows, batch, **settings)
 
 
-def run(engine: Any, **changes: Any) -> Result:  # noqa: ANN401
-    """Run one small federation on an engine."""
+def federation(engine: Any, **changes: Any) -> Federation:  # noqa: ANN401
+    """Put together one small federation on an engine."""
     settings: dict[str, Any] = {
         "model": network(),
         "clients": clients(),
@@ -51,7 +51,12 @@ def run(engine: Any, **changes: Any) -> Result:  # noqa: ANN401
         "engine": engine,
         "keep_client_models": True,
     }
-    return Federation(**(settings | changes)).run()
+    return Federation(**(settings | changes))
+
+
+def run(engine: Any, **changes: Any) -> Result:  # noqa: ANN401
+    """Run one small federation on an engine."""
+    return federation(engine, **changes).run()
 
 
 def assert_same(result: Result, expected: Result, tolerance: float = 2e-5) -> None:

@@ -43,7 +43,7 @@ def test_rows_of_a_cohort_are_those_of_each_client(first: tuple[int, ...]) -> No
 
 def test_mean_and_discrepancy_of_literal_numbers() -> None:
     stacked = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
-    mean, apart = mean_and_discrepancy(stacked, torch.tensor([0.25, 0.75], dtype=torch.float64), True)
+    mean, apart = mean_and_discrepancy(stacked, torch.tensor([0.25, 0.75], dtype=torch.float64), True, WorkerThreads(1))
     assert mean.tolist() == [2.5, 5.0]
     assert float(apart) == pytest.approx(0.25 * (1.5**2 + 3**2) + 0.75 * (0.5**2 + 1))
 
@@ -51,12 +51,12 @@ def test_mean_and_discrepancy_of_literal_numbers() -> None:
 def test_blocks_cover_everything() -> None:
     stacked = torch.randn(3, 300_001, generator=torch.Generator().manual_seed(0))
     weights = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
-    mean, apart = mean_and_discrepancy(stacked, weights, True)
+    mean, apart = mean_and_discrepancy(stacked, weights, True, WorkerThreads(2))
     exact = weights @ stacked.double()
     torch.testing.assert_close(mean.double(), exact, atol=1e-6, rtol=1e-6)
     expected = float((weights[:, None] * (stacked.double() - exact) ** 2).sum())
     assert float(apart) == pytest.approx(expected, rel=1e-6)
-    write_back(stacked, mean)
+    write_back(stacked, mean, WorkerThreads(2))
     assert (stacked == mean).all()
 
 

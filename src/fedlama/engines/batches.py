@@ -13,6 +13,9 @@ from torch import Tensor
 
 from fedlama.clients import ClientSource, TensorClients
 
+_ROOM = 1 << 22
+"""Elements of inputs that are gathered at a time when several steps are asked for."""
+
 
 @dataclass(frozen=True)
 class StackedBatch:
@@ -111,6 +114,39 @@ class CohortBatches:
             x = torch.stack([_fill(x, own.max()) for x, _ in batches]).to(self._device)
             y = torch.stack([_fill(y, own.max()) for _, y in batches]).to(self._device)
             yield PaddedBatch(x, y, *self._shares(own, x))
+
+    def several(
+        self, clients: Sequence[int], first: Sequence[int], steps: int
+    ) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int64]]]:
+        """Yield the batches of several steps at once, as many as fit a bounded room; for :class:`TensorClients`.
+
+        Args:
+            clients: Who.
+            first: Each client's first step.
+            steps: How many.
+
+        Yields:
+            Inputs (steps, clients, batch, ...), targets (steps, clients, batch), and lengths (steps, clients): samples
+            beyond them only fill up.
+        """
+        source = self._source
+        assert isinstance(source, TensorClients)
+        rows, lengths = source.cohort_rows(clients, first, steps, self._seed)
+        one = source.x[0].numel() * rows[0].size
+        together = max(_ROOM // one, 1)
+        begin = np.asarray(first)
+        for start in range(0, steps, together):
+            own = rows[start : start + together]
+            asked = begin + np.arange(start, start + len(own))[:, None]
+            who = np.broadcast_to(np.asarray(clients), asked.shape)
+            flat = own.reshape(-1, own.shape[2])
+            x, y = source.gather(flat, who.reshape(-1).tolist(), asked.reshape(-1).tolist(), self._seed)
+            shape = own.shape
+            yield (
+                x.reshape(*shape, *x.shape[2:]).contiguous(),
+                y.reshape(shape).contiguous(),
+                lengths[start:][: len(own)],
+            )
 
     def _shares(self, lengths: NDArray[np.int64], x: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
         clients, batch = x.shape[:2]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fedlama.engines.base import Average, CohortState, Values, Work
+from fedlama.engines.buffers import keep_reassigned_buffers
 from fedlama.errors import DivergenceError
 from fedlama.layers import Layer
 from fedlama.randomness import seed_of
@@ -147,7 +148,7 @@ class LoopEngine:
             solver.step(parameters, gradients, memory, solver.rate(round_index * steps + step), decayed, pulls)
             total += self._finite(float(loss.detach()), seat, round_index)
         self._steps_done[seat.client] = done + steps
-        self._keep_reassigned_buffers(seat.values)
+        keep_reassigned_buffers(self._model, self._slots, self._buffers, seat.values)
         return total / steps
 
     def _point_model_at(self, values: Values) -> None:
@@ -155,16 +156,6 @@ class LoopEngine:
         for name, slot in self._slots.items():
             if name in values:
                 slot.data = values[name]
-
-    def _keep_reassigned_buffers(self, values: Values) -> None:
-        """Copy back buffers that a module replaced instead of updating in place, and put the old ones back."""
-        for name in self._buffers:
-            module, _, short = name.rpartition(".")
-            owner = self._model.get_submodule(module)
-            current = owner.get_buffer(short)
-            if current is not self._slots[name]:
-                values[name].copy_(current)
-                setattr(owner, short, self._slots[name])
 
     def _fresh_memory(self, values: Values) -> Memory:
         return self._work.solver.memory([values[name] for name in self._names])

@@ -12,8 +12,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fedlama.engines.base import Values, Work
+from fedlama.engines.base import Work
 from fedlama.engines.batches import CohortBatches
+from fedlama.engines.buffers import keep_reassigned_buffers
 from fedlama.engines.cohort import Share, find_divergence
 from fedlama.engines.draws import ClientDropout, borrowed_generator, client_generators, watched_generator
 from fedlama.engines.trainer import Task
@@ -58,7 +59,7 @@ class SerialTrainer:
             total += float(loss.detach())
             if total - total != 0.0:
                 self._raise(share, row, total, task.round_index)
-        self._keep_reassigned_buffers(values)
+        keep_reassigned_buffers(self._model, self._slots, self._buffers, values)
         return total / task.steps
 
     def _loss(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
@@ -91,16 +92,6 @@ class SerialTrainer:
     def _borrowing(self, x: Tensor, generator: torch.Generator) -> Tensor:
         with borrowed_generator(generator):
             return self._plain(x, generator)
-
-    def _keep_reassigned_buffers(self, values: Values) -> None:
-        """Copy back buffers that a module replaced instead of updating in place, and put the old ones back."""
-        for name in self._buffers:
-            module, _, short = name.rpartition(".")
-            owner = self._model.get_submodule(module)
-            current = owner.get_buffer(short)
-            if current is not self._slots[name]:
-                values[name].copy_(current)
-                setattr(owner, short, self._slots[name])
 
     def _raise(self, share: Share, row: int, total: float, round_index: int) -> None:
         losses = [0.0] * len(share.clients)

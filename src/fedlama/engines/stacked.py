@@ -21,6 +21,7 @@ from fedlama.engines.base import Average, CohortState, Values, Work
 from fedlama.engines.batches import CohortBatches
 from fedlama.engines.chain import ChainTrainer, chain_for
 from fedlama.engines.cohort import Cohort
+from fedlama.engines.compiled import CompiledTrainer, compiled_trainer
 from fedlama.engines.layout import flat_one, flat_rows, physical_order, unflat_one
 from fedlama.engines.serial import SerialTrainer
 from fedlama.engines.storage import DeviceStorage, DiskStorage, Storage
@@ -51,6 +52,7 @@ class StackedEngine:
         self._cohort = cohort
         self._chunk = chunk
         self._threads = WorkerThreads(len(trainers))
+        self._helpers = WorkerThreads(cores())  # for synchronisation, however many train
         self.label = f"{type(trainers[0]).__name__} x {len(trainers)}, at most {chunk} clients at a time"
 
     def seat(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
@@ -81,7 +83,7 @@ class StackedEngine:
         for spec in layer.tensors:
             received = self._work.codec.transmit(self._cohort.values[spec.name])
             order = physical_order(received)
-            mean, apart = mean_and_discrepancy(flat_rows(received, order), shares, spec.trainable)
+            mean, apart = mean_and_discrepancy(flat_rows(received, order), shares, spec.trainable, self._helpers)
             means[spec.name] = unflat_one(mean, received.shape[1:], order)
             total += apart
         return Average(means, float(total))
@@ -91,7 +93,7 @@ class StackedEngine:
         for spec in layer.tensors:
             stacked = self._cohort.values[spec.name]
             order = physical_order(stacked)
-            write_back(flat_rows(stacked, order), flat_one(values[spec.name], order))
+            write_back(flat_rows(stacked, order), flat_one(values[spec.name], order), self._helpers)
 
     def client_values(self, client: int) -> Values:
         """Return a copy of one client's local model."""
@@ -117,7 +119,8 @@ class Stacked:
     Args:
         chunk: Clients that advance in one launch, at most; fewer need less memory for activations. By default 64 on
             the CPU, where larger ones only leave the cache, and all elsewhere.
-        threads: Worker threads, each with one intra-op thread. One leaves all cores to the kernels themselves.
+        threads: Worker threads, each with one intra-op thread. By default one per core for compiled chains, and
+            otherwise one, which leaves all cores to PyTorch's own kernels.
         state_dir: A folder to keep the cohort's state in, as memory-mapped files, when it exceeds the memory.
 
     Raises:
@@ -125,18 +128,22 @@ class Stacked:
     """
 
     chunk: int | None = None
-    threads: int = 1
+    threads: int | None = None
     state_dir: str | None = None
 
     def __post_init__(self) -> None:
-        refuse(at_least(self, 1, "threads") + ([] if self.chunk is None else at_least(self, 1, "chunk")))
+        given = [name for name in ("chunk", "threads") if getattr(self, name) is not None]
+        refuse(at_least(self, 1, *given))
 
     def __call__(self, work: Work) -> StackedEngine:
         """Build the engine."""
         batches = CohortBatches(work.clients, work.device, work.seed)
         cohort = Cohort(work, storage_for(work, self.state_dir), channels_last=False)
         chunk = self.chunk or (64 if work.device.type == "cpu" else 1 << 30)
-        return StackedEngine(work, [_trainer(work, batches) for _ in range(self.threads)], cohort, chunk)
+        first = _trainer(work, batches)
+        count = self.threads or (cores() if isinstance(first, CompiledTrainer) else 1)
+        trainers = [first, *(_trainer(work, batches) for _ in range(count - 1))]
+        return StackedEngine(work, trainers, cohort, chunk)
 
 
 @dataclass(frozen=True)
@@ -170,7 +177,9 @@ class Workers:
 
 def _trainer(work: Work, batches: CohortBatches) -> Trainer:
     chain = chain_for(work)
-    return VmapTrainer(work, batches) if chain is None else ChainTrainer(work, batches, chain)
+    if chain is None:
+        return VmapTrainer(work, batches)
+    return compiled_trainer(work, batches, chain) or ChainTrainer(work, batches, chain)
 
 
 def _single(work: Work, batches: CohortBatches) -> Trainer:

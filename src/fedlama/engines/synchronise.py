@@ -1,38 +1,80 @@
 """One layer's synchronisation over stacked clients: mean and discrepancy in one pass, and the write-back.
 
 The stack is walked in blocks of columns that fit the cache: a block is fetched from memory once, averaged over the
-clients, and compared with its own mean while it is still close. The write-back sets each block on all clients.
+clients, and compared with its own mean while it is still close. The write-back sets each block on all clients. On the
+CPU threads share the columns of a large layer; who takes which changes no bit of the result.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from fedlama.engines.compiled import can_compile
+from fedlama.engines.threads import WorkerThreads
+
 _BLOCK = 1 << 18
 """Elements of all clients in a block on the CPU: 1 MiB of float32, half of a usual second-level cache."""
+_CHUNK = 1 << 16
+"""Columns that a thread takes at a time."""
 
 
-def mean_and_discrepancy(stacked: Tensor, weights: Tensor, measure: bool) -> tuple[Tensor, Tensor]:
+def mean_and_discrepancy(
+    stacked: Tensor, weights: Tensor, measure: bool, threads: WorkerThreads
+) -> tuple[Tensor, Tensor]:
     """Average over the clients and measure how far they lie apart.
 
     Args:
         stacked: x_i as rows, (clients, elements), dense.
         weights: p_i, float64 of shape (clients,) on the same device.
         measure: Whether the discrepancy is wanted.
+        threads: Who helps with large layers on the CPU.
 
     Returns:
         u = sum_i p_i x_i, (elements,), and sum_i p_i ||x_i - u||^2, float64 scalar. Whole numbers are averaged in
         float64 and rounded.
     """
-    total = torch.zeros((), dtype=torch.float64, device=stacked.device)
     if not stacked.is_floating_point():
         mean = (weights @ stacked.double()).round().to(stacked.dtype)
-        return mean, (weights @ (stacked - mean).double().square().sum(1)) if measure else total
+        total = (weights @ (stacked - mean).double().square().sum(1)) if measure else weights.new_zeros(())
+        return mean, total
+    mean = torch.empty(stacked.shape[1], dtype=stacked.dtype, device=stacked.device)
+    on_cpu = stacked.device.type == "cpu"
+    if on_cpu and stacked.dtype == torch.float32 and stacked.is_contiguous() and can_compile():
+        return mean, _compiled(mean, stacked, weights, measure, threads)
+    return mean, _by_blocks(mean, stacked, weights, measure)
+
+
+def _compiled(mean: Tensor, stacked: Tensor, weights: Tensor, measure: bool, threads: WorkerThreads) -> Tensor:
+    """Fill in the mean and return the discrepancy, every column in one kernel."""
+    from fedlama.engines.compiled.averaging import average_columns  # needs Numba
+
+    clients, elements = stacked.shape
+    edges = [*range(0, elements, _CHUNK), elements]
+    chunks = list(pairwise(edges))
+    shares = weights.to(torch.float32).numpy()
+    addresses = mean.data_ptr(), stacked.data_ptr(), elements, clients, shares, measure
+    helpers = min(threads.count, len(chunks))
+
+    def work_off(helper: int) -> list[float]:
+        room = np.empty(16, np.float32)
+        return [average_columns(*addresses, first, last, room) for first, last in chunks[helper::helpers]]
+
+    parts = [0.0] * len(chunks)
+    for helper, done in enumerate(threads.map(work_off, range(helpers))):
+        parts[helper::helpers] = done
+    return torch.tensor(sum(parts), dtype=torch.float64)  # chunk after chunk, whoever took them
+
+
+def _by_blocks(mean: Tensor, stacked: Tensor, weights: Tensor, measure: bool) -> Tensor:
+    """Fill in the mean and return the discrepancy, with PyTorch's kernels."""
     clients, elements = stacked.shape
     own = weights.to(stacked.dtype)
-    mean = torch.empty(elements, dtype=stacked.dtype, device=stacked.device)
-    width = min(block_width(stacked), elements)
+    total = torch.zeros((), dtype=torch.float64, device=stacked.device)
+    width = min(_block_width(stacked), elements)
     # Room that is used again and again: a fresh block of this size would cost page faults each time.
     room = torch.empty(clients * width if measure else 0, dtype=stacked.dtype, device=stacked.device)
     for start in range(0, elements, width or 1):
@@ -41,21 +83,29 @@ def mean_and_discrepancy(stacked: Tensor, weights: Tensor, measure: bool) -> tup
         if measure:
             apart = torch.sub(block, part, out=room[: block.numel()].view(block.shape))
             total += weights @ torch.linalg.vector_norm(apart, dim=1).double().square()
-    return mean, total
+    return total
 
 
-def write_back(stacked: Tensor, value: Tensor) -> None:
+def write_back(stacked: Tensor, value: Tensor, threads: WorkerThreads) -> None:
     """Set every client's row to one value.
 
     Args:
         stacked: (clients, elements), dense; overwritten.
         value: (elements,).
+        threads: Who helps with large layers on the CPU.
     """
-    for start in range(0, stacked.shape[1], width := block_width(stacked)):
-        stacked[:, start : start + width].copy_(value[start : start + width])
+    width = _block_width(stacked)
+    starts = range(0, stacked.shape[1], width)
+    helpers = min(threads.count, len(starts)) if stacked.device.type == "cpu" else 1
+
+    def work_off(helper: int) -> None:
+        for start in starts[helper::helpers]:
+            stacked[:, start : start + width].copy_(value[start : start + width])
+
+    threads.map(work_off, range(helpers))
 
 
-def block_width(stacked: Tensor) -> int:
+def _block_width(stacked: Tensor) -> int:
     """Columns per block: what fits the cache on the CPU, all of them on other devices."""
     clients, elements = stacked.shape
     return max(_BLOCK // clients, 1024) if stacked.device.type == "cpu" else max(elements, 1)

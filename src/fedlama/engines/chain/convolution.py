@@ -26,16 +26,16 @@ class Convolution:
 
     def __init__(self, weight: str, bias: str | None, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> None:
         self.parameters = (weight,) if bias is None else (weight, bias)
-        self._weight, self._bias = weight, bias
+        self.weight, self.bias = weight, bias
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         self._shape = (stride, padding, dilation, False, [0, 0])
-        self._groups = groups
 
     def bind(self, values: Values) -> None:
         """Use these stacked tensors from now on."""
-        self._w = values[self._weight].flatten(0, 1)
-        self._b = None if self._bias is None else values[self._bias].flatten()
-        clients, _, inputs = values[self._weight].shape[:3]
-        self._all_groups = self._groups * clients
+        self._w = values[self.weight].flatten(0, 1)
+        self._b = None if self.bias is None else values[self.bias].flatten()
+        clients, _, inputs = values[self.weight].shape[:3]
+        self._all_groups = self.groups * clients
         # Measured on a CPU: channels-last is faster for one client and for one input channel per group (depthwise
         # kernels), and several times slower for other groups, above all backward.
         self._format = torch.channels_last if self._all_groups == 1 or inputs == 1 else torch.contiguous_format
@@ -48,16 +48,16 @@ class Convolution:
 
     def backward(self, gradient: Tensor, sink: Sink, wanted: bool) -> Tensor:
         """See :class:`fedlama.engines.chain.base.Operation`."""
-        mask = [wanted, sink.wants(self._weight), sink.wants(self._bias)]
+        mask = [wanted, sink.wants(self.weight), sink.wants(self.bias)]
         sizes = None if self._b is None else [len(self._b)]
         gradient = gradient.contiguous(memory_format=self._format)
         below, weight, bias = _aten.convolution_backward(
             gradient, self._x, self._w, sizes, *self._shape, self._all_groups, mask
         )
         if mask[1]:
-            sink.add(self._weight, weight)
-        if mask[2] and self._bias is not None:
-            sink.add(self._bias, bias)
+            sink.add(self.weight, weight)
+        if mask[2] and self.bias is not None:
+            sink.add(self.bias, bias)
         return below if wanted else gradient
 
 
@@ -73,6 +73,7 @@ class MaxPool:
     parameters: tuple[str, ...] = ()
 
     def __init__(self, size: Pair, stride: Pair, padding: Pair) -> None:
+        self.size, self.stride, self.padding = size, stride, padding
         self._shape = (size, stride, padding, [1, 1], False)
 
     def bind(self, values: Values) -> None:

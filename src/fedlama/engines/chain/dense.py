@@ -21,12 +21,12 @@ class Dense:
 
     def __init__(self, weight: str, bias: str | None, classes_first: bool) -> None:
         self.parameters = (weight,) if bias is None else (weight, bias)
-        self._weight, self._bias, self._classes_first = weight, bias, classes_first
+        self.weight, self.bias, self._classes_first = weight, bias, classes_first
 
     def bind(self, values: Values) -> None:
         """Use these stacked tensors from now on."""
-        self._w = values[self._weight]
-        self._b = None if self._bias is None else values[self._bias].unsqueeze(2 if self._classes_first else 1)
+        self._w = values[self.weight]
+        self._b = None if self.bias is None else values[self.bias].unsqueeze(2 if self._classes_first else 1)
 
     def forward(self, x: Tensor, draws: Draws) -> Tensor:
         """Map (clients, batch, inputs) to (clients, batch, outputs), or classes first."""
@@ -39,8 +39,8 @@ class Dense:
         columns, rows = (gradient, gradient.mT) if self._classes_first else (gradient.mT, gradient)
         # The input's gradient first: the sink may change the weight itself.
         below = torch.bmm(rows, self._w) if wanted else gradient
-        if sink.wants(self._weight):
-            sink.add_product(self._weight, columns, self._x)
-        if self._bias is not None and sink.wants(self._bias):
-            sink.add(self._bias, gradient.sum(2 if self._classes_first else 1))
+        if sink.wants(self.weight):
+            sink.add_product(self.weight, columns, self._x)
+        if self.bias is not None and sink.wants(self.bias):
+            sink.add(self.bias, gradient.sum(2 if self._classes_first else 1))
         return below

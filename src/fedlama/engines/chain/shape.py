@@ -89,7 +89,7 @@ class Dropout(_Stateless):
     """
 
     def __init__(self, rate: float, images: bool) -> None:
-        self._rate, self._images = rate, images
+        self.rate, self._images = rate, images
         self._clients = 1
 
     def bind(self, values: Values) -> None:
@@ -99,10 +99,10 @@ class Dropout(_Stateless):
     def forward(self, x: Tensor, draws: Draws) -> Tensor:
         """Draw and apply the masks."""
         if not self._images:
-            self._mask = torch.stack(draws.mask(x.shape[1:], self._rate))
+            self._mask = torch.stack(draws.mask(x.shape[1:], self.rate))
         else:
             batch, channels, *size = x.shape
-            own = draws.mask((batch, channels // self._clients, *size), self._rate)
+            own = draws.mask((batch, channels // self._clients, *size), self.rate)
             self._mask = torch.stack(own, dim=1).flatten(1, 2)
         return x * self._mask
 

@@ -52,7 +52,7 @@ def translate(model: nn.Module) -> list[Operation] | None:
     """Return a module's chain of operations, or None if it is not a chain of known ones.
 
     Args:
-        model: A model whose parameters are float32.
+        model: A model; parameters that are not float32 or not trained make it none.
 
     >>> len(translate(nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))) or [])
     4
@@ -60,7 +60,8 @@ def translate(model: nn.Module) -> list[Operation] | None:
     True
     """
     hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-    if hooked or list(model.buffers()) or any(one.dtype != torch.float32 for one in model.parameters()):
+    usual = all(one.dtype == torch.float32 and one.requires_grad for one in model.parameters())
+    if hooked or list(model.buffers()) or not usual:
         return None
     try:
         nodes = [node for node in fx.symbolic_trace(model).graph.nodes if node.op != "output"]

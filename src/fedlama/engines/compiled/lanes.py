@@ -1,0 +1,351 @@
+"""Vectors of sixteen samples for compiled kernels: what Numba lacks to keep a tile of sums in registers.
+
+Activations lie with the batch innermost, sixteen samples side by side, so every number of a model meets sixteen
+samples in one instruction. A *tile* is a few such vectors; kernels carry it as a value, and LLVM keeps it in registers
+(on processors with shorter vectors it splits them). Everything here is an instruction or a handful of them. Memory is
+given as pointers to float32; indices count elements, and nobody checks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, models, register_model
+
+from fedlama.engines.compiled.table import LANES
+
+ROWS = 8
+"""Vectors in a tall tile: enough independent sums to hide the latency of a multiplication."""
+
+_VECTOR = ir.VectorType(ir.FloatType(), LANES)
+_WHOLE = ir.VectorType(ir.IntType(32), LANES)
+_FUSED = ("contract",)  # multiply and add in one rounding where the processor can
+_UNDEFINED = ir.Constant(_VECTOR, ir.Undefined)
+_FLOATS, _INTEGERS = types.CPointer(types.float32), types.CPointer(types.int64)
+
+
+class TileType(types.Type):
+    """Numba's type of a tile.
+
+    Args:
+        rows: Its vectors.
+    """
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(name=f"Tile{rows}")
+        self.rows = rows
+
+
+@register_model(TileType)
+class _TileModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: TileType) -> None:
+        super().__init__(manager, kind, ir.ArrayType(_VECTOR, kind.rows))
+
+
+_ONE, _TALL = TileType(1), TileType(ROWS)
+
+
+def _lanes(values: list[int]) -> Any:
+    return ir.Constant(_WHOLE, values)
+
+
+def _numbers(value: float) -> Any:
+    return ir.Constant(_VECTOR, [value] * LANES)
+
+
+def _mix(builder: Any, left: Any, right: Any, chosen: list[int]) -> Any:
+    """Pick lanes from two vectors; those of the right one count from 16."""
+    return builder.shuffle_vector(left, right, _lanes(chosen))
+
+
+def _spread(builder: Any, scalar: Any) -> Any:
+    first = builder.insert_element(_UNDEFINED, scalar, ir.Constant(ir.IntType(32), 0))
+    return _mix(builder, first, _UNDEFINED, [0] * LANES)
+
+
+def _tile(builder: Any, rows: int, row: Callable[[int], Any]) -> Any:
+    tile = ir.Constant(ir.ArrayType(_VECTOR, rows), ir.Undefined)
+    for index in range(rows):
+        tile = builder.insert_value(tile, row(index), index)
+    return tile
+
+
+def _place(builder: Any, where: Sequence[Any], row: int = 0) -> Any:
+    """Point to element index + row * stride of `where`, which is (memory, index, stride) or (memory, index)."""
+    memory, index, *stride = where
+    if row:
+        index = builder.add(index, builder.mul(stride[0], ir.Constant(stride[0].type, row)))
+    return builder.gep(memory, [index])
+
+
+def _vector(builder: Any, where: Sequence[Any], row: int = 0) -> Any:
+    """Point to the vector that begins there."""
+    return builder.bitcast(_place(builder, where, row), _VECTOR.as_pointer())
+
+
+def _intrinsic(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
+    """Call one of LLVM's own functions."""
+    known = builder.module.globals.get(name)
+    function = known or ir.Function(builder.module, ir.FunctionType(result, [a.type for a in arguments]), name)
+    return builder.call(function, arguments)
+
+
+@intrinsic
+def floats(typing: Any, address: Any) -> Any:
+    """Return the float32 memory at an address."""
+    return _FLOATS(types.int64), lambda context, builder, signature, arguments: builder.inttoptr(
+        arguments[0], ir.FloatType().as_pointer()
+    )
+
+
+@intrinsic
+def integers(typing: Any, address: Any) -> Any:
+    """Return the int64 memory at an address."""
+    return _INTEGERS(types.int64), lambda context, builder, signature, arguments: builder.inttoptr(
+        arguments[0], ir.IntType(64).as_pointer()
+    )
+
+
+@intrinsic
+def ahead(typing: Any, memory: Any, count: Any) -> Any:
+    """Return the memory from element `count` on."""
+    return memory(memory, types.intp), lambda context, builder, signature, arguments: builder.gep(
+        arguments[0], [arguments[1]]
+    )
+
+
+@intrinsic
+def one(typing: Any) -> Any:
+    """Return a tile of one vector of zeros."""
+    return _ONE(), lambda context, builder, signature, arguments: ir.Constant(ir.ArrayType(_VECTOR, 1), None)
+
+
+@intrinsic
+def tall(typing: Any) -> Any:
+    """Return a tall tile of zeros."""
+    return _TALL(), lambda context, builder, signature, arguments: ir.Constant(ir.ArrayType(_VECTOR, ROWS), None)
+
+
+@intrinsic
+def load(typing: Any, memory: Any, index: Any) -> Any:
+    """Return the vector memory[index : index + 16]."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _tile(builder, 1, lambda row: builder.load(_vector(builder, arguments), align=4))
+
+    return _ONE(_FLOATS, types.intp), generate
+
+
+@intrinsic
+def spread(typing: Any, like: Any, memory: Any, index: Any, stride: Any) -> Any:
+    """Return a tile, as tall as the one given, whose row r has memory[index + r * stride] in every lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        def row(number: int) -> Any:
+            return _spread(builder, builder.load(_place(builder, arguments[1:4], number)))
+
+        return _tile(builder, signature.return_type.rows, row)
+
+    return like(like, _FLOATS, types.intp, types.intp), generate
+
+
+@intrinsic
+def add_scaled(typing: Any, tile: Any, memory: Any, index: Any, stride: Any, vector: Any) -> Any:
+    """Return the tile with memory[index + r * stride] times the vector added to each row r."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        factor = builder.extract_value(arguments[4], 0)
+
+        def row(number: int) -> Any:
+            other = _spread(builder, builder.load(_place(builder, arguments[1:4], number)))
+            own = builder.extract_value(arguments[0], number)
+            return builder.fadd(builder.fmul(other, factor, flags=_FUSED), own, flags=_FUSED)
+
+        return _tile(builder, signature.return_type.rows, row)
+
+    return tile(tile, _FLOATS, types.intp, types.intp, _ONE), generate
+
+
+@intrinsic
+def add_products(typing: Any, tile: Any, memory: Any, index: Any, stride: Any, vector: Any) -> Any:
+    """Return the tile with the vector at memory[index + r * stride] times the given one added to each row r."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        factor = builder.extract_value(arguments[4], 0)
+
+        def row(number: int) -> Any:
+            other = builder.load(_vector(builder, arguments[1:4], number), align=4)
+            own = builder.extract_value(arguments[0], number)
+            return builder.fadd(builder.fmul(other, factor, flags=_FUSED), own, flags=_FUSED)
+
+        return _tile(builder, signature.return_type.rows, row)
+
+    return tile(tile, _FLOATS, types.intp, types.intp, _ONE), generate
+
+
+@intrinsic
+def store(typing: Any, memory: Any, index: Any, stride: Any, tile: Any) -> Any:
+    """Write row r of the tile to memory[index + r * stride : ... + 16]."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        for number in range(signature.args[3].rows):
+            row = builder.extract_value(arguments[3], number)
+            builder.store(row, _vector(builder, arguments[:3], number), align=4)
+        return context.get_dummy_value()
+
+    return types.void(_FLOATS, types.intp, types.intp, tile), generate
+
+
+@intrinsic
+def blend(typing: Any, memory: Any, index: Any, stride: Any, tile: Any, scale: Any, factor: Any) -> Any:
+    """Set memory[index + r * stride : ... + 16] to scale times itself plus factor times row r, for every row r."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        scales, factors = (_spread(builder, one) for one in arguments[4:])
+        for number in range(signature.args[3].rows):
+            place = _vector(builder, arguments[:3], number)
+            fresh = builder.fmul(builder.extract_value(arguments[3], number), factors)
+            kept = builder.fmul(builder.load(place, align=4), scales, flags=_FUSED)
+            builder.store(builder.fadd(kept, fresh, flags=_FUSED), place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(_FLOATS, types.intp, types.intp, tile, types.float32, types.float32), generate
+
+
+@intrinsic
+def turn(typing: Any, out: Any, to: Any, to_stride: Any, memory: Any, index: Any, stride: Any) -> Any:
+    """Transpose sixteen rows of sixteen: out[to + c * to_stride + r] = memory[index + r * stride + c]."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        rows = [builder.load(_vector(builder, arguments[3:], number), align=4) for number in range(LANES)]
+        for step in (1, 2, 4, 8):  # swap the off-diagonal blocks of every square of 2 * step
+            low = [LANES + lane - step if lane & step else lane for lane in range(LANES)]
+            high = [LANES + lane if lane & step else lane + step for lane in range(LANES)]
+            for row in (row for row in range(LANES) if not row & step):
+                above, beneath = rows[row], rows[row + step]
+                rows[row] = _mix(builder, above, beneath, low)
+                rows[row + step] = _mix(builder, above, beneath, high)
+        for number, row in enumerate(rows):
+            builder.store(row, _vector(builder, arguments[:3], number), align=4)
+        return context.get_dummy_value()
+
+    return types.void(_FLOATS, types.intp, types.intp, _FLOATS, types.intp, types.intp), generate
+
+
+@intrinsic
+def sums(typing: Any, memory: Any, tile: Any) -> Any:
+    """Write the sum over the lanes of row r to memory[r]; sixteen elements are overwritten, however many rows."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        left = [builder.extract_value(arguments[1], number) for number in range(signature.args[1].rows)]
+        even, odd = list(range(0, 2 * LANES, 2)), list(range(1, 2 * LANES, 2))
+        width = LANES
+        while width > 1:  # add neighbours; two vectors half full of sums become one
+            pairs = zip(left[::2], left[1::2] or left, strict=True)
+            left = [builder.fadd(_mix(builder, a, b, even), _mix(builder, a, b, odd)) for a, b in pairs]
+            width //= 2
+        place = builder.bitcast(arguments[0], _VECTOR.as_pointer())
+        builder.store(left[0], place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(_FLOATS, tile), generate
+
+
+@intrinsic
+def larger(typing: Any, left: Any, right: Any) -> Any:
+    """Return the larger of two vectors lane by lane; not-a-number wins."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a, b = (builder.extract_value(one, 0) for one in arguments)
+        keep = builder.and_(builder.fcmp_unordered(">=", a, b), builder.fcmp_ordered("ord", b, b))
+        return _tile(builder, 1, lambda row: builder.select(keep, a, b))
+
+    return _ONE(_ONE, _ONE), generate
+
+
+@intrinsic
+def where_equal(typing: Any, left: Any, right: Any, value: Any) -> Any:
+    """Return the value in the lanes in which left equals right, and 0 elsewhere."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a, b, chosen = (builder.extract_value(one, 0) for one in arguments)
+        equal = builder.fcmp_ordered("==", a, b)
+        return _tile(builder, 1, lambda row: builder.select(equal, chosen, _numbers(0.0)))
+
+    return _ONE(_ONE, _ONE, _ONE), generate
+
+
+@intrinsic
+def where_positive(typing: Any, test: Any, value: Any) -> Any:
+    """Return the value in the lanes in which the test is above 0, and 0 elsewhere; not-a-number counts as above."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        test, value = (builder.extract_value(one, 0) for one in arguments)
+        above = builder.fcmp_unordered(">", test, _numbers(0.0))
+        return _tile(builder, 1, lambda row: builder.select(above, value, _numbers(0.0)))
+
+    return _ONE(_ONE, _ONE), generate
+
+
+@intrinsic
+def plus(typing: Any, left: Any, right: Any, factor: Any) -> Any:
+    """Return left + factor * right of two vectors."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a, b = (builder.extract_value(one, 0) for one in arguments[:2])
+        scaled = builder.fmul(b, _spread(builder, arguments[2]))
+        return _tile(builder, 1, lambda row: builder.fadd(a, scaled))
+
+    return _ONE(_ONE, _ONE, types.float32), generate
+
+
+@intrinsic
+def add_square(typing: Any, total: Any, x: Any) -> Any:
+    """Return total + x * x of two vectors."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        total, x = (builder.extract_value(one, 0) for one in arguments)
+        return _tile(builder, 1, lambda row: builder.fadd(builder.fmul(x, x, flags=_FUSED), total, flags=_FUSED))
+
+    return _ONE(_ONE, _ONE), generate
+
+
+@intrinsic
+def times(typing: Any, left: Any, right: Any) -> Any:
+    """Return the product of two vectors lane by lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a, b = (builder.extract_value(one, 0) for one in arguments)
+        return _tile(builder, 1, lambda row: builder.fmul(a, b))
+
+    return _ONE(_ONE, _ONE), generate
+
+
+@intrinsic
+def exponential(typing: Any, x: Any) -> Any:
+    """Return e to the power of each lane, for numbers up to 0; below -87 it is that of -87.
+
+    x = n ln 2 + r with n whole and |r| up to (ln 2) / 2; e to the r is its Taylor polynomial of degree 7, whose
+    remainder is below 6e-9, and the power of two is put together from its bits. Not-a-number stays what it is.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        x = builder.extract_value(arguments[0], 0)
+        low = builder.fcmp_ordered("<", x, _numbers(-87.0))
+        x = builder.select(low, _numbers(-87.0), x)
+        near = builder.fadd(builder.fmul(x, _numbers(1.4426950408889634)), _numbers(-0.5))
+        whole = _intrinsic(builder, "llvm.fptosi.sat.v16i32.v16f32", _WHOLE, near)
+        n = builder.sitofp(whole, _VECTOR)
+        # ln 2 in two parts: the first has few bits, so its multiples are exact.
+        rest = builder.fadd(x, builder.fmul(n, _numbers(-0.693359375)))
+        rest = builder.fadd(rest, builder.fmul(n, _numbers(2.12194440e-4)))
+        power = _numbers(1 / 5040)
+        for coefficient in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
+            power = builder.fadd(builder.fmul(power, rest, flags=_FUSED), _numbers(coefficient), flags=_FUSED)
+        bits = builder.shl(builder.add(whole, _lanes([127] * LANES)), _lanes([23] * LANES))
+        return _tile(builder, 1, lambda row: builder.fmul(power, builder.bitcast(bits, _VECTOR)))
+
+    return _ONE(_ONE), generate

@@ -1,0 +1,166 @@
+"""Compiled chains against the loop engine, their kernels against PyTorch's, and the way without Numba."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedlama.engines import Stacked
+from fedlama.engines.compiled import trainer as compiled
+from fedlama.errors import DivergenceError
+from fedlama.federation import Run
+from fedlama.samplers import AllClients
+from fedlama.solvers import SGD, FedProx
+from fedlama.strategies import Cyclic, FedLAMA
+from tests.engines.cases import assert_same, clients, federation, run
+
+pytest.importorskip("numba", reason="the extra 'fast' is not installed")
+
+
+def _dense() -> nn.Module:
+    """Widths that fill neither a vector nor a tile."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(72, 33), nn.ReLU(), nn.Linear(33, 17, bias=False), nn.ReLU(), nn.Linear(17, 5)
+    )
+
+
+def _convolutions() -> nn.Module:
+    """Strides, dilation, margins, windows that overlap, channels that fill no tile, no bias."""
+    return nn.Sequential(
+        nn.Conv2d(2, 9, 3, padding=(2, 1)),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, padding=1),
+        nn.Conv2d(9, 19, (2, 3), stride=(1, 2), padding=2, dilation=2, bias=False),
+        nn.MaxPool2d((2, 1)),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.LazyLinear(5),
+    )
+
+
+def _wide() -> nn.Module:
+    """Whole tiles and whole vectors."""
+    return nn.Sequential(
+        nn.Conv2d(2, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(144, 16), nn.Linear(16, 5)
+    )
+
+
+MODELS: list[Callable[[], nn.Module]] = [_dense, _convolutions, _wide]
+SOLVERS = [
+    SGD(0.05),
+    SGD(0.05, weight_decay=0.02),
+    SGD(0.05, momentum=0.9, weight_decay=0.01, warm_up_steps=5, decay_at=(7,)),
+    FedProx(0.05, proximal=0.3),
+    FedProx(0.05, momentum=0.8, weight_decay=0.01, proximal=0.3),
+]
+
+
+def _build(make: Callable[[], nn.Module]) -> nn.Module:
+    torch.manual_seed(3)
+    model = make()
+    model(torch.zeros(1, 2, 6, 6))  # fixes the lazy layer's size
+    return model
+
+
+def _label(**choices: Any) -> str:  # noqa: ANN401
+    return str(Run(federation(Stacked(), **choices)).engine.label)
+
+
+@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+def test_same_as_loop(make: Callable[[], nn.Module], solver: SGD) -> None:
+    choices = {"model": _build(make), "solver": solver}
+    assert _label(**choices).startswith("CompiledTrainer")
+    assert_same(run(Stacked(), **choices), run("loop", **choices))
+
+
+@pytest.mark.parametrize("batch", [1, 15, 16, 21, 33])
+def test_batches_that_fill_no_vector(batch: int) -> None:
+    sizes = (40, 34, 71, 36, 33)
+    choices = {"model": _build(_convolutions), "clients": clients(sizes, batch), "local_steps": 8}
+    assert_same(run(Stacked(), **choices), run("loop", **choices))
+
+
+def test_frozen_layers() -> None:
+    choices = {"model": _build(_wide), "strategy": Cyclic(2, layers_per_turn=1), "local_steps": 12}
+    assert _label(**choices).startswith("CompiledTrainer")
+    assert_same(run(Stacked(), **choices), run("loop", **choices))
+
+
+def test_a_parameter_that_is_never_trained() -> None:
+    model = _build(_dense)
+    next(model.parameters()).requires_grad_(False)
+    assert_same(run(Stacked(), model=model), run("loop", model=model))
+
+
+def test_any_chunk_and_any_number_of_threads_give_the_same_bits() -> None:
+    choices = {"model": _build(_convolutions), "sampler": AllClients(), "strategy": FedLAMA(2, 2)}
+    expected = run(Stacked(chunk=5, threads=1), **choices)
+    for engine in (Stacked(chunk=1, threads=1), Stacked(chunk=2, threads=3), Stacked(chunk=5, threads=2)):
+        other = run(engine, **choices)
+        assert all(torch.equal(value, expected.model[name]) for name, value in other.model.items())
+        assert_same(other, expected, 0.0)
+
+
+def test_steps_gathered_in_portions_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    choices = {"model": _build(_dense), "strategy": FedLAMA(6, 2)}
+    expected = run(Stacked(), **choices)
+    monkeypatch.setattr("fedlama.engines.batches._ROOM", 1)
+    assert_same(run(Stacked(), **choices), expected, 0.0)
+
+
+def test_divergence_stops_the_client_at_the_step_at_which_loop_stops() -> None:
+    source = clients()
+    source.x = source.x.float()
+    source.x[source.rows[3]] = 1e25
+    choices = {"clients": source, "sampler": AllClients(), "model": _build(_dense)}
+    errors = []
+    for engine in ("loop", Stacked()):
+        with pytest.raises(DivergenceError) as raised:
+            run(engine, **choices)
+        errors.append((raised.value.client, raised.value.layer, raised.value.round_index))
+    assert errors[0] == errors[1]
+
+
+def test_without_numba_the_chain_of_torch_kernels_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    choices = {"model": _build(_convolutions)}
+    expected = run(Stacked(), **choices)
+    monkeypatch.setattr(compiled, "can_compile", lambda: False)
+    monkeypatch.setattr("fedlama.engines.synchronise.can_compile", lambda: False)
+    assert _label(**choices).startswith("ChainTrainer")
+    assert_same(run(Stacked(), **choices), expected)
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"solver": SGD(0.05, momentum=0.9, velocity="step")},
+        {"model": nn.Sequential(nn.Conv2d(2, 4, 3, groups=2), nn.Flatten(), nn.Linear(64, 5))},
+        {"model": nn.Sequential(nn.Flatten(), nn.Linear(72, 8), nn.Dropout(0.5), nn.Linear(8, 5))},
+    ],
+    ids=["velocity", "groups", "dropout"],
+)
+def test_what_has_no_compiled_form_takes_the_other_way(choices: dict[str, Any]) -> None:
+    assert _label(**({"model": _build(_dense)} | choices)).startswith("ChainTrainer")
+
+
+def test_exponential_is_exact_to_float32() -> None:
+    from tests.engines.compiled_parts import exponentials
+
+    x = np.concatenate([np.linspace(-87, 0, 8192), [-200.0] * 15, [np.nan]]).astype(np.float32)
+    y = exponentials(x).astype(np.float64)
+    assert np.abs(y[:8192] / np.exp(x[:8192].astype(np.float64)) - 1).max() < 3e-7
+    assert (y[8192:-1] == y[0]).all()  # e to the -87 is as good as nothing
+    assert np.isnan(y[-1])
+
+
+def test_a_square_is_transposed() -> None:
+    from tests.engines.compiled_parts import transposed
+
+    square = np.arange(256, dtype=np.float32).reshape(16, 16)
+    assert np.array_equal(transposed(square), square.T)

@@ -1,11 +1,17 @@
 # Two commands for a newcomer: `make run` sets everything up and does the main job, `make test` passes the tests.
+# Tests that need more than the package (a browser, an optional library, Flower) say so and are skipped; `make extras` and
+# `make flower` bring the libraries, `.ci/run` the browser too.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+EXTRAS := $(VENV)/.extras
+FLOWER := .venv-flower
+FLOWER_READY := $(FLOWER)/.ready
+INSTALL := -m pip install --quiet --disable-pip-version-check --constraint
 
-.PHONY: run test quick lint docs install clean
+.PHONY: run test quick lint docs flower install extras hashed hashes audit fuzz clean
 
 run: $(READY)
 	$(BIN)/fedlama compare
@@ -21,17 +27,53 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+docs: $(EXTRAS)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+flower: $(FLOWER_READY)
+	$(FLOWER)/bin/python -m pytest tests/flower
+
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz --inputs 100000
 
 install: $(READY)
 
+extras: $(EXTRAS)
+
+# Every package by its hash, on the platform that requirements/ci.txt was made for.
+hashed:
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+		--requirement requirements/ci.txt
+
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python $(INSTALL) constraints.txt torch
+	$(BIN)/python $(INSTALL) constraints.txt --editable '.[dev]'
 	touch $(READY)
 
+$(EXTRAS): $(READY)
+	$(BIN)/python $(INSTALL) constraints.txt --editable '.[docs,fast,mlflow,tensorboard,wandb]'
+	touch $(EXTRAS)
+
+# Flower wants older versions of libraries that others want newer, so it lives in an environment of its own.
+$(FLOWER_READY): pyproject.toml constraints-flower.txt
+	test -x $(FLOWER)/bin/python || $(PYTHON) -m venv $(FLOWER)
+	$(FLOWER)/bin/python $(INSTALL) constraints-flower.txt torch
+	$(FLOWER)/bin/python $(INSTALL) constraints-flower.txt --editable '.[dev,flower]' 'flwr[simulation]'
+	touch $(FLOWER_READY)
+
+# For maintainers, after every change of the constraints; they need uv and pip-audit.
+HASH := --generate-hashes --no-emit-find-links --no-annotate --python-version 3.11.5 \
+	--python-platform x86_64-manylinux_2_28 --custom-compile-command "make hashes"
+
+hashes:
+	uv pip compile constraints.txt --output-file requirements/ci.txt $(HASH)
+	uv pip compile constraints-flower.txt --output-file requirements/flower.txt $(HASH)
+
+audit:
+	pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+	pip-audit --strict --no-deps --disable-pip --requirement constraints-flower.txt
+
 clean:
-	rm -rf $(VENV) runs build *.egg-info src/*.egg-info
+	rm -rf $(VENV) $(FLOWER) runs build site *.egg-info src/*.egg-info

@@ -1,0 +1,1 @@
+"""How the packages that the tests run with are pinned."""

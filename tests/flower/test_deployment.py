@@ -34,8 +34,13 @@ def in_loop(experiment: Experiment, out: Path) -> Path:
 
 
 def quick() -> Experiment:
-    """Six rounds of FedLAMA with momentum, three of four clients in each cycle."""
-    return small("strategy.base_interval=2", "strategy.increase_factor=3", "sampler.name=uniform", "sampler.active=3")
+    """Four rounds of FedLAMA with momentum, three of four clients in each cycle."""
+    sizes = ["local_steps=8", "strategy.base_interval=2", "strategy.increase_factor=2"]
+    return small(*sizes, "sampler.name=uniform", "sampler.active=3")
+
+
+MOMENTS = ((1, 0.0), (2, 2.5), (3, 5.0))
+"""Rounds that are over, and seconds since: orders are sent, then nodes are at work, then replies are back."""
 
 
 def test_four_nodes_on_loopback_give_the_bits_of_the_loop_engine(live: Live, tmp_path: Path) -> None:
@@ -45,16 +50,16 @@ def test_four_nodes_on_loopback_give_the_bits_of_the_loop_engine(live: Live, tmp
 
 
 def test_kill_the_server_app(live: Live, tmp_path: Path) -> None:
-    """Kill -9 the SuperLink's ServerApp after one, three and five rounds; the same command goes on."""
+    """Kill -9 the SuperLink's ServerApp at three moments; the same command goes on."""
     out = live.submit(quick(), "killed")
-    for rounds in (1, 3, 5):
+    for rounds, later in MOMENTS:
         wait(lambda enough=rounds: live.rounds(out) >= enough, 240, f"{rounds} rounds")  # type: ignore[misc]
-        time.sleep(3.0 * rounds)  # before, amid and after the training of the next round
-        assert kill_server_apps(live) == 1 or rounds == 5
+        time.sleep(later)
+        assert kill_server_apps(live) == 1 or rounds == 3  # on a quick machine the last round may be over by then
         live.submit(quick(), "killed")
     folder = live.finish(out)
     assert_same_folders(folder, in_loop(quick(), tmp_path))
-    assert [line["round"] for line in lines(folder, "ledger")] == list(range(6))
+    assert [line["round"] for line in lines(folder, "ledger")] == list(range(4))
 
 
 def kill_server_apps(live: Live) -> int:
@@ -72,10 +77,11 @@ def kill_server_apps(live: Live) -> int:
 
 
 def test_kill_the_super_link(live: Live, tmp_path: Path) -> None:
-    """Kill -9 the SuperLink after one, three and five rounds; started again with its database, it goes on."""
+    """Kill -9 the SuperLink at three moments; started again with its database, it goes on."""
     out = live.submit(quick(), "link")
-    for rounds in (1, 3, 5):
+    for rounds, later in MOMENTS:
         wait(lambda enough=rounds: live.rounds(out) >= enough, 240, f"{rounds} rounds")  # type: ignore[misc]
+        time.sleep(later)
         live.services.stop("link", kill=True)
         wait(lambda: not kill_server_apps(live), 60, "the ServerApp to end with its SuperLink")
         live.services.start_link()
@@ -86,9 +92,9 @@ def test_kill_the_super_link(live: Live, tmp_path: Path) -> None:
 def test_kill_super_nodes(live: Live, tmp_path: Path) -> None:
     """Kill -9 three SuperNodes at three moments, and start each again at once."""
     out = live.submit(quick(), "node")
-    for rounds, number in ((1, 0), (3, 3), (5, 1)):
+    for (rounds, later), number in zip(MOMENTS, (0, 3, 1), strict=True):
         wait(lambda enough=rounds: live.rounds(out) >= enough, 240, f"{rounds} rounds")  # type: ignore[misc]
-        time.sleep(2.0 * rounds)
+        time.sleep(later)
         live.services.stop(f"node{number}", kill=True)
         live.node(number)
     folder = live.finish(out)

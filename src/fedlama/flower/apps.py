@@ -13,11 +13,12 @@ import torch
 from fedlama.engines.base import Work
 from fedlama.experiment import assemble, prepare
 from fedlama.federation import Federation
+from fedlama.flower.forgetting import forget_old
 from fedlama.flower.grid import GridChannel, answer_records, introduction_records, read_order
 from fedlama.flower.library import flower
 from fedlama.flower.local import Local, LoopLocal
 from fedlama.flower.node import respond
-from fedlama.flower.protocol import Introduction
+from fedlama.flower.protocol import NEVER, Introduction
 from fedlama.flower.remote import RemoteClients
 from fedlama.flower.settings import (
     DEFAULTS,
@@ -93,8 +94,11 @@ def client_app(
     def train(message: Message, context: Context) -> Message:
         client, local = local_of(context)
         given = {**base, **context.run_config}
-        folder = state_folder(context.node_config, given) / (name if make else state_name(given))
-        answer = respond(read_order(message.content), local, folder / f"client-{client}.safetensors")
+        root, order = state_folder(context.node_config, given), read_order(message.content)
+        folder = root / (name if make else state_name(given))
+        answer = respond(order, local, folder / f"client-{client}.safetensors")
+        if order.expected == NEVER:  # once in a while
+            forget_old(root)
         return _reply(message, answer_records(answer))
 
     app.query()(introduce)

@@ -11,8 +11,7 @@ overwrite          the layer goes down with the next order of everyone who lacks
 travelled          the shipments as they happened: who was sent what, who answered
 =================  ====================================================================================
 
-A layer has the number of the round at whose end the server set it last; a client lacks the layers that are not older
-than the last round that it answered. So a client that missed rounds gets exactly what it lacks, and nobody else does.
+Who lacks what is worked out by :class:`~fedlama.availability.membership.Membership`, in simulations as here.
 """
 
 from __future__ import annotations
@@ -27,8 +26,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedlama import wire
-from fedlama.codecs import Float32
+from fedlama.availability.rules import rescaled
 from fedlama.engines.base import Average, CohortState, Values, Work
 from fedlama.errors import ConfigError, DivergenceError
 from fedlama.flower.averages import Aggregation, from_models, from_sums
@@ -36,16 +34,15 @@ from fedlama.flower.channel import Channel
 from fedlama.flower.exchange import Exchange, Exchanger
 from fedlama.flower.memory import EngineMemory
 from fedlama.flower.networklog import write_line
+from fedlama.flower.orders import Orders, indices
 from fedlama.flower.patience import Patience
-from fedlama.flower.payloads import encode_layer
 from fedlama.flower.protocol import EVERYONE, NEVER, Order, fingerprint
 from fedlama.flower.roster import Roster
-from fedlama.flower.shipments import downloads, uploads
+from fedlama.flower.shipments import downloads
 from fedlama.layers import Layer
 from fedlama.ledger import Shipment
 from fedlama.strategies import Plan
-
-_DOWNLOAD = Float32()
+from fedlama.traffic import uploads
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,6 @@ class FlowerEngine:
             )
         self._work, self._options = work, options
         self._fingerprint = fingerprint(work.layers, work.codec)
-        self._index = {layer.name: index for index, layer in enumerate(work.layers)}
         self.roster = Roster(options.channel, len(work.clients))
         self._exchanger = Exchanger(options.channel, self.roster, options.patience, work.layers, work.codec)
         self.memory = EngineMemory(run=secrets.token_hex(8))
@@ -101,50 +97,36 @@ class FlowerEngine:
         self._plan: Plan | None = None
         self._evaluation: frozenset[str] = frozenset()
         self._scalars = False
-        self._payloads: dict[tuple[int, ...], bytes] = {}
         self._reference: Values = {}
 
     def seat(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort; every member's next order brings the complete model."""
-        self.memory.cohort = list(clients)
-        self.memory.answered = dict.fromkeys(clients, NEVER)
-        self.memory.excluded = set()
+        self.memory.seat(clients)
 
     def announce(self, plan: Plan, evaluation: frozenset[str], scalars: bool) -> None:
         """Take in the round's plan."""
         self._plan, self._evaluation = plan, evaluation
         self._scalars = scalars or self._options.aggregation == "sums"
-        if plan.cycle_start:  # those who had to wait for it may come back
-            self.memory.answered |= dict.fromkeys(self.memory.excluded, NEVER)
-            self.memory.excluded = set()
+        if plan.cycle_start:
+            self.memory.begin_cycle()
 
     def train(self, round_index: int, steps: int, frozen: frozenset[str], anchors: Mapping[str, Tensor]) -> list[float]:
         """Send the orders, wait for the replies; the losses are those of the clients that answered."""
         start, memory = time.perf_counter(), self.memory
-        self._payloads, self._reference = {}, dict(anchors)
-        asked = [client for client in memory.cohort if client not in memory.excluded]
-
-        def order(client: int, full: bool) -> Order:
-            return self._order(client, full, round_index, steps, frozen, anchors)
-
-        self.latest = self._exchanger.run(round_index, asked, order, memory.absent)
+        self._reference = dict(anchors)
+        orders = Orders(self._order(round_index, steps, frozen), self._work.layers, memory, anchors)
+        self.latest = self._exchanger.run(round_index, memory.asked(), orders.of, memory.absent)
+        memory.close(round_index, self.latest.receipts, self.latest.missing, self._options.patience.rejoin)
         for client in self.latest.receipts:
-            memory.answered[client] = round_index
             memory.steps_done[client] = memory.steps_done.get(client, 0) + steps
         memory.absent = set(self.latest.missing)
-        if self._options.patience.rejoin == "next-cycle":
-            memory.excluded |= self.latest.missing
         self.exchange_seconds = time.perf_counter() - start
         return [self.latest.receipts[client].loss for client in self._answered()]
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
         """Average a layer over who answered; the weights are re-scaled when somebody is missing."""
         receipts = self.latest.receipts
-        of = dict(zip(self.memory.cohort, weights, strict=True))
-        shares = [of[client] for client in self._answered()]
-        if len(shares) < len(weights):
-            total = math.fsum(shares)
-            shares = [share / total for share in shares]
+        shares = rescaled(self.memory.cohort, weights, receipts)
         received = {client: receipts[client].layers[layer.name] for client in self._answered()}
         if self._options.aggregation == "models" or layer.name in self._evaluation:
             average = from_models(layer, list(received.values()), shares)
@@ -187,6 +169,24 @@ class FlowerEngine:
             planned, tuple(self._answered()), scalars=self._scalars
         )
 
+    def _order(self, round_index: int, steps: int, frozen: frozenset[str]) -> Order:
+        """Return what all clients are asked alike."""
+        layers = self._work.layers
+        return Order(
+            run=self.memory.run,
+            fingerprint=self._fingerprint,
+            round_index=round_index,
+            client=EVERYONE,
+            expected=NEVER,
+            steps=steps,
+            steps_done=0,
+            upload=indices(layers, self._plan.upload if self._plan else ()),
+            evaluation=indices(layers, self._evaluation),
+            frozen=indices(layers, frozen),
+            scalars=self._scalars,
+            payload=b"",
+        )
+
     def _divergence(self, layer: Layer, received: Mapping[int, Values]) -> DivergenceError:
         round_index = self._plan.round_index if self._plan else 0
         for client, values in received.items():
@@ -197,46 +197,3 @@ class FlowerEngine:
 
     def _answered(self) -> list[int]:
         return [client for client in self.memory.cohort if client in self.latest.receipts]
-
-    def _order(
-        self,
-        client: int,
-        full: bool,
-        round_index: int,
-        steps: int,
-        frozen: frozenset[str],
-        values: Mapping[str, Tensor],
-    ) -> Order:
-        expected = NEVER if full else self.memory.answered[client]
-        lacking = tuple(
-            index
-            for name, index in self._index.items()
-            if expected == NEVER or self.memory.versions.get(name, NEVER) >= expected
-        )
-        upload = self._plan.upload if self._plan else frozenset()
-        return Order(
-            run=self.memory.run,
-            fingerprint=self._fingerprint,
-            round_index=round_index,
-            client=client,
-            expected=expected,
-            steps=steps,
-            steps_done=self.memory.steps_done.get(client, 0),
-            upload=self._indices(upload),
-            evaluation=self._indices(self._evaluation),
-            frozen=self._indices(frozen),
-            scalars=self._scalars,
-            payload=self._payload(lacking, round_index, values),
-        )
-
-    def _payload(self, lacking: tuple[int, ...], round_index: int, values: Mapping[str, Tensor]) -> bytes:
-        """Pack layers once for all who lack the same."""
-        known = self._payloads.get(lacking)
-        if known is None:
-            payloads = {index: encode_layer(self._work.layers[index], values, _DOWNLOAD) for index in lacking}
-            known = wire.pack(wire.Message(round_index, EVERYONE, payloads))
-            self._payloads[lacking] = known
-        return known
-
-    def _indices(self, names: frozenset[str]) -> tuple[int, ...]:
-        return tuple(index for name, index in self._index.items() if name in names)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from fedlama.codecs import Codec
-from fedlama.errors import DataError, FedlamaError
+from fedlama.errors import DataError, FedlamaError, cut
 from fedlama.flower.channel import Channel, Letter
 from fedlama.flower.patience import Patience
 from fedlama.flower.protocol import Answer, Failure, Order
@@ -138,7 +138,9 @@ class _Round:
         if not self._waiting:
             return
         for delivery in self._channel.pull(list(self._waiting)):
-            order = self._waiting.pop(delivery.ticket)
+            order = self._waiting.pop(delivery.ticket, None)
+            if order is None:  # a reply that comes twice, or was never asked for, counts for nothing
+                continue
             content = delivery.content
             if isinstance(content, Answer):
                 self._take(content, order)
@@ -156,7 +158,7 @@ class _Round:
             self._full.add(order.client)
             self._note(f"client {order.client} has lost its state and is sent the full model")
         elif answer.status != "done":
-            self._refuse(order, answer.detail or "it needs the full model, which it was sent")
+            self._refuse(order, cut(answer.detail) or "it needs the full model, which it was sent")
         else:
             try:
                 self._result.receipts[order.client] = check(answer, order, self._layers, self._codec)

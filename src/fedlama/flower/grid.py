@@ -6,6 +6,7 @@ the message they reply to: errors made by the SuperLink carry its own node numbe
 
 from __future__ import annotations
 
+import io
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -13,8 +14,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from pydantic import TypeAdapter
 
-from fedlama.errors import DataError
+from fedlama.data.npy_header import read_header
+from fedlama.errors import DataError, cut, shown
 from fedlama.flower.channel import Delivery, Letter
 from fedlama.flower.library import flower
 from fedlama.flower.protocol import Answer, Failure, Introduction, Order
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _LOG = logging.getLogger("fedlama.flower")
 _ATTEMPTS, _PAUSE = 10, 3.0
+_ORDER, _ANSWER = TypeAdapter(Order), TypeAdapter(Answer)
 _FINAL = {1, 2, 6, 7}  # the client's program or its packing is at fault: asking again cannot help
 
 
@@ -74,12 +78,9 @@ def order_records(order: Order) -> RecordDict:
 def read_order(records: RecordDict) -> Order:
     """Read an order; raises DataError when the records are no order."""
     try:
-        fields = _fields(records, ("payload",))
-        for name in ("upload", "evaluation", "frozen"):
-            fields[name] = tuple(fields[name])
-        return Order(**fields)
+        return _ORDER.validate_python(_fields(records, ("payload",)))
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"the message is no order ({error!r}); run the same fedlama on both sides") from error
+        raise DataError(f"the message is no order ({cut(error)}); run the same fedlama on both sides") from error
 
 
 def answer_records(answer: Answer) -> RecordDict:
@@ -90,9 +91,9 @@ def answer_records(answer: Answer) -> RecordDict:
 def read_answer(records: RecordDict) -> Answer:
     """Read an answer; raises DataError when the records are no answer."""
     try:
-        return Answer(**_fields(records, ("payload", "evaluation")))
+        return _ANSWER.validate_python(_fields(records, ("payload", "evaluation")))
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"the reply is no answer ({error!r}); run the same fedlama on both sides") from error
+        raise DataError(f"the reply is no answer ({cut(error)}); run the same fedlama on both sides") from error
 
 
 def introduction_records(introduction: Introduction) -> RecordDict:
@@ -119,10 +120,13 @@ def _content(message: Message) -> Answer | Introduction | Failure:
     try:
         if "introduction" in message.content:
             record = message.content.config_records["introduction"]
-            return Introduction(int(str(record["client"])), int(str(record["samples"])))
+            client, samples = int(str(record["client"])), int(str(record["samples"]))
+            if not 1 <= samples < 2**53:  # weights are made of it
+                raise DataError(f"it has {shown(samples)} samples")
+            return Introduction(client, samples)
         return read_answer(message.content)
-    except (DataError, KeyError, ValueError) as error:
-        return Failure(f"reply refused: {error}", final=True)
+    except (KeyError, TypeError, ValueError) as error:  # DataError is a ValueError
+        return Failure(f"reply refused: {cut(error)}", final=True)
 
 
 def _records(fields: Mapping[str, Any], payloads: Sequence[str]) -> RecordDict:
@@ -141,5 +145,15 @@ def _fields(records: RecordDict, payloads: Sequence[str]) -> dict[str, Any]:
     arrays = records.array_records["payloads"]
     return {
         **records.config_records["fields"],
-        **{name: arrays[name].numpy().tobytes() if name in arrays else b"" for name in payloads},
+        **{name: _payload(arrays[name].data, name) if name in arrays else b"" for name in payloads},
     }
+
+
+def _payload(data: bytes, name: str) -> bytes:
+    """Return the bytes of a flat array; NumPy's own reader would set aside as much memory as the array claims."""
+    stream = io.BytesIO(data)
+    shape, _, dtype = read_header(stream, f"the array {name!r}")
+    body = stream.read()
+    if dtype != np.uint8 or shape != (len(body),):
+        raise DataError(f"the array {name!r} says {dtype} {shape}, but holds {len(body)} bytes")
+    return body

@@ -46,7 +46,7 @@ def run_here(
     submission.write_app(app)
     config.write_text(submission.run_config(experiment, {**options, "out": str(out)}), encoding="utf-8")
     started = time.time()
-    with Services(folder) as services:
+    with Services(folder, database=False) as services:  # all of it ends with this call; our own checkpoints remain
         services.start_link()
         submission.connection(folder / "home-operator", "here", f"127.0.0.1:{services.port}")
         with Relay(services.port, log=folder / "socket.jsonl") as relay:

@@ -10,14 +10,12 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
+from fedlama.availability.membership import NEVER as NEVER
 from fedlama.codecs import Codec
 from fedlama.layers import Layers
 
 EVERYONE = 2**32 - 1
 """The client's number in downloads: the same bytes serve all who lack the same layers, and are uploaded once."""
-
-NEVER = -1
-"""The round of a client that holds nothing of the cohort's model."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedlama import wire
@@ -12,6 +13,9 @@ from fedlama.errors import DataError
 from fedlama.flower.payloads import decode_message
 from fedlama.flower.protocol import Answer, Order
 from fedlama.layers import Layers
+
+_LARGEST = 1e18
+"""Beyond it, squares in float32 overflow, and with them the discrepancy: no client may end a run that way."""
 
 
 @dataclass(frozen=True)
@@ -46,22 +50,37 @@ def check(answer: Answer, order: Order, layers: Layers, codec: Codec) -> Receipt
         The reply's content.
 
     Raises:
-        DataError: Wrong round, client, layers or shapes; the sentence says which.
+        DataError: Wrong round, client, layers or shapes, or values that are not finite; the sentence says which.
     """
     message = wire.unpack(answer.payload)
-    for what, found, wanted in (
-        ("round", answer.round_index, order.round_index),
-        ("client", answer.client, order.client),
-        ("round in the payload", message.round_index, order.round_index),
-        ("client in the payload", message.client, order.client),
-    ):
-        if found != wanted:
-            raise DataError(f"the reply is for {what} {found}, but {wanted} was ordered")
+    _addressed("", answer.round_index, answer.client, order)
+    _addressed(" in the payload", message.round_index, message.client, order)
     values = decode_message(message, order.upload, layers, codec)
     if order.evaluation:
-        values |= decode_message(wire.unpack(answer.evaluation), order.evaluation, layers, codec)
+        held = wire.unpack(answer.evaluation)
+        _addressed(" in the evaluation", held.round_index, held.client, order)
+        values |= decode_message(held, order.evaluation, layers, codec)
     expected = set(order.upload) if order.scalars else set()
-    if set(message.scalars) != expected or not all(v >= 0 or math.isnan(v) for v in message.scalars.values()):
+    if set(message.scalars) != expected or not all(0 <= value < math.inf for value in message.scalars.values()):
         raise DataError("the reply's discrepancy scalars are not those of the layers that were ordered")
+    _refuse_infinite(values, message.loss)
     scalars = {layers[index].name: value for index, value in message.scalars.items()}
     return Receipt(values, scalars, message.loss, message.samples, answer.replayed)
+
+
+def _addressed(where: str, round_index: int, client: int, order: Order) -> None:
+    for what, found, wanted in (("round", round_index, order.round_index), ("client", client, order.client)):
+        if found != wanted:
+            raise DataError(f"the reply is for {what}{where} {found}, but {wanted} was ordered")
+
+
+def _refuse_infinite(layers: Mapping[str, Values], loss: float) -> None:
+    """Refuse what would make the average worthless, while nothing has been averaged yet."""
+    for layer, values in layers.items():
+        if not all(bool((value.abs() <= _LARGEST).all()) for value in values.values() if value.is_floating_point()):
+            raise DataError(
+                f"layer {layer!r} holds NaN, infinity or values beyond {_LARGEST:g}; lower the learning rate or look "
+                "at that client"
+            )
+    if not math.isfinite(loss):
+        raise DataError(f"the loss is {loss}; lower the learning rate or look at that client")

@@ -82,8 +82,8 @@ def load(path: Path) -> Resident | None:
             group, _, name = key.partition("/")
             groups[group][name] = value
         loss = float.fromhex(about["loss"])
-        return Resident(about["run"], about["fingerprint"], int(about["round"]), loss, **groups)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return Resident(str(about["run"]), str(about["fingerprint"]), int(about["round"]), loss, **groups)
+    except (OSError, SafetensorError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
         return None
 
 

@@ -91,8 +91,8 @@ class Roster:
         if not self._asked:
             return
         for delivery in self._channel.pull(list(self._asked)):
-            node, _ = self._asked.pop(delivery.ticket)
-            if isinstance(delivery.content, Introduction) and node in here:
+            node, _ = self._asked.pop(delivery.ticket, (None, 0.0))  # a reply that comes twice counts once
+            if isinstance(delivery.content, Introduction) and node in here and node is not None:
                 client = delivery.content.client
                 if not 0 <= client < self._population:
                     raise FedlamaError(

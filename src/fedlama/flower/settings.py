@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from fedlama.errors import ConfigError, did_you_mean
+from fedlama.checks import refuse
+from fedlama.errors import ConfigError, did_you_mean, shown
 from fedlama.experiment import Experiment, read, resolve
 from fedlama.flower.averages import Aggregation
 from fedlama.flower.patience import Patience
@@ -33,17 +34,19 @@ def experiment_of(config: RunConfig) -> Experiment:
     """Return the experiment of a run.
 
     Args:
-        config: The run's configuration; ``experiment`` is the name of one that comes with the package, or JSON.
+        config: The run's configuration; ``experiment`` is JSON, or what stands behind `fedlama run` on a command line:
+            the name of one that comes with the package, and settings to change.
 
     Raises:
         ConfigError: It cannot be resolved.
     """
     text = str(config.get("experiment", DEFAULTS["experiment"]))
     if not text.lstrip().startswith("{"):
-        return resolve(read(text))
+        name, *overrides = text.split() or [text]
+        return resolve(read(name, overrides))
     try:
         return resolve(json.loads(text))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"the run's experiment is no JSON: {error}; submit it with `fedlama flower run`") from error
@@ -57,18 +60,29 @@ def aggregation_of(config: RunConfig) -> Aggregation:
     """
     given = str(config.get("aggregation", DEFAULTS["aggregation"]))
     if given not in get_args(Aggregation):
-        raise ConfigError(f"aggregation is {given!r}{did_you_mean(given, get_args(Aggregation))}")
+        raise ConfigError(f"aggregation is {shown(given)}{did_you_mean(given, get_args(Aggregation))}")
     return "sums" if given == "sums" else "models"
 
 
 def patience_of(config: RunConfig) -> Patience:
-    """Return the rules of waiting of a run."""
+    """Return the rules of waiting of a run.
+
+    Raises:
+        ConfigError: A rule is no number, or out of range.
+    """
     given = {**DEFAULTS, **config}
+    numbers, problems = {}, []
+    for key in ("deadline", "min-replies", "join"):
+        try:
+            numbers[key] = float(given[key])
+        except (TypeError, ValueError):
+            problems.append(f"{key} is {shown(given[key])}, but it must be a number; change it")
+    refuse(problems)
     return Patience(
-        deadline=float(given["deadline"]),
-        min_replies=float(given["min-replies"]),
+        deadline=numbers["deadline"],
+        min_replies=numbers["min-replies"],
         rejoin=given["rejoin"],
-        join=float(given["join"]),
+        join=numbers["join"],
     )
 
 
@@ -106,7 +120,7 @@ def client_number(node: Mapping[str, Any]) -> int:
     number = node.get("partition-id")
     if not isinstance(number, int) or number < 0:
         raise ConfigError(
-            f"the node's partition-id is {number!r}; start the SuperNode with --node-config 'partition-id=0', each "
-            "node with its own number"
+            f"the node's partition-id is {shown(number)}; start the SuperNode with --node-config 'partition-id=0', "
+            "each node with its own number"
         )
     return number

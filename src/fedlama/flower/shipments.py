@@ -1,9 +1,8 @@
-"""The ledger's shipments of a round as they happened."""
+"""What a deployment sent down in a round, as it happened."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from fedlama import wire
 from fedlama.flower.protocol import Order
@@ -28,21 +27,6 @@ def downloads(sent: Sequence[Order], layers: Layers) -> list[Shipment]:
             orders[0].round_index, "down", tuple(sorted(order.client for order in orders)), _cargo(payload, layers)
         )
         for (_, payload), orders in groups.items()
-    ]
-
-
-def uploads(planned: Sequence[Shipment], answered: tuple[int, ...], *, scalars: bool) -> list[Shipment]:
-    """Return what came up: as planned, but of those who answered.
-
-    Args:
-        planned: The round's shipments, had everyone answered.
-        answered: Who did.
-        scalars: Whether the uploads carried a scalar with each layer.
-    """
-    return [
-        replace(shipment, clients=answered, scalars=scalars and shipment.direction == "up")
-        for shipment in planned
-        if shipment.direction != "down"
     ]
 
 

@@ -20,9 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from fedlama.errors import FedlamaError
+from fedlama.errors import FedlamaError, cut, shown
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a checkpoint of the version before can no longer be read."""
 
 _NAME = re.compile(r"round-(\d{8})-([0-9a-f]{16})\.safetensors")
@@ -89,8 +89,8 @@ def whole_snapshots(folder: Path, warn: Callable[[str], None]) -> Iterator[Snaps
     for path in _known(folder):
         try:
             snapshot = _read(path)
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            warn(f"checkpoint {path.name} is damaged ({error}); the one before it is taken")
+        except (OSError, SafetensorError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+            warn(f"checkpoint {path.name} is damaged ({cut(error)}); the one before it is taken")
         else:
             yield snapshot
 
@@ -141,6 +141,8 @@ def _read(path: Path) -> Snapshot:
     with safe_open(path, framework="pt") as file:
         record = json.loads((file.metadata() or {})["fedlama"])
         if record["version"] != VERSION:
-            raise ValueError(f"it has version {record['version']}, this program reads version {VERSION}")
+            raise ValueError(f"it has version {shown(record['version'])}, this program reads version {VERSION}")
+        if record["rounds_done"] != int(match[1]) or not isinstance(record["facts"], dict):
+            raise ValueError("it is not of the round that its name says")
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (the handle is no mapping)
-    return Snapshot(int(record["rounds_done"]), tensors, record["facts"])
+    return Snapshot(int(match[1]), tensors, record["facts"])

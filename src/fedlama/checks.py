@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from fedlama.errors import ConfigError, did_you_mean
+from fedlama.errors import ConfigError, did_you_mean, shown
 
 
 def at_least(owner: object, minimum: float, *fields: str) -> list[str]:
@@ -21,12 +21,12 @@ def at_least(owner: object, minimum: float, *fields: str) -> list[str]:
     """
     values = {field: getattr(owner, field) for field in fields}
     problems = [
-        f"{_kind(owner)}: {field} is {value!r}, but it must be {minimum} or more; raise it"
+        f"{_kind(owner)}: {field} is {shown(value)}, but it must be {minimum} or more; raise it"
         for field, value in values.items()
         if not value >= minimum
     ]
     return problems + [
-        f"{_kind(owner)}: {field} is {value!r}, but it must be a finite number; lower it"
+        f"{_kind(owner)}: {field} is {shown(value)}, but it must be a finite number; lower it"
         for field, value in values.items()
         if value == math.inf
     ]
@@ -35,7 +35,7 @@ def at_least(owner: object, minimum: float, *fields: str) -> list[str]:
 def between(owner: object, low: float, high: float, *fields: str) -> list[str]:
     """Report the fields that lie outside [low, high)."""
     return [
-        f"{_kind(owner)}: {field} is {value!r}, but it must lie in [{low}, {high}); change it"
+        f"{_kind(owner)}: {field} is {shown(value)}, but it must lie in [{low}, {high}); change it"
         for field in fields
         if not low <= (value := getattr(owner, field)) < high
     ]
@@ -44,7 +44,7 @@ def between(owner: object, low: float, high: float, *fields: str) -> list[str]:
 def whole(owner: object, *fields: str) -> list[str]:
     """Report the fields that hold no whole number."""
     return [
-        f"{_kind(owner)}: {field} is {value!r}, but it must be a whole number; round it"
+        f"{_kind(owner)}: {field} is {shown(value)}, but it must be a whole number; round it"
         for field in fields
         if isinstance(value := getattr(owner, field), bool) or not isinstance(value, int)
     ]
@@ -53,7 +53,7 @@ def whole(owner: object, *fields: str) -> list[str]:
 def one_of(owner: object, field: str, known: Iterable[str]) -> list[str]:
     """Report a field that holds none of the known words."""
     value, known = getattr(owner, field), list(known)
-    return [] if value in known else [f"{_kind(owner)}: {field} is {value!r}{did_you_mean(str(value), known)}"]
+    return [] if value in known else [f"{_kind(owner)}: {field} is {shown(value)}{did_you_mean(str(value), known)}"]
 
 
 def check_seed(seed: int) -> list[str]:

@@ -71,6 +71,12 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
 
 
+def cut(error: object, limit: int = 300) -> str:
+    """Return what another library says of an error, on one line and cut where it is too long to read."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Word the nearest known name as a suffix for a message, or list all when none is near.
 

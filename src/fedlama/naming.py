@@ -40,7 +40,8 @@ def stored_title(config: Mapping[str, Any], summary: Mapping[str, Any], fallback
         fallback: What to call it when neither file names a known strategy.
     """
     settings = config.get("strategy")
-    given = dict(settings) if isinstance(settings, Mapping) else dict(summary.get("hyperparameters") or {})
+    found = settings if isinstance(settings, Mapping) else summary.get("hyperparameters")
+    given = dict(found) if isinstance(found, Mapping) else {}
     name = str(given.pop("name", summary.get("method", "")))
     try:
         return title(REGISTRY["strategy"][name](**given))

@@ -8,11 +8,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from fedlama.errors import DataError
-from fedlama.evaluation import Score
-from fedlama.ledger import Shipment
-from fedlama.records import LayerRecord, RoundRecord
+from fedlama.errors import DataError, cut
+from fedlama.lines import round_record
+from fedlama.records import RoundRecord
 
+_LONGEST = 1 << 28  # bytes of a line; one with a thousand layers and ten thousand clients has less than 1 MiB
 STREAMS = ("metrics", "ledger", "layers")
 """The files that grow by one line per round."""
 
@@ -35,14 +35,16 @@ def read_records(folder: Path, *, layers: bool = True) -> list[RoundRecord]:
     lines = zip(_lines(folder / "metrics.jsonl"), _lines(folder / "ledger.jsonl"), third, strict=False)
     records = []
     for index, (metrics, ledger, layer_line) in enumerate(lines):
-        if not metrics["round"] == ledger["round"] == layer_line["round"] == index:
+        if any(type(line["round"]) is not int or line["round"] != index for line in (metrics, ledger, layer_line)):
             raise DataError(
                 f"{folder}: the files disagree on round {index}; they belong to different runs, run it again"
             )
         try:
-            records.append(_record(metrics, ledger, layer_line))
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise DataError(f"{folder}: round {index} is not as fedlama writes it ({error!r}); run it again") from error
+            records.append(round_record(metrics, ledger, layer_line))
+        except (KeyError, ValueError) as error:
+            raise DataError(
+                f"{folder}: round {index} is not as fedlama writes it ({cut(error)}); run it again"
+            ) from error
     return records
 
 
@@ -50,7 +52,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     """Read the configuration of a run folder; None when there is none that can be read."""
     try:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 
@@ -67,38 +69,13 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the whole lines of a file."""
     try:
         with path.open("rb") as file:
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
+            while (line := file.readline(_LONGEST)).endswith(b"\n"):
                 try:
                     content = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     return
                 if not isinstance(content, dict) or "round" not in content:
                     return
                 yield content
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); is this a run folder?") from error
-
-
-def _record(metrics: dict[str, Any], ledger: dict[str, Any], layers: dict[str, Any]) -> RoundRecord:
-    shipments = tuple(Shipment.from_json(metrics["round"], one) for one in ledger["shipments"])
-    score = None
-    if metrics["accuracy"] is not None:
-        score = Score(metrics["accuracy"], _number(metrics["test_loss"]))
-    return RoundRecord(
-        round_index=metrics["round"],
-        local_steps=metrics["local_steps"],
-        cohort=next((one.clients for one in shipments if one.direction == "up"), ()),
-        loss=_number(metrics["train_loss"]),
-        layers={name: LayerRecord(**record) for name, record in layers["layers"].items()},
-        shipments=shipments,
-        score=score,
-        seconds=metrics["seconds"],
-        evaluation_seconds=metrics["evaluation_seconds"],
-    )
-
-
-def _number(value: float | None) -> float:
-    """Return a number; JSON has no NaN, so a missing one stands for it."""
-    return float("nan") if value is None else value

@@ -14,7 +14,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from fedlama.errors import DataError
+from fedlama.errors import DataError, cut
 from fedlama.ledger import Ledger
 from fedlama.naming import stored_title
 from fedlama.records import Result, RoundRecord
@@ -66,7 +66,13 @@ class StoredRun:
         try:
             model = load_file(self.path / "model.safetensors")
         except (OSError, SafetensorError) as error:
-            raise DataError(f"{self.path}/model.safetensors cannot be read ({error}); train the run again") from error
+            raise DataError(
+                f"{self.path}/model.safetensors cannot be read ({cut(error)}); train the run again"
+            ) from error
+        try:
+            cost_percent = float(self.summary.get("cost_percent") or 0.0)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DataError(f"{self.path}/summary.json is damaged ({cut(error)}); train the run again") from error
         ledger = self.ledger
         return Result(
             method=str(self.summary.get("method", "")),
@@ -75,7 +81,7 @@ class StoredRun:
             model=model,
             score=next((record.score for record in reversed(self.rounds) if record.score), None),
             cost=ledger.cost(),
-            cost_percent=float(self.summary.get("cost_percent") or 0.0),
+            cost_percent=cost_percent,
             seconds=sum(record.seconds + record.evaluation_seconds for record in self.rounds),
         )
 
@@ -145,7 +151,7 @@ def _object(path: Path) -> Line:
     except FileNotFoundError:
         return {}
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is no JSON ({error}); train the run again") from error
+        raise DataError(f"{path} is no JSON ({cut(error)}); train the run again") from error
     if not isinstance(value, dict):
         raise DataError(f"{path} is no JSON object; train the run again")
     return value

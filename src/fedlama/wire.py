@@ -118,7 +118,7 @@ def unpack(data: bytes) -> Message:
                 (scalars[index],) = _SCALAR.unpack_from(data, at)
                 at += _SCALAR.size
             payloads[index] = data[at : at + length]
-            at += length
+            at = min(at + length, len(data) + 1)  # one beyond the end is as wrong as 2^64
     except struct.error:
         at = len(data) + 1
     if at != len(data):

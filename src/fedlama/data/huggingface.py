@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedlama.data.arrays import Dataset
-from fedlama.errors import ConfigError, DataError, MissingExtraError, did_you_mean
+from fedlama.errors import ConfigError, DataError, MissingExtraError, cut, did_you_mean
 from fedlama.randomness import permutation
 
 IMAGE_COLUMNS = ("image", "img", "x", "pixel_values")
@@ -117,6 +117,8 @@ def from_splits(
         x, test_x, y, test_y = x[rows], x[test_rows], y[rows], y[test_rows]
         of, test_of = (of[rows], of[test_rows]) if of is not None else (None, None)
     else:
+        for column, what in ((image, "image"), (label, "label")):
+            _column(name, test, column, (), what)
         test_x, test_y = _images(name, test, image), _labels(name, test, label)
         test_of = _values(name, test, group) if group is not None and group in test.features else None
     class_names = tuple(getattr(train.features[label], "names", None) or ())
@@ -137,7 +139,7 @@ def _open(name: str) -> Mapping[str, Split]:
         found = library.load_from_disk(name) if Path(name).is_dir() else library.load_dataset(name)
     # The library raises many kinds of errors (network, hub, format); all mean that this name gives no data.
     except Exception as error:
-        raise DataError(f"{name} cannot be loaded ({error}); check the name and the connection") from error
+        raise DataError(f"{name} cannot be loaded ({cut(error)}); check the name and the connection") from error
     if not isinstance(found, Mapping):
         raise DataError(f"{name} is a single split; pass it to from_splits, with None for the missing test split")
     return cast("Mapping[str, Split]", found)
@@ -157,7 +159,7 @@ def _images(name: str, split: Split, column: str) -> NDArray[np.generic]:
     """Decode all images into one array (N, C, H, W), row by row so that only one decoded copy exists."""
     images: NDArray[np.generic] | None = None
     for row in range(len(split)):
-        picture = _picture(cast("Mapping[str, object]", split[row])[column])
+        picture = _picture(cast("Mapping[str, object]", split[row])[column], f"{name}: image {row}")
         if images is None:
             images = np.empty((len(split), *picture.shape), picture.dtype)
         if picture.shape != images.shape[1:]:
@@ -171,13 +173,17 @@ def _images(name: str, split: Split, column: str) -> NDArray[np.generic]:
     return images
 
 
-def _picture(value: object) -> NDArray[np.generic]:
+def _picture(value: object, where: str) -> NDArray[np.generic]:
     mode = getattr(value, "mode", None)
     if mode is not None and mode not in ("L", "RGB"):
         value = value.convert("L" if mode in ("1", "I;16", "LA") else "RGB")  # type: ignore[attr-defined]
-    array: NDArray[np.generic] = np.asarray(value)
-    if array.dtype != np.uint8:
-        array = array.astype(np.float32)
+    try:
+        array: NDArray[np.generic] = np.asarray(value)
+        if array.dtype != np.uint8:
+            with np.errstate(over="ignore"):  # infinite values are named by the check of the data set
+                array = array.astype(np.float32)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"{where} is no array of numbers ({cut(error)}); choose another column") from error
     if array.ndim == 2:
         return array[None]
     # Pictures come as (H, W, C); arrays that already have channels first are left alone.
@@ -185,7 +191,10 @@ def _picture(value: object) -> NDArray[np.generic]:
 
 
 def _labels(name: str, split: Split, column: str) -> NDArray[np.int64]:
-    labels = np.asarray(list(cast("Sequence[object]", split[column])))
+    try:
+        labels = np.asarray(list(cast("Sequence[object]", split[column])))
+    except (ValueError, OverflowError) as error:
+        raise DataError(f"{name}: column {column!r} is no list of integers ({cut(error)})") from error
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(
             f"{name}: column {column!r} holds {labels.dtype}, expected integers; use class_encode_column first"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedlama.data.arrays import Dataset
 from fedlama.data.files import read_whole
-from fedlama.errors import DataError
+from fedlama.errors import DataError, cut, shown
 
 CLASSES = 62
 PIXELS = 28 * 28
@@ -61,7 +61,9 @@ def _read_part(folder: Path) -> _Users:
     for file in files:
         for name, rows in _read_file(file).items():
             if name in users:
-                raise DataError(f"{file}: user {name} is in another file of {folder} too; is a file there twice?")
+                raise DataError(
+                    f"{file}: user {cut(name, 80)} is in another file of {folder} too; is a file there twice?"
+                )
             users[name] = rows
     if not users:
         raise DataError(f"{folder}: the .json files name no users; run LEAF's preprocess.sh again")
@@ -74,7 +76,7 @@ def _read_file(file: Path) -> _Users:
     except (ValueError, RecursionError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{file} is not whole JSON ({error}); write it again") from error
+        raise DataError(f"{file} is not whole JSON ({cut(error)}); write it again") from error
     if not isinstance(content, dict) or not {"users", "num_samples", "user_data"} <= content.keys():
         raise DataError(f"{file} lacks one of 'users', 'num_samples', 'user_data'; it is not a file of LEAF")
     users, sizes, data = content["users"], content["num_samples"], content["user_data"]
@@ -82,8 +84,11 @@ def _read_file(file: Path) -> _Users:
         raise DataError(f"{file}: 'users' and 'num_samples' are not two lists of one length; write it again")
     if not isinstance(data, dict):
         raise DataError(f"{file}: 'user_data' is not a table by user; write it again")
+    if not all(isinstance(user, str) for user in users) or len(set(users)) < len(users):
+        raise DataError(f"{file}: 'users' are not names that differ; write it again")
     return {
-        str(user): _rows(data.get(user), size, f"{file}, user {user}") for user, size in zip(users, sizes, strict=True)
+        user: _rows(data.get(user), size, f"{file}, user {cut(user, 80)}")
+        for user, size in zip(users, sizes, strict=True)
     }
 
 
@@ -91,12 +96,17 @@ def _rows(entry: object, size: object, where: str) -> tuple[NDArray[np.float32],
     if not isinstance(entry, dict) or not isinstance(entry.get("x"), list) or not isinstance(entry.get("y"), list):
         raise DataError(f"{where}: no lists 'x' and 'y' in 'user_data'; write the file again")
     try:
-        x = np.asarray(entry["x"], dtype=np.float32).reshape(len(entry["x"]), PIXELS)
+        with np.errstate(over="ignore"):  # infinite values are named by the check of the data set
+            x = np.asarray(entry["x"], dtype=np.float32).reshape(len(entry["x"]), PIXELS)
         y = np.asarray(entry["y"])
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{where}: the images are not lists of {PIXELS} numbers ({error})") from error
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DataError(
+            f"{where}: the images are not lists of {PIXELS} numbers, or the labels no list of integers ({cut(error)})"
+        ) from error
     if not len(x) == len(y) == size:
-        raise DataError(f"{where}: {len(x)} images, {len(y)} labels, num_samples {size}; expected three equal numbers")
+        raise DataError(
+            f"{where}: {len(x)} images, {len(y)} labels, num_samples {shown(size)}; expected three equal numbers"
+        )
     if len(y) and not (np.issubdtype(y.dtype, np.integer) and y.ndim == 1):
         raise DataError(f"{where}: the labels are not integers")
     return x, y.astype(np.int64)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from fedlama.data.arrays import Dataset
 from fedlama.data.files import Readable, locate, read_up_to
-from fedlama.errors import DataError
+from fedlama.data.npy_header import read_header
+from fedlama.errors import DataError, cut
 
-_HEADER_LIMIT = 4096
 _Arrays = dict[str, NDArray[np.generic]]
 
 
@@ -56,7 +56,8 @@ def load(path: Path | str, classes: int | None = None, *, channels_last: bool = 
 
 def _inputs(x: NDArray[np.generic], channels_last: bool) -> torch.Tensor:
     if x.dtype != np.uint8:
-        x = x.astype(np.float32 if np.issubdtype(x.dtype, np.floating) else np.int64)
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, which the check of the data set names
+            x = x.astype(np.float32 if np.issubdtype(x.dtype, np.floating) else np.int64)
     elif x.ndim == 3:
         x = x[:, None]
     if channels_last and x.ndim == 4:
@@ -76,25 +77,30 @@ def _read(file: Path, limit: int) -> _Arrays:
             names = archive.namelist()
             missing = [key for key in ("x", "y") if f"{key}.npy" not in names]
             if missing:
-                raise DataError(f"{file} has no array {' and '.join(missing)}, only {', '.join(names) or 'nothing'}")
+                raise DataError(
+                    f"{file} has no array {' and '.join(missing)}, only {cut(', '.join(names)) or 'nothing'}"
+                )
             wanted = [key for key in ("x", "y", "group") if f"{key}.npy" in names]
             return {key: _member(archive, key, file, limit) for key in wanted}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise DataError(
-            f"{file} cannot be read as .npz ({error}); write it again with numpy.savez_compressed"
+            f"{file} cannot be read as .npz ({cut(error)}); write it again with numpy.savez_compressed"
         ) from error
 
 
 def _member(archive: zipfile.ZipFile, key: str, file: Path, limit: int) -> NDArray[np.generic]:
     """Read one array, comparing the zip's size, the header's size and the limit before taking memory for the rows."""
     where = f"{file}, array {key!r}"
-    declared = archive.getinfo(f"{key}.npy").file_size
+    info = archive.getinfo(f"{key}.npy")
+    declared = info.file_size
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others swell without a useful bound
+        raise DataError(f"{where} is not compressed as numpy does; write it again with numpy.savez_compressed")
     if declared > limit:
         raise DataError(
             f"{where} unpacks to {declared} bytes, above the limit of {limit}; raise `limit` if that is right"
         )
     with archive.open(f"{key}.npy") as stream:
-        shape, fortran, dtype = _header(cast(Readable, stream), where)
+        shape, fortran, dtype = read_header(cast(Readable, stream), where)
         expected = math.prod(shape) * dtype.itemsize
         if expected > declared:
             raise DataError(
@@ -104,15 +110,3 @@ def _member(archive: zipfile.ZipFile, key: str, file: Path, limit: int) -> NDArr
     if len(body) != expected:
         raise DataError(f"{where} says {dtype} {shape}: expected {expected} bytes, found {len(body)}; write it again")
     return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C").astype(dtype.newbyteorder("="))
-
-
-def _header(stream: Readable, where: str) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
-    try:
-        version = np.lib.format.read_magic(stream)
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, fortran, dtype = readers[version](stream, max_header_size=_HEADER_LIMIT)
-    except (ValueError, KeyError) as error:
-        raise DataError(f"{where} is not a plain .npy array ({error}); write it again with numpy.savez") from error
-    if dtype.kind not in "uifb" or any(size < 0 for size in shape):
-        raise DataError(f"{where} is {dtype} {shape}, expected integers or floats; objects are never read")
-    return shape, fortran, dtype

@@ -1,97 +1,63 @@
-"""Read the pickles of the CIFAR archives without the powers of pickle.
+"""Read the pickles of the CIFAR archives without pickle.
 
-A pickle is a program. This reader admits only the instructions that build dictionaries, lists, strings, integers
-and NumPy byte arrays, and puts harmless stand-ins in the place of NumPy's own constructors, so that nothing in the
-file chooses what runs, nor how much memory is set aside.
+A pickle is a program. The small machine below knows only the instructions that build dictionaries, lists, strings,
+integers and NumPy byte arrays; Python's own unpickler never runs. So nothing in a file chooses what is called, how
+much memory is set aside, or how deep anything nests.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import pickle
 import pickletools
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlama.errors import DataError
+from fedlama.errors import DataError, cut, shown
 
-_FRAMING = "PROTO FRAME STOP MARK POP PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET MEMOIZE"
-_VALUES = "NONE NEWTRUE NEWFALSE INT LONG BININT BININT1 BININT2 LONG1"
-_STRINGS = "STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINBYTES SHORT_BINBYTES"
-_CONTAINERS = "EMPTY_DICT EMPTY_LIST EMPTY_TUPLE DICT LIST TUPLE TUPLE1 TUPLE2 TUPLE3 APPEND APPENDS SETITEM SETITEMS"
-_OBJECTS = "GLOBAL STACK_GLOBAL REDUCE BUILD"
-_ALLOWED = frozenset(f"{_FRAMING} {_VALUES} {_STRINGS} {_CONTAINERS} {_OBJECTS}".split())
-_MEMO = frozenset({"PUT", "LONG_BINPUT"})
+T = TypeVar("T")
+_LIMIT = 2_000_000
+"""The most instructions that are carried out; CIFAR-100's training file has about 400,000."""
 
-
-class _Type:
-    """Stands for numpy.dtype: remembers the name, ignores the rest."""
-
-    def __init__(self, name: object, *_: object) -> None:
-        self.name = name
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-class _Array:
-    """Stands for numpy.ndarray: keeps shape, type and bytes to be checked afterwards."""
-
-    state: object = None
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state
-
-
-class _Function:
-    """Base of the stand-ins for functions: without attributes, so that BUILD cannot change them."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: object) -> None:
-        raise pickle.UnpicklingError("it tries to change a function")
-
-
-class _Reconstruct(_Function):
-    """Stands for NumPy's maker of empty arrays."""
-
-    __slots__ = ()
-
-    def __call__(self, *_: object) -> _Array:
-        return _Array()
-
-
-class _Encode(_Function):
-    """Stands for codecs.encode, with which Python 3 writes bytes at protocol 2."""
-
-    __slots__ = ()
-
-    def __call__(self, text: object, encoding: object = "latin1") -> bytes:
-        if not isinstance(text, str) or encoding != "latin1":
-            raise pickle.UnpicklingError("only latin1 text is expected")
-        return text.encode("latin1")
-
-
-_GLOBALS: dict[tuple[str, str], object] = {
-    ("numpy", "dtype"): _Type,
-    ("numpy", "ndarray"): _Array,
-    ("numpy.core.multiarray", "_reconstruct"): _Reconstruct(),
-    ("numpy._core.multiarray", "_reconstruct"): _Reconstruct(),
-    ("_codecs", "encode"): _Encode(),
+_NOTHING = frozenset({"PROTO", "FRAME"})
+_NUMBERS = frozenset({"INT", "LONG", "BININT", "BININT1", "BININT2", "LONG1"})
+_TEXTS = frozenset({"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES"})
+_PUSH = _NUMBERS | _TEXTS
+_PUSH_BYTES = frozenset({"STRING", "BINSTRING", "SHORT_BINSTRING"})
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_PUT = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
+_GET = frozenset({"GET", "BINGET", "LONG_BINGET"})
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_GLOBALS = {
+    "numpy dtype": "dtype",
+    "numpy ndarray": "ndarray",
+    "numpy.core.multiarray _reconstruct": "reconstruct",
+    "numpy._core.multiarray _reconstruct": "reconstruct",
+    "_codecs encode": "encode",  # with which Python 3 writes bytes at protocol 2
 }
 
 
-class _Reader(pickle.Unpickler):
-    """Resolves names from a fixed table and nowhere else."""
+@dataclass(frozen=True)
+class _Global:
+    """Stands for a name that a file may ask for; it is looked at and never called."""
 
-    def find_class(self, module: str, name: str) -> object:
-        """Return the stand-in for a name, or refuse it."""
-        try:
-            return _GLOBALS[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR file needs") from None
+    name: str
+
+
+@dataclass(frozen=True)
+class _Type:
+    """Stands for a numpy.dtype."""
+
+    name: object
+
+
+@dataclass
+class _Array:
+    """Stands for a numpy.ndarray: keeps shape, type and bytes to be checked afterwards."""
+
+    state: object = None
 
 
 def loads(content: bytes, source: str) -> dict[str, object]:
@@ -108,29 +74,133 @@ def loads(content: bytes, source: str) -> dict[str, object]:
         DataError: If the pickle is damaged, asks for anything else, or is no dictionary.
     """
     try:
-        _inspect(content)
-        found = _Reader(io.BytesIO(content), encoding="bytes").load()
+        found = _Machine().run(content)
     # Damaged pickles end in almost any exception; none of them is worth a traceback.
     except Exception as error:
-        raise DataError(f"{source} is not a CIFAR batch that is safe to read: {error}; download it again") from error
+        raise DataError(
+            f"{source} is not a CIFAR batch that is safe to read: {cut(error)}; download it again"
+        ) from error
     if not isinstance(found, dict):
         raise DataError(f"{source} holds a {type(found).__name__}, expected a dictionary; it is another file")
-    return {_text(key): _plain(value, f"{source}, entry {_text(key)}") for key, value in found.items()}
+    return {key: _plain(value, f"{source}, entry {shown(key)}") for key, value in found.items()}
 
 
-def _inspect(content: bytes) -> None:
-    for opcode, argument, _ in pickletools.genops(content):
-        if opcode.name not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it uses the instruction {opcode.name}, which no CIFAR file needs")
-        # The C reader sets aside memory for the largest memo number, so a short file must not name a large one.
-        if opcode.name in _MEMO and isinstance(argument, int) and argument > len(content):
-            raise pickle.UnpicklingError(
-                f"it numbers an entry {argument}, more than a file of {len(content)} bytes can"
-            )
+class _Machine:
+    """A stack, the places of its marks, and a memo."""
+
+    def __init__(self) -> None:
+        self._stack: list[object] = []
+        self._marks: list[int] = []
+        self._memo: dict[object, object] = {}
+
+    def run(self, content: bytes) -> object:
+        """Carry out a program and return what it builds."""
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+            if count >= _LIMIT:
+                raise ValueError(f"it has more than {_LIMIT} instructions")
+            if opcode.name == "STOP":
+                return self._stack.pop()
+            self._step(opcode.name, argument)
+        raise ValueError("it has no end")
+
+    def _step(self, name: str, argument: object) -> None:
+        if name in _NOTHING:
+            return
+        if name in _PUSH:
+            self._stack.append(argument)
+        elif name in _PUSH_BYTES:
+            self._stack.append(str(argument).encode("latin1"))
+        elif name in _CONSTANTS:
+            self._stack.append(_CONSTANTS[name])
+        elif name in _PUT:
+            if not isinstance(argument, int) or argument > _LIMIT:
+                raise ValueError(f"it numbers an entry {shown(argument)}, more than any file has")
+            self._memo[argument] = self._stack[-1]
+        elif name in _GET:
+            self._stack.append(self._memo[argument])
+        else:
+            self._build(name, argument)
+
+    def _build(self, name: str, argument: object) -> None:
+        stack = self._stack
+        match name:
+            case "MARK":
+                self._marks.append(len(stack))
+            case "MEMOIZE":
+                self._memo[len(self._memo)] = stack[-1]
+            case "EMPTY_LIST" | "EMPTY_DICT" | "EMPTY_TUPLE":
+                stack.append({"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}[name]())
+            case "LIST":
+                stack.append(self._since_mark())
+            case "DICT":
+                stack.append(_filled({}, self._since_mark()))
+            case "TUPLE":
+                stack.append(tuple(self._since_mark()))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                stack.append(tuple(self._last(_TUPLES[name])))
+            case "APPEND" | "APPENDS":
+                items = self._last(1) if name == "APPEND" else self._since_mark()
+                _expect(stack[-1], list).extend(items)
+            case "SETITEM" | "SETITEMS":
+                items = self._last(2) if name == "SETITEM" else self._since_mark()
+                _filled(_expect(stack[-1], dict), items)
+            case "GLOBAL":
+                stack.append(_found(argument))
+            case "STACK_GLOBAL":
+                stack.append(_found(" ".join(_expect(part, str) for part in self._last(2))))
+            case "REDUCE":
+                stack.append(_called(*self._last(2)))
+            case "BUILD":
+                (state,) = self._last(1)
+                if isinstance(stack[-1], _Array):
+                    stack[-1].state = state
+                else:
+                    _expect(stack[-1], _Type)
+            case _:
+                raise ValueError(f"it uses the instruction {name}, which no CIFAR file needs")
+
+    def _last(self, count: int) -> list[object]:
+        if len(self._stack) < count:
+            raise ValueError("an instruction lacks its operands")
+        taken = self._stack[-count:]
+        del self._stack[-count:]
+        return taken
+
+    def _since_mark(self) -> list[object]:
+        start = self._marks.pop()
+        taken = self._stack[start:]
+        del self._stack[start:]
+        return taken
 
 
-def _text(key: object) -> str:
-    return key.decode("latin1") if isinstance(key, bytes) else str(key)
+def _expect(value: object, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise ValueError(f"a {type(value).__name__} stands where it needs a {kind.__name__}")
+    return value
+
+
+def _filled(table: dict[str, object], items: list[object]) -> dict[str, object]:
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        table[key.decode("latin1") if isinstance(key, bytes) else _expect(key, str)] = value
+    return table
+
+
+def _found(name: object) -> _Global:
+    if name not in _GLOBALS:
+        raise ValueError(f"it asks for {shown(str(name).replace(' ', '.'))}, which no CIFAR file needs")
+    return _Global(_GLOBALS[str(name)])
+
+
+def _called(function: object, arguments: object) -> object:
+    match function, arguments:
+        case _Global("dtype"), (name, *_):
+            return _Type(name)
+        case _Global("reconstruct"), tuple():
+            return _Array()
+        case _Global("encode"), (str(text), "latin1"):
+            return text.encode("latin1")
+        case _:
+            raise ValueError("it calls something that no CIFAR file needs")
 
 
 def _plain(value: object, source: str) -> object:
@@ -140,12 +210,10 @@ def _plain(value: object, source: str) -> object:
 def _to_numpy(array: _Array, source: str) -> NDArray[np.uint8]:
     match array.state:
         case (_, tuple(shape), _Type(name=name), fortran, bytes(body)):
-            kind = _text(name)
+            kind = name.decode("latin1") if isinstance(name, bytes) else name
             sizes = [size for size in shape if isinstance(size, int) and size >= 0]
-            if kind in ("u1", "|u1", "uint8") and len(sizes) == len(shape) and math.prod(sizes) == len(body):
+            if kind in ("u1", "|u1", "uint8") and len(sizes) == len(shape) <= 4 and math.prod(sizes) == len(body):
                 return np.frombuffer(body, np.uint8).reshape(sizes, order="F" if fortran else "C")
-            raise DataError(
-                f"{source}: array of type {kind}, shape {shape} and {len(body)} bytes, expected uint8 to match"
-            )
+            raise DataError(f"{source}: its type, shape and {len(body)} bytes do not make an array of uint8")
         case _:
             raise DataError(f"{source}: an array without type, shape and bytes; download the file again")

@@ -11,6 +11,8 @@ from typing import Any, get_type_hints
 from fedlama.errors import ConfigError, did_you_mean, shown
 from fedlama.experiment.registry import REGISTRY
 
+_LIMIT = 1 << 20
+
 
 def names() -> list[str]:
     """Names of the experiments that come with the package."""
@@ -52,7 +54,7 @@ def _parse(experiment: str) -> dict[str, Any]:
     path = Path(experiment)
     try:
         if path.suffix == ".toml":
-            text = path.read_text(encoding="utf-8")
+            text = _small(path)
         else:
             text = (resources.files("fedlama") / "experiments" / f"{experiment}.toml").read_text(encoding="utf-8")
         return tomllib.loads(text)
@@ -68,6 +70,15 @@ def _parse(experiment: str) -> dict[str, Any]:
             f"there is no experiment {shown(experiment)}{did_you_mean(experiment, names())}; "
             "name one of these, or give the path of a .toml file"
         ) from error
+
+
+def _small(path: Path) -> str:
+    """Read a text of bounded size."""
+    with path.open("rb") as file:
+        content = file.read(_LIMIT + 1)
+    if len(content) > _LIMIT:
+        raise ValueError(f"it has more than {_LIMIT} bytes")
+    return content.decode("utf-8")
 
 
 def _parts(dotted: str) -> list[str]:

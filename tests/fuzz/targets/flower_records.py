@@ -1,0 +1,83 @@
+"""Flower's records as a client may fill them: orders, answers and introductions."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import asdict
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from fedlama.codecs import Float32
+from fedlama.errors import DataError
+from fedlama.flower.grid import _content, read_order
+from fedlama.flower.protocol import Answer, Failure, Introduction
+from fedlama.flower.receipts import check
+from tests.fuzz.damage import damage_bytes, damage_value
+from tests.fuzz.harness import Target
+from tests.fuzz.targets.upload import setting
+
+_DTYPES = ("uint8", "float32", "int64", "bool", "object", "U9", "V1", "x")
+
+
+def _make(draw: Random) -> bytes:
+    """Draw what kind of record, its fields and its arrays, as JSON."""
+    given, kind = setting(), draw.choice(("answer", "answer", "order", "introduction"))
+    source: dict[str, Any] = {"introduction": {"client": 1, "samples": 6}}.get(kind) or asdict(
+        given.answer if kind == "answer" else given.order
+    )
+    blobs = {name: value for name, value in source.items() if isinstance(value, bytes)}
+    fields = {name: list(v) if isinstance(v, tuple) else v for name, v in source.items() if name not in blobs}
+    arrays = {name: {"data": damage_bytes(draw, value).hex(), "dtype": "uint8"} for name, value in blobs.items()}
+    for array in arrays.values():
+        if draw.random() < 0.2:
+            array["dtype"] = draw.choice(_DTYPES)
+    if draw.random() < 0.5:
+        fields = damage_value(draw, fields)
+    else:
+        arrays = damage_value(draw, arrays) if draw.random() < 0.5 else arrays
+    return json.dumps({"kind": kind, "fields": fields, "arrays": arrays}).encode()
+
+
+def _records(given: dict[str, Any]) -> RecordDict:
+    """Write what Flower lets anyone write; what it refuses never reaches a server."""
+    arrays = {
+        name: Array(array["dtype"], (len(array["data"]) // 2,), "numpy.ndarray", _stored(array))
+        for name, array in given["arrays"].items()
+    }
+    if given["kind"] == "introduction":
+        return RecordDict({"introduction": ConfigRecord(given["fields"])})
+    return RecordDict({"fields": ConfigRecord(given["fields"]), "payloads": ArrayRecord(arrays), "m": MetricRecord()})
+
+
+def _stored(array: dict[str, str]) -> bytes:
+    """Write an array's bytes as Flower does, as a .npy file; other types as they come."""
+    content = bytes.fromhex(array["data"])
+    return Array(np.frombuffer(content, np.uint8)).data if array["dtype"] == "uint8" else content
+
+
+def _read(data: bytes) -> None:
+    try:
+        records = _records(json.loads(data))
+    except Exception as error:
+        raise DataError("Flower lets nobody write such records") from error
+    given = setting()
+    with contextlib.suppress(DataError):
+        read_order(records)
+    content = _content(SimpleNamespace(has_error=lambda: False, content=records))  # type: ignore[arg-type]
+    if isinstance(content, Failure):
+        raise DataError(content.reason)
+    if isinstance(content, Introduction):
+        assert type(content.client) is type(content.samples) is int
+        return
+    assert isinstance(content, Answer)
+    if content.status != "done":
+        raise DataError(f"status {content.status}")
+    check(content, given.order, given.layers, Float32())
+
+
+TARGET = Target("flower-records", _make, _read)

@@ -17,6 +17,7 @@ from fedlama.comparison import compare as compare_methods
 from fedlama.console import Json, LinkOption, LinksFile, Price, Target, check_price, check_target, parse_seeds, show
 from fedlama.console import links as links_command
 from fedlama.console import report as report_command
+from fedlama.console import verify as verify_command
 from fedlama.errors import FedlamaError
 from fedlama.experiment import Experiment, names, read, resolve
 from fedlama.flower.cli import app as flower_app
@@ -155,6 +156,7 @@ def plan(
 
 app.command("links")(links_command)
 app.command("report")(report_command)
+app.command("verify")(verify_command)
 app.add_typer(flower_app, name="flower")
 
 

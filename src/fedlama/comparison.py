@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ def compare(
         track=track,
     )
     folder = out / experiment.settings.name
-    accuracy_charts({one.title: one.result for one in finished}, folder)
+    accuracy_charts({one.title: [one.result] for one in finished}, folder)
     summary = {"runs": [one.summary for one in finished]}
     (folder / "comparison.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return finished
@@ -240,7 +240,7 @@ def run_one(
         }
         folder.finish(result, summary)
     heading = title(federation.strategy)
-    accuracy_charts({heading: result}, path)
+    accuracy_charts({heading: [result]}, path)
     interval_chart(result, path / "intervals.png")
     return Finished(heading, result, summary)
 
@@ -267,7 +267,7 @@ def folder_of(experiment: Experiment, out: Path) -> Path:
 def in_force(federation: Federation) -> dict[str, object]:
     """Return the federation's choices as they run, after a preset has had its say."""
     described: dict[str, object] = {}
-    for section in ("strategy", "solver", "sampler", "codec", "server_step"):
+    for section in ("strategy", "solver", "sampler", "availability", "codec", "server_step", "guard"):
         choice = getattr(federation, section)
         values = {field.name: _json(getattr(choice, field.name)) for field in fields(choice)}
         described[section] = {"name": choice.name, **values}
@@ -284,4 +284,6 @@ def in_force(federation: Federation) -> dict[str, object]:
 def _json(value: object) -> object:
     if isinstance(value, Mapping):
         return dict(value)
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return [asdict(item) if is_dataclass(item) and not isinstance(item, type) else item for item in value]
+    return value

@@ -17,6 +17,7 @@ from fedlama.links import PROFILES, parse_links
 from fedlama.report import write_report
 from fedlama.stored import find_runs
 from fedlama.timing import time_runs
+from fedlama.verify import verify as verify_run
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")]
 LinkOption = Annotated[
@@ -66,6 +67,21 @@ def report(
         as_json,
         quiet=False,
     )
+
+
+def verify(
+    runs: Runs,
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", min=1, help="Rounds to compute again.", show_default="all")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compute the first rounds of runs again and compare them, bit for bit; the exit code is 1 if any differs."""
+    verdicts = [verify_run(run, rounds) for run in find_runs(runs)]
+    told: list[Table | str] = [line for verdict in verdicts for line in verdict.lines()]
+    show({"runs": [verdict.to_json() for verdict in verdicts]}, told, as_json, quiet=False)
+    if any(verdict.difference is not None for verdict in verdicts):
+        raise typer.Exit(1)
 
 
 def check_target(percent: float | None) -> float | None:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from fedlama.availability import Always, Availability
 from fedlama.checks import check_seed
 from fedlama.clients import Batch, ClientData, ClientSource, TensorClients, as_source
 from fedlama.codecs import Codec, Float32
@@ -19,8 +20,10 @@ from fedlama.engines import ENGINES, Engine, Work
 from fedlama.engines.base import Average, Values
 from fedlama.engines.remote import RemoteEngine
 from fedlama.engines.sizes import intra_op_threads, is_large
+from fedlama.engines.surround import surrounded
 from fedlama.errors import ConfigError, DataError, DivergenceError, did_you_mean
 from fedlama.evaluation import Score, TestSet
+from fedlama.guards import Guard, NoGuard
 from fedlama.layers import Layer, Layers, by_tensor, check_layers, total_parameters
 from fedlama.ledger import Direction, Ledger, Shipment, cost_percent
 from fedlama.objectives import Objective, cross_entropy
@@ -56,8 +59,10 @@ class Federation:
         local_steps: Budget K: local iterations of each active client over the whole run.
         solver: How a client trains.
         sampler: Who takes part.
+        availability: Who of them answers in a round, and what becomes of those who do not.
         codec: In how many bits an upload travels.
         server_step: How an average enters the global model.
+        guard: How the clients' values of a layer become one, when not all clients are trusted.
         layers: The labelling; by default every parameter tensor is a layer.
         weighting: Client weights p_i: ``"samples"`` for n_i / n over the cohort, ``"equal"`` for 1 / m.
         test_set: Held-out data for the aggregated global model.
@@ -79,8 +84,10 @@ class Federation:
     local_steps: int
     solver: LocalSolver = field(default_factory=lambda: SGD(learning_rate=0.1))
     sampler: Sampler = field(default_factory=AllClients)
+    availability: Availability = field(default_factory=Always)
     codec: Codec = field(default_factory=Float32)
     server_step: ServerStep = field(default_factory=Replace)
+    guard: Guard = field(default_factory=NoGuard)
     layers: Layers | None = None
     weighting: Weighting = "samples"
     test_set: TestSet | None = None
@@ -212,20 +219,21 @@ class Run:
         self.ledger = Ledger()
         self.state = federation.strategy.init(self.layers, federation.seed)
         chosen = federation.engine
-        self.engine: Engine = (ENGINES[chosen] if isinstance(chosen, str) else chosen)(
-            Work(
-                copy.deepcopy(self._model),
-                self.layers,
-                self.clients,
-                federation.solver,
-                federation.codec,
-                federation.objective,
-                federation.seed,
-                device,
-            )
+        work = Work(
+            copy.deepcopy(self._model),
+            self.layers,
+            self.clients,
+            federation.solver,
+            federation.codec,
+            federation.objective,
+            federation.seed,
+            device,
         )
+        engine = (ENGINES[chosen] if isinstance(chosen, str) else chosen)(work)
+        self.engine: Engine = surrounded(engine, work, federation.availability, federation.guard)
         self.server_memory: dict[str, ServerMemory] = {}
         self.last_update: Values = {}  # what recycling adds again
+        self._refused: dict[str, tuple[int, ...]] = {}  # whom a guard left out in the latest round, by layer
 
     def to_end(self, callbacks: Sequence[Callback], before: Iterable[RoundRecord] = ()) -> Result:
         """Run all rounds that are left.
@@ -273,11 +281,12 @@ class Run:
         if isinstance(self.engine, RemoteEngine):
             self.engine.announce(plan, self._evaluated(plan), strategy.measures_discrepancy)
         losses = self.engine.train(round_index, strategy.local_steps, plan.frozen, self.values)
-        statistics = self._synchronise(plan)
         shipments.append(self.traffic.upload(plan, scalars=strategy.measures_discrepancy))
-        self.state = strategy.fold(self.state, plan, statistics)
+        plan = plan if losses else plan.void()
+        statistics = self._synchronise(plan)
+        self.state = strategy.fold(self.state, plan, statistics) if losses else self.state
         trained = time.perf_counter()
-        score = self._evaluate(plan, shipments)
+        score = self._evaluate(plan, shipments, void=not losses)
         if isinstance(self.engine, RemoteEngine):
             shipments = self.engine.travelled(shipments)
         self.round_index += 1
@@ -286,7 +295,7 @@ class Run:
             round_index=round_index,
             local_steps=(round_index + 1) * strategy.local_steps,
             cohort=self.cohort,
-            loss=math.fsum(losses) / len(losses),
+            loss=math.fsum(losses) / len(losses) if losses else math.nan,
             layers=self._layer_records(plan, statistics, shipments),
             shipments=tuple(shipments),
             score=score,
@@ -324,11 +333,13 @@ class Run:
     def _synchronise(self, plan: Plan) -> dict[str, LayerStatistics]:
         """Average the due layers, move the recycled ones, and write both back to the cohort."""
         weights, statistics = self.weights(), {}
+        self._refused = {}
         for layer in self.traffic.named(plan.upload):
             average = self.engine.average(layer, weights)
             if not math.isfinite(average.discrepancy):
                 raise self._divergence(layer)
             statistics[layer.name] = self._enter(layer, average)
+            self._refused[layer.name] = average.refused
         for layer in self.traffic.named(plan.recycle):
             self._set(layer, {spec.name: self._recycled(spec.name) for spec in layer.tensors})
         for layer in self.traffic.named(plan.frozen):
@@ -360,14 +371,16 @@ class Run:
         self.values.update(values)
         self.engine.overwrite(layer, values)
 
-    def _evaluate(self, plan: Plan, shipments: list[Shipment]) -> Score | None:
-        """Score the global model when it is time to; book what that alone makes travel."""
+    def _evaluate(self, plan: Plan, shipments: list[Shipment], *, void: bool) -> Score | None:
+        """Score the global model when it is time to; book what that alone makes travel, nothing in a void round."""
         federation = self.federation
         if federation.test_set is None or not self._evaluation_due(plan.round_index):
             return None
         if federation.evaluate == "best_client":
             scores = [self._score(self.engine.client_values(client)) for client in self.cohort[::4]]
             return max(scores, key=lambda score: score.accuracy)
+        if void:
+            return self._score(self.values)
         shipment = self.traffic.evaluation(plan)
         shipments += [shipment] if shipment else []
         weights, held = self.weights(), self.traffic.named(plan.held(self.layers))
@@ -407,6 +420,7 @@ class Run:
                 unit_discrepancy=measured.discrepancy / (steps * max(layer.parameters, 1)) if measured else None,
                 bytes_up=up.get(layer.name, 0),
                 bytes_down=down.get(layer.name, 0),
+                refused=self._refused.get(layer.name, ()),
             )
         return records
 

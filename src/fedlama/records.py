@@ -22,6 +22,7 @@ class LayerRecord:
         unit_discrepancy: The paper's d_l: `discrepancy` per local step of the interval and parameter (eq. 2).
         bytes_up: Payload bytes that came up for it, all clients together.
         bytes_down: Payload bytes that went down for it, all clients together.
+        refused: Clients whose values a guard left out of the average.
     """
 
     interval: int
@@ -30,6 +31,7 @@ class LayerRecord:
     unit_discrepancy: float | None
     bytes_up: int
     bytes_down: int
+    refused: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class RoundRecord:
         round_index: The round, from 0.
         local_steps: Local steps done by each active client since the run began, the paper's k.
         cohort: The active clients.
-        loss: Mean training loss over the cohort.
+        loss: Mean training loss over the clients that answered; NaN when too few did, and the round is void.
         layers: Every layer's record.
         shipments: The round's part of the ledger.
         score: Evaluation of the aggregated global model after the round, when there was one.
@@ -59,6 +61,17 @@ class RoundRecord:
     seconds: float
     evaluation_seconds: float
     client_models: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict, repr=False)
+
+    @property
+    def answered(self) -> tuple[int, ...]:
+        """The clients whose replies came, in ascending order; fewer than the cohort when some were away."""
+        return next((one.clients for one in self.shipments if one.direction == "up"), ())
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """The clients of the cohort that did not answer."""
+        answered = set(self.answered)
+        return () if len(answered) == len(self.cohort) else tuple(c for c in self.cohort if c not in answered)
 
     @property
     def bytes_up(self) -> int:

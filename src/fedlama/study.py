@@ -161,8 +161,7 @@ def run_study(
     study = summarise(experiment, dict(zip(names, strategies, strict=True)), runs, target)
     folder = out / experiment.settings.name
     (folder / "comparison.json").write_text(json.dumps(study.to_json(), indent=2) + "\n", encoding="utf-8")
-    of_seed = "" if len(seeds) == 1 else f", seed {seeds[0]}"
-    accuracy_charts({name + of_seed: by_seed[seeds[0]].result for name, by_seed in runs.items()}, folder)
+    accuracy_charts({name: [one.result for one in by_seed.values()] for name, by_seed in runs.items()}, folder)
     return study
 
 

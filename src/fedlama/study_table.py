@@ -10,6 +10,7 @@ from rich.table import Column, Table
 
 from fedlama.statistics import Interval
 from fedlama.study import Method, Study
+from fedlama.tables import reused
 
 
 def study_table(study: Study, experiment: str, overrides: Sequence[str], out: str) -> list[Table | str]:
@@ -41,7 +42,7 @@ def study_table(study: Study, experiment: str, overrides: Sequence[str], out: st
         table,
         f"base: {study.base}; MB are 10^6 bytes up and down; seconds are of this machine",
         *(in_words(one, study.base, count) for one in study.methods if one.title != study.base),
-        *_reused(study),
+        *reused(study.finished),
         "to reproduce a row:",
         *(f"  {command(one, study, experiment, overrides, out)}" for one in study.methods),
     ]
@@ -78,13 +79,6 @@ def _methods(method: Method, study: Study) -> str:
     """Write the method, behind the base where it is another."""
     rows = {one.title: str(one.to_json()["written"]) for one in study.methods}
     return " ".join(dict.fromkeys([rows[study.base], rows[method.title]]))
-
-
-def _reused(study: Study) -> list[str]:
-    count = sum(one.reused for one in study.finished)
-    if not count:
-        return []
-    return [f"{count} of {len(study.finished)} runs had been done before and were taken; --again trains them anew"]
 
 
 def _shown(value: Interval | None, digits: int = 2, *, signed: bool = False) -> str:

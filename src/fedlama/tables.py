@@ -36,7 +36,15 @@ def comparison(finished: Sequence[Finished]) -> list[Table | str]:
             str(len(one.result.rounds)),
             f"{one.result.seconds:.1f}",
         )
-    return [table, *(f"{one.title}: {one.summary['run_folder']}" for one in finished)]
+    return [table, *reused(finished), *(f"{one.title}: {one.summary['run_folder']}" for one in finished)]
+
+
+def reused(finished: Sequence[Finished]) -> list[str]:
+    """Say how many runs had been done before; nothing when none had."""
+    count = sum(one.reused for one in finished)
+    if not count:
+        return []
+    return [f"{count} of {len(finished)} runs had been done before and were taken; --again trains them anew"]
 
 
 def preview(seen: Preview) -> list[Table | str]:

@@ -5,7 +5,8 @@ This is all that is needed to know what a run moves, so the driver and the forec
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from fedlama.codecs import Codec, Float32
 from fedlama.layers import Layer, Layers
@@ -83,6 +84,39 @@ class Traffic:
     ) -> Shipment:
         cargo = tuple(Cargo(layer.name, layer.parameters, payload_bytes(layer, codec)) for layer in layers)
         return Shipment(round_index, direction, self.cohort, cargo, scalars)
+
+
+def downloads(round_index: int, sent: Mapping[int, tuple[str, ...]], layers: Layers) -> list[Shipment]:
+    """Return what went down when clients lacked different layers: one shipment for each set of layers.
+
+    Args:
+        round_index: The round, from 0.
+        sent: Client to the names of the layers that it was sent, in the cohort's order.
+        layers: The labelling.
+    """
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for client, names in sent.items():
+        groups.setdefault(names, []).append(client)
+    cargo = {layer.name: Cargo(layer.name, layer.parameters, payload_bytes(layer, _DOWNLOAD_CODEC)) for layer in layers}
+    return [
+        Shipment(round_index, "down", tuple(clients), tuple(cargo[name] for name in names))
+        for names, clients in groups.items()
+    ]
+
+
+def uploads(planned: Sequence[Shipment], answered: tuple[int, ...], *, scalars: bool) -> list[Shipment]:
+    """Return what came up: as planned, but of those who answered.
+
+    Args:
+        planned: The round's shipments, had everyone answered.
+        answered: Who did; nothing came up when it is nobody.
+        scalars: Whether the uploads carried a scalar with each layer.
+    """
+    return [
+        replace(shipment, clients=answered, scalars=scalars and shipment.direction == "up")
+        for shipment in planned
+        if shipment.direction != "down" and answered
+    ]
 
 
 def payload_bytes(layer: Layer, codec: Codec) -> int:

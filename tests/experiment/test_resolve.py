@@ -31,8 +31,11 @@ def table(section: str, name: str) -> dict[str, object]:
     """A choice's name and the least it needs."""
     choice = REGISTRY[section][name]
     needed = [f.name for f in fields(choice) if f.default is MISSING and f.default_factory is MISSING]
-    extra = {"groups": {"all": ["weight"]}} if name == "mapping" else {}
-    return {"name": name, **{key: REQUIRED[key] for key in needed}, **extra}
+    extra = {
+        "mapping": {"groups": {"all": ["weight"]}},
+        "trace": {"absences": [{"client": 0, "first_round": 1, "last_round": 2}]},
+    }
+    return {"name": name, **{key: REQUIRED[key] for key in needed}, **extra.get(name, {})}
 
 
 @pytest.mark.parametrize(("section", "name"), CHOICES, ids=[f"{s}.{n}" for s, n in CHOICES])

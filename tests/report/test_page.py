@@ -104,7 +104,7 @@ def test_tables_hold_every_run_and_section(report: Path) -> None:
         "Bytes by direction",
     ):
         assert word in text
-    assert text.count("<section ") == 8
+    assert text.count("<section ") == 9
     assert text.count("<table>") == text.count("</table>") >= 9
 
 
@@ -126,6 +126,26 @@ def test_an_unfinished_run_and_one_without_layers_can_be_shown(runs: list[Path],
     text = report_page([tmp_path])
     assert "not finished" in text
     assert data(text)["runs"][0]["adjustments"] == []
+
+
+def test_it_tells_who_was_missing_and_why(runs: list[Path], tmp_path: Path) -> None:
+    assert "every client that was asked answered" in report_page([runs[0]])
+    copy = tmp_path / "run"
+    shutil.copytree(runs[0], copy)
+    lines = [json.loads(line) for line in (copy / "ledger.jsonl").read_text().splitlines()]
+    for shipment in lines[2]["shipments"]:  # client 3 sends nothing up in round 2, counted from 0
+        if shipment["direction"] == "up":
+            shipment["clients"].remove(3)
+    (copy / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    metrics = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
+    metrics[2]["missing"] = [3]
+    (copy / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
+    told = {"round": 2, "incidents": ["client 3 did not answer"]}
+    (copy / "network.jsonl").write_text(json.dumps(told) + "\n" + "not a line\n")
+    text = report_page([copy])
+    (away,) = data(text)["runs"][0]["attendance"]
+    assert away == {"round": 2, "cohort": 4, "missing": [3], "incidents": ["client 3 did not answer"]}
+    assert re.search(r"<td>3</td><td>3 of 4</td><td>3</td><td>client 3 did not answer</td>", text)
 
 
 def test_the_command_writes_it(runs: list[Path], tmp_path: Path) -> None:

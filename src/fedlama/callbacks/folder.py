@@ -136,6 +136,7 @@ def metrics_line(record: RoundRecord) -> dict[str, object]:
         "round": record.round_index,
         "local_steps": record.local_steps,
         "clients": len(record.cohort),
+        "missing": list(record.missing),
         "train_loss": finite(record.loss),
         "accuracy": record.score.accuracy if record.score else None,
         "test_loss": finite(record.score.loss) if record.score else None,
@@ -153,7 +154,7 @@ def finite(value: float) -> float | None:
 
 def environment() -> dict[str, object]:
     """Return versions, platform and commit, as far as they can be told."""
-    libraries = ("fedlama", "torch", "numpy", "pydantic", "safetensors")
+    libraries = ("fedlama", "torch", "numpy", "numba", "pydantic", "safetensors")
     versions: dict[str, object] = {"python": platform.python_version()}
     for library in libraries:
         try:

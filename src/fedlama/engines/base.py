@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -55,10 +55,12 @@ class Average:
     Attributes:
         values: u = sum_i p_i x_i for every tensor of the layer.
         discrepancy: sum_i p_i ||u - x_i||^2 over its trainable parameters.
+        refused: Clients whose values a guard left out.
     """
 
     values: Values
     discrepancy: float
+    refused: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,3 +118,11 @@ class Engine(Protocol):
 
     def adopt(self, state: CohortState) -> None:
         """Take up a state that an engine of the same federation exported."""
+
+
+@runtime_checkable
+class Splittable(Engine, Protocol):
+    """An engine that can hold a part of a cohort."""
+
+    def count(self, clients: Sequence[int], steps: int) -> None:
+        """Book local steps that clients made elsewhere, so that their data go on from there."""

@@ -10,22 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor, distributed
 
-from fedlama.engines.base import Average, CohortState, Engine, Values, Work
+from fedlama.engines.base import Average, CohortState, Engine, Splittable, Values, Work
 from fedlama.engines.stacked import Stacked
 from fedlama.errors import ConfigError, DivergenceError
 from fedlama.layers import Layer
-
-
-class Splittable(Engine, Protocol):
-    """An engine that can hold a part of a cohort."""
-
-    def count(self, clients: Sequence[int], steps: int) -> None:
-        """Book local steps that clients made elsewhere, so that their data go on from there."""
 
 
 class DistributedEngine:

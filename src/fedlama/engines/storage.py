@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import shutil
@@ -41,8 +42,9 @@ class DeviceStorage:
 class DiskStorage:
     """Room in memory-mapped files, for cohorts larger than the memory.
 
-    The files live in a folder of their own, which is deleted with this object. Pages that are in use stay in memory,
-    so a cohort that fits costs little more than in memory.
+    The files live in a folder of their own, and are deleted as soon as they are mapped: their room on the disk is free
+    again when their tensor is gone, however the program ends. Pages that are in use stay in memory, so a cohort that
+    fits costs little more than in memory.
 
     Args:
         folder: An existing folder on a disk with enough room.
@@ -62,4 +64,6 @@ class DiskStorage:
         """Return a dense tensor in a fresh file, zero at first."""
         path = self._folder / f"{next(self._numbers)}.bin"
         flat = torch.from_file(str(path), shared=True, size=max(math.prod(shape), 1), dtype=dtype)
+        with contextlib.suppress(OSError):  # some systems delete no file that is in use: it goes with the folder then
+            path.unlink()
         return flat[: math.prod(shape)].view(shape)

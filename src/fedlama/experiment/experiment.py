@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from fedlama.availability import Always, Availability
 from fedlama.checks import at_least, check_seed, one_of, refuse
 from fedlama.clients import TensorClients
 from fedlama.codecs import Codec, Float32
@@ -24,6 +25,7 @@ from fedlama.experiment.labelling import ByTensor
 from fedlama.experiment.partitions import Dirichlet, Partitioner
 from fedlama.experiment.sources import DataSource, Digits
 from fedlama.federation import Federation, Weighting
+from fedlama.guards import Guard, NoGuard
 from fedlama.presets import authors
 from fedlama.randomness import seed_of
 from fedlama.samplers import AllClients, Sampler
@@ -93,8 +95,10 @@ class Experiment:
     strategy: Strategy[Any]
     solver: LocalSolver
     sampler: Sampler
+    availability: Availability
     codec: Codec
     server_step: ServerStep
+    guard: Guard
 
     def to_json(self) -> dict[str, object]:
         """Return the resolved configuration: every key with the value in force."""
@@ -113,8 +117,10 @@ DEFAULTS: dict[str, Any] = {
     "strategy": FedLAMA(base_interval=6, increase_factor=4),
     "solver": SGD(learning_rate=0.1),
     "sampler": AllClients(),
+    "availability": Always(),
     "codec": Float32(),
     "server_step": Replace(),
+    "guard": NoGuard(),
 }
 """What a section is when an experiment leaves it out."""
 
@@ -179,8 +185,10 @@ def assemble(experiment: Experiment, material: Material) -> Federation:
         local_steps=settings.local_steps,
         solver=experiment.solver,
         sampler=experiment.sampler,
+        availability=experiment.availability,
         codec=experiment.codec,
         server_step=experiment.server_step,
+        guard=experiment.guard,
         layers=experiment.layers.label(material.model),
         weighting=settings.weighting,
         test_set=TestSet(dataset.test_x, dataset.test_y, material.clients.prepare),

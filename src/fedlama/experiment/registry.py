@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from fedlama.availability import Always, RandomAbsence, Trace
 from fedlama.codecs import Float16, Float32
 from fedlama.experiment import architectures, labelling, partitions, sources
+from fedlama.guards import Median, NoGuard, NormBound, TrimmedMean
 from fedlama.samplers import AllClients, UniformSampler
 from fedlama.server_steps import Replace, ServerAdam, ServerMomentum
 from fedlama.solvers import SGD, FedProx
@@ -35,8 +37,10 @@ _CHOICES: Final[dict[str, tuple[type[Any], ...]]] = {
     "strategy": (FedAvg, FedLAMA, FedLUAR, Cyclic, FixedIntervals),
     "solver": (SGD, FedProx),
     "sampler": (AllClients, UniformSampler),
+    "availability": (Always, RandomAbsence, Trace),
     "codec": (Float32, Float16),
     "server_step": (Replace, ServerMomentum, ServerAdam),
+    "guard": (NoGuard, NormBound, Median, TrimmedMean),
 }
 
 REGISTRY: Final[dict[str, dict[str, type[Any]]]] = {

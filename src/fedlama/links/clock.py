@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlama.links.exchanges import Exchanges
-from fedlama.links.link import Floats, Link, factors, uniform
+from fedlama.links.link import Floats, Link, factors
+from fedlama.randomness import uniform
 
 _BITS_PER_BYTE = 8.0
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlama.checks import at_least, refuse
 from fedlama.errors import ConfigError
-from fedlama.randomness import address
+from fedlama.randomness import uniform
 
 PerClient = float | tuple[float, ...]
 """One value for all clients, or one for each client in the order of their numbers."""
 
 Floats = NDArray[np.float64]
-_HALF_STEP: Final = 2.0**-54  # keeps uniform draws away from 0
 
 
 @dataclass(frozen=True)
@@ -108,11 +107,6 @@ def factors(seed: int, purpose: str, spread: float, clients: NDArray[np.int64]) 
     radius = np.sqrt(-2.0 * np.log(uniform(seed, f"{purpose} radius", clients)))
     normal = radius * np.cos(2.0 * np.pi * uniform(seed, f"{purpose} angle", clients))  # Box and Muller
     return np.exp(spread * normal)
-
-
-def uniform(seed: int, purpose: str, *where: NDArray[np.int64]) -> Floats:
-    """Draw numbers in (0, 1), by address."""
-    return (address(seed, purpose, *where) >> np.uint64(11)).astype(np.float64) * 2.0**-53 + _HALF_STEP
 
 
 def _all(value: PerClient) -> Sequence[float]:

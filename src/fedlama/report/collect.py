@@ -10,6 +10,7 @@ from typing import Any
 
 from fedlama.ledger import Direction
 from fedlama.report.adjustments import adjustments
+from fedlama.report.attendance import attendance
 from fedlama.stored import StoredRun
 from fedlama.timing import Timing
 
@@ -44,8 +45,11 @@ def collect(timing: Timing) -> dict[str, Any]:
         "cost": number(run.summary.get("cost_percent")),
         "layers": _layers(run),
         "adjustments": adjustments(run),
+        "attendance": attendance(run),
         "directions": _directions(run),
         "clients": _clients(run),
+        "missing": sum(len(record.missing) for record in rounds),
+        "expected": sum(len(record.cohort) for record in rounds),
         "links": {
             clock.link.name: {
                 "elapsed": _rounded(clock.elapsed.tolist()),
@@ -122,7 +126,7 @@ def _clients(run: StoredRun) -> list[list[int]]:
     down: Counter[int] = Counter()
     active: Counter[int] = Counter()
     for record in run.rounds:
-        active.update(record.cohort)
+        active.update(record.answered)
         for one in record.shipments:
             if one.direction == "evaluation" or not one.clients:
                 continue

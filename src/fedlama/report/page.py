@@ -11,6 +11,7 @@ from typing import Any
 from fedlama.report.tables import (
     accuracy_table,
     adjustment_table,
+    attendance_table,
     byte_tables,
     config_table,
     layer_table,
@@ -29,6 +30,7 @@ _SECTIONS = (
     ("curves", "The cut of each adjustment"),
     ("bytes", "Bytes"),
     ("links", "Time on a link"),
+    ("attendance", "Who answered"),
     ("configuration", "Configuration"),
 )
 
@@ -55,6 +57,7 @@ def page(
         "curves": _plot("curves-plot") + _behind("adjustments", adjustment_table(runs)),
         "bytes": _plot("bytes-plot") + _behind("bytes", byte_tables(runs)),
         "links": _plot("links-plot") + _behind("times", link_table(timings)),
+        "attendance": attendance_table(runs),
         "configuration": config_table(runs),
     }
     sections = "\n".join(

@@ -30,8 +30,10 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]], caption: st
 
 
 def summary_table(runs: Runs) -> str:
-    """Return one row per run."""
-    headings = ("run", "accuracy %", "test loss", "C %", "MB up", "MB down", "rounds", "seconds", "state")
+    """Return one row per run, with the share of replies that were missing where some were."""
+    absent = any(run["missing"] for run in runs)
+    headings = ["run", "accuracy %", "test loss", "C %", "MB up", "MB down", "rounds", "seconds", "state"]
+    headings += ["replies missing %"] if absent else []
     rows = [
         (
             run["name"],
@@ -43,6 +45,7 @@ def summary_table(runs: Runs) -> str:
             len(run["steps"]),
             _fixed(run["seconds"][-1], 1),
             "finished" if run["finished"] else "not finished",
+            *([_fixed(100 * run["missing"] / max(run["expected"], 1), 1)] if absent else []),
         )
         for run in runs
     ]
@@ -108,6 +111,25 @@ def byte_tables(runs: Runs) -> str:
     return table(("run", "direction", *kinds, "bytes"), directions, "Bytes by direction") + table(
         ("run", "layer", "bytes up", "bytes down"), layers, "Payload by layer, all clients together"
     )
+
+
+def attendance_table(runs: Runs) -> str:
+    """Return the rounds in which clients were missing or something went wrong."""
+    rows = [
+        (
+            run["name"],
+            one["round"] + 1,
+            f"{one['cohort'] - len(one['missing'])} of {one['cohort']}",
+            ", ".join(map(str, one["missing"])) or "-",
+            "; ".join(one["incidents"]) or "-",
+        )
+        for run in runs
+        for one in run["attendance"]
+    ]
+    if not rows:
+        return "<p>In every round, every client that was asked answered.</p>\n"
+    body = table(("run", "round", "answered", "clients missing", "what happened"), rows)
+    return f"<div class='scroll' tabindex='0' role='region' aria-label='Who answered'>{body}</div>\n"
 
 
 def link_table(timings: Sequence[Timing]) -> str:

@@ -53,6 +53,10 @@ class Plan:
         """
         return self.round_index % self.intervals[layer] + 1
 
+    def void(self) -> Plan:
+        """Return the same plan for a round that too few clients answered: the server changes nothing."""
+        return replace(self, upload=frozenset(), recycle=frozenset())
+
     def closing(self, layers: Layers) -> Plan:
         """Return the same plan, but with every layer in sync at its end."""
         return replace(self, upload=self.upload | self.held(layers))

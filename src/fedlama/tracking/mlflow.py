@@ -1,52 +1,28 @@
 """MLflow, through the extra ``fedlama[mlflow]``.
 
-Runs go where MLFLOW_TRACKING_URI says, and without it into ``mlflow.db`` in the folder of the run folders; look at
-it with ``mlflow ui --backend-store-uri sqlite:///runs/mlflow.db``.
+Runs go where MLFLOW_TRACKING_URI says, and without it into ``mlflow.db`` in the folder of the run folders. The extra is
+the client alone; the whole of MLflow shows the runs with ``mlflow ui --backend-store-uri sqlite:///runs/mlflow.db``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from importlib import import_module
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from fedlama.errors import FedlamaError, MissingExtraError
+from fedlama.errors import FedlamaError
 from fedlama.records import RoundRecord
-from fedlama.tracking.base import Scalars, flat
+from fedlama.tracking.remote import RemoteTracker
 
 _LONGEST = 500  # characters of a parameter's value that every backend takes
 
 
-class MLflow:
-    """Reports a run to MLflow; use it as a context manager and as a callback.
+class MLflow(RemoteTracker):
+    """Reports a run to MLflow; the parent of the run folder's parent holds the local database."""
 
-    Args:
-        folder: The run folder; its parent's parent holds the local database.
-        project: Name of the experiment.
-        name: Name of the run.
-        config: The resolved configuration.
-
-    Raises:
-        MissingExtraError: The library is not installed.
-    """
-
-    def __init__(self, folder: Path, project: str, name: str, config: Mapping[str, object]) -> None:
-        try:
-            self._library: Any = import_module("mlflow")
-        except ImportError as error:
-            raise MissingExtraError("mlflow", "mlflow") from error
-        self._store = folder.parent.parent / "mlflow.db"
-        self._project, self._name, self._config = project, name, flat(config)
-        self._scalars = Scalars()
-        self._client: Any = None
-        self._run = ""
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
+    library_name = "mlflow"
+    _client: Any = None
+    _run = ""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -76,7 +52,8 @@ class MLflow:
             ) from error
 
     def _begin(self) -> None:
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self._store.absolute()}"
+        store = self._folder.parent.parent / "mlflow.db"
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.absolute()}"
         self._client = self._library.MlflowClient(tracking_uri=uri)
         known = self._client.get_experiment_by_name(self._project)
         experiment = known.experiment_id if known else self._client.create_experiment(self._project)

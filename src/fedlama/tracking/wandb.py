@@ -5,42 +5,19 @@ Its own settings are kept: log in beforehand, or set WANDB_MODE=offline and send
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from importlib import import_module
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from fedlama.errors import FedlamaError, MissingExtraError
+from fedlama.errors import FedlamaError
 from fedlama.records import RoundRecord
-from fedlama.tracking.base import Scalars, flat
+from fedlama.tracking.remote import RemoteTracker
 
 
-class WeightsAndBiases:
-    """Reports a run to Weights & Biases; use it as a context manager and as a callback.
+class WeightsAndBiases(RemoteTracker):
+    """Reports a run to Weights & Biases; the library keeps its files in the run folder."""
 
-    Args:
-        folder: The run folder, where the library keeps its files.
-        project: Name of the project.
-        name: Name of the run.
-        config: The resolved configuration.
-
-    Raises:
-        MissingExtraError: The library is not installed.
-    """
-
-    def __init__(self, folder: Path, project: str, name: str, config: Mapping[str, object]) -> None:
-        try:
-            self._library: Any = import_module("wandb")
-        except ImportError as error:
-            raise MissingExtraError("wandb", "wandb") from error
-        self._folder, self._project, self._name, self._config = folder, project, name, flat(config)
-        self._scalars = Scalars()
-        self._run: Any = None
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
+    library_name = "wandb"
+    _run: Any = None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

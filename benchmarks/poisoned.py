@@ -1,0 +1,123 @@
+"""What guards buy: FedLAMA on the embedded digits, with a fifth of the clients attacking.
+
+    python -m benchmarks.poisoned
+
+Every attacker trains as the others do, and then hands over something else: its update turned round and ten times as
+long, or noise ten times as large as its update, or an honest update from labels that were changed. One row per guard,
+one column per attack; accuracy in percent of the global model on the test set.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import fedlama as fl
+from fedlama.clients import TensorClients
+from fedlama.engines.base import Average, Values, Work
+from fedlama.engines.loop import LoopEngine
+from fedlama.experiment import assemble, prepare, read, resolve
+from fedlama.flower.averages import from_models
+from fedlama.guards import Guard
+from fedlama.layers import Layer
+from fedlama.randomness import permutation, seed_of
+
+SHARE = 0.2
+SIZE = 10.0
+GUARDS: dict[str, Guard] = {
+    "none": fl.NoGuard(),
+    "norm-bound, clip": fl.NormBound(2.0),
+    "norm-bound, refuse": fl.NormBound(2.0, excess="refuse"),
+    "median": fl.Median(),
+    "trimmed-mean": fl.TrimmedMean(0.25),
+}
+Attack = Callable[[Tensor, Tensor, torch.Generator], Tensor]
+"""Makes what an attacker hands over from what it trained, from the global value it started from, and at random."""
+
+
+def turned(value: Tensor, start: Tensor, _: torch.Generator) -> Tensor:
+    """Return the update's opposite, ten times as long."""
+    return start - SIZE * (value - start)
+
+
+def noise(value: Tensor, start: Tensor, draw: torch.Generator) -> Tensor:
+    """Return noise whose root mean square is ten times the update's."""
+    spread = SIZE * (value - start).square().mean().sqrt()
+    return start + spread * torch.randn(value.shape, generator=draw)
+
+
+class Attacked(LoopEngine):
+    """The loop engine, some of whose clients hand over something else than what they trained."""
+
+    def __init__(self, work: Work, attackers: frozenset[int], attack: Attack) -> None:
+        super().__init__(work)
+        self._attackers, self._attack = attackers, attack
+        self._seed, self._round, self._global = work.seed, 0, dict[str, Tensor]()
+
+    def train(self, round_index: int, steps: int, frozen: frozenset[str], anchors: Mapping[str, Tensor]) -> list[float]:
+        """Train, and remember from where."""
+        self._round, self._global = round_index, dict(anchors)
+        return super().train(round_index, steps, frozen, anchors)
+
+    def client_values(self, client: int) -> Values:
+        """Return what the client hands over."""
+        values = super().client_values(client)
+        if client not in self._attackers:
+            return values
+        draw = torch.Generator().manual_seed(seed_of(self._seed, "attack", self._round, client))
+        return {name: self._attack(value, self._global[name], draw) for name, value in values.items()}
+
+    def average(self, layer: Layer, weights: Sequence[float]) -> Average:
+        """Average what was handed over."""
+        return from_models(layer, [self.client_values(seat.client) for seat in self._seats], weights)
+
+
+def with_false_labels(clients: TensorClients, attackers: frozenset[int]) -> TensorClients:
+    """Return the clients, the attackers' label c changed to 9 - c."""
+    labels = clients.y.clone()
+    for client in attackers:
+        rows = torch.from_numpy(clients.rows[client])
+        labels[rows] = 9 - labels[rows]
+    return TensorClients(clients.x, labels, clients.rows, clients.batch_sizes, prepare=clients.prepare)
+
+
+def accuracy(federation: fl.Federation, guard: Guard, attack: str, attackers: frozenset[int]) -> str:
+    """Run one cell of the table."""
+    changes: dict[str, Any] = {"guard": guard, "engine": "loop"}
+    if attack == "false labels" and isinstance(federation.clients, TensorClients):
+        changes["clients"] = with_false_labels(federation.clients, attackers)
+    elif attack != "nobody":
+        corrupt = {"turned x10": turned, "noise x10": noise}[attack]
+        changes["engine"] = lambda work: Attacked(work, attackers, corrupt)
+    try:
+        score = replace(federation, **changes).run().score
+    except fl.DivergenceError:
+        return "diverged"
+    return f"{100 * score.accuracy:.2f}" if score else "-"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("overrides", nargs="*", help="settings of the experiment `digits` to change")
+    torch.set_num_threads(1)
+    experiment = resolve(read("digits", parser.parse_args().overrides))
+    federation = assemble(experiment, prepare(experiment))
+    population = experiment.partition.clients  # type: ignore[attr-defined]
+    count = round(SHARE * population)
+    attackers = frozenset(permutation(experiment.settings.seed, "attackers", population)[:count].tolist())
+    attacks = ("nobody", "turned x10", "noise x10", "false labels")
+    print(f"{count} of {population} clients attack; accuracy in %")
+    print(f"{'guard':20}" + "".join(f"{attack:>14}" for attack in attacks))
+    for name, guard in GUARDS.items():
+        cells = [accuracy(federation, guard, attack, attackers) for attack in attacks]
+        print(f"{name:20}" + "".join(f"{cell:>14}" for cell in cells), flush=True)
+
+
+if __name__ == "__main__":
+    main()

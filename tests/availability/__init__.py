@@ -1,0 +1,1 @@
+"""Who answers, and what becomes of those who do not."""

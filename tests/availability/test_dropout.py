@@ -1,0 +1,140 @@
+"""Rounds in which not everyone answers: the same in simulation as in a deployment, on every engine, and resumed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import fedlama as fl
+from fedlama.engines.loop import LoopEngine
+from fedlama.flower.engine import FlowerEngine
+from fedlama.flower.protocol import Order
+from fedlama.resume import put_back, take
+from tests.engines.cases import assert_same, clients
+from tests.flower.cases import QUICK, assert_same_bits, deployed, federation, rehearsal
+
+AWAY = (fl.Absence(1, 1, 2), fl.Absence(3, 2, 2), fl.Absence(0, 4, 4), fl.Absence(2, 0, 1))
+DYING = (fl.Absence(1, 2, 2, "dies"), fl.Absence(4, 0, 0, "dies"), fl.Absence(0, 3, 3))
+RANDOM = fl.RandomAbsence(away=0.3, dies=0.2)
+STRATEGIES = [fl.FedAvg(2), fl.FedLAMA(2, 3), fl.FedLUAR(2, 1), fl.Cyclic(2), fl.FixedIntervals(2, {"4.*": 3})]
+
+
+def everyone(**changes: Any) -> fl.Federation:  # noqa: ANN401
+    return federation(**({"strategy": fl.FedLAMA(2, 3), "sampler": fl.AllClients()} | changes))
+
+
+def in_deployment(given: fl.Federation, trace: fl.Trace, folder: Path) -> fl.Result:
+    """Run the same federation through the deployment's channel, with nodes that go, come back and fail."""
+
+    def fault(order: Order) -> str | None:
+        return "raise" if trace.fates([order.client], order.round_index, 0) == ["dies"] else None
+
+    channel = rehearsal(replace(given, availability=fl.Always()), folder, fault)
+    nodes = dict(channel.online)
+    patience = replace(QUICK, deadline=0.05, min_replies=0.1, rejoin=trace.rejoin)
+    run = deployed(replace(given, availability=fl.Always()), channel, patience)
+    assert isinstance(run.engine, FlowerEngine)
+    for _ in range(2):
+        run.engine.roster.online()  # everybody has introduced itself before anybody leaves
+    records = []
+    for index in range(run.federation.rounds):
+        fates = dict(zip(nodes, trace.fates(list(nodes.values()), index, 0), strict=True))
+        channel.online = {node: client for node, client in nodes.items() if fates[node] != "away"}
+        records.append(run.advance())
+    return run.to_end([], records)
+
+
+@pytest.mark.parametrize("rejoin", ["now", "next-cycle"])
+@pytest.mark.parametrize("absences", [AWAY, DYING], ids=["away", "dying"])
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
+def test_a_simulation_does_what_a_deployment_does(strategy: Any, absences: Any, rejoin: Any, tmp_path: Path) -> None:  # noqa: ANN401
+    trace = fl.Trace(absences=absences, rejoin=rejoin)
+    given = everyone(strategy=strategy, availability=trace)
+    assert_same_bits(given.run(), in_deployment(given, trace, tmp_path))
+
+
+def test_cohorts_that_change_meet_the_same_rules(tmp_path: Path) -> None:
+    trace = fl.Trace(absences=(*AWAY, *DYING), rejoin="next-cycle")
+    given = federation(strategy=fl.FedLAMA(2, 2), availability=trace)
+    assert_same_bits(given.run(), in_deployment(given, trace, tmp_path))
+
+
+def test_a_client_that_is_never_there_might_as_well_not_exist() -> None:
+    whole = clients()
+    four = fl.TensorClients(whole.x, whole.y, whole.rows[:4], 4, prepare=whole.prepare)
+    one = everyone(clients=whole, availability=fl.Trace(absences=(fl.Absence(4, 0, 99),)), weighting="equal")
+    other = everyone(clients=four, weighting="equal")
+    with_absent, without = one.run(), other.run()
+    assert all(torch.equal(with_absent.model[name], value) for name, value in without.model.items())
+    assert with_absent.ledger.shipments == without.ledger.shipments
+    assert [record.missing for record in with_absent.rounds] == [(4,)] * one.rounds
+
+
+@pytest.mark.parametrize("engine", ["stacked", "workers"])
+@pytest.mark.parametrize("scope", ["cohort", "slot", "round"])
+def test_engines_agree(engine: str, scope: Any) -> None:  # noqa: ANN401
+    solver = fl.SGD(learning_rate=0.05, momentum=0.9, memory_scope=scope)
+    changes = {"availability": RANDOM, "solver": solver, "local_steps": 24, "keep_client_models": True}
+    ours, theirs = (federation(engine=name, **changes).run() for name in (engine, "loop"))
+    assert_same(ours, theirs)
+    assert ours.ledger.shipments == theirs.ledger.shipments
+    assert any(record.missing for record in theirs.rounds)
+
+
+@pytest.mark.parametrize("engine", ["loop", "stacked", "workers"])
+@pytest.mark.parametrize("rejoin", ["now", "next-cycle"])
+def test_a_run_goes_on_in_the_same_bits_after_any_round(engine: str, rejoin: Any) -> None:  # noqa: ANN401
+    given = everyone(engine=engine, availability=replace(RANDOM, rejoin=rejoin, min_replies=0.5), local_steps=18)
+    whole = given.run()
+    for rounds in range(1, given.rounds):
+        first, second = fl.Run(given), fl.Run(given)
+        before = [first.advance() for _ in range(rounds)]
+        put_back(second, take(first), before)
+        again = second.to_end([], before)
+        assert all(torch.equal(again.model[name], value) for name, value in whole.model.items()), rounds
+        assert again.ledger.shipments == whole.ledger.shipments
+        assert [record.layers for record in again.rounds] == [record.layers for record in whole.rounds]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
+def test_a_round_that_nobody_answers_changes_nothing(strategy: Any) -> None:  # noqa: ANN401
+    silent = fl.Trace(absences=tuple(fl.Absence(client, 2, 3) for client in range(5)))
+    run = fl.Run(everyone(strategy=strategy, availability=silent))
+    for _ in range(2):
+        run.advance()
+    values, state = dict(run.values), run.state
+    record = run.advance()
+    assert run.state == state
+    assert all(torch.equal(run.values[name], value) for name, value in values.items())
+    assert (record.answered, record.missing, record.shipments) == ((), (0, 1, 2, 3, 4), ())
+    assert math.isnan(record.loss)
+    assert not any(layer.synchronised for layer in record.layers.values())
+    result = run.to_end([])
+    assert all(torch.isfinite(value).all() for value in result.model.values())
+
+
+def test_too_few_replies_are_booked_but_not_averaged() -> None:
+    trace = fl.Trace(absences=(fl.Absence(0, 1, 1), fl.Absence(1, 1, 1, "dies"), fl.Absence(2, 1, 1)), min_replies=0.5)
+    run = fl.Run(everyone(strategy=fl.FedAvg(2), availability=trace))
+    run.advance()
+    values = dict(run.values)
+    record = run.advance()
+    assert all(torch.equal(run.values[name], value) for name, value in values.items())
+    sent = {one.direction: one.clients for one in record.shipments if one.direction != "evaluation"}
+    assert sent == {"down": (1, 3, 4), "up": (3, 4)}
+    assert math.isnan(record.loss)
+
+
+def test_who_is_always_there_costs_nothing() -> None:
+    assert isinstance(fl.Run(everyone()).engine, LoopEngine)
+
+
+def test_a_deployments_clients_answer_for_themselves(tmp_path: Path) -> None:
+    given = everyone(availability=RANDOM)
+    with pytest.raises(fl.ConfigError, match="who answers is not up to FlowerEngine"):
+        deployed(given, rehearsal(given, tmp_path))

@@ -1,0 +1,1 @@
+"""Guards against poisoned updates."""

@@ -1,0 +1,155 @@
+"""Guards: literal numbers, properties, the same on every engine, and what they buy against an attack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fedlama as fl
+from fedlama.engines.base import Average, Values
+from fedlama.engines.loop import LoopEngine
+from fedlama.flower.averages import from_models
+from fedlama.layers import Layer
+from tests.engines.cases import assert_same, run
+from tests.flower.cases import deployed, federation, rehearsal
+
+(LAYER,) = fl.by_module(nn.Linear(2, 1))
+GUARDS = [fl.NormBound(1.5), fl.NormBound(1.5, excess="refuse"), fl.Median(), fl.TrimmedMean(0.34)]
+
+
+def received(*rows: Sequence[float]) -> dict[str, Tensor]:
+    """Clients' values of a layer of two weights and a bias."""
+    table = torch.tensor(rows, dtype=torch.float32)
+    return {"weight": table[:, :2].unsqueeze(1), "bias": table[:, 2:]}
+
+
+ORIGIN = {"weight": torch.zeros(1, 2), "bias": torch.zeros(1)}
+
+
+def flat(values: Mapping[str, Tensor]) -> list[float]:
+    return [*values["weight"].flatten().tolist(), *values["bias"].tolist()]
+
+
+def test_median_of_literal_numbers() -> None:
+    odd = fl.Median().combine(LAYER, received((1, 5, 0), (2, -100, 0), (4, 6, 0)), [0.9, 0.05, 0.05], ORIGIN)
+    assert flat(odd.values) == [2, 5, 0]
+    assert odd.discrepancy == 1 + 1 + 0  # medians of (1, 0, 4), (0, 11025, 1), (0, 0, 0)
+    even = fl.Median().combine(LAYER, received((1, 0, 0), (3, 0, 0)), [0.5, 0.5], ORIGIN)
+    assert flat(even.values) == [2, 0, 0]
+
+
+def test_trimmed_mean_of_literal_numbers() -> None:
+    rows = received((-99, 1, 0), (1, 2, 0), (3, 3, 0), (4, 99, 0))
+    trimmed = fl.TrimmedMean(0.25).combine(LAYER, rows, [0.25] * 4, ORIGIN)
+    assert flat(trimmed.values) == [2, 2.5, 0]
+    assert trimmed.discrepancy == 1 + 0.25
+
+
+def test_norm_bound_of_literal_numbers() -> None:
+    rows = received((3, 4, 0), (0, 0, 5), (30, 0, 40))  # norms 5, 5 and 50
+    clipped = fl.NormBound(2.0).combine(LAYER, rows, [0.25, 0.25, 0.5], ORIGIN)
+    assert flat(clipped.values) == pytest.approx([0.25 * 3 + 0.5 * 6, 0.25 * 4, 0.25 * 5 + 0.5 * 8])
+    assert clipped.refused == ()
+    refused = fl.NormBound(2.0, excess="refuse").combine(LAYER, rows, [0.25, 0.25, 0.5], ORIGIN)
+    assert flat(refused.values) == [1.5, 2, 2.5]
+    assert refused.refused == (2,)
+    assert refused.discrepancy == pytest.approx(1.5**2 + 2**2 + 2.5**2)
+
+
+def test_the_bound_is_measured_from_where_the_clients_started() -> None:
+    start = {"weight": torch.tensor([[100.0, 0.0]]), "bias": torch.zeros(1)}
+    rows = received((101, 0, 0), (102, 0, 0), (110, 0, 0))
+    clipped = fl.NormBound(1.0).combine(LAYER, rows, [1 / 3] * 3, start)
+    assert flat(clipped.values) == pytest.approx([100 + (1 + 2 + 2) / 3, 0, 0])
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=str)
+def test_clients_that_agree_are_left_alone(guard: Any) -> None:  # noqa: ANN401
+    same = guard.combine(LAYER, received(*[(1.5, -2.25, 3)] * 4), [0.1, 0.2, 0.3, 0.4], ORIGIN)
+    assert flat(same.values) == [1.5, -2.25, 3]
+    assert (same.discrepancy, same.refused) == (0, ())
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=str)
+def test_one_attacker_among_five_moves_no_value_far(guard: Any) -> None:  # noqa: ANN401
+    draw = np.random.default_rng(0)
+    for size in (1e1, 1e4, 1e12):
+        honest = draw.normal(size=(4, 3))
+        rows = received(*honest.tolist(), (size, -size, size))
+        combined = guard.combine(LAYER, rows, [0.2] * 5, ORIGIN)
+        assert np.abs(flat(combined.values)).max() < 4 * np.abs(honest).max()
+        assert combined.discrepancy < 100 * honest.var(0).sum()
+
+
+@pytest.mark.parametrize("engine", ["stacked", "workers"])
+@pytest.mark.parametrize("guard", GUARDS, ids=str)
+def test_engines_agree(engine: str, guard: Any) -> None:  # noqa: ANN401
+    changes = {"guard": guard, "availability": fl.RandomAbsence(away=0.2), "local_steps": 8, "sampler": fl.AllClients()}
+    assert_same(run(engine, **changes), run("loop", **changes), tolerance=1e-4)
+
+
+def test_without_an_attack_a_mean_that_trims_nothing_is_the_mean() -> None:
+    plain = run("loop", weighting="equal", local_steps=4)
+    trimmed = run("loop", weighting="equal", local_steps=4, guard=fl.TrimmedMean(0.0))
+    assert_same(trimmed, plain, tolerance=1e-5)
+
+
+class Poisoned(LoopEngine):
+    """Clients 0 and 3 hand over something else than what they trained."""
+
+    poison = staticmethod(lambda value: value * float("nan"))
+
+    def client_values(self, client: int) -> Values:
+        values = super().client_values(client)
+        if client not in (0, 3):
+            return values
+        return {name: self.poison(v) if v.is_floating_point() else v for name, v in values.items()}
+
+    def average(self, layer: Layer, weights: Sequence[float]) -> Average:
+        return from_models(layer, [self.client_values(seat.client) for seat in self._seats], weights)
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=str)
+def test_values_that_are_not_finite_are_refused_and_told(guard: Any) -> None:  # noqa: ANN401
+    result = federation(engine=Poisoned, guard=guard, sampler=fl.AllClients()).run()
+    assert all(torch.isfinite(value).all() for value in result.model.values())
+    for record in result.rounds:
+        synchronised = [layer for layer in record.layers.values() if layer.synchronised]
+        assert all({0, 3} <= set(layer.refused) for layer in synchronised)
+        assert all(not layer.refused for layer in record.layers.values() if not layer.synchronised)
+
+
+def test_without_a_guard_they_stop_the_run() -> None:
+    with pytest.raises(fl.DivergenceError, match="client 0 diverged"):
+        federation(engine=Poisoned, sampler=fl.AllClients()).run()
+
+
+def test_when_nothing_finite_is_left_the_run_stops() -> None:
+    trace = fl.Trace(absences=tuple(fl.Absence(client, 0, 9) for client in (1, 2, 4)))
+    with pytest.raises(fl.DivergenceError, match="client 0 diverged"):
+        federation(engine=Poisoned, guard=fl.Median(), sampler=fl.AllClients(), availability=trace).run()
+
+
+def test_a_deployment_refuses_a_guard(tmp_path: Path) -> None:
+    given = federation(guard=fl.Median())
+    with pytest.raises(fl.ConfigError, match="FlowerEngine does not show single clients' models"):
+        deployed(given, rehearsal(given, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: fl.NormBound(0.5), "factor is 0.5, but it must be 1 or more"),
+        (lambda: fl.NormBound(excess="cut"), "excess is 'cut'"),  # type: ignore[arg-type]
+        (lambda: fl.TrimmedMean(0.5), "share is 0.5, but it must lie in"),
+    ],
+)
+def test_nonsense_is_refused(make: Any, says: str) -> None:  # noqa: ANN401
+    with pytest.raises(fl.ConfigError, match=says):
+        make()

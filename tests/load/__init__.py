@@ -1,0 +1,1 @@
+"""Memory that does not grow with what has been seen."""

@@ -1,0 +1,45 @@
+"""The picture over several seeds: their mean, its interval, and a picture in which both can be seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fedlama.charts import Curve, accuracy_charts, mean_curve
+from fedlama.comparison import compare
+from fedlama.experiment import read, resolve
+from tests.cli.call import SMALL, fedlama
+
+
+def test_the_mean_and_its_interval_at_each_evaluation() -> None:
+    mean, low, high = mean_curve([Curve((2.0, 4.0), (1.0, 50.0)), Curve((4.0, 6.0), (3.0, 50.0))])
+    assert mean == Curve((3.0, 5.0), (2.0, 50.0))
+    assert low.y == pytest.approx((2.0 - 12.706205, 50.0))  # t of one degree of freedom times sqrt(2) / sqrt(2)
+    assert high.y == pytest.approx((2.0 + 12.706205, 50.0))
+
+
+def test_one_seed_is_its_own_mean() -> None:
+    curve = Curve((1.0,), (70.0,))
+    assert mean_curve([curve]) == (curve, curve, curve)
+
+
+def test_a_second_seed_changes_the_picture(tmp_path: Path) -> None:
+    (finished, *_) = compare(resolve(read("digits", list(SMALL))), tmp_path, quiet=True)
+    result = finished.result
+    lower = [replace(one, score=one.score and replace(one.score, accuracy=0.1)) for one in result.rounds]
+    pictures = {}
+    for name, results in {"one": [result], "two": [result, replace(result, rounds=lower)]}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        files = accuracy_charts({"FedAvg": results}, folder)
+        assert [file.name for file in files] == [f"accuracy_{x}.png" for x in ("steps", "rounds", "megabytes")]
+        pictures[name] = [file.read_bytes() for file in files]
+    assert not set(pictures["one"]) & set(pictures["two"])
+
+
+def test_it_is_said_when_runs_were_reused(tmp_path: Path) -> None:
+    first, second = (fedlama("run", *SMALL, "--out", tmp_path).out for _ in range(2))
+    assert "had been done before" not in first
+    assert "1 of 1 runs had been done before and were taken; --again trains them anew" in second

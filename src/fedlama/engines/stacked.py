@@ -24,6 +24,7 @@ from fedlama.engines.cohort import Cohort
 from fedlama.engines.compiled import CompiledTrainer, compiled_trainer
 from fedlama.engines.layout import flat_one, flat_rows, physical_order, unflat_one
 from fedlama.engines.serial import SerialTrainer
+from fedlama.engines.sizes import is_large
 from fedlama.engines.storage import DeviceStorage, DiskStorage, Storage
 from fedlama.engines.synchronise import mean_and_discrepancy, write_back
 from fedlama.engines.threads import WorkerThreads, cores
@@ -138,6 +139,8 @@ class Stacked:
     def __call__(self, work: Work) -> StackedEngine:
         """Build the engine."""
         batches = CohortBatches(work.clients, work.device, work.seed)
+        if work.device.type == "cpu" and is_large(work.model, work.clients):
+            keep_memory()
         cohort = Cohort(work, storage_for(work, self.state_dir), channels_last=False)
         chunk = self.chunk or (64 if work.device.type == "cpu" else 1 << 30)
         first = _trainer(work, batches)

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fedlama.engines.allocator import use_huge_pages
 from fedlama.errors import ConfigError
 
 
@@ -36,7 +37,10 @@ class DeviceStorage:
 
     def empty(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Return a dense tensor with arbitrary values."""
-        return torch.empty(shape, dtype=dtype, device=self._device)
+        tensor = torch.empty(shape, dtype=dtype, device=self._device)
+        if self._device.type == "cpu":
+            use_huge_pages(tensor)
+        return tensor
 
 
 class DiskStorage:

@@ -19,7 +19,9 @@ from fedlama.engines.threads import WorkerThreads
 _BLOCK = 1 << 18
 """Elements of all clients in a block on the CPU: 1 MiB of float32, half of a usual second-level cache."""
 _CHUNK = 1 << 16
-"""Columns that a thread takes at a time."""
+"""Columns that a thread averages at a time."""
+_LARGE = 1 << 25
+"""Bytes from which on a stack is written past the caches: it would only push everything else out of them."""
 
 
 def mean_and_discrepancy(
@@ -29,7 +31,7 @@ def mean_and_discrepancy(
 
     Args:
         stacked: x_i as rows, (clients, elements), dense.
-        weights: p_i, float64 of shape (clients,) on the same device.
+        weights: p_i, float64 of shape (clients,) on the same device, with a sum of 1.
         measure: Whether the discrepancy is wanted.
         threads: Who helps with large layers on the CPU.
 
@@ -42,8 +44,7 @@ def mean_and_discrepancy(
         total = (weights @ (stacked - mean).double().square().sum(1)) if measure else weights.new_zeros(())
         return mean, total
     mean = torch.empty(stacked.shape[1], dtype=stacked.dtype, device=stacked.device)
-    on_cpu = stacked.device.type == "cpu"
-    if on_cpu and stacked.dtype == torch.float32 and stacked.is_contiguous() and can_compile():
+    if stacked.device.type == "cpu" and _suits_kernels(stacked):
         return mean, _compiled(mean, stacked, weights, measure, threads)
     return mean, _by_blocks(mean, stacked, weights, measure)
 
@@ -53,14 +54,13 @@ def _compiled(mean: Tensor, stacked: Tensor, weights: Tensor, measure: bool, thr
     from fedlama.engines.compiled.averaging import average_columns  # needs Numba
 
     clients, elements = stacked.shape
-    edges = [*range(0, elements, _CHUNK), elements]
-    chunks = list(pairwise(edges))
+    chunks = _spans(elements, _CHUNK)
     shares = weights.to(torch.float32).numpy()
     addresses = mean.data_ptr(), stacked.data_ptr(), elements, clients, shares, measure
     helpers = min(threads.count, len(chunks))
 
     def work_off(helper: int) -> list[float]:
-        room = np.empty(16, np.float32)
+        room = np.empty(32, np.float32)
         return [average_columns(*addresses, first, last, room) for first, last in chunks[helper::helpers]]
 
     parts = [0.0] * len(chunks)
@@ -94,15 +94,36 @@ def write_back(stacked: Tensor, value: Tensor, threads: WorkerThreads) -> None:
         value: (elements,).
         threads: Who helps with large layers on the CPU.
     """
-    width = _block_width(stacked)
-    starts = range(0, stacked.shape[1], width)
-    helpers = min(threads.count, len(starts)) if stacked.device.type == "cpu" else 1
+    clients, elements = stacked.shape
+    on_cpu = stacked.device.type == "cpu"
+    if on_cpu and _suits_kernels(stacked, value) and stacked.nbytes >= _LARGE:
+        from fedlama.engines.compiled.averaging import set_columns  # needs Numba
+
+        def set_some(first: int, last: int) -> None:
+            set_columns(stacked.data_ptr(), value.data_ptr(), elements, clients, first, last)
+    else:
+
+        def set_some(first: int, last: int) -> None:
+            stacked[:, first:last].copy_(value[first:last])
+
+    spans = _spans(elements, _block_width(stacked))
+    helpers = min(threads.count, len(spans)) if on_cpu else 1
 
     def work_off(helper: int) -> None:
-        for start in starts[helper::helpers]:
-            stacked[:, start : start + width].copy_(value[start : start + width])
+        for span in spans[helper::helpers]:
+            set_some(*span)
 
     threads.map(work_off, range(helpers))
+
+
+def _suits_kernels(*tensors: Tensor) -> bool:
+    """Tell whether compiled kernels can be had and take these tensors."""
+    return can_compile() and all(one.dtype == torch.float32 and one.is_contiguous() for one in tensors)
+
+
+def _spans(elements: int, width: int) -> list[tuple[int, int]]:
+    """Cut columns into pieces of a width."""
+    return list(pairwise([*range(0, elements, width), elements]))
 
 
 def _block_width(stacked: Tensor) -> int:

@@ -200,6 +200,19 @@ def store(typing: Any, memory: Any, index: Any, stride: Any, tile: Any) -> Any:
 
 
 @intrinsic
+def stream(typing: Any, memory: Any, index: Any, vector: Any) -> Any:
+    """Write a vector past the caches to memory[index : index + 16], which must lie at a multiple of 64 bytes."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        row = builder.extract_value(arguments[2], 0)
+        written = builder.store(row, _vector(builder, arguments[:2]), align=4 * LANES)
+        written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        return context.get_dummy_value()
+
+    return types.void(_FLOATS, types.intp, _ONE), generate
+
+
+@intrinsic
 def blend(typing: Any, memory: Any, index: Any, stride: Any, tile: Any, scale: Any, factor: Any) -> Any:
     """Set memory[index + r * stride : ... + 16] to scale times itself plus factor times row r, for every row r."""
 
@@ -303,14 +316,14 @@ def plus(typing: Any, left: Any, right: Any, factor: Any) -> Any:
 
 
 @intrinsic
-def add_square(typing: Any, total: Any, x: Any) -> Any:
-    """Return total + x * x of two vectors."""
+def add_product(typing: Any, total: Any, left: Any, right: Any) -> Any:
+    """Return total + left * right of three vectors."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        total, x = (builder.extract_value(one, 0) for one in arguments)
-        return _tile(builder, 1, lambda row: builder.fadd(builder.fmul(x, x, flags=_FUSED), total, flags=_FUSED))
+        total, a, b = (builder.extract_value(one, 0) for one in arguments)
+        return _tile(builder, 1, lambda row: builder.fadd(builder.fmul(a, b, flags=_FUSED), total, flags=_FUSED))
 
-    return _ONE(_ONE, _ONE), generate
+    return _ONE(_ONE, _ONE, _ONE), generate
 
 
 @intrinsic

@@ -17,9 +17,10 @@ from fedlama.charts import accuracy_charts, interval_chart
 from fedlama.checkpoint import save_snapshot
 from fedlama.checks import refuse
 from fedlama.clients import as_source
+from fedlama.consistency import check_federation
 from fedlama.errors import ConfigError
 from fedlama.experiment import Experiment, assemble, prepare
-from fedlama.federation import Callback, Federation, Run, check_federation
+from fedlama.federation import Callback, Federation, Run
 from fedlama.layers import total_parameters
 from fedlama.ledger import cost_percent
 from fedlama.naming import hyperparameters, title

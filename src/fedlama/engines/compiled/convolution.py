@@ -53,6 +53,14 @@ def _taps(position: int, size: int, taps: int, stride: int, padding: int, dilati
 
 
 @kernel
+def _positions(tap: int, size: int, positions: int, stride: int, padding: int, dilation: int) -> tuple[int, int]:
+    """Return the first position at which a tap meets a real pixel, and the first after it at which it does not."""
+    start = padding - tap * dilation
+    first, last = max(start + stride - 1, 0) // stride, max(size + start + stride - 1, 0) // stride
+    return min(first, positions), min(last, positions)
+
+
+@kernel
 def forward(out: Any, x: Any, weight: Any, bias: Any, biased: bool, blocks: int, s: Shape) -> None:
     """Convolve: out (blocks, outputs, out_height, out_width, 16); the bias is not looked at unless `biased`."""
     full = s.outputs - s.outputs % ROWS
@@ -159,20 +167,19 @@ def _add_weight_gradient(
     area, out_area = s.height * s.width * LANES, s.out_height * s.out_width * LANES
     for i in range(s.inputs):
         for k in range(s.kernel_height):
+            top, bottom = _positions(k, s.height, s.out_height, s.stride_y, s.padding_y, s.dilation_y)
             for m in range(s.kernel_width):
+                left, right = _positions(m, s.width, s.out_width, s.stride_x, s.padding_x, s.dilation_x)
                 total = zero
                 for block in range(blocks):
                     own = ahead(gradient, (block * s.outputs + channel) * out_area)
                     image = ahead(x, (block * s.inputs + i) * area)
-                    for y in range(s.out_height):
-                        row = y * s.stride_y + k * s.dilation_y - s.padding_y
-                        if row < 0 or row >= s.height:
-                            continue
-                        for z in range(s.out_width):
-                            column = z * s.stride_x + m * s.dilation_x - s.padding_x
-                            if 0 <= column < s.width:
-                                pixels = load(image, (row * s.width + column) * LANES)
-                                total = add_products(total, own, (y * s.out_width + z) * LANES, out_area, pixels)
+                    for y in range(top, bottom):
+                        row = (y * s.stride_y + k * s.dilation_y - s.padding_y) * s.width
+                        for z in range(left, right):
+                            pixel = row + z * s.stride_x + m * s.dilation_x - s.padding_x
+                            pixels, place = load(image, pixel * LANES), (y * s.out_width + z) * LANES
+                            total = add_products(total, own, place, out_area, pixels)
                 sums(room, total)
                 tap = channel * per_output + (i * s.kernel_height + k) * s.kernel_width + m
                 for r in range(height):

@@ -20,6 +20,7 @@ from fedlama.engines.compiled.lanes import (
     store,
     sums,
     tall,
+    turn,
 )
 from fedlama.engines.compiled.table import LANES
 
@@ -137,19 +138,97 @@ def _backward_input(zero: Any, below: Any, gradient: Any, weight: Any, s: Shape,
 def add_weight_gradient(
     target: Any, gradient: Any, x: Any, room: Any, blocks: int, s: Shape, scale: float, factor: float
 ) -> None:
-    """Target = scale target + factor (the kernels' gradient); target (outputs, inputs, height, width).
+    """Set the target, (outputs, inputs, height, width), to scale times itself plus factor times the gradient.
 
-    `room` is scratch of 16 elements.
+    With inputs enough for a tile, vectors run over outputs and nothing has to be summed across lanes.
+
+    Args:
+        target: What to add to.
+        gradient: (blocks, outputs, out_height, out_width, 16).
+        x: (blocks, inputs, height, width, 16).
+        room: Scratch of blocks * out_height * out_width * 16 * (outputs rounded up to 16) + 128 elements.
+        blocks: How many vectors a batch takes.
+        s: All sizes.
+        scale: What the target is multiplied with.
+        factor: What the gradient is multiplied with.
     """
-    full = s.outputs - s.outputs % ROWS
+    if s.inputs < ROWS:
+        full = s.outputs - s.outputs % ROWS
+        for channel in range(0, full, ROWS):
+            _across_lanes(tall(), ROWS, target, gradient, x, room, blocks, s, channel, scale, factor)
+        for channel in range(full, s.outputs):
+            _across_lanes(one(), 1, target, gradient, x, room, blocks, s, channel, scale, factor)
+        return
+    wide = -(-s.outputs // LANES) * LANES
+    spare = ahead(room, blocks * s.out_height * s.out_width * LANES * wide)
+    _turn(room, gradient, blocks, s, wide)
+    full = s.inputs - s.inputs % ROWS
     for channel in range(0, full, ROWS):
-        _add_weight_gradient(tall(), ROWS, target, gradient, x, room, blocks, s, channel, scale, factor)
-    for channel in range(full, s.outputs):
-        _add_weight_gradient(one(), 1, target, gradient, x, room, blocks, s, channel, scale, factor)
+        _over_outputs(tall(), ROWS, target, room, spare, x, blocks, s, channel, wide, scale, factor)
+    for channel in range(full, s.inputs):
+        _over_outputs(one(), 1, target, room, spare, x, blocks, s, channel, wide, scale, factor)
 
 
 @kernel
-def _add_weight_gradient(
+def _turn(room: Any, gradient: Any, blocks: int, s: Shape, wide: int) -> None:
+    """Bring gradients from (blocks, outputs, positions, 16) to (blocks, positions, 16, outputs filled up)."""
+    positions, full = s.out_height * s.out_width, s.outputs - s.outputs % LANES
+    for block in range(blocks):
+        for position in range(positions):
+            start = (block * s.outputs * positions + position) * LANES
+            place = (block * positions + position) * LANES * wide
+            for output in range(0, full, LANES):
+                turn(room, place + output, wide, gradient, start + output * positions * LANES, positions * LANES)
+            for lane in range(LANES):
+                for output in range(full, s.outputs):
+                    room[place + lane * wide + output] = gradient[start + output * positions * LANES + lane]
+                for output in range(s.outputs, wide):
+                    room[place + lane * wide + output] = 0.0
+
+
+@kernel
+def _over_outputs(
+    zero: Any,
+    height: int,
+    target: Any,
+    turned: Any,
+    spare: Any,
+    x: Any,
+    blocks: int,
+    s: Shape,
+    channel: int,
+    wide: int,
+    scale: float,
+    factor: float,
+) -> None:
+    """Treat as many input channels as the tile is tall, sixteen outputs in a vector."""
+    area, per_kernel = s.height * s.width * LANES, s.kernel_height * s.kernel_width
+    for output in range(0, s.outputs, LANES):
+        for k in range(s.kernel_height):
+            top, bottom = _positions(k, s.height, s.out_height, s.stride_y, s.padding_y, s.dilation_y)
+            for m in range(s.kernel_width):
+                left, right = _positions(m, s.width, s.out_width, s.stride_x, s.padding_x, s.dilation_x)
+                total = zero
+                for block in range(blocks):
+                    image = ahead(x, (block * s.inputs + channel) * area)
+                    for y in range(top, bottom):
+                        row = (y * s.stride_y + k * s.dilation_y - s.padding_y) * s.width
+                        for z in range(left, right):
+                            pixel = (row + z * s.stride_x + m * s.dilation_x - s.padding_x) * LANES
+                            place = ((block * s.out_height + y) * s.out_width + z) * LANES * wide + output
+                            for lane in range(LANES):
+                                gradients = load(turned, place + lane * wide)
+                                total = add_scaled(total, image, pixel + lane, area, gradients)
+                store(spare, 0, LANES, total)
+                for c in range(min(LANES, s.outputs - output)):
+                    goal = ((output + c) * s.inputs + channel) * per_kernel + k * s.kernel_width + m
+                    for r in range(height):
+                        own = factor * spare[r * LANES + c]
+                        target[goal + r * per_kernel] = scale * target[goal + r * per_kernel] + own
+
+
+@kernel
+def _across_lanes(
     zero: Any,
     height: int,
     target: Any,
@@ -162,7 +241,7 @@ def _add_weight_gradient(
     scale: float,
     factor: float,
 ) -> None:
-    """Treat as many output channels as the tile is tall."""
+    """Treat as many output channels as the tile is tall, sixteen samples in a vector."""
     per_output = s.inputs * s.kernel_height * s.kernel_width
     area, out_area = s.height * s.width * LANES, s.out_height * s.out_width * LANES
     for i in range(s.inputs):

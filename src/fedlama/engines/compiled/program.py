@@ -28,7 +28,7 @@ class Program:
         features: Numbers of one input.
         classes: Logits of one sample.
         scratch: Elements of activations and gradients of a block.
-        widest: The most inputs of a dense layer.
+        widest: The most numbers of a sample that a weights' gradient turns round.
     """
 
     table: NDArray[np.int64]
@@ -43,7 +43,7 @@ class Program:
         Args:
             batch: The largest batch.
         """
-        turned = self.widest + LANES  # an input with samples and features swapped, rounded up
+        turned = self.widest + LANES  # rounded up to whole vectors
         return -(-batch // LANES) * (self.scratch + turned * LANES) + 8 * LANES
 
 
@@ -122,5 +122,15 @@ def _lay_out(rows: list[tuple[Row, Row]], lengths: list[tuple[int, int]]) -> Pro
         below = above if rows[place][0][0] == RELU else (room if above == 0 else 0)
         table[place, ABOVE], table[place, BELOW] = above, below
         above = below
-    dense = [sizes[1] for head, sizes in rows if head[0] == DENSE]
-    return Program(table, lengths[0][0], lengths[-1][1], end, max(dense, default=0))
+    turned = [_turned(head[0], sizes) for head, sizes in rows]
+    return Program(table, lengths[0][0], lengths[-1][1], end, max(turned))
+
+
+def _turned(kind: int, sizes: Row) -> int:
+    """Count what the weights' gradient needs per sample: a dense layer's inputs, or a convolution's outputs."""
+    if kind == DENSE:
+        return sizes[1]
+    if kind != CONVOLUTION:
+        return 0
+    outputs, height, width = sizes[3:6]
+    return height * width * (-(-outputs // LANES) * LANES)

@@ -63,13 +63,15 @@ def assert_same(result: Result, expected: Result, tolerance: float = 2e-5) -> No
     """Compare every number that two runs report, models included."""
     assert [record.cohort for record in result.rounds] == [record.cohort for record in expected.rounds]
     assert result.cost == expected.cost
+    # A discrepancy is made of differences: one float16 step of one of four numbers changes it by half a percent.
+    apart = max(1e-3, 2 * tolerance)
     for ours, theirs in zip(result.rounds, expected.rounds, strict=True):
         assert abs(ours.loss - theirs.loss) <= tolerance * max(1.0, abs(theirs.loss))
         for name, layer in theirs.layers.items():
             assert ours.layers[name].interval == layer.interval
             measured = ours.layers[name].discrepancy
             if layer.discrepancy is not None and measured is not None:
-                assert abs(measured - layer.discrepancy) <= 1e-3 * layer.discrepancy + 1e-9
+                assert abs(measured - layer.discrepancy) <= apart * layer.discrepancy + 1e-9
         for client, values in theirs.client_models.items():
             for name, value in values.items():
                 torch.testing.assert_close(ours.client_models[client][name], value, atol=tolerance, rtol=tolerance)

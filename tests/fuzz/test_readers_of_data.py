@@ -81,6 +81,14 @@ def test_compressions_that_swell_without_bound_are_refused(method: int, tmp_path
         npz_folder.load(tmp_path)
 
 
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    npz(tmp_path, {"x.npy": plain([0]), "y.npy": plain([0]), "caf\u00e9.npy": b""})
+    whole = (tmp_path / "train.npz").read_bytes()
+    (tmp_path / "train.npz").write_bytes(whole.replace("\u00e9".encode(), b"\xa0\xa0"))
+    with pytest.raises(DataError, match=r"cannot be read as \.npz"):
+        npz_folder.load(tmp_path)
+
+
 def test_a_bomb_behind_a_small_array_is_not_unpacked(tmp_path: Path) -> None:
     header = "{'descr': '|u1', 'fortran_order': False, 'shape': (2, 2)}"
     npz(tmp_path, {"x.npy": array(header, bytes(256 * MIB)), "y.npy": plain([0, 1])}, zipfile.ZIP_DEFLATED)

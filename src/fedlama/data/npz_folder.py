@@ -82,7 +82,7 @@ def _read(file: Path, limit: int) -> _Arrays:
                 )
             wanted = [key for key in ("x", "y", "group") if f"{key}.npy" in names]
             return {key: _member(archive, key, file, limit) for key in wanted}
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, UnicodeDecodeError) as error:
         raise DataError(
             f"{file} cannot be read as .npz ({cut(error)}); write it again with numpy.savez_compressed"
         ) from error

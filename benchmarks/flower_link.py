@@ -82,8 +82,8 @@ def predicted(run: StoredRun, rate: float, beside: Sequence[float]) -> list[floa
 class OwnPorts(Services):
     """Services whose nodes each reach the SuperLink through a relay on a port of their own."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, **settings: bool) -> None:
+        super().__init__(folder, **settings)
         self._relays = ExitStack()
 
     def start_node(self, number: int, *, port: int | None = None) -> None:

@@ -34,10 +34,6 @@ class Sink:
         """Whether a parameter is trained."""
         return name in self._targets
 
-    def target(self, name: str) -> tuple[Tensor, float]:
-        """Return what a gradient is added to, and what that is multiplied with first, for kernels that do it."""
-        return self._targets[name], self._scales[name]
-
     def add(self, name: str, gradient: Tensor) -> None:
         """Take a gradient, (clients, ...)."""
         target, scale = self._targets[name], self._scales[name]

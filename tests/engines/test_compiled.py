@@ -50,7 +50,43 @@ def _wide() -> nn.Module:
     )
 
 
-MODELS: list[Callable[[], nn.Module]] = [_dense, _convolutions, _wide]
+class _Residual(nn.Module):
+    """Batch norm with and without ReLU, sums with the identity and with a projection, a mean over pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 9, 3, padding=1, bias=False)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(9, momentum=0.3), *(nn.BatchNorm2d(11) for _ in range(3))])
+        self.narrow = nn.Conv2d(9, 11, 3, stride=2, padding=1, bias=False)
+        self.project = nn.Conv2d(9, 11, 1, stride=2)
+        self.last = nn.Conv2d(11, 11, 3, padding=1)
+        self.dense = nn.Linear(11, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norms[0](self.stem(x)))
+        x = torch.relu(self.norms[1](self.narrow(x)) + self.norms[2](self.project(x)))
+        x = torch.relu(x + self.norms[3](self.last(x)))
+        logits: torch.Tensor = self.dense((x + x).mean(dim=(-2, -1)))
+        return logits
+
+
+class _Branches(nn.Module):
+    """The data and an activation used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(2, 4, 5, padding=2)
+        self.after, self.pool = nn.Conv2d(4, 4, 1), nn.MaxPool2d(3, padding=1)
+        self.norm, self.dense = nn.BatchNorm2d(4), nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        both = torch.relu(self.left(x)) + self.right(x)
+        x = self.norm(self.after(both)) + both + both
+        logits: torch.Tensor = self.dense(torch.flatten(self.pool(torch.relu(x)), 1))
+        return logits
+
+
+MODELS: list[Callable[[], nn.Module]] = [_dense, _convolutions, _wide, _Residual, _Branches]
 SOLVERS = [
     SGD(0.05),
     SGD(0.05, weight_decay=0.02),

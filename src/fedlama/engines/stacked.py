@@ -179,10 +179,11 @@ class Workers:
 
 
 def _trainer(work: Work, batches: CohortBatches) -> Trainer:
+    compiled = compiled_trainer(work, batches)
+    if compiled is not None:
+        return compiled
     chain = chain_for(work)
-    if chain is None:
-        return VmapTrainer(work, batches)
-    return compiled_trainer(work, batches, chain) or ChainTrainer(work, batches, chain)
+    return VmapTrainer(work, batches) if chain is None else ChainTrainer(work, batches, chain)
 
 
 def _single(work: Work, batches: CohortBatches) -> Trainer:

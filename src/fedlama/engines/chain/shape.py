@@ -60,18 +60,11 @@ class Flatten(_Stateless):
 
 
 class Relu(_Stateless):
-    """max(x, 0), in place.
-
-    Args:
-        first: Whether the input is the data themselves, which must be left alone.
-    """
-
-    def __init__(self, first: bool) -> None:
-        self._first = first
+    """max(x, 0), in place."""
 
     def forward(self, x: Tensor, draws: Draws) -> Tensor:
         """Cut at 0."""
-        self._y = x.relu() if self._first else x.relu_()
+        self._y = x.relu_()
         return self._y
 
     def backward(self, gradient: Tensor, sink: Sink, wanted: bool) -> Tensor:

@@ -1,7 +1,7 @@
-"""One client's convolution: images (blocks, channels, height, width, 16).
+"""One client's convolution on images as :mod:`~fedlama.engines.compiled.images` lays them out.
 
-Only products with real pixels are formed: zeros around the image cost nothing, which halves the work of a 5x5 kernel
-on a 4x4 image.
+Forward pass and input's gradient are one kernel, a correlation, with the weights read in another order. It forms no
+product with rows above or below the image, and none with pixels beside it where a whole tile would meet only those.
 """
 
 from __future__ import annotations
@@ -10,14 +10,21 @@ from typing import Any, NamedTuple
 
 from fedlama.engines.compiled.kernel import kernel
 from fedlama.engines.compiled.lanes import (
+    ACROSS,
     ROWS,
     add_products,
     add_scaled,
     ahead,
+    beside,
+    broad,
+    fetch,
     load,
+    load_some,
     one,
+    pair,
     spread,
     store,
+    store_some,
     sums,
     tall,
     turn,
@@ -25,118 +32,184 @@ from fedlama.engines.compiled.lanes import (
 from fedlama.engines.compiled.table import LANES
 
 
-class Shape(NamedTuple):
-    """All sizes of a convolution."""
+class Window(NamedTuple):
+    """A kernel's sizes; `top` and `left` count the rows and columns of zeros before the image."""
 
-    inputs: int
     height: int
     width: int
-    outputs: int
-    out_height: int
-    out_width: int
-    kernel_height: int
-    kernel_width: int
     stride_y: int
     stride_x: int
-    padding_y: int
-    padding_x: int
+    top: int
+    left: int
     dilation_y: int
     dilation_x: int
 
 
-@kernel
-def _taps(position: int, size: int, taps: int, stride: int, padding: int, dilation: int) -> tuple[int, int]:
-    """Return the first tap that meets a real pixel, and the first after it that does not."""
-    start = position * stride - padding
-    first = 0 if start >= 0 else (-start + dilation - 1) // dilation
-    last = 0 if start >= size else (size - 1 - start) // dilation + 1
-    return min(first, taps), min(last, taps)
+class Taps(NamedTuple):
+    """Where a correlation's taps lie: in the image, in elements along a row, and in the weights.
+
+    Row y of the result meets row y * stride_y + origin_y + k * step_y of the source, and its element f the element
+    f + origin_x + m * step_x. A result's pixel z begins `hop` elements further for each pixel where pixels are not
+    neighbours in the source too; else `hop` is 0.
+    """
+
+    height: int
+    width: int
+    stride_y: int
+    origin_y: int
+    step_y: int
+    origin_x: int
+    step_x: int
+    hop: int
+    per_goal: int
+    per_source: int
 
 
 @kernel
-def _positions(tap: int, size: int, positions: int, stride: int, padding: int, dilation: int) -> tuple[int, int]:
-    """Return the first position at which a tap meets a real pixel, and the first after it at which it does not."""
-    start = padding - tap * dilation
-    first, last = max(start + stride - 1, 0) // stride, max(size + start + stride - 1, 0) // stride
-    return min(first, positions), min(last, positions)
+def forward(out: Any, x: Any, weight: Any, bias: Any, biased: bool, to: Any, own: Any, w: Any) -> None:
+    """Convolve.
+
+    Args:
+        out: Images of the form `to`.
+        x: Images of the form `own`.
+        weight: (outputs, inputs, height, width).
+        bias: (outputs,), not looked at unless `biased`.
+        biased: Whether there is a bias.
+        to: The outputs' :class:`Field`.
+        own: The inputs'.
+        w: The :class:`Window`.
+    """
+    area = w.height * w.width
+    hop = 0 if w.stride_x == 1 else w.stride_x * own.batch
+    origin, step = -w.left * own.batch, w.dilation_x * own.batch
+    taps = Taps(
+        w.height, w.width, w.stride_y, -w.top, w.dilation_y, origin, step, hop, own.channels * area, area
+    )  # fmt: skip
+    _correlate(out, x, weight, bias, biased, False, to, own, taps)
 
 
 @kernel
-def forward(out: Any, x: Any, weight: Any, bias: Any, biased: bool, blocks: int, s: Shape) -> None:
-    """Convolve: out (blocks, outputs, out_height, out_width, 16); the bias is not looked at unless `biased`."""
-    full = s.outputs - s.outputs % ROWS
-    for block in range(blocks):
-        own = ahead(x, block * s.inputs * s.height * s.width * LANES)
-        to = ahead(out, block * s.outputs * s.out_height * s.out_width * LANES)
-        for channel in range(0, full, ROWS):
-            _forward(tall(), to, own, weight, bias, biased, s, channel)
-        for channel in range(full, s.outputs):
-            _forward(one(), to, own, weight, bias, biased, s, channel)
+def backward_input(below: Any, gradient: Any, weight: Any, add: bool, to: Any, own: Any, w: Any) -> None:
+    """Compute the input's gradient.
+
+    Args:
+        below: Images of the form `to`, the inputs'.
+        gradient: Images of the form `own`, the outputs'.
+        weight: (outputs, inputs, height, width).
+        add: Whether to add to what is there.
+        to: The inputs' :class:`Field`.
+        own: The outputs'.
+        w: The :class:`Window`.
+    """
+    area = w.height * w.width
+    if w.stride_y == 1 and w.stride_x == 1:
+        origin, step = w.left * own.batch, -w.dilation_x * own.batch
+        taps = Taps(w.height, w.width, 1, w.top, -w.dilation_y, origin, step, 0, area, to.channels * area)
+        _correlate(below, gradient, weight, weight, False, add, to, own, taps)
+        return
+    full = to.channels - to.channels % ROWS
+    for channel in range(0, full, ROWS):
+        _backward_strided(tall(), below, gradient, weight, add, to, own, w, channel)
+    for channel in range(full, to.channels):
+        _backward_strided(one(), below, gradient, weight, add, to, own, w, channel)
 
 
 @kernel
-def _forward(tile: Any, out: Any, x: Any, weight: Any, bias: Any, biased: bool, s: Shape, channel: int) -> None:
-    """Compute as many output channels as the tile is tall."""
-    per_output = s.inputs * s.kernel_height * s.kernel_width
-    area = s.out_height * s.out_width * LANES
+def _correlate(out: Any, x: Any, weight: Any, bias: Any, biased: bool, add: bool, to: Any, own: Any, taps: Any) -> None:
+    full = to.channels - to.channels % ROWS
+    for channel in range(0, full, ROWS):
+        _correlate_channels(broad(), tall(), out, x, weight, bias, biased, add, to, own, taps, channel)
+    for channel in range(full, to.channels):
+        _correlate_channels(pair(), one(), out, x, weight, bias, biased, add, to, own, taps, channel)
+
+
+@kernel
+def _correlate_channels(
+    broad: Any, tall: Any, out: Any, x: Any, weight: Any, bias: Any, biased: bool, add: bool, to: Any, own: Any,
+    taps: Any, channel: int,
+) -> None:  # fmt: skip
+    """Compute as many channels as the tiles are high."""
+    weights = ahead(weight, channel * taps.per_goal)
     if biased:
-        tile = spread(tile, bias, channel, 1)
-    for y in range(s.out_height):
-        y_first, y_last = _taps(y, s.height, s.kernel_height, s.stride_y, s.padding_y, s.dilation_y)
-        for z in range(s.out_width):
-            z_first, z_last = _taps(z, s.width, s.kernel_width, s.stride_x, s.padding_x, s.dilation_x)
-            total = tile
-            for i in range(s.inputs):
-                for k in range(y_first, y_last):
-                    row = i * s.height + y * s.stride_y + k * s.dilation_y - s.padding_y
-                    pixel = (row * s.width + z * s.stride_x - s.padding_x) * LANES
-                    tap = channel * per_output + (i * s.kernel_height + k) * s.kernel_width
-                    for m in range(z_first, z_last):
-                        pixels = load(x, pixel + m * s.dilation_x * LANES)
-                        total = add_scaled(total, weight, tap + m, per_output, pixels)
-            store(out, channel * area + (y * s.out_width + z) * LANES, area, total)
+        broad, tall = spread(broad, bias, channel, 1), spread(tall, bias, channel, 1)
+    pieces, length = (1, to.length) if taps.hop == 0 else (to.width, to.batch)
+    for y in range(to.height):
+        first, last = _meeting(y * taps.stride_y + taps.origin_y, taps.step_y, taps.height, own.height)
+        for piece in range(pieces):
+            start = channel * to.plane + y * to.row + to.left + piece * length
+            source = piece * taps.hop
+            place = 0
+            while place + ACROSS * LANES <= length:
+                total = fetch(broad, out, start + place, to.plane) if add else broad
+                total = _sum(total, ACROSS * LANES, x, weights, own, taps, y, first, last, source + place)
+                store(out, start + place, to.plane, total)
+                place += ACROSS * LANES
+            while place < length:
+                total = fetch(tall, out, start + place, to.plane) if add else tall
+                total = _sum(total, LANES, x, weights, own, taps, y, first, last, source + place)
+                store_some(out, start + place, to.plane, total, length - place)
+                place += LANES
 
 
 @kernel
-def backward_input(below: Any, gradient: Any, weight: Any, blocks: int, s: Shape) -> None:
-    """Compute the input's gradient: below (blocks, inputs, height, width, 16)."""
-    full = s.inputs - s.inputs % ROWS
-    for block in range(blocks):
-        to = ahead(below, block * s.inputs * s.height * s.width * LANES)
-        own = ahead(gradient, block * s.outputs * s.out_height * s.out_width * LANES)
-        for channel in range(0, full, ROWS):
-            _backward_input(tall(), to, own, weight, s, channel)
-        for channel in range(full, s.inputs):
-            _backward_input(one(), to, own, weight, s, channel)
+def _meeting(start: int, step: int, taps: int, size: int) -> tuple[int, int]:
+    """Return the first tap k with start + k * step in [0, size), and the first after it that is not."""
+    first = 0
+    while first < taps and not 0 <= start + first * step < size:
+        first += 1
+    last = first
+    while last < taps and 0 <= start + last * step < size:
+        last += 1
+    return first, last
 
 
 @kernel
-def _backward_input(zero: Any, below: Any, gradient: Any, weight: Any, s: Shape, channel: int) -> None:
-    """Compute as many input channels as the tile is tall."""
-    per_kernel = s.kernel_height * s.kernel_width
-    area, out_area = s.height * s.width * LANES, s.out_height * s.out_width * LANES
-    for y in range(s.height):
-        for z in range(s.width):
-            total = zero
-            for k in range(s.kernel_height):
-                up = y + s.padding_y - k * s.dilation_y
-                if up < 0 or up % s.stride_y or up // s.stride_y >= s.out_height:
-                    continue
-                for m in range(s.kernel_width):
-                    left = z + s.padding_x - m * s.dilation_x
-                    if left < 0 or left % s.stride_x or left // s.stride_x >= s.out_width:
+def _sum(
+    total: Any, span: int, x: Any, weights: Any, own: Any, taps: Any, y: int, first: int, last: int, place: int
+) -> Any:
+    """Add the products of all taps that meet any of `span` elements from `place` on."""
+    start = place + taps.origin_x
+    left, right = _meeting(start + span - 1, taps.step_x, taps.width, own.length + span - 1)
+    top = y * taps.stride_y + taps.origin_y
+    for source in range(own.channels):
+        for k in range(first, last):
+            row = source * own.plane + (top + k * taps.step_y) * own.row + own.left + start
+            tap = source * taps.per_source + k * taps.width
+            for m in range(left, right):
+                total = add_scaled(total, weights, tap + m, taps.per_goal, beside(total, x, row + m * taps.step_x))
+    return total
+
+
+@kernel
+def _backward_strided(
+    zero: Any, below: Any, gradient: Any, weight: Any, add: bool, to: Any, own: Any, w: Any, channel: int
+) -> None:
+    """Compute as many input channels as the tile is high, a pixel at a time."""
+    area = w.height * w.width
+    for y in range(to.height):
+        for z in range(to.width):
+            for lane in range(0, to.batch, LANES):
+                start = channel * to.plane + y * to.row + to.left + z * to.batch + lane
+                total = fetch(zero, below, start, to.plane) if add else zero
+                for k in range(w.height):
+                    up = y + w.top - k * w.dilation_y
+                    if up < 0 or up % w.stride_y or up // w.stride_y >= own.height:
                         continue
-                    place = (up // s.stride_y * s.out_width + left // s.stride_x) * LANES
-                    tap = channel * per_kernel + k * s.kernel_width + m
-                    for o in range(s.outputs):
-                        own = load(gradient, place + o * out_area)
-                        total = add_scaled(total, weight, tap + o * s.inputs * per_kernel, per_kernel, own)
-            store(below, channel * area + (y * s.width + z) * LANES, area, total)
+                    for m in range(w.width):
+                        left = z + w.left - m * w.dilation_x
+                        if left < 0 or left % w.stride_x or left // w.stride_x >= own.width:
+                            continue
+                        place = up // w.stride_y * own.row + own.left + left // w.stride_x * own.batch + lane
+                        tap = channel * area + k * w.width + m
+                        for o in range(own.channels):
+                            vector = load(gradient, place + o * own.plane)
+                            total = add_scaled(total, weight, tap + o * to.channels * area, area, vector)
+                store_some(below, start, to.plane, total, to.batch - lane)
 
 
 @kernel
 def add_weight_gradient(
-    target: Any, gradient: Any, x: Any, room: Any, blocks: int, s: Shape, scale: float, factor: float
+    target: Any, gradient: Any, x: Any, room: Any, own: Any, to: Any, w: Any, scale: float, factor: float
 ) -> None:
     """Set the target, (outputs, inputs, height, width), to scale times itself plus factor times the gradient.
 
@@ -144,122 +217,126 @@ def add_weight_gradient(
 
     Args:
         target: What to add to.
-        gradient: (blocks, outputs, out_height, out_width, 16).
-        x: (blocks, inputs, height, width, 16).
-        room: Scratch of blocks * out_height * out_width * 16 * (outputs rounded up to 16) + 128 elements.
-        blocks: How many vectors a batch takes.
-        s: All sizes.
+        gradient: Images of the form `own`, the outputs'.
+        x: Images of the form `to`, the inputs'.
+        room: Scratch; see :func:`weight_gradient_room`.
+        own: The outputs' :class:`Field`.
+        to: The inputs'.
+        w: The :class:`Window`.
         scale: What the target is multiplied with.
         factor: What the gradient is multiplied with.
     """
-    if s.inputs < ROWS:
-        full = s.outputs - s.outputs % ROWS
+    if to.channels < ROWS:
+        full = own.channels - own.channels % ROWS
         for channel in range(0, full, ROWS):
-            _across_lanes(tall(), ROWS, target, gradient, x, room, blocks, s, channel, scale, factor)
-        for channel in range(full, s.outputs):
-            _across_lanes(one(), 1, target, gradient, x, room, blocks, s, channel, scale, factor)
+            _across_lanes(tall(), ROWS, target, gradient, x, room, own, to, w, channel, scale, factor)
+        for channel in range(full, own.channels):
+            _across_lanes(one(), 1, target, gradient, x, room, own, to, w, channel, scale, factor)
         return
-    wide = -(-s.outputs // LANES) * LANES
-    spare = ahead(room, blocks * s.out_height * s.out_width * LANES * wide)
-    _turn(room, gradient, blocks, s, wide)
-    full = s.inputs - s.inputs % ROWS
+    wide = -(-own.channels // LANES) * LANES
+    spare = ahead(room, (own.height * own.length + LANES) * wide)
+    _turn(room, gradient, own, wide)
+    full = to.channels - to.channels % ROWS
     for channel in range(0, full, ROWS):
-        _over_outputs(tall(), ROWS, target, room, spare, x, blocks, s, channel, wide, scale, factor)
-    for channel in range(full, s.inputs):
-        _over_outputs(one(), 1, target, room, spare, x, blocks, s, channel, wide, scale, factor)
+        _over_outputs(tall(), ROWS, target, room, spare, x, own, to, w, channel, wide, scale, factor)
+    for channel in range(full, to.channels):
+        _over_outputs(one(), 1, target, room, spare, x, own, to, w, channel, wide, scale, factor)
 
 
 @kernel
-def _turn(room: Any, gradient: Any, blocks: int, s: Shape, wide: int) -> None:
-    """Bring gradients from (blocks, outputs, positions, 16) to (blocks, positions, 16, outputs filled up)."""
-    positions, full = s.out_height * s.out_width, s.outputs - s.outputs % LANES
-    for block in range(blocks):
-        for position in range(positions):
-            start = (block * s.outputs * positions + position) * LANES
-            place = (block * positions + position) * LANES * wide
+def _turn(room: Any, gradient: Any, own: Any, wide: int) -> None:
+    """Bring gradients from images to (height, width, batch, outputs filled up)."""
+    full = own.channels - own.channels % LANES
+    for y in range(own.height):
+        row = y * own.row + own.left
+        for place in range(0, own.length, LANES):  # the last one's surplus is overwritten by the next row
+            to = (y * own.length + place) * wide
             for output in range(0, full, LANES):
-                turn(room, place + output, wide, gradient, start + output * positions * LANES, positions * LANES)
-            for lane in range(LANES):
-                for output in range(full, s.outputs):
-                    room[place + lane * wide + output] = gradient[start + output * positions * LANES + lane]
-                for output in range(s.outputs, wide):
-                    room[place + lane * wide + output] = 0.0
+                turn(room, to + output, wide, gradient, output * own.plane + row + place, own.plane)
+        for output in range(full, own.channels):
+            for place in range(own.length):
+                room[(y * own.length + place) * wide + output] = gradient[output * own.plane + row + place]
+        for output in range(own.channels, wide):
+            for place in range(own.length):
+                room[(y * own.length + place) * wide + output] = 0.0
+
+
+@kernel
+def _positions(start: int, stride: int, positions: int, size: int) -> tuple[int, int]:
+    """Return the first position p with start + p * stride in [0, size), and the first after it that is not."""
+    first, last = max(stride - 1 - start, 0) // stride, max(size - start + stride - 1, 0) // stride
+    return min(first, positions), min(last, positions)
 
 
 @kernel
 def _over_outputs(
-    zero: Any,
-    height: int,
-    target: Any,
-    turned: Any,
-    spare: Any,
-    x: Any,
-    blocks: int,
-    s: Shape,
-    channel: int,
-    wide: int,
-    scale: float,
-    factor: float,
-) -> None:
-    """Treat as many input channels as the tile is tall, sixteen outputs in a vector."""
-    area, per_kernel = s.height * s.width * LANES, s.kernel_height * s.kernel_width
-    for output in range(0, s.outputs, LANES):
-        for k in range(s.kernel_height):
-            top, bottom = _positions(k, s.height, s.out_height, s.stride_y, s.padding_y, s.dilation_y)
-            for m in range(s.kernel_width):
-                left, right = _positions(m, s.width, s.out_width, s.stride_x, s.padding_x, s.dilation_x)
+    zero: Any, height: int, target: Any, turned: Any, spare: Any, x: Any, own: Any, to: Any, w: Any, channel: int,
+    wide: int, scale: float, factor: float,
+) -> None:  # fmt: skip
+    """Treat as many input channels as the tile is high, sixteen outputs in a vector."""
+    area = w.height * w.width
+    for output in range(0, wide, LANES):
+        for k in range(w.height):
+            top, bottom = _positions(k * w.dilation_y - w.top, w.stride_y, own.height, to.height)
+            for m in range(w.width):
+                shift = m * w.dilation_x - w.left
+                left, right = _positions(shift, w.stride_x, own.width, to.width)
                 total = zero
-                for block in range(blocks):
-                    image = ahead(x, (block * s.inputs + channel) * area)
-                    for y in range(top, bottom):
-                        row = (y * s.stride_y + k * s.dilation_y - s.padding_y) * s.width
-                        for z in range(left, right):
-                            pixel = (row + z * s.stride_x + m * s.dilation_x - s.padding_x) * LANES
-                            place = ((block * s.out_height + y) * s.out_width + z) * LANES * wide + output
-                            for lane in range(LANES):
-                                gradients = load(turned, place + lane * wide)
-                                total = add_scaled(total, image, pixel + lane, area, gradients)
+                for y in range(top, bottom):
+                    row = channel * to.plane + (y * w.stride_y + k * w.dilation_y - w.top) * to.row + to.left
+                    for z in range(left, right):
+                        pixel = row + (z * w.stride_x + shift) * to.batch
+                        place = (y * own.length + z * own.batch) * wide + output
+                        for sample in range(own.batch):
+                            gradients = load(turned, place + sample * wide)
+                            total = add_scaled(total, x, pixel + sample, to.plane, gradients)
                 store(spare, 0, LANES, total)
-                for c in range(min(LANES, s.outputs - output)):
-                    goal = ((output + c) * s.inputs + channel) * per_kernel + k * s.kernel_width + m
+                for c in range(min(LANES, own.channels - output)):
+                    goal = ((output + c) * to.channels + channel) * area + k * w.width + m
                     for r in range(height):
-                        own = factor * spare[r * LANES + c]
-                        target[goal + r * per_kernel] = scale * target[goal + r * per_kernel] + own
+                        fresh = factor * spare[r * LANES + c]
+                        target[goal + r * area] = scale * target[goal + r * area] + fresh
 
 
 @kernel
 def _across_lanes(
-    zero: Any,
-    height: int,
-    target: Any,
-    gradient: Any,
-    x: Any,
-    room: Any,
-    blocks: int,
-    s: Shape,
-    channel: int,
-    scale: float,
-    factor: float,
-) -> None:
-    """Treat as many output channels as the tile is tall, sixteen samples in a vector."""
-    per_output = s.inputs * s.kernel_height * s.kernel_width
-    area, out_area = s.height * s.width * LANES, s.out_height * s.out_width * LANES
-    for i in range(s.inputs):
-        for k in range(s.kernel_height):
-            top, bottom = _positions(k, s.height, s.out_height, s.stride_y, s.padding_y, s.dilation_y)
-            for m in range(s.kernel_width):
-                left, right = _positions(m, s.width, s.out_width, s.stride_x, s.padding_x, s.dilation_x)
+    zero: Any, height: int, target: Any, gradient: Any, x: Any, room: Any, own: Any, to: Any, w: Any, channel: int,
+    scale: float, factor: float,
+) -> None:  # fmt: skip
+    """Treat as many output channels as the tile is high, sixteen elements of a row in a vector."""
+    per_output = to.channels * w.height * w.width
+    for i in range(to.channels):
+        for k in range(w.height):
+            top, bottom = _positions(k * w.dilation_y - w.top, w.stride_y, own.height, to.height)
+            for m in range(w.width):
+                shift = m * w.dilation_x - w.left
+                left, right = _positions(shift, w.stride_x, own.width, to.width)
                 total = zero
-                for block in range(blocks):
-                    own = ahead(gradient, (block * s.outputs + channel) * out_area)
-                    image = ahead(x, (block * s.inputs + i) * area)
-                    for y in range(top, bottom):
-                        row = (y * s.stride_y + k * s.dilation_y - s.padding_y) * s.width
+                for y in range(top, bottom):
+                    line = i * to.plane + (y * w.stride_y + k * w.dilation_y - w.top) * to.row + to.left
+                    start = channel * own.plane + y * own.row + own.left
+                    if w.stride_x == 1:
+                        begin, end = left * own.batch, right * own.batch
+                        total = _row_products(total, gradient, x, start, own.plane, line + shift * to.batch, begin, end)
+                    else:
                         for z in range(left, right):
-                            pixel = row + z * s.stride_x + m * s.dilation_x - s.padding_x
-                            pixels, place = load(image, pixel * LANES), (y * s.out_width + z) * LANES
-                            total = add_products(total, own, place, out_area, pixels)
+                            pixel = line + (z * w.stride_x + shift) * to.batch
+                            total = _row_products(
+                                total, gradient, x, start + z * own.batch, own.plane, pixel, 0, own.batch
+                            )
                 sums(room, total)
-                tap = channel * per_output + (i * s.kernel_height + k) * s.kernel_width + m
+                tap = channel * per_output + (i * w.height + k) * w.width + m
                 for r in range(height):
                     target[tap + r * per_output] = scale * target[tap + r * per_output] + factor * room[r]
+
+
+@kernel
+def _row_products(total: Any, gradient: Any, x: Any, start: int, plane: int, pixel: int, begin: int, end: int) -> Any:
+    """Add the products of elements `begin` to `end` of rows that begin at `start` (every `plane`) and at `pixel`."""
+    place = begin
+    while place + LANES <= end:
+        total = add_products(total, gradient, start + place, plane, load(x, pixel + place))
+        place += LANES
+    if place < end:  # the surplus lanes are 0
+        total = add_products(total, gradient, start + place, plane, load_some(x, pixel + place, end - place))
+    return total

@@ -18,7 +18,9 @@ from numba.extending import intrinsic, models, register_model
 from fedlama.engines.compiled.table import LANES
 
 ROWS = 8
-"""Vectors in a tall tile: enough independent sums to hide the latency of a multiplication."""
+"""Rows of a tall tile: enough independent sums to hide the latency of a multiplication."""
+ACROSS = 2
+"""Vectors in a row of a broad tile: what is spread over a row's lanes then serves so many products."""
 
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _WHOLE = ir.VectorType(ir.IntType(32), LANES)
@@ -31,21 +33,24 @@ class TileType(types.Type):
     """Numba's type of a tile.
 
     Args:
-        rows: Its vectors.
+        rows: Its height.
+        across: Vectors in a row.
     """
 
-    def __init__(self, rows: int) -> None:
-        super().__init__(name=f"Tile{rows}")
+    def __init__(self, rows: int, across: int = 1) -> None:
+        super().__init__(name=f"Tile{rows}x{across}")
         self.rows = rows
+        self.across = across
 
 
 @register_model(TileType)
 class _TileModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: TileType) -> None:
-        super().__init__(manager, kind, ir.ArrayType(_VECTOR, kind.rows))
+        super().__init__(manager, kind, ir.ArrayType(_VECTOR, kind.rows * kind.across))
 
 
 _ONE, _TALL = TileType(1), TileType(ROWS)
+_PAIR, _BROAD = TileType(1, ACROSS), TileType(ROWS, ACROSS)
 
 
 def _lanes(values: list[int]) -> Any:
@@ -66,24 +71,35 @@ def _spread(builder: Any, scalar: Any) -> Any:
     return _mix(builder, first, _UNDEFINED, [0] * LANES)
 
 
-def _tile(builder: Any, rows: int, row: Callable[[int], Any]) -> Any:
-    tile = ir.Constant(ir.ArrayType(_VECTOR, rows), ir.Undefined)
-    for index in range(rows):
-        tile = builder.insert_value(tile, row(index), index)
+def _tile(builder: Any, count: int, vector: Callable[[int], Any]) -> Any:
+    tile = ir.Constant(ir.ArrayType(_VECTOR, count), ir.Undefined)
+    for index in range(count):
+        tile = builder.insert_value(tile, vector(index), index)
     return tile
 
 
-def _place(builder: Any, where: Sequence[Any], row: int = 0) -> Any:
-    """Point to element index + row * stride of `where`, which is (memory, index, stride) or (memory, index)."""
+def _place(builder: Any, where: Sequence[Any], row: int = 0, lanes: int = 0) -> Any:
+    """Point to element index + row * stride + lanes of `where`, which is (memory, index, stride) or (memory, index)."""
     memory, index, *stride = where
     if row:
         index = builder.add(index, builder.mul(stride[0], ir.Constant(stride[0].type, row)))
+    if lanes:
+        index = builder.add(index, ir.Constant(index.type, lanes))
     return builder.gep(memory, [index])
 
 
-def _vector(builder: Any, where: Sequence[Any], row: int = 0) -> Any:
+def _vector(builder: Any, where: Sequence[Any], row: int = 0, across: int = 0) -> Any:
     """Point to the vector that begins there."""
-    return builder.bitcast(_place(builder, where, row), _VECTOR.as_pointer())
+    return builder.bitcast(_place(builder, where, row, across * LANES), _VECTOR.as_pointer())
+
+
+def _new_mask(builder: Any, count: Any, across: int) -> Any:
+    """Tell which lanes of a row's vector are among the first `count` of the row."""
+    left = builder.trunc(builder.sub(count, ir.Constant(count.type, across * LANES)), ir.IntType(32))
+    first = builder.insert_element(ir.Constant(_WHOLE, ir.Undefined), left, ir.Constant(ir.IntType(32), 0))
+    return builder.icmp_signed(
+        "<", _lanes(list(range(LANES))), builder.shuffle_vector(first, first, _lanes([0] * LANES))
+    )
 
 
 def _intrinsic(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
@@ -91,6 +107,11 @@ def _intrinsic(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
     known = builder.module.globals.get(name)
     function = known or ir.Function(builder.module, ir.FunctionType(result, [a.type for a in arguments]), name)
     return builder.call(function, arguments)
+
+
+def _write_some(builder: Any, vector: Any, place: Any, mask: Any) -> None:
+    name, align = "llvm.masked.store.v16f32.p0", ir.Constant(ir.IntType(32), 4)
+    _intrinsic(builder, name, ir.VoidType(), vector, place, align, mask)
 
 
 @intrinsic
@@ -130,6 +151,45 @@ def tall(typing: Any) -> Any:
 
 
 @intrinsic
+def broad(typing: Any) -> Any:
+    """Return a tile of zeros, as high as a tall one and several vectors wide."""
+    count = ROWS * ACROSS
+    return _BROAD(), lambda context, builder, signature, arguments: ir.Constant(ir.ArrayType(_VECTOR, count), None)
+
+
+@intrinsic
+def pair(typing: Any) -> Any:
+    """Return a tile of zeros of one row, as wide as a broad one."""
+    return _PAIR(), lambda context, builder, signature, arguments: ir.Constant(ir.ArrayType(_VECTOR, ACROSS), None)
+
+
+@intrinsic
+def fetch(typing: Any, like: Any, memory: Any, index: Any, stride: Any) -> Any:
+    """Return a tile of the given one's form whose row r is memory[index + r * stride : ...]."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        across = signature.return_type.across
+
+        def vector(number: int) -> Any:
+            return builder.load(_vector(builder, arguments[1:], number // across, number % across), align=4)
+
+        return _tile(builder, signature.return_type.rows * across, vector)
+
+    return like(like, _FLOATS, types.intp, types.intp), generate
+
+
+@intrinsic
+def beside(typing: Any, like: Any, memory: Any, index: Any) -> Any:
+    """Return one row of vectors, as wide as the tile given: memory[index : ...]."""
+    row = TileType(1, like.across)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _tile(builder, row.across, lambda v: builder.load(_vector(builder, arguments[1:], 0, v), align=4))
+
+    return row(like, _FLOATS, types.intp), generate
+
+
+@intrinsic
 def load(typing: Any, memory: Any, index: Any) -> Any:
     """Return the vector memory[index : index + 16]."""
 
@@ -140,33 +200,49 @@ def load(typing: Any, memory: Any, index: Any) -> Any:
 
 
 @intrinsic
+def full(typing: Any, value: Any) -> Any:
+    """Return a vector with a number in every lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _tile(builder, 1, lambda number: _spread(builder, arguments[0]))
+
+    return _ONE(types.float32), generate
+
+
+@intrinsic
 def spread(typing: Any, like: Any, memory: Any, index: Any, stride: Any) -> Any:
     """Return a tile, as tall as the one given, whose row r has memory[index + r * stride] in every lane."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        def row(number: int) -> Any:
-            return _spread(builder, builder.load(_place(builder, arguments[1:4], number)))
-
-        return _tile(builder, signature.return_type.rows, row)
+        rows = [
+            _spread(builder, builder.load(_place(builder, arguments[1:4], row)))
+            for row in range(signature.return_type.rows)
+        ]
+        across = signature.return_type.across
+        return _tile(builder, len(rows) * across, lambda number: rows[number // across])
 
     return like(like, _FLOATS, types.intp, types.intp), generate
 
 
 @intrinsic
-def add_scaled(typing: Any, tile: Any, memory: Any, index: Any, stride: Any, vector: Any) -> Any:
-    """Return the tile with memory[index + r * stride] times the vector added to each row r."""
+def add_scaled(typing: Any, tile: Any, memory: Any, index: Any, stride: Any, vectors: Any) -> Any:
+    """Return the tile with memory[index + r * stride] times the vectors, a row of them, added to each row r."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        factor = builder.extract_value(arguments[4], 0)
+        across = signature.return_type.across
+        factors = [builder.extract_value(arguments[4], number) for number in range(across)]
+        others: list[Any] = []
 
-        def row(number: int) -> Any:
-            other = _spread(builder, builder.load(_place(builder, arguments[1:4], number)))
+        def one_vector(number: int) -> Any:
+            if number % across == 0:
+                others.append(_spread(builder, builder.load(_place(builder, arguments[1:4], number // across))))
             own = builder.extract_value(arguments[0], number)
-            return builder.fadd(builder.fmul(other, factor, flags=_FUSED), own, flags=_FUSED)
+            product = builder.fmul(others[-1], factors[number % across], flags=_FUSED)
+            return builder.fadd(product, own, flags=_FUSED)
 
-        return _tile(builder, signature.return_type.rows, row)
+        return _tile(builder, signature.return_type.rows * across, one_vector)
 
-    return tile(tile, _FLOATS, types.intp, types.intp, _ONE), generate
+    return tile(tile, _FLOATS, types.intp, types.intp, TileType(1, tile.across)), generate
 
 
 @intrinsic
@@ -188,15 +264,45 @@ def add_products(typing: Any, tile: Any, memory: Any, index: Any, stride: Any, v
 
 @intrinsic
 def store(typing: Any, memory: Any, index: Any, stride: Any, tile: Any) -> Any:
-    """Write row r of the tile to memory[index + r * stride : ... + 16]."""
+    """Write row r of the tile to memory[index + r * stride : ...]."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        for number in range(signature.args[3].rows):
+        across = signature.args[3].across
+        for number in range(signature.args[3].rows * across):
             row = builder.extract_value(arguments[3], number)
-            builder.store(row, _vector(builder, arguments[:3], number), align=4)
+            builder.store(row, _vector(builder, arguments[:3], number // across, number % across), align=4)
         return context.get_dummy_value()
 
     return types.void(_FLOATS, types.intp, types.intp, tile), generate
+
+
+@intrinsic
+def store_some(typing: Any, memory: Any, index: Any, stride: Any, tile: Any, count: Any) -> Any:
+    """Write the first `count` elements of every row r of the tile to memory[index + r * stride : ...]."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        across = signature.args[3].across
+        masks = [_new_mask(builder, arguments[4], number) for number in range(across)]
+        for number in range(signature.args[3].rows * across):
+            row = builder.extract_value(arguments[3], number)
+            place = _vector(builder, arguments[:3], number // across, number % across)
+            _write_some(builder, row, place, masks[number % across])
+        return context.get_dummy_value()
+
+    return types.void(_FLOATS, types.intp, types.intp, tile, types.intp), generate
+
+
+@intrinsic
+def load_some(typing: Any, memory: Any, index: Any, count: Any) -> Any:
+    """Return the vector memory[index : index + 16], 0 from element `count` on, where memory is not looked at."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        name, align = "llvm.masked.load.v16f32.p0", ir.Constant(ir.IntType(32), 4)
+        place, mask = _vector(builder, arguments[:2]), _new_mask(builder, arguments[2], 0)
+        row = _intrinsic(builder, name, _VECTOR, place, align, mask, _numbers(0.0))
+        return _tile(builder, 1, lambda number: row)
+
+    return _ONE(_FLOATS, types.intp, types.intp), generate
 
 
 @intrinsic
@@ -265,6 +371,21 @@ def sums(typing: Any, memory: Any, tile: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(_FLOATS, tile), generate
+
+
+@intrinsic
+def total(typing: Any, vector: Any) -> Any:
+    """Return the sum over the lanes."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        left = builder.extract_value(arguments[0], 0)
+        width = LANES
+        while width > 1:  # fold the upper half onto the lower
+            width //= 2
+            left = builder.fadd(left, _mix(builder, left, left, [(lane + width) % LANES for lane in range(LANES)]))
+        return builder.extract_element(left, ir.Constant(ir.IntType(32), 0))
+
+    return types.float32(_ONE), generate
 
 
 @intrinsic

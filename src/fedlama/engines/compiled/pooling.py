@@ -1,22 +1,19 @@
-"""One client's max pooling: images (planes, height, width, 16)."""
+"""One client's max pooling on images as :mod:`~fedlama.engines.compiled.images` lays them out."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from fedlama.engines.compiled.kernel import kernel
-from fedlama.engines.compiled.lanes import larger, load, plus, store, where_equal
+from fedlama.engines.compiled.lanes import full, larger, load, load_some, plus, store_some, where_equal
 from fedlama.engines.compiled.table import LANES
 
 
-class Window(NamedTuple):
-    """All sizes of a pooling."""
+class Pool(NamedTuple):
+    """A window's sizes."""
 
-    channels: int
-    height: int
-    width: int
-    out_height: int
-    out_width: int
     size_y: int
     size_x: int
     stride_y: int
@@ -33,38 +30,64 @@ def _span(position: int, size: int, window: int, stride: int, padding: int) -> t
 
 
 @kernel
-def pool(out: Any, x: Any, planes: int, s: Window) -> None:
-    """Take the largest pixel of each window."""
-    for plane in range(planes):
-        for y in range(s.out_height):
-            top, bottom = _span(y, s.height, s.size_y, s.stride_y, s.padding_y)
-            for z in range(s.out_width):
-                left, right = _span(z, s.width, s.size_x, s.stride_x, s.padding_x)
-                best = load(x, ((plane * s.height + top) * s.width + left) * LANES)
-                for row in range(top, bottom):
-                    for column in range(left, right):
-                        best = larger(best, load(x, ((plane * s.height + row) * s.width + column) * LANES))
-                store(out, ((plane * s.out_height + y) * s.out_width + z) * LANES, LANES, best)
+def pool(out: Any, x: Any, to: Any, own: Any, p: Any) -> None:
+    """Take the largest pixel of each window.
+
+    Args:
+        out: Images of the form `to`.
+        x: Images of the form `own`.
+        to: The outputs' :class:`~fedlama.engines.compiled.images.Field`.
+        own: The inputs'.
+        p: The :class:`Pool`.
+    """
+    for channel in range(to.channels):
+        for y in range(to.height):
+            top, bottom = _span(y, own.height, p.size_y, p.stride_y, p.padding_y)
+            for z in range(to.width):
+                left, right = _span(z, own.width, p.size_x, p.stride_x, p.padding_x)
+                goal = channel * to.plane + y * to.row + to.left + z * to.batch
+                source = channel * own.plane + own.left
+                for lane in range(0, to.batch, LANES):
+                    best = load(x, source + top * own.row + left * own.batch + lane)
+                    for row in range(top, bottom):
+                        for column in range(left, right):
+                            best = larger(best, load(x, source + row * own.row + column * own.batch + lane))
+                    store_some(out, goal + lane, LANES, best, to.batch - lane)
 
 
 @kernel
-def unpool(below: Any, gradient: Any, x: Any, out: Any, planes: int, s: Window) -> None:
+def unpool(below: Any, gradient: Any, x: Any, out: Any, to: Any, own: Any, p: Any) -> None:
     """Send each gradient to the first of its window's pixels that is the largest.
 
     A ReLU above may have cut `out` at 0 meanwhile: where it did, the gradient is 0 and goes nowhere.
+
+    Args:
+        below: Images of the form `own`, the inputs'.
+        gradient: Images of the form `to`, the outputs'.
+        x: What was pooled.
+        out: What came out.
+        to: The outputs' :class:`~fedlama.engines.compiled.images.Field`.
+        own: The inputs'.
+        p: The :class:`Pool`.
     """
-    for element in range(planes * s.height * s.width * LANES):
-        below[element] = 0.0
-    for plane in range(planes):
-        for y in range(s.out_height):
-            top, bottom = _span(y, s.height, s.size_y, s.stride_y, s.padding_y)
-            for z in range(s.out_width):
-                left, right = _span(z, s.width, s.size_x, s.stride_x, s.padding_x)
-                place = ((plane * s.out_height + y) * s.out_width + z) * LANES
-                best, waiting = load(out, place), load(gradient, place)
-                for row in range(top, bottom):
-                    for column in range(left, right):
-                        pixel = ((plane * s.height + row) * s.width + column) * LANES
-                        taken = where_equal(load(x, pixel), best, waiting)
-                        waiting = plus(waiting, taken, -1.0)  # what was handed out is not handed out again
-                        store(below, pixel, LANES, plus(load(below, pixel), taken, 1.0))
+    for line in range(own.channels * own.height):
+        start = line * own.row + own.left
+        for place in range(0, own.length, LANES):
+            store_some(below, start + place, LANES, full(np.float32(0.0)), own.length - place)
+    for channel in range(to.channels):
+        for y in range(to.height):
+            top, bottom = _span(y, own.height, p.size_y, p.stride_y, p.padding_y)
+            for z in range(to.width):
+                left, right = _span(z, own.width, p.size_x, p.stride_x, p.padding_x)
+                goal = channel * to.plane + y * to.row + to.left + z * to.batch
+                source = channel * own.plane + own.left
+                for lane in range(0, to.batch, LANES):
+                    here = to.batch - lane
+                    best, waiting = load(out, goal + lane), load_some(gradient, goal + lane, here)
+                    for row in range(top, bottom):
+                        for column in range(left, right):
+                            pixel = source + row * own.row + column * own.batch + lane
+                            taken = where_equal(load(x, pixel), best, waiting)
+                            waiting = plus(waiting, taken, np.float32(-1.0))  # handed out once only
+                            sum_ = plus(load(below, pixel), taken, np.float32(1.0))
+                            store_some(below, pixel, LANES, sum_, here)

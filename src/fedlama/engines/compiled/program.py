@@ -1,136 +1,321 @@
-"""From a chain of torch operations to a program for :mod:`~fedlama.engines.compiled.advance`."""
+"""From a model's steps to a program for :mod:`~fedlama.engines.compiled.advance`: kinds, sizes, and what lies where."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlama.engines.base import Values
-from fedlama.engines.chain.base import Operation
-from fedlama.engines.chain.convolution import Convolution, MaxPool
-from fedlama.engines.chain.dense import Dense
-from fedlama.engines.chain.shape import EnterImages, Flatten, Relu
-from fedlama.engines.compiled.table import ABOVE, BELOW, COLUMNS, CONVOLUTION, DENSE, LANES, POOL, RELU
+from fedlama.engines import graph
+from fedlama.engines.compiled import table
+from fedlama.engines.compiled.regions import Regions, lay_out
+from fedlama.engines.graph import Step, uses
 
-Row = list[int]
+Size: TypeAlias = tuple[int, ...]
+"""(channels, height, width) of images, or (features,)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One operation.
+
+    Attributes:
+        kind: See :mod:`~fedlama.engines.compiled.table`.
+        inputs: The values it takes.
+        output: The value it makes.
+        names: Weight, bias, running mean and running variance, as far as it has them.
+        count: The buffer that counts its batches, if any.
+        sizes: What its kernels ask for.
+        reals: Two numbers that are not whole.
+    """
+
+    kind: int
+    inputs: tuple[int, ...]
+    output: int
+    names: tuple[str | None, ...] = ()
+    count: str | None = None
+    sizes: tuple[int, ...] = ()
+    reals: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class Program:
-    """A model as a table.
+    """A model as rows.
 
     Attributes:
-        table: int64, (operations, columns); see :mod:`~fedlama.engines.compiled.advance`.
-        features: Numbers of one input.
-        classes: Logits of one sample.
-        scratch: Elements of activations and gradients of a block.
-        widest: The most numbers of a sample that a weights' gradient turns round.
+        rows: In order.
+        sizes: Every value's, by number; value 0 is the data.
+        margin: Pixels of zeros that images need beside them.
+        regions: Where activations and gradients lie.
     """
 
-    table: NDArray[np.int64]
-    features: int
-    classes: int
-    scratch: int
-    widest: int
+    rows: tuple[Row, ...]
+    sizes: Mapping[int, Size]
+    margin: int
+    regions: Regions = field(repr=False)
 
-    def room(self, batch: int) -> int:
-        """Return the elements of scratch that batches of a size need.
+    @property
+    def classes(self) -> int:
+        """Logits of one sample."""
+        return self.sizes[self.rows[-1].output][0]
+
+    @property
+    def masks(self) -> list[Size]:
+        """Sizes of one sample's dropout masks, in order."""
+        return [self.sizes[row.output] for row in self.rows if row.kind == table.DROPOUT]
+
+    def place(self, batch: int, names: Sequence[str], trained: Iterable[str]) -> tuple[NDArray[np.int64], int]:
+        """Write the table, and count the elements of scratch that it takes.
+
+        Args:
+            batch: The largest batch.
+            names: Parameters and buffers, in the order of their table.
+            trained: Those that are trained.
+        """
+        numbers: dict[str | None, int] = {None: -1} | {name: number for number, name in enumerate(names)}
+        offsets, end = self._offsets(batch)
+        wanted = self._wanted(set(trained))
+        rows = np.zeros((len(self.rows), table.COLUMNS), np.int64)
+        masks = 0
+        for out, row in zip(rows, self.rows, strict=True):
+            out[table.KIND] = row.kind
+            own = [numbers[name] for name in row.names]
+            out[table.WEIGHT : table.WEIGHT + 4] = [*own, *[-1] * (4 - len(own))]
+            first, second = row.inputs[0], row.inputs[-1]
+            regions = self.regions
+            places = [regions.values[first], regions.values[second], regions.values[row.output]]
+            gradients = [regions.gradients.get(value, -1) for value in (row.output, first, second)]
+            out[table.IN : table.IN + 6] = [offsets[place] if place >= 0 else 0 for place in (*places, *gradients)]
+            out[[table.ADDS, table.ADDS_BESIDE]] = regions.adds[row.output]
+            out[[table.WANTED, table.WANTED_BESIDE]] = [value in wanted for value in (first, second)]
+            out[table.ACTIVE] = row.output in wanted
+            out[table.IMAGES] = len(self.sizes[row.output]) == 3
+            if row.kind == table.DROPOUT:
+                out[table.EXTRA] = masks
+                masks += math.prod(self.sizes[row.output])
+            elif row.kind == table.NORM:
+                out[table.EXTRA] = end
+                end += 2 * row.sizes[0]
+            out[table.FIRST_SIZE : table.FIRST_SIZE + len(row.sizes)] = row.sizes
+        return rows, -(-end // table.LANES) * table.LANES
+
+    def spare(self, batch: int) -> int:
+        """Count the elements that weights' gradients and the loss need for a while.
 
         Args:
             batch: The largest batch.
         """
-        turned = self.widest + LANES  # rounded up to whole vectors
-        return -(-batch // LANES) * (self.scratch + turned * LANES) + 8 * LANES
+        return max(_spare(row, batch) for row in self.rows) + 8 * table.LANES
+
+    def _offsets(self, batch: int) -> tuple[list[int], int]:
+        """Return where each region begins, and where the last one ends."""
+        offsets, end = [], 0
+        for size in self.regions.sizes:
+            offsets.append(end)
+            end += elements(size, self.margin, batch) + 4 * table.LANES  # vectors may reach a little beyond
+        return offsets, end
+
+    def _wanted(self, trained: set[str]) -> set[int]:
+        """Return the values whose gradients are needed: those that something trained has a part in."""
+        wanted: set[int] = set()
+        for row in self.rows:
+            if trained.intersection(name for name in row.names if name) or wanted.intersection(row.inputs):
+                wanted.add(row.output)
+        return wanted
 
 
-def write_program(operations: Sequence[Operation], values: Values, shape: Sequence[int]) -> Program | None:
-    """Translate a chain, or return None if a part of it has no compiled form.
+def elements(size: Size, margin: int, batch: int) -> int:
+    """Count the elements of an activation.
 
     Args:
-        operations: As given by :func:`fedlama.engines.chain.translate`.
-        values: One client's parameters, by name, in the order of the table of parameters.
+        size: Its size.
+        margin: Pixels of zeros beside images.
+        batch: Samples.
+    """
+    if len(size) == 1:
+        return size[0] * -(-batch // table.LANES) * table.LANES
+    channels, height, width = size
+    return channels * height * table.row_elements(width, margin, batch)[1]
+
+
+def _spare(row: Row, batch: int) -> int:
+    """Count what a weights' gradient turns round: a dense layer's inputs, or a convolution's outputs."""
+    lanes = table.LANES
+    if row.kind == table.DENSE:
+        return _dense_room(row.sizes[0], row.sizes[1], batch)
+    if row.kind != table.CONVOLUTION:
+        return 2 * row.sizes[0] + lanes if row.kind == table.NORM else 2 * lanes
+    outputs, height, width = row.sizes[3:6]
+    return (height * width * batch + lanes) * (-(-outputs // lanes) * lanes) + 16 * lanes
+
+
+def _dense_room(rows: int, columns: int, batch: int) -> int:
+    """Count the scratch of a dense layer's weights' gradient."""
+    lanes = table.LANES
+    return -(-batch // lanes) * lanes * (-(-columns // lanes) * lanes) + 8 * lanes
+
+
+def write_program(steps: Sequence[Step], shapes: Mapping[str, Sequence[int]], shape: Sequence[int]) -> Program | None:
+    """Translate a model, or return None if a part of it has no compiled form.
+
+    Args:
+        steps: As read.
+        shapes: Every parameter's.
         shape: One input's.
     """
-    numbers: dict[str | None, int] = {None: -1} | {name: number for number, name in enumerate(values)}
-    size: tuple[int, ...] = tuple(shape)
-    rows: list[tuple[Row, Row]] = []
-    lengths: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-    for operation in operations:
-        if isinstance(operation, EnterImages):
-            continue
-        if isinstance(operation, Flatten):
-            size = (math.prod(size),)
-        elif isinstance(operation, Dense):
-            outputs, inputs = values[operation.weight].shape
-            rows.append(([DENSE, numbers[operation.weight], numbers[operation.bias]], [outputs, inputs]))
-            lengths.append((size, (outputs,)))
-            size = (outputs,)
-        elif isinstance(operation, Convolution) and operation.groups == 1:
-            sizes, after = _convolution(operation, size, values)
-            rows.append(([CONVOLUTION, numbers[operation.weight], numbers[operation.bias]], sizes))
-            lengths.append((size, after))
-            size = after
-        elif isinstance(operation, MaxPool):
-            after = (size[0], *_places(size[1:], operation.size, operation.stride, operation.padding, (1, 1)))
-            sizes = [*size, *after[1:], *operation.size, *operation.stride, *operation.padding]
-            rows.append(([POOL, -1, -1], sizes))
-            lengths.append((size, after))
-            size = after
-        elif isinstance(operation, Relu):
-            rows.append(([RELU, -1, -1], [math.prod(size)]))
-            lengths.append((size, size))
+    try:
+        rows, sizes = _Writing(_pool_before_relu(steps), shapes, shape).write()
+    except _NoFormError:
+        return None
+    regions = lay_out(rows, sizes)
+    return None if regions is None else Program(tuple(rows), sizes, _margin(rows), regions)
+
+
+class _NoFormError(Exception):
+    """A step has no compiled form."""
+
+
+def _pool_before_relu(steps: Sequence[Step]) -> list[Step]:
+    """Swap ReLU and the max pooling after it: the result is the same, and ReLU has a quarter of the work."""
+    order, counts = list(steps), uses(steps)
+    for place in range(len(order) - 1):
+        here, after = order[place], order[place + 1]
+        follows = after.inputs == (place + 1,) and counts[place + 1] == 1
+        if isinstance(here.operation, graph.Relu) and isinstance(after.operation, graph.MaxPool) and follows:
+            order[place], order[place + 1] = (
+                replace(here, operation=after.operation),
+                replace(after, operation=graph.Relu()),
+            )
+    return order
+
+
+class _Writing:
+    """Goes along the steps and keeps every value's size."""
+
+    def __init__(self, steps: Sequence[Step], shapes: Mapping[str, Sequence[int]], shape: Sequence[int]) -> None:
+        self._steps, self._shapes = steps, shapes
+        self._sizes: dict[int, Size] = {0: tuple(shape)}
+        self._same = {0: 0}  # values that only go by another name
+        self._rows: list[Row] = []
+
+    def write(self) -> tuple[list[Row], dict[int, Size]]:
+        for number, step in enumerate(self._steps, 1):
+            inputs = tuple(self._same[value] for value in step.inputs)
+            self._same[number] = number
+            size = self._sizes[inputs[0]]
+            self._take(step.operation, inputs, number, size)
+        if len(self._sizes[0]) not in (1, 3) or self._rows[-1].kind != table.DENSE:
+            raise _NoFormError
+        return _norm_with_relu(self._rows), self._sizes
+
+    def _take(self, operation: graph.Operation, inputs: tuple[int, ...], number: int, size: Size) -> None:
+        images = len(size) == 3
+        if isinstance(operation, graph.Flatten):
+            self._flatten(inputs, number, size)
+        elif isinstance(operation, graph.Dense):
+            outputs, width = self._shapes[operation.weight]
+            _insist(size == (width,))
+            self._add(table.DENSE, inputs, number, (outputs,), (operation.weight, operation.bias), (outputs, width))
+        elif isinstance(operation, graph.Relu | graph.Dropout):
+            _insist(inputs != (0,) and not isinstance(operation, graph.Dropout))
+            kind = table.RELU if isinstance(operation, graph.Relu) else table.DROPOUT
+            self._add(kind, inputs, number, size, sizes=(*size, 0, 0)[:3])
+        elif isinstance(operation, graph.Add):
+            _insist(all(self._sizes[value] == size for value in inputs) and 0 not in inputs)
+            self._add(table.ADD, inputs, number, size, sizes=(*size, 0, 0)[:3])
         else:
-            return None
-    return _lay_out(rows, [(math.prod(before), math.prod(after)) for before, after in lengths])
+            _insist(images)
+            self._take_images(operation, inputs, number, size)
+
+    def _take_images(self, operation: graph.Operation, inputs: tuple[int, ...], number: int, size: Size) -> None:
+        if isinstance(operation, graph.Convolution):
+            outputs, channels, *kernel = self._shapes[operation.weight]
+            _insist(operation.groups == 1 and channels == size[0])
+            places = _places(size[1:], kernel, operation.stride, operation.padding, operation.dilation)
+            after, window = (outputs, *places), (*kernel, *operation.stride, *operation.padding, *operation.dilation)
+            names = operation.weight, operation.bias
+            self._add(table.CONVOLUTION, inputs, number, after, names, (*size, *after, *window))
+        elif isinstance(operation, graph.MaxPool):
+            after = size[0], *_places(size[1:], operation.size, operation.stride, operation.padding, (1, 1))
+            window = *operation.size, *operation.stride, *operation.padding
+            self._add(table.POOL, inputs, number, after, sizes=(*size, *after, *window))
+        elif isinstance(operation, graph.Norm):
+            _insist(inputs != (0,))
+            running = operation.weight, operation.bias, operation.mean, operation.variance
+            reals = operation.momentum, operation.epsilon
+            self._rows.append(Row(table.NORM, inputs, number, running, operation.count, (*size, 0), reals))
+            self._sizes[number] = size
+        else:
+            assert isinstance(operation, graph.Mean)
+            self._add(table.MEAN, inputs, number, size[:1], sizes=size)
+
+    def _flatten(self, inputs: tuple[int, ...], number: int, size: Size) -> None:
+        """Data are flat from the beginning if this is the only use of them."""
+        flat = (math.prod(size),)
+        if inputs == (0,) and uses(self._steps)[0] == 1:
+            self._sizes[0] = flat
+        if len(size) == 1 or inputs == (0,):
+            _insist(self._sizes[inputs[0]] == flat)
+            self._same[number] = inputs[0]
+        else:
+            self._add(table.FLATTEN, inputs, number, flat, sizes=size)
+
+    def _add(
+        self,
+        kind: int,
+        inputs: tuple[int, ...],
+        number: int,
+        after: Size,
+        names: tuple[str | None, ...] = (),
+        sizes: tuple[int, ...] = (),
+    ) -> None:
+        _insist(min(after) > 0)
+        self._sizes[number] = after
+        self._rows.append(Row(kind, inputs, number, names, sizes=sizes))
 
 
-def _convolution(operation: Convolution, size: Sequence[int], values: Values) -> tuple[Row, tuple[int, ...]]:
-    outputs, _, *kernel = values[operation.weight].shape
-    after = _places(size[1:], kernel, operation.stride, operation.padding, operation.dilation)
-    geometry = [*operation.stride, *operation.padding, *operation.dilation]
-    return [*size, outputs, *after, *kernel, *geometry], (outputs, *after)
+def _insist(true: bool) -> None:
+    if not true:
+        raise _NoFormError
 
 
 def _places(
     size: Sequence[int], window: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
-) -> list[int]:
+) -> tuple[int, ...]:
     """Count the positions of a window along both sides."""
     sides = zip(size, window, stride, padding, dilation, strict=True)
-    return [(length + 2 * pad - apart * (taps - 1) - 1) // step + 1 for length, taps, step, pad, apart in sides]
+    return tuple((length + 2 * pad - apart * (taps - 1) - 1) // step + 1 for length, taps, step, pad, apart in sides)
 
 
-def _lay_out(rows: list[tuple[Row, Row]], lengths: list[tuple[int, int]]) -> Program:
-    """Give every activation a place of its own, and the gradients two that they use in turns; ReLU works in place."""
-    table = np.zeros((len(rows), COLUMNS), np.int64)
-    room = max((length for pair in lengths[1:] for length in pair), default=0) * LANES
-    here = 2 * room
-    end = here + lengths[0][0] * LANES
-    for place, ((head, sizes), (_, after)) in enumerate(zip(rows, lengths, strict=True)):
-        if head[0] == RELU:
-            out = here
+def _norm_with_relu(rows: Sequence[Row]) -> list[Row]:
+    """Let a normalisation do the ReLU that alone follows it, which saves a way through the memory."""
+    counts = [value for row in rows for value in row.inputs]
+    done: list[Row] = []
+    for row in rows:
+        before = done[-1] if done else None
+        if (
+            before is not None
+            and row.kind == table.RELU
+            and before.kind == table.NORM
+            and row.inputs == (before.output,)
+            and counts.count(before.output) == 1
+        ):
+            done[-1] = replace(before, output=row.output, sizes=(*before.sizes[:3], 1))
         else:
-            out, end = end, end + after * LANES
-        row = [*head, here, out, 0, 0, *sizes]
-        table[place, : len(row)] = row
-        here = out
-    above = here  # the loss puts its gradient in the logits' place
-    for place in range(len(rows) - 1, -1, -1):
-        below = above if rows[place][0][0] == RELU else (room if above == 0 else 0)
-        table[place, ABOVE], table[place, BELOW] = above, below
-        above = below
-    turned = [_turned(head[0], sizes) for head, sizes in rows]
-    return Program(table, lengths[0][0], lengths[-1][1], end, max(turned))
+            done.append(row)
+    return done
 
 
-def _turned(kind: int, sizes: Row) -> int:
-    """Count what the weights' gradient needs per sample: a dense layer's inputs, or a convolution's outputs."""
-    if kind == DENSE:
-        return sizes[1]
-    if kind != CONVOLUTION:
-        return 0
-    outputs, height, width = sizes[3:6]
-    return height * width * (-(-outputs // LANES) * LANES)
+def _margin(rows: Iterable[Row]) -> int:
+    """Return how far taps reach over the edge, forward or backward, in convolutions whose pixels are neighbours."""
+    reach = 0
+    for row in rows:
+        if row.kind == table.CONVOLUTION:
+            _, taps, _, step, _, padding, _, dilation = row.sizes[6:]
+            if step == 1:
+                reach = max(reach, padding, (taps - 1) * dilation - padding)
+    return reach

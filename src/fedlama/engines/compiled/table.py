@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 LANES = 16
-"""Samples in a vector."""
-DENSE, CONVOLUTION, POOL, RELU = range(4)
+"""Numbers in a vector."""
+DENSE, CONVOLUTION, POOL, RELU, FLATTEN, NORM, ADD, MEAN, DROPOUT = range(9)
 """Kinds of operations."""
-KIND, WEIGHT, BIAS, IN, OUT, BELOW, ABOVE, FIRST_SIZE = range(8)
-"""Columns of a program: the kind; the numbers of weight and bias, -1 for none; where in the scratch, per block, the
-input, the output and their gradients begin; then the sizes."""
-COLUMNS = 22
+KIND, WEIGHT, BIAS, AVERAGE, VARIANCE, IN, OTHER, OUT, ABOVE, BELOW, BESIDE = range(11)
+"""Columns of a program: the kind; the numbers of weight, bias and running statistics, -1 for none; where in the scratch
+the input, the other input, the output, its gradient, and the gradients of input and other input begin."""
+ADDS, ADDS_BESIDE, ACTIVE, WANTED, WANTED_BESIDE, EXTRA, IMAGES, FIRST_SIZE = range(11, 19)
+"""More of them: whether the gradients of the inputs are added to what is there; whether the operation has a backward
+pass at all, and whether it gives the inputs' gradients; where scratch of its own begins; whether the activations are
+images; then the sizes."""
+COLUMNS = FIRST_SIZE + 14
 VALUES, VELOCITIES, ANCHOR, ELEMENTS, TRAINED = range(5)
-"""Columns of a table of parameters: the addresses of the first client's values and velocities and of the anchor, 0 for
-none; the elements of one client; and whether it is trained."""
+"""Columns of a table of parameters and buffers: the addresses of the first client's values and velocities and of the
+anchor, 0 for none; the elements of one client; and whether it is trained."""
+
+
+def row_elements(width: int, margin: int, batch: int) -> tuple[int, int]:
+    """Return the elements before a row's first pixel, and from one row of an image to the next; both fill vectors.
+
+    Args:
+        width: Pixels.
+        margin: Pixels of zeros on both sides, at least.
+        batch: Samples.
+    """
+    left = -(-margin * batch // LANES) * LANES
+    return left, left + -(-(width + margin) * batch // LANES) * LANES

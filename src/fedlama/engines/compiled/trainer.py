@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,12 @@ from torch import Tensor
 from fedlama.clients import TensorClients
 from fedlama.engines.base import Work
 from fedlama.engines.batches import CohortBatches
-from fedlama.engines.chain.base import Operation
+from fedlama.engines.chain import classifies
 from fedlama.engines.cohort import Share, find_divergence
 from fedlama.engines.compiled.kernel import can_compile
 from fedlama.engines.compiled.program import Program, write_program
-from fedlama.engines.compiled.table import BIAS, WEIGHT
+from fedlama.engines.compiled.table import LANES
+from fedlama.engines.graph import read_graph
 from fedlama.engines.trainer import Task
 from fedlama.solvers import SGD, FedProx
 
@@ -36,33 +36,54 @@ class CompiledTrainer:
 
         self._round, self._advance = Round, advance
         self._work, self._batches, self._program = work, batches, program
-        self._names = [name for name, _ in work.model.named_parameters()]
+        self._trainable = [name for name, _ in work.model.named_parameters()]
+        buffers = [name for name, buffer in work.model.named_buffers() if buffer.is_floating_point()]
+        self._names = [*self._trainable, *buffers]
+        self._reals = np.array([row.reals for row in program.rows])
+        self._counts = [row.count for row in program.rows if row.count is not None]
+        self._room, self._state = np.empty(0, np.float32), np.zeros(1, np.int64)
 
     @torch.no_grad()
     def run(self, share: Share, task: Task) -> list[float]:
         """Take all local steps of a round; see :meth:`fedlama.engines.trainer.Trainer.run`."""
         solver, program = self._work.solver, self._program
         assert isinstance(solver, SGD)
-        parameters, decays, lowest = self._parameters(share, task), self._decays(task, solver), self._lowest(task)
+        parameters, decays = self._parameters(share, task), self._decays(task, solver)
         # float32 as a type: Numba would compute in float64 with Python's own numbers.
         momentum: Any = np.float32(solver.momentum)
         pull: Any = np.float32(solver.proximal if isinstance(solver, FedProx) else 0.0)
+        channels, height, width = (*program.sizes[0], 0, 0)[:3]
         losses, done = np.zeros(len(share.clients)), 0
         for x, y, lengths in self._batches.several(share.clients, share.steps_done, task.steps):
             steps, clients, batch = y.shape
-            sizes = clients, steps, batch, program.features, program.classes, lowest, program.scratch
+            table, scratch = program.place(batch, self._names, task.names)
+            sizes = clients, steps, batch, channels, height, width, program.classes, program.margin, 0, scratch
             rates = np.array(task.rates[done : done + steps], np.float32)
-            room = np.empty(program.room(batch), np.float32)
-            addresses, settings = (x.data_ptr(), y.data_ptr()), self._round(*sizes, momentum, pull)
-            self._advance(program.table, parameters, decays, rates, *addresses, lengths, room, losses, settings)
+            room = self._scratch(scratch + program.spare(batch))
+            addresses, masks = (x.data_ptr(), y.data_ptr()), np.empty(0, np.float32)
+            settings = self._round(*sizes, momentum, pull)
+            self._advance(
+                table, self._reals, parameters, decays, rates, *addresses, masks, lengths, room, self._state, losses,
+                settings,
+            )  # fmt: skip
             self._check(share, losses, task.round_index)
             done += steps
+        for name in self._counts:
+            share.values[name] += task.steps
         mean: list[float] = (losses / task.steps).tolist()
         return mean
 
+    def _scratch(self, elements: int) -> NDArray[np.float32]:
+        """Return so many elements, at a multiple of 64 bytes; the same ones again if they are as many as before."""
+        if len(self._room) != elements:
+            room = np.empty(elements + LANES, np.float32)
+            self._room = room[-room.ctypes.data // 4 % LANES :][:elements]
+            self._state[0] = 0
+        return self._room
+
     def _parameters(self, share: Share, task: Task) -> NDArray[np.int64]:
         """Tell where everything lies; see :mod:`~fedlama.engines.compiled.table`."""
-        velocities = dict(zip(self._names, share.memory.get("velocity", ()), strict=False))  # none without momentum
+        velocities = dict(zip(self._trainable, share.memory.get("velocity", ()), strict=False))  # none without momentum
         anchors = dict(zip(task.names, task.anchors, strict=True)) if task.anchors else {}
         trained = set(task.names)
         rows = []
@@ -77,12 +98,6 @@ class CompiledTrainer:
         decayed = dict(zip(task.names, task.decayed, strict=True))
         every = [solver.decay_normalisation or decayed.get(name, True) for name in self._names]
         return np.array([solver.weight_decay * own for own in every], np.float32)
-
-    def _lowest(self, task: Task) -> int:
-        """Return the first operation that has something to train: below it no gradient is needed."""
-        trained = [number for number, name in enumerate(self._names) if name in set(task.names)]
-        hits = np.flatnonzero(np.isin(self._program.table[:, WEIGHT : BIAS + 1], trained).any(axis=1))
-        return int(hits[0]) if len(hits) else len(self._program.table)
 
     def _check(self, share: Share, losses: NDArray[np.float64], round_index: int) -> None:
         if not np.isfinite(losses).all():
@@ -99,19 +114,23 @@ def _address(tensor: Tensor | None) -> int:
     return tensor.data_ptr()
 
 
-def compiled_trainer(work: Work, batches: CohortBatches, operations: Sequence[Operation]) -> CompiledTrainer | None:
-    """Return the trainer for a chain, or None if it has no compiled form here.
+def compiled_trainer(work: Work, batches: CohortBatches) -> CompiledTrainer | None:
+    """Return the trainer for a federation's local work, or None if it has no compiled form here.
 
     Args:
         work: The federation's fixed parts.
         batches: Where batches come from.
-        operations: As given by :func:`fedlama.engines.chain.translate`.
     """
-    solver = work.solver
+    solver, source = work.solver, work.clients
     if not can_compile() or work.device.type != "cpu" or type(solver) not in (SGD, FedProx):
         return None
-    if getattr(solver, "velocity", "gradient") != "gradient" or not isinstance(work.clients, TensorClients):
+    if getattr(solver, "velocity", "gradient") != "gradient" or not classifies(work):
         return None
-    x, _ = work.clients.gather(work.clients.rows[0][None, :1], [0], [0], work.seed)
-    program = write_program(operations, dict(work.model.named_parameters()), x.shape[2:])
+    assert isinstance(source, TensorClients)
+    steps = read_graph(work.model)
+    if not steps or not all(parameter.requires_grad for parameter in work.model.parameters()):
+        return None
+    x, _ = source.gather(source.rows[0][None, :1], [0], [0], work.seed)
+    shapes = {name: tuple(parameter.shape) for name, parameter in work.model.named_parameters()}
+    program = write_program(steps, shapes, x.shape[2:])
     return None if program is None else CompiledTrainer(work, batches, program)

@@ -1,0 +1,128 @@
+"""The solver's step, as far as kernels take part in it: gradients go straight where the solver wants them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fedlama.engines.compiled.kernel import kernel
+from fedlama.engines.compiled.lanes import ahead, floats, full, load_some, plus, total
+from fedlama.engines.compiled.table import ANCHOR, ELEMENTS, LANES, TRAINED, VALUES, VELOCITIES
+
+
+class Step(NamedTuple):
+    """One local step of one client.
+
+    Attributes:
+        parameters: int64, (parameters and buffers, columns).
+        decays: float32, each one's weight decay.
+        client: Which row of the share.
+        batch: Samples.
+        margin: Pixels of zeros beside images.
+        rate: Learning rate, float32.
+        momentum: m, float32.
+        pull: FedProx's mu, float32.
+    """
+
+    parameters: Any
+    decays: Any
+    client: int
+    batch: int
+    margin: int
+    rate: float
+    momentum: float
+    pull: float
+
+
+@kernel
+def own(s: Any, number: int, column: int) -> Any:
+    """Point to a client's share of a parameter, or of its velocity."""
+    number = max(number, 0)
+    return ahead(floats(s.parameters[number, column]), s.client * s.parameters[number, ELEMENTS])
+
+
+@kernel
+def is_trained(s: Any, number: int) -> bool:
+    """Tell whether there is such a parameter, and it is trained."""
+    return number >= 0 and s.parameters[number, TRAINED] != 0
+
+
+@kernel
+def target(s: Any, number: int) -> tuple[Any, float, float]:
+    """Return what a gradient is added to, what that is scaled with first, and the gradient's factor.
+
+    With momentum m that is v <- m v + g, without it x <- (1 - eta (w + mu)) x - eta g; what is left of the step
+    :func:`move` does.
+    """
+    if s.momentum > 0.0:
+        return own(s, number, VELOCITIES), s.momentum, type(s.momentum)(1.0)
+    return own(s, number, VALUES), 1.0 - s.rate * (s.decays[number] + s.pull), -s.rate
+
+
+@kernel
+def add_gradient(s: Any, number: int, gradient: Any) -> None:
+    """Take a gradient that lies in memory."""
+    goal, scale, factor = target(s, number)
+    for element in range(s.parameters[number, ELEMENTS]):
+        goal[element] = scale * goal[element] + factor * gradient[element]
+
+
+@kernel
+def add_feature_bias(s: Any, number: int, gradient: Any, features: int) -> None:
+    """Take a bias' gradient: the sum of (blocks, features, 16) over all but the features."""
+    if not is_trained(s, number):
+        return
+    goal, scale, factor = target(s, number)
+    for feature in range(features):
+        sum_ = np.float32(0.0)
+        for block in range(-(-s.batch // LANES)):
+            here = s.batch - block * LANES
+            sum_ += total(load_some(gradient, (block * features + feature) * LANES, here))
+        goal[feature] = scale * goal[feature] + factor * sum_
+
+
+@kernel
+def add_image_bias(s: Any, number: int, gradient: Any, f: Any) -> None:
+    """Take a bias' gradient: the sum of images over all but the channels."""
+    if not is_trained(s, number):
+        return
+    goal, scale, factor = target(s, number)
+    for channel in range(f.channels):
+        sum_ = np.float32(0.0)
+        for y in range(f.height):
+            start = channel * f.plane + y * f.row + f.left
+            own_row = full(np.float32(0.0))
+            for place in range(0, f.length, LANES):
+                own_row = plus(own_row, load_some(gradient, start + place, f.length - place), np.float32(1.0))
+            sum_ += total(own_row)
+        goal[channel] = scale * goal[channel] + factor * sum_
+
+
+@kernel
+def move(s: Any) -> None:
+    """Do what is left of the step: v <- v + w x + mu (x - u) and x <- x - eta v; without momentum x <- x + eta mu u."""
+    for number in range(len(s.parameters)):
+        if is_trained(s, number) and (s.momentum > 0.0 or s.pull > 0.0):
+            _move_one(s, number)
+
+
+@kernel
+def _move_one(s: Any, number: int) -> None:
+    values, decay = own(s, number, VALUES), s.decays[number]
+    anchor, elements = floats(s.parameters[number, ANCHOR]), s.parameters[number, ELEMENTS]
+    if s.momentum == 0.0:
+        for element in range(elements):
+            values[element] += s.rate * s.pull * anchor[element]
+        return
+    velocities = own(s, number, VELOCITIES)
+    if decay + s.pull == 0.0:
+        for element in range(elements):
+            values[element] -= s.rate * velocities[element]
+        return
+    for element in range(elements):
+        velocity = velocities[element] + decay * values[element]
+        if s.pull > 0.0:
+            velocity += s.pull * (values[element] - anchor[element])
+        velocities[element] = velocity
+        values[element] -= s.rate * velocity

@@ -89,7 +89,7 @@ def advance(
                 _interleave(ahead(scratch, program[0, IN]), inputs, batch, features)
             own_masks = ahead(floats(masks.ctypes.data), number * r.batch * r.masks)
             for place in range(len(program)):
-                do(program[place], reals[place], scratch, own_masks, s)
+                do(program[place], reals[place], scratch, spare, own_masks, s)
             logits = ahead(scratch, program[len(program) - 1, OUT])
             loss = cross_entropy(logits, ahead(integers(y), number * r.batch), spare, batch, r.classes)
             for place in range(len(program) - 1, -1, -1):

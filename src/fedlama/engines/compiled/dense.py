@@ -50,7 +50,7 @@ def _multiply_rows(
 
 @kernel
 def add_outer(
-    target: Any, gradient: Any, x: Any, room: Any, blocks: int, rows: int, columns: int, scale: float, factor: float
+    target: Any, gradient: Any, x: Any, room: Any, batch: int, rows: int, columns: int, scale: float, factor: float
 ) -> None:
     """target[r, c] = scale target[r, c] + factor (sum over samples of gradient[r] x[c]).
 
@@ -58,25 +58,25 @@ def add_outer(
         target: (rows, columns).
         gradient: (blocks, rows, 16).
         x: (blocks, columns, 16).
-        room: Scratch of blocks * 16 * (columns rounded up to 16) + 8 * 16 elements.
-        blocks: How many vectors a batch takes.
+        room: Scratch of (batch rounded up to 16) * (columns rounded up to 16) + 8 * 16 elements.
+        batch: Samples; what lies in the lanes beyond them does not matter.
         rows: Output features.
         columns: Input features.
         scale: What the target is multiplied with.
         factor: What the gradient is multiplied with.
     """
-    wide = -(-columns // LANES) * LANES
+    blocks, wide = -(-batch // LANES), -(-columns // LANES) * LANES
     spare = ahead(room, blocks * LANES * wide)
-    _turn(room, x, blocks, columns, wide)
+    turn_features(room, x, blocks, columns, wide)
     full = rows - rows % ROWS
     for row in range(0, full, ROWS):
-        _add_rows(tall(), ROWS, target, gradient, room, spare, blocks, rows, columns, wide, row, scale, factor)
+        _add_rows(tall(), ROWS, target, gradient, room, spare, batch, rows, columns, wide, row, scale, factor)
     for row in range(full, rows):
-        _add_rows(one(), 1, target, gradient, room, spare, blocks, rows, columns, wide, row, scale, factor)
+        _add_rows(one(), 1, target, gradient, room, spare, batch, rows, columns, wide, row, scale, factor)
 
 
 @kernel
-def _turn(room: Any, x: Any, blocks: int, columns: int, wide: int) -> None:
+def turn_features(room: Any, x: Any, blocks: int, columns: int, wide: int) -> None:
     """Bring inputs from (blocks, columns, 16) to (blocks x 16, columns filled up)."""
     full = columns - columns % LANES
     for block in range(blocks):
@@ -98,7 +98,7 @@ def _add_rows(
     gradient: Any,
     turned: Any,
     spare: Any,
-    blocks: int,
+    batch: int,
     rows: int,
     columns: int,
     wide: int,
@@ -109,9 +109,9 @@ def _add_rows(
     """Treat as many rows of the target as the tile is tall, sixteen columns at a time."""
     for column in range(0, columns, LANES):
         total = zero
-        for block in range(blocks):
+        for block in range(-(-batch // LANES)):
             start = (block * rows + row) * LANES
-            for lane in range(LANES):
+            for lane in range(min(batch - block * LANES, LANES)):
                 inputs = load(turned, (block * LANES + lane) * wide + column)
                 total = add_scaled(total, gradient, start + lane, LANES, inputs)
         place = row * columns + column

@@ -50,6 +50,7 @@ class _TileModel(models.PrimitiveModel):
 
 
 _ONE, _TALL = TileType(1), TileType(ROWS)
+_SQUARE, _PATCH, _QUARTER = TileType(LANES), TileType(4, 4), TileType(4)
 _PAIR, _BROAD = TileType(1, ACROSS), TileType(ROWS, ACROSS)
 
 
@@ -164,6 +165,24 @@ def pair(typing: Any) -> Any:
 
 
 @intrinsic
+def square(typing: Any) -> Any:
+    """Return a tile of zeros of sixteen vectors below each other."""
+    return _SQUARE(), lambda context, builder, signature, arguments: ir.Constant(ir.ArrayType(_VECTOR, LANES), None)
+
+
+@intrinsic
+def patch(typing: Any) -> Any:
+    """Return a tile of zeros of four rows of four vectors."""
+    return _PATCH(), lambda context, builder, signature, arguments: ir.Constant(ir.ArrayType(_VECTOR, 16), None)
+
+
+@intrinsic
+def quarter(typing: Any) -> Any:
+    """Return a tile of zeros of four vectors below each other."""
+    return _QUARTER(), lambda context, builder, signature, arguments: ir.Constant(ir.ArrayType(_VECTOR, 4), None)
+
+
+@intrinsic
 def fetch(typing: Any, like: Any, memory: Any, index: Any, stride: Any) -> Any:
     """Return a tile of the given one's form whose row r is memory[index + r * stride : ...]."""
 
@@ -260,6 +279,54 @@ def add_products(typing: Any, tile: Any, memory: Any, index: Any, stride: Any, v
         return _tile(builder, signature.return_type.rows, row)
 
     return tile(tile, _FLOATS, types.intp, types.intp, _ONE), generate
+
+
+@intrinsic
+def add_rows(typing: Any, tile: Any, weights: Any, vectors: Any) -> Any:
+    """Return a tile of one vector per row with the products of each row of weights and the vectors added."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        across = signature.args[1].across
+
+        def row(number: int) -> Any:
+            own = builder.extract_value(arguments[0], number)
+            for v in range(across):
+                weight = builder.extract_value(arguments[1], number * across + v)
+                product = builder.fmul(weight, builder.extract_value(arguments[2], v), flags=_FUSED)
+                own = builder.fadd(product, own, flags=_FUSED)
+            return own
+
+        return _tile(builder, signature.return_type.rows, row)
+
+    return tile(tile, weights, vectors), generate
+
+
+@intrinsic
+def add_mixture(typing: Any, vector: Any, memory: Any, index: Any, stride: Any, tile: Any) -> Any:
+    """Return the vector with memory[index + r * stride] times each row r of the tile added, in two sums."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        halves = [builder.extract_value(arguments[0], 0), _numbers(0.0)]
+        for number in range(signature.args[4].rows):
+            factor = _spread(builder, builder.load(_place(builder, arguments[1:4], number)))
+            product = builder.fmul(factor, builder.extract_value(arguments[4], number), flags=_FUSED)
+            halves[number % 2] = builder.fadd(product, halves[number % 2], flags=_FUSED)
+        return _tile(builder, 1, lambda number: builder.fadd(*halves))
+
+    return _ONE(_ONE, _FLOATS, types.intp, types.intp, tile), generate
+
+
+@intrinsic
+def ahead_of_need(typing: Any, memory: Any, index: Any) -> Any:
+    """Ask for the cache line of memory[index]; nothing happens if there is no such memory."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.bitcast(_place(builder, arguments), ir.IntType(8).as_pointer())
+        hints = [ir.Constant(ir.IntType(32), number) for number in (0, 3, 1)]  # to read, keep near, data
+        _intrinsic(builder, "llvm.prefetch.p0", ir.VoidType(), place, *hints)
+        return context.get_dummy_value()
+
+    return types.void(_FLOATS, types.intp), generate
 
 
 @intrinsic

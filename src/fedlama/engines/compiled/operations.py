@@ -11,6 +11,7 @@ from fedlama.engines.compiled.dense import add_outer, multiply
 from fedlama.engines.compiled.images import field, flatten, mean, spread_mean, unflatten
 from fedlama.engines.compiled.kernel import kernel
 from fedlama.engines.compiled.lanes import ahead, load, plus, store, where_positive
+from fedlama.engines.compiled.long_dense import multiply_long, undo_long
 from fedlama.engines.compiled.norm import normalise, undo_normalise
 from fedlama.engines.compiled.pooling import Pool, pool, unpool
 from fedlama.engines.compiled.table import (
@@ -76,13 +77,14 @@ def _vectors(row: Any, s: Any) -> Any:
 
 
 @kernel
-def do(row: Any, reals: Any, scratch: Any, masks: Any, s: Any) -> None:
+def do(row: Any, reals: Any, scratch: Any, spare: Any, masks: Any, s: Any) -> None:
     """Do one operation.
 
     Args:
         row: Of the program.
         reals: Its two numbers that are not whole.
         scratch: Activations and gradients.
+        spare: Scratch for a while.
         masks: Dropout masks of this step.
         s: The :class:`~fedlama.engines.compiled.update.Step`.
     """
@@ -90,8 +92,11 @@ def do(row: Any, reals: Any, scratch: Any, masks: Any, s: Any) -> None:
     weight, bias = own(s, row[WEIGHT], VALUES), own(s, row[BIAS], VALUES)
     kind = row[KIND]
     if kind == DENSE:
-        rows, columns = row[_F], row[_F + 1]
-        multiply(out, weight, x, bias, row[BIAS] >= 0, -(-s.batch // LANES), rows, columns, columns, 1)
+        rows, columns, biased = row[_F], row[_F + 1], row[BIAS] >= 0
+        if row[_F + 2]:
+            multiply_long(out, weight, x, bias, biased, spare, s.batch, rows, columns)
+        else:
+            multiply(out, weight, x, bias, biased, -(-s.batch // LANES), rows, columns, columns, 1)
     elif kind == CONVOLUTION:
         forward(out, x, weight, bias, row[BIAS] >= 0, _field(row, 3, s), _field(row, 0, s), _window(row))
     elif kind == POOL:
@@ -174,12 +179,15 @@ def _pass_on(below: Any, above: Any, adds: bool, vectors: int) -> None:
 def _undo_dense(row: Any, x: Any, above: Any, below: Any, spare: Any, wanted: bool, s: Any) -> None:
     rows, columns, blocks = row[_F], row[_F + 1], -(-s.batch // LANES)
     weight = own(s, row[WEIGHT], VALUES)
+    add_feature_bias(s, row[BIAS], above, rows)
+    if row[_F + 2]:
+        undo_long(s, row[WEIGHT], below, above, x, spare, rows, columns, wanted)
+        return
     if wanted:
         multiply(below, weight, above, weight, False, blocks, columns, rows, 1, columns)
     if is_trained(s, row[WEIGHT]):
         goal, scale, factor = target(s, row[WEIGHT])
-        add_outer(goal, above, x, spare, blocks, rows, columns, scale, factor)
-    add_feature_bias(s, row[BIAS], above, rows)
+        add_outer(goal, above, x, spare, s.batch, rows, columns, scale, factor)
 
 
 @kernel

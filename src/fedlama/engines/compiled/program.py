@@ -103,6 +103,11 @@ class Program:
             out[table.FIRST_SIZE : table.FIRST_SIZE + len(row.sizes)] = row.sizes
         return rows, -(-end // table.LANES) * table.LANES
 
+    @property
+    def moving(self) -> frozenset[str]:
+        """Weights that a kernel of their own takes the solver's step of."""
+        return frozenset(row.names[0] or "" for row in self.rows if row.kind == table.DENSE and row.sizes[2])
+
     def spare(self, batch: int) -> int:
         """Count the elements that weights' gradients and the loss need for a while.
 
@@ -146,17 +151,13 @@ def _spare(row: Row, batch: int) -> int:
     """Count what a weights' gradient turns round: a dense layer's inputs, or a convolution's outputs."""
     lanes = table.LANES
     if row.kind == table.DENSE:
-        return _dense_room(row.sizes[0], row.sizes[1], batch)
+        blocks, wide = -(-batch // lanes), -(-row.sizes[1] // lanes) * lanes
+        long = blocks * lanes * (wide + 4 * lanes) + 260 * lanes * lanes
+        return blocks * lanes * wide + lanes * lanes + (long if row.sizes[2] else 0)
     if row.kind != table.CONVOLUTION:
         return 2 * row.sizes[0] + lanes if row.kind == table.NORM else 2 * lanes
     outputs, height, width = row.sizes[3:6]
     return (height * width * batch + lanes) * (-(-outputs // lanes) * lanes) + 16 * lanes
-
-
-def _dense_room(rows: int, columns: int, batch: int) -> int:
-    """Count the scratch of a dense layer's weights' gradient."""
-    lanes = table.LANES
-    return -(-batch // lanes) * lanes * (-(-columns // lanes) * lanes) + 8 * lanes
 
 
 def write_program(steps: Sequence[Step], shapes: Mapping[str, Sequence[int]], shape: Sequence[int]) -> Program | None:
@@ -219,7 +220,9 @@ class _Writing:
         elif isinstance(operation, graph.Dense):
             outputs, width = self._shapes[operation.weight]
             _insist(size == (width,))
-            self._add(table.DENSE, inputs, number, (outputs,), (operation.weight, operation.bias), (outputs, width))
+            long = outputs * width >= table.LONG and outputs >= 4 and width % table.LANES == 0
+            names = operation.weight, operation.bias
+            self._add(table.DENSE, inputs, number, (outputs,), names, (outputs, width, int(long)))
         elif isinstance(operation, graph.Relu | graph.Dropout):
             _insist(inputs != (0,) and not isinstance(operation, graph.Dropout))
             kind = table.RELU if isinstance(operation, graph.Relu) else table.DROPOUT

@@ -14,9 +14,12 @@ ADDS, ADDS_BESIDE, ACTIVE, WANTED, WANTED_BESIDE, EXTRA, IMAGES, FIRST_SIZE = ra
 pass at all, and whether it gives the inputs' gradients; where scratch of its own begins; whether the activations are
 images; then the sizes."""
 COLUMNS = FIRST_SIZE + 14
+LONG = 1 << 16
+"""Elements of a dense layer's weights from which on the memory counts more than the arithmetic."""
 VALUES, VELOCITIES, ANCHOR, ELEMENTS, TRAINED = range(5)
 """Columns of a table of parameters and buffers: the addresses of the first client's values and velocities and of the
-anchor, 0 for none; the elements of one client; and whether it is trained."""
+anchor, 0 for none; the elements of one client; and whether it is trained: 0 not at all, 1 by a step for all
+parameters at last, 2 by a kernel of its own."""
 
 
 def row_elements(width: int, margin: int, batch: int) -> tuple[int, int]:

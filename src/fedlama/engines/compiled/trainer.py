@@ -90,7 +90,8 @@ class CompiledTrainer:
         for name in self._names:
             value = share.values[name]
             addresses = [_address(value), _address(velocities.get(name)), _address(anchors.get(name))]
-            rows.append([*addresses, value[0].numel(), name in trained])
+            how = 2 if name in self._program.moving else 1
+            rows.append([*addresses, value[0].numel(), how if name in trained else 0])
         return np.array(rows, np.int64)
 
     def _decays(self, task: Task, solver: SGD) -> NDArray[np.float32]:

@@ -43,7 +43,7 @@ def own(s: Any, number: int, column: int) -> Any:
 
 
 @kernel
-def is_trained(s: Any, number: int) -> bool:
+def is_trained(s: Any, number: int) -> Any:
     """Tell whether there is such a parameter, and it is trained."""
     return number >= 0 and s.parameters[number, TRAINED] != 0
 
@@ -103,7 +103,7 @@ def add_image_bias(s: Any, number: int, gradient: Any, f: Any) -> None:
 def move(s: Any) -> None:
     """Do what is left of the step: v <- v + w x + mu (x - u) and x <- x - eta v; without momentum x <- x + eta mu u."""
     for number in range(len(s.parameters)):
-        if is_trained(s, number) and (s.momentum > 0.0 or s.pull > 0.0):
+        if s.parameters[number, TRAINED] == 1 and (s.momentum > 0.0 or s.pull > 0.0):
             _move_one(s, number)
 
 

@@ -69,7 +69,16 @@ def test_layout_goes_there_and_back() -> None:
     assert torch.equal(unflat_one(rows[1], stacked.shape[1:], order), stacked[1])
 
 
-def test_auto_chooses_by_model_and_data() -> None:
+def test_auto_takes_the_compiled_form_where_there_is_one() -> None:
+    pytest.importorskip("numba", reason="the extra 'fast' is not installed")
+    images = TensorClients(torch.zeros(8, 3, 32, 32), torch.zeros(8, dtype=torch.int64), [np.arange(8)], 4)
+    assert choose(_work(resnet20(), images)) == "stacked"
+    assert "CompiledTrainer" in Auto()(_work(resnet20(), images)).label
+    assert choose(_work(resnet20(same_padding="tensorflow"), images)) == "workers"
+
+
+def test_auto_chooses_by_model_and_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedlama.engines.compiled.trainer.can_compile", lambda: False)
     images = TensorClients(torch.zeros(8, 3, 32, 32), torch.zeros(8, dtype=torch.int64), [np.arange(8)], 4)
     assert choose(_work(resnet20(), images)) == "workers"
     assert choose(_work(mlp(3072, (32,)), images)) == "stacked"

@@ -1,8 +1,9 @@
 """The engine that suits the model, by a rule that measurements stand behind (docs/performance.md).
 
-On a CPU, models whose kernels are long enough to fill a core by themselves (:mod:`fedlama.engines.sizes`) train one
-client per thread; smaller ones are bound by launches, and many clients train in one launch. Elsewhere launches always
-dominate. The rule looks at the model and the data only, so a run chooses alike wherever it is repeated.
+On a CPU, what has a compiled form (:mod:`fedlama.engines.compiled`) takes it. Of the others, models whose kernels are
+long enough to fill a core by themselves (:mod:`fedlama.engines.sizes`) train one client per thread; smaller ones are
+bound by launches, and many clients train in one launch. Elsewhere launches always dominate. The rule looks at the
+federation and at whether Numba is installed, never at a clock, so a run chooses alike wherever it is repeated.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedlama.engines.base import Work
+from fedlama.engines.compiled import compiled_form
 from fedlama.engines.sizes import is_large
 from fedlama.engines.stacked import Stacked, StackedEngine, Workers
 
@@ -21,7 +23,7 @@ def choose(work: Work) -> Literal["stacked", "workers"]:
     Args:
         work: The federation's fixed parts.
     """
-    if work.device.type != "cpu":
+    if work.device.type != "cpu" or compiled_form(work) is not None:
         return "stacked"
     return "workers" if is_large(work.model, work.clients) else "stacked"
 

@@ -30,7 +30,7 @@ from fedlama.engines.synchronise import mean_and_discrepancy, write_back
 from fedlama.engines.threads import WorkerThreads, cores
 from fedlama.engines.trainer import Trainer, make_task
 from fedlama.engines.vmapped import VmapTrainer
-from fedlama.errors import ConfigError
+from fedlama.errors import ConfigError, DivergenceError
 from fedlama.layers import Layer
 
 
@@ -67,13 +67,23 @@ class StackedEngine:
         task = make_task(self._work, self._cohort.names, round_index, steps, frozen, anchors)
         shares = _split(len(self._cohort.clients), len(self._trainers), self._chunk)
 
-        def work_off(worker: int) -> list[tuple[int, list[float]]]:
-            mine = range(worker, len(shares), len(self._trainers))
-            return [(i, self._trainers[worker].run(self._cohort.share(shares[i]), task)) for i in mine]
+        waiting = iter(range(len(shares)))  # whoever is free takes the next one
+        losses: dict[int, list[float]] = {}
+        errors: dict[int, DivergenceError] = {}
 
-        done = self._threads.map(work_off, range(min(len(self._trainers), len(shares))))
+        def work_off(worker: int) -> None:
+            for index in waiting:
+                try:
+                    losses[index] = self._trainers[worker].run(self._cohort.share(shares[index]), task)
+                except DivergenceError as error:
+                    errors[index] = error
+                if errors:
+                    return
+
+        self._threads.map(work_off, range(min(len(self._trainers), len(shares))))
+        if errors:  # shares begin in their order, so the first that diverges is always among these
+            raise errors[min(errors)]
         self._cohort.count(self._cohort.clients, steps)
-        losses = dict(entry for worker in done for entry in worker)
         return [loss for index in range(len(shares)) for loss in losses[index]]
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
@@ -119,7 +129,8 @@ class Stacked:
 
     Args:
         chunk: Clients that advance in one launch, at most; fewer need less memory for activations. By default 64 on
-            the CPU, where larger ones only leave the cache, and all elsewhere.
+            the CPU, where larger ones only leave the cache (1 for large compiled models, so that no thread waits for
+            another's last clients), and all elsewhere.
         threads: Worker threads, each with one intra-op thread. By default one per core for compiled chains, and
             otherwise one, which leaves all cores to PyTorch's own kernels.
         state_dir: A folder to keep the cohort's state in, as memory-mapped files, when it exceeds the memory.
@@ -142,8 +153,8 @@ class Stacked:
         if work.device.type == "cpu" and is_large(work.model, work.clients):
             keep_memory()
         cohort = Cohort(work, storage_for(work, self.state_dir), channels_last=False)
-        chunk = self.chunk or (64 if work.device.type == "cpu" else 1 << 30)
         first = _trainer(work, batches)
+        chunk = self.chunk or _chunk(work, first)
         count = self.threads or (cores() if isinstance(first, CompiledTrainer) else 1)
         trainers = [first, *(_trainer(work, batches) for _ in range(count - 1))]
         return StackedEngine(work, trainers, cohort, chunk)
@@ -184,6 +195,12 @@ def _trainer(work: Work, batches: CohortBatches) -> Trainer:
         return compiled
     chain = chain_for(work)
     return VmapTrainer(work, batches) if chain is None else ChainTrainer(work, batches, chain)
+
+
+def _chunk(work: Work, trainer: Trainer) -> int:
+    if work.device.type != "cpu":
+        return 1 << 30
+    return 1 if isinstance(trainer, CompiledTrainer) and is_large(work.model, work.clients) else 64
 
 
 def _single(work: Work, batches: CohortBatches) -> Trainer:

@@ -322,7 +322,7 @@ def ahead_of_need(typing: Any, memory: Any, index: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = builder.bitcast(_place(builder, arguments), ir.IntType(8).as_pointer())
-        hints = [ir.Constant(ir.IntType(32), number) for number in (0, 3, 1)]  # to read, keep near, data
+        hints = [ir.Constant(ir.IntType(32), number) for number in (0, 2, 1)]  # to read, keep near, data
         _intrinsic(builder, "llvm.prefetch.p0", ir.VoidType(), place, *hints)
         return context.get_dummy_value()
 

@@ -152,10 +152,17 @@ def _undo_rows(
     for sample in range(s.batch):
         for r in range(height):
             above[sample * height + r] = gradient[(sample // LANES * rows + row + r) * LANES + sample % LANES]
+    ask = trained and height == LANES
     for begin in range(0, columns, _CHUNK):
         end = min(begin + _CHUNK, columns)
         for column in range(begin, end, LANES):
             packed = column * s.batch
+            if ask:  # for the same columns of the next rows, a row's neighbours at a time
+                share = (column - begin) * height
+                start = (height + share // (end - begin)) * columns + begin + share % (end - begin)
+                for lane in range(0, LANES * height, LANES):
+                    ahead_of_need(weight, start + lane)
+                    ahead_of_need(velocity, start + lane)
             if wanted:
                 weights = fetch(zero, weight, column, columns)
                 for sample in range(s.batch):

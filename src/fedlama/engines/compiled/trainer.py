@@ -122,6 +122,16 @@ def compiled_trainer(work: Work, batches: CohortBatches) -> CompiledTrainer | No
         work: The federation's fixed parts.
         batches: Where batches come from.
     """
+    program = compiled_form(work)
+    return None if program is None else CompiledTrainer(work, batches, program)
+
+
+def compiled_form(work: Work) -> Program | None:
+    """Return the program of a federation's local work, or None if it has no compiled form here.
+
+    Args:
+        work: The federation's fixed parts.
+    """
     solver, source = work.solver, work.clients
     if not can_compile() or work.device.type != "cpu" or type(solver) not in (SGD, FedProx):
         return None
@@ -133,5 +143,4 @@ def compiled_trainer(work: Work, batches: CohortBatches) -> CompiledTrainer | No
         return None
     x, _ = source.gather(source.rows[0][None, :1], [0], [0], work.seed)
     shapes = {name: tuple(parameter.shape) for name, parameter in work.model.named_parameters()}
-    program = write_program(steps, shapes, x.shape[2:])
-    return None if program is None else CompiledTrainer(work, batches, program)
+    return write_program(steps, shapes, x.shape[2:])

@@ -116,7 +116,7 @@ class CohortBatches:
             yield PaddedBatch(x, y, *self._shares(own, x))
 
     def several(
-        self, clients: Sequence[int], first: Sequence[int], steps: int
+        self, clients: Sequence[int], first: Sequence[int], steps: int, more: int = 0
     ) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int64]]]:
         """Yield the batches of several steps at once, as many as fit a bounded room; for :class:`TensorClients`.
 
@@ -124,6 +124,7 @@ class CohortBatches:
             clients: Who.
             first: Each client's first step.
             steps: How many.
+            more: Elements that the caller needs beside each sample; they count as inputs do.
 
         Yields:
             Inputs (steps, clients, batch, ...), targets (steps, clients, batch), and lengths (steps, clients): samples
@@ -132,7 +133,7 @@ class CohortBatches:
         source = self._source
         assert isinstance(source, TensorClients)
         rows, lengths = source.cohort_rows(clients, first, steps, self._seed)
-        one = source.x[0].numel() * rows[0].size
+        one = (source.x[0].numel() + more) * rows[0].size
         together = max(_ROOM // one, 1)
         begin = np.asarray(first)
         for start in range(0, steps, together):

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from fedlama.engines.compiled.images import enter, field
+from fedlama.engines.compiled.images import enter, enter_features, field
 from fedlama.engines.compiled.kernel import kernel
-from fedlama.engines.compiled.lanes import ahead, floats, integers, turn
+from fedlama.engines.compiled.lanes import ahead, floats, integers
 from fedlama.engines.compiled.loss import cross_entropy
 from fedlama.engines.compiled.operations import do, undo
-from fedlama.engines.compiled.table import ACTIVE, IN, LANES, OUT
+from fedlama.engines.compiled.table import ACTIVE, IN, OUT
 from fedlama.engines.compiled.update import Step, move
 
 
@@ -86,7 +86,7 @@ def advance(
             if r.height > 0:
                 enter(ahead(scratch, program[0, IN]), inputs, field(r.channels, r.height, r.width, r.margin, batch))
             else:
-                _interleave(ahead(scratch, program[0, IN]), inputs, batch, features)
+                enter_features(ahead(scratch, program[0, IN]), inputs, batch, features)
             own_masks = ahead(floats(masks.ctypes.data), number * r.batch * r.masks)
             for place in range(len(program)):
                 do(program[place], reals[place], scratch, spare, own_masks, s)
@@ -94,24 +94,8 @@ def advance(
             loss = cross_entropy(logits, ahead(integers(y), number * r.batch), spare, batch, r.classes)
             for place in range(len(program) - 1, -1, -1):
                 if program[place, ACTIVE]:
-                    undo(program[place], scratch, spare, own_masks, s)
+                    undo(program[place], scratch, spare, s)
             move(s)
             losses[client] += loss
             if not math.isfinite(loss):
                 break
-
-
-@kernel
-def _interleave(out: Any, x: Any, batch: int, features: int) -> None:
-    """Bring (batch, features) into (blocks, features, 16); samples that are not there are 0."""
-    for block in range(-(-batch // LANES)):
-        here = min(batch - block * LANES, LANES)
-        start, place = block * LANES * features, block * features * LANES
-        full = features - features % LANES if here == LANES else 0
-        for feature in range(0, full, LANES):
-            turn(out, place + feature * LANES, LANES, x, start + feature, features)
-        for feature in range(full, features):
-            for lane in range(here):
-                out[place + feature * LANES + lane] = x[start + lane * features + feature]
-            for lane in range(here, LANES):
-                out[place + feature * LANES + lane] = 0.0

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedlama.engines.compiled.kernel import kernel
-from fedlama.engines.compiled.lanes import full, load, load_some, plus, store, store_some, times
+from fedlama.engines.compiled.lanes import full, load, load_some, plus, store, store_some, times, turn
 from fedlama.engines.compiled.table import LANES, row_elements
 
 _row_elements = kernel(row_elements)
@@ -58,6 +58,22 @@ def enter(out: Any, x: Any, f: Any) -> None:
             place = line * f.row + f.left + z * f.batch
             for sample in range(f.batch):
                 out[place + sample] = x[sample * features + line * f.width + z]
+
+
+@kernel
+def enter_features(out: Any, x: Any, batch: int, features: int) -> None:
+    """Bring (batch, features) into (blocks, features, 16); samples that are not there are 0."""
+    for block in range(-(-batch // LANES)):
+        here = min(batch - block * LANES, LANES)
+        start, place = block * LANES * features, block * features * LANES
+        whole = features - features % LANES if here == LANES else 0
+        for feature in range(0, whole, LANES):
+            turn(out, place + feature * LANES, LANES, x, start + feature, features)
+        for feature in range(whole, features):
+            for lane in range(here):
+                out[place + feature * LANES + lane] = x[start + lane * features + feature]
+            for lane in range(here, LANES):
+                out[place + feature * LANES + lane] = 0.0
 
 
 @kernel

@@ -8,9 +8,9 @@ import numpy as np
 
 from fedlama.engines.compiled.convolution import Window, add_weight_gradient, backward_input, forward
 from fedlama.engines.compiled.dense import add_outer, multiply
-from fedlama.engines.compiled.images import field, flatten, mean, spread_mean, unflatten
+from fedlama.engines.compiled.images import enter, enter_features, field, flatten, mean, spread_mean, unflatten
 from fedlama.engines.compiled.kernel import kernel
-from fedlama.engines.compiled.lanes import ahead, load, plus, store, where_positive
+from fedlama.engines.compiled.lanes import ahead, load, plus, store, times, where_positive
 from fedlama.engines.compiled.long_dense import multiply_long, undo_long
 from fedlama.engines.compiled.norm import normalise, undo_normalise
 from fedlama.engines.compiled.pooling import Pool, pool, unpool
@@ -25,6 +25,7 @@ from fedlama.engines.compiled.table import (
     BIAS,
     CONVOLUTION,
     DENSE,
+    DROPOUT,
     EXTRA,
     FIRST_SIZE,
     FLATTEN,
@@ -85,7 +86,7 @@ def do(row: Any, reals: Any, scratch: Any, spare: Any, masks: Any, s: Any) -> No
         reals: Its two numbers that are not whole.
         scratch: Activations and gradients.
         spare: Scratch for a while.
-        masks: Dropout masks of this step.
+        masks: Dropout masks of this step, one after another, each (batch, ...).
         s: The :class:`~fedlama.engines.compiled.update.Step`.
     """
     x, out = ahead(scratch, row[IN]), ahead(scratch, row[OUT])
@@ -107,6 +108,13 @@ def do(row: Any, reals: Any, scratch: Any, spare: Any, masks: Any, s: Any) -> No
         normalise(
             out, x, weight, bias, averages, variances, statistics, _field(row, 0, s), relu, reals[0], reals[1]
         )  # fmt: skip
+    elif kind == DROPOUT:
+        mask, own_mask = ahead(scratch, row[EXTRA]), ahead(masks, s.batch * row[_F + 3])
+        if row[IMAGES]:
+            enter(mask, own_mask, _field(row, 0, s))
+        else:
+            enter_features(mask, own_mask, s.batch, row[_F])
+        _multiply(out, x, mask, _vectors(row, s))
     elif kind == FLATTEN:
         flatten(out, x, _field(row, 0, s))
     elif kind == MEAN:
@@ -123,14 +131,13 @@ def do(row: Any, reals: Any, scratch: Any, spare: Any, masks: Any, s: Any) -> No
 
 
 @kernel
-def undo(row: Any, scratch: Any, spare: Any, masks: Any, s: Any) -> None:
+def undo(row: Any, scratch: Any, spare: Any, s: Any) -> None:
     """Undo one operation: the input's gradient first, as the parameters' may change the parameters themselves.
 
     Args:
         row: Of the program.
         scratch: Activations and gradients.
         spare: Scratch for a while.
-        masks: Dropout masks of this step.
         s: The :class:`~fedlama.engines.compiled.update.Step`.
     """
     x, out, above = ahead(scratch, row[IN]), ahead(scratch, row[OUT]), ahead(scratch, row[ABOVE])
@@ -161,10 +168,19 @@ def undo(row: Any, scratch: Any, spare: Any, masks: Any, s: Any) -> None:
         unflatten(below, above, _field(row, 0, s))
     elif kind == MEAN:
         spread_mean(below, above, _field(row, 0, s))
+    elif kind == DROPOUT:
+        _multiply(above, above, ahead(scratch, row[EXTRA]), _vectors(row, s))
     elif kind == RELU:
         for vector in range(_vectors(row, s)):
             place = vector * LANES
             store(above, place, LANES, where_positive(load(out, place), load(above, place)))
+
+
+@kernel
+def _multiply(out: Any, x: Any, mask: Any, vectors: int) -> None:
+    for vector in range(vectors):
+        place = vector * LANES
+        store(out, place, LANES, times(load(x, place), load(mask, place)))
 
 
 @kernel

@@ -64,9 +64,9 @@ class Program:
         return self.sizes[self.rows[-1].output][0]
 
     @property
-    def masks(self) -> list[Size]:
-        """Sizes of one sample's dropout masks, in order."""
-        return [self.sizes[row.output] for row in self.rows if row.kind == table.DROPOUT]
+    def masks(self) -> list[tuple[Size, float]]:
+        """One sample's dropout masks, in order: their sizes and rates."""
+        return [(self.sizes[row.output], row.reals[0]) for row in self.rows if row.kind == table.DROPOUT]
 
     def place(self, batch: int, names: Sequence[str], trained: Iterable[str]) -> tuple[NDArray[np.int64], int]:
         """Write the table, and count the elements of scratch that it takes.
@@ -95,7 +95,8 @@ class Program:
             out[table.ACTIVE] = row.output in wanted
             out[table.IMAGES] = len(self.sizes[row.output]) == 3
             if row.kind == table.DROPOUT:
-                out[table.EXTRA] = masks
+                out[table.EXTRA] = offsets[regions.masks[row.output]]
+                out[table.FIRST_SIZE + 3] = masks
                 masks += math.prod(self.sizes[row.output])
             elif row.kind == table.NORM:
                 out[table.EXTRA] = end
@@ -224,9 +225,11 @@ class _Writing:
             names = operation.weight, operation.bias
             self._add(table.DENSE, inputs, number, (outputs,), names, (outputs, width, int(long)))
         elif isinstance(operation, graph.Relu | graph.Dropout):
-            _insist(inputs != (0,) and not isinstance(operation, graph.Dropout))
-            kind = table.RELU if isinstance(operation, graph.Relu) else table.DROPOUT
-            self._add(kind, inputs, number, size, sizes=(*size, 0, 0)[:3])
+            _insist(inputs != (0,))
+            drops = isinstance(operation, graph.Dropout)
+            self._add(table.DROPOUT if drops else table.RELU, inputs, number, size, sizes=(*size, 0, 0)[:3])
+            if isinstance(operation, graph.Dropout):
+                self._rows[-1] = replace(self._rows[-1], reals=(operation.rate, 0.0))
         elif isinstance(operation, graph.Add):
             _insist(all(self._sizes[value] == size for value in inputs) and 0 not in inputs)
             self._add(table.ADD, inputs, number, size, sizes=(*size, 0, 0)[:3])

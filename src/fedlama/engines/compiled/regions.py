@@ -27,12 +27,14 @@ class Regions:
         sizes: What lies in each.
         values: Where every value lies.
         gradients: Where its gradient lies, for values that have one.
+        masks: By the output of a dropout, where its mask lies.
         adds: By a row's output, whether it adds to the gradients of its inputs (the first's, the last's).
     """
 
     sizes: tuple[Size, ...]
     values: Mapping[int, int]
     gradients: Mapping[int, int]
+    masks: Mapping[int, int]
     adds: Mapping[int, tuple[bool, bool]]
 
 
@@ -49,8 +51,11 @@ def lay_out(rows: Sequence[Row], sizes: Mapping[int, Size]) -> Regions | None:
         return None
     regions: list[Size] = []
     values = _values(rows, sizes, counts, regions)
+    masks = {row.output: _new(regions, sizes[row.output]) for row in rows if row.kind == table.DROPOUT}
     backward = _Backward(rows, sizes, counts, regions, values[rows[-1].output])
-    return Regions(tuple(regions), values, backward.gradients, backward.adds) if backward.possible else None
+    if not backward.possible:
+        return None
+    return Regions(tuple(regions), values, backward.gradients, masks, backward.adds)
 
 
 def _new(regions: list[Size], size: Size) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from fedlama.engines.cohort import Share, find_divergence
 from fedlama.engines.compiled.kernel import can_compile
 from fedlama.engines.compiled.program import Program, write_program
 from fedlama.engines.compiled.table import LANES
+from fedlama.engines.draws import client_generators, draw_mask
 from fedlama.engines.graph import read_graph
 from fedlama.engines.trainer import Task
 from fedlama.solvers import SGD, FedProx
@@ -54,13 +57,15 @@ class CompiledTrainer:
         pull: Any = np.float32(solver.proximal if isinstance(solver, FedProx) else 0.0)
         channels, height, width = (*program.sizes[0], 0, 0)[:3]
         losses, done = np.zeros(len(share.clients)), 0
-        for x, y, lengths in self._batches.several(share.clients, share.steps_done, task.steps):
+        drawn = sum(math.prod(size) for size, _ in program.masks)
+        generators = client_generators(self._work, task.round_index, share.clients) if drawn else []
+        for x, y, lengths in self._batches.several(share.clients, share.steps_done, task.steps, drawn):
             steps, clients, batch = y.shape
             table, scratch = program.place(batch, self._names, task.names)
-            sizes = clients, steps, batch, channels, height, width, program.classes, program.margin, 0, scratch
+            sizes = clients, steps, batch, channels, height, width, program.classes, program.margin, drawn, scratch
             rates = np.array(task.rates[done : done + steps], np.float32)
             room = self._scratch(scratch + program.spare(batch))
-            addresses, masks = (x.data_ptr(), y.data_ptr()), np.empty(0, np.float32)
+            addresses, masks = (x.data_ptr(), y.data_ptr()), self._masks(generators, lengths, batch * drawn)
             settings = self._round(*sizes, momentum, pull)
             self._advance(
                 table, self._reals, parameters, decays, rates, *addresses, masks, lengths, room, self._state, losses,
@@ -72,6 +77,17 @@ class CompiledTrainer:
             share.values[name] += task.steps
         mean: list[float] = (losses / task.steps).tolist()
         return mean
+
+    def _masks(
+        self, generators: Sequence[torch.Generator], lengths: NDArray[np.int64], room: int
+    ) -> NDArray[np.float32]:
+        """Draw every batch's dropout masks as the loop engine draws them: (steps, clients, room)."""
+        masks = np.empty((*lengths.shape, room), np.float32)
+        for client, generator in enumerate(generators):
+            for step, own in enumerate(lengths[:, client].tolist()):
+                drawn = [draw_mask((own, *size), rate, generator).numpy().ravel() for size, rate in self._program.masks]
+                masks[step, client, : own * (room // lengths.max())] = np.concatenate(drawn)
+        return masks
 
     def _scratch(self, elements: int) -> NDArray[np.float32]:
         """Return so many elements, at a multiple of 64 bytes; the same ones again if they are as many as before."""

@@ -34,10 +34,6 @@ from fedlama.engines.compiled.update import own
 
 _ROWS = 4
 _WIDE = 4 * LANES
-_CHUNK = 4096
-"""Columns of a block of weights: few enough for the cache, and enough of a row for the memory to see where it goes."""
-_PITCH = _CHUNK + LANES
-"""From row to row of their gradients: no power of two, or they would fight for the same places in the cache."""
 
 
 @kernel
@@ -67,9 +63,9 @@ def multiply_long(
             store(partial, sample * _ROWS * LANES, LANES, quarter())
         whole = columns - columns % _WIDE
         for column in range(0, whole, _WIDE):
-            _add_partial(patch(), quarter(), partial, weight, room, batch, row * columns + column, columns, column)
+            _add_partial(patch(), quarter(), partial, weight, room, batch, row, columns, column)
         for column in range(whole, columns, LANES):
-            _add_partial(quarter(), one(), partial, weight, room, batch, row * columns + column, columns, column)
+            _add_partial(quarter(), one(), partial, weight, room, batch, row, columns, column)
         for first in range(0, batch, _ROWS):  # four samples' four rows
             sums(found, fetch(square(), partial, first * _ROWS * LANES, LANES))
             for sample in range(first, min(first + _ROWS, batch)):
@@ -89,13 +85,12 @@ def _pack(room: Any, x: Any, batch: int, columns: int) -> None:
 
 @kernel
 def _add_partial(
-    like: Any, column_like: Any, partial: Any, weight: Any, x: Any, batch: int, place: int, columns: int, column: int
+    like: Any, column_like: Any, partial: Any, weight: Any, x: Any, batch: int, row: int, columns: int, column: int
 ) -> None:
     """Add the products of some weights, held in registers, with all samples."""
-    for r in range(_ROWS):
-        for lane in range(0, _WIDE, LANES):
-            ahead_of_need(weight, place + r * columns + lane + 2 * _WIDE)
-    weights = fetch(like, weight, place, columns)
+    for lane in range(0, _ROWS * _WIDE, LANES):  # ask for the next rows, in the order in which they lie
+        ahead_of_need(weight, (row + _ROWS) * columns + _ROWS * column + lane)
+    weights = fetch(like, weight, row * columns + column, columns)
     for sample in range(batch):
         inputs = fetch(column_like, x, column * batch + sample * LANES, batch * LANES)
         own_sums = fetch(quarter(), partial, sample * _ROWS * LANES, LANES)
@@ -114,7 +109,7 @@ def undo_long(
         below: Gets the gradient of x, (blocks, columns, 16).
         gradient: (blocks, rows, 16).
         x: (blocks, columns, 16), columns a multiple of 16.
-        room: Scratch of blocks * 16 * (2 * columns + 16) + 66560 elements.
+        room: Scratch of blocks * 16 * (2 * columns + 16) + 1024 elements.
         rows: Output features.
         columns: Input features.
         wanted: Whether the input's gradient is.
@@ -148,36 +143,31 @@ def _undo_rows(
     weight = ahead(own(s, number, VALUES), row * columns)
     velocity = ahead(own(s, number, VELOCITIES), row * columns)
     anchor = ahead(floats(s.parameters[number, ANCHOR]), row * columns)
-    above = ahead(spare, LANES * _PITCH)  # this block's gradients, (samples, height)
+    above = ahead(spare, LANES * LANES)  # this block's gradients, (samples, height)
     for sample in range(s.batch):
         for r in range(height):
             above[sample * height + r] = gradient[(sample // LANES * rows + row + r) * LANES + sample % LANES]
-    ask = trained and height == LANES
-    for begin in range(0, columns, _CHUNK):
-        end = min(begin + _CHUNK, columns)
-        for column in range(begin, end, LANES):
-            packed = column * s.batch
-            if ask:  # for the same columns of the next rows, a row's neighbours at a time
-                share = (column - begin) * height
-                start = (height + share // (end - begin)) * columns + begin + share % (end - begin)
-                for lane in range(0, LANES * height, LANES):
-                    ahead_of_need(weight, start + lane)
-                    ahead_of_need(velocity, start + lane)
-            if wanted:
-                weights = fetch(zero, weight, column, columns)
-                for sample in range(s.batch):
-                    kept = load(summed, packed + sample * LANES)
-                    store(summed, packed + sample * LANES, LANES, add_mixture(kept, above, sample * height, 1, weights))
-            if trained:
-                slopes = zero
-                for sample in range(s.batch):
-                    slopes = add_scaled(slopes, above, sample * height, 1, load(x, packed + sample * LANES))
-                store(spare, column - begin, _PITCH, slopes)
+    for column in range(0, columns, LANES):
+        packed = column * s.batch
+        if trained and height == LANES:  # ask for the next rows, in the order in which they lie
+            for lane in range(0, LANES * height, LANES):
+                ahead_of_need(weight, height * (columns + column) + lane)
+                if s.momentum > 0.0:
+                    ahead_of_need(velocity, height * (columns + column) + lane)
+        if wanted:
+            weights = fetch(zero, weight, column, columns)
+            for sample in range(s.batch):
+                kept = load(summed, packed + sample * LANES)
+                store(summed, packed + sample * LANES, LANES, add_mixture(kept, above, sample * height, 1, weights))
         if trained:
+            slopes = zero
+            for sample in range(s.batch):
+                slopes = add_scaled(slopes, above, sample * height, 1, load(x, packed + sample * LANES))
+            store(spare, 0, LANES, slopes)
             for r in range(height):
-                for column in range(begin, end, LANES):
-                    slope = load(spare, r * _PITCH + column - begin)
-                    _move_vector(s, s.decays[number], weight, velocity, anchor, r * columns + column, slope)
+                _move_vector(
+                    s, s.decays[number], weight, velocity, anchor, r * columns + column, load(spare, r * LANES)
+                )
 
 
 @kernel

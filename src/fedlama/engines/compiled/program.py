@@ -153,7 +153,7 @@ def _spare(row: Row, batch: int) -> int:
     lanes = table.LANES
     if row.kind == table.DENSE:
         blocks, wide = -(-batch // lanes), -(-row.sizes[1] // lanes) * lanes
-        long = blocks * lanes * (wide + 4 * lanes) + 260 * lanes * lanes
+        long = blocks * lanes * (wide + 4 * lanes) + 4 * lanes * lanes
         return blocks * lanes * wide + lanes * lanes + (long if row.sizes[2] else 0)
     if row.kind != table.CONVOLUTION:
         return 2 * row.sizes[0] + lanes if row.kind == table.NORM else 2 * lanes

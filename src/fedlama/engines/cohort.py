@@ -17,9 +17,6 @@ from fedlama.engines.storage import Storage
 from fedlama.errors import DivergenceError
 from fedlama.solvers import Memory
 
-_FRESH = 1 << 22
-"""Elements of fresh solver buffers that are made at a time before they go to their place."""
-
 
 @dataclass(frozen=True)
 class Share:
@@ -76,13 +73,11 @@ class Cohort:
 
     def renew(self, first: int = 0) -> None:
         """Begin with fresh solver buffers from row `first` on."""
-        rows = max(_FRESH // max(sum(self.values[name][:1].numel() for name in self.names), 1), 1)
-        for start in range(first, len(self.clients), rows):
-            some = slice(start, start + rows)
-            fresh = self._work.solver.memory([self.values[name][some] for name in self.names])
+        if first < len(self.clients):
+            fresh = self._work.solver.memory([self.values[name][:1] for name in self.names])
             for kind, buffers in fresh.items():
                 for stacked, buffer in zip(self.memory[kind], buffers, strict=True):
-                    stacked[some].copy_(buffer)
+                    stacked[first:].copy_(buffer)
 
     def share(self, rows: slice) -> Share:
         """Return some rows as views."""

@@ -37,7 +37,7 @@ class LocalSolver(Protocol):
         """Learning rate of a local iteration, counted from 0 over the whole run (the paper's k - 1)."""
 
     def memory(self, parameters: Sequence[Tensor]) -> Memory:
-        """Return fresh buffers for these parameters."""
+        """Return fresh buffers for these parameters; they depend on the shapes alone, so one client's serve all."""
 
     def step(
         self,

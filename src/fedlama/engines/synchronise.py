@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from fedlama.engines.threads import WorkerThreads
 
 _BLOCK = 1 << 18
 """Elements of all clients in a block on the CPU: 1 MiB of float32, half of a usual second-level cache."""
-_CHUNK = 1 << 16
+_CHUNK = 1 << 15
 """Columns that a thread averages at a time."""
 _LARGE = 1 << 25
 """Bytes from which on a stack is written past the caches: it would only push everything else out of them."""
@@ -60,8 +59,7 @@ def _compiled(mean: Tensor, stacked: Tensor, weights: Tensor, measure: bool, thr
     helpers = min(threads.count, len(chunks))
 
     def work_off(helper: int) -> list[float]:
-        room = np.empty(32, np.float32)
-        return [average_columns(*addresses, first, last, room) for first, last in chunks[helper::helpers]]
+        return [average_columns(*addresses, first, last) for first, last in chunks[helper::helpers]]
 
     parts = [0.0] * len(chunks)
     for helper, done in enumerate(threads.map(work_off, range(helpers))):

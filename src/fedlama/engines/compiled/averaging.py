@@ -4,17 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from fedlama.engines.compiled.kernel import kernel
-from fedlama.engines.compiled.lanes import add_product, ahead, floats, load, one, plus, spread, store, stream, times
+from fedlama.engines.compiled.lanes import (
+    add_product,
+    ahead,
+    ahead_of_need,
+    floats,
+    full,
+    load,
+    one,
+    plus,
+    store,
+    stream,
+    total,
+)
 from fedlama.engines.compiled.table import LANES
 
-BLOCK = 4096
+BLOCK = 8192
 """Columns of a block, whose mean stays in the cache while the clients' rows stream by."""
+AHEAD = 1024
+"""Columns that memory is asked for in advance: the processor itself looks no further than the end of a page."""
 
 
 @kernel
 def average_columns(
-    mean: int, stack: int, elements: int, clients: int, weights: Any, measure: bool, first: int, last: int, room: Any
+    mean: int, stack: int, elements: int, clients: int, weights: Any, measure: bool, first: int, last: int
 ) -> float:
     """Average some columns over the clients and return sum_i p_i ||x_i - u||^2 over them.
 
@@ -32,38 +48,79 @@ def average_columns(
         measure: Whether the discrepancy is wanted; else 0 is returned.
         first: The first column.
         last: The first column after them.
-        room: float32 scratch of 32 elements.
     """
-    lanes, coefficients = floats(room.ctypes.data), ahead(floats(room.ctypes.data), LANES)
-    total = 0.0
+    sum_ = 0.0
     for start in range(first, last, BLOCK):
         width, to = min(BLOCK, last - start), ahead(floats(mean), start)
-        full = width - width % LANES
         for column in range(width):
             to[column] = 0.0
-        before = 0.0
-        for client in range(clients):
-            own, weight = ahead(floats(stack), client * elements + start), weights[client]
-            if weight == 0.0:
-                continue
-            step = weight / (before + weight)
-            coefficients[0], coefficients[1] = step, weight * (1.0 - step) if measure else 0.0
-            before += weight
-            moves, counts = spread(one(), coefficients, 0, 0), spread(one(), coefficients, 1, 0)
-            apart = one()
-            for column in range(0, full, LANES):
-                value = load(to, column)
-                difference = plus(load(own, column), value, -1.0)
-                store(to, column, 0, add_product(value, difference, moves))
-                apart = add_product(apart, times(difference, difference), counts)
-            store(lanes, 0, 0, apart)
-            for lane in range(LANES):
-                total += lanes[lane]
-            for column in range(full, width):
-                rest = own[column] - to[column]
-                to[column] += coefficients[0] * rest
-                total += coefficients[1] * rest**2
-    return total
+        before, client = 0.0, _next(weights, -1)
+        while client < clients:
+            other = _next(weights, client)
+            own = ahead(floats(stack), client * elements + start)
+            step, before = weights[client] / (before + weights[client]), before + weights[client]
+            count = weights[client] * (1.0 - step) if measure else 0.0
+            if other == clients:
+                sum_ += _fold(to, own, width, np.float32(step), np.float32(count))
+                break
+            beside = ahead(floats(stack), other * elements + start)
+            step_beside, before = weights[other] / (before + weights[other]), before + weights[other]
+            count_beside = weights[other] * (1.0 - step_beside) if measure else 0.0
+            steps, counts = (np.float32(step), np.float32(step_beside)), (np.float32(count), np.float32(count_beside))
+            sum_ += _fold_two(to, own, beside, width, steps, counts)
+            client = _next(weights, other)
+    return sum_
+
+
+@kernel
+def _next(weights: Any, client: int) -> int:
+    """Return the next client that has a weight: what others sent is not looked at."""
+    client += 1
+    while client < len(weights) and weights[client] == 0.0:
+        client += 1
+    return client
+
+
+@kernel
+def _fold(mean: Any, row: Any, width: int, step: Any, count: Any) -> float:
+    """Move the mean towards a row; return `count` times their squared distance before."""
+    moves, apart = full(step), one()
+    for column in range(0, width - width % LANES, LANES):
+        value = load(mean, column)
+        difference = plus(load(row, column), value, np.float32(-1.0))
+        store(mean, column, 0, add_product(value, difference, moves))
+        apart = add_product(apart, difference, difference)
+    rest = total(apart)
+    for column in range(width - width % LANES, width):
+        difference = row[column] - mean[column]
+        mean[column] += step * difference
+        rest += difference * difference
+    return count * rest
+
+
+@kernel
+def _fold_two(mean: Any, row: Any, other: Any, width: int, steps: Any, counts: Any) -> float:
+    """Do the same with two rows, one after the other, on the way once."""
+    moves, moves_other, apart, apart_other = full(steps[0]), full(steps[1]), one(), one()
+    for column in range(0, width - width % LANES, LANES):
+        ahead_of_need(row, column + AHEAD)
+        ahead_of_need(other, column + AHEAD)
+        value = load(mean, column)
+        difference = plus(load(row, column), value, np.float32(-1.0))
+        value = add_product(value, difference, moves)
+        apart = add_product(apart, difference, difference)
+        difference = plus(load(other, column), value, np.float32(-1.0))
+        store(mean, column, 0, add_product(value, difference, moves_other))
+        apart_other = add_product(apart_other, difference, difference)
+    rest, rest_other = total(apart), total(apart_other)
+    for column in range(width - width % LANES, width):
+        difference = row[column] - mean[column]
+        mean[column] += steps[0] * difference
+        rest += difference * difference
+        difference = other[column] - mean[column]
+        mean[column] += steps[1] * difference
+        rest_other += difference * difference
+    return counts[0] * rest + counts[1] * rest_other
 
 
 @kernel

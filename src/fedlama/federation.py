@@ -164,6 +164,7 @@ class Run:
         )
         engine = (ENGINES[chosen] if isinstance(chosen, str) else chosen)(work)
         self.engine: Engine = surrounded(engine, work, federation.availability, federation.guard)
+        self._remote = self.engine if isinstance(self.engine, RemoteEngine) else None
         self.server_memory: dict[str, ServerMemory] = {}
         self.last_update: Values = {}  # what recycling adds again
         self._refused: dict[str, tuple[int, ...]] = {}  # whom a guard left out in the latest round, by layer
@@ -211,8 +212,8 @@ class Run:
         strategy, round_index = self.federation.strategy, self.round_index
         plan = self.traffic.close(strategy.plan(self.state, round_index))
         shipments = [self._download(plan)]
-        if isinstance(self.engine, RemoteEngine):
-            self.engine.announce(plan, self._evaluated(plan), strategy.measures_discrepancy)
+        if self._remote is not None:
+            self._remote.announce(plan, self._evaluated(plan), strategy.measures_discrepancy)
         losses = self.engine.train(round_index, strategy.local_steps, plan.frozen, self.values)
         shipments.append(self.traffic.upload(plan, scalars=strategy.measures_discrepancy))
         plan = plan if losses else plan.void()
@@ -220,8 +221,8 @@ class Run:
         self.state = strategy.fold(self.state, plan, statistics) if losses else self.state
         trained = time.perf_counter()
         score = self._evaluate(plan, shipments, void=not losses)
-        if isinstance(self.engine, RemoteEngine):
-            shipments = self.engine.travelled(shipments)
+        if self._remote is not None:
+            shipments = self._remote.travelled(shipments)
         self.round_index += 1
         self.ledger.extend(shipments)
         return RoundRecord(

@@ -82,7 +82,7 @@ def _next(weights: Any, client: int) -> int:
 
 
 @kernel
-def _fold(mean: Any, row: Any, width: int, step: Any, count: Any) -> float:
+def _fold(mean: Any, row: Any, width: int, step: Any, count: Any) -> Any:
     """Move the mean towards a row; return `count` times their squared distance before."""
     moves, apart = full(step), one()
     for column in range(0, width - width % LANES, LANES):
@@ -99,7 +99,7 @@ def _fold(mean: Any, row: Any, width: int, step: Any, count: Any) -> float:
 
 
 @kernel
-def _fold_two(mean: Any, row: Any, other: Any, width: int, steps: Any, counts: Any) -> float:
+def _fold_two(mean: Any, row: Any, other: Any, width: int, steps: Any, counts: Any) -> Any:
     """Do the same with two rows, one after the other, on the way once."""
     moves, moves_other, apart, apart_other = full(steps[0]), full(steps[1]), one(), one()
     for column in range(0, width - width % LANES, LANES):

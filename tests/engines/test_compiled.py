@@ -55,6 +55,19 @@ def _long() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(72, 272), nn.ReLU(), nn.Linear(272, 245), nn.ReLU(), nn.Linear(245, 5))
 
 
+def _lenet() -> nn.Module:
+    """Mean pooling, with windows that overlap and reach over the edge, and channels that fill no tile."""
+    return nn.Sequential(
+        nn.Conv2d(2, 6, 3, padding=1),
+        nn.ReLU(),
+        nn.AvgPool2d(3, 2, padding=1),
+        nn.Conv2d(6, 10, 2),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(10, 5),
+    )
+
+
 def _dropout() -> nn.Module:
     """Dropout on images, after a pooling that its gradient must not disturb, and on features."""
     return nn.Sequential(
@@ -108,7 +121,7 @@ class _Branches(nn.Module):
         return logits
 
 
-MODELS: list[Callable[[], nn.Module]] = [_dense, _convolutions, _wide, _long, _dropout, _Residual, _Branches]
+MODELS: list[Callable[[], nn.Module]] = [_dense, _convolutions, _wide, _long, _lenet, _dropout, _Residual, _Branches]
 SOLVERS = [
     SGD(0.05),
     SGD(0.05, weight_decay=0.02),

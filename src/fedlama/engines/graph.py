@@ -48,6 +48,15 @@ class MaxPool:
 
 
 @dataclass(frozen=True)
+class MeanPool:
+    """The mean of each window; zeros around the image count as pixels."""
+
+    size: Pair
+    stride: Pair
+    padding: Pair
+
+
+@dataclass(frozen=True)
 class Relu:
     """max(x, 0)."""
 
@@ -87,7 +96,7 @@ class Mean:
     """The mean over an image's pixels: (batch, channels)."""
 
 
-Operation: TypeAlias = Dense | Convolution | MaxPool | Relu | Flatten | Dropout | Norm | Add | Mean
+Operation: TypeAlias = Dense | Convolution | MaxPool | MeanPool | Relu | Flatten | Dropout | Norm | Add | Mean
 
 
 @dataclass(frozen=True)
@@ -143,6 +152,7 @@ def uses(steps: Sequence[Step]) -> list[int]:
 _RELU: tuple[Any, ...] = (torch.relu, torch.relu_, functional.relu, "relu", "relu_")
 _FLATTEN: tuple[Any, ...] = (torch.flatten, "flatten")
 _POOL: tuple[Any, ...] = (functional.max_pool2d, torch.max_pool2d)
+_MEAN_POOL: tuple[Any, ...] = (functional.avg_pool2d, torch._C._nn.avg_pool2d)
 _ADD: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
 _MEAN: tuple[Any, ...] = (torch.mean, "mean")
 
@@ -213,6 +223,17 @@ def _from_module(name: str, module: nn.Module) -> list[Operation]:
         return [Convolution(f"{name}.weight", bias, shape[0], shape[1], shape[2], module.groups)]
     if type(module) is nn.MaxPool2d and module.dilation == 1 and not (module.ceil_mode or module.return_indices):
         return [MaxPool(_pair(module.kernel_size), _pair(module.stride), _pair(module.padding))]
+    if type(module) is nn.AvgPool2d:
+        return [
+            _mean_pool(
+                module.kernel_size,
+                module.stride,
+                module.padding,
+                module.ceil_mode,
+                module.count_include_pad,
+                module.divisor_override,
+            )
+        ]
     if type(module) is nn.BatchNorm2d and module.affine and module.track_running_stats and module.momentum is not None:
         mean, variance, count = (f"{name}.{kind}" for kind in ("running_mean", "running_var", "num_batches_tracked"))
         return [Norm(f"{name}.weight", f"{name}.bias", mean, variance, count, module.momentum, module.eps)]
@@ -237,6 +258,8 @@ def _from_call(target: Callable[..., Any] | str, args: list[Any], settings: dict
         return [Flatten()]
     if target in _POOL:
         return [_pool(*args, **settings)]
+    if target in _MEAN_POOL:
+        return [_mean_pool(*args, **settings)]
     if target in _MEAN and len(args) + len(settings) == 1:
         dimensions = args[0] if args else settings.get("dim", ())
         if sorted(dimensions) in ([-2, -1], [2, 3]):
@@ -250,6 +273,19 @@ def _pool(size: Any, stride: Any = None, padding: Any = 0, **others: Any) -> Max
     if others.get("dilation", 1) != 1 or others.get("ceil_mode", False) or others.get("return_indices", False):
         raise UnknownStepError
     return MaxPool(_pair(size), _pair(size if stride is None else stride), _pair(padding))
+
+
+def _mean_pool(  # torch's signature
+    kernel_size: Any,  # noqa: ANN401
+    stride: Any = None,  # noqa: ANN401
+    padding: Any = 0,  # noqa: ANN401
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> MeanPool:
+    if ceil_mode or divisor_override is not None or (_pair(padding) != (0, 0) and not count_include_pad):
+        raise UnknownStepError
+    return MeanPool(_pair(kernel_size), _pair(kernel_size if stride is None else stride), _pair(padding))
 
 
 def _convolution(

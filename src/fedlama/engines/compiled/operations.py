@@ -13,7 +13,7 @@ from fedlama.engines.compiled.kernel import kernel
 from fedlama.engines.compiled.lanes import ahead, load, plus, store, times, where_positive
 from fedlama.engines.compiled.long_dense import multiply_long, undo_long
 from fedlama.engines.compiled.norm import normalise, undo_normalise
-from fedlama.engines.compiled.pooling import Pool, pool, unpool
+from fedlama.engines.compiled.pooling import Pool, pool, pool_mean, unpool, unpool_mean
 from fedlama.engines.compiled.table import (
     ABOVE,
     ADD,
@@ -34,6 +34,7 @@ from fedlama.engines.compiled.table import (
     KIND,
     LANES,
     MEAN,
+    MEAN_POOL,
     NORM,
     OTHER,
     OUT,
@@ -102,6 +103,8 @@ def do(row: Any, reals: Any, scratch: Any, spare: Any, masks: Any, s: Any) -> No
         forward(out, x, weight, bias, row[BIAS] >= 0, _field(row, 3, s), _field(row, 0, s), _window(row))
     elif kind == POOL:
         pool(out, x, _field(row, 3, s), _field(row, 0, s), _pool(row))
+    elif kind == MEAN_POOL:
+        pool_mean(out, x, _field(row, 3, s), _field(row, 0, s), _pool(row))
     elif kind == NORM:
         averages, variances = own(s, row[AVERAGE], VALUES), own(s, row[VARIANCE], VALUES)
         statistics, relu = ahead(scratch, row[EXTRA]), row[_F + 3] != 0
@@ -164,6 +167,8 @@ def undo(row: Any, scratch: Any, spare: Any, s: Any) -> None:
         return
     elif kind == POOL:
         unpool(below, above, x, out, _field(row, 3, s), _field(row, 0, s), _pool(row))
+    elif kind == MEAN_POOL:
+        unpool_mean(below, above, _field(row, 3, s), _field(row, 0, s), _pool(row))
     elif kind == FLATTEN:
         unflatten(below, above, _field(row, 0, s))
     elif kind == MEAN:

@@ -1,4 +1,4 @@
-"""One client's max pooling on images as :mod:`~fedlama.engines.compiled.images` lays them out."""
+"""One client's max and mean pooling on images as :mod:`~fedlama.engines.compiled.images` lays them out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedlama.engines.compiled.kernel import kernel
-from fedlama.engines.compiled.lanes import full, larger, load, load_some, plus, store_some, where_equal
+from fedlama.engines.compiled.lanes import full, larger, load, load_some, plus, store_some, times, where_equal
 from fedlama.engines.compiled.table import LANES
 
 
@@ -70,10 +70,7 @@ def unpool(below: Any, gradient: Any, x: Any, out: Any, to: Any, own: Any, p: An
         own: The inputs'.
         p: The :class:`Pool`.
     """
-    for line in range(own.channels * own.height):
-        start = line * own.row + own.left
-        for place in range(0, own.length, LANES):
-            store_some(below, start + place, LANES, full(np.float32(0.0)), own.length - place)
+    _clear(below, own)
     for channel in range(to.channels):
         for y in range(to.height):
             top, bottom = _span(y, own.height, p.size_y, p.stride_y, p.padding_y)
@@ -91,3 +88,53 @@ def unpool(below: Any, gradient: Any, x: Any, out: Any, to: Any, own: Any, p: An
                             waiting = plus(waiting, taken, np.float32(-1.0))  # handed out once only
                             sum_ = plus(load(below, pixel), taken, np.float32(1.0))
                             store_some(below, pixel, LANES, sum_, here)
+
+
+@kernel
+def _clear(below: Any, own: Any) -> None:
+    """Set all pixels to 0."""
+    for line in range(own.channels * own.height):
+        start = line * own.row + own.left
+        for place in range(0, own.length, LANES):
+            store_some(below, start + place, LANES, full(np.float32(0.0)), own.length - place)
+
+
+@kernel
+def pool_mean(out: Any, x: Any, to: Any, own: Any, p: Any) -> None:
+    """Take the mean of each window, zeros around the image included; see :func:`pool`."""
+    share = full(np.float32(1.0 / (p.size_y * p.size_x)))
+    for channel in range(to.channels):
+        for y in range(to.height):
+            top, bottom = _span(y, own.height, p.size_y, p.stride_y, p.padding_y)
+            for z in range(to.width):
+                left, right = _span(z, own.width, p.size_x, p.stride_x, p.padding_x)
+                goal = channel * to.plane + y * to.row + to.left + z * to.batch
+                source = channel * own.plane + own.left
+                for lane in range(0, to.batch, LANES):
+                    sum_ = full(np.float32(0.0))
+                    for row in range(top, bottom):
+                        for column in range(left, right):
+                            pixel = source + row * own.row + column * own.batch + lane
+                            sum_ = plus(sum_, load(x, pixel), np.float32(1.0))
+                    store_some(out, goal + lane, LANES, times(sum_, share), to.batch - lane)
+
+
+@kernel
+def unpool_mean(below: Any, gradient: Any, to: Any, own: Any, p: Any) -> None:
+    """Hand each gradient to all pixels of its window; see :func:`unpool`."""
+    share = full(np.float32(1.0 / (p.size_y * p.size_x)))
+    _clear(below, own)
+    for channel in range(to.channels):
+        for y in range(to.height):
+            top, bottom = _span(y, own.height, p.size_y, p.stride_y, p.padding_y)
+            for z in range(to.width):
+                left, right = _span(z, own.width, p.size_x, p.stride_x, p.padding_x)
+                goal = channel * to.plane + y * to.row + to.left + z * to.batch
+                source = channel * own.plane + own.left
+                for lane in range(0, to.batch, LANES):
+                    part = times(load(gradient, goal + lane), share)
+                    for row in range(top, bottom):
+                        for column in range(left, right):
+                            pixel = source + row * own.row + column * own.batch + lane
+                            sum_ = plus(load(below, pixel), part, np.float32(1.0))
+                            store_some(below, pixel, LANES, sum_, to.batch - lane)

@@ -245,10 +245,11 @@ class _Writing:
             after, window = (outputs, *places), (*kernel, *operation.stride, *operation.padding, *operation.dilation)
             names = operation.weight, operation.bias
             self._add(table.CONVOLUTION, inputs, number, after, names, (*size, *after, *window))
-        elif isinstance(operation, graph.MaxPool):
+        elif isinstance(operation, graph.MaxPool | graph.MeanPool):
             after = size[0], *_places(size[1:], operation.size, operation.stride, operation.padding, (1, 1))
             window = *operation.size, *operation.stride, *operation.padding
-            self._add(table.POOL, inputs, number, after, sizes=(*size, *after, *window))
+            kind = table.POOL if isinstance(operation, graph.MaxPool) else table.MEAN_POOL
+            self._add(kind, inputs, number, after, sizes=(*size, *after, *window))
         elif isinstance(operation, graph.Norm):
             _insist(inputs != (0,))
             running = operation.weight, operation.bias, operation.mean, operation.variance

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 LANES = 16
 """Numbers in a vector."""
-DENSE, CONVOLUTION, POOL, RELU, FLATTEN, NORM, ADD, MEAN, DROPOUT = range(9)
+DENSE, CONVOLUTION, POOL, RELU, FLATTEN, NORM, ADD, MEAN, DROPOUT, MEAN_POOL = range(10)
 """Kinds of operations."""
 KIND, WEIGHT, BIAS, AVERAGE, VARIANCE, IN, OTHER, OUT, ABOVE, BELOW, BESIDE = range(11)
 """Columns of a program: the kind; the numbers of weight, bias and running statistics, -1 for none; where in the scratch

@@ -11,11 +11,24 @@ from typing import Any, NamedTuple
 
 from fedlama.engines.compiled.images import enter, enter_features, field
 from fedlama.engines.compiled.kernel import kernel
-from fedlama.engines.compiled.lanes import ahead, floats, integers
+from fedlama.engines.compiled.lanes import ahead, call, floats, integers
 from fedlama.engines.compiled.loss import cross_entropy
-from fedlama.engines.compiled.operations import do, undo
-from fedlama.engines.compiled.table import ACTIVE, IN, OUT
-from fedlama.engines.compiled.update import Step, move
+from fedlama.engines.compiled.table import (
+    ACTIVE,
+    BATCH,
+    CLIENT,
+    COLUMNS,
+    DO,
+    IN,
+    MARGIN,
+    MASKS,
+    OUT,
+    RATE,
+    SCRATCH,
+    SPARE,
+    UNDO,
+)
+from fedlama.engines.compiled.update import move, step_of
 
 
 class Round(NamedTuple):
@@ -29,11 +42,8 @@ class Round(NamedTuple):
         height: Of one input, 0 if it is no image.
         width: Of one input, 0 if it is no image.
         classes: Logits of one sample.
-        margin: Pixels of zeros beside images.
         masks: Numbers of one sample's dropout masks.
         scratch: Elements of activations and gradients.
-        momentum: m, float32.
-        pull: FedProx's mu, float32.
     """
 
     clients: int
@@ -43,25 +53,22 @@ class Round(NamedTuple):
     height: int
     width: int
     classes: int
-    margin: int
     masks: int
     scratch: int
-    momentum: float
-    pull: float
 
 
 @kernel
 def advance(
-    program: Any, reals: Any, parameters: Any, decays: Any, rates: Any, x: int, y: int, masks: Any, lengths: Any,
+    program: Any, reals: Any, context: Any, settings: Any, rates: Any, x: int, y: int, masks: Any, lengths: Any,
     room: Any, state: Any, losses: Any, r: Any,
 ) -> None:  # fmt: skip
     """Take all local steps of some clients, in place.
 
     Args:
         program: int64, (operations, columns).
-        reals: float64, (operations, 2).
-        parameters: int64, (parameters and buffers, columns).
-        decays: float32, each one's weight decay.
+        reals: float32, (operations, 2).
+        context: int64; what the operations are told of a step. Scratch, client, batch and masks are filled in here.
+        settings: float32; the same of what is not whole. The rate is filled in here.
         rates: float32, each step's learning rate.
         x: Address of the inputs, float32 (steps, clients, batch, features).
         y: Address of the classes, int64 (steps, clients, batch).
@@ -74,6 +81,8 @@ def advance(
     """
     scratch = floats(room.ctypes.data)
     spare = ahead(scratch, r.scratch)
+    told, set_ = integers(context.ctypes.data), floats(settings.ctypes.data)
+    context[SCRATCH], context[SPARE] = room.ctypes.data, room.ctypes.data + 4 * r.scratch
     features = r.channels * max(r.height, 1) * max(r.width, 1)
     for client in range(r.clients):
         for step in range(r.steps):
@@ -81,21 +90,30 @@ def advance(
             if state[0] != batch:
                 state[0] = batch
                 room[:] = 0.0
-            s = Step(parameters, decays, client, batch, r.margin, rates[step], r.momentum, r.pull)
+            context[CLIENT], context[BATCH] = client, batch
+            context[MASKS] = masks.ctypes.data + 4 * number * r.batch * r.masks
+            settings[RATE] = rates[step]
             inputs = ahead(floats(x), number * r.batch * features)
             if r.height > 0:
-                enter(ahead(scratch, program[0, IN]), inputs, field(r.channels, r.height, r.width, r.margin, batch))
+                f = field(r.channels, r.height, r.width, context[MARGIN], batch)
+                enter(ahead(scratch, program[0, IN]), inputs, f)
             else:
                 enter_features(ahead(scratch, program[0, IN]), inputs, batch, features)
-            own_masks = ahead(floats(masks.ctypes.data), number * r.batch * r.masks)
             for place in range(len(program)):
-                do(program[place], reals[place], scratch, spare, own_masks, s)
+                row, own_reals = _row(program, place), ahead(floats(reals.ctypes.data), 2 * place)
+                call(program[place, DO], row, own_reals, told, set_)
             logits = ahead(scratch, program[len(program) - 1, OUT])
             loss = cross_entropy(logits, ahead(integers(y), number * r.batch), spare, batch, r.classes)
             for place in range(len(program) - 1, -1, -1):
                 if program[place, ACTIVE]:
-                    undo(program[place], scratch, spare, s)
-            move(s)
+                    row, own_reals = _row(program, place), ahead(floats(reals.ctypes.data), 2 * place)
+                    call(program[place, UNDO], row, own_reals, told, set_)
+            move(step_of(told, set_))
             losses[client] += loss
             if not math.isfinite(loss):
                 break
+
+
+@kernel
+def _row(program: Any, place: int) -> Any:
+    return integers(program.ctypes.data + 8 * place * COLUMNS)

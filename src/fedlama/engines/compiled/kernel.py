@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable
 from typing import TypeVar
@@ -27,3 +28,31 @@ def kernel(function: Function) -> Function:
     except RuntimeError:  # no folder to keep the code in can be written: compile anew in every process
         compiled = numba.njit(nogil=True)(function)
     return compiled
+
+
+@functools.cache
+def address(function: Callable[..., None]) -> int:
+    """Compile an operation, if it is not on disk, and return the address of its machine code.
+
+    Operations are compiled one by one, when a model first needs them: Numba optimises a kernel together with all that
+    it calls, so one kernel that calls them all would take most of a minute.
+
+    Args:
+        function: Takes a row of the program, two numbers, the context and the settings of a step; see
+            :mod:`~fedlama.engines.compiled.table`.
+    """
+    import numba
+    from numba import types
+
+    whole, real = types.CPointer(types.int64), types.CPointer(types.float32)
+    signature = types.void(whole, real, whole, real)
+    try:
+        compiled = numba.cfunc(signature, cache=True)(function)
+    except RuntimeError:  # as in `kernel`
+        compiled = numba.cfunc(signature)(function)
+    _KEPT.append(compiled)
+    found: int = compiled.address
+    return found
+
+
+_KEPT: list[object] = []  # what was compiled must outlive its address

@@ -132,6 +132,19 @@ def integers(typing: Any, address: Any) -> Any:
 
 
 @intrinsic
+def call(typing: Any, address: Any, row: Any, reals: Any, context: Any, settings: Any) -> Any:
+    """Call an operation by the address of its machine code."""
+
+    def generate(context_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        given = arguments[1:]
+        function = ir.FunctionType(ir.VoidType(), [one.type for one in given]).as_pointer()
+        builder.call(builder.inttoptr(arguments[0], function), given)
+        return context_.get_dummy_value()
+
+    return types.void(types.int64, _INTEGERS, _FLOATS, _INTEGERS, _FLOATS), generate
+
+
+@intrinsic
 def ahead(typing: Any, memory: Any, count: Any) -> Any:
     """Return the memory from element `count` on."""
     return memory(memory, types.intp), lambda context, builder, signature, arguments: builder.gep(

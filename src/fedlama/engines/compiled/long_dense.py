@@ -30,7 +30,7 @@ from fedlama.engines.compiled.lanes import (
     turn,
 )
 from fedlama.engines.compiled.table import ANCHOR, LANES, TRAINED, VALUES, VELOCITIES
-from fedlama.engines.compiled.update import own
+from fedlama.engines.compiled.update import about, own
 
 _ROWS = 4
 _WIDE = 4 * LANES
@@ -139,10 +139,10 @@ def _undo_rows(
     columns: int, row: int, wanted: bool,
 ) -> None:  # fmt: skip
     """Treat as many rows as the tile is high."""
-    trained = s.parameters[number, TRAINED] != 0
+    trained = about(s, number, TRAINED) != 0
     weight = ahead(own(s, number, VALUES), row * columns)
     velocity = ahead(own(s, number, VELOCITIES), row * columns)
-    anchor = ahead(floats(s.parameters[number, ANCHOR]), row * columns)
+    anchor = ahead(floats(about(s, number, ANCHOR)), row * columns)
     above = ahead(spare, LANES * LANES)  # this block's gradients, (samples, height)
     for sample in range(s.batch):
         for r in range(height):

@@ -1,11 +1,18 @@
-"""One row of a program, forward and backward: fetches what the kernels ask for."""
+"""Every operation, forward and backward: fetches what its kernels ask for.
+
+Each function here becomes a piece of machine code of its own, which :mod:`~fedlama.engines.compiled.advance` calls by
+its address, with a row of the program, the row's two numbers that are not whole, and what is to be known of the step.
+The backward functions make the input's gradient first, as the parameters' may change the parameters themselves.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from fedlama.engines.compiled import table
 from fedlama.engines.compiled.convolution import Window, add_weight_gradient, backward_input, forward
 from fedlama.engines.compiled.dense import add_outer, multiply
 from fedlama.engines.compiled.images import enter, enter_features, field, flatten, mean, spread_mean, unflatten
@@ -16,37 +23,34 @@ from fedlama.engines.compiled.norm import normalise, undo_normalise
 from fedlama.engines.compiled.pooling import Pool, pool, pool_mean, unpool, unpool_mean
 from fedlama.engines.compiled.table import (
     ABOVE,
-    ADD,
     ADDS,
     ADDS_BESIDE,
     AVERAGE,
     BELOW,
     BESIDE,
     BIAS,
-    CONVOLUTION,
-    DENSE,
-    DROPOUT,
     EXTRA,
     FIRST_SIZE,
-    FLATTEN,
     IMAGES,
     IN,
-    KIND,
     LANES,
-    MEAN,
-    MEAN_POOL,
-    NORM,
     OTHER,
     OUT,
-    POOL,
-    RELU,
     VALUES,
     VARIANCE,
     WANTED,
     WANTED_BESIDE,
     WEIGHT,
 )
-from fedlama.engines.compiled.update import add_feature_bias, add_gradient, add_image_bias, is_trained, own, target
+from fedlama.engines.compiled.update import (
+    add_feature_bias,
+    add_gradient,
+    add_image_bias,
+    is_trained,
+    own,
+    step_of,
+    target,
+)
 
 _F = FIRST_SIZE
 
@@ -78,114 +82,137 @@ def _vectors(row: Any, s: Any) -> Any:
     return row[_F] * -(-s.batch // LANES)
 
 
-@kernel
-def do(row: Any, reals: Any, scratch: Any, spare: Any, masks: Any, s: Any) -> None:
-    """Do one operation.
+def _dense(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    x, out = ahead(s.scratch, row[IN]), ahead(s.scratch, row[OUT])
+    weight, bias, columns = own(s, row[WEIGHT], VALUES), own(s, row[BIAS], VALUES), row[_F + 1]
+    multiply(out, weight, x, bias, row[BIAS] >= 0, -(-s.batch // LANES), row[_F], columns, columns, 1)
 
-    Args:
-        row: Of the program.
-        reals: Its two numbers that are not whole.
-        scratch: Activations and gradients.
-        spare: Scratch for a while.
-        masks: Dropout masks of this step, one after another, each (batch, ...).
-        s: The :class:`~fedlama.engines.compiled.update.Step`.
-    """
-    x, out = ahead(scratch, row[IN]), ahead(scratch, row[OUT])
+
+def _undo_dense(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    x, above = ahead(s.scratch, row[IN]), ahead(s.scratch, row[ABOVE])
+    rows, columns, weight = row[_F], row[_F + 1], own(s, row[WEIGHT], VALUES)
+    if row[WANTED]:
+        below = ahead(s.scratch, row[BELOW])
+        multiply(below, weight, above, weight, False, -(-s.batch // LANES), columns, rows, 1, columns)
+    if is_trained(s, row[WEIGHT]):
+        goal, scale, factor = target(s, row[WEIGHT])
+        add_outer(goal, above, x, s.spare, s.batch, rows, columns, scale, factor)
+    add_feature_bias(s, row[BIAS], above, rows)
+
+
+def _long_dense(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    x, out = ahead(s.scratch, row[IN]), ahead(s.scratch, row[OUT])
     weight, bias = own(s, row[WEIGHT], VALUES), own(s, row[BIAS], VALUES)
-    kind = row[KIND]
-    if kind == DENSE:
-        rows, columns, biased = row[_F], row[_F + 1], row[BIAS] >= 0
-        if row[_F + 2]:
-            multiply_long(out, weight, x, bias, biased, spare, s.batch, rows, columns)
-        else:
-            multiply(out, weight, x, bias, biased, -(-s.batch // LANES), rows, columns, columns, 1)
-    elif kind == CONVOLUTION:
-        forward(out, x, weight, bias, row[BIAS] >= 0, _field(row, 3, s), _field(row, 0, s), _window(row))
-    elif kind == POOL:
-        pool(out, x, _field(row, 3, s), _field(row, 0, s), _pool(row))
-    elif kind == MEAN_POOL:
-        pool_mean(out, x, _field(row, 3, s), _field(row, 0, s), _pool(row))
-    elif kind == NORM:
-        averages, variances = own(s, row[AVERAGE], VALUES), own(s, row[VARIANCE], VALUES)
-        statistics, relu = ahead(scratch, row[EXTRA]), row[_F + 3] != 0
-        normalise(
-            out, x, weight, bias, averages, variances, statistics, _field(row, 0, s), relu, reals[0], reals[1]
-        )  # fmt: skip
-    elif kind == DROPOUT:
-        mask, own_mask = ahead(scratch, row[EXTRA]), ahead(masks, s.batch * row[_F + 3])
-        if row[IMAGES]:
-            enter(mask, own_mask, _field(row, 0, s))
-        else:
-            enter_features(mask, own_mask, s.batch, row[_F])
-        _multiply(out, x, mask, _vectors(row, s))
-    elif kind == FLATTEN:
-        flatten(out, x, _field(row, 0, s))
-    elif kind == MEAN:
-        mean(out, x, _field(row, 0, s))
-    elif kind == RELU:
-        for vector in range(_vectors(row, s)):
-            place = vector * LANES
-            store(out, place, LANES, where_positive(load(x, place), load(x, place)))
-    elif kind == ADD:
-        other = ahead(scratch, row[OTHER])
-        for vector in range(_vectors(row, s)):
-            place = vector * LANES
-            store(out, place, LANES, plus(load(x, place), load(other, place), np.float32(1.0)))
+    multiply_long(out, weight, x, bias, row[BIAS] >= 0, s.spare, s.batch, row[_F], row[_F + 1])
 
 
-@kernel
-def undo(row: Any, scratch: Any, spare: Any, s: Any) -> None:
-    """Undo one operation: the input's gradient first, as the parameters' may change the parameters themselves.
+def _undo_long_dense(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    x, above, below = ahead(s.scratch, row[IN]), ahead(s.scratch, row[ABOVE]), ahead(s.scratch, row[BELOW])
+    undo_long(s, row[WEIGHT], below, above, x, s.spare, row[_F], row[_F + 1], row[WANTED] != 0)
+    add_feature_bias(s, row[BIAS], above, row[_F])
 
-    Args:
-        row: Of the program.
-        scratch: Activations and gradients.
-        spare: Scratch for a while.
-        s: The :class:`~fedlama.engines.compiled.update.Step`.
-    """
-    x, out, above = ahead(scratch, row[IN]), ahead(scratch, row[OUT]), ahead(scratch, row[ABOVE])
-    below, wanted = ahead(scratch, row[BELOW]), row[WANTED] != 0
-    kind = row[KIND]
-    if kind == DENSE:
-        _undo_dense(row, x, above, below, spare, wanted, s)
-    elif kind == CONVOLUTION:
-        _undo_convolution(row, x, above, below, spare, wanted, s)
-    elif kind == NORM:
-        f, weight = _field(row, 0, s), own(s, row[WEIGHT], VALUES)
-        statistics, slopes = ahead(scratch, row[EXTRA]), ahead(spare, f.channels)
-        undo_normalise(above, x, out, weight, statistics, f, row[_F + 3] != 0, spare, slopes)
-        if is_trained(s, row[BIAS]):
-            add_gradient(s, row[BIAS], spare)
-        if is_trained(s, row[WEIGHT]):
-            add_gradient(s, row[WEIGHT], slopes)
-    elif kind == ADD:
-        if wanted and row[BELOW] != row[ABOVE]:
-            _pass_on(below, above, row[ADDS] != 0, _vectors(row, s))
-        if row[WANTED_BESIDE]:
-            _pass_on(ahead(scratch, row[BESIDE]), above, row[ADDS_BESIDE] != 0, _vectors(row, s))
-    elif not wanted:
-        return
-    elif kind == POOL:
+
+def _convolution(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    x, out = ahead(s.scratch, row[IN]), ahead(s.scratch, row[OUT])
+    weight, bias = own(s, row[WEIGHT], VALUES), own(s, row[BIAS], VALUES)
+    forward(out, x, weight, bias, row[BIAS] >= 0, _field(row, 3, s), _field(row, 0, s), _window(row))
+
+
+def _undo_convolution(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    x, above = ahead(s.scratch, row[IN]), ahead(s.scratch, row[ABOVE])
+    inputs, outputs, w = _field(row, 0, s), _field(row, 3, s), _window(row)
+    if row[WANTED]:
+        below, weight = ahead(s.scratch, row[BELOW]), own(s, row[WEIGHT], VALUES)
+        backward_input(below, above, weight, row[ADDS] != 0, inputs, outputs, w)
+    if is_trained(s, row[WEIGHT]):
+        goal, scale, factor = target(s, row[WEIGHT])
+        add_weight_gradient(goal, above, x, s.spare, outputs, inputs, w, scale, factor)
+    add_image_bias(s, row[BIAS], above, outputs)
+
+
+def _max_pool(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    pool(ahead(s.scratch, row[OUT]), ahead(s.scratch, row[IN]), _field(row, 3, s), _field(row, 0, s), _pool(row))
+
+
+def _undo_max_pool(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    below, above = ahead(s.scratch, row[BELOW]), ahead(s.scratch, row[ABOVE])
+    x, out = ahead(s.scratch, row[IN]), ahead(s.scratch, row[OUT])
+    if row[WANTED]:
         unpool(below, above, x, out, _field(row, 3, s), _field(row, 0, s), _pool(row))
-    elif kind == MEAN_POOL:
+
+
+def _mean_pool(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    pool_mean(ahead(s.scratch, row[OUT]), ahead(s.scratch, row[IN]), _field(row, 3, s), _field(row, 0, s), _pool(row))
+
+
+def _undo_mean_pool(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    below, above = ahead(s.scratch, row[BELOW]), ahead(s.scratch, row[ABOVE])
+    if row[WANTED]:
         unpool_mean(below, above, _field(row, 3, s), _field(row, 0, s), _pool(row))
-    elif kind == FLATTEN:
-        unflatten(below, above, _field(row, 0, s))
-    elif kind == MEAN:
-        spread_mean(below, above, _field(row, 0, s))
-    elif kind == DROPOUT:
-        _multiply(above, above, ahead(scratch, row[EXTRA]), _vectors(row, s))
-    elif kind == RELU:
-        for vector in range(_vectors(row, s)):
-            place = vector * LANES
-            store(above, place, LANES, where_positive(load(out, place), load(above, place)))
 
 
-@kernel
-def _multiply(out: Any, x: Any, mask: Any, vectors: int) -> None:
-    for vector in range(vectors):
+def _norm(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    x, out, statistics = ahead(s.scratch, row[IN]), ahead(s.scratch, row[OUT]), ahead(s.scratch, row[EXTRA])
+    weight, bias = own(s, row[WEIGHT], VALUES), own(s, row[BIAS], VALUES)
+    averages, variances = own(s, row[AVERAGE], VALUES), own(s, row[VARIANCE], VALUES)
+    f, relu = _field(row, 0, s), row[_F + 3] != 0
+    normalise(out, x, weight, bias, averages, variances, statistics, f, relu, reals[0], reals[1])
+
+
+def _undo_norm(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    x, out, above = ahead(s.scratch, row[IN]), ahead(s.scratch, row[OUT]), ahead(s.scratch, row[ABOVE])
+    f, weight, statistics = _field(row, 0, s), own(s, row[WEIGHT], VALUES), ahead(s.scratch, row[EXTRA])
+    shifts, slopes = s.spare, ahead(s.spare, f.channels)
+    undo_normalise(above, x, out, weight, statistics, f, row[_F + 3] != 0, shifts, slopes)
+    if is_trained(s, row[BIAS]):
+        add_gradient(s, row[BIAS], shifts)
+    if is_trained(s, row[WEIGHT]):
+        add_gradient(s, row[WEIGHT], slopes)
+
+
+def _relu(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    x, out = ahead(s.scratch, row[IN]), ahead(s.scratch, row[OUT])
+    for vector in range(_vectors(row, s)):
         place = vector * LANES
-        store(out, place, LANES, times(load(x, place), load(mask, place)))
+        store(out, place, LANES, where_positive(load(x, place), load(x, place)))
+
+
+def _undo_relu(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    out, above = ahead(s.scratch, row[OUT]), ahead(s.scratch, row[ABOVE])
+    for vector in range(_vectors(row, s)):
+        place = vector * LANES
+        store(above, place, LANES, where_positive(load(out, place), load(above, place)))
+
+
+def _add(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    x, other, out = ahead(s.scratch, row[IN]), ahead(s.scratch, row[OTHER]), ahead(s.scratch, row[OUT])
+    for vector in range(_vectors(row, s)):
+        place = vector * LANES
+        store(out, place, LANES, plus(load(x, place), load(other, place), np.float32(1.0)))
+
+
+def _undo_add(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    above = ahead(s.scratch, row[ABOVE])
+    if row[WANTED] and row[BELOW] != row[ABOVE]:
+        _pass_on(ahead(s.scratch, row[BELOW]), above, row[ADDS] != 0, _vectors(row, s))
+    if row[WANTED_BESIDE]:
+        _pass_on(ahead(s.scratch, row[BESIDE]), above, row[ADDS_BESIDE] != 0, _vectors(row, s))
 
 
 @kernel
@@ -196,27 +223,62 @@ def _pass_on(below: Any, above: Any, adds: bool, vectors: int) -> None:
         store(below, place, LANES, plus(value, load(below, place), np.float32(1.0)) if adds else value)
 
 
-@kernel
-def _undo_dense(row: Any, x: Any, above: Any, below: Any, spare: Any, wanted: bool, s: Any) -> None:
-    rows, columns, blocks = row[_F], row[_F + 1], -(-s.batch // LANES)
-    weight = own(s, row[WEIGHT], VALUES)
-    add_feature_bias(s, row[BIAS], above, rows)
-    if row[_F + 2]:
-        undo_long(s, row[WEIGHT], below, above, x, spare, rows, columns, wanted)
-        return
-    if wanted:
-        multiply(below, weight, above, weight, False, blocks, columns, rows, 1, columns)
-    if is_trained(s, row[WEIGHT]):
-        goal, scale, factor = target(s, row[WEIGHT])
-        add_outer(goal, above, x, spare, s.batch, rows, columns, scale, factor)
+def _flatten(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    flatten(ahead(s.scratch, row[OUT]), ahead(s.scratch, row[IN]), _field(row, 0, s))
+
+
+def _undo_flatten(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    if row[WANTED]:
+        unflatten(ahead(s.scratch, row[BELOW]), ahead(s.scratch, row[ABOVE]), _field(row, 0, s))
+
+
+def _mean(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    mean(ahead(s.scratch, row[OUT]), ahead(s.scratch, row[IN]), _field(row, 0, s))
+
+
+def _undo_mean(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    if row[WANTED]:
+        spread_mean(ahead(s.scratch, row[BELOW]), ahead(s.scratch, row[ABOVE]), _field(row, 0, s))
+
+
+def _dropout(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    mask, drawn = ahead(s.scratch, row[EXTRA]), ahead(s.masks, s.batch * row[_F + 3])
+    if row[IMAGES]:
+        enter(mask, drawn, _field(row, 0, s))
+    else:
+        enter_features(mask, drawn, s.batch, row[_F])
+    _multiply(ahead(s.scratch, row[OUT]), ahead(s.scratch, row[IN]), mask, _vectors(row, s))
+
+
+def _undo_dropout(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    above = ahead(s.scratch, row[ABOVE])
+    _multiply(above, above, ahead(s.scratch, row[EXTRA]), _vectors(row, s))
 
 
 @kernel
-def _undo_convolution(row: Any, x: Any, above: Any, below: Any, spare: Any, wanted: bool, s: Any) -> None:
-    inputs, outputs, w = _field(row, 0, s), _field(row, 3, s), _window(row)
-    if wanted:
-        backward_input(below, above, own(s, row[WEIGHT], VALUES), row[ADDS] != 0, inputs, outputs, w)
-    if is_trained(s, row[WEIGHT]):
-        goal, scale, factor = target(s, row[WEIGHT])
-        add_weight_gradient(goal, above, x, spare, outputs, inputs, w, scale, factor)
-    add_image_bias(s, row[BIAS], above, outputs)
+def _multiply(out: Any, x: Any, mask: Any, vectors: int) -> None:
+    for vector in range(vectors):
+        place = vector * LANES
+        store(out, place, LANES, times(load(x, place), load(mask, place)))
+
+
+OPERATIONS: dict[int, tuple[Callable[..., None], Callable[..., None]]] = {
+    table.DENSE: (_dense, _undo_dense),
+    table.LONG_DENSE: (_long_dense, _undo_long_dense),
+    table.CONVOLUTION: (_convolution, _undo_convolution),
+    table.POOL: (_max_pool, _undo_max_pool),
+    table.MEAN_POOL: (_mean_pool, _undo_mean_pool),
+    table.RELU: (_relu, _undo_relu),
+    table.FLATTEN: (_flatten, _undo_flatten),
+    table.NORM: (_norm, _undo_norm),
+    table.ADD: (_add, _undo_add),
+    table.MEAN: (_mean, _undo_mean),
+    table.DROPOUT: (_dropout, _undo_dropout),
+}
+"""How each kind is done and undone."""

@@ -19,6 +19,9 @@ Size: TypeAlias = tuple[int, ...]
 """(channels, height, width) of images, or (features,)."""
 
 
+_DENSE = (table.DENSE, table.LONG_DENSE)
+
+
 @dataclass(frozen=True)
 class Row:
     """One operation.
@@ -107,7 +110,7 @@ class Program:
     @property
     def moving(self) -> frozenset[str]:
         """Weights that a kernel of their own takes the solver's step of."""
-        return frozenset(row.names[0] or "" for row in self.rows if row.kind == table.DENSE and row.sizes[2])
+        return frozenset(row.names[0] or "" for row in self.rows if row.kind == table.LONG_DENSE)
 
     def spare(self, batch: int) -> int:
         """Count the elements that weights' gradients and the loss need for a while.
@@ -151,10 +154,10 @@ def elements(size: Size, margin: int, batch: int) -> int:
 def _spare(row: Row, batch: int) -> int:
     """Count what a weights' gradient turns round: a dense layer's inputs, or a convolution's outputs."""
     lanes = table.LANES
-    if row.kind == table.DENSE:
+    if row.kind in _DENSE:
         blocks, wide = -(-batch // lanes), -(-row.sizes[1] // lanes) * lanes
         long = blocks * lanes * (wide + 4 * lanes) + 4 * lanes * lanes
-        return blocks * lanes * wide + lanes * lanes + (long if row.sizes[2] else 0)
+        return blocks * lanes * wide + lanes * lanes + (long if row.kind == table.LONG_DENSE else 0)
     if row.kind != table.CONVOLUTION:
         return 2 * row.sizes[0] + lanes if row.kind == table.NORM else 2 * lanes
     outputs, height, width = row.sizes[3:6]
@@ -210,7 +213,7 @@ class _Writing:
             self._same[number] = number
             size = self._sizes[inputs[0]]
             self._take(step.operation, inputs, number, size)
-        if len(self._sizes[0]) not in (1, 3) or self._rows[-1].kind != table.DENSE:
+        if len(self._sizes[0]) not in (1, 3) or self._rows[-1].kind not in _DENSE:
             raise _NoFormError
         return _norm_with_relu(self._rows), self._sizes
 
@@ -223,7 +226,8 @@ class _Writing:
             _insist(size == (width,))
             long = outputs * width >= table.LONG and outputs >= 4 and width % table.LANES == 0
             names = operation.weight, operation.bias
-            self._add(table.DENSE, inputs, number, (outputs,), names, (outputs, width, int(long)))
+            kind = table.LONG_DENSE if long else table.DENSE
+            self._add(kind, inputs, number, (outputs,), names, (outputs, width))
         elif isinstance(operation, graph.Relu | graph.Dropout):
             _insist(inputs != (0,))
             drops = isinstance(operation, graph.Dropout)

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 LANES = 16
 """Numbers in a vector."""
-DENSE, CONVOLUTION, POOL, RELU, FLATTEN, NORM, ADD, MEAN, DROPOUT, MEAN_POOL = range(10)
+DENSE, LONG_DENSE, CONVOLUTION, POOL, MEAN_POOL, RELU, FLATTEN, NORM, ADD, MEAN, DROPOUT = range(11)
 """Kinds of operations."""
 KIND, WEIGHT, BIAS, AVERAGE, VARIANCE, IN, OTHER, OUT, ABOVE, BELOW, BESIDE = range(11)
 """Columns of a program: the kind; the numbers of weight, bias and running statistics, -1 for none; where in the scratch
 the input, the other input, the output, its gradient, and the gradients of input and other input begin."""
-ADDS, ADDS_BESIDE, ACTIVE, WANTED, WANTED_BESIDE, EXTRA, IMAGES, FIRST_SIZE = range(11, 19)
+ADDS, ADDS_BESIDE, ACTIVE, WANTED, WANTED_BESIDE, EXTRA, IMAGES, DO, UNDO, FIRST_SIZE = range(11, 21)
 """More of them: whether the gradients of the inputs are added to what is there; whether the operation has a backward
 pass at all, and whether it gives the inputs' gradients; where scratch of its own begins; whether the activations are
-images; then the sizes."""
+images; the addresses of the machine code that does and undoes it; then the sizes."""
 COLUMNS = FIRST_SIZE + 14
 LONG = 1 << 16
 """Elements of a dense layer's weights from which on the memory counts more than the arithmetic."""
-VALUES, VELOCITIES, ANCHOR, ELEMENTS, TRAINED = range(5)
+VALUES, VELOCITIES, ANCHOR, ELEMENTS, TRAINED, PARAMETER_COLUMNS = range(6)
 """Columns of a table of parameters and buffers: the addresses of the first client's values and velocities and of the
 anchor, 0 for none; the elements of one client; and whether it is trained: 0 not at all, 1 by a step for all
 parameters at last, 2 by a kernel of its own."""
+SCRATCH, SPARE, MASKS, PARAMETERS, DECAYS, COUNT, CLIENT, BATCH, MARGIN, CONTEXT = range(10)
+"""What an operation is told about the step, whole numbers: the addresses of activations and gradients, of scratch for a
+while, of this step's dropout masks, of the table of parameters and of their weight decays (float32); how many
+parameters there are; the client's row in the share; its batch; and the pixels of zeros beside images."""
+RATE, MOMENTUM, PULL, SETTINGS = range(4)
+"""And what is not whole, float32: learning rate, momentum, and FedProx's mu."""
 
 
 def row_elements(width: int, margin: int, batch: int) -> tuple[int, int]:

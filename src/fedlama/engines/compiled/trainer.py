@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +15,9 @@ from fedlama.engines.base import Work
 from fedlama.engines.batches import CohortBatches
 from fedlama.engines.chain import classifies
 from fedlama.engines.cohort import Share, find_divergence
-from fedlama.engines.compiled.kernel import can_compile
+from fedlama.engines.compiled.kernel import address, can_compile
 from fedlama.engines.compiled.program import Program, write_program
-from fedlama.engines.compiled.table import LANES
+from fedlama.engines.compiled.table import CONTEXT, COUNT, DECAYS, DO, LANES, MARGIN, PARAMETERS, UNDO
 from fedlama.engines.draws import client_generators, draw_mask
 from fedlama.engines.graph import read_graph
 from fedlama.engines.trainer import Task
@@ -36,13 +35,15 @@ class CompiledTrainer:
 
     def __init__(self, work: Work, batches: CohortBatches, program: Program) -> None:
         from fedlama.engines.compiled.advance import Round, advance  # needs Numba
+        from fedlama.engines.compiled.operations import OPERATIONS
 
         self._round, self._advance = Round, advance
+        self._code = [[address(function) for function in OPERATIONS[row.kind]] for row in program.rows]
         self._work, self._batches, self._program = work, batches, program
         self._trainable = [name for name, _ in work.model.named_parameters()]
         buffers = [name for name, buffer in work.model.named_buffers() if buffer.is_floating_point()]
         self._names = [*self._trainable, *buffers]
-        self._reals = np.array([row.reals for row in program.rows])
+        self._reals = np.array([row.reals for row in program.rows], np.float32)
         self._counts = [row.count for row in program.rows if row.count is not None]
         self._room, self._state = np.empty(0, np.float32), np.zeros(1, np.int64)
 
@@ -52,9 +53,11 @@ class CompiledTrainer:
         solver, program = self._work.solver, self._program
         assert isinstance(solver, SGD)
         parameters, decays = self._parameters(share, task), self._decays(task, solver)
-        # float32 as a type: Numba would compute in float64 with Python's own numbers.
-        momentum: Any = np.float32(solver.momentum)
-        pull: Any = np.float32(solver.proximal if isinstance(solver, FedProx) else 0.0)
+        context = np.zeros(CONTEXT, np.int64)
+        addresses = parameters.ctypes.data, decays.ctypes.data
+        context[[PARAMETERS, DECAYS, COUNT, MARGIN]] = *addresses, len(parameters), program.margin
+        pull = solver.proximal if isinstance(solver, FedProx) else 0.0
+        settings = np.array([0.0, solver.momentum, pull], np.float32)
         channels, height, width = (*program.sizes[0], 0, 0)[:3]
         losses, done = np.zeros(len(share.clients)), 0
         drawn = sum(math.prod(size) for size, _ in program.masks)
@@ -62,14 +65,14 @@ class CompiledTrainer:
         for x, y, lengths in self._batches.several(share.clients, share.steps_done, task.steps, drawn):
             steps, clients, batch = y.shape
             table, scratch = program.place(batch, self._names, task.names)
-            sizes = clients, steps, batch, channels, height, width, program.classes, program.margin, drawn, scratch
+            table[:, DO : UNDO + 1] = self._code
+            sizes = self._round(clients, steps, batch, channels, height, width, program.classes, drawn, scratch)
             rates = np.array(task.rates[done : done + steps], np.float32)
             room = self._scratch(scratch + program.spare(batch))
-            addresses, masks = (x.data_ptr(), y.data_ptr()), self._masks(generators, lengths, batch * drawn)
-            settings = self._round(*sizes, momentum, pull)
+            masks = self._masks(generators, lengths, batch * drawn)
             self._advance(
-                table, self._reals, parameters, decays, rates, *addresses, masks, lengths, room, self._state, losses,
-                settings,
+                table, self._reals, context, settings, rates, x.data_ptr(), y.data_ptr(), masks, lengths, room,
+                self._state, losses, sizes,
             )  # fmt: skip
             self._check(share, losses, task.round_index)
             done += steps

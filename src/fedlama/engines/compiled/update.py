@@ -7,16 +7,40 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedlama.engines.compiled.kernel import kernel
-from fedlama.engines.compiled.lanes import ahead, floats, full, load_some, plus, total
-from fedlama.engines.compiled.table import ANCHOR, ELEMENTS, LANES, TRAINED, VALUES, VELOCITIES
+from fedlama.engines.compiled.lanes import ahead, floats, full, integers, load_some, plus, total
+from fedlama.engines.compiled.table import (
+    ANCHOR,
+    BATCH,
+    CLIENT,
+    COUNT,
+    DECAYS,
+    ELEMENTS,
+    LANES,
+    MARGIN,
+    MASKS,
+    MOMENTUM,
+    PARAMETER_COLUMNS,
+    PARAMETERS,
+    PULL,
+    RATE,
+    SCRATCH,
+    SPARE,
+    TRAINED,
+    VALUES,
+    VELOCITIES,
+)
 
 
 class Step(NamedTuple):
-    """One local step of one client.
+    """One local step of one client, as operations see it; see :mod:`~fedlama.engines.compiled.table`.
 
     Attributes:
+        scratch: Activations and gradients.
+        spare: Scratch for a while.
+        masks: Dropout masks, one after another, each (batch, ...).
         parameters: int64, (parameters and buffers, columns).
         decays: float32, each one's weight decay.
+        entries: Parameters and buffers.
         client: Which row of the share.
         batch: Samples.
         margin: Pixels of zeros beside images.
@@ -25,8 +49,12 @@ class Step(NamedTuple):
         pull: FedProx's mu, float32.
     """
 
+    scratch: Any
+    spare: Any
+    masks: Any
     parameters: Any
     decays: Any
+    entries: int
     client: int
     batch: int
     margin: int
@@ -36,16 +64,41 @@ class Step(NamedTuple):
 
 
 @kernel
+def step_of(context: Any, settings: Any) -> Any:
+    """Read what an operation is told."""
+    return Step(
+        floats(context[SCRATCH]),
+        floats(context[SPARE]),
+        floats(context[MASKS]),
+        integers(context[PARAMETERS]),
+        floats(context[DECAYS]),
+        context[COUNT],
+        context[CLIENT],
+        context[BATCH],
+        context[MARGIN],
+        settings[RATE],
+        settings[MOMENTUM],
+        settings[PULL],
+    )
+
+
+@kernel
+def about(s: Any, number: int, column: int) -> Any:
+    """Look into the table of parameters."""
+    return s.parameters[number * PARAMETER_COLUMNS + column]
+
+
+@kernel
 def own(s: Any, number: int, column: int) -> Any:
     """Point to a client's share of a parameter, or of its velocity."""
     number = max(number, 0)
-    return ahead(floats(s.parameters[number, column]), s.client * s.parameters[number, ELEMENTS])
+    return ahead(floats(about(s, number, column)), s.client * about(s, number, ELEMENTS))
 
 
 @kernel
 def is_trained(s: Any, number: int) -> Any:
     """Tell whether there is such a parameter, and it is trained."""
-    return number >= 0 and s.parameters[number, TRAINED] != 0
+    return number >= 0 and about(s, number, TRAINED) != 0
 
 
 @kernel
@@ -64,7 +117,7 @@ def target(s: Any, number: int) -> tuple[Any, float, float]:
 def add_gradient(s: Any, number: int, gradient: Any) -> None:
     """Take a gradient that lies in memory."""
     goal, scale, factor = target(s, number)
-    for element in range(s.parameters[number, ELEMENTS]):
+    for element in range(about(s, number, ELEMENTS)):
         goal[element] = scale * goal[element] + factor * gradient[element]
 
 
@@ -102,15 +155,15 @@ def add_image_bias(s: Any, number: int, gradient: Any, f: Any) -> None:
 @kernel
 def move(s: Any) -> None:
     """Do what is left of the step: v <- v + w x + mu (x - u) and x <- x - eta v; without momentum x <- x + eta mu u."""
-    for number in range(len(s.parameters)):
-        if s.parameters[number, TRAINED] == 1 and (s.momentum > 0.0 or s.pull > 0.0):
+    for number in range(s.entries):
+        if about(s, number, TRAINED) == 1 and (s.momentum > 0.0 or s.pull > 0.0):
             _move_one(s, number)
 
 
 @kernel
 def _move_one(s: Any, number: int) -> None:
     values, decay = own(s, number, VALUES), s.decays[number]
-    anchor, elements = floats(s.parameters[number, ANCHOR]), s.parameters[number, ELEMENTS]
+    anchor, elements = floats(about(s, number, ANCHOR)), about(s, number, ELEMENTS)
     if s.momentum == 0.0:
         for element in range(elements):
             values[element] += s.rate * s.pull * anchor[element]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fedlama.checks import at_least, refuse
+from fedlama.clients import TensorClients
 from fedlama.engines.allocator import keep_memory
 from fedlama.engines.base import Average, CohortState, Values, Work
 from fedlama.engines.batches import CohortBatches
@@ -33,6 +34,9 @@ from fedlama.engines.vmapped import VmapTrainer
 from fedlama.errors import ConfigError, DivergenceError
 from fedlama.layers import Layer
 
+_WORTH = 1 << 26
+"""Multiplications that are worth a thread's while: with less, it waits for Python longer than it computes."""
+
 
 class StackedEngine:
     """Holds the cohort as stacked tensors.
@@ -42,16 +46,20 @@ class StackedEngine:
         trainers: One per thread.
         cohort: The state, without clients as yet.
         chunk: Rows that a trainer advances at a time, at most.
+        products: Multiplications of one client's step, about, if a thread should only be asked for enough of them.
 
     Attributes:
         label: What computes here, in words.
     """
 
-    def __init__(self, work: Work, trainers: Sequence[Trainer], cohort: Cohort, chunk: int) -> None:
+    def __init__(
+        self, work: Work, trainers: Sequence[Trainer], cohort: Cohort, chunk: int, products: int | None = None
+    ) -> None:
         self._work = work
         self._trainers = trainers
         self._cohort = cohort
         self._chunk = chunk
+        self._products = products
         self._threads = WorkerThreads(len(trainers))
         self._helpers = WorkerThreads(cores())  # for synchronisation, however many train
         self.label = f"{type(trainers[0]).__name__} x {len(trainers)}, at most {chunk} clients at a time"
@@ -65,7 +73,9 @@ class StackedEngine:
         if self._work.solver.memory_scope == "round":
             self._cohort.renew()
         task = make_task(self._work, self._cohort.names, round_index, steps, frozen, anchors)
-        shares = _split(len(self._cohort.clients), len(self._trainers), self._chunk)
+        rows = len(self._cohort.clients)
+        worth = rows if self._products is None else rows * steps * self._products // _WORTH
+        shares = _split(rows, min(len(self._trainers), max(worth, 1)), self._chunk)
 
         waiting = iter(range(len(shares)))  # whoever is free takes the next one
         losses: dict[int, list[float]] = {}
@@ -157,7 +167,8 @@ class Stacked:
         chunk = self.chunk or _chunk(work, first)
         count = self.threads or (cores() if isinstance(first, CompiledTrainer) else 1)
         trainers = [first, *(_trainer(work, batches) for _ in range(count - 1))]
-        return StackedEngine(work, trainers, cohort, chunk)
+        products = first.products * _batch(work) if isinstance(first, CompiledTrainer) else None
+        return StackedEngine(work, trainers, cohort, chunk, products)
 
 
 @dataclass(frozen=True)
@@ -201,6 +212,10 @@ def _chunk(work: Work, trainer: Trainer) -> int:
     if work.device.type != "cpu":
         return 1 << 30
     return 1 if isinstance(trainer, CompiledTrainer) and is_large(work.model, work.clients) else 64
+
+
+def _batch(work: Work) -> int:
+    return max(work.clients.batch_sizes) if isinstance(work.clients, TensorClients) else 1
 
 
 def _single(work: Work, batches: CohortBatches) -> Trainer:

@@ -71,6 +71,14 @@ class Program:
         """One sample's dropout masks, in order: their sizes and rates."""
         return [(self.sizes[row.output], row.reals[0]) for row in self.rows if row.kind == table.DROPOUT]
 
+    @property
+    def products(self) -> int:
+        """Multiplications of one sample's forward pass."""
+        dense = sum(math.prod(row.sizes[:2]) for row in self.rows if row.kind in _DENSE)
+        # sizes: inputs, height, width, outputs, their height and width, the kernel's height and width, ...
+        images = [row.sizes for row in self.rows if row.kind == table.CONVOLUTION]
+        return dense + sum(sizes[0] * math.prod(sizes[3:8]) for sizes in images)
+
     def place(self, batch: int, names: Sequence[str], trained: Iterable[str]) -> tuple[NDArray[np.int64], int]:
         """Write the table, and count the elements of scratch that it takes.
 

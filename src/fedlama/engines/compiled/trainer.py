@@ -46,6 +46,12 @@ class CompiledTrainer:
         self._reals = np.array([row.reals for row in program.rows], np.float32)
         self._counts = [row.count for row in program.rows if row.count is not None]
         self._room, self._state = np.empty(0, np.float32), np.zeros(1, np.int64)
+        self._placed: tuple[tuple[object, ...], NDArray[np.int64], int] = (), np.empty(0, np.int64), 0
+
+    @property
+    def products(self) -> int:
+        """Multiplications of one sample's step, about."""
+        return 3 * self._program.products
 
     @torch.no_grad()
     def run(self, share: Share, task: Task) -> list[float]:
@@ -64,8 +70,7 @@ class CompiledTrainer:
         generators = client_generators(self._work, task.round_index, share.clients) if drawn else []
         for x, y, lengths in self._batches.several(share.clients, share.steps_done, task.steps, drawn):
             steps, clients, batch = y.shape
-            table, scratch = program.place(batch, self._names, task.names)
-            table[:, DO : UNDO + 1] = self._code
+            table, scratch = self._place(batch, task.names)
             sizes = self._round(clients, steps, batch, channels, height, width, program.classes, drawn, scratch)
             rates = np.array(task.rates[done : done + steps], np.float32)
             room = self._scratch(scratch + program.spare(batch))
@@ -80,6 +85,14 @@ class CompiledTrainer:
             share.values[name] += task.steps
         mean: list[float] = (losses / task.steps).tolist()
         return mean
+
+    def _place(self, batch: int, trained: tuple[str, ...]) -> tuple[NDArray[np.int64], int]:
+        """Write the program down, unless the last time will do."""
+        if self._placed[0] != (batch, trained):
+            table, scratch = self._program.place(batch, self._names, trained)
+            table[:, DO : UNDO + 1] = self._code
+            self._placed = (batch, trained), table, scratch
+        return self._placed[1:]
 
     def _masks(
         self, generators: Sequence[torch.Generator], lengths: NDArray[np.int64], room: int

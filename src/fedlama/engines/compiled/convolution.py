@@ -219,7 +219,7 @@ def add_weight_gradient(
         target: What to add to.
         gradient: Images of the form `own`, the outputs'.
         x: Images of the form `to`, the inputs'.
-        room: Scratch; see :func:`weight_gradient_room`.
+        room: Scratch of (height * width * batch + 16) * (outputs rounded up to 16) + 128 elements, of the outputs.
         own: The outputs' :class:`Field`.
         to: The inputs'.
         w: The :class:`Window`.
@@ -235,7 +235,7 @@ def add_weight_gradient(
         return
     wide = -(-own.channels // LANES) * LANES
     spare = ahead(room, (own.height * own.length + LANES) * wide)
-    _turn(room, gradient, own, wide)
+    _turn(room, gradient, own)
     full = to.channels - to.channels % ROWS
     for channel in range(0, full, ROWS):
         _over_outputs(tall(), ROWS, target, room, spare, x, own, to, w, channel, wide, scale, factor)
@@ -244,21 +244,24 @@ def add_weight_gradient(
 
 
 @kernel
-def _turn(room: Any, gradient: Any, own: Any, wide: int) -> None:
-    """Bring gradients from images to (height, width, batch, outputs filled up)."""
-    full = own.channels - own.channels % LANES
-    for y in range(own.height):
-        row = y * own.row + own.left
-        for place in range(0, own.length, LANES):  # the last one's surplus is overwritten by the next row
-            to = (y * own.length + place) * wide
-            for output in range(0, full, LANES):
-                turn(room, to + output, wide, gradient, output * own.plane + row + place, own.plane)
-        for output in range(full, own.channels):
+def _turn(room: Any, gradient: Any, own: Any) -> None:
+    """Bring gradients from images to (outputs / 16, height, width, batch, 16), outputs filled up with zeros."""
+    positions = own.height * own.length
+    for output in range(0, own.channels, LANES):
+        slab = ahead(room, output * positions)
+        here = min(own.channels - output, LANES)
+        for y in range(own.height):
+            start = output * own.plane + y * own.row + own.left
+            if here == LANES:
+                for place in range(0, own.length, LANES):  # the surplus of the last one is overwritten by what follows
+                    turn(slab, (y * own.length + place) * LANES, LANES, gradient, start + place, own.plane)
+                continue
             for place in range(own.length):
-                room[(y * own.length + place) * wide + output] = gradient[output * own.plane + row + place]
-        for output in range(own.channels, wide):
-            for place in range(own.length):
-                room[(y * own.length + place) * wide + output] = 0.0
+                to = (y * own.length + place) * LANES
+                for c in range(here):
+                    slab[to + c] = gradient[start + c * own.plane + place]
+                for c in range(here, LANES):
+                    slab[to + c] = 0.0
 
 
 @kernel
@@ -276,6 +279,7 @@ def _over_outputs(
     """Treat as many input channels as the tile is high, sixteen outputs in a vector."""
     area = w.height * w.width
     for output in range(0, wide, LANES):
+        slab = ahead(turned, output * own.height * own.length)
         for k in range(w.height):
             top, bottom = _positions(k * w.dilation_y - w.top, w.stride_y, own.height, to.height)
             for m in range(w.width):
@@ -286,9 +290,9 @@ def _over_outputs(
                     row = channel * to.plane + (y * w.stride_y + k * w.dilation_y - w.top) * to.row + to.left
                     for z in range(left, right):
                         pixel = row + (z * w.stride_x + shift) * to.batch
-                        place = (y * own.length + z * own.batch) * wide + output
+                        place = (y * own.length + z * own.batch) * LANES
                         for sample in range(own.batch):
-                            gradients = load(turned, place + sample * wide)
+                            gradients = load(slab, place + sample * LANES)
                             total = add_scaled(total, x, pixel + sample, to.plane, gradients)
                 store(spare, 0, LANES, total)
                 for c in range(min(LANES, own.channels - output)):

@@ -35,6 +35,8 @@ from fedlama.strategies import LayerStatistics, Plan, Strategy
 from fedlama.traffic import Traffic
 
 Weighting = Literal["samples", "equal"]
+_PIECE = 1 << 16
+"""Numbers whose norms are taken at a time."""
 
 
 class Callback(Protocol):
@@ -290,8 +292,8 @@ class Run:
             if spec.trainable:
                 memory = self.server_memory.setdefault(spec.name, {})
                 new[spec.name] = self.federation.server_step.apply(previous, new[spec.name], memory)
-                update += _squared(new[spec.name] - previous)
-                size += _squared(previous)
+                moved, held = _squares(new[spec.name], previous)
+                update, size = update + moved, size + held
             if self.federation.strategy.recycles:
                 self.last_update[spec.name] = new[spec.name] - previous
         self._set(layer, new)
@@ -382,5 +384,11 @@ def _payloads(shipments: Sequence[Shipment], direction: Direction) -> dict[str, 
     }
 
 
-def _squared(value: Tensor) -> float:
-    return float((value * value).sum(dtype=torch.float64))
+def _squares(new: Tensor, previous: Tensor) -> tuple[float, float]:
+    """Return the squared norms of the difference and of the previous value, in pieces that stay in the cache."""
+    update, size = 0.0, 0.0
+    pieces = (torch.split(value.flatten(), _PIECE) for value in (new, previous))
+    for now, before in zip(*pieces, strict=True):
+        update += float(torch.linalg.vector_norm(now - before)) ** 2
+        size += float(torch.linalg.vector_norm(before)) ** 2
+    return update, size

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from fedlama.engines.base import CohortState, Values, Work
 from fedlama.engines.storage import Storage
+from fedlama.engines.synchronise import set_rows
+from fedlama.engines.threads import WorkerThreads, cores
 from fedlama.errors import DivergenceError
 from fedlama.solvers import Memory
 
@@ -56,6 +58,7 @@ class Cohort:
         self._channels_last = channels_last
         self._local = {n: b.detach().clone().to(device) for n, b in model.named_buffers() if n not in travelling}
         self._steps_done: dict[int, int] = {}
+        self._helpers = WorkerThreads(cores())
 
     def seat(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort; see :meth:`fedlama.engines.base.Engine.seat`."""
@@ -66,7 +69,7 @@ class Cohort:
             self._allocate(len(clients), values, kept)
         self.clients = tuple(clients)
         for name, value in values.items():
-            self.values[name].copy_(value)
+            set_rows(self.values[name], value, self._helpers)
         for name, value in self._local.items():
             self.values[name][kept:].copy_(value)
         self.renew(kept)
@@ -77,7 +80,7 @@ class Cohort:
             fresh = self._work.solver.memory([self.values[name][:1] for name in self.names])
             for kind, buffers in fresh.items():
                 for stacked, buffer in zip(self.memory[kind], buffers, strict=True):
-                    stacked[first:].copy_(buffer)
+                    set_rows(stacked[first:], buffer[0], self._helpers)
 
     def share(self, rows: slice) -> Share:
         """Return some rows as views."""

@@ -23,11 +23,11 @@ from fedlama.engines.batches import CohortBatches
 from fedlama.engines.chain import ChainTrainer, chain_for
 from fedlama.engines.cohort import Cohort
 from fedlama.engines.compiled import CompiledTrainer, compiled_trainer
-from fedlama.engines.layout import flat_one, flat_rows, physical_order, unflat_one
+from fedlama.engines.layout import flat_rows, physical_order, unflat_one
 from fedlama.engines.serial import SerialTrainer
 from fedlama.engines.sizes import is_large
 from fedlama.engines.storage import DeviceStorage, DiskStorage, Storage
-from fedlama.engines.synchronise import mean_and_discrepancy, write_back
+from fedlama.engines.synchronise import mean_and_discrepancy, set_rows
 from fedlama.engines.threads import WorkerThreads, cores
 from fedlama.engines.trainer import Trainer, make_task
 from fedlama.engines.vmapped import VmapTrainer
@@ -112,9 +112,7 @@ class StackedEngine:
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
         """Set a layer to one value on every client."""
         for spec in layer.tensors:
-            stacked = self._cohort.values[spec.name]
-            order = physical_order(stacked)
-            write_back(flat_rows(stacked, order), flat_one(values[spec.name], order), self._helpers)
+            set_rows(self._cohort.values[spec.name], values[spec.name], self._helpers)
 
     def client_values(self, client: int) -> Values:
         """Return a copy of one client's local model."""

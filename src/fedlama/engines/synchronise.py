@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fedlama.engines.compiled import can_compile
+from fedlama.engines.layout import flat_one, flat_rows, physical_order
 from fedlama.engines.threads import WorkerThreads
 
 _BLOCK = 1 << 18
@@ -112,6 +113,21 @@ def write_back(stacked: Tensor, value: Tensor, threads: WorkerThreads) -> None:
             set_some(*span)
 
     threads.map(work_off, range(helpers))
+
+
+def set_rows(stacked: Tensor, value: Tensor, threads: WorkerThreads) -> None:
+    """Set every client's tensor to one value, however a row lies in memory.
+
+    Args:
+        stacked: (clients, ...); overwritten.
+        value: One client's.
+        threads: Who helps with large tensors on the CPU.
+    """
+    if stacked.nbytes < _LARGE:
+        stacked.copy_(value)
+    else:
+        order = physical_order(stacked)
+        write_back(flat_rows(stacked, order), flat_one(value, order), threads)
 
 
 def _suits_kernels(*tensors: Tensor) -> bool:

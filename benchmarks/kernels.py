@@ -1,0 +1,125 @@
+"""How fast the compiled convolutions are, and the core they run on: ``python -m benchmarks.kernels``.
+
+One thread, one client. Useful products count alone (none with the zeros around an image); the first line is a loop of
+nothing but multiplications and additions on registers and the nearest cache, the most that this core can do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from fedlama.engines.compiled.convolution import Window, add_weight_gradient, backward_input, forward
+from fedlama.engines.compiled.images import enter, field
+from fedlama.engines.compiled.kernel import kernel
+from fedlama.engines.compiled.lanes import add_scaled, floats, load, store, tall
+
+Shape = tuple[int, int, int, int, int, int, int]
+SHAPES: list[Shape] = [  # batch, inputs, outputs, side, kernel, stride, padding
+    (16, 1, 16, 8, 5, 1, 2),
+    (16, 16, 32, 4, 5, 1, 2),
+    (20, 1, 32, 28, 5, 1, 2),
+    (20, 32, 64, 14, 5, 1, 2),
+    (32, 16, 16, 32, 3, 1, 1),
+    (32, 32, 32, 16, 3, 1, 1),
+    (32, 64, 64, 8, 3, 1, 1),
+    (32, 16, 32, 32, 3, 2, 1),
+    (10, 32, 64, 30, 3, 1, 0),
+]
+
+
+@kernel
+def _peak(repetitions: int, weights: int, x: int, out: int) -> None:
+    total = tall()
+    for _ in range(repetitions):
+        for column in range(256):
+            total = add_scaled(total, floats(weights), column, 256, load(floats(x), column * 16))
+    store(floats(out), 0, 16, total)
+
+
+@kernel
+def _enter(out: int, x: int, f: Any) -> None:  # noqa: ANN401
+    enter(floats(out), floats(x), f)
+
+
+@kernel
+def _forward(out: int, x: int, weight: int, to: Any, own: Any, w: Any) -> None:  # noqa: ANN401
+    forward(floats(out), floats(x), floats(weight), floats(weight), False, to, own, w)
+
+
+@kernel
+def _backward(below: int, gradient: int, weight: int, to: Any, own: Any, w: Any) -> None:  # noqa: ANN401
+    backward_input(floats(below), floats(gradient), floats(weight), False, to, own, w)
+
+
+@kernel
+def _weights(target: int, gradient: int, x: int, room: int, own: Any, to: Any, w: Any) -> None:  # noqa: ANN401
+    zero, one = np.float32(0.0), np.float32(1.0)
+    add_weight_gradient(floats(target), floats(gradient), floats(x), floats(room), own, to, w, zero, one)
+
+
+def main() -> None:
+    """Measure and print a table."""
+    some = [_aligned(8192) for _ in range(3)]
+    repetitions = 2000
+    taken = _best(lambda: _peak(repetitions, *(one.ctypes.data for one in some)))
+    print(f"the core: {repetitions * 256 * 8 * 16 * 2 / taken / 1e9:.0f} Gflop/s")
+    print("| batch, inputs, outputs, side, kernel, stride, padding | forward | input's gradient | weights' gradient |")
+    print("|---|---|---|---|")
+    for shape in SHAPES:
+        print(f"| {', '.join(map(str, shape))} | " + " | ".join(_measured(*shape)) + " |")
+
+
+def _measured(batch: int, inputs: int, outputs: int, side: int, size: int, stride: int, padding: int) -> list[str]:
+    """Return microseconds and Gflop/s of the three kernels."""
+    after = (side + 2 * padding - size) // stride + 1
+    margin = max(padding, size - 1 - padding)
+    own, to = field(inputs, side, side, margin, batch), field(outputs, after, after, margin, batch)
+    w = Window(size, size, stride, stride, padding, padding, 1, 1)
+    x, gradient, below, out = (_images(f) for f in (own, to, own, to))
+    weight, target = (_aligned(outputs * inputs * size**2) for _ in range(2))
+    room = _aligned((after * after * batch + 16) * (-(-outputs // 16) * 16) + 128)
+    places = [one.ctypes.data for one in (x, gradient, below, out, weight, target, room)]
+    jobs = [
+        lambda: _forward(places[3], places[0], places[4], to, own, w),
+        lambda: _backward(places[2], places[1], places[4], own, to, w),
+        lambda: _weights(places[5], places[1], places[0], places[6], to, own, w),
+    ]
+    ones = torch.ones(1, 1, side, side), torch.ones(1, 1, size, size)
+    useful = 2 * batch * inputs * outputs * float(functional.conv2d(*ones, stride=stride, padding=padding).sum())
+    taken = [_best(job) for job in jobs]
+    return [f"{one * 1e6:.0f} us, {useful / one / 1e9:.0f} Gflop/s" for one in taken]
+
+
+def _images(f: Any) -> NDArray[np.float32]:  # noqa: ANN401
+    """Return random images in the kernels' layout."""
+    images = _aligned(f.channels * f.plane)
+    x = np.random.default_rng(0).standard_normal(f.channels * f.height * f.length, np.float32)
+    _enter(images.ctypes.data, x.ctypes.data, f)
+    return images
+
+
+def _aligned(elements: int) -> NDArray[np.float32]:
+    """Return zeros that begin at a multiple of 64 bytes, with room behind them for whole vectors."""
+    room = np.zeros(elements + 128, np.float32)
+    return room[-room.ctypes.data // 4 % 16 :]
+
+
+def _best(job: Callable[[], None]) -> float:
+    """Return the shortest of several times, after a first one that compiles."""
+    times = []
+    for _ in range(30):
+        start = time.perf_counter()
+        job()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+if __name__ == "__main__":
+    main()

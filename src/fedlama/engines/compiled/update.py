@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedlama.engines.compiled.kernel import kernel
-from fedlama.engines.compiled.lanes import ahead, floats, full, integers, load_some, plus, total
+from fedlama.engines.compiled.lanes import ahead, floats, full, integers, load_some, plus, store_some, total
 from fedlama.engines.compiled.table import (
     ANCHOR,
     BATCH,
@@ -162,20 +162,28 @@ def move(s: Any) -> None:
 
 @kernel
 def _move_one(s: Any, number: int) -> None:
-    values, decay = own(s, number, VALUES), s.decays[number]
+    values, decay, velocities = own(s, number, VALUES), s.decays[number], own(s, number, VELOCITIES)
     anchor, elements = floats(about(s, number, ANCHOR)), about(s, number, ELEMENTS)
+    whole = elements - elements % LANES
+    for place in range(0, whole, LANES):
+        _move_vector(s, decay, values, velocities, anchor, place, LANES)
+    if whole < elements:
+        _move_vector(s, decay, values, velocities, anchor, whole, elements - whole)
+
+
+@kernel
+def _move_vector(s: Any, decay: Any, values: Any, velocities: Any, anchor: Any, place: int, count: int) -> None:
+    """Move up to sixteen numbers."""
+    value = load_some(values, place, count)
     if s.momentum == 0.0:
-        for element in range(elements):
-            values[element] += s.rate * s.pull * anchor[element]
-        return
-    velocities = own(s, number, VELOCITIES)
-    if decay + s.pull == 0.0:
-        for element in range(elements):
-            values[element] -= s.rate * velocities[element]
-        return
-    for element in range(elements):
-        velocity = velocities[element] + decay * values[element]
+        value = plus(value, load_some(anchor, place, count), s.rate * s.pull)
+    else:
+        velocity = load_some(velocities, place, count)
+        if decay > 0.0:
+            velocity = plus(velocity, value, decay)
         if s.pull > 0.0:
-            velocity += s.pull * (values[element] - anchor[element])
-        velocities[element] = velocity
-        values[element] -= s.rate * velocity
+            velocity = plus(velocity, plus(value, load_some(anchor, place, count), np.float32(-1.0)), s.pull)
+        if decay > 0.0 or s.pull > 0.0:
+            store_some(velocities, place, LANES, velocity, count)
+        value = plus(value, velocity, -s.rate)
+    store_some(values, place, LANES, value, count)

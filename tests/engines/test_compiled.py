@@ -220,6 +220,15 @@ def test_what_has_no_compiled_form_takes_the_other_way(choices: dict[str, Any]) 
     assert _label(**({"model": _build(_dense)} | choices)).startswith("ChainTrainer")
 
 
+def test_batch_norm_of_a_single_number_is_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 4, 6), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 5))
+    choices = {"model": model, "clients": clients((40, 34, 71, 36, 33), 1)}
+    assert _label(**choices).startswith("CompiledTrainer")
+    for engine in ("loop", Stacked()):
+        with pytest.raises(ValueError, match=r"more than (1|one)"):
+            run(engine, **choices)
+
+
 def test_exponential_is_exact_to_float32() -> None:
     from tests.engines.compiled_parts import exponentials
 

@@ -17,7 +17,7 @@ from fedlama.engines.chain import classifies
 from fedlama.engines.cohort import Share, find_divergence
 from fedlama.engines.compiled.kernel import address, can_compile
 from fedlama.engines.compiled.program import Program, write_program
-from fedlama.engines.compiled.table import CONTEXT, COUNT, DECAYS, DO, LANES, MARGIN, PARAMETERS, UNDO
+from fedlama.engines.compiled.table import CONTEXT, COUNT, DECAYS, DO, LANES, MARGIN, NORM, PARAMETERS, UNDO
 from fedlama.engines.draws import client_generators, draw_mask
 from fedlama.engines.graph import read_graph
 from fedlama.engines.trainer import Task
@@ -70,6 +70,7 @@ class CompiledTrainer:
         generators = client_generators(self._work, task.round_index, share.clients) if drawn else []
         for x, y, lengths in self._batches.several(share.clients, share.steps_done, task.steps, drawn):
             steps, clients, batch = y.shape
+            self._check_statistics(lengths)
             table, scratch = self._place(batch, task.names)
             sizes = self._round(clients, steps, batch, channels, height, width, program.classes, drawn, scratch)
             rates = np.array(task.rates[done : done + steps], np.float32)
@@ -131,6 +132,15 @@ class CompiledTrainer:
         decayed = dict(zip(task.names, task.decayed, strict=True))
         every = [solver.decay_normalisation or decayed.get(name, True) for name in self._names]
         return np.array([solver.weight_decay * own for own in every], np.float32)
+
+    def _check_statistics(self, lengths: NDArray[np.int64]) -> None:
+        """Refuse, as torch does, to normalise a channel by a single number."""
+        areas = [math.prod(row.sizes[1:3]) for row in self._program.rows if row.kind == NORM]
+        if areas and min(areas) * lengths.min() < 2:
+            raise ValueError(
+                f"batch norm in training needs more than one number per channel, but a client's batch of "
+                f"{lengths.min()} sample meets images of one pixel there; give batches of two samples or more"
+            )
 
     def _check(self, share: Share, losses: NDArray[np.float64], round_index: int) -> None:
         if not np.isfinite(losses).all():

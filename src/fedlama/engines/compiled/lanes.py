@@ -1,9 +1,8 @@
-"""Vectors of sixteen samples for compiled kernels: what Numba lacks to keep a tile of sums in registers.
+"""Vectors of sixteen numbers for compiled kernels: what Numba lacks to keep a tile of sums in registers.
 
-Activations lie with the batch innermost, sixteen samples side by side, so every number of a model meets sixteen
-samples in one instruction. A *tile* is a few such vectors; kernels carry it as a value, and LLVM keeps it in registers
-(on processors with shorter vectors it splits them). Everything here is an instruction or a handful of them. Memory is
-given as pointers to float32; indices count elements, and nobody checks them.
+A *tile* is some rows of such vectors; kernels carry it as a value, and LLVM keeps it in registers (on processors with
+shorter vectors it splits them). Everything here is an instruction or a handful of them. Memory is given as pointers to
+float32; indices count elements, and nobody checks them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The trainer for compiled chains: gathers batches, keeps the tables of addresses, and calls one kernel."""
+"""The trainer for compiled models: gathers batches, keeps the tables of addresses, and calls one kernel."""
 
 from __future__ import annotations
 
@@ -58,12 +58,8 @@ class CompiledTrainer:
         """Take all local steps of a round; see :meth:`fedlama.engines.trainer.Trainer.run`."""
         solver, program = self._work.solver, self._program
         assert isinstance(solver, SGD)
-        parameters, decays = self._parameters(share, task), self._decays(task, solver)
-        context = np.zeros(CONTEXT, np.int64)
-        addresses = parameters.ctypes.data, decays.ctypes.data
-        context[[PARAMETERS, DECAYS, COUNT, MARGIN]] = *addresses, len(parameters), program.margin
-        pull = solver.proximal if isinstance(solver, FedProx) else 0.0
-        settings = np.array([0.0, solver.momentum, pull], np.float32)
+        parameters, decays = self._parameters(share, task), self._decays(task, solver)  # both must outlive the kernel
+        context, settings = self._told(parameters, decays, solver)
         channels, height, width = (*program.sizes[0], 0, 0)[:3]
         losses, done = np.zeros(len(share.clients)), 0
         drawn = sum(math.prod(size) for size, _ in program.masks)
@@ -86,6 +82,16 @@ class CompiledTrainer:
             share.values[name] += task.steps
         mean: list[float] = (losses / task.steps).tolist()
         return mean
+
+    def _told(
+        self, parameters: NDArray[np.int64], decays: NDArray[np.float32], solver: SGD
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Write down what operations are told of every step; see :mod:`~fedlama.engines.compiled.table`."""
+        context = np.zeros(CONTEXT, np.int64)
+        context[[PARAMETERS, DECAYS]] = parameters.ctypes.data, decays.ctypes.data
+        context[[COUNT, MARGIN]] = len(parameters), self._program.margin
+        pull = solver.proximal if isinstance(solver, FedProx) else 0.0
+        return context, np.array([0.0, solver.momentum, pull], np.float32)
 
     def _place(self, batch: int, trained: tuple[str, ...]) -> tuple[NDArray[np.int64], int]:
         """Write the program down, unless the last time will do."""

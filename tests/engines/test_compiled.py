@@ -68,6 +68,14 @@ def _lenet() -> nn.Module:
     )
 
 
+def _strided() -> nn.Module:
+    """Zeros around the image, and no convolution whose pixels are neighbours."""
+    return nn.Sequential(
+        nn.Conv2d(2, 9, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(9, 8, 3, stride=2, padding=1), nn.Flatten(),
+        nn.Linear(32, 5),
+    )  # fmt: skip
+
+
 def _dropout() -> nn.Module:
     """Dropout on images, after a pooling that its gradient must not disturb, and on features."""
     return nn.Sequential(
@@ -121,7 +129,17 @@ class _Branches(nn.Module):
         return logits
 
 
-MODELS: list[Callable[[], nn.Module]] = [_dense, _convolutions, _wide, _long, _lenet, _dropout, _Residual, _Branches]
+MODELS: list[Callable[[], nn.Module]] = [
+    _dense,
+    _convolutions,
+    _wide,
+    _long,
+    _lenet,
+    _strided,
+    _dropout,
+    _Residual,
+    _Branches,
+]
 SOLVERS = [
     SGD(0.05),
     SGD(0.05, weight_decay=0.02),
@@ -151,7 +169,7 @@ def test_same_as_loop(make: Callable[[], nn.Module], solver: SGD) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 15, 16, 21, 33])
-@pytest.mark.parametrize("make", [_convolutions, _long, _dropout])
+@pytest.mark.parametrize("make", [_convolutions, _strided, _long, _dropout])
 def test_batches_that_fill_no_vector(make: Callable[[], nn.Module], batch: int) -> None:
     sizes = (40, 34, 71, 36, 33)
     choices = {"model": _build(make), "clients": clients(sizes, batch), "local_steps": 8}

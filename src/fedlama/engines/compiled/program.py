@@ -330,11 +330,13 @@ def _norm_with_relu(rows: Sequence[Row]) -> list[Row]:
 
 
 def _margin(rows: Iterable[Row]) -> int:
-    """Return how far taps reach over the edge, forward or backward, in convolutions whose pixels are neighbours."""
+    """Return how far taps reach over the edge: forward, and backward where a convolution's pixels are neighbours.
+
+    Also with strides a vector may begin with samples of the pixel before the first one, which must be zeros.
+    """
     reach = 0
     for row in rows:
         if row.kind == table.CONVOLUTION:
             _, taps, _, step, _, padding, _, dilation = row.sizes[6:]
-            if step == 1:
-                reach = max(reach, padding, (taps - 1) * dilation - padding)
+            reach = max(reach, padding, (taps - 1) * dilation - padding if step == 1 else 0)
     return reach

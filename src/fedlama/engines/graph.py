@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -147,6 +147,24 @@ def uses(steps: Sequence[Step]) -> list[int]:
         for value in step.inputs:
             counts[value] += 1
     return counts
+
+
+def pool_before_relu(steps: Sequence[Step]) -> list[Step]:
+    """Swap ReLU and the max pooling after it: the result is the same, and ReLU has a quarter of the work.
+
+    Args:
+        steps: As read.
+    """
+    order, counts = list(steps), uses(steps)
+    for place in range(len(order) - 1):
+        here, after = order[place], order[place + 1]
+        follows = after.inputs == (place + 1,) and counts[place + 1] == 1
+        if isinstance(here.operation, Relu) and isinstance(after.operation, MaxPool) and follows:
+            order[place], order[place + 1] = (
+                replace(here, operation=after.operation),
+                replace(after, operation=Relu()),
+            )
+    return order
 
 
 _RELU: tuple[Any, ...] = (torch.relu, torch.relu_, functional.relu, "relu", "relu_")

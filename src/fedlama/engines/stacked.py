@@ -22,7 +22,7 @@ from fedlama.engines.base import Average, CohortState, Values, Work
 from fedlama.engines.batches import CohortBatches
 from fedlama.engines.chain import ChainTrainer, chain_for
 from fedlama.engines.cohort import Cohort
-from fedlama.engines.compiled import CompiledTrainer, compiled_trainer
+from fedlama.engines.compiled import CompiledTrainer, compiled_form
 from fedlama.engines.layout import flat_rows, physical_order, unflat_one
 from fedlama.engines.serial import SerialTrainer
 from fedlama.engines.sizes import is_large
@@ -161,10 +161,15 @@ class Stacked:
         if work.device.type == "cpu" and is_large(work.model, work.clients):
             keep_memory()
         cohort = Cohort(work, storage_for(work, self.state_dir), channels_last=False)
-        first = _trainer(work, batches)
+        program = compiled_form(work)
+
+        def trainer() -> Trainer:
+            return _trainer(work, batches) if program is None else CompiledTrainer(work, batches, program)
+
+        first = trainer()
         chunk = self.chunk or _chunk(work, first)
         count = self.threads or (cores() if isinstance(first, CompiledTrainer) else 1)
-        trainers = [first, *(_trainer(work, batches) for _ in range(count - 1))]
+        trainers = [first, *(trainer() for _ in range(count - 1))]
         products = first.products * _batch(work) if isinstance(first, CompiledTrainer) else None
         return StackedEngine(work, trainers, cohort, chunk, products)
 
@@ -199,9 +204,6 @@ class Workers:
 
 
 def _trainer(work: Work, batches: CohortBatches) -> Trainer:
-    compiled = compiled_trainer(work, batches)
-    if compiled is not None:
-        return compiled
     chain = chain_for(work)
     return VmapTrainer(work, batches) if chain is None else ChainTrainer(work, batches, chain)
 

@@ -6,6 +6,6 @@ backward pass on stacked clients, put gradients where the solver wants them, and
 """
 
 from fedlama.engines.chain.trainer import ChainTrainer
-from fedlama.engines.chain.translate import chain_for, classifies, translate
+from fedlama.engines.chain.translate import chain_for, one_input, translate
 
-__all__ = ["ChainTrainer", "chain_for", "classifies", "translate"]
+__all__ = ["ChainTrainer", "chain_for", "one_input", "translate"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedlama.clients import TensorClients
 from fedlama.engines import graph
@@ -17,17 +17,17 @@ from fedlama.engines.chain.shape import Dropout, EnterImages, Flatten, Relu
 from fedlama.objectives import cross_entropy
 
 
-def classifies(work: Work) -> bool:
-    """Tell whether local work is cross-entropy of one class per sample, on float inputs that are tensors.
+def one_input(work: Work) -> Tensor | None:
+    """Return an input, (1, 1, ...), if local work is cross-entropy of one class per sample on float tensors, else None.
 
     Args:
         work: The federation's fixed parts.
     """
     source = work.clients
     if work.objective is not cross_entropy or not isinstance(source, TensorClients):
-        return False
+        return None
     x, y = source.gather(source.rows[0][None, :1], [0], [0], work.seed)
-    return y.dim() == 2 and y.dtype == torch.int64 and x.dtype == torch.float32
+    return x if y.dim() == 2 and y.dtype == torch.int64 and x.dtype == torch.float32 else None
 
 
 def chain_for(work: Work) -> list[Operation] | None:
@@ -36,14 +36,11 @@ def chain_for(work: Work) -> list[Operation] | None:
     Args:
         work: The federation's fixed parts.
     """
-    found = translate(work.model) if classifies(work) else None
-    if found is None:
+    x, found = one_input(work), translate(work.model)
+    if x is None or found is None:
         return None
-    source = work.clients
-    assert isinstance(source, TensorClients)
-    dimensions = source.gather(source.rows[0][None, :1], [0], [0], work.seed)[0].dim()
-    expected = 5 if isinstance(found[0], EnterImages) else 3 if isinstance(found[0], Dense) else dimensions
-    return found if dimensions == expected else None
+    expected = 5 if isinstance(found[0], EnterImages) else 3 if isinstance(found[0], Dense) else x.dim()
+    return found if x.dim() == expected else None
 
 
 def translate(model: nn.Module) -> list[Operation] | None:
@@ -62,7 +59,7 @@ def translate(model: nn.Module) -> list[Operation] | None:
     steps = graph.read_graph(model)
     if not steps or any(step.inputs != (number,) for number, step in enumerate(steps)):
         return None
-    return _link([step.operation for step in steps])
+    return _link([step.operation for step in graph.pool_before_relu(steps)])
 
 
 def _link(operations: Sequence[graph.Operation]) -> list[Operation] | None:
@@ -90,13 +87,4 @@ def _link(operations: Sequence[graph.Operation]) -> list[Operation] | None:
             form = "flat"
         else:
             return None
-    return _pool_before_relu(found) if isinstance(found[-1], Dense) else None
-
-
-def _pool_before_relu(found: list[Operation]) -> list[Operation]:
-    """Swap ReLU and the max pooling after it: the result is the same, and ReLU has a quarter of the work."""
-    order = list(found)
-    for place in range(len(order) - 1):
-        if isinstance(order[place], Relu) and isinstance(order[place + 1], MaxPool):
-            order[place], order[place + 1] = order[place + 1], order[place]
-    return order
+    return found if isinstance(found[-1], Dense) else None

@@ -5,6 +5,6 @@ by :mod:`~fedlama.engines.compiled.trainer` ask for it.
 """
 
 from fedlama.engines.compiled.kernel import can_compile
-from fedlama.engines.compiled.trainer import CompiledTrainer, compiled_form, compiled_trainer
+from fedlama.engines.compiled.trainer import CompiledTrainer, compiled_form
 
-__all__ = ["CompiledTrainer", "can_compile", "compiled_form", "compiled_trainer"]
+__all__ = ["CompiledTrainer", "can_compile", "compiled_form"]

@@ -67,7 +67,7 @@ def add_outer(
     """
     blocks, wide = -(-batch // LANES), -(-columns // LANES) * LANES
     spare = ahead(room, blocks * LANES * wide)
-    turn_features(room, x, blocks, columns, wide)
+    _turn(room, x, blocks, columns, wide)
     full = rows - rows % ROWS
     for row in range(0, full, ROWS):
         _add_rows(tall(), ROWS, target, gradient, room, spare, batch, rows, columns, wide, row, scale, factor)
@@ -76,7 +76,7 @@ def add_outer(
 
 
 @kernel
-def turn_features(room: Any, x: Any, blocks: int, columns: int, wide: int) -> None:
+def _turn(room: Any, x: Any, blocks: int, columns: int, wide: int) -> None:
     """Bring inputs from (blocks, columns, 16) to (blocks x 16, columns filled up)."""
     full = columns - columns % LANES
     for block in range(blocks):

@@ -93,7 +93,6 @@ class Program:
         rows = np.zeros((len(self.rows), table.COLUMNS), np.int64)
         masks = 0
         for out, row in zip(rows, self.rows, strict=True):
-            out[table.KIND] = row.kind
             own = [numbers[name] for name in row.names]
             out[table.WEIGHT : table.WEIGHT + 4] = [*own, *[-1] * (4 - len(own))]
             first, second = row.inputs[0], row.inputs[-1]
@@ -181,7 +180,7 @@ def write_program(steps: Sequence[Step], shapes: Mapping[str, Sequence[int]], sh
         shape: One input's.
     """
     try:
-        rows, sizes = _Writing(_pool_before_relu(steps), shapes, shape).write()
+        rows, sizes = _Writing(graph.pool_before_relu(steps), shapes, shape).write()
     except _NoFormError:
         return None
     regions = lay_out(rows, sizes)
@@ -190,20 +189,6 @@ def write_program(steps: Sequence[Step], shapes: Mapping[str, Sequence[int]], sh
 
 class _NoFormError(Exception):
     """A step has no compiled form."""
-
-
-def _pool_before_relu(steps: Sequence[Step]) -> list[Step]:
-    """Swap ReLU and the max pooling after it: the result is the same, and ReLU has a quarter of the work."""
-    order, counts = list(steps), uses(steps)
-    for place in range(len(order) - 1):
-        here, after = order[place], order[place + 1]
-        follows = after.inputs == (place + 1,) and counts[place + 1] == 1
-        if isinstance(here.operation, graph.Relu) and isinstance(after.operation, graph.MaxPool) and follows:
-            order[place], order[place + 1] = (
-                replace(here, operation=after.operation),
-                replace(after, operation=graph.Relu()),
-            )
-    return order
 
 
 class _Writing:

@@ -6,10 +6,10 @@ LANES = 16
 """Numbers in a vector."""
 DENSE, LONG_DENSE, CONVOLUTION, POOL, MEAN_POOL, RELU, FLATTEN, NORM, ADD, MEAN, DROPOUT = range(11)
 """Kinds of operations."""
-KIND, WEIGHT, BIAS, AVERAGE, VARIANCE, IN, OTHER, OUT, ABOVE, BELOW, BESIDE = range(11)
-"""Columns of a program: the kind; the numbers of weight, bias and running statistics, -1 for none; where in the scratch
+WEIGHT, BIAS, AVERAGE, VARIANCE, IN, OTHER, OUT, ABOVE, BELOW, BESIDE = range(10)
+"""Columns of a program: the numbers of weight, bias and running statistics, -1 for none; where in the scratch
 the input, the other input, the output, its gradient, and the gradients of input and other input begin."""
-ADDS, ADDS_BESIDE, ACTIVE, WANTED, WANTED_BESIDE, EXTRA, IMAGES, DO, UNDO, FIRST_SIZE = range(11, 21)
+ADDS, ADDS_BESIDE, ACTIVE, WANTED, WANTED_BESIDE, EXTRA, IMAGES, DO, UNDO, FIRST_SIZE = range(10, 20)
 """More of them: whether the gradients of the inputs are added to what is there; whether the operation has a backward
 pass at all, and whether it gives the inputs' gradients; where scratch of its own begins; whether the activations are
 images; the addresses of the machine code that does and undoes it; then the sizes."""
@@ -24,7 +24,7 @@ SCRATCH, SPARE, MASKS, PARAMETERS, DECAYS, COUNT, CLIENT, BATCH, MARGIN, CONTEXT
 """What an operation is told about the step, whole numbers: the addresses of activations and gradients, of scratch for a
 while, of this step's dropout masks, of the table of parameters and of their weight decays (float32); how many
 parameters there are; the client's row in the share; its batch; and the pixels of zeros beside images."""
-RATE, MOMENTUM, PULL, SETTINGS = range(4)
+RATE, MOMENTUM, PULL = range(3)
 """And what is not whole, float32: learning rate, momentum, and FedProx's mu."""
 
 

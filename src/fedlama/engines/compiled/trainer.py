@@ -10,10 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlama.clients import TensorClients
 from fedlama.engines.base import Work
 from fedlama.engines.batches import CohortBatches
-from fedlama.engines.chain import classifies
+from fedlama.engines.chain import one_input
 from fedlama.engines.cohort import Share, find_divergence
 from fedlama.engines.compiled.kernel import address, can_compile
 from fedlama.engines.compiled.program import Program, write_program
@@ -163,32 +162,20 @@ def _address(tensor: Tensor | None) -> int:
     return tensor.data_ptr()
 
 
-def compiled_trainer(work: Work, batches: CohortBatches) -> CompiledTrainer | None:
-    """Return the trainer for a federation's local work, or None if it has no compiled form here.
-
-    Args:
-        work: The federation's fixed parts.
-        batches: Where batches come from.
-    """
-    program = compiled_form(work)
-    return None if program is None else CompiledTrainer(work, batches, program)
-
-
 def compiled_form(work: Work) -> Program | None:
     """Return the program of a federation's local work, or None if it has no compiled form here.
 
     Args:
         work: The federation's fixed parts.
     """
-    solver, source = work.solver, work.clients
+    solver = work.solver
     if not can_compile() or work.device.type != "cpu" or type(solver) not in (SGD, FedProx):
         return None
-    if getattr(solver, "velocity", "gradient") != "gradient" or not classifies(work):
+    if getattr(solver, "velocity", "gradient") != "gradient":
         return None
-    assert isinstance(source, TensorClients)
+    x = one_input(work)
     steps = read_graph(work.model)
-    if not steps or not all(parameter.requires_grad for parameter in work.model.parameters()):
+    if x is None or not steps or not all(parameter.requires_grad for parameter in work.model.parameters()):
         return None
-    x, _ = source.gather(source.rows[0][None, :1], [0], [0], work.seed)
     shapes = {name: tuple(parameter.shape) for name, parameter in work.model.named_parameters()}
     return write_program(steps, shapes, x.shape[2:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -31,8 +31,8 @@ def kernel(function: Function) -> Function:
 
 
 @functools.cache
-def address(function: Callable[..., None]) -> int:
-    """Compile an operation, if it is not on disk, and return the address of its machine code.
+def operation(function: Callable[..., None]) -> Any:
+    """Compile an operation, if it is not on disk; the result's `address` is that of its machine code.
 
     Operations are compiled one by one, when a model first needs them: Numba optimises a kernel together with all that
     it calls, so one kernel that calls them all would take most of a minute.
@@ -47,12 +47,6 @@ def address(function: Callable[..., None]) -> int:
     whole, real = types.CPointer(types.int64), types.CPointer(types.float32)
     signature = types.void(whole, real, whole, real)
     try:
-        compiled = numba.cfunc(signature, cache=True)(function)
+        return numba.cfunc(signature, cache=True)(function)
     except RuntimeError:  # as in `kernel`
-        compiled = numba.cfunc(signature)(function)
-    _KEPT.append(compiled)
-    found: int = compiled.address
-    return found
-
-
-_KEPT: list[object] = []  # what was compiled must outlive its address
+        return numba.cfunc(signature)(function)

@@ -14,7 +14,7 @@ from fedlama.engines.base import Work
 from fedlama.engines.batches import CohortBatches
 from fedlama.engines.chain import one_input
 from fedlama.engines.cohort import Share, find_divergence
-from fedlama.engines.compiled.kernel import address, can_compile
+from fedlama.engines.compiled.kernel import can_compile, operation
 from fedlama.engines.compiled.program import Program, write_program
 from fedlama.engines.compiled.table import CONTEXT, COUNT, DECAYS, DO, LANES, MARGIN, NORM, PARAMETERS, UNDO
 from fedlama.engines.draws import client_generators, draw_mask
@@ -37,7 +37,7 @@ class CompiledTrainer:
         from fedlama.engines.compiled.operations import OPERATIONS
 
         self._round, self._advance = Round, advance
-        self._code = [[address(function) for function in OPERATIONS[row.kind]] for row in program.rows]
+        self._code = [[operation(function).address for function in OPERATIONS[row.kind]] for row in program.rows]
         self._work, self._batches, self._program = work, batches, program
         self._trainable = [name for name, _ in work.model.named_parameters()]
         buffers = [name for name, buffer in work.model.named_buffers() if buffer.is_floating_point()]

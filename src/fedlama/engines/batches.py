@@ -50,7 +50,7 @@ class PaddedBatch:
 
 
 class CohortBatches:
-    """Gathers batches for a share of the cohort.
+    """Gathers batches for a share of the cohort. Threads share it, so it keeps nothing between two steps.
 
     Clients whose batches differ in shape at a step (a short last batch, a batch size of their own) go into groups:
     no sample is dropped, none is padded, and BatchNorm sees what it would see on a single client.
@@ -65,7 +65,6 @@ class CohortBatches:
         self._source: ClientSource = source.to(device) if isinstance(source, TensorClients) else source
         self._device = device
         self._seed = seed
-        self._full = torch.empty(0)
 
     def steps(self, clients: Sequence[int], first: Sequence[int], steps: int) -> Iterator[list[StackedBatch]]:
         """Yield every local step's batches, grouped by shape.
@@ -152,9 +151,7 @@ class CohortBatches:
     def _shares(self, lengths: NDArray[np.int64], x: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
         clients, batch = x.shape[:2]
         if (lengths == batch).all():
-            if self._full.shape != (clients, 1, batch):
-                self._full = torch.full((clients, 1, batch), 1.0 / batch, device=self._device)
-            return self._full, None
+            return torch.full((clients, 1, batch), 1.0 / batch, device=self._device), None
         own = torch.from_numpy(lengths).to(self._device)[:, None, None]
         return (torch.arange(batch, device=self._device) < own) / own, tuple(lengths.tolist())
 

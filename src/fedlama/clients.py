@@ -88,6 +88,7 @@ class TensorClients:
         _check_rows(x, y, rows, sizes, short_clients)
         self.x, self.y, self.rows, self.batch_sizes = x, y, list(rows), sizes
         self.prepare, self.augment = prepare, augment
+        self._sizes, self._batch_sizes = np.array([len(own) for own in self.rows]), np.array(sizes)
         self._epochs: dict[int, tuple[int, int, NDArray[np.int64]]] = {}
 
     def __len__(self) -> int:
@@ -141,20 +142,26 @@ class TensorClients:
             batches' lengths, (steps, clients). ``rows[s, c, :lengths[s, c]]`` is what :meth:`batch_rows` gives for
             ``clients[c]`` at step ``first[c] + s``.
         """
-        own = [self.rows[client] for client in clients]
-        sizes = np.array([len(rows) for rows in own])
-        batch = np.array([self.batch_sizes[client] for client in clients])
-        per_epoch = -(-sizes // batch)
-        step = np.asarray(first)[:, None] + np.arange(steps)
-        epoch, position = np.divmod(step, per_epoch[:, None])
-        start = position * batch[:, None]
-        lengths = np.minimum(batch[:, None], sizes[:, None] - start)
-        rows = np.zeros((steps, len(own), int(lengths.max())), dtype=np.int64)
-        for size in np.unique(sizes):
-            self._fill(rows, own, np.flatnonzero(sizes == size), epoch, start, lengths, np.asarray(clients), seed)
-        return rows, np.ascontiguousarray(lengths.T)
+        who = np.asarray(clients)
+        sizes, batch = self._sizes[who], self._batch_sizes[who]
+        step = np.asarray(first) + np.arange(steps)[:, None]
+        epoch, position = np.divmod(step, -(-sizes // batch))
+        start = position * batch
+        lengths = np.minimum(batch, sizes - start)
+        rows = np.empty((*lengths.shape, int(lengths.max())), dtype=np.int64)
+        for size in set(sizes.tolist()):
+            chosen = np.flatnonzero(sizes == size)
+            places = epoch[:, chosen], start[:, chosen], lengths[:, chosen]
+            rows[:, chosen] = self._shuffled(who[chosen], *places, rows.shape[2], seed)
+        return rows, lengths
 
-    def gather(self, rows: NDArray[np.int64], clients: Sequence[int], steps: Sequence[int], seed: int) -> Batch:
+    def gather(
+        self,
+        rows: NDArray[np.int64],
+        clients: Sequence[int] | NDArray[np.int64],
+        steps: Sequence[int] | NDArray[np.int64],
+        seed: int,
+    ) -> Batch:
         """Gather, prepare and augment one batch of each of many clients at once.
 
         Args:
@@ -175,34 +182,27 @@ class TensorClients:
             x = self.augment(x, address(seed, "augment", *where).reshape(-1))
         return x.view(*rows.shape, *x.shape[1:]), y.view(*rows.shape, *y.shape[1:])
 
-    def _fill(
+    def _shuffled(
         self,
-        rows: NDArray[np.int64],
-        own: Sequence[NDArray[np.int64]],
-        chosen: NDArray[np.int64],
+        clients: NDArray[np.int64],
         epoch: NDArray[np.int64],
         start: NDArray[np.int64],
         lengths: NDArray[np.int64],
-        clients: NDArray[np.int64],
+        width: int,
         seed: int,
-    ) -> None:
-        """Fill in the rows of clients that have the same number of samples."""
-        size = len(own[chosen[0]])
-        held = np.stack([own[one] for one in chosen])
-        lowest = epoch[chosen].min(axis=1)
-        count = int((epoch[chosen].max(axis=1) - lowest).max()) + 1
-        epochs = lowest[:, None] + np.arange(count)
-        keys = address(seed, "shuffle", clients[chosen][:, None, None], epochs[:, :, None], np.arange(size))
+    ) -> NDArray[np.int64]:
+        """Return the rows of clients with equally many samples: (steps, clients, width), as :meth:`cohort_rows`."""
+        held = np.stack([self.rows[client] for client in clients.tolist()])
+        count, size = held.shape
+        lowest = epoch.min(axis=0)
+        epochs = np.arange(int((epoch - lowest).max()) + 1)
+        keys = address(seed, "shuffle", clients[:, None, None], (lowest[:, None] + epochs)[:, :, None], np.arange(size))
         order = ranked(keys)  # (clients, epochs, samples)
-        shuffled = np.take_along_axis(held[:, None, :], order, axis=-1).reshape(len(chosen), -1)
-        width = int(lengths[chosen].max())
-        begin = (epoch[chosen] - lowest[:, None]) * size + start[chosen]
-        column = begin[:, :, None] + np.arange(width)
-        inside = np.arange(width) < lengths[chosen][:, :, None]
-        column = np.where(inside, column, begin[:, :, None])
-        taken = np.take_along_axis(shuffled, column.reshape(len(chosen), -1), axis=-1).reshape(column.shape)
-        rows[:, chosen, :width] = taken.transpose(1, 0, 2)
-        rows[:, chosen, width:] = taken[:, :, :1].transpose(1, 0, 2)
+        begin = (np.arange(count) * len(epochs) + epoch - lowest) * size + start
+        column = np.arange(width)
+        places = begin[:, :, None] + np.where(column < lengths[:, :, None], column, 0)
+        rows: NDArray[np.int64] = held.take(order.take(places) + (np.arange(count) * size)[:, None])
+        return rows
 
     def to(self, device: torch.device) -> TensorClients:
         """Return the same clients with their samples on a device."""

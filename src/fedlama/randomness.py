@@ -9,29 +9,37 @@ The mixer is the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), a
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_INCREMENT = np.uint64(0x9E3779B97F4A7C15)
-_FIRST = np.uint64(0xBF58476D1CE4E5B9)
-_SECOND = np.uint64(0x94D049BB133111EB)
+_INCREMENT = 0x9E3779B97F4A7C15
+_FIRST, _SECOND = (30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)
+_LAST_SHIFT = 31
+_WORD = (1 << 64) - 1
 _HALF_STEP = 2.0**-54  # keeps uniform draws away from 0
 
 
+def _mix_one(value: int) -> int:
+    """Mix a whole number, in a tenth of the time that arrays of one number take."""
+    value = (value + _INCREMENT) & _WORD
+    for shift, factor in (_FIRST, _SECOND):
+        value = ((value ^ (value >> shift)) * factor) & _WORD
+    return value ^ (value >> _LAST_SHIFT)
+
+
 def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    value = value + _INCREMENT
-    value = (value ^ (value >> np.uint64(30))) * _FIRST
-    value = (value ^ (value >> np.uint64(27))) * _SECOND
-    return value ^ (value >> np.uint64(31))
+    """Mix numbers; arrays wrap around without a warning."""
+    value = value + np.uint64(_INCREMENT)
+    for shift, factor in (_FIRST, _SECOND):
+        value ^= value >> np.uint64(shift)
+        value *= np.uint64(factor)
+    value ^= value >> np.uint64(_LAST_SHIFT)
+    return value
 
 
-def _unsigned(part: ArrayLike) -> NDArray[np.uint64]:
-    # Arrays, never scalars: NumPy warns about wrap-around of scalars only, and wrap-around is what a mixer lives on.
-    return np.atleast_1d(np.asarray(part, dtype=np.int64)).view(np.uint64)
-
-
-def address(seed: int, purpose: str, *where: ArrayLike) -> NDArray[np.uint64]:
+def address(seed: int, purpose: str, *where: int | ArrayLike) -> NDArray[np.uint64]:
     """Hash an address to 64 random bits.
 
     Args:
@@ -47,19 +55,32 @@ def address(seed: int, purpose: str, *where: ArrayLike) -> NDArray[np.uint64]:
     >>> bool(address(0, "shuffle", 1)[0] == address(1, "shuffle", 1)[0])
     False
     """
-    digest = hashlib.blake2b(purpose.encode(), digest_size=8).digest()
-    key = _mix(_unsigned(int.from_bytes(digest, "little", signed=True)) ^ _mix(_unsigned(seed)))
+    plain: list[int] = []
     for part in where:
-        key = _mix(key ^ _mix(_unsigned(part)))
+        if not isinstance(part, int):
+            break
+        plain.append(part)
+    key = np.array([_key(seed, purpose, plain)], dtype=np.uint64)
+    for part in where[len(plain) :]:
+        key = _mix(key ^ _mix(np.atleast_1d(np.asarray(part, dtype=np.int64)).view(np.uint64)))
+    return key
+
+
+def _key(seed: int, purpose: str, where: Iterable[int]) -> int:
+    """Hash an address of whole numbers."""
+    digest = hashlib.blake2b(purpose.encode(), digest_size=8).digest()
+    key = int.from_bytes(digest, "little")
+    for part in (seed, *where):
+        key = _mix_one(key ^ _mix_one(int(part) & _WORD))
     return key
 
 
 def seed_of(seed: int, purpose: str, *where: int) -> int:
     """Return the address as one integer in [0, 2**63), fit to seed another library's generator."""
-    return int(address(seed, purpose, *where)[0] >> np.uint64(1))
+    return _key(seed, purpose, where) >> 1
 
 
-def uniform(seed: int, purpose: str, *where: ArrayLike) -> NDArray[np.float64]:
+def uniform(seed: int, purpose: str, *where: int | ArrayLike) -> NDArray[np.float64]:
     """Return numbers in (0, 1), of the address's shape."""
     return (address(seed, purpose, *where) >> np.uint64(11)).astype(np.float64) * 2.0**-53 + _HALF_STEP
 
@@ -89,4 +110,8 @@ def ranked(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
     """
     size = keys.shape[-1]
     low = np.uint64((1 << max(size - 1, 0).bit_length()) - 1)
-    return (np.sort((keys & ~low) | np.arange(size, dtype=np.uint64), axis=-1) & low).astype(np.int64)
+    marked = keys & ~low
+    marked |= np.arange(size, dtype=np.uint64)
+    marked.sort(axis=-1)
+    marked &= low
+    return marked.view(np.int64)

@@ -55,10 +55,12 @@ def test_literal_values() -> None:
     # So that a run of today can be repeated by the library of tomorrow.
     assert int(address(0, "shuffle", 1)[0]) == LITERAL_ADDRESS
     assert permutation(7, "cohort", 6, 2).tolist() == LITERAL_PERMUTATION
+    assert address(5, "augment", [[1], [2]], 3, [0, 1]).tolist() == LITERAL_TABLE
 
 
 LITERAL_ADDRESS = 7811988723588621195
 LITERAL_PERMUTATION = [2, 4, 3, 1, 5, 0]
+LITERAL_TABLE = [[6276450676781721455, 147762195930414747], [2375102255738653056, 17131162049113690349]]
 
 
 def test_bits_are_balanced() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -132,21 +133,15 @@ class CohortBatches:
         source = self._source
         assert isinstance(source, TensorClients)
         rows, lengths = source.cohort_rows(clients, first, steps, self._seed)
-        one = (source.x[0].numel() + more) * rows[0].size
+        one = (math.prod(source.x.shape[1:]) + more) * rows[0].size
         together = max(_ROOM // one, 1)
-        begin = np.asarray(first)
+        asked = np.asarray(first) + np.arange(steps)[:, None]
+        who = np.broadcast_to(np.asarray(clients), asked.shape)
         for start in range(0, steps, together):
-            own = rows[start : start + together]
-            asked = begin + np.arange(start, start + len(own))[:, None]
-            who = np.broadcast_to(np.asarray(clients), asked.shape)
-            flat = own.reshape(-1, own.shape[2])
-            x, y = source.gather(flat, who.reshape(-1).tolist(), asked.reshape(-1).tolist(), self._seed)
-            shape = own.shape
-            yield (
-                x.reshape(*shape, *x.shape[2:]).contiguous(),
-                y.reshape(shape).contiguous(),
-                lengths[start:][: len(own)],
-            )
+            now = slice(start, start + together)
+            shape = rows[now].shape
+            x, y = source.gather(rows[now].reshape(-1, shape[2]), who[now].ravel(), asked[now].ravel(), self._seed)
+            yield x.reshape(*shape, *x.shape[2:]).contiguous(), y.reshape(shape).contiguous(), lengths[now]
 
     def _shares(self, lengths: NDArray[np.int64], x: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
         clients, batch = x.shape[:2]

@@ -257,7 +257,8 @@ class Run:
         if self.federation.weighting == "equal":
             return [1.0 / len(self.cohort)] * len(self.cohort)
         samples = [self.clients.samples(client) for client in self.cohort]
-        return [count / sum(samples) for count in samples]
+        total = sum(samples)
+        return [count / total for count in samples]
 
     def _download(self, plan: Plan) -> Shipment:
         """Seat a new cohort where one is due; the others have been told at the synchronisation."""
@@ -386,9 +387,8 @@ def _payloads(shipments: Sequence[Shipment], direction: Direction) -> dict[str, 
 
 def _squares(new: Tensor, previous: Tensor) -> tuple[float, float]:
     """Return the squared norms of the difference and of the previous value, in pieces that stay in the cache."""
-    update, size = 0.0, 0.0
-    pieces = (torch.split(value.flatten(), _PIECE) for value in (new, previous))
-    for now, before in zip(*pieces, strict=True):
-        update += float(torch.linalg.vector_norm(now - before)) ** 2
-        size += float(torch.linalg.vector_norm(before)) ** 2
-    return update, size
+    now, before = new.reshape(-1), previous.reshape(-1)
+    if len(now) > _PIECE:
+        parts = [_squares(*pair) for pair in zip(torch.split(now, _PIECE), torch.split(before, _PIECE), strict=True)]
+        return sum(update for update, _ in parts), sum(size for _, size in parts)
+    return float(torch.linalg.vector_norm(now - before)) ** 2, float(torch.linalg.vector_norm(before)) ** 2

@@ -34,7 +34,8 @@ class Traffic:
     """
 
     def __init__(self, layers: Layers, codec: Codec, sampler: Sampler, population: int, seed: int, rounds: int) -> None:
-        self._layers, self._codec, self._sampler = layers, codec, sampler
+        self._layers, self._sampler = layers, sampler
+        self._down, self._up = _cargo(layers, _DOWNLOAD_CODEC), _cargo(layers, codec)
         self._population, self._seed, self._rounds = population, seed, rounds
         self.cohort: tuple[int, ...] = ()
         self.changed: frozenset[str] = frozenset()
@@ -58,7 +59,7 @@ class Traffic:
             self.cohort = self._sampler.draw(self._population, plan.round_index, self._seed)
         lacking = self._layers if new else self.named(self.changed)
         self.changed = plan.upload | plan.recycle
-        return new, self._shipment(plan.round_index, "down", lacking, _DOWNLOAD_CODEC, scalars=False)
+        return new, self._shipment(plan.round_index, "down", lacking, self._down, scalars=False)
 
     def upload(self, plan: Plan, *, scalars: bool) -> Shipment:
         """Return what the cohort sends at the end of the round.
@@ -67,12 +68,12 @@ class Traffic:
             plan: The round's plan.
             scalars: Whether the strategy measures discrepancy.
         """
-        return self._shipment(plan.round_index, "up", self.named(plan.upload), self._codec, scalars)
+        return self._shipment(plan.round_index, "up", self.named(plan.upload), self._up, scalars)
 
     def evaluation(self, plan: Plan) -> Shipment | None:
         """Return what the cohort would send for an evaluation alone: the layers that it holds back."""
         held = self.named(plan.held(self._layers))
-        return self._shipment(plan.round_index, "evaluation", held, self._codec, scalars=False) if held else None
+        return self._shipment(plan.round_index, "evaluation", held, self._up, scalars=False) if held else None
 
     def named(self, names: Iterable[str]) -> Layers:
         """Return layers in the model's order, whatever the order of the names."""
@@ -80,10 +81,9 @@ class Traffic:
         return tuple(layer for layer in self._layers if layer.name in wanted)
 
     def _shipment(
-        self, round_index: int, direction: Direction, layers: Layers, codec: Codec, scalars: bool
+        self, round_index: int, direction: Direction, layers: Layers, cargo: Mapping[str, Cargo], scalars: bool
     ) -> Shipment:
-        cargo = tuple(Cargo(layer.name, layer.parameters, payload_bytes(layer, codec)) for layer in layers)
-        return Shipment(round_index, direction, self.cohort, cargo, scalars)
+        return Shipment(round_index, direction, self.cohort, tuple(cargo[layer.name] for layer in layers), scalars)
 
 
 def downloads(round_index: int, sent: Mapping[int, tuple[str, ...]], layers: Layers) -> list[Shipment]:
@@ -97,7 +97,7 @@ def downloads(round_index: int, sent: Mapping[int, tuple[str, ...]], layers: Lay
     groups: dict[tuple[str, ...], list[int]] = {}
     for client, names in sent.items():
         groups.setdefault(names, []).append(client)
-    cargo = {layer.name: Cargo(layer.name, layer.parameters, payload_bytes(layer, _DOWNLOAD_CODEC)) for layer in layers}
+    cargo = _cargo(layers, _DOWNLOAD_CODEC)
     return [
         Shipment(round_index, "down", tuple(clients), tuple(cargo[name] for name in names))
         for names, clients in groups.items()
@@ -117,6 +117,11 @@ def uploads(planned: Sequence[Shipment], answered: tuple[int, ...], *, scalars: 
         for shipment in planned
         if shipment.direction != "down" and answered
     ]
+
+
+def _cargo(layers: Layers, codec: Codec) -> dict[str, Cargo]:
+    """Return what each layer is inside a message."""
+    return {layer.name: Cargo(layer.name, layer.parameters, payload_bytes(layer, codec)) for layer in layers}
 
 
 def payload_bytes(layer: Layer, codec: Codec) -> int:

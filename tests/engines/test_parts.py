@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedlama.clients import TensorClients
 from fedlama.codecs import Float32
 from fedlama.engines import Auto, Stacked, Work
 from fedlama.engines.auto import choose
+from fedlama.engines.cohort import Cohort
 from fedlama.engines.layout import flat_one, flat_rows, physical_order, unflat_one
+from fedlama.engines.storage import DeviceStorage
 from fedlama.engines.synchronise import mean_and_discrepancy, write_back
 from fedlama.engines.threads import WorkerThreads
 from fedlama.errors import ConfigError
@@ -22,6 +26,7 @@ from fedlama.layers import by_tensor
 from fedlama.models import mlp, resnet20
 from fedlama.objectives import cross_entropy
 from fedlama.solvers import SGD
+from fedlama.solvers.base import MemoryScope
 from tests.engines.cases import assert_same, clients, run
 
 
@@ -43,9 +48,28 @@ def test_rows_of_a_cohort_are_those_of_each_client(first: tuple[int, ...]) -> No
 
 def test_mean_and_discrepancy_of_literal_numbers() -> None:
     stacked = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
-    mean, apart = mean_and_discrepancy(stacked, torch.tensor([0.25, 0.75], dtype=torch.float64), True, WorkerThreads(1))
+    weights = torch.tensor([0.25, 0.75], dtype=torch.float64)
+    mean, apart = mean_and_discrepancy(stacked, weights, True, WorkerThreads(1))
     assert mean.tolist() == [2.5, 5.0]
-    assert float(apart) == pytest.approx(0.25 * (1.5**2 + 3**2) + 0.75 * (0.5**2 + 1))
+    assert apart == pytest.approx(0.25 * (1.5**2 + 3**2) + 0.75 * (0.5**2 + 1))
+    assert mean_and_discrepancy(stacked, weights, False, WorkerThreads(1))[1] == 0.0
+    counts = torch.tensor([[1, 9], [4, 9]])  # 0.25 + 3 = 3.25, rounded
+    mean, apart = mean_and_discrepancy(counts, weights, True, WorkerThreads(1))
+    assert (mean.tolist(), apart) == ([3, 9], 0.25 * 4 + 0.75 * 1)
+
+
+def test_a_mean_has_the_shape_of_one_client_however_rows_lie() -> None:
+    dense = torch.arange(48.0).reshape(2, 2, 3, 4)
+    turned = dense.permute(0, 1, 3, 2).contiguous().permute(0, 1, 3, 2)
+    weights = torch.tensor([0.5, 0.5], dtype=torch.float64)
+    for stacked in (dense, turned):
+        mean, apart = mean_and_discrepancy(stacked, weights, True, WorkerThreads(1))
+        assert mean.is_contiguous()
+        assert torch.equal(mean, torch.arange(12.0, 36.0).reshape(2, 3, 4))
+        assert apart == 24 * 12.0**2  # every number is 12 from the mean
+    mean, _ = mean_and_discrepancy(torch.tensor([1.0, 3.0]), weights, True, WorkerThreads(1))
+    assert mean.shape == ()
+    assert mean == 2.0
 
 
 def test_blocks_cover_everything() -> None:
@@ -55,9 +79,74 @@ def test_blocks_cover_everything() -> None:
     exact = weights @ stacked.double()
     torch.testing.assert_close(mean.double(), exact, atol=1e-6, rtol=1e-6)
     expected = float((weights[:, None] * (stacked.double() - exact) ** 2).sum())
-    assert float(apart) == pytest.approx(expected, rel=1e-6)
+    assert apart == pytest.approx(expected, rel=1e-6)
     write_back(stacked, mean, WorkerThreads(2))
     assert (stacked == mean).all()
+
+
+def _seated(scope: MemoryScope) -> tuple[Cohort, Callable[[float], dict[str, Tensor]]]:
+    """A cohort of clients 4 and 7, all of whose numbers are 1, and a way to write such a model."""
+    work = replace(_work(nn.Linear(2, 1), clients()), solver=SGD(0.1, momentum=0.9, memory_scope=scope))
+    cohort = Cohort(work, DeviceStorage(work.device), channels_last=False)
+
+    def model(number: float) -> dict[str, Tensor]:
+        return {"weight": torch.full((1, 2), number), "bias": torch.full((1,), number)}
+
+    cohort.seat([4, 7], model(1.0))
+    return cohort, model
+
+
+def _numbers(cohort: Cohort) -> list[list[float]]:
+    """Every client's weights and bias."""
+    state = cohort.export()
+    return torch.cat([state.values["weight"].flatten(1), state.values["bias"]], 1).tolist()
+
+
+def test_whoever_looks_at_a_row_finds_what_is_due() -> None:
+    cohort, model = _seated("cohort")
+    assert cohort.client_values(7)["weight"].tolist() == [[1.0, 1.0]]
+    cohort.overwrite({"bias": torch.full((1,), 5.0)})
+    assert cohort.rows("bias").tolist() == [[5.0], [5.0]]
+    cohort.overwrite(model(2.0))
+    cohort.overwrite({"bias": torch.full((1,), 3.0)})
+    assert cohort.rows("weight").tolist() == [[[2.0, 2.0]]] * 2
+    assert _numbers(cohort) == [[2.0, 2.0, 3.0]] * 2
+    cohort.overwrite({"bias": torch.full((1,), 4.0)})
+    cohort.seat([1, 4], model(6.0))  # the bias of 4 must not come after this
+    assert _numbers(cohort) == [[6.0, 6.0, 6.0]] * 2
+
+
+def test_what_is_due_is_written_once() -> None:
+    cohort, model = _seated("cohort")
+    cohort.overwrite(model(2.0))
+    cohort.settle()
+    cohort.share(slice(0, 1)).values["weight"].fill_(8.0)  # a client trains
+    cohort.settle()
+    assert _numbers(cohort) == [[8.0, 8.0, 2.0], [2.0, 2.0, 2.0]]
+
+
+def test_a_state_taken_up_is_not_overwritten_by_what_was_due_before() -> None:
+    cohort, model = _seated("cohort")
+    cohort.settle()
+    cohort.share(slice(0, 2)).memory["velocity"][0].fill_(3.0)
+    state = cohort.export()
+    cohort.overwrite(model(2.0))
+    cohort.renew()
+    cohort.adopt(state)
+    assert _numbers(cohort) == [[1.0, 1.0, 1.0]] * 2
+    assert cohort.export().memory["velocity"]["weight"].tolist() == [[[3.0, 3.0]]] * 2
+
+
+@pytest.mark.parametrize(
+    ("scope", "left"), [("cohort", [0.0, 0.0, 0.0]), ("slot", [3.0, 3.0, 0.0]), ("round", [0.0, 0.0, 0.0])]
+)
+def test_velocities_of_a_new_cohort(scope: MemoryScope, left: list[float]) -> None:
+    cohort, model = _seated(scope)
+    cohort.settle()
+    cohort.share(slice(0, 2)).memory["velocity"][1].fill_(3.0)
+    cohort.seat([0, 1], model(2.0))
+    cohort.seat([0, 1, 2], model(2.0))
+    assert cohort.export().memory["velocity"]["bias"].flatten().tolist() == left
 
 
 def test_layout_goes_there_and_back() -> None:

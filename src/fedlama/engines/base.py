@@ -1,7 +1,8 @@
 """The contract of engines: where and how the cohort's work runs.
 
 An engine holds the cohort's local models between rounds. The driver (:mod:`fedlama.federation`) tells it what to do in
-terms of layers; strategies, the ledger and the global model are none of its business.
+terms of layers; strategies, the ledger and the global model are none of its business. Global values that it is given
+are never changed in place, so it may keep them and copy them when they are needed.
 """
 
 from __future__ import annotations

@@ -40,6 +40,10 @@ class Share:
 class Cohort:
     """Holds the stacked state between rounds.
 
+    What all rows are to be set to is only noted at first, and written when somebody is about to look: at large models a
+    pass over all rows costs as much as averaging them, and what a synchronisation leaves behind is often replaced by a
+    new cohort before anyone has seen it.
+
     Args:
         work: The federation's fixed parts.
         storage: Where to put the stacked tensors.
@@ -51,8 +55,11 @@ class Cohort:
         travelling = {spec.name for layer in work.layers for spec in layer.tensors}
         self.names = [name for name, p in model.named_parameters() if p.requires_grad]
         self.clients: tuple[int, ...] = ()
-        self.values: Values = {}
-        self.memory: Memory = {}
+        self._values: Values = {}
+        self._memory: Memory = {}
+        self._due: dict[str, Tensor] = {}  # one client's value for every row, not yet written
+        self._stale = 0  # solver buffers are to be fresh from this row on, but not yet written
+        self._fresh: Memory = {}  # one row of them
         self._work = work
         self._storage = storage
         self._channels_last = channels_last
@@ -66,29 +73,46 @@ class Cohort:
         if self._work.solver.memory_scope == "slot":
             kept = min(old, len(clients))  # what never travels, and momentum, pass on with the row
         if len(clients) != old:
+            self.settle()
             self._allocate(len(clients), values, kept)
         self.clients = tuple(clients)
-        for name, value in values.items():
-            set_rows(self.values[name], value, self._helpers)
         for name, value in self._local.items():
-            self.values[name][kept:].copy_(value)
+            self._values[name][kept:].copy_(value)
+        self.overwrite(values)
         self.renew(kept)
+
+    def overwrite(self, values: Mapping[str, Tensor]) -> None:
+        """Set tensors to one value on every client."""
+        self._due.update(values)
 
     def renew(self, first: int = 0) -> None:
         """Begin with fresh solver buffers from row `first` on."""
-        if first < len(self.clients):
-            fresh = self._work.solver.memory([self.values[name][:1] for name in self.names])
-            for kind, buffers in fresh.items():
-                for stacked, buffer in zip(self.memory[kind], buffers, strict=True):
-                    set_rows(stacked[first:], buffer[0], self._helpers)
+        self._stale = min(self._stale, first)
+
+    def rows(self, name: str) -> Tensor:
+        """Return one tensor of the model on all clients."""
+        stacked = self._values[name]
+        if name in self._due:
+            set_rows(stacked, self._due.pop(name), self._helpers)
+        return stacked
+
+    def settle(self) -> None:
+        """Write whatever is due."""
+        for name in list(self._due):
+            self.rows(name)
+        if self._stale < len(self.clients):
+            for kind, buffers in self._fresh.items():
+                for stacked, fresh in zip(self._memory[kind], buffers, strict=True):
+                    set_rows(stacked[self._stale :], fresh, self._helpers)
+        self._stale = len(self.clients)
 
     def share(self, rows: slice) -> Share:
-        """Return some rows as views."""
+        """Return some rows as views; what was due must have been settled."""
         clients = self.clients[rows]
         return Share(
             clients,
-            {name: value[rows] for name, value in self.values.items()},
-            {kind: [buffer[rows] for buffer in buffers] for kind, buffers in self.memory.items()},
+            {name: value[rows] for name, value in self._values.items()},
+            {kind: [buffer[rows] for buffer in buffers] for kind, buffers in self._memory.items()},
             tuple(self._steps_done.get(client, 0) for client in clients),
         )
 
@@ -99,17 +123,19 @@ class Cohort:
 
     def client_values(self, client: int) -> Values:
         """Return a copy of one client's local model."""
+        self.settle()
         row = self.clients.index(client)
-        return {name: value[row].clone(memory_format=torch.contiguous_format) for name, value in self.values.items()}
+        return {name: value[row].clone(memory_format=torch.contiguous_format) for name, value in self._values.items()}
 
     def export(self) -> CohortState:
         """Return a copy of everything."""
+        self.settle()
         dense = torch.contiguous_format
         memory = {
             kind: {name: b.clone(memory_format=dense) for name, b in zip(self.names, buffers, strict=True)}
-            for kind, buffers in self.memory.items()
+            for kind, buffers in self._memory.items()
         }
-        values = {name: value.clone(memory_format=dense) for name, value in self.values.items()}
+        values = {name: value.clone(memory_format=dense) for name, value in self._values.items()}
         return CohortState(self.clients, values, memory, dict(self._steps_done))
 
     def adopt(self, state: CohortState) -> None:
@@ -118,24 +144,25 @@ class Cohort:
         travelling = {name: stacked[0] for name, stacked in state.values.items() if name not in local}
         self._allocate(len(state.clients), travelling, kept=0)
         self.clients, self._steps_done = state.clients, dict(state.steps_done)
+        self._due, self._stale = {}, len(state.clients)
         for name, stacked in state.values.items():
-            self.values[name].copy_(stacked)
+            self._values[name].copy_(stacked)
         for kind, named in state.memory.items():
-            for name, buffer in zip(self.names, self.memory[kind], strict=True):
+            for name, buffer in zip(self.names, self._memory[kind], strict=True):
                 buffer.copy_(named[name])
 
     def _allocate(self, count: int, values: Mapping[str, Tensor], kept: int) -> None:
-        before, before_memory = self.values, self.memory
-        self.values = {name: self._stack(name, value, count) for name, value in {**values, **self._local}.items()}
+        before, before_memory = self._values, self._memory
+        self._values = {name: self._stack(name, value, count) for name, value in {**values, **self._local}.items()}
         for name in self._local:
-            self.values[name][:kept].copy_(before[name][:kept]) if kept else None
-        sample = self._work.solver.memory([self.values[name][:1] for name in self.names])
-        self.memory = {
-            kind: [self._stack(f"{kind} {name}", b[0], count) for name, b in zip(self.names, buffers, strict=True)]
-            for kind, buffers in sample.items()
+            self._values[name][:kept].copy_(before[name][:kept]) if kept else None
+        self._fresh = self._work.solver.memory([self._values[name][0] for name in self.names])
+        self._memory = {
+            kind: [self._stack(f"{kind} {name}", b, count) for name, b in zip(self.names, buffers, strict=True)]
+            for kind, buffers in self._fresh.items()
         }
         for kind, buffers in before_memory.items() if kept else ():
-            for new, old in zip(self.memory[kind], buffers, strict=True):
+            for new, old in zip(self._memory[kind], buffers, strict=True):
                 new[:kept].copy_(old[:kept])
 
     def _stack(self, name: str, value: Tensor, count: int) -> Tensor:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,11 +24,10 @@ from fedlama.engines.batches import CohortBatches
 from fedlama.engines.chain import ChainTrainer, chain_for
 from fedlama.engines.cohort import Cohort
 from fedlama.engines.compiled import CompiledTrainer, compiled_form
-from fedlama.engines.layout import flat_rows, physical_order, unflat_one
 from fedlama.engines.serial import SerialTrainer
 from fedlama.engines.sizes import is_large
 from fedlama.engines.storage import DeviceStorage, DiskStorage, Storage
-from fedlama.engines.synchronise import mean_and_discrepancy, set_rows
+from fedlama.engines.synchronise import mean_and_discrepancy
 from fedlama.engines.threads import WorkerThreads, cores
 from fedlama.engines.trainer import Trainer, make_task
 from fedlama.engines.vmapped import VmapTrainer
@@ -72,6 +72,7 @@ class StackedEngine:
         """Advance every client by `steps` local steps, in shares of neighbouring rows."""
         if self._work.solver.memory_scope == "round":
             self._cohort.renew()
+        self._cohort.settle()
         task = make_task(self._work, self._cohort.names, round_index, steps, frozen, anchors)
         rows = len(self._cohort.clients)
         worth = rows if self._products is None else rows * steps * self._products // _WORTH
@@ -98,21 +99,18 @@ class StackedEngine:
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
         """Average a layer over the cohort, in one pass over its stacked tensors."""
-        shares = torch.tensor(weights, dtype=torch.float64, device=self._work.device)
+        shares = torch.from_numpy(np.array(weights, dtype=np.float64)).to(self._work.device)
         means: Values = {}
-        total = torch.zeros((), dtype=torch.float64, device=self._work.device)
+        total = 0.0
         for spec in layer.tensors:
-            received = self._work.codec.transmit(self._cohort.values[spec.name])
-            order = physical_order(received)
-            mean, apart = mean_and_discrepancy(flat_rows(received, order), shares, spec.trainable, self._helpers)
-            means[spec.name] = unflat_one(mean, received.shape[1:], order)
+            received = self._work.codec.transmit(self._cohort.rows(spec.name))
+            means[spec.name], apart = mean_and_discrepancy(received, shares, spec.trainable, self._helpers)
             total += apart
-        return Average(means, float(total))
+        return Average(means, total)
 
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
         """Set a layer to one value on every client."""
-        for spec in layer.tensors:
-            set_rows(self._cohort.values[spec.name], values[spec.name], self._helpers)
+        self._cohort.overwrite({spec.name: values[spec.name] for spec in layer.tensors})
 
     def client_values(self, client: int) -> Values:
         """Return a copy of one client's local model."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedlama.engines.compiled import can_compile
-from fedlama.engines.layout import flat_one, flat_rows, physical_order
+from fedlama.engines.layout import flat_one, flat_rows, physical_order, unflat_one
 from fedlama.engines.threads import WorkerThreads
 
 _BLOCK = 1 << 18
@@ -26,36 +27,45 @@ _LARGE = 1 << 25
 
 def mean_and_discrepancy(
     stacked: Tensor, weights: Tensor, measure: bool, threads: WorkerThreads
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, float]:
     """Average over the clients and measure how far they lie apart.
 
     Args:
-        stacked: x_i as rows, (clients, elements), dense.
+        stacked: x_i as rows, (clients, ...), dense.
         weights: p_i, float64 of shape (clients,) on the same device, with a sum of 1.
         measure: Whether the discrepancy is wanted.
         threads: Who helps with large layers on the CPU.
 
     Returns:
-        u = sum_i p_i x_i, (elements,), and sum_i p_i ||x_i - u||^2, float64 scalar. Whole numbers are averaged in
-        float64 and rounded.
+        u = sum_i p_i x_i, contiguous and of one client's shape, and sum_i p_i ||x_i - u||^2. Whole numbers are averaged
+        in float64 and rounded.
     """
+    if stacked.is_contiguous():
+        mean, total = _of_rows(stacked.view(len(stacked), -1), weights, measure, threads)
+        return mean.view(stacked.shape[1:]), total
+    order = physical_order(stacked)
+    mean, total = _of_rows(flat_rows(stacked, order), weights, measure, threads)
+    return unflat_one(mean, stacked.shape[1:], order), total
+
+
+def _of_rows(stacked: Tensor, weights: Tensor, measure: bool, threads: WorkerThreads) -> tuple[Tensor, float]:
+    """Average (clients, elements)."""
     if not stacked.is_floating_point():
         mean = (weights @ stacked.double()).round().to(stacked.dtype)
-        total = (weights @ (stacked - mean).double().square().sum(1)) if measure else weights.new_zeros(())
-        return mean, total
+        return mean, float(weights @ (stacked - mean).double().square().sum(1)) if measure else 0.0
     mean = torch.empty(stacked.shape[1], dtype=stacked.dtype, device=stacked.device)
     if stacked.device.type == "cpu" and _suits_kernels(stacked):
         return mean, _compiled(mean, stacked, weights, measure, threads)
-    return mean, _by_blocks(mean, stacked, weights, measure)
+    return mean, float(_by_blocks(mean, stacked, weights, measure))
 
 
-def _compiled(mean: Tensor, stacked: Tensor, weights: Tensor, measure: bool, threads: WorkerThreads) -> Tensor:
+def _compiled(mean: Tensor, stacked: Tensor, weights: Tensor, measure: bool, threads: WorkerThreads) -> float:
     """Fill in the mean and return the discrepancy, every column in one kernel."""
     from fedlama.engines.compiled.averaging import average_columns  # needs Numba
 
     clients, elements = stacked.shape
     chunks = _spans(elements, _CHUNK)
-    shares = weights.to(torch.float32).numpy()
+    shares = weights.numpy().astype(np.float32)
     addresses = mean.data_ptr(), stacked.data_ptr(), elements, clients, shares, measure
     helpers = min(threads.count, len(chunks))
 
@@ -65,7 +75,7 @@ def _compiled(mean: Tensor, stacked: Tensor, weights: Tensor, measure: bool, thr
     parts = [0.0] * len(chunks)
     for helper, done in enumerate(threads.map(work_off, range(helpers))):
         parts[helper::helpers] = done
-    return torch.tensor(sum(parts), dtype=torch.float64)  # chunk after chunk, whoever took them
+    return sum(parts)  # chunk after chunk, whoever took them
 
 
 def _by_blocks(mean: Tensor, stacked: Tensor, weights: Tensor, measure: bool) -> Tensor:

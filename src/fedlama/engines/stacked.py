@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlama.checks import at_least, refuse
+from fedlama.checks import at_least, one_of, refuse
 from fedlama.clients import TensorClients
 from fedlama.engines.allocator import keep_memory
 from fedlama.engines.base import Average, CohortState, Values, Work
@@ -24,11 +24,13 @@ from fedlama.engines.batches import CohortBatches
 from fedlama.engines.chain import ChainTrainer, chain_for
 from fedlama.engines.cohort import Cohort
 from fedlama.engines.compiled import CompiledTrainer, compiled_form
+from fedlama.engines.precision import PRECISIONS, Precision, check_precision
 from fedlama.engines.serial import SerialTrainer
 from fedlama.engines.sizes import is_large
 from fedlama.engines.storage import DeviceStorage, DiskStorage, Storage
 from fedlama.engines.synchronise import mean_and_discrepancy
 from fedlama.engines.threads import WorkerThreads, cores
+from fedlama.engines.traced import check_compiler
 from fedlama.engines.trainer import Trainer, make_task
 from fedlama.engines.vmapped import VmapTrainer
 from fedlama.errors import ConfigError, DivergenceError
@@ -140,28 +142,46 @@ class Stacked:
         threads: Worker threads, each with one intra-op thread. By default one per core for compiled chains, and
             otherwise one, which leaves all cores to PyTorch's own kernels.
         state_dir: A folder to keep the cohort's state in, as memory-mapped files, when it exceeds the memory.
+        precision: ``"bfloat16"`` runs the model under torch's autocast, which pays where the hardware multiplies
+            bfloat16; parameters, gradients, solver buffers, BatchNorm's statistics, averages and the loss stay float32.
+        compile_steps: Whether losses and gradients go through ``torch.compile``, on CUDA with its CUDA graphs, so that
+            a step of many small kernels is few launches. It takes a C++ compiler, and on CUDA Triton. The first round
+            pays for the compilation, seconds to minutes for each shape of batches; up to eight shapes are compiled, and
+            small groups of rows with batches of other shapes are not. A model with dropout, whose masks come from the
+            clients' own generators, and one that cannot be traced are said to be so once and run uncompiled.
+
+    Either of the last two takes the vectorised trainer, for any model: never the compiled form of
+    :mod:`fedlama.engines.compiled`, never a chain of :mod:`fedlama.engines.chain`. Neither has run on a GPU yet.
 
     Raises:
-        ConfigError: An option is out of range, or the folder does not exist.
+        ConfigError: An option is out of range or cannot be had on the device, or the folder does not exist.
     """
 
     chunk: int | None = None
     threads: int | None = None
     state_dir: str | None = None
+    precision: Precision = "float32"
+    compile_steps: bool = False
 
     def __post_init__(self) -> None:
         given = [name for name in ("chunk", "threads") if getattr(self, name) is not None]
-        refuse(at_least(self, 1, *given))
+        refuse(at_least(self, 1, *given) + one_of(self, "precision", PRECISIONS))
 
     def __call__(self, work: Work) -> StackedEngine:
         """Build the engine."""
+        check_precision(self.precision, work.device)
+        if self.compile_steps:
+            check_compiler(work.device)
         batches = CohortBatches(work.clients, work.device, work.seed)
         if work.device.type == "cpu" and is_large(work.model, work.clients):
             keep_memory()
         cohort = Cohort(work, storage_for(work, self.state_dir), channels_last=False)
-        program = compiled_form(work)
+        vectorised = self.compile_steps or self.precision != "float32"
+        program = None if vectorised else compiled_form(work)
 
         def trainer() -> Trainer:
+            if vectorised:
+                return VmapTrainer(work, batches, self.precision, self.compile_steps)
             return _trainer(work, batches) if program is None else CompiledTrainer(work, batches, program)
 
         first = trainer()

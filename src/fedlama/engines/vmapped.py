@@ -1,29 +1,28 @@
-"""The trainer for any module: the model is vectorised over clients with ``torch.func``.
+"""The trainer for any module: one forward and one backward pass, vectorised over clients, serve all rows of a share.
 
-One forward and one backward pass serve all rows of a share. Nothing is assumed of the model; what it does in place to
-its buffers (BatchNorm's statistics) goes to the stacked buffers directly. A model that vmap cannot vectorise is said
-to be so once, and its rows are then taken one after another.
+Rows whose batches differ in shape at a step are taken group by group, on copies. With compiled steps, a group of at
+least half the rows runs through the program of all rows: the others' places are filled with a batch of the group, and
+what comes out for them is dropped. Smaller groups are not compiled; there would be a program for each number of rows.
 """
 
 from __future__ import annotations
 
-import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, vmap
 
 from fedlama.engines.base import Values, Work
 from fedlama.engines.batches import CohortBatches, StackedBatch
 from fedlama.engines.cohort import Share, find_divergence
-from fedlama.engines.draws import ClientDropout, borrowed_generator, client_generators
+from fedlama.engines.draws import client_generators
+from fedlama.engines.gradients import ClientGradients, Generators, Gradients
+from fedlama.engines.precision import Precision
+from fedlama.engines.traced import CompiledGradients, Traced
 from fedlama.engines.trainer import Task
-
-Gradients = tuple[Tensor, list[Tensor]]
-Generators = Sequence[torch.Generator]
+from fedlama.engines.upload import row_numbers
 
 
 class VmapTrainer:
@@ -32,13 +31,18 @@ class VmapTrainer:
     Args:
         work: The federation's fixed parts.
         batches: Where batches come from.
+        precision: In which numbers the model computes.
+        compiled: Whether steps go through ``torch.compile``.
     """
 
-    def __init__(self, work: Work, batches: CohortBatches) -> None:
+    def __init__(
+        self, work: Work, batches: CohortBatches, precision: Precision = "float32", compiled: bool = False
+    ) -> None:
         self._work = work
         self._batches = batches
-        self._model = copy.deepcopy(work.model).to(work.device).train()
-        self._gradients: Callable[[Share, Task, StackedBatch, Generators], Gradients] = self._first
+        self._gradients = ClientGradients(work, precision)
+        trained = [name for name, parameter in work.model.named_parameters() if parameter.requires_grad]
+        self._compiled = CompiledGradients(self._gradients.loss, trained, work.device) if compiled else None
 
     def run(self, share: Share, task: Task) -> list[float]:
         """Take all local steps of a round; see :meth:`fedlama.engines.trainer.Trainer.run`."""
@@ -49,7 +53,8 @@ class VmapTrainer:
                 if len(group.rows) == len(share.clients):
                     total += self._step(share, task, step, group, generators)
                 else:
-                    total[list(group.rows)] += self._partial_step(share, task, step, group, generators)
+                    rows = row_numbers(group.rows, self._work.device)
+                    total[rows] += self._partial_step(share, task, step, group, rows, generators)
             if self._work.device.type == "cpu":  # elsewhere one look at the end spares a synchronisation per step
                 self._check(share, total, task.round_index)
         self._check(share, total, task.round_index)
@@ -57,23 +62,33 @@ class VmapTrainer:
 
     def _step(self, share: Share, task: Task, step: int, batch: StackedBatch, generators: Generators) -> Tensor:
         """Take one local step of all rows; return their losses, (rows,)."""
-        losses, gradients = self._gradients(share, task, batch, generators)
-        parameters = [share.values[name] for name in task.names]
-        memory = {kind: [buffers[index] for index in task.trained] for kind, buffers in share.memory.items()}
-        self._work.solver.step(parameters, gradients, memory, task.rates[step], task.decayed, task.anchors)
+        traced = self._traced(share.values, batch.x, batch.y)
+        if traced is None:
+            losses, gradients = self._gradients(share.values, task.names, batch, generators)
+        else:
+            losses, gradients = traced.losses, [traced.gradients[name] for name in task.names]
+            for name, value in traced.buffers.items():
+                share.values[name].copy_(value)
+        self._move(share, task, step, gradients)
         return losses
 
-    def _partial_step(self, share: Share, task: Task, step: int, batch: StackedBatch, generators: Generators) -> Tensor:
+    def _partial_step(
+        self, share: Share, task: Task, step: int, batch: StackedBatch, rows: Tensor, generators: Generators
+    ) -> Tensor:
         """Take one local step of some rows, on copies that are written back."""
-        rows = torch.tensor(batch.rows, device=self._work.device)
         some = Share(
             tuple(share.clients[row] for row in batch.rows),
             {name: value[rows] for name, value in share.values.items()},
             {kind: [buffer[rows] for buffer in buffers] for kind, buffers in share.memory.items()},
             tuple(share.steps_done[row] for row in batch.rows),
         )
-        all_of_them = replace(batch, rows=tuple(range(len(batch.rows))))
-        losses = self._step(some, task, step, all_of_them, [generators[row] for row in batch.rows])
+        found = self._filled_up(share, some, task, batch, rows)
+        if found is None:
+            all_of_them = replace(batch, rows=tuple(range(len(batch.rows))))
+            own = [generators[row] for row in batch.rows]
+            found = self._gradients(some.values, task.names, all_of_them, own)
+        losses, gradients = found
+        self._move(some, task, step, gradients)
         for name, value in some.values.items():
             share.values[name][rows] = value
         for kind, buffers in some.memory.items():
@@ -81,74 +96,52 @@ class VmapTrainer:
                 stacked[rows] = buffer
         return losses
 
-    def _first(self, share: Share, task: Task, batch: StackedBatch, generators: Generators) -> Gradients:
-        """Find out at the first batch whether the model can be vectorised and whether it has dropout."""
-        buffers = {name: value.clone() for name, value in share.values.items() if name not in task.names}
-        states = [generator.get_state() for generator in generators]
-        try:
-            with ClientDropout(generators) as dropout:
-                result = self._vectorised(share, task, batch, generators)
-        except (RuntimeError, ValueError) as error:
-            warnings.warn(
-                f"the model {type(self._model).__name__} cannot be vectorised over clients, so the stacked engine takes"
-                f" them one by one; engine='workers' is faster for it ({str(error).splitlines()[0]})",
-                stacklevel=2,
-            )
-            for name, value in buffers.items():
-                share.values[name].copy_(value)
-            for generator, state in zip(generators, states, strict=True):
-                generator.set_state(state)
-            self._gradients = self._one_by_one
-            return self._gradients(share, task, batch, generators)
-        self._gradients = self._with_dropout if dropout.used else self._vectorised
-        return result
+    def _filled_up(self, share: Share, some: Share, task: Task, batch: StackedBatch, rows: Tensor) -> Gradients | None:
+        """Compute some rows with the compiled program of all rows, or return None if it is not to be used."""
+        if 2 * len(batch.rows) < len(share.clients):
+            return None
+        taken = [0] * len(share.clients)
+        for place, row in enumerate(batch.rows):
+            taken[row] = place
+        filled = row_numbers(taken, self._work.device)
+        traced = self._traced(share.values, batch.x[filled], batch.y[filled])
+        if traced is None:
+            return None
+        for name, value in traced.buffers.items():
+            some.values[name].copy_(value[rows])
+        return traced.losses[rows], [traced.gradients[name][rows] for name in task.names]
 
-    def _with_dropout(self, share: Share, task: Task, batch: StackedBatch, generators: Generators) -> Gradients:
-        with ClientDropout(generators):
-            return self._vectorised(share, task, batch, generators)
+    def _move(self, share: Share, task: Task, step: int, gradients: Sequence[Tensor]) -> None:
+        """Let the solver move the parameters."""
+        parameters = [share.values[name] for name in task.names]
+        memory = {kind: [buffers[index] for index in task.trained] for kind, buffers in share.memory.items()}
+        self._work.solver.step(parameters, gradients, memory, task.rates[step], task.decayed, task.anchors)
 
-    def _vectorised(self, share: Share, task: Task, batch: StackedBatch, generators: Generators) -> Gradients:
-        """Return every client's loss, (rows,), and the gradients of its own loss, (rows, ...) each."""
-        watched, others = _watch(share.values, task.names)
-        losses, after = vmap(self._loss)(watched, others, batch.x, batch.y)
-        _keep(after, others)
-        gradients = torch.autograd.grad(losses.sum(), list(watched.values()), materialize_grads=True)
-        return losses.detach().double(), list(gradients)
-
-    def _one_by_one(self, share: Share, task: Task, batch: StackedBatch, generators: Generators) -> Gradients:
-        """Do the same without vmap; the model may draw from torch's global generator."""
-        losses, gradients = [], []
-        for row, generator in enumerate(generators):
-            own = {name: value[row] for name, value in share.values.items()}
-            watched, others = _watch(own, task.names)
-            with borrowed_generator(generator):
-                loss, after = self._loss(watched, others, batch.x[row], batch.y[row])
-            _keep(after, others)
-            gradients.append(torch.autograd.grad(loss, list(watched.values()), materialize_grads=True))
-            losses.append(loss.detach().double())
-        return torch.stack(losses), [torch.stack(rows) for rows in zip(*gradients, strict=True)]
-
-    def _loss(self, watched: Values, others: Values, x: Tensor, y: Tensor) -> tuple[Tensor, Values]:
-        """One client's loss and buffers; vmap runs it for all of them."""
-        tensors = {**watched, **others}
-        output = functional_call(self._model, tensors, (x,))
-        return self._work.objective(output, y), {name: tensors[name].detach() for name in others}
+    def _traced(self, values: Values, x: Tensor, y: Tensor) -> Traced | None:
+        """Run the compiled program, if there is one; say once why there is none where one was asked for."""
+        form = self._gradients.form
+        if self._compiled is None or form is None:  # the first batch shows what the model is like
+            return None
+        if form == "vectorised":
+            try:
+                return self._compiled(values, x, y)
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                reason = str(error).strip().splitlines()[0]
+        else:
+            dropout = form == "dropout"
+            reason = "its dropout draws from every client's own generator" if dropout else "it cannot be vectorised"
+        warnings.warn(
+            f"the steps of the model {type(self._work.model).__name__} are not compiled ({reason}); they give the same "
+            "results uncompiled",
+            stacklevel=2,
+        )
+        self._compiled = None
+        return None
 
     def _check(self, share: Share, total: Tensor, round_index: int) -> None:
         if not torch.isfinite(total.sum()):
             error = find_divergence(self._work, share, total.tolist(), round_index)
             if error is not None:
                 raise error
-
-
-def _watch(values: Values, trained: Sequence[str]) -> tuple[Values, Values]:
-    """Split into what gradients are wanted of, and the rest."""
-    watched = {name: values[name].detach().requires_grad_() for name in trained}
-    return watched, {name: value for name, value in values.items() if name not in watched}
-
-
-def _keep(after: Values, others: Values) -> None:
-    """Copy back buffers that a module replaced instead of updating in place."""
-    for name, value in after.items():
-        if value.data_ptr() != others[name].data_ptr():
-            others[name].copy_(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -262,3 +263,19 @@ def test_a_square_is_transposed() -> None:
 
     square = np.arange(256, dtype=np.float32).reshape(16, 16)
     assert np.array_equal(transposed(square), square.T)
+
+
+def test_code_made_from_other_sources_is_forgotten(tmp_path: Path) -> None:
+    from fedlama.engines.compiled import kernel
+
+    kept = tmp_path / "__pycache__"
+    kept.mkdir()
+    (kept / "some.nbi").write_text("an index")
+    kernel._forget_outdated.__wrapped__(tmp_path)
+    assert not (kept / "some.nbi").exists()
+    (kept / "some.nbi").write_text("an index")
+    kernel._forget_outdated.__wrapped__(tmp_path)  # the sources are the same as before
+    assert (kept / "some.nbi").exists()
+    (kept / "kernels.sha256").write_text("of other sources")
+    kernel._forget_outdated.__wrapped__(tmp_path)
+    assert not (kept / "some.nbi").exists()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., object])
@@ -23,11 +25,38 @@ def kernel(function: Function) -> Function:
     """
     import numba
 
+    _forget_outdated(Path(function.__code__.co_filename).parent)
     try:
         compiled: Function = numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:  # no folder to keep the code in can be written: compile anew in every process
         compiled = numba.njit(nogil=True)(function)
     return compiled
+
+
+@functools.cache
+def _forget_outdated(folder: Path) -> None:
+    """Delete the machine code that is kept beside a folder's kernels if any of the kernels' sources has changed.
+
+    Numba looks at the file of the function it compiles, not at those of the functions that end up inside it: code made
+    before an update would go on with old kernels and new sizes.
+    """
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    kept = folder / "__pycache__"
+    note = kept / "kernels.sha256"
+    try:
+        if note.read_text() == digest.hexdigest():
+            return
+    except OSError:
+        pass  # nothing was written down yet
+    try:
+        kept.mkdir(exist_ok=True)
+        for index in kept.glob("*.nbi"):
+            index.unlink(missing_ok=True)
+        note.write_text(digest.hexdigest())
+    except OSError:
+        pass  # nothing is kept beside the sources where nothing can be written
 
 
 @functools.cache

@@ -1,123 +1,51 @@
 """Vectors of sixteen numbers for compiled kernels: what Numba lacks to keep a tile of sums in registers.
 
-A *tile* is some rows of such vectors; kernels carry it as a value, and LLVM keeps it in registers (on processors with
-shorter vectors it splits them). Everything here is an instruction or a handful of them. Memory is given as pointers to
-float32; indices count elements, and nobody checks them.
+Everything here is an instruction or a handful of them on the tiles of :mod:`~fedlama.engines.compiled.vectors`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, models, register_model
+from numba.extending import intrinsic
 
 from fedlama.engines.compiled.table import LANES
+from fedlama.engines.compiled.vectors import (
+    FLOATS,
+    FUSED,
+    INTEGERS,
+    VECTOR,
+    WHOLE,
+    TileType,
+    call_llvm,
+    constants,
+    in_every_lane,
+    lanes_below,
+    mix,
+    numbers,
+    place_at,
+    read_some,
+    tile_of,
+    vector_at,
+    write_some,
+)
 
 ROWS = 8
 """Rows of a tall tile: enough independent sums to hide the latency of a multiplication."""
 ACROSS = 2
 """Vectors in a row of a broad tile: what is spread over a row's lanes then serves so many products."""
 
-_VECTOR = ir.VectorType(ir.FloatType(), LANES)
-_WHOLE = ir.VectorType(ir.IntType(32), LANES)
-_FUSED = ("contract",)  # multiply and add in one rounding where the processor can
-_UNDEFINED = ir.Constant(_VECTOR, ir.Undefined)
-_FLOATS, _INTEGERS = types.CPointer(types.float32), types.CPointer(types.int64)
-
-
-class TileType(types.Type):
-    """Numba's type of a tile.
-
-    Args:
-        rows: Its height.
-        across: Vectors in a row.
-    """
-
-    def __init__(self, rows: int, across: int = 1) -> None:
-        super().__init__(name=f"Tile{rows}x{across}")
-        self.rows = rows
-        self.across = across
-
-
-@register_model(TileType)
-class _TileModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, kind: TileType) -> None:
-        super().__init__(manager, kind, ir.ArrayType(_VECTOR, kind.rows * kind.across))
-
-
 _ONE, _TALL = TileType(1), TileType(ROWS)
 _SQUARE, _PATCH, _QUARTER = TileType(LANES), TileType(4, 4), TileType(4)
 _PAIR, _BROAD = TileType(1, ACROSS), TileType(ROWS, ACROSS)
 
 
-def _lanes(values: list[int]) -> Any:
-    return ir.Constant(_WHOLE, values)
-
-
-def _numbers(value: float) -> Any:
-    return ir.Constant(_VECTOR, [value] * LANES)
-
-
-def _mix(builder: Any, left: Any, right: Any, chosen: list[int]) -> Any:
-    """Pick lanes from two vectors; those of the right one count from 16."""
-    return builder.shuffle_vector(left, right, _lanes(chosen))
-
-
-def _spread(builder: Any, scalar: Any) -> Any:
-    first = builder.insert_element(_UNDEFINED, scalar, ir.Constant(ir.IntType(32), 0))
-    return _mix(builder, first, _UNDEFINED, [0] * LANES)
-
-
-def _tile(builder: Any, count: int, vector: Callable[[int], Any]) -> Any:
-    tile = ir.Constant(ir.ArrayType(_VECTOR, count), ir.Undefined)
-    for index in range(count):
-        tile = builder.insert_value(tile, vector(index), index)
-    return tile
-
-
-def _place(builder: Any, where: Sequence[Any], row: int = 0, lanes: int = 0) -> Any:
-    """Point to element index + row * stride + lanes of `where`, which is (memory, index, stride) or (memory, index)."""
-    memory, index, *stride = where
-    if row:
-        index = builder.add(index, builder.mul(stride[0], ir.Constant(stride[0].type, row)))
-    if lanes:
-        index = builder.add(index, ir.Constant(index.type, lanes))
-    return builder.gep(memory, [index])
-
-
-def _vector(builder: Any, where: Sequence[Any], row: int = 0, across: int = 0) -> Any:
-    """Point to the vector that begins there."""
-    return builder.bitcast(_place(builder, where, row, across * LANES), _VECTOR.as_pointer())
-
-
-def _new_mask(builder: Any, count: Any, across: int) -> Any:
-    """Tell which lanes of a row's vector are among the first `count` of the row."""
-    left = builder.trunc(builder.sub(count, ir.Constant(count.type, across * LANES)), ir.IntType(32))
-    first = builder.insert_element(ir.Constant(_WHOLE, ir.Undefined), left, ir.Constant(ir.IntType(32), 0))
-    return builder.icmp_signed(
-        "<", _lanes(list(range(LANES))), builder.shuffle_vector(first, first, _lanes([0] * LANES))
-    )
-
-
-def _intrinsic(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
-    """Call one of LLVM's own functions."""
-    known = builder.module.globals.get(name)
-    function = known or ir.Function(builder.module, ir.FunctionType(result, [a.type for a in arguments]), name)
-    return builder.call(function, arguments)
-
-
-def _write_some(builder: Any, vector: Any, place: Any, mask: Any) -> None:
-    name, align = "llvm.masked.store.v16f32.p0", ir.Constant(ir.IntType(32), 4)
-    _intrinsic(builder, name, ir.VoidType(), vector, place, align, mask)
-
-
 @intrinsic
 def floats(typing: Any, address: Any) -> Any:
     """Return the float32 memory at an address."""
-    return _FLOATS(types.int64), lambda context, builder, signature, arguments: builder.inttoptr(
+    return FLOATS(types.int64), lambda context, builder, signature, arguments: builder.inttoptr(
         arguments[0], ir.FloatType().as_pointer()
     )
 
@@ -125,7 +53,7 @@ def floats(typing: Any, address: Any) -> Any:
 @intrinsic
 def integers(typing: Any, address: Any) -> Any:
     """Return the int64 memory at an address."""
-    return _INTEGERS(types.int64), lambda context, builder, signature, arguments: builder.inttoptr(
+    return INTEGERS(types.int64), lambda context, builder, signature, arguments: builder.inttoptr(
         arguments[0], ir.IntType(64).as_pointer()
     )
 
@@ -140,7 +68,7 @@ def call(typing: Any, address: Any, row: Any, reals: Any, context: Any, settings
         builder.call(builder.inttoptr(arguments[0], function), given)
         return context_.get_dummy_value()
 
-    return types.void(types.int64, _INTEGERS, _FLOATS, _INTEGERS, _FLOATS), generate
+    return types.void(types.int64, INTEGERS, FLOATS, INTEGERS, FLOATS), generate
 
 
 @intrinsic
@@ -154,44 +82,44 @@ def ahead(typing: Any, memory: Any, count: Any) -> Any:
 @intrinsic
 def one(typing: Any) -> Any:
     """Return a tile of one vector of zeros."""
-    return _ONE(), lambda context, builder, signature, arguments: ir.Constant(ir.ArrayType(_VECTOR, 1), None)
+    return _ONE(), lambda context, builder, signature, arguments: ir.Constant(ir.ArrayType(VECTOR, 1), None)
 
 
 @intrinsic
 def tall(typing: Any) -> Any:
     """Return a tall tile of zeros."""
-    return _TALL(), lambda context, builder, signature, arguments: ir.Constant(ir.ArrayType(_VECTOR, ROWS), None)
+    return _TALL(), lambda context, builder, signature, arguments: ir.Constant(ir.ArrayType(VECTOR, ROWS), None)
 
 
 @intrinsic
 def broad(typing: Any) -> Any:
     """Return a tile of zeros, as high as a tall one and several vectors wide."""
     count = ROWS * ACROSS
-    return _BROAD(), lambda context, builder, signature, arguments: ir.Constant(ir.ArrayType(_VECTOR, count), None)
+    return _BROAD(), lambda context, builder, signature, arguments: ir.Constant(ir.ArrayType(VECTOR, count), None)
 
 
 @intrinsic
 def pair(typing: Any) -> Any:
     """Return a tile of zeros of one row, as wide as a broad one."""
-    return _PAIR(), lambda context, builder, signature, arguments: ir.Constant(ir.ArrayType(_VECTOR, ACROSS), None)
+    return _PAIR(), lambda context, builder, signature, arguments: ir.Constant(ir.ArrayType(VECTOR, ACROSS), None)
 
 
 @intrinsic
 def square(typing: Any) -> Any:
     """Return a tile of zeros of sixteen vectors below each other."""
-    return _SQUARE(), lambda context, builder, signature, arguments: ir.Constant(ir.ArrayType(_VECTOR, LANES), None)
+    return _SQUARE(), lambda context, builder, signature, arguments: ir.Constant(ir.ArrayType(VECTOR, LANES), None)
 
 
 @intrinsic
 def patch(typing: Any) -> Any:
     """Return a tile of zeros of four rows of four vectors."""
-    return _PATCH(), lambda context, builder, signature, arguments: ir.Constant(ir.ArrayType(_VECTOR, 16), None)
+    return _PATCH(), lambda context, builder, signature, arguments: ir.Constant(ir.ArrayType(VECTOR, 16), None)
 
 
 @intrinsic
 def quarter(typing: Any) -> Any:
     """Return a tile of zeros of four vectors below each other."""
-    return _QUARTER(), lambda context, builder, signature, arguments: ir.Constant(ir.ArrayType(_VECTOR, 4), None)
+    return _QUARTER(), lambda context, builder, signature, arguments: ir.Constant(ir.ArrayType(VECTOR, 4), None)
 
 
 @intrinsic
@@ -202,11 +130,11 @@ def fetch(typing: Any, like: Any, memory: Any, index: Any, stride: Any) -> Any:
         across = signature.return_type.across
 
         def vector(number: int) -> Any:
-            return builder.load(_vector(builder, arguments[1:], number // across, number % across), align=4)
+            return builder.load(vector_at(builder, arguments[1:], number // across, number % across), align=4)
 
-        return _tile(builder, signature.return_type.rows * across, vector)
+        return tile_of(builder, signature.return_type.rows * across, vector)
 
-    return like(like, _FLOATS, types.intp, types.intp), generate
+    return like(like, FLOATS, types.intp, types.intp), generate
 
 
 @intrinsic
@@ -215,9 +143,9 @@ def beside(typing: Any, like: Any, memory: Any, index: Any) -> Any:
     row = TileType(1, like.across)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _tile(builder, row.across, lambda v: builder.load(_vector(builder, arguments[1:], 0, v), align=4))
+        return tile_of(builder, row.across, lambda v: builder.load(vector_at(builder, arguments[1:], 0, v), align=4))
 
-    return row(like, _FLOATS, types.intp), generate
+    return row(like, FLOATS, types.intp), generate
 
 
 @intrinsic
@@ -225,9 +153,9 @@ def load(typing: Any, memory: Any, index: Any) -> Any:
     """Return the vector memory[index : index + 16]."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _tile(builder, 1, lambda row: builder.load(_vector(builder, arguments), align=4))
+        return tile_of(builder, 1, lambda row: builder.load(vector_at(builder, arguments), align=4))
 
-    return _ONE(_FLOATS, types.intp), generate
+    return _ONE(FLOATS, types.intp), generate
 
 
 @intrinsic
@@ -235,7 +163,7 @@ def full(typing: Any, value: Any) -> Any:
     """Return a vector with a number in every lane."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _tile(builder, 1, lambda number: _spread(builder, arguments[0]))
+        return tile_of(builder, 1, lambda number: in_every_lane(builder, arguments[0]))
 
     return _ONE(types.float32), generate
 
@@ -246,13 +174,13 @@ def spread(typing: Any, like: Any, memory: Any, index: Any, stride: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         rows = [
-            _spread(builder, builder.load(_place(builder, arguments[1:4], row)))
+            in_every_lane(builder, builder.load(place_at(builder, arguments[1:4], row)))
             for row in range(signature.return_type.rows)
         ]
         across = signature.return_type.across
-        return _tile(builder, len(rows) * across, lambda number: rows[number // across])
+        return tile_of(builder, len(rows) * across, lambda number: rows[number // across])
 
-    return like(like, _FLOATS, types.intp, types.intp), generate
+    return like(like, FLOATS, types.intp, types.intp), generate
 
 
 @intrinsic
@@ -266,14 +194,14 @@ def add_scaled(typing: Any, tile: Any, memory: Any, index: Any, stride: Any, vec
 
         def one_vector(number: int) -> Any:
             if number % across == 0:
-                others.append(_spread(builder, builder.load(_place(builder, arguments[1:4], number // across))))
+                others.append(in_every_lane(builder, builder.load(place_at(builder, arguments[1:4], number // across))))
             own = builder.extract_value(arguments[0], number)
-            product = builder.fmul(others[-1], factors[number % across], flags=_FUSED)
-            return builder.fadd(product, own, flags=_FUSED)
+            product = builder.fmul(others[-1], factors[number % across], flags=FUSED)
+            return builder.fadd(product, own, flags=FUSED)
 
-        return _tile(builder, signature.return_type.rows * across, one_vector)
+        return tile_of(builder, signature.return_type.rows * across, one_vector)
 
-    return tile(tile, _FLOATS, types.intp, types.intp, TileType(1, tile.across)), generate
+    return tile(tile, FLOATS, types.intp, types.intp, TileType(1, tile.across)), generate
 
 
 @intrinsic
@@ -284,13 +212,13 @@ def add_products(typing: Any, tile: Any, memory: Any, index: Any, stride: Any, v
         factor = builder.extract_value(arguments[4], 0)
 
         def row(number: int) -> Any:
-            other = builder.load(_vector(builder, arguments[1:4], number), align=4)
+            other = builder.load(vector_at(builder, arguments[1:4], number), align=4)
             own = builder.extract_value(arguments[0], number)
-            return builder.fadd(builder.fmul(other, factor, flags=_FUSED), own, flags=_FUSED)
+            return builder.fadd(builder.fmul(other, factor, flags=FUSED), own, flags=FUSED)
 
-        return _tile(builder, signature.return_type.rows, row)
+        return tile_of(builder, signature.return_type.rows, row)
 
-    return tile(tile, _FLOATS, types.intp, types.intp, _ONE), generate
+    return tile(tile, FLOATS, types.intp, types.intp, _ONE), generate
 
 
 @intrinsic
@@ -304,11 +232,11 @@ def add_rows(typing: Any, tile: Any, weights: Any, vectors: Any) -> Any:
             own = builder.extract_value(arguments[0], number)
             for v in range(across):
                 weight = builder.extract_value(arguments[1], number * across + v)
-                product = builder.fmul(weight, builder.extract_value(arguments[2], v), flags=_FUSED)
-                own = builder.fadd(product, own, flags=_FUSED)
+                product = builder.fmul(weight, builder.extract_value(arguments[2], v), flags=FUSED)
+                own = builder.fadd(product, own, flags=FUSED)
             return own
 
-        return _tile(builder, signature.return_type.rows, row)
+        return tile_of(builder, signature.return_type.rows, row)
 
     return tile(tile, weights, vectors), generate
 
@@ -318,14 +246,14 @@ def add_mixture(typing: Any, vector: Any, memory: Any, index: Any, stride: Any, 
     """Return the vector with memory[index + r * stride] times each row r of the tile added, in two sums."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        halves = [builder.extract_value(arguments[0], 0), _numbers(0.0)]
+        halves = [builder.extract_value(arguments[0], 0), numbers(0.0)]
         for number in range(signature.args[4].rows):
-            factor = _spread(builder, builder.load(_place(builder, arguments[1:4], number)))
-            product = builder.fmul(factor, builder.extract_value(arguments[4], number), flags=_FUSED)
-            halves[number % 2] = builder.fadd(product, halves[number % 2], flags=_FUSED)
-        return _tile(builder, 1, lambda number: builder.fadd(*halves))
+            factor = in_every_lane(builder, builder.load(place_at(builder, arguments[1:4], number)))
+            product = builder.fmul(factor, builder.extract_value(arguments[4], number), flags=FUSED)
+            halves[number % 2] = builder.fadd(product, halves[number % 2], flags=FUSED)
+        return tile_of(builder, 1, lambda number: builder.fadd(*halves))
 
-    return _ONE(_ONE, _FLOATS, types.intp, types.intp, tile), generate
+    return _ONE(_ONE, FLOATS, types.intp, types.intp, tile), generate
 
 
 @intrinsic
@@ -333,12 +261,12 @@ def ahead_of_need(typing: Any, memory: Any, index: Any) -> Any:
     """Ask for the cache line of memory[index]; nothing happens if there is no such memory."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = builder.bitcast(_place(builder, arguments), ir.IntType(8).as_pointer())
+        place = builder.bitcast(place_at(builder, arguments), ir.IntType(8).as_pointer())
         hints = [ir.Constant(ir.IntType(32), number) for number in (0, 2, 1)]  # to read, keep near, data
-        _intrinsic(builder, "llvm.prefetch.p0", ir.VoidType(), place, *hints)
+        call_llvm(builder, "llvm.prefetch.p0", ir.VoidType(), place, *hints)
         return context.get_dummy_value()
 
-    return types.void(_FLOATS, types.intp), generate
+    return types.void(FLOATS, types.intp), generate
 
 
 @intrinsic
@@ -349,10 +277,10 @@ def store(typing: Any, memory: Any, index: Any, stride: Any, tile: Any) -> Any:
         across = signature.args[3].across
         for number in range(signature.args[3].rows * across):
             row = builder.extract_value(arguments[3], number)
-            builder.store(row, _vector(builder, arguments[:3], number // across, number % across), align=4)
+            builder.store(row, vector_at(builder, arguments[:3], number // across, number % across), align=4)
         return context.get_dummy_value()
 
-    return types.void(_FLOATS, types.intp, types.intp, tile), generate
+    return types.void(FLOATS, types.intp, types.intp, tile), generate
 
 
 @intrinsic
@@ -361,14 +289,14 @@ def store_some(typing: Any, memory: Any, index: Any, stride: Any, tile: Any, cou
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         across = signature.args[3].across
-        masks = [_new_mask(builder, arguments[4], number) for number in range(across)]
+        masks = [lanes_below(builder, arguments[4], number) for number in range(across)]
         for number in range(signature.args[3].rows * across):
             row = builder.extract_value(arguments[3], number)
-            place = _vector(builder, arguments[:3], number // across, number % across)
-            _write_some(builder, row, place, masks[number % across])
+            place = vector_at(builder, arguments[:3], number // across, number % across)
+            write_some(builder, row, place, masks[number % across])
         return context.get_dummy_value()
 
-    return types.void(_FLOATS, types.intp, types.intp, tile, types.intp), generate
+    return types.void(FLOATS, types.intp, types.intp, tile, types.intp), generate
 
 
 @intrinsic
@@ -376,12 +304,10 @@ def load_some(typing: Any, memory: Any, index: Any, count: Any) -> Any:
     """Return the vector memory[index : index + 16], 0 from element `count` on, where memory is not looked at."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        name, align = "llvm.masked.load.v16f32.p0", ir.Constant(ir.IntType(32), 4)
-        place, mask = _vector(builder, arguments[:2]), _new_mask(builder, arguments[2], 0)
-        row = _intrinsic(builder, name, _VECTOR, place, align, mask, _numbers(0.0))
-        return _tile(builder, 1, lambda number: row)
+        row = read_some(builder, vector_at(builder, arguments[:2]), lanes_below(builder, arguments[2], 0))
+        return tile_of(builder, 1, lambda number: row)
 
-    return _ONE(_FLOATS, types.intp, types.intp), generate
+    return _ONE(FLOATS, types.intp, types.intp), generate
 
 
 @intrinsic
@@ -390,11 +316,11 @@ def stream(typing: Any, memory: Any, index: Any, vector: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         row = builder.extract_value(arguments[2], 0)
-        written = builder.store(row, _vector(builder, arguments[:2]), align=4 * LANES)
+        written = builder.store(row, vector_at(builder, arguments[:2]), align=4 * LANES)
         written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
         return context.get_dummy_value()
 
-    return types.void(_FLOATS, types.intp, _ONE), generate
+    return types.void(FLOATS, types.intp, _ONE), generate
 
 
 @intrinsic
@@ -402,15 +328,28 @@ def blend(typing: Any, memory: Any, index: Any, stride: Any, tile: Any, scale: A
     """Set memory[index + r * stride : ... + 16] to scale times itself plus factor times row r, for every row r."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        scales, factors = (_spread(builder, one) for one in arguments[4:])
+        scales, factors = (in_every_lane(builder, one) for one in arguments[4:])
         for number in range(signature.args[3].rows):
-            place = _vector(builder, arguments[:3], number)
+            place = vector_at(builder, arguments[:3], number)
             fresh = builder.fmul(builder.extract_value(arguments[3], number), factors)
-            kept = builder.fmul(builder.load(place, align=4), scales, flags=_FUSED)
-            builder.store(builder.fadd(kept, fresh, flags=_FUSED), place, align=4)
+            kept = builder.fmul(builder.load(place, align=4), scales, flags=FUSED)
+            builder.store(builder.fadd(kept, fresh, flags=FUSED), place, align=4)
         return context.get_dummy_value()
 
-    return types.void(_FLOATS, types.intp, types.intp, tile, types.float32, types.float32), generate
+    return types.void(FLOATS, types.intp, types.intp, tile, types.float32, types.float32), generate
+
+
+def _transpose(builder: Any, rows: list[Any]) -> list[Any]:
+    """Transpose sixteen rows of sixteen: swap the off-diagonal blocks of every square of 2, 4, 8 and 16."""
+    rows = list(rows)
+    for step in (1, 2, 4, 8):
+        low = [LANES + lane - step if lane & step else lane for lane in range(LANES)]
+        high = [LANES + lane if lane & step else lane + step for lane in range(LANES)]
+        for row in (row for row in range(LANES) if not row & step):
+            above, beneath = rows[row], rows[row + step]
+            rows[row] = mix(builder, above, beneath, low)
+            rows[row + step] = mix(builder, above, beneath, high)
+    return rows
 
 
 @intrinsic
@@ -418,19 +357,26 @@ def turn(typing: Any, out: Any, to: Any, to_stride: Any, memory: Any, index: Any
     """Transpose sixteen rows of sixteen: out[to + c * to_stride + r] = memory[index + r * stride + c]."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        rows = [builder.load(_vector(builder, arguments[3:], number), align=4) for number in range(LANES)]
-        for step in (1, 2, 4, 8):  # swap the off-diagonal blocks of every square of 2 * step
-            low = [LANES + lane - step if lane & step else lane for lane in range(LANES)]
-            high = [LANES + lane if lane & step else lane + step for lane in range(LANES)]
-            for row in (row for row in range(LANES) if not row & step):
-                above, beneath = rows[row], rows[row + step]
-                rows[row] = _mix(builder, above, beneath, low)
-                rows[row + step] = _mix(builder, above, beneath, high)
-        for number, row in enumerate(rows):
-            builder.store(row, _vector(builder, arguments[:3], number), align=4)
+        rows = [builder.load(vector_at(builder, arguments[3:], number), align=4) for number in range(LANES)]
+        for number, row in enumerate(_transpose(builder, rows)):
+            builder.store(row, vector_at(builder, arguments[:3], number), align=4)
         return context.get_dummy_value()
 
-    return types.void(_FLOATS, types.intp, types.intp, _FLOATS, types.intp, types.intp), generate
+    return types.void(FLOATS, types.intp, types.intp, FLOATS, types.intp, types.intp), generate
+
+
+@intrinsic
+def turn_some(typing: Any, out: Any, to: Any, to_stride: Any, memory: Any, index: Any, stride: Any, count: Any) -> Any:
+    """Transpose like `turn`, but look only at the first `count` elements of every row; the others count as 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        mask = lanes_below(builder, arguments[6], 0)
+        rows = [read_some(builder, vector_at(builder, arguments[3:6], number), mask) for number in range(LANES)]
+        for number, row in enumerate(_transpose(builder, rows)):
+            builder.store(row, vector_at(builder, arguments[:3], number), align=4)
+        return context.get_dummy_value()
+
+    return types.void(FLOATS, types.intp, types.intp, FLOATS, types.intp, types.intp, types.intp), generate
 
 
 @intrinsic
@@ -443,13 +389,13 @@ def sums(typing: Any, memory: Any, tile: Any) -> Any:
         width = LANES
         while width > 1:  # add neighbours; two vectors half full of sums become one
             pairs = zip(left[::2], left[1::2] or left, strict=True)
-            left = [builder.fadd(_mix(builder, a, b, even), _mix(builder, a, b, odd)) for a, b in pairs]
+            left = [builder.fadd(mix(builder, a, b, even), mix(builder, a, b, odd)) for a, b in pairs]
             width //= 2
-        place = builder.bitcast(arguments[0], _VECTOR.as_pointer())
+        place = builder.bitcast(arguments[0], VECTOR.as_pointer())
         builder.store(left[0], place, align=4)
         return context.get_dummy_value()
 
-    return types.void(_FLOATS, tile), generate
+    return types.void(FLOATS, tile), generate
 
 
 @intrinsic
@@ -461,7 +407,7 @@ def total(typing: Any, vector: Any) -> Any:
         width = LANES
         while width > 1:  # fold the upper half onto the lower
             width //= 2
-            left = builder.fadd(left, _mix(builder, left, left, [(lane + width) % LANES for lane in range(LANES)]))
+            left = builder.fadd(left, mix(builder, left, left, [(lane + width) % LANES for lane in range(LANES)]))
         return builder.extract_element(left, ir.Constant(ir.IntType(32), 0))
 
     return types.float32(_ONE), generate
@@ -474,7 +420,7 @@ def larger(typing: Any, left: Any, right: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         a, b = (builder.extract_value(one, 0) for one in arguments)
         keep = builder.and_(builder.fcmp_unordered(">=", a, b), builder.fcmp_ordered("ord", b, b))
-        return _tile(builder, 1, lambda row: builder.select(keep, a, b))
+        return tile_of(builder, 1, lambda row: builder.select(keep, a, b))
 
     return _ONE(_ONE, _ONE), generate
 
@@ -486,7 +432,7 @@ def where_equal(typing: Any, left: Any, right: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         a, b, chosen = (builder.extract_value(one, 0) for one in arguments)
         equal = builder.fcmp_ordered("==", a, b)
-        return _tile(builder, 1, lambda row: builder.select(equal, chosen, _numbers(0.0)))
+        return tile_of(builder, 1, lambda row: builder.select(equal, chosen, numbers(0.0)))
 
     return _ONE(_ONE, _ONE, _ONE), generate
 
@@ -497,8 +443,8 @@ def where_positive(typing: Any, test: Any, value: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         test, value = (builder.extract_value(one, 0) for one in arguments)
-        above = builder.fcmp_unordered(">", test, _numbers(0.0))
-        return _tile(builder, 1, lambda row: builder.select(above, value, _numbers(0.0)))
+        above = builder.fcmp_unordered(">", test, numbers(0.0))
+        return tile_of(builder, 1, lambda row: builder.select(above, value, numbers(0.0)))
 
     return _ONE(_ONE, _ONE), generate
 
@@ -509,8 +455,8 @@ def plus(typing: Any, left: Any, right: Any, factor: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         a, b = (builder.extract_value(one, 0) for one in arguments[:2])
-        scaled = builder.fmul(b, _spread(builder, arguments[2]))
-        return _tile(builder, 1, lambda row: builder.fadd(a, scaled))
+        scaled = builder.fmul(b, in_every_lane(builder, arguments[2]))
+        return tile_of(builder, 1, lambda row: builder.fadd(a, scaled))
 
     return _ONE(_ONE, _ONE, types.float32), generate
 
@@ -521,7 +467,7 @@ def add_product(typing: Any, total: Any, left: Any, right: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         total, a, b = (builder.extract_value(one, 0) for one in arguments)
-        return _tile(builder, 1, lambda row: builder.fadd(builder.fmul(a, b, flags=_FUSED), total, flags=_FUSED))
+        return tile_of(builder, 1, lambda row: builder.fadd(builder.fmul(a, b, flags=FUSED), total, flags=FUSED))
 
     return _ONE(_ONE, _ONE, _ONE), generate
 
@@ -532,7 +478,7 @@ def times(typing: Any, left: Any, right: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         a, b = (builder.extract_value(one, 0) for one in arguments)
-        return _tile(builder, 1, lambda row: builder.fmul(a, b))
+        return tile_of(builder, 1, lambda row: builder.fmul(a, b))
 
     return _ONE(_ONE, _ONE), generate
 
@@ -547,18 +493,18 @@ def exponential(typing: Any, x: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         x = builder.extract_value(arguments[0], 0)
-        low = builder.fcmp_ordered("<", x, _numbers(-87.0))
-        x = builder.select(low, _numbers(-87.0), x)
-        near = builder.fadd(builder.fmul(x, _numbers(1.4426950408889634)), _numbers(-0.5))
-        whole = _intrinsic(builder, "llvm.fptosi.sat.v16i32.v16f32", _WHOLE, near)
-        n = builder.sitofp(whole, _VECTOR)
+        low = builder.fcmp_ordered("<", x, numbers(-87.0))
+        x = builder.select(low, numbers(-87.0), x)
+        near = builder.fadd(builder.fmul(x, numbers(1.4426950408889634)), numbers(-0.5))
+        whole = call_llvm(builder, "llvm.fptosi.sat.v16i32.v16f32", WHOLE, near)
+        n = builder.sitofp(whole, VECTOR)
         # ln 2 in two parts: the first has few bits, so its multiples are exact.
-        rest = builder.fadd(x, builder.fmul(n, _numbers(-0.693359375)))
-        rest = builder.fadd(rest, builder.fmul(n, _numbers(2.12194440e-4)))
-        power = _numbers(1 / 5040)
+        rest = builder.fadd(x, builder.fmul(n, numbers(-0.693359375)))
+        rest = builder.fadd(rest, builder.fmul(n, numbers(2.12194440e-4)))
+        power = numbers(1 / 5040)
         for coefficient in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
-            power = builder.fadd(builder.fmul(power, rest, flags=_FUSED), _numbers(coefficient), flags=_FUSED)
-        bits = builder.shl(builder.add(whole, _lanes([127] * LANES)), _lanes([23] * LANES))
-        return _tile(builder, 1, lambda row: builder.fmul(power, builder.bitcast(bits, _VECTOR)))
+            power = builder.fadd(builder.fmul(power, rest, flags=FUSED), numbers(coefficient), flags=FUSED)
+        bits = builder.shl(builder.add(whole, constants([127] * LANES)), constants([23] * LANES))
+        return tile_of(builder, 1, lambda row: builder.fmul(power, builder.bitcast(bits, VECTOR)))
 
     return _ONE(_ONE), generate

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from fedlama.engines.compiled import table
+from fedlama.engines.compiled import table, winograd
 from fedlama.engines.compiled.convolution import Window, add_weight_gradient, backward_input, forward
 from fedlama.engines.compiled.dense import add_outer, multiply
 from fedlama.engines.compiled.images import enter, enter_features, field, flatten, mean, spread_mean, unflatten
 from fedlama.engines.compiled.kernel import kernel
-from fedlama.engines.compiled.lanes import ahead, load, plus, store, times, where_positive
+from fedlama.engines.compiled.lanes import ahead, load, plus, quarter, square, store, times, where_positive
 from fedlama.engines.compiled.long_dense import multiply_long, undo_long
 from fedlama.engines.compiled.norm import normalise, undo_normalise
 from fedlama.engines.compiled.pooling import Pool, pool, pool_mean, unpool, unpool_mean
@@ -42,6 +42,7 @@ from fedlama.engines.compiled.table import (
     WANTED_BESIDE,
     WEIGHT,
 )
+from fedlama.engines.compiled.transforms import nine, twenty_five
 from fedlama.engines.compiled.update import (
     add_feature_bias,
     add_gradient,
@@ -134,6 +135,52 @@ def _undo_convolution(row: Any, reals: Any, context: Any, settings: Any) -> None
         goal, scale, factor = target(s, row[WEIGHT])
         add_weight_gradient(goal, above, x, s.spare, outputs, inputs, w, scale, factor)
     add_image_bias(s, row[BIAS], above, outputs)
+
+
+@kernel
+def _winograd_forward(results: Any, taps: Any, size: int, row: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    x, out = ahead(s.scratch, row[IN]), ahead(s.scratch, row[OUT])
+    weight, bias, w = own(s, row[WEIGHT], VALUES), own(s, row[BIAS], VALUES), _window(row)
+    winograd.correlate(
+        results, taps, out, x, weight, bias, s.spare, _field(row, 3, s), _field(row, 0, s), size, w.top, False,
+        row[BIAS] >= 0, False,
+    )  # fmt: skip
+
+
+@kernel
+def _winograd_backward(results: Any, taps: Any, size: int, row: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    x, above = ahead(s.scratch, row[IN]), ahead(s.scratch, row[ABOVE])
+    inputs, outputs, w = _field(row, 0, s), _field(row, 3, s), _window(row)
+    if row[WANTED]:
+        below, weight = ahead(s.scratch, row[BELOW]), own(s, row[WEIGHT], VALUES)
+        winograd.correlate(
+            results, taps, below, above, weight, weight, s.spare, inputs, outputs, size, size - 1 - w.top, True,
+            False, row[ADDS] != 0,
+        )  # fmt: skip
+    if is_trained(s, row[WEIGHT]):
+        goal, scale, factor = target(s, row[WEIGHT])
+        winograd.add_weight_gradient(
+            results, taps, goal, above, x, s.spare, outputs, inputs, size, w.top, scale, factor
+        )  # fmt: skip
+    add_image_bias(s, row[BIAS], above, outputs)
+
+
+def _winograd_3(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    _winograd_forward(square(), nine(), 3, row, context, settings)
+
+
+def _undo_winograd_3(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    _winograd_backward(square(), nine(), 3, row, context, settings)
+
+
+def _winograd_5(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    _winograd_forward(quarter(), twenty_five(), 5, row, context, settings)
+
+
+def _undo_winograd_5(row: Any, reals: Any, context: Any, settings: Any) -> None:
+    _winograd_backward(quarter(), twenty_five(), 5, row, context, settings)
 
 
 def _max_pool(row: Any, reals: Any, context: Any, settings: Any) -> None:
@@ -272,6 +319,8 @@ OPERATIONS: dict[int, tuple[Callable[..., None], Callable[..., None]]] = {
     table.DENSE: (_dense, _undo_dense),
     table.LONG_DENSE: (_long_dense, _undo_long_dense),
     table.CONVOLUTION: (_convolution, _undo_convolution),
+    table.WINOGRAD_3: (_winograd_3, _undo_winograd_3),
+    table.WINOGRAD_5: (_winograd_5, _undo_winograd_5),
     table.POOL: (_max_pool, _undo_max_pool),
     table.MEAN_POOL: (_mean_pool, _undo_mean_pool),
     table.RELU: (_relu, _undo_relu),

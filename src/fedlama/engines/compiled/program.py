@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fedlama.engines import graph
 from fedlama.engines.compiled import table
 from fedlama.engines.compiled.regions import Regions, lay_out
+from fedlama.engines.compiled.tiling import pays, room
 from fedlama.engines.graph import Step, uses
 
 Size: TypeAlias = tuple[int, ...]
@@ -76,7 +77,7 @@ class Program:
         """Multiplications of one sample's forward pass."""
         dense = sum(math.prod(row.sizes[:2]) for row in self.rows if row.kind in _DENSE)
         # sizes: inputs, height, width, outputs, their height and width, the kernel's height and width, ...
-        images = [row.sizes for row in self.rows if row.kind == table.CONVOLUTION]
+        images = [row.sizes for row in self.rows if row.kind in table.CONVOLUTIONS]
         return dense + sum(sizes[0] * math.prod(sizes[3:8]) for sizes in images)
 
     def place(self, batch: int, names: Sequence[str], trained: Iterable[str]) -> tuple[NDArray[np.int64], int]:
@@ -165,22 +166,27 @@ def _spare(row: Row, batch: int) -> int:
         blocks, wide = -(-batch // lanes), -(-row.sizes[1] // lanes) * lanes
         long = blocks * lanes * (wide + 4 * lanes) + 4 * lanes * lanes
         return blocks * lanes * wide + lanes * lanes + (long if row.kind == table.LONG_DENSE else 0)
+    if row.kind in (table.WINOGRAD_3, table.WINOGRAD_5):
+        return room(row.sizes[:3], row.sizes[3:6], batch, row.sizes[6])
     if row.kind != table.CONVOLUTION:
         return 2 * row.sizes[0] + lanes if row.kind == table.NORM else 2 * lanes
     outputs, height, width = row.sizes[3:6]
     return (height * width * batch + lanes) * (-(-outputs // lanes) * lanes) + 16 * lanes
 
 
-def write_program(steps: Sequence[Step], shapes: Mapping[str, Sequence[int]], shape: Sequence[int]) -> Program | None:
+def write_program(
+    steps: Sequence[Step], shapes: Mapping[str, Sequence[int]], shape: Sequence[int], batch: int
+) -> Program | None:
     """Translate a model, or return None if a part of it has no compiled form.
 
     Args:
         steps: As read.
         shapes: Every parameter's.
         shape: One input's.
+        batch: The federation's usual batch; which kernels are the faster ones depends on it, never a client's own.
     """
     try:
-        rows, sizes = _Writing(graph.pool_before_relu(steps), shapes, shape).write()
+        rows, sizes = _Writing(graph.pool_before_relu(steps), shapes, shape, batch).write()
     except _NoFormError:
         return None
     regions = lay_out(rows, sizes)
@@ -194,8 +200,10 @@ class _NoFormError(Exception):
 class _Writing:
     """Goes along the steps and keeps every value's size."""
 
-    def __init__(self, steps: Sequence[Step], shapes: Mapping[str, Sequence[int]], shape: Sequence[int]) -> None:
-        self._steps, self._shapes = steps, shapes
+    def __init__(
+        self, steps: Sequence[Step], shapes: Mapping[str, Sequence[int]], shape: Sequence[int], batch: int
+    ) -> None:
+        self._steps, self._shapes, self._batch = steps, shapes, batch
         self._sizes: dict[int, Size] = {0: tuple(shape)}
         self._same = {0: 0}  # values that only go by another name
         self._rows: list[Row] = []
@@ -241,7 +249,8 @@ class _Writing:
             places = _places(size[1:], kernel, operation.stride, operation.padding, operation.dilation)
             after, window = (outputs, *places), (*kernel, *operation.stride, *operation.padding, *operation.dilation)
             names = operation.weight, operation.bias
-            self._add(table.CONVOLUTION, inputs, number, after, names, (*size, *after, *window))
+            kind = _convolution(size, after, window, self._batch)
+            self._add(kind, inputs, number, after, names, (*size, *after, *window))
         elif isinstance(operation, graph.MaxPool | graph.MeanPool):
             after = size[0], *_places(size[1:], operation.size, operation.stride, operation.padding, (1, 1))
             window = *operation.size, *operation.stride, *operation.padding
@@ -295,6 +304,15 @@ def _places(
     return tuple((length + 2 * pad - apart * (taps - 1) - 1) // step + 1 for length, taps, step, pad, apart in sides)
 
 
+def _convolution(inputs: Size, outputs: Size, window: Sequence[int], batch: int) -> int:
+    """Choose a convolution's kernels."""
+    height, width, *moves, top, left, below, beside = window
+    plain = height == width and top == left and [*moves, below, beside] == [1, 1, 1, 1]
+    if plain and pays(inputs, outputs, batch, height, top):
+        return table.WINOGRAD_3 if height == 3 else table.WINOGRAD_5
+    return table.CONVOLUTION
+
+
 def _norm_with_relu(rows: Sequence[Row]) -> list[Row]:
     """Let a normalisation do the ReLU that alone follows it, which saves a way through the memory."""
     counts = [value for row in rows for value in row.inputs]
@@ -317,7 +335,8 @@ def _norm_with_relu(rows: Sequence[Row]) -> list[Row]:
 def _margin(rows: Iterable[Row]) -> int:
     """Return how far taps reach over the edge: forward, and backward where a convolution's pixels are neighbours.
 
-    Also with strides a vector may begin with samples of the pixel before the first one, which must be zeros.
+    Also with strides a vector may begin with samples of the pixel before the first one, which must be zeros. Winograd's
+    kernels look at nothing beside an image.
     """
     reach = 0
     for row in rows:

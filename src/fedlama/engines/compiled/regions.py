@@ -71,7 +71,7 @@ def _values(
     makers = {row.output: row.kind for row in rows}
     for row in rows:
         first = row.inputs[0]
-        unread = makers.get(first) in (table.CONVOLUTION, table.NORM) and counts[first] == 1
+        unread = makers.get(first) in (*table.CONVOLUTIONS, table.NORM) and counts[first] == 1
         if row.kind == table.RELU or (row.kind == table.ADD and unread and not _fused(rows, first)):
             values[row.output] = values[first]
         else:
@@ -113,7 +113,7 @@ class _Backward:
                     adds[place] = self._take(value)
         elif first != 0:
             adds[0] = self._take(first)
-            self.possible &= row.kind == table.CONVOLUTION or not adds[0]
+            self.possible &= row.kind in table.CONVOLUTIONS or not adds[0]
         self.adds[row.output] = (adds[0], adds[-1])
         if not kept:
             self._free[self._sizes[row.output]].append(above)

@@ -5,7 +5,9 @@ from __future__ import annotations
 LANES = 16
 """Numbers in a vector."""
 DENSE, LONG_DENSE, CONVOLUTION, POOL, MEAN_POOL, RELU, FLATTEN, NORM, ADD, MEAN, DROPOUT = range(11)
-"""Kinds of operations."""
+WINOGRAD_3, WINOGRAD_5 = 11, 12
+"""Kinds of operations; the last two are convolutions with filters of 3x3 and 5x5."""
+CONVOLUTIONS = CONVOLUTION, WINOGRAD_3, WINOGRAD_5
 WEIGHT, BIAS, AVERAGE, VARIANCE, IN, OTHER, OUT, ABOVE, BELOW, BESIDE = range(10)
 """Columns of a program: the numbers of weight, bias and running statistics, -1 for none; where in the scratch
 the input, the other input, the output, its gradient, and the gradients of input and other input begin."""

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedlama.clients import TensorClients
 from fedlama.engines.base import Work
 from fedlama.engines.batches import CohortBatches
 from fedlama.engines.chain import one_input
@@ -178,4 +179,5 @@ def compiled_form(work: Work) -> Program | None:
     if x is None or not steps or not all(parameter.requires_grad for parameter in work.model.parameters()):
         return None
     shapes = {name: tuple(parameter.shape) for name, parameter in work.model.named_parameters()}
-    return write_program(steps, shapes, x.shape[2:])
+    assert isinstance(work.clients, TensorClients)  # as `one_input` says
+    return write_program(steps, shapes, x.shape[2:], max(work.clients.batch_sizes))

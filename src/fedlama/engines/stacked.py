@@ -24,6 +24,8 @@ from fedlama.engines.batches import CohortBatches
 from fedlama.engines.chain import ChainTrainer, chain_for
 from fedlama.engines.cohort import Cohort
 from fedlama.engines.compiled import CompiledTrainer, compiled_form
+from fedlama.engines.device_memory import CudaMemory
+from fedlama.engines.fitting import FittingTrainer
 from fedlama.engines.precision import PRECISIONS, Precision, check_precision
 from fedlama.engines.serial import SerialTrainer
 from fedlama.engines.sizes import is_large
@@ -138,7 +140,9 @@ class Stacked:
     Args:
         chunk: Clients that advance in one launch, at most; fewer need less memory for activations. By default 64 on
             the CPU, where larger ones only leave the cache (1 for large compiled models, so that no thread waits for
-            another's last clients), and all elsewhere.
+            another's last clients), and all elsewhere; on CUDA as many as fit the memory that is free at the first
+            round, by a step that is measured on copies (all, if the data are not tensors). Set it where a run has to be
+            repeated to the last bit on a card with other memory: a batched product is cut in chunks.
         threads: Worker threads, each with one intra-op thread. By default one per core for compiled chains, and
             otherwise one, which leaves all cores to PyTorch's own kernels.
         state_dir: A folder to keep the cohort's state in, as memory-mapped files, when it exceeds the memory.
@@ -180,9 +184,13 @@ class Stacked:
         program = None if vectorised else compiled_form(work)
 
         def trainer() -> Trainer:
+            if program is not None:
+                return CompiledTrainer(work, batches, program)
             if vectorised:
-                return VmapTrainer(work, batches, self.precision, self.compile_steps)
-            return _trainer(work, batches) if program is None else CompiledTrainer(work, batches, program)
+                found: Trainer = VmapTrainer(work, batches, self.precision, self.compile_steps)
+            else:
+                found = _trainer(work, batches)
+            return found if self.chunk else _fitting(work, found)
 
         first = trainer()
         chunk = self.chunk or _chunk(work, first)
@@ -224,6 +232,14 @@ class Workers:
 def _trainer(work: Work, batches: CohortBatches) -> Trainer:
     chain = chain_for(work)
     return VmapTrainer(work, batches) if chain is None else ChainTrainer(work, batches, chain)
+
+
+def _fitting(work: Work, trainer: Trainer) -> Trainer:
+    """Let a trainer on CUDA take as many rows at a time as fit the memory."""
+    if work.device.type != "cuda" or not isinstance(work.clients, TensorClients):
+        return trainer
+    probe = trainer.uncompiled() if isinstance(trainer, VmapTrainer) else trainer
+    return FittingTrainer(trainer, probe, work.clients, CudaMemory(work.device))
 
 
 def _chunk(work: Work, trainer: Trainer) -> int:

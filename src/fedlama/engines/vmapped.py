@@ -7,6 +7,7 @@ what comes out for them is dropped. Smaller groups are not compiled; there would
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -43,6 +44,12 @@ class VmapTrainer:
         self._gradients = ClientGradients(work, precision)
         trained = [name for name, parameter in work.model.named_parameters() if parameter.requires_grad]
         self._compiled = CompiledGradients(self._gradients.loss, trained, work.device) if compiled else None
+
+    def uncompiled(self) -> VmapTrainer:
+        """Return a trainer that takes the same steps uncompiled, and shares what is known of the model."""
+        other = copy.copy(self)
+        other._compiled = None
+        return other
 
     def run(self, share: Share, task: Task) -> list[float]:
         """Take all local steps of a round; see :meth:`fedlama.engines.trainer.Trainer.run`."""

@@ -1,0 +1,172 @@
+"""How many clients advance at once where memory is short, decided without a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from fedlama.codecs import Float32
+from fedlama.engines import Work
+from fedlama.engines.base import CohortState
+from fedlama.engines.batches import CohortBatches
+from fedlama.engines.chain import ChainTrainer, translate
+from fedlama.engines.cohort import Cohort, Share
+from fedlama.engines.fitting import FittingTrainer
+from fedlama.engines.room import clients_that_fit
+from fedlama.engines.storage import DeviceStorage
+from fedlama.engines.trainer import Task, Trainer, make_task
+from fedlama.engines.vmapped import VmapTrainer
+from fedlama.layers import by_tensor
+from fedlama.objectives import cross_entropy
+from fedlama.solvers import SGD
+from tests.engines.cases import clients, network
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("free", "one", "two", "fit"),
+    [
+        (1000, 100, 200, 8),  # 800 bytes may be used: 100 for each
+        (1000, 300, 400, 6),  # 200 of the first are shared: 200 + 6 * 100
+        (1000, 799, 1599, 1),
+        (1000, 800, 1600, 1),
+        (1000, 801, 1601, 1),  # not even one is sure to fit, but fewer cannot be had
+        (0, 100, 200, 1),
+        (1000, 512, 512, 289),  # the second takes nothing that could be measured
+        (80 << 30, 3 << 20, 5 << 20, 32767),
+    ],
+)
+def test_clients_that_fit(free: int, one: int, two: int, fit: int) -> None:
+    assert clients_that_fit(free, one, two) == fit
+
+
+def test_the_margin_is_left_alone() -> None:
+    assert clients_that_fit(1000, 100, 200, margin=0.0) == 10
+    assert clients_that_fit(1000, 100, 200, margin=0.5) == 5
+
+
+class Pretended:
+    """Memory of which every row of a step takes 100 bytes."""
+
+    def __init__(self, free: int) -> None:
+        self.left, self.peaks = free, 0
+
+    def free(self) -> int:
+        """Return what is left."""
+        return self.left
+
+    def peak(self, compute: Callable[[], object]) -> int:
+        """Run it; the first measured step is that of one row, the second that of two."""
+        compute()
+        self.peaks += 1
+        return 100 * self.peaks
+
+
+class Noting:
+    """A trainer that notes what it is asked to do.
+
+    Args:
+        inner: Does it.
+    """
+
+    def __init__(self, inner: Trainer) -> None:
+        self.inner, self.asked = inner, list[tuple[tuple[int, ...], int]]()
+
+    def run(self, share: Share, task: Task) -> list[float]:
+        """Note clients and steps."""
+        self.asked.append((share.clients, task.steps))
+        return self.inner.run(share, task)
+
+
+def _work(model: nn.Module) -> Work:
+    source = clients(sizes=(12, 3, 14, 12, 7), short_clients=True)
+    return Work(model, by_tensor(model), source, SGD(0.05, momentum=0.9), Float32(), cross_entropy, 0, CPU)
+
+
+def _seated(work: Work) -> Cohort:
+    cohort = Cohort(work, DeviceStorage(CPU), channels_last=False)
+    model = dict(work.model.named_parameters()) | dict(work.model.named_buffers())
+    cohort.seat([4, 2, 0, 1, 3], {name: value.detach() for name, value in model.items()})
+    cohort.settle()
+    return cohort
+
+
+def _trained(work: Work, trainer: Trainer, rounds: int = 1) -> tuple[list[float], CohortState]:
+    cohort = _seated(work)
+    losses = []
+    for index in range(rounds):
+        task = make_task(work, cohort.names, index, 3, frozenset(), {})
+        losses = trainer.run(cohort.share(slice(0, 5)), task)
+        cohort.count(cohort.clients, 3)
+    return losses, cohort.export()
+
+
+def _chain() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(72, 8), nn.ReLU(), nn.Dropout(0.4), nn.Linear(8, 5))
+
+
+def _vmap(work: Work) -> Trainer:
+    return VmapTrainer(work, CohortBatches(work.clients, CPU, 0))
+
+
+def _chains(work: Work) -> Trainer:
+    return ChainTrainer(work, CohortBatches(work.clients, CPU, 0), translate(work.model) or [])
+
+
+@pytest.mark.parametrize(("make", "model"), [(_vmap, network), (_vmap, _chain), (_chains, _chain)])
+def test_measuring_changes_nothing(make: Callable[[Work], Trainer], model: Callable[[], nn.Module]) -> None:
+    work = _work(model())
+    before = torch.get_rng_state()
+    inner = make(work)
+    fitting = FittingTrainer(inner, inner, work.clients, Pretended(10_000))  # type: ignore[arg-type]
+    losses, state = _trained(work, fitting, rounds=2)
+    expected, other = _trained(work, make(work), rounds=2)
+    assert losses == expected
+    assert torch.equal(torch.get_rng_state(), before)
+    for name, value in other.values.items():
+        assert torch.equal(state.values[name], value)
+    for name, value in other.memory["velocity"].items():
+        assert torch.equal(state.memory["velocity"][name], value)
+
+
+def test_pieces_are_even_and_decided_once() -> None:
+    work, memory = _work(network()), Pretended(375)  # 300 may be used: three clients
+    inner, probe = Noting(_vmap(work)), Noting(_vmap(work))
+    fitting = FittingTrainer(inner, probe, work.clients, memory)  # type: ignore[arg-type]
+    cohort = _seated(work)
+    task = make_task(work, cohort.names, 0, 3, frozenset(), {})
+    for _ in range(2):
+        fitting.run(cohort.share(slice(0, 5)), task)
+        memory.left = 0
+    assert inner.asked == [((4, 2), 3), ((0, 1, 3), 3)] * 2
+    assert probe.asked == [((4,), 1), ((4,), 1), ((4, 4), 1)]  # client 1 has less than a batch
+    memory.left = 10_000
+    fitting.run(cohort.share(slice(0, 2)), task)  # another size of shares, another look at the memory
+    assert inner.asked[4:] == [((4, 2), 3)]
+    assert len(probe.asked) == 3
+
+
+def test_pieces_give_what_the_whole_gives() -> None:
+    work = _work(network())
+    inner = _vmap(work)
+    losses, state = _trained(work, FittingTrainer(inner, inner, work.clients, Pretended(250)))  # type: ignore[arg-type]
+    expected, other = _trained(work, _vmap(work))
+    assert losses == pytest.approx(expected, rel=1e-6)
+    for name, value in other.values.items():
+        torch.testing.assert_close(state.values[name], value, atol=1e-6, rtol=1e-6)
+
+
+def test_a_step_to_measure_is_never_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("fedlama.engines.traced.CompiledGradients.__call__", lambda *args: asked.append(args))
+    work = _work(network())
+    trainer = VmapTrainer(work, CohortBatches(work.clients, CPU, 0), compiled=True)
+    _trained(work, trainer.uncompiled())
+    assert not asked
+    _trained(work, trainer)
+    assert asked

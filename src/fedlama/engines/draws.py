@@ -3,6 +3,9 @@
 The loop engine seeds torch's global generator per client and round. Engines that run several clients at once cannot
 share one generator, so each client has its own, seeded alike. Dropout is taken over and draws from it directly; a
 model that draws otherwise borrows torch's global generator for one client at a time.
+
+On the CPU the masks are those of the loop engine. On a GPU they are as random and as repeatable but other ones, since
+torch's own dropout counts its draws differently there.
 """
 
 from __future__ import annotations
@@ -33,25 +36,44 @@ def client_generators(work: Work, round_index: int, clients: Sequence[int]) -> l
 
 @contextmanager
 def borrowed_generator(generator: torch.Generator) -> Iterator[None]:
-    """Let torch's global CPU generator continue a client's sequence; other threads wait."""
-    with _global_generator, torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(generator.get_state())
+    """Let torch's global generator continue a client's sequence; other threads wait.
+
+    It is that of the client's device. What a model on another device draws on the CPU begins anew at each call, from
+    the client's seed.
+
+    Args:
+        generator: The client's.
+    """
+    device = generator.device
+    on_cpu = device.type == "cpu"
+    module = torch.random if on_cpu else torch.get_device_module(device)
+    where = () if on_cpu else (device,)
+    with _global_generator, torch.random.fork_rng(where, device_type=device.type):
+        if not on_cpu:
+            torch.manual_seed(generator.initial_seed())
+        module.set_rng_state(generator.get_state(), *where)
         yield
-        generator.set_state(torch.get_rng_state())
+        generator.set_state(module.get_rng_state(*where))
 
 
 @contextmanager
 def watched_generator() -> Iterator[list[bool]]:
-    """Tell whether the body draws from torch's global CPU generator; other threads wait.
+    """Tell whether the body draws from torch's global generators, of the CPU or of CUDA; other threads wait.
 
     Yields:
         A list that holds one answer after the body.
     """
     answer: list[bool] = []
-    with _global_generator, torch.random.fork_rng(devices=[]):
-        before = torch.get_rng_state()
+    started: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if started else ()
+
+    def states() -> list[Tensor]:
+        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in devices)]
+
+    with _global_generator, torch.random.fork_rng(devices):
+        before = states()
         yield answer
-        answer.append(not torch.equal(before, torch.get_rng_state()))
+        answer.append(not all(map(torch.equal, before, states())))
 
 
 class ClientDropout(TorchFunctionMode):
@@ -120,7 +142,7 @@ class _Mask(torch.autograd.Function):
 
 
 def draw_mask(shape: Sequence[int], p: float, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Draw as torch's own dropout does, so that equal seeds give equal masks.
+    """Draw as torch's own dropout does on a CPU, so that equal seeds give equal masks.
 
     Args:
         shape: One client's activations.

@@ -67,6 +67,8 @@ class ClientGradients:
         try:
             with ClientDropout(draws) as dropout:
                 result = self._vectorised(values, trained, batch, draws)
+        except torch.cuda.OutOfMemoryError:  # a RuntimeError, but says nothing of the model
+            raise
         except (RuntimeError, ValueError) as error:
             warnings.warn(
                 f"the model {type(self._model).__name__} cannot be vectorised over clients, so the stacked engine takes"

@@ -1,0 +1,121 @@
+"""Steps on a device that is not the CPU, without one: torch's meta device holds shapes and no numbers.
+
+Operations refuse tensors of another device, and whatever would look at a number fails. So all steps must pass, and only
+the look at the losses at the end of a round may fail: nothing is read from the device in between. What is sent to it
+is not seen here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fedlama.codecs import Float32
+from fedlama.engines import Work
+from fedlama.engines.batches import CohortBatches
+from fedlama.engines.chain import ChainTrainer, translate
+from fedlama.engines.cohort import Cohort
+from fedlama.engines.storage import DeviceStorage
+from fedlama.engines.trainer import Trainer, make_task
+from fedlama.engines.upload import row_numbers
+from fedlama.engines.vmapped import VmapTrainer
+from fedlama.layers import by_tensor
+from fedlama.objectives import cross_entropy
+from fedlama.solvers import SGD, FedProx, Memory
+from tests.engines.cases import clients, network
+
+META = torch.device("meta")
+
+
+@dataclass(frozen=True)
+class Counted(FedProx):
+    """FedProx that counts its steps, one for each group of rows."""
+
+    name: ClassVar[str] = "counted"
+    taken: list[torch.device] = field(default_factory=list)
+
+    def step(
+        self,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        memory: Memory,
+        rate: float,
+        decayed: Sequence[bool],
+        anchors: Sequence[Tensor],
+    ) -> None:
+        super().step(parameters, gradients, memory, rate, decayed, anchors)
+        self.taken.append(gradients[0].device)
+
+
+def _chain_cnn() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(36, 8),
+        nn.ReLU(),
+        nn.Linear(8, 5),
+    )
+
+
+def _vmap(work: Work, batches: CohortBatches) -> Trainer:
+    return VmapTrainer(work, batches)
+
+
+def _chain(work: Work, batches: CohortBatches) -> Trainer:
+    return ChainTrainer(work, batches, translate(work.model) or [])
+
+
+@pytest.mark.parametrize(("make", "model"), [(_vmap, network), (_vmap, _chain_cnn), (_chain, _chain_cnn)])
+@pytest.mark.parametrize("sizes", [(12,) * 5, (12, 10, 14, 12, 7)])
+def test_no_step_looks_at_a_number(
+    make: Callable[[Work, CohortBatches], Trainer],
+    model: Callable[[], nn.Module],
+    sizes: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fedlama.engines.vmapped.client_generators", lambda *_: [torch.Generator()] * 5)  # not used
+    solver = Counted(0.1, momentum=0.9)
+    net = model().to(META)
+    source = clients(sizes=sizes)
+    work = Work(net, by_tensor(net), source, solver, Float32(), cross_entropy, 0, META)
+    cohort = Cohort(work, DeviceStorage(META), channels_last=False)
+    values = {name: value.detach() for name, value in [*net.named_parameters(), *net.named_buffers()]}
+    cohort.seat(range(5), values)
+    cohort.settle()
+    task = make_task(work, cohort.names, 0, 4, frozenset(), values)
+    with pytest.raises((RuntimeError, NotImplementedError), match=r"meta"):
+        make(work, CohortBatches(source, META, 0)).run(cohort.share(slice(0, 5)), task)
+    assert len(solver.taken) >= 4
+    assert set(solver.taken) == {META}
+
+
+def test_sgd_of_a_chain_looks_at_no_number() -> None:
+    net = _chain_cnn().to(META)
+    work = Work(net, by_tensor(net), clients(), SGD(0.1, momentum=0.9), Float32(), cross_entropy, 0, META)
+    cohort = Cohort(work, DeviceStorage(META), channels_last=False)
+    cohort.seat(range(5), {name: value.detach() for name, value in net.named_parameters()})
+    cohort.settle()
+    asked: list[int] = []
+
+    class Steps(CohortBatches):
+        def padded(self, *args: object) -> object:
+            for number, batch in enumerate(super().padded(*args)):  # type: ignore[arg-type]
+                yield batch
+                asked.append(number)
+
+    task = make_task(work, cohort.names, 0, 4, frozenset(), {})
+    with pytest.raises((RuntimeError, NotImplementedError), match=r"meta"):
+        _chain(work, Steps(work.clients, META, 0)).run(cohort.share(slice(0, 5)), task)
+    assert asked == [0, 1, 2, 3]
+
+
+def test_row_numbers() -> None:
+    assert row_numbers([3, 1], torch.device("cpu")).tolist() == [3, 1]
+    assert row_numbers([3, 1], META).device == META

@@ -88,7 +88,7 @@ def _measured(batch: int, inputs: int, outputs: int, side: int, size: int, strid
     w = Window(size, size, stride, stride, padding, padding, 1, 1)
     x, gradient, below, out = (_images(f) for f in (own, to, own, to))
     weight, target = (_aligned(outputs * inputs * size**2) for _ in range(2))
-    room = _aligned((after * after * batch + 16) * (-(-outputs // 16) * 16) + 128)
+    room = _aligned((after * after * batch + 16) * (-(-outputs // 16) * 16) + 128 * (size**2 + 16) + 256)
     places = [one.ctypes.data for one in (x, gradient, below, out, weight, target, room)]
     jobs = [
         lambda: _forward(places[3], places[0], places[4], to, own, w),

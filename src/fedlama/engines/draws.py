@@ -142,7 +142,7 @@ class _Mask(torch.autograd.Function):
 
 
 def draw_mask(shape: Sequence[int], p: float, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Draw as torch's own dropout does on a CPU, so that equal seeds give equal masks.
+    """Draw as torch's own dropout does, so that equal seeds give equal masks.
 
     Args:
         shape: One client's activations.
@@ -150,5 +150,15 @@ def draw_mask(shape: Sequence[int], p: float, generator: torch.Generator, dtype:
         generator: The client's; its device is the mask's.
         dtype: Of the mask.
     """
-    mask = torch.empty(tuple(shape), dtype=dtype, device=generator.device)
+    return fill_mask(torch.empty(tuple(shape), dtype=dtype, device=generator.device), p, generator)
+
+
+def fill_mask(mask: Tensor, p: float, generator: torch.Generator) -> Tensor:
+    """Do the same in place.
+
+    Args:
+        mask: Dense; overwritten.
+        p: Share that is dropped.
+        generator: The client's.
+    """
     return mask.zero_() if p == 1.0 else mask.bernoulli_(1 - p, generator=generator).div_(1 - p)

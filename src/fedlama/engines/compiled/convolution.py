@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from fedlama.engines.compiled.filters import add_filters
 from fedlama.engines.compiled.kernel import kernel
 from fedlama.engines.compiled.lanes import (
     ACROSS,
@@ -219,7 +220,8 @@ def add_weight_gradient(
         target: What to add to.
         gradient: Images of the form `own`, the outputs'.
         x: Images of the form `to`, the inputs'.
-        room: Scratch of (height * width * batch + 16) * (outputs rounded up to 16) + 128 elements, of the outputs.
+        room: Scratch of (height * width * batch + 16) * (outputs rounded up to 16) elements, height and width of the
+            outputs, and of 128 * (taps rounded up to 16) + 256 more.
         own: The outputs' :class:`Field`.
         to: The inputs'.
         w: The :class:`Window`.
@@ -278,6 +280,8 @@ def _over_outputs(
 ) -> None:  # fmt: skip
     """Treat as many input channels as the tile is high, sixteen outputs in a vector."""
     area = w.height * w.width
+    filter_ = -(-area // LANES) * LANES * LANES
+    found = ahead(spare, LANES * LANES)  # (channels, taps, 16)
     for output in range(0, wide, LANES):
         slab = ahead(turned, output * own.height * own.length)
         for k in range(w.height):
@@ -294,12 +298,13 @@ def _over_outputs(
                         for sample in range(own.batch):
                             gradients = load(slab, place + sample * LANES)
                             total = add_scaled(total, x, pixel + sample, to.plane, gradients)
-                store(spare, 0, LANES, total)
-                for c in range(min(LANES, own.channels - output)):
-                    goal = ((output + c) * to.channels + channel) * area + k * w.width + m
-                    for r in range(height):
-                        fresh = factor * spare[r * LANES + c]
-                        target[goal + r * area] = scale * target[goal + r * area] + fresh
+                store(found, (k * w.width + m) * LANES, filter_, total)
+        here = min(own.channels - output, LANES)
+        for r in range(height):
+            start = (output * to.channels + channel + r) * area
+            add_filters(
+                target, start, to.channels * area, ahead(found, r * filter_), area, here, spare, scale, factor
+            )  # fmt: skip
 
 
 @kernel

@@ -40,6 +40,9 @@ def pool(out: Any, x: Any, to: Any, own: Any, p: Any) -> None:
         own: The inputs'.
         p: The :class:`Pool`.
     """
+    if _in_fours(p):
+        _pool_fours(out, x, to, own)
+        return
     for channel in range(to.channels):
         for y in range(to.height):
             top, bottom = _span(y, own.height, p.size_y, p.stride_y, p.padding_y)
@@ -70,7 +73,11 @@ def unpool(below: Any, gradient: Any, x: Any, out: Any, to: Any, own: Any, p: An
         own: The inputs'.
         p: The :class:`Pool`.
     """
-    _clear(below, own)
+    if not _in_fours(p) or own.height != 2 * to.height or own.width != 2 * to.width:
+        _clear(below, own)
+    if _in_fours(p):
+        _unpool_fours(below, gradient, x, out, to, own)
+        return
     for channel in range(to.channels):
         for y in range(to.height):
             top, bottom = _span(y, own.height, p.size_y, p.stride_y, p.padding_y)
@@ -88,6 +95,52 @@ def unpool(below: Any, gradient: Any, x: Any, out: Any, to: Any, own: Any, p: An
                             waiting = plus(waiting, taken, np.float32(-1.0))  # handed out once only
                             sum_ = plus(load(below, pixel), taken, np.float32(1.0))
                             store_some(below, pixel, LANES, sum_, here)
+
+
+@kernel
+def _in_fours(p: Any) -> Any:
+    """Tell whether windows are the usual ones: two by two, beside each other, no zeros around the image."""
+    return p.size_y == 2 and p.size_x == 2 and p.stride_y == 2 and p.stride_x == 2 and p.padding_y + p.padding_x == 0
+
+
+@kernel
+def _pool_fours(out: Any, x: Any, to: Any, own: Any) -> None:
+    """Take the largest of four pixels."""
+    for channel in range(to.channels):
+        for y in range(to.height):
+            goal = channel * to.plane + y * to.row + to.left
+            source = channel * own.plane + 2 * y * own.row + own.left
+            for z in range(to.width):
+                for lane in range(0, to.batch, LANES):
+                    pixel = source + 2 * z * own.batch + lane
+                    upper = larger(load(x, pixel), load(x, pixel + own.batch))
+                    lower = larger(load(x, pixel + own.row), load(x, pixel + own.row + own.batch))
+                    store_some(out, goal + z * to.batch + lane, LANES, larger(upper, lower), to.batch - lane)
+
+
+@kernel
+def _unpool_fours(below: Any, gradient: Any, x: Any, out: Any, to: Any, own: Any) -> None:
+    """Send each gradient to the first of four pixels that is the largest; the others get 0."""
+    for channel in range(to.channels):
+        for y in range(to.height):
+            goal = channel * to.plane + y * to.row + to.left
+            source = channel * own.plane + 2 * y * own.row + own.left
+            for z in range(to.width):
+                for lane in range(0, to.batch, LANES):
+                    place, pixel, here = goal + z * to.batch + lane, source + 2 * z * own.batch + lane, to.batch - lane
+                    best, waiting = load(out, place), load(gradient, place)
+                    waiting = _hand_out(below, x, pixel, best, waiting, here)
+                    waiting = _hand_out(below, x, pixel + own.batch, best, waiting, here)
+                    waiting = _hand_out(below, x, pixel + own.row, best, waiting, here)
+                    _hand_out(below, x, pixel + own.row + own.batch, best, waiting, here)
+
+
+@kernel
+def _hand_out(below: Any, x: Any, pixel: int, best: Any, waiting: Any, here: int) -> Any:
+    """Give a pixel what waits if it is the largest; return what still waits."""
+    taken = where_equal(load(x, pixel), best, waiting)
+    store_some(below, pixel, LANES, taken, here)
+    return plus(waiting, taken, np.float32(-1.0))
 
 
 @kernel

@@ -171,7 +171,8 @@ def _spare(row: Row, batch: int) -> int:
     if row.kind != table.CONVOLUTION:
         return 2 * row.sizes[0] + lanes if row.kind == table.NORM else 2 * lanes
     outputs, height, width = row.sizes[3:6]
-    return (height * width * batch + lanes) * (-(-outputs // lanes) * lanes) + 16 * lanes
+    taps = -(-math.prod(row.sizes[6:8]) // lanes) * lanes
+    return (height * width * batch + lanes) * (-(-outputs // lanes) * lanes) + 8 * lanes * taps + lanes * lanes
 
 
 def write_program(

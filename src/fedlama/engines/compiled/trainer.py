@@ -18,7 +18,7 @@ from fedlama.engines.cohort import Share, find_divergence
 from fedlama.engines.compiled.kernel import can_compile, operation
 from fedlama.engines.compiled.program import Program, write_program
 from fedlama.engines.compiled.table import CONTEXT, COUNT, DECAYS, DO, LANES, MARGIN, NORM, PARAMETERS, UNDO
-from fedlama.engines.draws import client_generators, draw_mask
+from fedlama.engines.draws import client_generators, fill_mask
 from fedlama.engines.graph import read_graph
 from fedlama.engines.trainer import Task
 from fedlama.solvers import SGD, FedProx
@@ -105,12 +105,15 @@ class CompiledTrainer:
         self, generators: Sequence[torch.Generator], lengths: NDArray[np.int64], room: int
     ) -> NDArray[np.float32]:
         """Draw every batch's dropout masks as the loop engine draws them: (steps, clients, room)."""
-        masks = np.empty((*lengths.shape, room), np.float32)
+        masks = torch.empty(*lengths.shape, room)
         for client, generator in enumerate(generators):
             for step, own in enumerate(lengths[:, client].tolist()):
-                drawn = [draw_mask((own, *size), rate, generator).numpy().ravel() for size, rate in self._program.masks]
-                masks[step, client, : own * (room // lengths.max())] = np.concatenate(drawn)
-        return masks
+                here, begin = masks[step, client], 0
+                for size, rate in self._program.masks:
+                    end = begin + own * math.prod(size)
+                    fill_mask(here[begin:end], rate, generator)
+                    begin = end
+        return masks.numpy()
 
     def _scratch(self, elements: int) -> NDArray[np.float32]:
         """Return so many elements, at a multiple of 64 bytes; the same ones again if they are as many as before."""

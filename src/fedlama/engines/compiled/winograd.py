@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fedlama.engines.compiled.filters import add_filters, turn_filters
 from fedlama.engines.compiled.kernel import kernel
 from fedlama.engines.compiled.lanes import (
     ACROSS,
@@ -22,14 +23,10 @@ from fedlama.engines.compiled.lanes import (
     broad,
     fetch,
     full,
-    load_some,
-    plus,
     store,
     store_some,
     tall,
-    times,
     turn,
-    turn_some,
 )
 from fedlama.engines.compiled.table import LANES
 from fedlama.engines.compiled.tiling import PAIRS, POINTS, cut, line
@@ -122,7 +119,7 @@ def _filters_forward(like: Any, weights: Any, weight: Any, buffer: Any, inputs: 
     area, spread = size * size, inputs * outputs + LANES
     for c in range(inputs):
         for o in range(0, outputs, LANES):
-            _turn_filters(buffer, weight, (o * inputs + c) * area, inputs * area, area)
+            turn_filters(buffer, weight, (o * inputs + c) * area, inputs * area, area)
             store(weights, c * outputs + o, spread, filters(fetch(like, buffer, 0, LANES)))
 
 
@@ -132,15 +129,8 @@ def _filters_backward(like: Any, weights: Any, weight: Any, buffer: Any, inputs:
     area, spread = size * size, inputs * outputs + LANES
     for o in range(outputs):
         for c in range(0, inputs, LANES):
-            _turn_filters(buffer, weight, (o * inputs + c) * area, area, area)
+            turn_filters(buffer, weight, (o * inputs + c) * area, area, area)
             store(weights, o * inputs + c, spread, filters(fetch(like, buffer, (area - 1) * LANES, -LANES)))
-
-
-@kernel
-def _turn_filters(buffer: Any, weight: Any, start: int, stride: int, area: int) -> None:
-    """Bring sixteen filters to (taps, 16)."""
-    for tap in range(0, area, LANES):
-        turn_some(buffer, tap * LANES, LANES, weight, start + tap, stride, area - tap)
 
 
 @kernel
@@ -319,16 +309,8 @@ def _take(
 ) -> None:
     """Make filters' gradients of sums at all pairs of points, and add them to the target."""
     area, spread = size * size, inputs * outputs + LANES
-    turned = ahead(buffer, 2 * LANES * LANES)
-    kept = full(scale)
+    room = ahead(buffer, 2 * LANES * LANES)
     for c in range(inputs):
         for o in range(0, outputs, LANES):
             store(buffer, 0, LANES, taps(like, fetch(thirty_six(), sums, c * outputs + o, spread)))
-            for tap in range(0, area, LANES):
-                turn(turned, 0, LANES, buffer, tap * LANES, LANES)
-                count = min(area - tap, LANES)
-                for filter_ in range(LANES):
-                    goal = ((o + filter_) * inputs + c) * area + tap
-                    before = times(load_some(target, goal, count), kept)
-                    fresh = load_some(turned, filter_ * LANES, LANES)
-                    store_some(target, goal, LANES, plus(before, fresh, factor), count)
+            add_filters(target, (o * inputs + c) * area, inputs * area, buffer, area, LANES, room, scale, factor)

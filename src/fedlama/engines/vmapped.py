@@ -1,8 +1,9 @@
 """The trainer for any module: one forward and one backward pass, vectorised over clients, serve all rows of a share.
 
-Rows whose batches differ in shape at a step are taken group by group, on copies. With compiled steps, a group of at
-least half the rows runs through the program of all rows: the others' places are filled with a batch of the group, and
-what comes out for them is dropped. Smaller groups are not compiled; there would be a program for each number of rows.
+Rows whose batches differ in shape at a step give their gradients group by group, from copies of their models; the
+solver then steps for all of them together. With compiled steps, a group of at least half the rows runs through the
+program of all rows: the others' places are filled with a batch of the group, and what comes out for them is dropped.
+Smaller groups are not compiled; there would be a program for each number of rows.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch import Tensor
 from fedlama.engines.base import Values, Work
 from fedlama.engines.batches import CohortBatches, StackedBatch
 from fedlama.engines.cohort import Share, find_divergence
+from fedlama.engines.copies import copy_all
 from fedlama.engines.draws import client_generators
 from fedlama.engines.gradients import ClientGradients, Generators, Gradients
 from fedlama.engines.precision import Precision
@@ -42,8 +43,8 @@ class VmapTrainer:
         self._work = work
         self._batches = batches
         self._gradients = ClientGradients(work, precision)
-        trained = [name for name, parameter in work.model.named_parameters() if parameter.requires_grad]
-        self._compiled = CompiledGradients(self._gradients.loss, trained, work.device) if compiled else None
+        self._trained = [name for name, parameter in work.model.named_parameters() if parameter.requires_grad]
+        self._compiled = CompiledGradients(self._gradients.loss, self._trained, work.device) if compiled else None
 
     def uncompiled(self) -> VmapTrainer:
         """Return a trainer that takes the same steps uncompiled, and shares what is known of the model."""
@@ -56,54 +57,52 @@ class VmapTrainer:
         total = torch.zeros(len(share.clients), dtype=torch.float64, device=self._work.device)
         generators = client_generators(self._work, task.round_index, share.clients)
         for step, groups in enumerate(self._batches.steps(share.clients, share.steps_done, task.steps)):
-            for group in groups:
-                if len(group.rows) == len(share.clients):
-                    total += self._step(share, task, step, group, generators)
-                else:
-                    rows = row_numbers(group.rows, self._work.device)
-                    total[rows] += self._partial_step(share, task, step, group, rows, generators)
+            total += self._step(share, task, step, groups, generators)
             if self._work.device.type == "cpu":  # elsewhere one look at the end spares a synchronisation per step
                 self._check(share, total, task.round_index)
         self._check(share, total, task.round_index)
         return (total / task.steps).tolist()
 
-    def _step(self, share: Share, task: Task, step: int, batch: StackedBatch, generators: Generators) -> Tensor:
+    def _step(
+        self, share: Share, task: Task, step: int, groups: Sequence[StackedBatch], generators: Generators
+    ) -> Tensor:
         """Take one local step of all rows; return their losses, (rows,)."""
+        compute = self._whole if len(groups) == 1 else self._joined
+        losses, gradients = compute(share, task, groups, generators)
+        parameters = [share.values[name] for name in task.names]
+        memory = {kind: [buffers[index] for index in task.trained] for kind, buffers in share.memory.items()}
+        self._work.solver.step(parameters, gradients, memory, task.rates[step], task.decayed, task.anchors)
+        return losses
+
+    def _whole(self, share: Share, task: Task, groups: Sequence[StackedBatch], generators: Generators) -> Gradients:
+        """Compute all rows at once."""
+        (batch,) = groups
         traced = self._traced(share.values, batch.x, batch.y)
         if traced is None:
-            losses, gradients = self._gradients(share.values, task.names, batch, generators)
-        else:
-            losses, gradients = traced.losses, [traced.gradients[name] for name in task.names]
-            for name, value in traced.buffers.items():
-                share.values[name].copy_(value)
-        self._move(share, task, step, gradients)
-        return losses
+            return self._gradients(share.values, task.names, batch, generators)
+        copy_all([share.values[name] for name in traced.buffers], list(traced.buffers.values()))
+        return traced.losses, [traced.gradients[name] for name in task.names]
 
-    def _partial_step(
-        self, share: Share, task: Task, step: int, batch: StackedBatch, rows: Tensor, generators: Generators
-    ) -> Tensor:
-        """Take one local step of some rows, on copies that are written back."""
-        some = Share(
-            tuple(share.clients[row] for row in batch.rows),
-            {name: value[rows] for name, value in share.values.items()},
-            {kind: [buffer[rows] for buffer in buffers] for kind, buffers in share.memory.items()},
-            tuple(share.steps_done[row] for row in batch.rows),
-        )
-        found = self._filled_up(share, some, task, batch, rows)
-        if found is None:
-            all_of_them = replace(batch, rows=tuple(range(len(batch.rows))))
-            own = [generators[row] for row in batch.rows]
-            found = self._gradients(some.values, task.names, all_of_them, own)
-        losses, gradients = found
-        self._move(some, task, step, gradients)
-        for name, value in some.values.items():
-            share.values[name][rows] = value
-        for kind, buffers in some.memory.items():
-            for stacked, buffer in zip(share.memory[kind], buffers, strict=True):
-                stacked[rows] = buffer
-        return losses
+    def _joined(self, share: Share, task: Task, groups: Sequence[StackedBatch], generators: Generators) -> Gradients:
+        """Compute the rows group by group, and put what comes out in the rows' places."""
+        losses = torch.empty(len(share.clients), dtype=torch.float64, device=self._work.device)
+        gradients = [torch.empty_like(share.values[name]) for name in task.names]
+        for batch in groups:
+            rows = row_numbers(batch.rows, self._work.device)
+            found = self._filled_up(share, task, batch, rows) or self._apart(share, task, batch, rows, generators)
+            for whole, part in zip([losses, *gradients], [found[0], *found[1]], strict=True):
+                whole[rows] = part
+        return losses, gradients
 
-    def _filled_up(self, share: Share, some: Share, task: Task, batch: StackedBatch, rows: Tensor) -> Gradients | None:
+    def _apart(self, share: Share, task: Task, batch: StackedBatch, rows: Tensor, generators: Generators) -> Gradients:
+        """Compute some rows on copies; their buffers are written back."""
+        some = {name: value[rows] for name, value in share.values.items()}
+        found = self._gradients(some, task.names, batch, [generators[row] for row in batch.rows])
+        for name in some.keys() - set(self._trained):
+            share.values[name][rows] = some[name]
+        return found
+
+    def _filled_up(self, share: Share, task: Task, batch: StackedBatch, rows: Tensor) -> Gradients | None:
         """Compute some rows with the compiled program of all rows, or return None if it is not to be used."""
         if 2 * len(batch.rows) < len(share.clients):
             return None
@@ -115,14 +114,8 @@ class VmapTrainer:
         if traced is None:
             return None
         for name, value in traced.buffers.items():
-            some.values[name].copy_(value[rows])
+            share.values[name][rows] = value[rows]
         return traced.losses[rows], [traced.gradients[name][rows] for name in task.names]
-
-    def _move(self, share: Share, task: Task, step: int, gradients: Sequence[Tensor]) -> None:
-        """Let the solver move the parameters."""
-        parameters = [share.values[name] for name in task.names]
-        memory = {kind: [buffers[index] for index in task.trained] for kind, buffers in share.memory.items()}
-        self._work.solver.step(parameters, gradients, memory, task.rates[step], task.decayed, task.anchors)
 
     def _traced(self, values: Values, x: Tensor, y: Tensor) -> Traced | None:
         """Run the compiled program, if there is one; say once why there is none where one was asked for."""

@@ -86,14 +86,22 @@ class TensorClients:
     ) -> None:
         sizes = [batch_size] * len(rows) if isinstance(batch_size, int) else list(batch_size)
         _check_rows(x, y, rows, sizes, short_clients)
-        self.x, self.y, self.rows, self.batch_sizes = x, y, list(rows), sizes
+        self._held = np.concatenate(rows).astype(np.int64, copy=False)
+        self._begins = np.cumsum([0] + [len(own) for own in rows])
+        self.rows = [self._held[start:end] for start, end in pairwise(self._begins)]
+        self.x, self.y, self.batch_sizes = x, y, sizes
         self.prepare, self.augment = prepare, augment
-        self._sizes, self._batch_sizes = np.array([len(own) for own in self.rows]), np.array(sizes)
+        self._sizes, self._batch_sizes = np.diff(self._begins), np.array(sizes)
         self._epochs: dict[int, tuple[int, int, NDArray[np.int64]]] = {}
 
     def __len__(self) -> int:
         """Number of clients."""
         return len(self.rows)
+
+    @property
+    def tables(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """All row numbers one client after another, where each client's begin (and the last end), and batch sizes."""
+        return self._held, self._begins, self._batch_sizes
 
     def samples(self, client: int) -> int:
         """Number of the client's rows."""

@@ -14,28 +14,28 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_INCREMENT = 0x9E3779B97F4A7C15
-_FIRST, _SECOND = (30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)
-_LAST_SHIFT = 31
+INCREMENT = 0x9E3779B97F4A7C15
+FIRST, SECOND = (30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)
+LAST_SHIFT = 31
 _WORD = (1 << 64) - 1
 _HALF_STEP = 2.0**-54  # keeps uniform draws away from 0
 
 
 def _mix_one(value: int) -> int:
     """Mix a whole number, in a tenth of the time that arrays of one number take."""
-    value = (value + _INCREMENT) & _WORD
-    for shift, factor in (_FIRST, _SECOND):
+    value = (value + INCREMENT) & _WORD
+    for shift, factor in (FIRST, SECOND):
         value = ((value ^ (value >> shift)) * factor) & _WORD
-    return value ^ (value >> _LAST_SHIFT)
+    return value ^ (value >> LAST_SHIFT)
 
 
 def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Mix numbers; arrays wrap around without a warning."""
-    value = value + np.uint64(_INCREMENT)
-    for shift, factor in (_FIRST, _SECOND):
+    value = value + np.uint64(INCREMENT)
+    for shift, factor in (FIRST, SECOND):
         value ^= value >> np.uint64(shift)
         value *= np.uint64(factor)
-    value ^= value >> np.uint64(_LAST_SHIFT)
+    value ^= value >> np.uint64(LAST_SHIFT)
     return value
 
 

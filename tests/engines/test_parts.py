@@ -16,6 +16,7 @@ from fedlama.clients import TensorClients
 from fedlama.codecs import Float32
 from fedlama.engines import Auto, Stacked, Work
 from fedlama.engines.auto import choose
+from fedlama.engines.batches import CohortBatches
 from fedlama.engines.cohort import Cohort
 from fedlama.engines.layout import flat_one, flat_rows, physical_order, unflat_one
 from fedlama.engines.storage import DeviceStorage
@@ -44,6 +45,23 @@ def test_rows_of_a_cohort_are_those_of_each_client(first: tuple[int, ...]) -> No
             own = source.batch_rows(client, first[client] + step, 3)
             assert lengths[step, client] == len(own)
             assert np.array_equal(rows[step, client, : len(own)], own)
+
+
+@pytest.mark.parametrize("first", [(0, 0, 0, 0, 0, 0), (5, 3, 0, 17, 2, 1000)])
+@pytest.mark.parametrize("steps", [1, 9])
+def test_rows_drawn_by_the_kernel_are_the_same(first: tuple[int, ...], steps: int) -> None:
+    pytest.importorskip("numba", reason="the extra 'fast' is not installed")
+    sizes, batch_sizes = (12, 1, 140, 2, 3, 257), (4, 1, 33, 5, 2, 16)
+    ends = np.cumsum([0, *sizes])
+    rows = [np.arange(end - size, end)[::-1] for size, end in zip(sizes, ends[1:], strict=True)]
+    x = torch.arange(1.0, ends[-1] + 1)[:, None]
+    source = TensorClients(x, torch.arange(ends[-1]), rows, batch_sizes, short_clients=True)
+    clients = (5, 0, 1, 2, 4, 3)
+    expected, expected_lengths = source.cohort_rows(clients, first, steps, seed=-3)
+    (given,) = CohortBatches(source, torch.device("cpu"), -3).several(clients, first, steps)
+    assert np.array_equal(given[1].numpy(), expected)
+    assert np.array_equal(given[0].squeeze(-1).numpy(), expected + 1.0)
+    assert np.array_equal(given[2], expected_lengths)
 
 
 def test_mean_and_discrepancy_of_literal_numbers() -> None:

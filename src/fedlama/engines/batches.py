@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlama.clients import ClientSource, TensorClients
+from fedlama.randomness import address
 
 _ROOM = 1 << 22
 """Elements of inputs that are gathered at a time when several steps are asked for."""
@@ -118,7 +119,7 @@ class CohortBatches:
     def several(
         self, clients: Sequence[int], first: Sequence[int], steps: int, more: int = 0
     ) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int64]]]:
-        """Yield the batches of several steps at once, as many as fit a bounded room; for :class:`TensorClients`.
+        """Yield the batches of several steps at once, as many as fit a bounded room; for compiled trainers.
 
         Args:
             clients: Who.
@@ -132,7 +133,7 @@ class CohortBatches:
         """
         source = self._source
         assert isinstance(source, TensorClients)
-        rows, lengths = source.cohort_rows(clients, first, steps, self._seed)
+        rows, lengths = self._drawn(source, np.asarray(clients), np.asarray(first), steps)
         one = (math.prod(source.x.shape[1:]) + more) * rows[0].size
         together = max(_ROOM // one, 1)
         asked = np.asarray(first) + np.arange(steps)[:, None]
@@ -142,6 +143,19 @@ class CohortBatches:
             shape = rows[now].shape
             x, y = source.gather(rows[now].reshape(-1, shape[2]), who[now].ravel(), asked[now].ravel(), self._seed)
             yield x.reshape(*shape, *x.shape[2:]).contiguous(), y.reshape(shape).contiguous(), lengths[now]
+
+    def _drawn(
+        self, source: TensorClients, clients: NDArray[np.int64], first: NDArray[np.int64], steps: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return what `cohort_rows` does, but leave Python's lock to the other threads meanwhile."""
+        from fedlama.engines.compiled.drawing import draw_rows  # needs Numba
+
+        held, begins, batch_sizes = source.tables
+        widest = int(np.minimum(batch_sizes[clients], np.diff(begins)[clients]).max())
+        rows = np.empty((steps, len(clients), widest), np.int64)
+        lengths = np.empty((steps, len(clients)), np.int64)
+        draw_rows(rows, lengths, clients, first, held, begins, batch_sizes, address(self._seed, "shuffle")[0])
+        return rows[:, :, : lengths.max()], lengths
 
     def _shares(self, lengths: NDArray[np.int64], x: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
         clients, batch = x.shape[:2]

@@ -86,6 +86,18 @@ def test_groups_with_short_batches_run_through_the_program_of_all_rows(counting:
     assert 1 <= counting.programs <= 3
 
 
+def test_two_groups_of_half_the_rows(counting: Counting) -> None:
+    choices = {"clients": clients(sizes=(10, 12, 10, 12)), "sampler": AllClients()}
+    assert_same(run(ENGINE, **choices), run("loop", **choices))
+    assert counting.programs == 2
+
+
+def test_small_groups_are_not_compiled(counting: Counting) -> None:
+    choices = {"clients": clients(sizes=(4, 9, 10, 11, 12), batch=12, short_clients=True), "sampler": AllClients()}
+    assert_same(run(ENGINE, **choices), run("loop", **choices))
+    assert counting.programs == 0
+
+
 def test_chunks(counting: Counting) -> None:
     choices = {"sampler": AllClients(), "clients": _equal_clients()}
     assert_same(run(Stacked(compile_steps=True, chunk=2), **choices), run("loop", **choices))

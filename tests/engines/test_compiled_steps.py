@@ -142,6 +142,18 @@ def test_the_ninth_shape_is_not_compiled_and_the_first_ones_stay() -> None:
     assert [answer is None for answer in answers] == [False] * 8 + [True, False]
 
 
+def test_models_reach_the_compiler_as_parameters() -> None:
+    kinds: list[type] = []
+
+    def backend(program: fx.GraphModule, examples: list[Tensor]) -> Callable[..., Any]:
+        kinds.extend(type(example) for example in examples)
+        return program.forward
+
+    # A CUDA graph reads parameters where they lie; plain tensors would be copied at every step.
+    _step(CompiledGradients(_loss, ["weight"], CPU, backend=backend), 2)  # type: ignore[arg-type]
+    assert kinds == [nn.Parameter, nn.Parameter, Tensor, Tensor]
+
+
 def test_every_federation_of_a_process_is_compiled() -> None:
     for _ in range(10):  # torch would give up at the ninth
         assert _step(CompiledGradients(_loss, ["weight"], CPU, backend="eager"), 2) is not None

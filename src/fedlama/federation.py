@@ -389,6 +389,8 @@ def _squares(new: Tensor, previous: Tensor) -> tuple[float, float]:
     """Return the squared norms of the difference and of the previous value, in pieces that stay in the cache."""
     now, before = new.reshape(-1), previous.reshape(-1)
     if len(now) > _PIECE:
-        parts = [_squares(*pair) for pair in zip(torch.split(now, _PIECE), torch.split(before, _PIECE), strict=True)]
+        pieces = zip(torch.split(now, _PIECE), torch.split(before, _PIECE), strict=True)
+        with intra_op_threads(1):  # a second thread is waited for longer than it saves, and would change the last bits
+            parts = [_squares(*pair) for pair in pieces]
         return sum(update for update, _ in parts), sum(size for _, size in parts)
     return float(torch.linalg.vector_norm(now - before)) ** 2, float(torch.linalg.vector_norm(before)) ** 2

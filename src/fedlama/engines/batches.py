@@ -67,6 +67,7 @@ class CohortBatches:
         self._source: ClientSource = source.to(device) if isinstance(source, TensorClients) else source
         self._device = device
         self._seed = seed
+        self._shuffles = address(seed, "shuffle")[0]
 
     def steps(self, clients: Sequence[int], first: Sequence[int], steps: int) -> Iterator[list[StackedBatch]]:
         """Yield every local step's batches, grouped by shape.
@@ -137,7 +138,7 @@ class CohortBatches:
         one = (math.prod(source.x.shape[1:]) + more) * rows[0].size
         together = max(_ROOM // one, 1)
         asked = np.asarray(first) + np.arange(steps)[:, None]
-        who = np.broadcast_to(np.asarray(clients), asked.shape)
+        who = np.zeros_like(asked) + np.asarray(clients)
         for start in range(0, steps, together):
             now = slice(start, start + together)
             shape = rows[now].shape
@@ -151,10 +152,10 @@ class CohortBatches:
         from fedlama.engines.compiled.drawing import draw_rows  # needs Numba
 
         held, begins, batch_sizes = source.tables
-        widest = int(np.minimum(batch_sizes[clients], np.diff(begins)[clients]).max())
-        rows = np.empty((steps, len(clients), widest), np.int64)
+        sizes = begins[clients + 1] - begins[clients]
+        rows = np.empty((steps, len(clients), int(np.minimum(batch_sizes[clients], sizes).max())), np.int64)
         lengths = np.empty((steps, len(clients)), np.int64)
-        draw_rows(rows, lengths, clients, first, held, begins, batch_sizes, address(self._seed, "shuffle")[0])
+        draw_rows(rows, lengths, clients, first, held, begins, batch_sizes, self._shuffles)
         return rows[:, :, : lengths.max()], lengths
 
     def _shares(self, lengths: NDArray[np.int64], x: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:

@@ -41,7 +41,7 @@ def mean_and_discrepancy(
         in float64 and rounded.
     """
     if stacked.is_contiguous():
-        mean, total = _of_rows(stacked.view(len(stacked), -1), weights, measure, threads)
+        mean, total = _of_rows(stacked.view(stacked.shape[0], -1), weights, measure, threads)
         return mean.view(stacked.shape[1:]), total
     order = physical_order(stacked)
     mean, total = _of_rows(flat_rows(stacked, order), weights, measure, threads)
@@ -64,9 +64,11 @@ def _compiled(mean: Tensor, stacked: Tensor, weights: Tensor, measure: bool, thr
     from fedlama.engines.compiled.averaging import average_columns  # needs Numba
 
     clients, elements = stacked.shape
-    chunks = _spans(elements, _CHUNK)
     shares = weights.numpy().astype(np.float32)
     addresses = mean.data_ptr(), stacked.data_ptr(), elements, clients, shares, measure
+    if elements <= _CHUNK:
+        return float(average_columns(*addresses, 0, elements))
+    chunks = _spans(elements, _CHUNK)
     helpers = min(threads.count, len(chunks))
 
     def work_off(helper: int) -> list[float]:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from fedlama.engines import Stacked
 from fedlama.engines.compiled.table import CONVOLUTION, WINOGRAD_3, WINOGRAD_5
-from fedlama.engines.compiled.tiling import Cut, cut, pays
+from fedlama.engines.compiled.tiling import pays
 from fedlama.engines.compiled.trainer import compiled_form
 from fedlama.federation import Run
 from fedlama.samplers import AllClients
@@ -67,12 +67,17 @@ def _assert_near(ours: np.ndarray, exact: np.ndarray) -> None:
 
 
 def test_blocks_of_literal_sizes() -> None:
+    from fedlama.engines.compiled.winograd import Cut, cut
+
     # 28 pixels are 7 tiles of 4; 7 x 10 samples are about 2048 / 32 = 64 columns, filled up to 80
     assert cut(28, 28, 10, 32, 3, 0) == Cut(4, 0, 7, 7, 1, 7, 80)
     # 8 tiles x 32 samples are 256 columns where 2048 / 16 = 128 are wanted: two pieces
     assert cut(32, 32, 32, 16, 3, 1) == Cut(4, 1, 8, 8, 1, 4, 128)
-    # 2 tiles x 8 samples are 16 columns where 64 are wanted: four rows, of which there are three
+    # 2 tiles x 8 samples are 16 columns where 64 are wanted: three rows are all there are
     assert cut(6, 4, 8, 32, 5, 2) == Cut(2, 2, 3, 2, 3, 2, 48)
+    # 7 tiles x 20 samples where 32 columns are wanted: 3 + 3 + 1 tiles are 4 + 4 + 2 vectors, 2 + 2 + 2 + 1 one more
+    assert cut(14, 14, 20, 64, 5, 2) == Cut(2, 2, 7, 7, 1, 3, 64)
+    assert cut(28, 28, 33, 256, 3, 1) == Cut(4, 1, 7, 7, 1, 1, 48)  # never less than a tile
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from fedlama.engines.compiled.lanes import (
     turn,
 )
 from fedlama.engines.compiled.table import LANES
-from fedlama.engines.compiled.tiling import PAIRS, POINTS, cut, line
+from fedlama.engines.compiled.tiling import PAIRS, POINTS, ROOM
 from fedlama.engines.compiled.transforms import (
     data_side,
     deliver,
@@ -42,6 +42,28 @@ from fedlama.engines.compiled.transforms import (
     taps,
     thirty_six,
 )
+
+
+class Cut(NamedTuple):
+    """How an image of results is cut into tiles, and these into blocks of about equal sizes.
+
+    Attributes:
+        results: Pixels of a tile's side, m.
+        padding: Rows and columns of zeros before the source.
+        high: Rows of tiles.
+        wide: Tiles in a row.
+        block_high: Rows of tiles in a block.
+        block_wide: Tiles in a row of a block.
+        stride: What a block's tiles of all samples take, filled up to vectors.
+    """
+
+    results: int
+    padding: int
+    high: int
+    wide: int
+    block_high: int
+    block_wide: int
+    stride: int
 
 
 class Block(NamedTuple):
@@ -62,8 +84,55 @@ class Block(NamedTuple):
     columns: int
 
 
-_line = kernel(line)
-_cut = kernel(cut)
+@kernel
+def cut(height: int, width: int, batch: int, channels: int, size: int, padding: int) -> Any:
+    """Cut an image.
+
+    Args:
+        height: Rows of pixels of the results.
+        width: Pixels in a row.
+        batch: Samples.
+        channels: The most that a block's numbers exist for.
+        size: A filter's side, 3 or 5.
+        padding: Rows and columns of zeros before the source.
+    """
+    results = POINTS + 1 - size
+    high, wide = -(-height // results), -(-width // results)
+    wanted = ROOM // channels
+    block_wide, block_high = portion(wide, batch, wanted), 1
+    if block_wide == wide:
+        block_high = portion(high, wide * batch, wanted)
+    stride = -(-block_high * block_wide * batch // LANES) * LANES
+    return Cut(results, padding, high, wide, block_high, block_wide, stride)
+
+
+@kernel
+def portion(count: int, columns: int, wanted: int) -> int:
+    """Return how many of `count` things of so many columns to take at a time, for about the columns that are wanted.
+
+    Vectors should be full and even in number: two share what is spread over their lanes.
+
+    Args:
+        count: Things.
+        columns: Of one of them.
+        wanted: Columns; up to twice as many will do where they are few, half as many more elsewhere.
+    """
+    best, least, most = 1, -1, max(wanted + wanted // 2, min(2 * wanted, 4 * LANES))
+    for taken in range(1, count + 1):
+        if taken > 1 and taken * columns > most:
+            break
+        cost = count // taken * _tenths(taken * columns) + _tenths(count % taken * columns)
+        nearer = abs(taken * columns - wanted) < abs(best * columns - wanted)
+        if least < 0 or cost < least or (cost == least and nearer):
+            best, least = taken, cost
+    return best
+
+
+@kernel
+def _tenths(columns: int) -> int:
+    """Return what a block of so many columns costs, in tenths of a vector; one without a partner costs a third more."""
+    vectors = -(-columns // LANES)
+    return 10 * vectors + 3 * (vectors % 2) + (vectors > 0)
 
 
 @kernel
@@ -89,7 +158,7 @@ def correlate(
         biased: Whether there is a bias.
         add: Whether to add to what is there.
     """
-    c = _cut(to.height, to.width, to.batch, own.channels, size, padding)
+    c = cut(to.height, to.width, to.batch, own.channels, size, padding)
     spread = to.channels * own.channels + LANES
     weights, lines = scratch, ahead(scratch, PAIRS * spread)
     points = ahead(lines, POINTS * _line(c, own.batch))
@@ -105,6 +174,13 @@ def correlate(
             for channel in range(0, to.channels, ROWS):
                 _multiply(products, weights, points, spread, channel, to.channels, own.channels, c, b)
                 _from_points(like_results, out, products, bias, to, channel, biased, add, c, b)
+
+
+@kernel
+def _line(c: Any, batch: int) -> Any:
+    """Count the elements of a line of a block's source, filled up to vectors."""
+    width = (c.block_wide - 1) * c.results + POINTS
+    return -(-width * batch // LANES) * LANES + LANES
 
 
 @kernel
@@ -235,7 +311,7 @@ def add_weight_gradient(
         factor: What the gradient is multiplied with.
     """
     most = max(own.channels, to.channels)
-    c = _cut(own.height, own.width, own.batch, most, size, padding)
+    c = cut(own.height, own.width, own.batch, most, size, padding)
     spread = to.channels * own.channels + LANES
     sums, lines = scratch, ahead(scratch, PAIRS * spread)
     points = ahead(lines, POINTS * _line(c, own.batch))

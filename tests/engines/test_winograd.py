@@ -31,6 +31,7 @@ CASES = [  # batch, inputs, outputs, height, width, filter's side, padding, marg
     (5, 16, 32, 7, 11, 5, 0, 2),
     (17, 32, 16, 13, 4, 5, 2, 2),
     (20, 16, 48, 6, 6, 5, 4, 0),
+    (3, 96, 80, 10, 13, 3, 1, 1),  # so many channels that one pair of points fills the cache
 ]
 
 
@@ -77,7 +78,9 @@ def test_blocks_of_literal_sizes() -> None:
     assert cut(6, 4, 8, 32, 5, 2) == Cut(2, 2, 3, 2, 3, 2, 48)
     # 7 tiles x 20 samples where 32 columns are wanted: 3 + 3 + 1 tiles are 4 + 4 + 2 vectors, 2 + 2 + 2 + 1 one more
     assert cut(14, 14, 20, 64, 5, 2) == Cut(2, 2, 7, 7, 1, 3, 64)
-    assert cut(28, 28, 33, 256, 3, 1) == Cut(4, 1, 7, 7, 1, 1, 48)  # never less than a tile
+    # with many channels 128 columns are wanted: 4 + 3 tiles of 33 are 9 + 7 vectors
+    assert cut(28, 28, 33, 256, 3, 1) == Cut(4, 1, 7, 7, 1, 4, 144)
+    assert cut(4, 4, 100, 64, 3, 1) == Cut(4, 1, 1, 1, 1, 1, 112)  # never less than a tile
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,34 @@ from fedlama.engines.compiled.table import LANES
 POINTS = 6
 """Points along a side at which polynomials are multiplied; a tile of the source is as long."""
 PAIRS = POINTS**2
-ROOM = 2048
-"""Channels times columns of a block, about: 36 times as many numbers stay in the cache."""
+_ROOM = 2048
+_FEW = 64
 _ON_ENTRY, _ON_RETURN, _PER_FILTER = 16, 11, 11
 """What a number at a pair of points costs beside its products, in products: of the source, the result, a filter."""
 _DIRECT = 1.2
 """What a product of the direct kernels costs, in those of matrix products; like the others measured, with AVX-512."""
+
+
+def wanted(channels: int) -> int:
+    """Return how many columns, tiles times samples, a block should have, about.
+
+    With few channels the numbers at all pairs of points stay in the cache, 36 for each channel and column. With many
+    those at one pair do, and there should be enough of them for the filters, which lie in memory, to be worth fetching.
+
+    Args:
+        channels: The most that a block's numbers exist for.
+    """
+    return _ROOM // channels if channels <= _FEW else 128
+
+
+def at_a_time(channels: int, outputs: int) -> int:
+    """Return for how many outputs a block's products are made before results are made of them.
+
+    Args:
+        channels: Of the source.
+        outputs: Channels of the result.
+    """
+    return 8 if channels <= _FEW else outputs
 
 
 def pays(inputs: Sequence[int], outputs: Sequence[int], batch: int, size: int, padding: int) -> bool:
@@ -56,7 +78,7 @@ def room(inputs: Sequence[int], outputs: Sequence[int], batch: int, size: int) -
         size: A filter's side.
     """
     most, results = max(inputs[0], outputs[0]), POINTS + 1 - size
-    columns = max(2 * ROOM // min(inputs[0], outputs[0]), batch) + LANES  # of a block, see `portion`
+    columns = max(2 * wanted(inputs[0]), 2 * wanted(outputs[0]), batch) + LANES  # of a block, see `portion`
     filters, points = PAIRS * (inputs[0] * outputs[0] + LANES), PAIRS * (most * columns + LANES)
     lines = POINTS * (results * columns + POINTS * batch + 2 * LANES)
     strip = results * (results * columns + LANES) * LANES

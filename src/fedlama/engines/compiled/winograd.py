@@ -29,7 +29,7 @@ from fedlama.engines.compiled.lanes import (
     turn,
 )
 from fedlama.engines.compiled.table import LANES
-from fedlama.engines.compiled.tiling import PAIRS, POINTS, ROOM
+from fedlama.engines.compiled.tiling import PAIRS, POINTS, at_a_time, wanted
 from fedlama.engines.compiled.transforms import (
     data_side,
     deliver,
@@ -84,6 +84,9 @@ class Block(NamedTuple):
     columns: int
 
 
+_wanted, _at_a_time = kernel(wanted), kernel(at_a_time)
+
+
 @kernel
 def cut(height: int, width: int, batch: int, channels: int, size: int, padding: int) -> Any:
     """Cut an image.
@@ -98,10 +101,10 @@ def cut(height: int, width: int, batch: int, channels: int, size: int, padding: 
     """
     results = POINTS + 1 - size
     high, wide = -(-height // results), -(-width // results)
-    wanted = ROOM // channels
-    block_wide, block_high = portion(wide, batch, wanted), 1
+    columns = _wanted(channels)
+    block_wide, block_high = portion(wide, batch, columns), 1
     if block_wide == wide:
-        block_high = portion(high, wide * batch, wanted)
+        block_high = portion(high, wide * batch, columns)
     stride = -(-block_high * block_wide * batch // LANES) * LANES
     return Cut(results, padding, high, wide, block_high, block_wide, stride)
 
@@ -163,6 +166,7 @@ def correlate(
     weights, lines = scratch, ahead(scratch, PAIRS * spread)
     points = ahead(lines, POINTS * _line(c, own.batch))
     products = ahead(points, PAIRS * (own.channels * c.stride + LANES))
+    outputs = _at_a_time(own.channels, to.channels)
     if backward:
         _filters_backward(like_taps, weights, weight, products, to.channels, own.channels, size)
     else:
@@ -171,9 +175,9 @@ def correlate(
         for z in range(0, c.wide, c.block_wide):
             b = _block(c, y, z, own.batch)
             _to_points(points, x, lines, own, c, b)
-            for channel in range(0, to.channels, ROWS):
-                _multiply(products, weights, points, spread, channel, to.channels, own.channels, c, b)
-                _from_points(like_results, out, products, bias, to, channel, biased, add, c, b)
+            for channel in range(0, to.channels, outputs):
+                _multiply(products, weights, points, spread, channel, outputs, to.channels, own.channels, c, b)
+                _from_points(like_results, out, products, bias, to, channel, outputs, biased, add, c, b)
 
 
 @kernel
@@ -242,18 +246,21 @@ def _along_lines(points: Any, lines: Any, batch: int, line: int, plane: int, sta
 
 @kernel
 def _multiply(
-    products: Any, weights: Any, points: Any, spread: int, channel: int, outputs: int, inputs: int, c: Any, b: Any
-) -> None:
-    """Multiply at every pair of points, eight output channels: (pairs, 8, columns)."""
-    from_plane, to_plane = inputs * c.stride + LANES, ROWS * c.stride + LANES
+    products: Any, weights: Any, points: Any, spread: int, first: int, count: int, outputs: int, inputs: int, c: Any,
+    b: Any,
+) -> None:  # fmt: skip
+    """Multiply at every pair of points, `count` outputs from the first on: (pairs, count, columns)."""
+    from_plane, to_plane = inputs * c.stride + LANES, count * c.stride + LANES
     for pair in range(PAIRS):
-        own, x, out = ahead(weights, pair * spread + channel), ahead(points, pair * from_plane), pair * to_plane
-        place = 0
-        while place + LANES < b.columns:
-            _multiply_columns(broad(), products, own, x, out + place, place, outputs, inputs, c.stride)
-            place += ACROSS * LANES
-        if place < b.columns:
-            _multiply_columns(tall(), products, own, x, out + place, place, outputs, inputs, c.stride)
+        x = ahead(points, pair * from_plane)
+        for channel in range(0, count, ROWS):
+            own, out = ahead(weights, pair * spread + first + channel), pair * to_plane + channel * c.stride
+            place = 0
+            while place + LANES < b.columns:
+                _multiply_columns(broad(), products, own, x, out + place, place, outputs, inputs, c.stride)
+                place += ACROSS * LANES
+            if place < b.columns:
+                _multiply_columns(tall(), products, own, x, out + place, place, outputs, inputs, c.stride)
 
 
 @kernel
@@ -269,18 +276,19 @@ def _multiply_columns(
 
 @kernel
 def _from_points(
-    like: Any, out: Any, products: Any, bias: Any, to: Any, channel: int, biased: bool, add: bool, c: Any, b: Any
-) -> None:
-    """Interpolate eight channels' results and write them."""
-    plane = ROWS * c.stride + LANES
-    for row in range(ROWS):
-        constant = bias[channel + row] if biased else np.float32(0.0)
+    like: Any, out: Any, products: Any, bias: Any, to: Any, first: int, count: int, biased: bool, add: bool, c: Any,
+    b: Any,
+) -> None:  # fmt: skip
+    """Interpolate the results of `count` channels from the first on, and write them."""
+    plane = count * c.stride + LANES
+    for channel in range(count):
+        constant = bias[first + channel] if biased else np.float32(0.0)
         for y in range(b.high):
             top = (b.y + y) * c.results
             for z in range(b.wide):
                 left = (b.z + z) * c.results
-                goal = (channel + row) * to.plane + top * to.row + to.left + left * to.batch
-                source = row * c.stride + (y * b.wide + z) * to.batch
+                goal = (first + channel) * to.plane + top * to.row + to.left + left * to.batch
+                source = channel * c.stride + (y * b.wide + z) * to.batch
                 for sample in range(0, to.batch, LANES):
                     done = pixels(like, fetch(thirty_six(), products, source + sample, plane))
                     deliver(

@@ -142,7 +142,10 @@ class _Mask(torch.autograd.Function):
 
 
 def draw_mask(shape: Sequence[int], p: float, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Draw as torch's own dropout does, so that equal seeds give equal masks.
+    """Draw a dropout mask from a client's own generator.
+
+    On a CPU it is the mask of torch's own dropout, so that equal seeds give the masks of the loop engine. On CUDA it is
+    another one than the loop engine's: torch's dropout there counts its draws differently.
 
     Args:
         shape: One client's activations.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlama.errors import ConfigError, DataError
+from fedlama.placement import transform_on, upload
 from fedlama.randomness import address, permutation, ranked
 
 Batch = tuple[Tensor, Tensor]
@@ -26,7 +27,12 @@ Prepare = Callable[[Tensor], Tensor]
 _REMEMBERED = 128
 """Clients whose latest epoch is remembered; a population of any size must not fill the memory."""
 Augment = Callable[[Tensor, NDArray[np.uint64]], Tensor]
-"""Changes prepared inputs at random; gets one 64-bit key per sample, from which all its randomness comes."""
+"""Changes prepared inputs at random; gets one 64-bit key per sample, from which all its randomness comes.
+
+Keys are NumPy arrays, on the host wherever the inputs are. An augmentation whose attribute `takes_tensors` is true may
+get their int64 view instead, as a tensor where the inputs are: a round's keys then go there in one transfer.
+"""
+Keys = NDArray[np.uint64] | Tensor
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,8 @@ class TensorClients:
         self._begins = np.cumsum([0] + [len(own) for own in rows])
         self.rows = [self._held[start:end] for start, end in pairwise(self._begins)]
         self.x, self.y, self.batch_sizes = x, y, sizes
-        self.prepare, self.augment = prepare, augment
+        self.prepare = prepare
+        self.augment: Callable[[Tensor, Any], Tensor] | None = augment
         self._sizes, self._batch_sizes = np.diff(self._begins), np.array(sizes)
         self._epochs: dict[int, tuple[int, int, NDArray[np.int64]]] = {}
 
@@ -181,13 +188,48 @@ class TensorClients:
         Returns:
             Inputs and targets, (clients, batch, ...), equal to stacking each client's :meth:`batch`.
         """
-        flat = torch.from_numpy(np.ascontiguousarray(rows).reshape(-1)).to(self.x.device)
+        keys = self.augment_keys(np.asarray(clients), np.asarray(steps), rows.shape[1], seed)
+        return self.pick(upload(torch.from_numpy(np.ascontiguousarray(rows)), self.x.device), keys)
+
+    @property
+    def takes_tensors(self) -> bool:
+        """Whether the augmentation takes keys as tensors on the samples' device; see :data:`Augment`."""
+        return bool(getattr(self.augment, "takes_tensors", False))
+
+    def augment_keys(
+        self, clients: NDArray[np.int64], steps: NDArray[np.int64], batch: int, seed: int
+    ) -> NDArray[np.uint64] | None:
+        """Return the augmentation's keys of many batches, or None without augmentation.
+
+        Args:
+            clients: Whose batches they are.
+            steps: Which of their steps; both broadcast together.
+            batch: Samples per batch.
+            seed: The run's seed.
+
+        Returns:
+            Keys, (..., batch), on the host.
+        """
+        if self.augment is None:
+            return None
+        return address(seed, "augment", clients[..., None], steps[..., None], np.arange(batch))
+
+    def pick(self, rows: Tensor, keys: Keys | None) -> Batch:
+        """Index, prepare and augment batches whose row numbers are where the samples are.
+
+        Args:
+            rows: Row numbers, (clients, batch).
+            keys: Their :meth:`augment_keys`, (clients, batch), as the augmentation takes them.
+
+        Returns:
+            Inputs and targets, (clients, batch, ...).
+        """
+        flat = rows.reshape(-1)
         x, y = self.x.index_select(0, flat), self.y.index_select(0, flat)
         if self.prepare is not None:
             x = self.prepare(x)
-        if self.augment is not None:
-            where = np.asarray(clients)[:, None], np.asarray(steps)[:, None], np.arange(rows.shape[1])
-            x = self.augment(x, address(seed, "augment", *where).reshape(-1))
+        if self.augment is not None and keys is not None:
+            x = self.augment(x, keys.reshape(-1))
         return x.view(*rows.shape, *x.shape[1:]), y.view(*rows.shape, *y.shape[1:])
 
     def _shuffled(
@@ -213,9 +255,13 @@ class TensorClients:
         return rows
 
     def to(self, device: torch.device) -> TensorClients:
-        """Return the same clients with their samples on a device."""
+        """Return the same clients with their samples on a device, and there what `prepare` has of tensors.
+
+        `augment` stays as it is: from keys that lie on the device it needs nothing of the host.
+        """
+        prepare = None if self.prepare is None else transform_on(self.prepare, device)
         moved = object.__new__(TensorClients)
-        moved.__dict__.update(self.__dict__, x=self.x.to(device), y=self.y.to(device), _epochs={})
+        moved.__dict__.update(self.__dict__, x=self.x.to(device), y=self.y.to(device), prepare=prepare, _epochs={})
         return moved
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -77,7 +78,9 @@ class Normalise:
 
     def to(self, device: torch.device | str) -> Normalise:
         """Return a copy whose statistics live on a device, to spare a transfer at each call."""
-        return Normalise(self.mean.to(device), self.std.to(device))
+        moved = object.__new__(Normalise)  # not checked again: that would wait for the device
+        moved.__dict__.update(mean=self.mean.to(device), std=self.std.to(device))
+        return moved
 
     def __call__(self, x: Tensor) -> Tensor:
         """Standardise images.
@@ -106,6 +109,9 @@ class PadCropFlip:
     Args:
         padding: Pixels added on each side; the window moves by -padding..padding in both directions.
 
+    Attributes:
+        takes_tensors: Keys may be tensors; see :data:`fedlama.clients.Augment`.
+
     Apply it after `Normalise`, where zero is the mean colour, as the authors of FedLAMA do. All randomness comes from
     the keys, so that engines which visit the samples in another order, or on another device, make the same images.
 
@@ -113,6 +119,7 @@ class PadCropFlip:
         ConfigError: If the padding is negative or above 1,000.
     """
 
+    takes_tensors: ClassVar[bool] = True
     padding: int = 4
 
     def __post_init__(self) -> None:

@@ -1,4 +1,8 @@
-"""Mini-batches of many clients at once, stacked where they have the same shape."""
+"""Mini-batches of many clients at once, stacked where they have the same shape.
+
+Of clients whose samples are tensors a round's row numbers and augmentation keys are drawn on the host and go to the
+device once, before its first step.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlama.clients import ClientSource, TensorClients
+from fedlama.clients import Batch, ClientSource, Keys, TensorClients
+from fedlama.engines.upload import upload_all
+from fedlama.placement import upload
 from fedlama.randomness import address
 
 _ROOM = 1 << 22
 """Elements of inputs that are gathered at a time when several steps are asked for."""
+_Cut = tuple[int, slice | NDArray[np.int64], slice]
+"""Where a batch lies in a round's rows: its step, which clients, and how many samples."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +96,8 @@ class CohortBatches:
             yield [
                 StackedBatch(
                     tuple(rows),
-                    torch.stack([own[row][0].to(self._device) for row in rows]),
-                    torch.stack([own[row][1].to(self._device) for row in rows]),
+                    torch.stack([upload(own[row][0], self._device) for row in rows]),
+                    torch.stack([upload(own[row][1], self._device) for row in rows]),
                 )
                 for rows in groups.values()
             ]
@@ -104,18 +112,17 @@ class CohortBatches:
         """
         if isinstance(self._source, TensorClients):
             rows, lengths = self._source.cohort_rows(clients, first, steps, self._seed)
-            for step in range(steps):
-                own = lengths[step]
-                asked = [start + step for start in first]
-                x, y = self._source.gather(rows[step, :, : own.max()], clients, asked, self._seed)
-                yield PaddedBatch(x, y, *self._shares(own, x))
+            cuts = [(step, slice(None), slice(own.max())) for step, own in enumerate(lengths)]
+            sent = upload(torch.from_numpy(lengths), self._device)
+            for step, (x, y) in enumerate(self._picked(self._source, clients, first, rows, cuts)):
+                yield PaddedBatch(x, y, *self._shares(lengths[step], sent[step], x))
             return
         for step in range(steps):
             batches = [self._source.batch(c, f + step, self._seed) for c, f in zip(clients, first, strict=True)]
             own = np.array([len(x) for x, _ in batches])
-            x = torch.stack([_fill(x, own.max()) for x, _ in batches]).to(self._device)
-            y = torch.stack([_fill(y, own.max()) for _, y in batches]).to(self._device)
-            yield PaddedBatch(x, y, *self._shares(own, x))
+            x = upload(torch.stack([_fill(x, own.max()) for x, _ in batches]), self._device)
+            y = upload(torch.stack([_fill(y, own.max()) for _, y in batches]), self._device)
+            yield PaddedBatch(x, y, *self._shares(own, upload(torch.from_numpy(own), self._device), x))
 
     def several(
         self, clients: Sequence[int], first: Sequence[int], steps: int, more: int = 0
@@ -158,29 +165,54 @@ class CohortBatches:
         draw_rows(rows, lengths, clients, first, held, begins, batch_sizes, self._shuffles)
         return rows[:, :, : lengths.max()], lengths
 
-    def _shares(self, lengths: NDArray[np.int64], x: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
+    def _shares(self, lengths: NDArray[np.int64], sent: Tensor, x: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
+        """Return a padded batch's shares and lengths; `sent` are the lengths on the device."""
         clients, batch = x.shape[:2]
         if (lengths == batch).all():
             return torch.full((clients, 1, batch), 1.0 / batch, device=self._device), None
-        own = torch.from_numpy(lengths).to(self._device)[:, None, None]
+        own = sent[:, None, None]
         return (torch.arange(batch, device=self._device) < own) / own, tuple(lengths.tolist())
 
     def _gathered(
         self, source: TensorClients, clients: Sequence[int], first: Sequence[int], steps: int
     ) -> Iterator[list[StackedBatch]]:
         rows, lengths = source.cohort_rows(clients, first, steps, self._seed)
-        for step in range(steps):
-            groups = []
-            for length in sorted(set(lengths[step].tolist()), reverse=True):
-                chosen = (lengths[step] == length).nonzero()[0]
-                x, y = source.gather(
-                    rows[step, chosen, :length],
-                    [clients[row] for row in chosen],
-                    [first[row] + step for row in chosen],
-                    self._seed,
-                )
-                groups.append(StackedBatch(tuple(chosen.tolist()), x, y))
-            yield groups
+        groups = [_by_length(own) for own in lengths]
+        cuts = [(step, chosen, slice(length)) for step, some in enumerate(groups) for chosen, length in some]
+        batches = self._picked(source, clients, first, rows, cuts)
+        for some in groups:
+            yield [StackedBatch(tuple(chosen.tolist()), *next(batches)) for chosen, _ in some]
+
+    def _picked(
+        self,
+        source: TensorClients,
+        clients: Sequence[int],
+        first: Sequence[int],
+        rows: NDArray[np.int64],
+        cuts: Sequence[_Cut],
+    ) -> Iterator[Batch]:
+        """Yield batches that are cut out of a round's rows; the device is told of all of them beforehand, at once.
+
+        Args:
+            source: Everyone's data.
+            clients: Who.
+            first: Each client's first step.
+            rows: The round's row numbers, (steps, clients, largest batch).
+            cuts: Where each batch lies in them.
+        """
+        sent = upload_all([rows[cut] for cut in cuts], self._device)
+        steps = np.asarray(first) + np.arange(len(rows))[:, None]
+        drawn = source.augment_keys(np.asarray(clients), steps, rows.shape[2], self._seed)
+        keys: Sequence[Keys | None] = [None if drawn is None else drawn[cut] for cut in cuts]
+        if drawn is not None and source.takes_tensors:
+            keys = upload_all([drawn[cut].view(np.int64) for cut in cuts], self._device)
+        for own, marks in zip(sent, keys, strict=True):
+            yield source.pick(own, marks)
+
+
+def _by_length(lengths: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], int]]:
+    """Return which clients have batches of the same length, and that length, the longest first."""
+    return [((lengths == one).nonzero()[0], one) for one in sorted(set(lengths.tolist()), reverse=True)]
 
 
 def _fill(batch: Tensor, length: int) -> Tensor:

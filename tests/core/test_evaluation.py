@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from fedlama import SGD, FedAvg, Federation, FixedIntervals, RoundRecord, Run, Score, TestSet, UniformSampler
+from fedlama.data import Normalise
+from fedlama.objectives import Objective, correct, cross_entropy
 from tests.core.helpers import CLASSES, FEATURES, Normed, play, skewed_clients
+from tests.engines.watch import DeviceWatch
 
 
 def held_out(samples: int = 60) -> TestSet:
@@ -52,6 +55,37 @@ def test_inputs_are_prepared_as_for_training() -> None:
     plain = held_out()
     scaled = TestSet(plain.x / 8, plain.y, prepare=lambda x: 8 * x)
     assert scaled.score(Normed()) == plain.score(Normed())
+
+
+def one_number_of_one(output: Tensor, target: Tensor) -> Tensor:
+    """A loss that is a vector of one number."""
+    return cross_entropy(output, target).reshape(1)
+
+
+@pytest.mark.parametrize("objective", [cross_entropy, one_number_of_one, lambda o, t: cross_entropy(o, t).half()])
+def test_sums_are_those_of_plain_numbers_to_the_last_bit(objective: Objective) -> None:
+    test, model = replace(held_out(61), batch_size=7), Normed().eval()
+    loss, hits = 0.0, 0
+    with torch.no_grad():
+        for x, y in zip(test.x.split(7), test.y.split(7), strict=True):
+            loss += float(objective(model(x), y)) * len(y)
+            hits += int(correct(model(x), y))
+    assert test.score(model, objective) == Score(hits / 61, loss / 61)
+
+
+def test_a_device_is_sent_the_data_once_and_looked_at_once_per_evaluation() -> None:
+    half, model = torch.full((1, 1, 1), 0.5), Echo().to("meta")
+    images = torch.zeros(20, 1, 1, 3, dtype=torch.uint8)  # the model takes the columns for classes
+    test = TestSet(images, torch.zeros(20, 1, 1, dtype=torch.int64), Normalise(half, half), batch_size=6)
+    with DeviceWatch() as watch:
+        test.score(model)
+        test.score(model)
+    assert watch.uploads == [(1, 1, 1), (1, 1, 1), (20, 1, 1, 3), (20, 1, 1)]
+    assert watch.looks == [(2,), (2,)]
+    assert test.x.device == torch.device("cpu")
+    with DeviceWatch() as watch:
+        replace(test, x=images + 1).score(model)  # other data are sent anew
+    assert (20, 1, 1, 3) in watch.uploads
 
 
 def test_a_model_is_put_into_evaluation_mode_and_back() -> None:

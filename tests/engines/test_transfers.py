@@ -13,15 +13,17 @@ from torch import Tensor, nn
 from fedlama.clients import Augment, ReplayedClients, TensorClients
 from fedlama.codecs import Float32
 from fedlama.data import Normalise, PadCropFlip
-from fedlama.engines import Work
+from fedlama.engines import Stacked, Work
 from fedlama.engines.batches import CohortBatches
 from fedlama.engines.chain import ChainTrainer, translate
 from fedlama.engines.cohort import Cohort
 from fedlama.engines.storage import DeviceStorage
+from fedlama.engines.synchronise import mean_and_discrepancy
+from fedlama.engines.threads import WorkerThreads
 from fedlama.engines.trainer import Trainer, make_task
 from fedlama.engines.upload import upload_all
 from fedlama.engines.vmapped import VmapTrainer
-from fedlama.layers import by_tensor
+from fedlama.layers import by_module
 from fedlama.objectives import cross_entropy
 from fedlama.placement import transform_on, upload
 from fedlama.solvers import SGD
@@ -59,7 +61,7 @@ def _round(
 ) -> DeviceWatch:
     """Watch one round on the meta device."""
     net = net.to(META)
-    work = Work(net, by_tensor(net), source, SGD(0.1, momentum=0.9), Float32(), cross_entropy, 0, META)
+    work = Work(net, by_module(net), source, SGD(0.1, momentum=0.9), Float32(), cross_entropy, 0, META)
     cohort = Cohort(work, DeviceStorage(META), channels_last=False)
     cohort.seat(range(5), {name: value.detach() for name, value in [*net.named_parameters(), *net.named_buffers()]})
     cohort.settle()
@@ -179,3 +181,30 @@ def test_what_is_there_already_is_not_sent() -> None:
     with DeviceWatch() as watch:
         upload(upload(here, META), META)
     assert watch.uploads == [(3,)]
+
+
+def test_a_layer_sends_its_weights_once_and_is_looked_at_once() -> None:
+    net = network().to(META)
+    work = Work(net, by_module(net), clients(), SGD(0.1), Float32(), cross_entropy, 0, META)
+    engine = Stacked()(work)
+    engine.seat(range(5), {name: value.detach() for name, value in [*net.named_parameters(), *net.named_buffers()]})
+    for layer in work.layers:
+        with DeviceWatch() as watch:
+            average = engine.average(layer, [0.2] * 5)
+        assert (watch.uploads, watch.looks) == ([(5,)], [()])
+        assert average.discrepancy == 1.0  # as the watch pretends
+        assert {spec.name: spec.shape for spec in layer.tensors} == {
+            name: tuple(value.shape) for name, value in average.values.items()
+        }
+    assert max(len(layer.tensors) for layer in work.layers) > 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
+@pytest.mark.parametrize("measure", [True, False])
+def test_a_discrepancy_is_a_number_on_the_cpu_and_stays_on_other_devices(dtype: torch.dtype, measure: bool) -> None:
+    for device in (CPU, META):
+        stacked = torch.ones(2, 3, dtype=dtype, device=device)
+        weights = torch.full((2,), 0.5, dtype=torch.float64, device=device)
+        mean, apart = mean_and_discrepancy(stacked, weights, measure, WorkerThreads(1))
+        assert (mean.dtype, mean.device) == (dtype, device)
+        assert isinstance(apart, float) if device == CPU else isinstance(apart, Tensor)

@@ -25,10 +25,13 @@ class FittingTrainer:
         probe: Takes the steps that are measured: a trainer like `inner`, or itself.
         clients: Everyone's data, to find whose batches are largest.
         memory: The device's.
+
+    Attributes:
+        inner: As given.
     """
 
     def __init__(self, inner: Trainer, probe: Trainer, clients: TensorClients, memory: DeviceMemory) -> None:
-        self._inner, self._probe, self._clients, self._memory = inner, probe, clients, memory
+        self.inner, self._probe, self._clients, self._memory = inner, probe, clients, memory
         self._need: tuple[int, int] | None = None
         self._limits: dict[int, int] = {}
 
@@ -40,7 +43,7 @@ class FittingTrainer:
             self._limits[rows] = clients_that_fit(self._memory.free(), *self._need)
         count = -(-rows // self._limits[rows])
         edges = [rows * piece // count for piece in range(count + 1)]
-        return [loss for start, end in pairwise(edges) for loss in self._inner.run(_rows(share, start, end), task)]
+        return [loss for start, end in pairwise(edges) for loss in self.inner.run(_rows(share, start, end), task)]
 
     def _measure(self, share: Share, task: Task) -> tuple[int, int]:
         """Return the bytes that a step takes of one client and of two, each with the largest batch."""

@@ -26,6 +26,7 @@ from fedlama.engines.cohort import Cohort
 from fedlama.engines.compiled import CompiledTrainer, compiled_form
 from fedlama.engines.device_memory import CudaMemory
 from fedlama.engines.fitting import FittingTrainer
+from fedlama.engines.label import UNLIMITED, label_of
 from fedlama.engines.precision import PRECISIONS, Precision, check_precision
 from fedlama.engines.serial import SerialTrainer
 from fedlama.engines.sizes import is_large
@@ -37,6 +38,7 @@ from fedlama.engines.trainer import Trainer, make_task
 from fedlama.engines.vmapped import VmapTrainer
 from fedlama.errors import ConfigError, DivergenceError
 from fedlama.layers import Layer
+from fedlama.placement import upload
 
 _WORTH = 1 << 26
 """Multiplications that are worth a thread's while: with less, it waits for Python longer than it computes."""
@@ -50,14 +52,21 @@ class StackedEngine:
         trainers: One per thread.
         cohort: The state, without clients as yet.
         chunk: Rows that a trainer advances at a time, at most.
+        label: What computes here, in words.
         products: Multiplications of one client's step, about, if a thread should only be asked for enough of them.
 
     Attributes:
-        label: What computes here, in words.
+        label: As given.
     """
 
     def __init__(
-        self, work: Work, trainers: Sequence[Trainer], cohort: Cohort, chunk: int, products: int | None = None
+        self,
+        work: Work,
+        trainers: Sequence[Trainer],
+        cohort: Cohort,
+        chunk: int,
+        label: str,
+        products: int | None = None,
     ) -> None:
         self._work = work
         self._trainers = trainers
@@ -66,7 +75,7 @@ class StackedEngine:
         self._products = products
         self._threads = WorkerThreads(len(trainers))
         self._helpers = WorkerThreads(cores())  # for synchronisation, however many train
-        self.label = f"{type(trainers[0]).__name__} x {len(trainers)}, at most {chunk} clients at a time"
+        self.label = label
 
     def seat(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort; every member starts from the complete global model."""
@@ -102,15 +111,15 @@ class StackedEngine:
         return [loss for index in range(len(shares)) for loss in losses[index]]
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
-        """Average a layer over the cohort, in one pass over its stacked tensors."""
-        shares = torch.from_numpy(np.array(weights, dtype=np.float64)).to(self._work.device)
+        """Average a layer over the cohort, in one pass over its stacked tensors; a device is looked at once for all."""
+        shares = upload(torch.from_numpy(np.array(weights, dtype=np.float64)), self._work.device)
         means: Values = {}
-        total = 0.0
+        total: float | Tensor = 0.0
         for spec in layer.tensors:
             received = self._work.codec.transmit(self._cohort.rows(spec.name))
             means[spec.name], apart = mean_and_discrepancy(received, shares, spec.trainable, self._helpers)
-            total += apart
-        return Average(means, total)
+            total = total + apart
+        return Average(means, float(total))
 
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
         """Set a layer to one value on every client."""
@@ -197,7 +206,8 @@ class Stacked:
         count = self.threads or (cores() if isinstance(first, CompiledTrainer) else 1)
         trainers = [first, *(trainer() for _ in range(count - 1))]
         products = first.products * _batch(work) if isinstance(first, CompiledTrainer) else None
-        return StackedEngine(work, trainers, cohort, chunk, products)
+        label = label_of(first, count, chunk, self.precision, self.compile_steps)
+        return StackedEngine(work, trainers, cohort, chunk, label, products)
 
 
 @dataclass(frozen=True)
@@ -226,7 +236,8 @@ class Workers:
         if on_cpu:
             keep_memory()
         trainers = [_single(work, batches) for _ in range(count)]
-        return StackedEngine(work, trainers, Cohort(work, storage_for(work, self.state_dir), channels_last=True), 1)
+        cohort = Cohort(work, storage_for(work, self.state_dir), channels_last=True)
+        return StackedEngine(work, trainers, cohort, 1, label_of(trainers[0], count, 1))
 
 
 def _trainer(work: Work, batches: CohortBatches) -> Trainer:
@@ -244,7 +255,7 @@ def _fitting(work: Work, trainer: Trainer) -> Trainer:
 
 def _chunk(work: Work, trainer: Trainer) -> int:
     if work.device.type != "cpu":
-        return 1 << 30
+        return UNLIMITED
     return 1 if isinstance(trainer, CompiledTrainer) and is_large(work.model, work.clients) else 64
 
 

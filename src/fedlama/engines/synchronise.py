@@ -2,7 +2,8 @@
 
 The stack is walked in blocks of columns that fit the cache: a block is fetched from memory once, averaged over the
 clients, and compared with its own mean while it is still close. The write-back sets each block on all clients. On the
-CPU threads share the columns of a large layer; who takes which changes no bit of the result.
+CPU threads share the columns of a large layer; who takes which changes no bit of the result. On another device a
+discrepancy stays there, so that whoever adds several of them up looks only at their sum.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _LARGE = 1 << 25
 
 def mean_and_discrepancy(
     stacked: Tensor, weights: Tensor, measure: bool, threads: WorkerThreads
-) -> tuple[Tensor, float]:
+) -> tuple[Tensor, float | Tensor]:
     """Average over the clients and measure how far they lie apart.
 
     Args:
@@ -37,8 +38,8 @@ def mean_and_discrepancy(
         threads: Who helps with large layers on the CPU.
 
     Returns:
-        u = sum_i p_i x_i, contiguous and of one client's shape, and sum_i p_i ||x_i - u||^2. Whole numbers are averaged
-        in float64 and rounded.
+        u = sum_i p_i x_i, contiguous and of one client's shape, and sum_i p_i ||x_i - u||^2: a float on the CPU, and
+        elsewhere a float64 scalar on the device. Whole numbers are averaged in float64 and rounded.
     """
     if stacked.is_contiguous():
         mean, total = _of_rows(stacked.view(stacked.shape[0], -1), weights, measure, threads)
@@ -48,15 +49,25 @@ def mean_and_discrepancy(
     return unflat_one(mean, stacked.shape[1:], order), total
 
 
-def _of_rows(stacked: Tensor, weights: Tensor, measure: bool, threads: WorkerThreads) -> tuple[Tensor, float]:
+def _of_rows(stacked: Tensor, weights: Tensor, measure: bool, threads: WorkerThreads) -> tuple[Tensor, float | Tensor]:
     """Average (clients, elements)."""
-    if not stacked.is_floating_point():
-        mean = (weights @ stacked.double()).round().to(stacked.dtype)
-        return mean, float(weights @ (stacked - mean).double().square().sum(1)) if measure else 0.0
+    on_cpu = stacked.device.type == "cpu"
     mean = torch.empty(stacked.shape[1], dtype=stacked.dtype, device=stacked.device)
-    if stacked.device.type == "cpu" and _suits_kernels(stacked):
+    if not stacked.is_floating_point():
+        total = _of_whole_numbers(mean, stacked, weights, measure)
+    elif on_cpu and _suits_kernels(stacked):
         return mean, _compiled(mean, stacked, weights, measure, threads)
-    return mean, float(_by_blocks(mean, stacked, weights, measure))
+    else:
+        total = _by_blocks(mean, stacked, weights, measure)
+    return mean, float(total) if on_cpu else total
+
+
+def _of_whole_numbers(mean: Tensor, stacked: Tensor, weights: Tensor, measure: bool) -> Tensor:
+    """Fill in the mean, rounded, and return the discrepancy."""
+    mean.copy_((weights @ stacked.double()).round())
+    if not measure:
+        return weights.new_zeros(())
+    return weights @ (stacked - mean).double().square().sum(1)
 
 
 def _compiled(mean: Tensor, stacked: Tensor, weights: Tensor, measure: bool, threads: WorkerThreads) -> float:

@@ -1,0 +1,58 @@
+"""What an engine says of itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from fedlama.codecs import Float32
+from fedlama.engines import Stacked, Work, Workers
+from fedlama.engines.batches import CohortBatches
+from fedlama.engines.fitting import FittingTrainer
+from fedlama.engines.label import UNLIMITED, label_of
+from fedlama.engines.vmapped import VmapTrainer
+from fedlama.layers import by_tensor
+from fedlama.objectives import cross_entropy
+from fedlama.solvers import SGD
+from tests.engines.cases import clients
+
+
+def _work(device: str = "cpu") -> Work:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(72, 8), nn.Tanh(), nn.Linear(8, 5)).to(device)
+    return Work(net, by_tensor(net), clients(), SGD(0.1), Float32(), cross_entropy, 0, torch.device(device))
+
+
+@pytest.mark.parametrize(
+    ("engine", "label"),
+    [
+        (Stacked(), "VmapTrainer x 1, vectorised over clients by torch.func, at most 64 clients at a time"),
+        (
+            Stacked(chunk=8, precision="bfloat16"),
+            "VmapTrainer x 1, vectorised over clients by torch.func, bfloat16, at most 8 clients at a time",
+        ),
+        (Workers(threads=3), "SerialTrainer x 3, ordinary kernels of PyTorch, one client at a time"),
+    ],
+)
+def test_labels_on_a_cpu(engine: Stacked | Workers, label: str) -> None:
+    assert engine(_work()).label == label
+
+
+def test_compiled_steps_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedlama.engines.stacked.check_compiler", lambda _: None)
+    assert "steps compiled where the model allows it" in Stacked(compile_steps=True)(_work()).label
+
+
+def test_another_device_takes_all_clients_at_a_time() -> None:
+    assert Stacked()(_work("meta")).label.endswith("torch.func, all clients at a time")
+
+
+def test_the_trainer_is_named_and_not_what_cuts_its_rows() -> None:
+    work = _work()
+    inner = VmapTrainer(work, CohortBatches(work.clients, work.device, work.seed))
+    fitting = FittingTrainer(inner, inner, clients(), None)  # type: ignore[arg-type] # its memory is not looked at
+    expected = (
+        "VmapTrainer x 1, vectorised over clients by torch.func, bfloat16, steps compiled where the model allows it, "
+        "as many clients at a time as fit the memory"
+    )
+    assert label_of(fitting, 1, UNLIMITED, "bfloat16", compile_steps=True) == expected

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ import torch
 from torch import nn
 
 from fedlama.engines import Stacked
+from fedlama.engines.cohort import Cohort
 from fedlama.engines.compiled import trainer as compiled
 from fedlama.errors import DivergenceError
 from fedlama.federation import Run
 from fedlama.samplers import AllClients
 from fedlama.solvers import SGD, FedProx
+from fedlama.solvers.base import MemoryScope
 from fedlama.strategies import Cyclic, FedLAMA
 from tests.engines.cases import assert_same, clients, federation, run
 
@@ -181,6 +183,45 @@ def test_frozen_layers() -> None:
     choices = {"model": _build(_wide), "strategy": Cyclic(2, layers_per_turn=1), "local_steps": 12}
     assert _label(**choices).startswith("CompiledTrainer")
     assert_same(run(Stacked(), **choices), run("loop", **choices))
+
+
+@pytest.mark.parametrize("make", [_long, _convolutions, _Residual])
+@pytest.mark.parametrize("scope", ["round", "cohort"])
+def test_fresh_velocities_need_not_be_written(
+    make: Callable[[], nn.Module], scope: MemoryScope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solver = FedProx(0.05, momentum=0.8, weight_decay=0.01, proximal=0.3, memory_scope=scope)
+    choices = {"model": _build(make), "solver": solver, "strategy": Cyclic(2, layers_per_turn=1), "local_steps": 12}
+    loop = run("loop", **choices)
+    begin, left = Cohort.begin, []
+
+    def begin_among_nonsense(cohort: Cohort, trained: Sequence[int]) -> None:
+        if cohort._stale == 0:
+            for buffer in cohort._memory["velocity"]:
+                buffer.fill_(torch.nan)
+        begin(cohort, trained)
+        left.append(cohort.share(slice(0, 1)).fresh)
+
+    monkeypatch.setattr(Cohort, "begin", begin_among_nonsense)
+    unwritten = run(Stacked(), **choices)
+    assert left[0]
+    assert_same(unwritten, loop)
+    monkeypatch.setattr(Cohort, "begin", lambda cohort, _: cohort.settle())
+    assert_same(unwritten, run(Stacked(), **choices), 0.0)
+
+
+def test_velocities_of_layers_that_are_not_trained_are_fresh_in_an_export() -> None:
+    solver = SGD(0.05, momentum=0.9, memory_scope="round")
+    states = []
+    for engine in ("loop", Stacked()):
+        choices = {"model": _build(_long), "solver": solver, "strategy": Cyclic(2, layers_per_turn=1)}
+        advanced = Run(federation(engine, **choices, local_steps=12))
+        for _ in range(4):
+            advanced.advance()
+        states.append(advanced.engine.export().memory["velocity"])
+    still = [name for name, velocity in states[0].items() if not velocity.any()]
+    assert still
+    assert still == [name for name, velocity in states[1].items() if not velocity.any()]
 
 
 def test_a_parameter_that_is_never_trained() -> None:

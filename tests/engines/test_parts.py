@@ -167,6 +167,36 @@ def test_velocities_of_a_new_cohort(scope: MemoryScope, left: list[float]) -> No
     assert cohort.export().memory["velocity"]["bias"].flatten().tolist() == left
 
 
+def test_buffers_that_a_trainer_begins_itself_stay_due_until_it_has() -> None:
+    cohort, _ = _seated("round")
+    cohort.settle()
+    cohort.share(slice(0, 2)).memory["velocity"][0].fill_(3.0)
+    cohort.share(slice(0, 2)).memory["velocity"][1].fill_(3.0)
+    assert not cohort.share(slice(0, 2)).fresh
+    cohort.renew()
+    cohort.begin([0])
+    share = cohort.share(slice(0, 2))
+    assert share.fresh
+    assert [buffer.flatten().unique().tolist() for buffer in share.memory["velocity"]] == [[3.0], [0.0]]
+    assert not cohort.export().memory["velocity"]["weight"].any()  # nobody has trained, so they are fresh
+    cohort.renew()
+    cohort.begin([0])
+    cohort.share(slice(0, 2)).memory["velocity"][0].fill_(4.0)  # a trainer does what it has to
+    cohort.trained()
+    assert not cohort.share(slice(0, 2)).fresh
+    assert cohort.export().memory["velocity"]["weight"].flatten().unique().tolist() == [4.0]
+
+
+def test_rows_that_keep_their_momentum_are_not_begun_anew() -> None:
+    cohort, model = _seated("slot")
+    cohort.settle()
+    cohort.share(slice(0, 2)).memory["velocity"][0].fill_(3.0)
+    cohort.seat([0, 1, 2], model(2.0))
+    cohort.begin([0, 1])
+    assert not cohort.share(slice(0, 3)).fresh
+    assert cohort.export().memory["velocity"]["weight"][:, 0, 0].tolist() == [3.0, 3.0, 0.0]
+
+
 def test_layout_goes_there_and_back() -> None:
     stacked = torch.randn(2, 3, 5, 5, 4).permute(0, 1, 4, 2, 3)
     order = physical_order(stacked)

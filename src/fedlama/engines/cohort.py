@@ -6,7 +6,7 @@ where that is asked for, so that a row serves a single client's kernels and the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,12 +29,14 @@ class Share:
         values: Stacked tensors, (rows, ...).
         memory: Solver buffers, (rows, ...), aligned with `Cohort.names`.
         steps_done: Local steps each client has made before.
+        fresh: Whether solver buffers of what is trained count as fresh, whatever lies in them.
     """
 
     clients: tuple[int, ...]
     values: Values
     memory: Memory
     steps_done: tuple[int, ...]
+    fresh: bool = False
 
 
 class Cohort:
@@ -100,20 +102,45 @@ class Cohort:
         """Write whatever is due."""
         for name in list(self._due):
             self.rows(name)
-        if self._stale < len(self.clients):
-            for kind, buffers in self._fresh.items():
-                for stacked, fresh in zip(self._memory[kind], buffers, strict=True):
-                    set_rows(stacked[self._stale :], fresh, self._helpers)
+        self._renew(range(len(self.names)))
+        self.trained()
+
+    def begin(self, trained: Sequence[int]) -> None:
+        """Write whatever is due, but fresh solver buffers only of what is not trained.
+
+        Where all rows are due fresh ones, shares say so from here on, and their trainers have to begin with them.
+
+        Args:
+            trained: Positions in `names` of what is trained.
+        """
+        if self._stale > 0:
+            self.settle()
+            return
+        for name in list(self._due):
+            self.rows(name)
+        moving = set(trained)
+        self._renew([position for position in range(len(self.names)) if position not in moving])
+
+    def trained(self) -> None:
+        """Book that solver buffers are no longer due: they were written, or every client was trained."""
         self._stale = len(self.clients)
 
+    def _renew(self, positions: Iterable[int]) -> None:
+        """Write fresh solver buffers, as far as they are due."""
+        if self._stale < len(self.clients):
+            for kind, buffers in self._fresh.items():
+                for position in positions:
+                    set_rows(self._memory[kind][position][self._stale :], buffers[position], self._helpers)
+
     def share(self, rows: slice) -> Share:
-        """Return some rows as views; what was due must have been settled."""
+        """Return some rows as views; what was due must have been written, by :meth:`settle` or :meth:`begin`."""
         clients = self.clients[rows]
         return Share(
             clients,
             {name: value[rows] for name, value in self._values.items()},
             {kind: [buffer[rows] for buffer in buffers] for kind, buffers in self._memory.items()},
             tuple(self._steps_done.get(client, 0) for client in clients),
+            fresh=self._stale == 0,
         )
 
     def count(self, clients: Sequence[int], steps: int) -> None:

@@ -73,6 +73,7 @@ class StackedEngine:
         self._cohort = cohort
         self._chunk = chunk
         self._products = products
+        self._begins = isinstance(trainers[0], CompiledTrainer)  # with fresh solver buffers that nobody has written
         self._threads = WorkerThreads(len(trainers))
         self._helpers = WorkerThreads(cores())  # for synchronisation, however many train
         self.label = label
@@ -85,8 +86,8 @@ class StackedEngine:
         """Advance every client by `steps` local steps, in shares of neighbouring rows."""
         if self._work.solver.memory_scope == "round":
             self._cohort.renew()
-        self._cohort.settle()
         task = make_task(self._work, self._cohort.names, round_index, steps, frozen, anchors)
+        self._cohort.begin(task.trained) if self._begins else self._cohort.settle()
         rows = len(self._cohort.clients)
         worth = rows if self._products is None else rows * steps * self._products // _WORTH
         shares = _split(rows, min(len(self._trainers), max(worth, 1)), self._chunk)
@@ -107,6 +108,7 @@ class StackedEngine:
         self._threads.map(work_off, range(min(len(self._trainers), len(shares))))
         if errors:  # shares begin in their order, so the first that diverges is always among these
             raise errors[min(errors)]
+        self._cohort.trained()
         self._cohort.count(self._cohort.clients, steps)
         return [loss for index in range(len(shares)) for loss in losses[index]]
 

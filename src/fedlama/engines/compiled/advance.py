@@ -19,6 +19,7 @@ from fedlama.engines.compiled.table import (
     CLIENT,
     COLUMNS,
     DO,
+    FRESH,
     IN,
     MARGIN,
     MASKS,
@@ -28,7 +29,7 @@ from fedlama.engines.compiled.table import (
     SPARE,
     UNDO,
 )
-from fedlama.engines.compiled.update import move, step_of
+from fedlama.engines.compiled.update import begin, move, step_of
 
 
 class Round(NamedTuple):
@@ -44,6 +45,7 @@ class Round(NamedTuple):
         classes: Logits of one sample.
         masks: Numbers of one sample's dropout masks.
         scratch: Elements of activations and gradients.
+        fresh: Whether velocities begin as zero, whatever lies in their memory.
     """
 
     clients: int
@@ -55,6 +57,7 @@ class Round(NamedTuple):
     classes: int
     masks: int
     scratch: int
+    fresh: bool
 
 
 @kernel
@@ -93,6 +96,9 @@ def advance(
             context[CLIENT], context[BATCH] = client, batch
             context[MASKS] = masks.ctypes.data + 4 * number * r.batch * r.masks
             settings[RATE] = rates[step]
+            context[FRESH] = step == 0 and r.fresh
+            if context[FRESH]:
+                begin(step_of(told, set_))
             inputs = ahead(floats(x), number * r.batch * features)
             if r.height > 0:
                 f = field(r.channels, r.height, r.width, context[MARGIN], batch)

@@ -179,6 +179,7 @@ def _move_vector(s: Any, decay: Any, weight: Any, velocity: Any, anchor: Any, pl
     if s.pull > 0.0:
         slope = plus(slope, plus(value, load(anchor, place), np.float32(-1.0)), s.pull)
     if s.momentum > 0.0:
-        slope = plus(slope, load(velocity, place), s.momentum)
+        if not s.fresh:
+            slope = plus(slope, load(velocity, place), s.momentum)
         store(velocity, place, LANES, slope)
     store(weight, place, LANES, plus(value, slope, -s.rate))

@@ -22,10 +22,11 @@ VALUES, VELOCITIES, ANCHOR, ELEMENTS, TRAINED, PARAMETER_COLUMNS = range(6)
 """Columns of a table of parameters and buffers: the addresses of the first client's values and velocities and of the
 anchor, 0 for none; the elements of one client; and whether it is trained: 0 not at all, 1 by a step for all
 parameters at last, 2 by a kernel of its own."""
-SCRATCH, SPARE, MASKS, PARAMETERS, DECAYS, COUNT, CLIENT, BATCH, MARGIN, CONTEXT = range(10)
+SCRATCH, SPARE, MASKS, PARAMETERS, DECAYS, COUNT, CLIENT, BATCH, MARGIN, FRESH, CONTEXT = range(11)
 """What an operation is told about the step, whole numbers: the addresses of activations and gradients, of scratch for a
 while, of this step's dropout masks, of the table of parameters and of their weight decays (float32); how many
-parameters there are; the client's row in the share; its batch; and the pixels of zeros beside images."""
+parameters there are; the client's row in the share; its batch; the pixels of zeros beside images; and whether the
+velocities are zero, whatever lies in their memory."""
 RATE, MOMENTUM, PULL = range(3)
 """And what is not whole, float32: learning rate, momentum, and FedProx's mu."""
 

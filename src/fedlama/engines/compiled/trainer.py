@@ -68,7 +68,8 @@ class CompiledTrainer:
             steps, clients, batch = y.shape
             self._check_statistics(lengths)
             table, scratch = self._place(batch, task.names)
-            sizes = self._round(clients, steps, batch, channels, height, width, program.classes, drawn, scratch)
+            fresh = share.fresh and done == 0 and solver.momentum > 0.0
+            sizes = self._round(clients, steps, batch, channels, height, width, program.classes, drawn, scratch, fresh)
             rates = np.array(task.rates[done : done + steps], np.float32)
             room = self._scratch(scratch + program.spare(batch))
             masks = self._masks(generators, lengths, batch * drawn)

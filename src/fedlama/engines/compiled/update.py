@@ -15,6 +15,7 @@ from fedlama.engines.compiled.table import (
     COUNT,
     DECAYS,
     ELEMENTS,
+    FRESH,
     LANES,
     MARGIN,
     MASKS,
@@ -44,6 +45,7 @@ class Step(NamedTuple):
         client: Which row of the share.
         batch: Samples.
         margin: Pixels of zeros beside images.
+        fresh: Whether velocities that a kernel of their own moves count as zero; the others were set to it.
         rate: Learning rate, float32.
         momentum: m, float32.
         pull: FedProx's mu, float32.
@@ -58,6 +60,7 @@ class Step(NamedTuple):
     client: int
     batch: int
     margin: int
+    fresh: int
     rate: float
     momentum: float
     pull: float
@@ -76,6 +79,7 @@ def step_of(context: Any, settings: Any) -> Any:
         context[CLIENT],
         context[BATCH],
         context[MARGIN],
+        context[FRESH],
         settings[RATE],
         settings[MOMENTUM],
         settings[PULL],
@@ -150,6 +154,16 @@ def add_image_bias(s: Any, number: int, gradient: Any, f: Any) -> None:
                 own_row = plus(own_row, load_some(gradient, start + place, f.length - place), np.float32(1.0))
             sum_ += total(own_row)
         goal[channel] = scale * goal[channel] + factor * sum_
+
+
+@kernel
+def begin(s: Any) -> None:
+    """Set the velocities of what is trained to zero, but for weights whose own kernel need not read them."""
+    for number in range(s.entries):
+        if about(s, number, TRAINED) == 1:
+            velocities = own(s, number, VELOCITIES)
+            for element in range(about(s, number, ELEMENTS)):
+                velocities[element] = 0.0
 
 
 @kernel

@@ -88,6 +88,19 @@ def test_a_device_is_sent_the_data_once_and_looked_at_once_per_evaluation() -> N
     assert (20, 1, 1, 3) in watch.uploads
 
 
+def test_pixels_go_to_a_device_as_they_are_stored() -> None:
+    seen: set[tuple[torch.dtype, str]] = set()
+
+    def prepare(x: Tensor) -> Tensor:
+        seen.add((x.dtype, x.device.type))
+        return x.float()
+
+    test = TestSet(torch.zeros(5, 3, dtype=torch.uint8), torch.zeros(5, dtype=torch.int64), prepare)
+    with DeviceWatch():
+        test.score(Echo().to("meta"))
+    assert seen == {(torch.uint8, "meta")}
+
+
 def test_a_model_is_put_into_evaluation_mode_and_back() -> None:
     model = Normed().train()
     before = copy.deepcopy(model.state_dict())

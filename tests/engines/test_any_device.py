@@ -2,7 +2,7 @@
 
 Operations refuse tensors of another device, and whatever would look at a number fails. So all steps must pass, and only
 the look at the losses at the end of a round may fail: nothing is read from the device in between. What is sent to it
-is not seen here.
+is counted in ``test_transfers.py``.
 """
 
 from __future__ import annotations

@@ -230,10 +230,14 @@ def test_a_parameter_that_is_never_trained() -> None:
     assert_same(run(Stacked(), model=model), run("loop", model=model))
 
 
-def test_any_chunk_and_any_number_of_threads_give_the_same_bits() -> None:
-    choices = {"model": _build(_convolutions), "sampler": AllClients(), "strategy": FedLAMA(2, 2)}
+@pytest.mark.parametrize("make", [_convolutions, _dropout])
+def test_any_chunk_and_any_number_of_threads_give_the_same_bits(
+    make: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "_WORTH", 1)  # so that threads take part even in so small a share
+    choices = {"model": _build(make), "sampler": AllClients(), "strategy": FedLAMA(2, 2)}
     expected = run(Stacked(chunk=5, threads=1), **choices)
-    for engine in (Stacked(chunk=1, threads=1), Stacked(chunk=2, threads=3), Stacked(chunk=5, threads=2)):
+    for engine in (Stacked(chunk=1, threads=1), Stacked(chunk=2, threads=3), Stacked(chunk=5, threads=4)):
         other = run(engine, **choices)
         assert all(torch.equal(value, expected.model[name]) for name, value in other.model.items())
         assert_same(other, expected, 0.0)
@@ -246,13 +250,37 @@ def test_steps_gathered_in_portions_change_nothing(monkeypatch: pytest.MonkeyPat
     assert_same(run(Stacked(), **choices), expected, 0.0)
 
 
-def test_divergence_stops_the_client_at_the_step_at_which_loop_stops() -> None:
+@pytest.mark.parametrize("make", [_dense, _dropout, _Residual])
+def test_data_that_lie_as_the_model_takes_them_give_the_same_bits(make: Callable[[], nn.Module]) -> None:
+    prepared, plain = clients(), clients(prepare=None)
+    plain.x = plain.x.float() / 128 - 1
+    choices = {"model": _build(make), "sampler": AllClients()}
+    expected = run(Stacked(), clients=prepared, **choices)
+    assert_same(run(Stacked(), clients=plain, **choices), expected, 0.0)
+    plain.x = plain.x.transpose(2, 3).contiguous().transpose(2, 3)  # not dense, so they have to be gathered
+    assert_same(run(Stacked(), clients=plain, **choices), expected, 0.0)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_threads_that_share_clients_take_each_of_them_once(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "_WORTH", 1)
+    source = clients((8,) * 40, prepare=None)
+    source.x = source.x.float() / 128 - 1
+    choices = {"model": _build(_dense), "clients": source, "sampler": AllClients(), "local_steps": 4}
+    assert_same(run(Stacked(threads=threads), **choices), run(Stacked(threads=threads, chunk=1), **choices), 0.0)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_divergence_stops_the_client_at_the_step_at_which_loop_stops(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "_WORTH", 1)
     source = clients()
     source.x = source.x.float()
-    source.x[source.rows[3]] = 1e25
+    source.x[np.concatenate(source.rows[3:])] = 1e25
     choices = {"clients": source, "sampler": AllClients(), "model": _build(_dense)}
     errors = []
-    for engine in ("loop", Stacked()):
+    for engine in ("loop", Stacked(threads=threads)):
         with pytest.raises(DivergenceError) as raised:
             run(engine, **choices)
         errors.append((raised.value.client, raised.value.layer, raised.value.round_index))

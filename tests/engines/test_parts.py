@@ -59,9 +59,9 @@ def test_rows_drawn_by_the_kernel_are_the_same(first: tuple[int, ...], steps: in
     clients = (5, 0, 1, 2, 4, 3)
     expected, expected_lengths = source.cohort_rows(clients, first, steps, seed=-3)
     (given,) = CohortBatches(source, torch.device("cpu"), -3).several(clients, first, steps)
-    assert np.array_equal(given[1].numpy(), expected)
-    assert np.array_equal(given[0].squeeze(-1).numpy(), expected + 1.0)
-    assert np.array_equal(given[2], expected_lengths)
+    assert np.array_equal(given.y.numpy()[given.rows], expected)
+    assert np.array_equal(given.x.squeeze(-1).numpy()[given.rows], expected + 1.0)
+    assert np.array_equal(given.lengths, expected_lengths)
 
 
 def test_mean_and_discrepancy_of_literal_numbers() -> None:

@@ -59,6 +59,23 @@ class PaddedBatch:
     lengths: tuple[int, ...] | None
 
 
+@dataclass(frozen=True)
+class Portion:
+    """The batches of several steps, for compiled trainers.
+
+    Attributes:
+        x: Inputs of samples, (samples, ...), dense.
+        y: Their targets, (samples,), dense.
+        rows: Which samples are in a batch, (steps, clients, batch).
+        lengths: How many of them count, (steps, clients); those beyond only fill up.
+    """
+
+    x: Tensor
+    y: Tensor
+    rows: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+
 class CohortBatches:
     """Gathers batches for a share of the cohort. Threads share it, so it keeps nothing between two steps.
 
@@ -124,33 +141,36 @@ class CohortBatches:
             y = upload(torch.stack([_fill(y, own.max()) for _, y in batches]), self._device)
             yield PaddedBatch(x, y, *self._shares(own, upload(torch.from_numpy(own), self._device), x))
 
-    def several(
-        self, clients: Sequence[int], first: Sequence[int], steps: int, more: int = 0
-    ) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int64]]]:
+    def several(self, clients: Sequence[int], first: Sequence[int], steps: int, more: int = 0) -> Iterator[Portion]:
         """Yield the batches of several steps at once, as many as fit a bounded room; for compiled trainers.
+
+        Data that are stored as the model takes them stay where they are.
 
         Args:
             clients: Who.
             first: Each client's first step.
             steps: How many.
             more: Elements that the caller needs beside each sample; they count as inputs do.
-
-        Yields:
-            Inputs (steps, clients, batch, ...), targets (steps, clients, batch), and lengths (steps, clients): samples
-            beyond them only fill up.
         """
         source = self._source
         assert isinstance(source, TensorClients)
         rows, lengths = self._drawn(source, np.asarray(clients), np.asarray(first), steps)
-        one = (math.prod(source.x.shape[1:]) + more) * rows[0].size
-        together = max(_ROOM // one, 1)
+        stored = _as_taken(source)
+        one = (more if stored else math.prod(source.x.shape[1:]) + more) * rows[0].size
+        together = max(_ROOM // one, 1) if one else steps
+        if stored:
+            for start in range(0, steps, together):
+                now = slice(start, start + together)
+                yield Portion(source.x, source.y, rows[now], lengths[now])
+            return
         asked = np.asarray(first) + np.arange(steps)[:, None]
         who = np.zeros_like(asked) + np.asarray(clients)
         for start in range(0, steps, together):
             now = slice(start, start + together)
             shape = rows[now].shape
             x, y = source.gather(rows[now].reshape(-1, shape[2]), who[now].ravel(), asked[now].ravel(), self._seed)
-            yield x.reshape(*shape, *x.shape[2:]).contiguous(), y.reshape(shape).contiguous(), lengths[now]
+            together_there = np.arange(rows[now].size).reshape(shape)
+            yield Portion(x.flatten(0, 1).contiguous(), y.flatten().contiguous(), together_there, lengths[now])
 
     def _drawn(
         self, source: TensorClients, clients: NDArray[np.int64], first: NDArray[np.int64], steps: int
@@ -163,7 +183,7 @@ class CohortBatches:
         rows = np.empty((steps, len(clients), int(np.minimum(batch_sizes[clients], sizes).max())), np.int64)
         lengths = np.empty((steps, len(clients)), np.int64)
         draw_rows(rows, lengths, clients, first, held, begins, batch_sizes, self._shuffles)
-        return rows[:, :, : lengths.max()], lengths
+        return np.ascontiguousarray(rows[:, :, : lengths.max()]), lengths
 
     def _shares(self, lengths: NDArray[np.int64], sent: Tensor, x: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
         """Return a padded batch's shares and lengths; `sent` are the lengths on the device."""
@@ -213,6 +233,14 @@ class CohortBatches:
 def _by_length(lengths: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], int]]:
     """Return which clients have batches of the same length, and that length, the longest first."""
     return [((lengths == one).nonzero()[0], one) for one in sorted(set(lengths.tolist()), reverse=True)]
+
+
+def _as_taken(source: TensorClients) -> bool:
+    """Tell whether samples are stored as the compiled kernels take them."""
+    changes = source.prepare is not None or source.augment is not None
+    types = source.x.dtype, source.y.dtype
+    dense = source.x.is_contiguous() and source.y.is_contiguous()
+    return not changes and dense and types == (torch.float32, torch.int64)
 
 
 def _fill(batch: Tensor, length: int) -> Tensor:

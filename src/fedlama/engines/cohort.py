@@ -134,14 +134,12 @@ class Cohort:
 
     def share(self, rows: slice) -> Share:
         """Return some rows as views; what was due must have been written, by :meth:`settle` or :meth:`begin`."""
-        clients = self.clients[rows]
-        return Share(
-            clients,
-            {name: value[rows] for name, value in self._values.items()},
-            {kind: [buffer[rows] for buffer in buffers] for kind, buffers in self._memory.items()},
-            tuple(self._steps_done.get(client, 0) for client in clients),
-            fresh=self._stale == 0,
-        )
+        clients, values, memory = self.clients[rows], dict(self._values), dict(self._memory)
+        if len(clients) < len(self.clients):  # a view of every tensor takes a while
+            values = {name: value[rows] for name, value in values.items()}
+            memory = {kind: [buffer[rows] for buffer in buffers] for kind, buffers in memory.items()}
+        steps_done = tuple(self._steps_done.get(client, 0) for client in clients)
+        return Share(clients, values, memory, steps_done, fresh=self._stale == 0)
 
     def count(self, clients: Sequence[int], steps: int) -> None:
         """Book that clients have made so many local steps."""

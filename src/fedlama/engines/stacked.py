@@ -34,7 +34,7 @@ from fedlama.engines.storage import DeviceStorage, DiskStorage, Storage
 from fedlama.engines.synchronise import mean_and_discrepancy
 from fedlama.engines.threads import WorkerThreads, cores
 from fedlama.engines.traced import check_compiler
-from fedlama.engines.trainer import Trainer, make_task
+from fedlama.engines.trainer import Task, Trainer, make_task
 from fedlama.engines.vmapped import VmapTrainer
 from fedlama.errors import ConfigError, DivergenceError
 from fedlama.layers import Layer
@@ -88,8 +88,17 @@ class StackedEngine:
             self._cohort.renew()
         task = make_task(self._work, self._cohort.names, round_index, steps, frozen, anchors)
         self._cohort.begin(task.trained) if self._begins else self._cohort.settle()
-        rows = len(self._cohort.clients)
-        worth = rows if self._products is None else rows * steps * self._products // _WORTH
+        losses = self._trained(task)
+        self._cohort.trained()
+        self._cohort.count(self._cohort.clients, steps)
+        return losses
+
+    def _trained(self, task: Task) -> list[float]:
+        """Do a round's work and return every client's mean loss."""
+        rows, first = len(self._cohort.clients), self._trainers[0]
+        if isinstance(first, CompiledTrainer) and rows <= self._chunk:
+            return first.run(self._cohort.share(slice(0, rows)), task, self._threads)
+        worth = rows if self._products is None else rows * task.steps * self._products // _WORTH
         shares = _split(rows, min(len(self._trainers), max(worth, 1)), self._chunk)
 
         waiting = iter(range(len(shares)))  # whoever is free takes the next one
@@ -108,8 +117,6 @@ class StackedEngine:
         self._threads.map(work_off, range(min(len(self._trainers), len(shares))))
         if errors:  # shares begin in their order, so the first that diverges is always among these
             raise errors[min(errors)]
-        self._cohort.trained()
-        self._cohort.count(self._cohort.clients, steps)
         return [loss for index in range(len(shares)) for loss in losses[index]]
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:

@@ -54,6 +54,20 @@ class WorkerThreads:
                 raise error
         return [future.result() for future in futures]
 
+    def join(self, job: Callable[[int], None], count: int) -> None:
+        """Run ``job(worker)`` so many times at the same time, first of all in the caller's thread.
+
+        Args:
+            job: What to run; it must not use torch's own threads.
+            count: How many run, at most one more than there are threads.
+        """
+        if count > 1 and self._pool is None:
+            self._pool = self._start()
+        futures = [self._pool.submit(job, worker) for worker in range(1, count)] if self._pool else []
+        job(0)
+        for future in futures:
+            future.result()
+
     def _start(self) -> ThreadPoolExecutor:
         usual = torch.get_num_threads()
         pool = ThreadPoolExecutor(self.count, "fedlama", initializer=lambda: torch.set_num_threads(1))

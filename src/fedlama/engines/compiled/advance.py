@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from fedlama.engines.compiled.images import enter, enter_features, field
 from fedlama.engines.compiled.kernel import kernel
-from fedlama.engines.compiled.lanes import ahead, call, floats, integers
+from fedlama.engines.compiled.lanes import ahead, call, floats, integers, take
 from fedlama.engines.compiled.loss import cross_entropy
 from fedlama.engines.compiled.table import (
     ACTIVE,
@@ -45,6 +47,7 @@ class Round(NamedTuple):
         classes: Logits of one sample.
         masks: Numbers of one sample's dropout masks.
         scratch: Elements of activations and gradients.
+        spare: Elements of scratch for a while; a batch's inputs are brought together behind them.
         fresh: Whether velocities begin as zero, whatever lies in their memory.
     """
 
@@ -57,15 +60,16 @@ class Round(NamedTuple):
     classes: int
     masks: int
     scratch: int
+    spare: int
     fresh: bool
 
 
 @kernel
 def advance(
-    program: Any, reals: Any, context: Any, settings: Any, rates: Any, x: int, y: int, masks: Any, lengths: Any,
-    room: Any, state: Any, losses: Any, r: Any,
+    program: Any, reals: Any, context: Any, settings: Any, rates: Any, x: int, y: int, rows: Any, lengths: Any,
+    masks: Any, room: Any, state: Any, losses: Any, turn: Any, r: Any,
 ) -> None:  # fmt: skip
-    """Take all local steps of some clients, in place.
+    """Take all local steps of one client after another, in place, until none is left for whoever does the same.
 
     Args:
         program: int64, (operations, columns).
@@ -73,13 +77,15 @@ def advance(
         context: int64; what the operations are told of a step. Scratch, client, batch and masks are filled in here.
         settings: float32; the same of what is not whole. The rate is filled in here.
         rates: float32, each step's learning rate.
-        x: Address of the inputs, float32 (steps, clients, batch, features).
-        y: Address of the classes, int64 (steps, clients, batch).
+        x: Address of the inputs, float32 (samples, features).
+        y: Address of the classes, int64 (samples,).
+        rows: int64, (steps, clients, batch): which samples are in a batch.
+        lengths: int64, (steps, clients): how many of them count.
         masks: float32, every batch's dropout masks, (steps, clients, batch times masks); empty without dropout.
-        lengths: int64, (steps, clients): how many samples of a batch count.
         room: float32 scratch; its first element lies at a multiple of 64 bytes.
         state: int64, (1,): the batch that the zeros in the scratch were laid out for.
         losses: float64, (clients,): every step's loss is added. A client stops at the first that is not finite.
+        turn: int64, (1,): the next client; threads that advance the same clients share it.
         r: The :class:`Round`.
     """
     scratch = floats(room.ctypes.data)
@@ -87,7 +93,10 @@ def advance(
     told, set_ = integers(context.ctypes.data), floats(settings.ctypes.data)
     context[SCRATCH], context[SPARE] = room.ctypes.data, room.ctypes.data + 4 * r.scratch
     features = r.channels * max(r.height, 1) * max(r.width, 1)
-    for client in range(r.clients):
+    classes = np.empty(r.batch, np.int64)
+    inputs, y_own = ahead(spare, r.spare), integers(classes.ctypes.data)
+    client = take(integers(turn.ctypes.data))
+    while client < r.clients:
         for step in range(r.steps):
             batch, number = lengths[step, client], step * r.clients + client
             if state[0] != batch:
@@ -99,7 +108,7 @@ def advance(
             context[FRESH] = step == 0 and r.fresh
             if context[FRESH]:
                 begin(step_of(told, set_))
-            inputs = ahead(floats(x), number * r.batch * features)
+            _gather(inputs, y_own, floats(x), integers(y), rows[step, client], batch, features)
             if r.height > 0:
                 f = field(r.channels, r.height, r.width, context[MARGIN], batch)
                 enter(ahead(scratch, program[0, IN]), inputs, f)
@@ -109,7 +118,7 @@ def advance(
                 row, own_reals = _row(program, place), ahead(floats(reals.ctypes.data), 2 * place)
                 call(program[place, DO], row, own_reals, told, set_)
             logits = ahead(scratch, program[len(program) - 1, OUT])
-            loss = cross_entropy(logits, ahead(integers(y), number * r.batch), spare, batch, r.classes)
+            loss = cross_entropy(logits, y_own, spare, batch, r.classes)
             for place in range(len(program) - 1, -1, -1):
                 if program[place, ACTIVE]:
                     row, own_reals = _row(program, place), ahead(floats(reals.ctypes.data), 2 * place)
@@ -118,6 +127,18 @@ def advance(
             losses[client] += loss
             if not math.isfinite(loss):
                 break
+        client = take(integers(turn.ctypes.data))
+
+
+@kernel
+def _gather(inputs: Any, classes: Any, x: Any, y: Any, rows: Any, batch: int, features: int) -> None:
+    """Bring a batch's samples together."""
+    for sample in range(batch):
+        row = rows[sample]
+        classes[sample] = y[row]
+        own, to = ahead(x, row * features), ahead(inputs, sample * features)
+        for feature in range(features):
+            to[feature] = own[feature]
 
 
 @kernel

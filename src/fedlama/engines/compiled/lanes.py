@@ -72,6 +72,14 @@ def call(typing: Any, address: Any, row: Any, reals: Any, context: Any, settings
 
 
 @intrinsic
+def take(typing: Any, memory: Any) -> Any:
+    """Return the whole number at memory[0] and add 1 to it, at once, whatever other threads do."""
+    return types.int64(INTEGERS), lambda context, builder, signature, arguments: builder.atomic_rmw(
+        "add", arguments[0], ir.Constant(ir.IntType(64), 1), "monotonic"
+    )
+
+
+@intrinsic
 def ahead(typing: Any, memory: Any, count: Any) -> Any:
     """Return the memory from element `count` on."""
     return memory(memory, types.intp), lambda context, builder, signature, arguments: builder.gep(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,16 +13,26 @@ from torch import Tensor
 
 from fedlama.clients import TensorClients
 from fedlama.engines.base import Work
-from fedlama.engines.batches import CohortBatches
+from fedlama.engines.batches import CohortBatches, Portion
 from fedlama.engines.chain import one_input
 from fedlama.engines.cohort import Share, find_divergence
 from fedlama.engines.compiled.kernel import can_compile, operation
 from fedlama.engines.compiled.program import Program, write_program
-from fedlama.engines.compiled.table import CONTEXT, COUNT, DECAYS, DO, LANES, MARGIN, NORM, PARAMETERS, UNDO
+from fedlama.engines.compiled.scratch import Scratch
+from fedlama.engines.compiled.table import CONTEXT, COUNT, DECAYS, DO, MARGIN, NORM, PARAMETERS, UNDO
 from fedlama.engines.draws import client_generators, fill_mask
 from fedlama.engines.graph import read_graph
+from fedlama.engines.threads import WorkerThreads
 from fedlama.engines.trainer import Task
 from fedlama.solvers import SGD, FedProx
+
+if TYPE_CHECKING:
+    from fedlama.engines.compiled.advance import Round
+
+_Given = tuple[Any, ...]
+_WORTH = 1 << 22
+"""Multiplications that are worth waking a thread for."""
+_NO_MASKS = np.empty((0, 0, 0), np.float32)
 
 
 class CompiledTrainer:
@@ -43,9 +54,12 @@ class CompiledTrainer:
         self._trainable = [name for name, _ in work.model.named_parameters()]
         buffers = [name for name, buffer in work.model.named_buffers() if buffer.is_floating_point()]
         self._names = [*self._trainable, *buffers]
+        tensors = work.model.state_dict()
+        self._elements = [tensors[name].numel() for name in self._names]
+        self._ways = [2 if name in program.moving else 1 for name in self._names]
         self._reals = np.array([row.reals for row in program.rows], np.float32)
         self._counts = [row.count for row in program.rows if row.count is not None]
-        self._room, self._state = np.empty(0, np.float32), np.zeros(1, np.int64)
+        self._scratches = [Scratch()]
         self._placed: tuple[tuple[object, ...], NDArray[np.int64], int] = (), np.empty(0, np.int64), 0
 
     @property
@@ -54,29 +68,32 @@ class CompiledTrainer:
         return 3 * self._program.products
 
     @torch.no_grad()
-    def run(self, share: Share, task: Task) -> list[float]:
-        """Take all local steps of a round; see :meth:`fedlama.engines.trainer.Trainer.run`."""
+    def run(self, share: Share, task: Task, helpers: WorkerThreads | None = None) -> list[float]:
+        """Take all local steps of a round; see :meth:`fedlama.engines.trainer.Trainer.run`.
+
+        Args:
+            share: Whose state to advance.
+            task: The round's work.
+            helpers: Threads that may take clients of the share too.
+        """
         solver, program = self._work.solver, self._program
         assert isinstance(solver, SGD)
         parameters, decays = self._parameters(share, task), self._decays(task, solver)  # both must outlive the kernel
-        context, settings = self._told(parameters, decays, solver)
-        channels, height, width = (*program.sizes[0], 0, 0)[:3]
+        told = self._told(parameters, decays, solver)
         losses, done = np.zeros(len(share.clients)), 0
         drawn = sum(math.prod(size) for size, _ in program.masks)
         generators = client_generators(self._work, task.round_index, share.clients) if drawn else []
-        for x, y, lengths in self._batches.several(share.clients, share.steps_done, task.steps, drawn):
-            steps, clients, batch = y.shape
-            self._check_statistics(lengths)
+        for portion in self._batches.several(share.clients, share.steps_done, task.steps, drawn):
+            steps, _, batch = portion.rows.shape
+            self._check_statistics(portion.lengths)
             table, scratch = self._place(batch, task.names)
             fresh = share.fresh and done == 0 and solver.momentum > 0.0
-            sizes = self._round(clients, steps, batch, channels, height, width, program.classes, drawn, scratch, fresh)
+            sizes = self._sizes(portion, drawn, scratch, fresh)
             rates = np.array(task.rates[done : done + steps], np.float32)
-            room = self._scratch(scratch + program.spare(batch))
-            masks = self._masks(generators, lengths, batch * drawn)
-            self._advance(
-                table, self._reals, context, settings, rates, x.data_ptr(), y.data_ptr(), masks, lengths, room,
-                self._state, losses, sizes,
-            )  # fmt: skip
+            masks = self._masks(generators, portion.lengths, batch * drawn)
+            x, y = portion.x.data_ptr(), portion.y.data_ptr()
+            batches = rates, x, y, portion.rows, portion.lengths, masks
+            self._call((table, self._reals), told, batches, losses, sizes, helpers)
             self._check(share, losses, task.round_index)
             done += steps
         for name in self._counts:
@@ -84,13 +101,40 @@ class CompiledTrainer:
         mean: list[float] = (losses / task.steps).tolist()
         return mean
 
+    def _call(
+        self, program: _Given, told: _Given, batches: _Given, losses: NDArray[np.float64], sizes: Round,
+        helpers: WorkerThreads | None,
+    ) -> None:  # fmt: skip
+        """Run the kernel on as many threads as are worth it; each takes the next client when it is free."""
+        products = sizes.clients * sizes.steps * sizes.batch * self.products
+        count = min(helpers.count, sizes.clients, max(products // _WORTH, 1)) if helpers else 1
+        self._scratches += [Scratch() for _ in range(count - len(self._scratches))]
+        elements = sizes.scratch + sizes.spare + sizes.batch * math.prod(self._program.sizes[0])
+        turn = np.zeros(1, np.int64)
+
+        def work_off(worker: int) -> None:
+            own = self._scratches[worker]
+            own.resize(elements)
+            notes = [one.copy() for one in told]  # where a thread writes down which client and step it is at
+            given: _Given = (*program, *notes, *batches, own.room, own.state, losses, turn, sizes)
+            self._advance(*given)
+
+        helpers.join(work_off, count) if helpers and count > 1 else work_off(0)
+
+    def _sizes(self, portion: Portion, drawn: int, scratch: int, fresh: bool) -> Round:
+        """Put the numbers together that the kernel asks for."""
+        channels, height, width = (*self._program.sizes[0], 0, 0)[:3]
+        steps, clients, batch = portion.rows.shape
+        spare, classes = self._program.spare(batch), self._program.classes
+        return self._round(clients, steps, batch, channels, height, width, classes, drawn, scratch, spare, fresh)
+
     def _told(
         self, parameters: NDArray[np.int64], decays: NDArray[np.float32], solver: SGD
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Write down what operations are told of every step; see :mod:`~fedlama.engines.compiled.table`."""
         context = np.zeros(CONTEXT, np.int64)
-        context[[PARAMETERS, DECAYS]] = parameters.ctypes.data, decays.ctypes.data
-        context[[COUNT, MARGIN]] = len(parameters), self._program.margin
+        context[PARAMETERS], context[DECAYS] = parameters.ctypes.data, decays.ctypes.data
+        context[COUNT], context[MARGIN] = len(parameters), self._program.margin
         pull = solver.proximal if isinstance(solver, FedProx) else 0.0
         return context, np.array([0.0, solver.momentum, pull], np.float32)
 
@@ -106,6 +150,8 @@ class CompiledTrainer:
         self, generators: Sequence[torch.Generator], lengths: NDArray[np.int64], room: int
     ) -> NDArray[np.float32]:
         """Draw every batch's dropout masks as the loop engine draws them: (steps, clients, room)."""
+        if not generators:
+            return _NO_MASKS
         masks = torch.empty(*lengths.shape, room)
         for client, generator in enumerate(generators):
             for step, own in enumerate(lengths[:, client].tolist()):
@@ -116,25 +162,15 @@ class CompiledTrainer:
                     begin = end
         return masks.numpy()
 
-    def _scratch(self, elements: int) -> NDArray[np.float32]:
-        """Return so many elements, at a multiple of 64 bytes; the same ones again if they are as many as before."""
-        if len(self._room) != elements:
-            room = np.empty(elements + LANES, np.float32)
-            self._room = room[-room.ctypes.data // 4 % LANES :][:elements]
-            self._state[0] = 0
-        return self._room
-
     def _parameters(self, share: Share, task: Task) -> NDArray[np.int64]:
         """Tell where everything lies; see :mod:`~fedlama.engines.compiled.table`."""
         velocities = dict(zip(self._trainable, share.memory.get("velocity", ()), strict=False))  # none without momentum
         anchors = dict(zip(task.names, task.anchors, strict=True)) if task.anchors else {}
         trained = set(task.names)
         rows = []
-        for name in self._names:
-            value = share.values[name]
-            addresses = [_address(value), _address(velocities.get(name)), _address(anchors.get(name))]
-            how = 2 if name in self._program.moving else 1
-            rows.append([*addresses, value[0].numel(), how if name in trained else 0])
+        for name, elements, how in zip(self._names, self._elements, self._ways, strict=True):
+            addresses = [_address(one) for one in (share.values[name], velocities.get(name), anchors.get(name))]
+            rows.append([*addresses, elements, how if name in trained else 0])
         return np.array(rows, np.int64)
 
     def _decays(self, task: Task, solver: SGD) -> NDArray[np.float32]:
@@ -153,7 +189,7 @@ class CompiledTrainer:
             )
 
     def _check(self, share: Share, losses: NDArray[np.float64], round_index: int) -> None:
-        if not np.isfinite(losses).all():
+        if not math.isfinite(losses.sum()):  # one look at all of them
             error = find_divergence(self._work, share, losses.tolist(), round_index)
             if error is not None:
                 raise error

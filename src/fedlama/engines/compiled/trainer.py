@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from fedlama.engines.compiled.advance import Round
 
 _Given = tuple[Any, ...]
-_WORTH = 1 << 22
-"""Multiplications that are worth waking a thread for."""
+_WORTH = 1 << 24
+"""Multiplications that are worth waking a thread for: 0.3 ms of work, while it takes 0.1 ms until it has begun."""
 _NO_MASKS = np.empty((0, 0, 0), np.float32)
 
 
@@ -133,7 +133,7 @@ class CompiledTrainer:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Write down what operations are told of every step; see :mod:`~fedlama.engines.compiled.table`."""
         context = np.zeros(CONTEXT, np.int64)
-        context[PARAMETERS], context[DECAYS] = parameters.ctypes.data, decays.ctypes.data
+        context[PARAMETERS], context[DECAYS] = (_address(torch.from_numpy(table)) for table in (parameters, decays))
         context[COUNT], context[MARGIN] = len(parameters), self._program.margin
         pull = solver.proximal if isinstance(solver, FedProx) else 0.0
         return context, np.array([0.0, solver.momentum, pull], np.float32)

@@ -19,6 +19,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.table import markdown
 from benchmarks.workloads import WORKLOADS
 
@@ -27,7 +29,8 @@ RIVALS = ("flower", "pfl")
 ROOT = Path(__file__).resolve().parents[1]
 _VERSIONS = (
     "import importlib.metadata as m, json; known = {d.metadata['Name'].lower(): d.version for d in m.distributions()};"
-    "print(json.dumps({n: known[n] for n in ('torch', 'numpy', 'flwr', 'ray', 'pfl', 'fedlama') if n in known}))"
+    "names = ('torch', 'numpy', 'numba', 'flwr', 'ray', 'pfl', 'fedlama');"
+    "print(json.dumps({name: known[name] for name in names if name in known}))"
 )
 
 
@@ -49,7 +52,11 @@ def main() -> None:
                     found[name][side].append(rate)
                     print(f"{name} {side}: {rate:,.1f} client-steps/s", flush=True)
     report = {
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "vectors": torch.backends.cpu.get_cpu_capability(),
+            "cores": os.cpu_count(),
+        },
         "versions": {who: json.loads(_run([python, "-c", _VERSIONS], 60).stdout) for who, python in pythons.items()},
         "load": os.getloadavg(),
         "seconds": asked.seconds,

@@ -18,9 +18,11 @@ from fedlama.codecs import Codec, Float32
 from fedlama.consistency import check_federation, check_fit
 from fedlama.engines import ENGINES, Engine, Work
 from fedlama.engines.base import Average, Values
+from fedlama.engines.norms import squared_norms
 from fedlama.engines.remote import RemoteEngine
 from fedlama.engines.sizes import intra_op_threads, is_large
 from fedlama.engines.surround import surrounded
+from fedlama.engines.threads import WorkerThreads, cores
 from fedlama.errors import ConfigError, DivergenceError
 from fedlama.evaluation import Score, TestSet
 from fedlama.guards import Guard, NoGuard
@@ -35,8 +37,6 @@ from fedlama.strategies import LayerStatistics, Plan, Strategy
 from fedlama.traffic import Traffic
 
 Weighting = Literal["samples", "equal"]
-_PIECE = 1 << 16
-"""Numbers whose norms are taken at a time."""
 
 
 class Callback(Protocol):
@@ -169,6 +169,7 @@ class Run:
         self._remote = self.engine if isinstance(self.engine, RemoteEngine) else None
         self.server_memory: dict[str, ServerMemory] = {}
         self.last_update: Values = {}  # what recycling adds again
+        self._helpers = WorkerThreads(cores())  # for passes over large layers
         self._refused: dict[str, tuple[int, ...]] = {}  # whom a guard left out in the latest round, by layer
 
     def to_end(self, callbacks: Sequence[Callback], before: Iterable[RoundRecord] = ()) -> Result:
@@ -293,7 +294,7 @@ class Run:
             if spec.trainable:
                 memory = self.server_memory.setdefault(spec.name, {})
                 new[spec.name] = self.federation.server_step.apply(previous, new[spec.name], memory)
-                moved, held = _squares(new[spec.name], previous)
+                moved, held = squared_norms(new[spec.name], previous, self._helpers)
                 update, size = update + moved, size + held
             if self.federation.strategy.recycles:
                 self.last_update[spec.name] = new[spec.name] - previous
@@ -383,14 +384,3 @@ def _payloads(shipments: Sequence[Shipment], direction: Direction) -> dict[str, 
         if shipment.direction == direction
         for item in shipment.cargo
     }
-
-
-def _squares(new: Tensor, previous: Tensor) -> tuple[float, float]:
-    """Return the squared norms of the difference and of the previous value, in pieces that stay in the cache."""
-    now, before = new.reshape(-1), previous.reshape(-1)
-    if len(now) > _PIECE:
-        pieces = zip(torch.split(now, _PIECE), torch.split(before, _PIECE), strict=True)
-        with intra_op_threads(1):  # a second thread is waited for longer than it saves, and would change the last bits
-            parts = [_squares(*pair) for pair in pieces]
-        return sum(update for update, _ in parts), sum(size for _, size in parts)
-    return float(torch.linalg.vector_norm(now - before)) ** 2, float(torch.linalg.vector_norm(before)) ** 2

@@ -149,3 +149,31 @@ def set_columns(stack: int, value: int, elements: int, clients: int, first: int,
                 stream(rows, row + column, load(source, column))
             for column in range(aligned, end):
                 rows[row + column] = source[column]
+
+
+@kernel
+def squares(now: int, before: int, first: int, last: int) -> tuple[float, float]:
+    """Return the sums of (x - y)^2 and of y^2 over some elements, each fetched from memory once.
+
+    Args:
+        now: Address of x, float32.
+        before: Address of y, float32.
+        first: The first element.
+        last: The first element after them.
+    """
+    sum_apart, sum_before = 0.0, 0.0
+    for start in range(first, last, BLOCK):
+        width, x, y = min(BLOCK, last - start), ahead(floats(now), start), ahead(floats(before), start)
+        apart, size = one(), one()
+        for column in range(0, width - width % LANES, LANES):
+            ahead_of_need(x, column + AHEAD)
+            ahead_of_need(y, column + AHEAD)
+            value = load(y, column)
+            difference = plus(load(x, column), value, np.float32(-1.0))
+            apart, size = add_product(apart, difference, difference), add_product(size, value, value)
+        sum_apart += total(apart)
+        sum_before += total(size)
+        for column in range(width - width % LANES, width):
+            sum_apart += (x[column] - y[column]) ** 2
+            sum_before += y[column] ** 2
+    return sum_apart, sum_before

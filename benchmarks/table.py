@@ -11,7 +11,7 @@ def markdown(report: dict[str, Any]) -> str:
     >>> print(markdown({"medians": {"W3": {"ours:auto": 200.0, "naive": 10.0}}}))
     | workload | ours:auto | naive |
     |---|---|---|
-    | W3 | 200 | 10 (x 20.0) |
+    | W3 | 200 | 10 (x 20) |
     """
     medians: dict[str, dict[str, float]] = report["medians"]
     sides = list(dict.fromkeys(side for rates in medians.values() for side in rates))
@@ -28,4 +28,5 @@ def _cell(rates: dict[str, float], side: str) -> str:
     rate = (f"{rates[side]:,.0f}" if rates[side] >= 100 else f"{rates[side]:.2f}").removesuffix(".00")
     if side == "ours:auto" or "ours:auto" not in rates:
         return rate
-    return f"{rate} (x {rates['ours:auto'] / rates[side]:.1f})"
+    times = rates["ours:auto"] / rates[side]
+    return f"{rate} (x {times:.2f})" if times < 10 else f"{rate} (x {times:.0f})"

@@ -36,9 +36,10 @@ def squared_norms(new: Tensor, previous: Tensor, threads: WorkerThreads) -> tupl
 
 
 def _of_piece(now: Tensor, before: Tensor) -> tuple[float, float]:
-    norms = torch.stack([torch.linalg.vector_norm(now - before), torch.linalg.vector_norm(before)])
-    moved, held = norms.tolist()  # a device is looked at once for both
-    return moved**2, held**2
+    moved, held = torch.linalg.vector_norm(now - before), torch.linalg.vector_norm(before)
+    if now.device.type != "cpu":
+        moved, held = torch.stack([moved, held]).cpu()  # the device is looked at once for both
+    return float(moved) ** 2, float(held) ** 2
 
 
 def _compiled(

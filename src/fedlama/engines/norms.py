@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor
 
@@ -23,38 +21,33 @@ def squared_norms(new: Tensor, previous: Tensor, threads: WorkerThreads) -> tupl
         previous: Before it, of the same shape and on the same device.
         threads: Who helps with large tensors on the CPU.
     """
-    now, before = new.reshape(-1), previous.reshape(-1)
-    if len(now) <= _PIECE or new.device.type != "cpu":
-        return _of_piece(now, before)
-    edges = list(pairwise([*range(0, len(now), _PIECE), len(now)]))
-    if can_compile() and now.dtype == before.dtype == torch.float32:
-        parts = _compiled(now, before, edges, threads)
-    else:
-        with intra_op_threads(1):  # a second thread is waited for longer than it saves
-            parts = [_of_piece(now[start:end], before[start:end]) for start, end in edges]
+    now, before = new.reshape(-1).contiguous(), previous.reshape(-1).contiguous()
+    on_cpu = new.device.type == "cpu"
+    of_piece = _compiled if on_cpu and can_compile() and now.dtype == before.dtype == torch.float32 else _by_torch
+    if len(now) <= _PIECE or not on_cpu:
+        return of_piece(now, before)
+    pieces = list(zip(torch.split(now, _PIECE), torch.split(before, _PIECE), strict=True))
+    helpers = min(threads.count, len(pieces)) if of_piece is _compiled else 1  # torch's kernels gain nothing by it
+
+    def work_off(helper: int) -> list[tuple[float, float]]:
+        return [of_piece(*piece) for piece in pieces[helper::helpers]]
+
+    parts = [(0.0, 0.0)] * len(pieces)
+    with intra_op_threads(1):  # two of torch's own threads wait for each other longer than that they save
+        for helper, done in enumerate(threads.map(work_off, range(helpers))):
+            parts[helper::helpers] = done
     return sum(moved for moved, _ in parts), sum(held for _, held in parts)
 
 
-def _of_piece(now: Tensor, before: Tensor) -> tuple[float, float]:
+def _by_torch(now: Tensor, before: Tensor) -> tuple[float, float]:
     moved, held = torch.linalg.vector_norm(now - before), torch.linalg.vector_norm(before)
     if now.device.type != "cpu":
         moved, held = torch.stack([moved, held]).cpu()  # the device is looked at once for both
     return float(moved) ** 2, float(held) ** 2
 
 
-def _compiled(
-    now: Tensor, before: Tensor, edges: list[tuple[int, int]], threads: WorkerThreads
-) -> list[tuple[float, float]]:
-    """Return every piece's squares; threads take every second piece, or third, as many as they are."""
+def _compiled(now: Tensor, before: Tensor) -> tuple[float, float]:
     from fedlama.engines.compiled.averaging import squares  # needs Numba
 
-    now, before = now.contiguous(), before.contiguous()
-    parts = [(0.0, 0.0)] * len(edges)
-    helpers = min(threads.count, len(edges))
-
-    def work_off(helper: int) -> list[tuple[float, float]]:
-        return [squares(now.data_ptr(), before.data_ptr(), start, end) for start, end in edges[helper::helpers]]
-
-    for helper, done in enumerate(threads.map(work_off, range(helpers))):
-        parts[helper::helpers] = done
-    return parts
+    found: tuple[float, float] = squares(now.data_ptr(), before.data_ptr(), 0, len(now))
+    return found

@@ -50,5 +50,7 @@ class UniformSampler:
 
     def draw(self, population: int, round_index: int, seed: int) -> tuple[int, ...]:
         """Return the first `active` clients of a permutation that belongs to (seed, round)."""
+        if self.active == population:  # whatever the order: the cohort is sorted
+            return tuple(range(population))
         order = permutation(seed, "cohort", population, round_index)
         return tuple(sorted(int(client) for client in order[: self.active]))

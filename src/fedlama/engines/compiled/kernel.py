@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
+@functools.cache
 def can_compile() -> bool:
     """Tell whether Numba is installed (``pip install 'fedlama[fast]'``)."""
     return importlib.util.find_spec("numba") is not None

@@ -43,8 +43,10 @@ def use_huge_pages(tensor: Tensor) -> None:
     Args:
         tensor: Dense, on the CPU.
     """
-    madvise = getattr(ctypes.CDLL(None), "madvise", None) if platform.system() == "Linux" else None
     start = -(-tensor.data_ptr() // _HUGE) * _HUGE
     length = (tensor.data_ptr() + tensor.nbytes - start) // _HUGE * _HUGE
-    if madvise is not None and length > 0:
+    if length <= 0 or platform.system() != "Linux":
+        return
+    madvise = getattr(ctypes.CDLL(None), "madvise", None)
+    if madvise is not None:
         madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_HUGEPAGE)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedlama.engines.allocator import use_huge_pages
 from fedlama.engines.compiled import can_compile
 from fedlama.engines.layout import flat_one, flat_rows, physical_order, unflat_one
 from fedlama.engines.threads import WorkerThreads
@@ -53,6 +54,8 @@ def _of_rows(stacked: Tensor, weights: Tensor, measure: bool, threads: WorkerThr
     """Average (clients, elements)."""
     on_cpu = stacked.device.type == "cpu"
     mean = torch.empty(stacked.shape[1], dtype=stacked.dtype, device=stacked.device)
+    if on_cpu:
+        use_huge_pages(mean)
     if not stacked.is_floating_point():
         total = _of_whole_numbers(mean, stacked, weights, measure)
     elif on_cpu and _suits_kernels(stacked):

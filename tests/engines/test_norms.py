@@ -19,7 +19,6 @@ def _either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr("fedlama.engines.norms.can_compile", lambda: False)
 
 
-@pytest.mark.usefixtures("_either_way")
 def test_of_literal_numbers() -> None:
     moved, held = squared_norms(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 4.0]]), _ONE)
     assert (moved, held) == pytest.approx((4.0 + 9.0 + 16.0, 17.0))

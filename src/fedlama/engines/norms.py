@@ -22,10 +22,9 @@ def squared_norms(new: Tensor, previous: Tensor, threads: WorkerThreads) -> tupl
         threads: Who helps with large tensors on the CPU.
     """
     now, before = new.reshape(-1).contiguous(), previous.reshape(-1).contiguous()
-    on_cpu = new.device.type == "cpu"
-    of_piece = _compiled if on_cpu and can_compile() and now.dtype == before.dtype == torch.float32 else _by_torch
-    if len(now) <= _PIECE or not on_cpu:
-        return of_piece(now, before)
+    if len(now) <= _PIECE or new.device.type != "cpu":  # not worth loading Numba for, which takes 100 MiB
+        return _by_torch(now, before)
+    of_piece = _compiled if can_compile() and now.dtype == before.dtype == torch.float32 else _by_torch
     pieces = list(zip(torch.split(now, _PIECE), torch.split(before, _PIECE), strict=True))
     helpers = min(threads.count, len(pieces)) if of_piece is _compiled else 1  # torch's kernels gain nothing by it
 

@@ -21,20 +21,15 @@ def squared_norms(new: Tensor, previous: Tensor, threads: WorkerThreads) -> tupl
         previous: Before it, of the same shape and on the same device.
         threads: Who helps with large tensors on the CPU.
     """
-    now, before = new.reshape(-1).contiguous(), previous.reshape(-1).contiguous()
+    now, before = new.reshape(-1), previous.reshape(-1)
     if len(now) <= _PIECE or new.device.type != "cpu":  # not worth loading Numba for, which takes 100 MiB
         return _by_torch(now, before)
-    of_piece = _compiled if can_compile() and now.dtype == before.dtype == torch.float32 else _by_torch
     pieces = list(zip(torch.split(now, _PIECE), torch.split(before, _PIECE), strict=True))
-    helpers = min(threads.count, len(pieces)) if of_piece is _compiled else 1  # torch's kernels gain nothing by it
-
-    def work_off(helper: int) -> list[tuple[float, float]]:
-        return [of_piece(*piece) for piece in pieces[helper::helpers]]
-
-    parts = [(0.0, 0.0)] * len(pieces)
-    with intra_op_threads(1):  # two of torch's own threads wait for each other longer than that they save
-        for helper, done in enumerate(threads.map(work_off, range(helpers))):
-            parts[helper::helpers] = done
+    if can_compile() and now.dtype == before.dtype == torch.float32:
+        parts = threads.deal(_compiled, pieces)
+    else:
+        with intra_op_threads(1):  # two of torch's own threads wait for each other longer than that they save
+            parts = [_by_torch(*piece) for piece in pieces]
     return sum(moved for moved, _ in parts), sum(held for _, held in parts)
 
 
@@ -45,8 +40,9 @@ def _by_torch(now: Tensor, before: Tensor) -> tuple[float, float]:
     return float(moved) ** 2, float(held) ** 2
 
 
-def _compiled(now: Tensor, before: Tensor) -> tuple[float, float]:
+def _compiled(piece: tuple[Tensor, Tensor]) -> tuple[float, float]:
     from fedlama.engines.compiled.averaging import squares  # needs Numba
 
-    found: tuple[float, float] = squares(now.data_ptr(), before.data_ptr(), 0, len(now))
+    now, before = (one.contiguous() for one in piece)
+    found: tuple[float, float] = squares(now.data_ptr(), before.data_ptr(), len(now))
     return found

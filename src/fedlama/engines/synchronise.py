@@ -82,15 +82,7 @@ def _compiled(mean: Tensor, stacked: Tensor, weights: Tensor, measure: bool, thr
     addresses = mean.data_ptr(), stacked.data_ptr(), elements, clients, shares, measure
     if elements <= _CHUNK:
         return float(average_columns(*addresses, 0, elements))
-    chunks = _spans(elements, _CHUNK)
-    helpers = min(threads.count, len(chunks))
-
-    def work_off(helper: int) -> list[float]:
-        return [average_columns(*addresses, first, last) for first, last in chunks[helper::helpers]]
-
-    parts = [0.0] * len(chunks)
-    for helper, done in enumerate(threads.map(work_off, range(helpers))):
-        parts[helper::helpers] = done
+    parts: list[float] = threads.deal(lambda span: average_columns(*addresses, *span), _spans(elements, _CHUNK))
     return sum(parts)  # chunk after chunk, whoever took them
 
 
@@ -131,14 +123,7 @@ def write_back(stacked: Tensor, value: Tensor, threads: WorkerThreads) -> None:
         def set_some(first: int, last: int) -> None:
             stacked[:, first:last].copy_(value[first:last])
 
-    spans = _spans(elements, _block_width(stacked))
-    helpers = min(threads.count, len(spans)) if on_cpu else 1
-
-    def work_off(helper: int) -> None:
-        for span in spans[helper::helpers]:
-            set_some(*span)
-
-    threads.map(work_off, range(helpers))
+    threads.deal(lambda span: set_some(*span), _spans(elements, _block_width(stacked)))  # one span off the CPU
 
 
 def set_rows(stacked: Tensor, value: Tensor, threads: WorkerThreads) -> None:

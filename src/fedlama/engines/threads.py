@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import torch
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -53,6 +54,20 @@ class WorkerThreads:
             if error is not None:
                 raise error
         return [future.result() for future in futures]
+
+    def deal(self, job: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """Run ``job(item)`` for every item; with n threads each takes every n-th.
+
+        Args:
+            job: What to run.
+            items: Arguments.
+
+        Returns:
+            The results in the order of `items`, whoever made them.
+        """
+        helpers = min(self.count, len(items))
+        hands = self.map(lambda helper: [job(item) for item in items[helper::helpers]], range(helpers))
+        return [hands[number % helpers][number // helpers] for number in range(len(items))]
 
     def join(self, job: Callable[[int], None], count: int) -> None:
         """Run ``job(worker)`` so many times at the same time, first of all in the caller's thread.

@@ -1,4 +1,4 @@
-"""Mean, discrepancy and write-back of stacked clients, each in one pass over the memory, compiled."""
+"""Mean, discrepancy and write-back of stacked clients, and norms, each in one pass over the memory, compiled."""
 
 from __future__ import annotations
 
@@ -152,18 +152,17 @@ def set_columns(stack: int, value: int, elements: int, clients: int, first: int,
 
 
 @kernel
-def squares(now: int, before: int, first: int, last: int) -> tuple[float, float]:
-    """Return the sums of (x - y)^2 and of y^2 over some elements, each fetched from memory once.
+def squares(now: int, before: int, elements: int) -> tuple[float, float]:
+    """Return the sums of (x - y)^2 and of y^2, each element fetched from memory once.
 
     Args:
         now: Address of x, float32.
         before: Address of y, float32.
-        first: The first element.
-        last: The first element after them.
+        elements: How many there are.
     """
     sum_apart, sum_before = 0.0, 0.0
-    for start in range(first, last, BLOCK):
-        width, x, y = min(BLOCK, last - start), ahead(floats(now), start), ahead(floats(before), start)
+    for start in range(0, elements, BLOCK):
+        width, x, y = min(BLOCK, elements - start), ahead(floats(now), start), ahead(floats(before), start)
         apart, size = one(), one()
         for column in range(0, width - width % LANES, LANES):
             ahead_of_need(x, column + AHEAD)

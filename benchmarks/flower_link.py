@@ -6,7 +6,7 @@ Needs Linux, root, iproute2 and the extra ``flower``. In a network namespace of 
 
 Every SuperNode has a port of its own before the SuperLink, shaped by `tc` to a rate each way. One deployment
 without a limit tells how long a round takes beside the transfer (starting processes, training); nothing else is fitted.
-Another with the limit is then measured and compared with what :mod:`fedlama.links` says from its ledger.
+Another with the limit is then measured and compared with what :mod:`fedlama.analysis.links` says from its ledger.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from fedlama.analysis.links import Exchanges, Link, clock
 from fedlama.experiment import read, resolve
-from fedlama.flower import local_deployment
-from fedlama.flower.relay import Relay
-from fedlama.flower.services import Services
-from fedlama.links import Exchanges, Link, clock
-from fedlama.stored import StoredRun, find_runs, load_run
+from fedlama.flower.deploy import local as local_deployment
+from fedlama.flower.deploy.byte_counter import Relay
+from fedlama.flower.deploy.processes import Services
+from fedlama.runs.stored import StoredRun, find_runs, load_run
 
 PORT = 19_100
 NODES = 2

@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from fedlama.engines.compiled import winograd
-from fedlama.engines.compiled.convolution import Window, add_weight_gradient, backward_input, forward
-from fedlama.engines.compiled.images import enter, field
-from fedlama.engines.compiled.kernel import kernel
-from fedlama.engines.compiled.lanes import add_scaled, floats, load, quarter, square, store, tall
-from fedlama.engines.compiled.tiling import pays, room
-from fedlama.engines.compiled.transforms import nine, twenty_five
+from fedlama.kernels import winograd
+from fedlama.kernels.convolution import Window, add_weight_gradient, backward_input, forward
+from fedlama.kernels.images import enter, field
+from fedlama.kernels.kernel import kernel
+from fedlama.kernels.lanes import add_scaled, floats, load, quarter, square, store, tall
+from fedlama.kernels.tiling import pays, room
+from fedlama.kernels.transforms import nine, twenty_five
 
 Shape = tuple[int, int, int, int, int, int, int]
 SHAPES: list[Shape] = [  # batch, inputs, outputs, side, kernel, stride, padding

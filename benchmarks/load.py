@@ -27,7 +27,7 @@ import torch
 from torch import nn
 
 import fedlama as fl
-from fedlama.clients import TensorClients
+from fedlama.data.clients import TensorClients
 from fedlama.engines import Stacked, Workers
 from fedlama.models import wide_resnet
 

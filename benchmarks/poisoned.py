@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 import fedlama as fl
-from fedlama.clients import TensorClients
-from fedlama.engines.base import Average, Values, Work
+from fedlama.choices.aggregators import Guard
+from fedlama.core.layers import Layer
+from fedlama.core.randomness import permutation, seed_of
+from fedlama.data.clients import TensorClients
+from fedlama.engines.api import Average, Values, Work
 from fedlama.engines.loop import LoopEngine
 from fedlama.experiment import assemble, prepare, read, resolve
-from fedlama.flower.averages import from_models
-from fedlama.guards import Guard
-from fedlama.layers import Layer
-from fedlama.randomness import permutation, seed_of
+from fedlama.flower.server.aggregation import from_models
 
 SHARE = 0.2
 SIZE = 10.0

@@ -13,13 +13,13 @@ import time
 import numpy as np
 import torch
 
-from fedlama.clients import TensorClients
-from fedlama.codecs import Float32
+from fedlama.choices.codecs import Float32
+from fedlama.choices.solvers import SGD
+from fedlama.core.layers import by_tensor
+from fedlama.core.losses import cross_entropy
+from fedlama.data.clients import TensorClients
 from fedlama.engines import Stacked, Work
-from fedlama.layers import by_tensor
 from fedlama.models import wide_resnet
-from fedlama.objectives import cross_entropy
-from fedlama.solvers import SGD
 
 CLIENTS = 16
 

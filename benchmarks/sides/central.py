@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from benchmarks.timing import repeat
 from benchmarks.workloads import Workload
-from fedlama.engines.allocator import keep_memory
+from fedlama.engines.cohort.storage import keep_memory
 
 BATCH = 512
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from benchmarks.timing import repeat
 from benchmarks.workloads import Workload
-from fedlama.clients import TensorClients
-from fedlama.federation import Federation, Run
-from fedlama.samplers import UniformSampler
-from fedlama.solvers import SGD
-from fedlama.strategies import FedAvg
+from fedlama.choices.samplers import UniformSampler
+from fedlama.choices.solvers import SGD
+from fedlama.choices.strategies import FedAvg
+from fedlama.data.clients import TensorClients
+from fedlama.federation.federation import Federation, Run
 
 
 def measure(workload: Workload, seconds: float, engine: str = "auto") -> list[float]:

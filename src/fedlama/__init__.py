@@ -1,19 +1,19 @@
 """Communication-efficient federated learning: layer-wise schedules, honest byte accounting, fast simulation."""
 
-from fedlama.availability import Absence, Always, RandomAbsence, Trace
-from fedlama.clients import ClientData, ClientSource, ReplayedClients, TensorClients
-from fedlama.codecs import Float16, Float32
+from fedlama.choices.aggregators import Median, NoGuard, NormBound, TrimmedMean
+from fedlama.choices.availability import Absence, Always, RandomAbsence, Trace
+from fedlama.choices.codecs import Float16, Float32
+from fedlama.choices.samplers import AllClients, UniformSampler
+from fedlama.choices.server_optimizers import Replace, ServerAdam, ServerMomentum
+from fedlama.choices.solvers import SGD, FedProx
+from fedlama.choices.strategies import Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals
+from fedlama.core.layers import Layer, Layers, by_mapping, by_module, by_tensor
+from fedlama.core.ledger import Ledger
+from fedlama.core.records import LayerRecord, Result, RoundRecord
+from fedlama.data.clients import ClientData, ClientSource, ReplayedClients, TensorClients
 from fedlama.errors import ConfigError, DataError, DivergenceError, FedlamaError, MissingExtraError
-from fedlama.evaluation import Score, TestSet
-from fedlama.federation import Federation, Run
-from fedlama.guards import Median, NoGuard, NormBound, TrimmedMean
-from fedlama.layers import Layer, Layers, by_mapping, by_module, by_tensor
-from fedlama.ledger import Ledger
-from fedlama.records import LayerRecord, Result, RoundRecord
-from fedlama.samplers import AllClients, UniformSampler
-from fedlama.server_steps import Replace, ServerAdam, ServerMomentum
-from fedlama.solvers import SGD, FedProx
-from fedlama.strategies import Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals
+from fedlama.federation.evaluation import Score, TestSet
+from fedlama.federation.federation import Federation, Run
 
 __version__ = "0.1.0"
 

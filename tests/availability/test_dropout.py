@@ -12,9 +12,9 @@ import torch
 
 import fedlama as fl
 from fedlama.engines.loop import LoopEngine
-from fedlama.flower.engine import FlowerEngine
+from fedlama.federation.state import put_back, take
 from fedlama.flower.protocol import Order
-from fedlama.resume import put_back, take
+from fedlama.flower.server.engine import FlowerEngine
 from tests.engines.cases import assert_same, clients
 from tests.flower.cases import QUICK, assert_same_bits, deployed, federation, rehearsal
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlama import Absence, Always, ConfigError, DataError, RandomAbsence, Trace
-from fedlama.availability.rules import Rules, rescaled
+from fedlama.choices.availability.rules import Rules, rescaled
 
 CLIENTS = list(range(400))
 

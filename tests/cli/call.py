@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from fedlama.cli import main
+from fedlama.cli.app import main
 
 SMALL = ("partition.clients=4", "strategy.base_interval=3", "strategy.increase_factor=2", "local_steps=12")
 """Overrides that make the digits take a second."""

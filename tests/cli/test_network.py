@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from fedlama.cli import app
+from fedlama.cli.app import app
 from tests.cli.call import SMALL, fedlama
 
 _EVENTS = (

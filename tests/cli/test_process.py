@@ -12,7 +12,7 @@ from tests.cli.call import RUN_KEYS, SMALL
 
 
 def process(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-m", "fedlama.cli", *arguments]
+    command = [sys.executable, "-W", "error", "-m", "fedlama.cli.app", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
 

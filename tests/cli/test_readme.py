@@ -13,9 +13,9 @@ import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from fedlama.cli import app
-from fedlama.comparison import anchors
+from fedlama.cli.app import app
 from fedlama.experiment import Experiment, names, read, resolve
+from fedlama.runs.execute import anchors
 from tests.cli.call import fedlama
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlama import ClientData, Federation, Layer, Layers, Result, RoundRecord, Run
-from fedlama.layers import TensorSpec
+from fedlama.core.layers import TensorSpec
 from tests.reference import Batch, Model, random_model
 
 FEATURES, CLASSES = 6, 3

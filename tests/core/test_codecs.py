@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlama import SGD, DataError, DivergenceError, FedAvg, Federation, Float16, Float32
-from fedlama.codecs import Codec
-from fedlama.layers import TensorSpec
+from fedlama.choices.codecs import Codec
+from fedlama.core.layers import TensorSpec
 from tests.core.helpers import Normed, mlp, skewed_clients
 
 CODECS = [Float32(), Float16()]

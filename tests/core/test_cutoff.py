@@ -11,9 +11,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fedlama import FedLAMA
-from fedlama.strategies import LayerStatistics
-from fedlama.strategies.cutoff import least_critical, most_critical
-from fedlama.strategies.fedlama import FedLAMAState
+from fedlama.choices.strategies import LayerStatistics
+from fedlama.choices.strategies.cutoff import least_critical, most_critical
+from fedlama.choices.strategies.fedlama import FedLAMAState
 from tests.core.helpers import layers_of
 from tests.reference import accelerate_intervals, adjust_intervals
 

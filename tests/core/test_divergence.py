@@ -21,7 +21,7 @@ from fedlama import (
     Run,
     ServerMomentum,
 )
-from fedlama.strategies import Strategy
+from fedlama.choices.strategies import Strategy
 from tests.core.helpers import FEATURES, Line, Normed, mlp, product, pushed, skewed_clients
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from fedlama import SGD, FedAvg, Federation, FixedIntervals, RoundRecord, Run, Score, TestSet, UniformSampler
+from fedlama.core.losses import Objective, correct, cross_entropy
 from fedlama.data import Normalise
-from fedlama.objectives import Objective, correct, cross_entropy
 from tests.core.helpers import CLASSES, FEATURES, Normed, play, skewed_clients
 from tests.engines.watch import DeviceWatch
 

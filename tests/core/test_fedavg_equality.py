@@ -7,19 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from fedlama import (
-    SGD,
-    FedAvg,
-    Federation,
-    FedLAMA,
-    FedLUAR,
-    FixedIntervals,
-    Result,
-    TestSet,
-    UniformSampler,
-)
-from fedlama.samplers import Sampler
-from fedlama.strategies import Strategy
+from fedlama import SGD, FedAvg, Federation, FedLAMA, FedLUAR, FixedIntervals, Result, TestSet, UniformSampler
+from fedlama.choices.samplers import Sampler
+from fedlama.choices.strategies import Strategy
 from tests.core.helpers import CLASSES, FEATURES, Normed, assert_same_run, skewed_clients
 
 

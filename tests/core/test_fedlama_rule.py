@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fedlama import ConfigError, FedLAMA
-from fedlama.strategies import LayerStatistics
-from fedlama.strategies.fedlama import FedLAMAState
+from fedlama.choices.strategies import LayerStatistics
+from fedlama.choices.strategies.fedlama import FedLAMAState
 from tests.core.helpers import layers_of
 
 

@@ -8,8 +8,8 @@ from itertools import permutations
 import pytest
 
 from fedlama import ConfigError, FedLUAR
-from fedlama.strategies import LayerStatistics
-from fedlama.strategies.fedluar import FedLUARState
+from fedlama.choices.strategies import LayerStatistics
+from fedlama.choices.strategies.fedluar import FedLUARState
 from tests.core.helpers import layers_of
 from tests.reference import recycling_probabilities
 

@@ -25,9 +25,9 @@ from fedlama import (
     by_module,
     by_tensor,
 )
-from fedlama.layers import check_layers, total_parameters
+from fedlama.choices.strategies import Strategy
+from fedlama.core.layers import check_layers, total_parameters
 from fedlama.models import resnet20, wide_resnet
-from fedlama.strategies import Strategy
 from tests.core.helpers import CLASSES, FEATURES, Normed, skewed_clients
 
 

@@ -24,8 +24,8 @@ from fedlama import (
     TestSet,
     UniformSampler,
 )
-from fedlama.ledger import Cargo, Shipment, cost_percent, round_bytes
-from fedlama.strategies import Strategy
+from fedlama.choices.strategies import Strategy
+from fedlama.core.ledger import Cargo, Shipment, cost_percent, round_bytes
 from tests.core.helpers import FEATURES, Normed, mlp, skewed_clients
 
 # Layers of `mlp`: 6x8, 8, 8x7, 7, 7x3, 3 numbers; four bytes each once in float32.

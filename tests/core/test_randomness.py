@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fedlama import SGD, ClientData, FedAvg, Federation, FedLAMA, FedLUAR, Run, TensorClients, UniformSampler
-from fedlama.randomness import address, generator, permutation, seed_of
-from fedlama.strategies import Strategy
+from fedlama.choices.strategies import Strategy
+from fedlama.core.randomness import address, generator, permutation, seed_of
 from tests.core.helpers import CLASSES, FEATURES, Normed, assert_same_run, skewed_clients
 
 SEEDS = st.integers(-(2**63), 2**63 - 1)

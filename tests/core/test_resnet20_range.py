@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from fedlama import SGD, Federation, FedLAMA, RoundRecord, Run, TensorClients
+from fedlama.core.layers import total_parameters
 from fedlama.data import digits
 from fedlama.data.partition import dirichlet
 from fedlama.data.transforms import Normalise
-from fedlama.layers import total_parameters
 from fedlama.models import resnet20
 from tests.core.helpers import play
 

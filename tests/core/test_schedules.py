@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from fedlama import ConfigError, Cyclic, FedAvg, FixedIntervals
-from fedlama.layers import Layers
-from fedlama.strategies import Strategy
+from fedlama.choices.strategies import Strategy
+from fedlama.core.layers import Layers
 from tests.core.helpers import layers_of, parameter_layer
 
 

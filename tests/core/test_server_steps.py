@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedlama import SGD, ConfigError, FedAvg, Federation, FixedIntervals, Replace, ServerAdam, ServerMomentum
-from fedlama.server_steps import ServerStep
+from fedlama.choices.server_optimizers import ServerStep
 from tests.core.helpers import Line, product, pushed
 
 

@@ -27,7 +27,7 @@ from fedlama import (
     by_module,
     by_tensor,
 )
-from fedlama.strategies import Strategy
+from fedlama.choices.strategies import Strategy
 from tests import reference
 from tests.core.helpers import WIDTHS, as_torch, dense, play, random_batches, variables
 from tests.reference import FedLamaRules, MomentumLife, Trace, random_model

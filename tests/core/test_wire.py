@@ -24,11 +24,11 @@ from fedlama import (
     UniformSampler,
     by_module,
 )
-from fedlama.codecs import Codec
-from fedlama.layers import Layer
-from fedlama.ledger import Shipment
-from fedlama.strategies import Strategy
-from fedlama.wire import Message, message_bytes, pack, unpack
+from fedlama.choices.codecs import Codec
+from fedlama.choices.strategies import Strategy
+from fedlama.core.layers import Layer
+from fedlama.core.ledger import Shipment
+from fedlama.core.wire import Message, message_bytes, pack, unpack
 from tests.core.helpers import Normed, skewed_clients
 
 PAYLOADS = st.dictionaries(st.integers(0, 2**32 - 1), st.binary(max_size=30), max_size=5)

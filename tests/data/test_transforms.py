@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from fedlama.core.randomness import address
 from fedlama.data import Normalise, PadCropFlip
 from fedlama.errors import ConfigError, DataError
-from fedlama.randomness import address
 
 
 def key(row: int, column: int, flip: int, span: int) -> np.uint64:

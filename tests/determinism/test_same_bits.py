@@ -14,7 +14,7 @@ from torch import nn
 
 import fedlama as fl
 from fedlama.engines import Stacked, Workers
-from fedlama.engines.serial import SerialTrainer
+from fedlama.engines.trainers.serial import SerialTrainer
 from tests.engines.cases import assert_same, network, run
 
 CHUNK_TOLERANCE = 1e-6

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedlama.clients import TensorClients
-from fedlama.engines.batches import CohortBatches
+from fedlama.data.clients import TensorClients
+from fedlama.engines.cohort.batches import CohortBatches
 
 LENGTHS = (1, 2, 4, 5)
 """Each client's batch."""

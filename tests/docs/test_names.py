@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from fedlama.cli import app
-from fedlama.links import PROFILES, show_rate
+from fedlama.analysis.links import PROFILES, show_rate
+from fedlama.cli.app import app
 from tests.docs.blocks import DOCS, ROOT
 
 PAPER = (DOCS / "paper-to-code.md").read_text(encoding="utf-8")

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedlama.clients import TensorClients
-from fedlama.federation import Federation
-from fedlama.records import Result
-from fedlama.samplers import UniformSampler
-from fedlama.solvers import SGD
-from fedlama.strategies import FedLAMA
+from fedlama.choices.samplers import UniformSampler
+from fedlama.choices.solvers import SGD
+from fedlama.choices.strategies import FedLAMA
+from fedlama.core.records import Result
+from fedlama.data.clients import TensorClients
+from fedlama.federation.federation import Federation
 
 
 def network() -> nn.Module:

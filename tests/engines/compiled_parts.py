@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlama.engines.compiled import tiling, winograd
-from fedlama.engines.compiled.images import field
-from fedlama.engines.compiled.kernel import kernel
-from fedlama.engines.compiled.lanes import exponential, floats, load, quarter, square, store, turn
-from fedlama.engines.compiled.transforms import nine, twenty_five
+from fedlama.kernels import tiling, winograd
+from fedlama.kernels.images import field
+from fedlama.kernels.kernel import kernel
+from fedlama.kernels.lanes import exponential, floats, load, quarter, square, store, turn
+from fedlama.kernels.transforms import nine, twenty_five
 
 
 @kernel

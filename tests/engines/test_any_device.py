@@ -15,19 +15,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedlama.codecs import Float32
+from fedlama.choices.codecs import Float32
+from fedlama.choices.solvers import SGD, FedProx, Memory
+from fedlama.core.devices import row_numbers
+from fedlama.core.layers import by_tensor
+from fedlama.core.losses import cross_entropy
 from fedlama.engines import Work
-from fedlama.engines.batches import CohortBatches
-from fedlama.engines.chain import ChainTrainer, translate
-from fedlama.engines.cohort import Cohort
-from fedlama.engines.copies import copy_all
-from fedlama.engines.storage import DeviceStorage
-from fedlama.engines.trainer import Trainer, make_task
-from fedlama.engines.upload import row_numbers
-from fedlama.engines.vmapped import VmapTrainer
-from fedlama.layers import by_tensor
-from fedlama.objectives import cross_entropy
-from fedlama.solvers import SGD, FedProx, Memory
+from fedlama.engines.cohort.batches import CohortBatches
+from fedlama.engines.cohort.cohort import Cohort
+from fedlama.engines.cohort.storage import DeviceStorage
+from fedlama.engines.trainers.base import Trainer, make_task
+from fedlama.engines.trainers.chain import ChainTrainer, translate
+from fedlama.engines.trainers.vmapped import VmapTrainer, copy_all
 from tests.engines.cases import clients, network
 
 META = torch.device("meta")
@@ -81,7 +80,9 @@ def test_no_step_looks_at_a_number(
     sizes: tuple[int, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fedlama.engines.vmapped.client_generators", lambda *_: [torch.Generator()] * 5)  # not used
+    monkeypatch.setattr(
+        "fedlama.engines.trainers.vmapped.client_generators", lambda *_: [torch.Generator()] * 5
+    )  # not used
     solver = Counted(0.1, momentum=0.9)
     net = model().to(META)
     source = clients(sizes=sizes)

@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import nn
 
+from fedlama.choices.samplers import AllClients
+from fedlama.choices.solvers import SGD, FedProx
+from fedlama.choices.solvers.base import MemoryScope
+from fedlama.choices.strategies import Cyclic, FedLAMA
 from fedlama.engines import Stacked
-from fedlama.engines.cohort import Cohort
-from fedlama.engines.compiled import trainer as compiled
+from fedlama.engines.cohort.cohort import Cohort
+from fedlama.engines.trainers import numba as compiled
 from fedlama.errors import DivergenceError
-from fedlama.federation import Run
-from fedlama.samplers import AllClients
-from fedlama.solvers import SGD, FedProx
-from fedlama.solvers.base import MemoryScope
-from fedlama.strategies import Cyclic, FedLAMA
+from fedlama.federation.federation import Run
 from tests.engines.cases import assert_same, clients, federation, run
 
 pytest.importorskip("numba", reason="the extra 'fast' is not installed")
@@ -246,7 +246,7 @@ def test_any_chunk_and_any_number_of_threads_give_the_same_bits(
 def test_steps_gathered_in_portions_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     choices = {"model": _build(_dense), "strategy": FedLAMA(6, 2)}
     expected = run(Stacked(), **choices)
-    monkeypatch.setattr("fedlama.engines.batches._ROOM", 1)
+    monkeypatch.setattr("fedlama.engines.cohort.batches._ROOM", 1)
     assert_same(run(Stacked(), **choices), expected, 0.0)
 
 
@@ -291,7 +291,7 @@ def test_without_numba_the_chain_of_torch_kernels_does_the_same(monkeypatch: pyt
     choices = {"model": _build(_convolutions)}
     expected = run(Stacked(), **choices)
     monkeypatch.setattr(compiled, "can_compile", lambda: False)
-    monkeypatch.setattr("fedlama.engines.synchronise.can_compile", lambda: False)
+    monkeypatch.setattr("fedlama.engines.cohort.averaging.can_compile", lambda: False)
     assert _label(**choices).startswith("ChainTrainer")
     assert_same(run(Stacked(), **choices), expected)
 
@@ -335,7 +335,7 @@ def test_a_square_is_transposed() -> None:
 
 
 def test_code_made_from_other_sources_is_forgotten(tmp_path: Path) -> None:
-    from fedlama.engines.compiled import kernel
+    from fedlama.kernels import kernel
 
     kept = tmp_path / "__pycache__"
     kept.mkdir()

@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from fedlama.clients import TensorClients
+from fedlama.choices.samplers import AllClients
+from fedlama.choices.solvers import SGD, FedProx
+from fedlama.choices.strategies import Cyclic
+from fedlama.core.layers import by_tensor
+from fedlama.core.losses import cross_entropy
+from fedlama.data.clients import TensorClients
 from fedlama.engines import Stacked
-from fedlama.engines.base import Values
-from fedlama.engines.traced import CompiledGradients, Traced, check_compiler
+from fedlama.engines.api import Values
+from fedlama.engines.trainers.compiled_step import CompiledGradients, Traced, check_compiler
 from fedlama.errors import ConfigError
-from fedlama.federation import Run
-from fedlama.layers import by_tensor
-from fedlama.objectives import cross_entropy
-from fedlama.samplers import AllClients
-from fedlama.solvers import SGD, FedProx
-from fedlama.strategies import Cyclic
+from fedlama.federation.federation import Run
 from tests.engines.cases import assert_same, clients, federation, network, run
 
 # torch's compiler imports parts of torch that warn of their own deprecation.

@@ -8,20 +8,19 @@ import pytest
 import torch
 from torch import nn
 
-from fedlama.codecs import Float32
+from fedlama.choices.codecs import Float32
+from fedlama.choices.solvers import SGD
+from fedlama.core.layers import by_tensor
+from fedlama.core.losses import cross_entropy
 from fedlama.engines import Work
-from fedlama.engines.base import CohortState
-from fedlama.engines.batches import CohortBatches
-from fedlama.engines.chain import ChainTrainer, translate
-from fedlama.engines.cohort import Cohort, Share
-from fedlama.engines.fitting import FittingTrainer
-from fedlama.engines.room import clients_that_fit
-from fedlama.engines.storage import DeviceStorage
-from fedlama.engines.trainer import Task, Trainer, make_task
-from fedlama.engines.vmapped import VmapTrainer
-from fedlama.layers import by_tensor
-from fedlama.objectives import cross_entropy
-from fedlama.solvers import SGD
+from fedlama.engines.api import CohortState
+from fedlama.engines.cohort.batches import CohortBatches
+from fedlama.engines.cohort.cohort import Cohort, Share
+from fedlama.engines.cohort.storage import DeviceStorage
+from fedlama.engines.trainers.base import Task, Trainer, make_task
+from fedlama.engines.trainers.chain import ChainTrainer, translate
+from fedlama.engines.trainers.fitting import FittingTrainer, clients_that_fit
+from fedlama.engines.trainers.vmapped import VmapTrainer
 from tests.engines.cases import clients, network
 
 CPU = torch.device("cpu")
@@ -163,7 +162,9 @@ def test_pieces_give_what_the_whole_gives() -> None:
 
 def test_a_step_to_measure_is_never_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    monkeypatch.setattr("fedlama.engines.traced.CompiledGradients.__call__", lambda *args: asked.append(args))
+    monkeypatch.setattr(
+        "fedlama.engines.trainers.compiled_step.CompiledGradients.__call__", lambda *args: asked.append(args)
+    )
     work = _work(network())
     trainer = VmapTrainer(work, CohortBatches(work.clients, CPU, 0), compiled=True)
     _trained(work, trainer.uncompiled())

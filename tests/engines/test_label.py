@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from fedlama.codecs import Float32
+from fedlama.choices.codecs import Float32
+from fedlama.choices.solvers import SGD
+from fedlama.core.layers import by_tensor
+from fedlama.core.losses import cross_entropy
 from fedlama.engines import Stacked, Work, Workers
-from fedlama.engines.batches import CohortBatches
-from fedlama.engines.fitting import FittingTrainer
-from fedlama.engines.label import UNLIMITED, label_of
-from fedlama.engines.vmapped import VmapTrainer
-from fedlama.layers import by_tensor
-from fedlama.objectives import cross_entropy
-from fedlama.solvers import SGD
+from fedlama.engines.cohort.batches import CohortBatches
+from fedlama.engines.stacked import UNLIMITED, label_of
+from fedlama.engines.trainers.fitting import FittingTrainer
+from fedlama.engines.trainers.vmapped import VmapTrainer
 from tests.engines.cases import clients
 
 

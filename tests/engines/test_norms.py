@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fedlama.engines.norms import squared_norms
-from fedlama.engines.threads import WorkerThreads
+from fedlama.engines.cohort.norms import squared_norms
+from fedlama.engines.cohort.threads import WorkerThreads
 
 _ONE = WorkerThreads(1)
 
@@ -16,7 +16,7 @@ def _either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     if request.param == "compiled":
         pytest.importorskip("numba", reason="the extra 'fast' is not installed")
     else:
-        monkeypatch.setattr("fedlama.engines.norms.can_compile", lambda: False)
+        monkeypatch.setattr("fedlama.engines.cohort.norms.can_compile", lambda: False)
 
 
 def test_of_literal_numbers() -> None:

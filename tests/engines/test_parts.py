@@ -12,22 +12,28 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedlama.clients import TensorClients
-from fedlama.codecs import Float32
+from fedlama.choices.codecs import Float32
+from fedlama.choices.solvers import SGD
+from fedlama.choices.solvers.base import MemoryScope
+from fedlama.core.layers import by_tensor
+from fedlama.core.losses import cross_entropy
+from fedlama.data.clients import TensorClients
 from fedlama.engines import Auto, Stacked, Work
-from fedlama.engines.auto import choose
-from fedlama.engines.batches import CohortBatches
-from fedlama.engines.cohort import Cohort
-from fedlama.engines.layout import flat_one, flat_rows, physical_order, unflat_one
-from fedlama.engines.storage import DeviceStorage
-from fedlama.engines.synchronise import mean_and_discrepancy, write_back
-from fedlama.engines.threads import WorkerThreads
+from fedlama.engines.cohort.averaging import (
+    flat_one,
+    flat_rows,
+    mean_and_discrepancy,
+    physical_order,
+    unflat_one,
+    write_back,
+)
+from fedlama.engines.cohort.batches import CohortBatches
+from fedlama.engines.cohort.cohort import Cohort
+from fedlama.engines.cohort.storage import DeviceStorage
+from fedlama.engines.cohort.threads import WorkerThreads
+from fedlama.engines.stacked import choose
 from fedlama.errors import ConfigError
-from fedlama.layers import by_tensor
 from fedlama.models import mlp, resnet20
-from fedlama.objectives import cross_entropy
-from fedlama.solvers import SGD
-from fedlama.solvers.base import MemoryScope
 from tests.engines.cases import assert_same, clients, run
 
 
@@ -215,7 +221,7 @@ def test_auto_takes_the_compiled_form_where_there_is_one() -> None:
 
 
 def test_auto_chooses_by_model_and_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedlama.engines.compiled.trainer.can_compile", lambda: False)
+    monkeypatch.setattr("fedlama.engines.trainers.numba.can_compile", lambda: False)
     images = TensorClients(torch.zeros(8, 3, 32, 32), torch.zeros(8, dtype=torch.int64), [np.arange(8)], 4)
     assert choose(_work(resnet20(), images)) == "workers"
     assert choose(_work(mlp(3072, (32,)), images)) == "stacked"

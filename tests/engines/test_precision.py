@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fedlama.core.losses import cross_entropy
 from fedlama.engines import Stacked
-from fedlama.engines.precision import check_precision, in_precision
+from fedlama.engines.trainers.gradients import check_precision, in_precision
 from fedlama.errors import ConfigError
-from fedlama.federation import Run
-from fedlama.objectives import cross_entropy
+from fedlama.federation.federation import Run
 from tests.engines.cases import assert_same, federation, run
 
 

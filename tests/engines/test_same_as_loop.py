@@ -12,18 +12,18 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from fedlama.clients import ReplayedClients
-from fedlama.codecs import Codec, Float16, Float32
+from fedlama.choices.codecs import Codec, Float16, Float32
+from fedlama.choices.samplers import AllClients, UniformSampler
+from fedlama.choices.server_optimizers import Replace, ServerAdam, ServerMomentum, ServerStep
+from fedlama.choices.solvers import SGD, FedProx
+from fedlama.choices.solvers.base import MemoryScope
+from fedlama.choices.strategies import Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals, Strategy
+from fedlama.core.layers import StatisticsRule, by_module, by_tensor
+from fedlama.data.clients import ReplayedClients
 from fedlama.data.transforms import PadCropFlip
 from fedlama.engines import Stacked, Workers
-from fedlama.engines.chain import translate
+from fedlama.engines.trainers.chain import translate
 from fedlama.errors import DivergenceError
-from fedlama.layers import StatisticsRule, by_module, by_tensor
-from fedlama.samplers import AllClients, UniformSampler
-from fedlama.server_steps import Replace, ServerAdam, ServerMomentum, ServerStep
-from fedlama.solvers import SGD, FedProx
-from fedlama.solvers.base import MemoryScope
-from fedlama.strategies import Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals, Strategy
 from tests.engines.cases import assert_same, clients, network, run
 
 EngineChoice = Stacked | Workers

@@ -10,23 +10,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedlama.clients import Augment, ReplayedClients, TensorClients
-from fedlama.codecs import Float32
+from fedlama.choices.codecs import Float32
+from fedlama.choices.solvers import SGD
+from fedlama.core.devices import transform_on, upload, upload_all
+from fedlama.core.layers import by_module
+from fedlama.core.losses import cross_entropy
 from fedlama.data import Normalise, PadCropFlip
+from fedlama.data.clients import Augment, ReplayedClients, TensorClients
 from fedlama.engines import Stacked, Work
-from fedlama.engines.batches import CohortBatches
-from fedlama.engines.chain import ChainTrainer, translate
-from fedlama.engines.cohort import Cohort
-from fedlama.engines.storage import DeviceStorage
-from fedlama.engines.synchronise import mean_and_discrepancy
-from fedlama.engines.threads import WorkerThreads
-from fedlama.engines.trainer import Trainer, make_task
-from fedlama.engines.upload import upload_all
-from fedlama.engines.vmapped import VmapTrainer
-from fedlama.layers import by_module
-from fedlama.objectives import cross_entropy
-from fedlama.placement import transform_on, upload
-from fedlama.solvers import SGD
+from fedlama.engines.cohort.averaging import mean_and_discrepancy
+from fedlama.engines.cohort.batches import CohortBatches
+from fedlama.engines.cohort.cohort import Cohort
+from fedlama.engines.cohort.storage import DeviceStorage
+from fedlama.engines.cohort.threads import WorkerThreads
+from fedlama.engines.trainers.base import Trainer, make_task
+from fedlama.engines.trainers.chain import ChainTrainer, translate
+from fedlama.engines.trainers.vmapped import VmapTrainer
 from tests.engines.cases import clients, network
 from tests.engines.watch import DeviceWatch
 
@@ -88,7 +87,9 @@ def test_a_round_sends_its_rows_once_and_reads_its_losses(
     once: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fedlama.engines.vmapped.client_generators", lambda *_: [torch.Generator()] * 5)  # not used
+    monkeypatch.setattr(
+        "fedlama.engines.trainers.vmapped.client_generators", lambda *_: [torch.Generator()] * 5
+    )  # not used
     source = clients(sizes=sizes, prepare=_standard(), augment=PadCropFlip(1))
     short, long = (_round(make, model(), source, steps) for steps in (2, 6))
     assert len(short.uploads) == len(long.uploads) == once

@@ -11,13 +11,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from fedlama.choices.samplers import AllClients
+from fedlama.choices.strategies import Cyclic
 from fedlama.engines import Stacked
-from fedlama.engines.compiled.table import CONVOLUTION, WINOGRAD_3, WINOGRAD_5
-from fedlama.engines.compiled.tiling import pays
-from fedlama.engines.compiled.trainer import compiled_form
-from fedlama.federation import Run
-from fedlama.samplers import AllClients
-from fedlama.strategies import Cyclic
+from fedlama.engines.trainers.numba import compiled_form
+from fedlama.federation.federation import Run
+from fedlama.kernels.table import CONVOLUTION, WINOGRAD_3, WINOGRAD_5
+from fedlama.kernels.tiling import pays
 from tests.engines.cases import assert_same, clients, federation, run
 
 pytest.importorskip("numba", reason="the extra 'fast' is not installed")
@@ -68,7 +68,7 @@ def _assert_near(ours: np.ndarray, exact: np.ndarray) -> None:
 
 
 def test_blocks_of_literal_sizes() -> None:
-    from fedlama.engines.compiled.winograd import Cut, cut
+    from fedlama.kernels.winograd import Cut, cut
 
     # 28 pixels are 7 tiles of 4; 7 x 10 samples are about 2048 / 32 = 64 columns, filled up to 80
     assert cut(28, 28, 10, 32, 3, 0) == Cut(4, 0, 7, 7, 1, 7, 80)
@@ -141,7 +141,7 @@ def _build(make: Callable[[], nn.Module]) -> nn.Module:
 def _wherever_possible(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let small models take the algorithm too, but where the rule itself is tested."""
     if "expected" not in request.fixturenames:
-        monkeypatch.setattr("fedlama.engines.compiled.tiling._DIRECT", 1e9)
+        monkeypatch.setattr("fedlama.kernels.tiling._DIRECT", 1e9)
 
 
 def _kinds(**choices: Any) -> set[int]:  # noqa: ANN401

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from fedlama import Result
-from fedlama.comparison import anchors, title
+from fedlama.choices.strategies import Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals
 from fedlama.experiment import assemble, prepare
-from fedlama.strategies import Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals
+from fedlama.runs.execute import anchors, title
 from tests.experiment.helpers import experiment
 
 PART = ("sampler.name=uniform", "sampler.active=2")

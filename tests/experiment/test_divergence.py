@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedlama import DivergenceError
-from fedlama.comparison import run_methods
+from fedlama.runs.execute import run_methods
 from tests.cli.call import refused
 from tests.experiment.helpers import SMALL, experiment
 

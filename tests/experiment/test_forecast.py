@@ -23,9 +23,9 @@ from fedlama import (
     by_mapping,
     by_module,
 )
-from fedlama.forecast import Forecast, Volume, forecast
-from fedlama.layers import total_parameters
-from fedlama.ledger import cost_percent
+from fedlama.analysis.forecast import Forecast, Volume, forecast
+from fedlama.core.layers import total_parameters
+from fedlama.core.ledger import cost_percent
 
 BASE, STEPS = 2, 14  # seven rounds: no multiple of the cycles below
 PART = {"sampler": UniformSampler(2)}

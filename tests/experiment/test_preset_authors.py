@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from fedlama import SGD, FedAvg, Federation, FedLAMA, ReplayedClients, Run
-from fedlama.comparison import in_force, run_methods
-from fedlama.presets import authors
+from fedlama.federation.presets import authors
+from fedlama.runs.execute import in_force, run_methods
 from tests.core.helpers import dense, variables
 from tests.experiment.helpers import experiment, federation
 from tests.golden.load import load_golden

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from fedlama import ConfigError
+from fedlama.core.layers import by_mapping
 from fedlama.experiment import names, read, resolve
 from fedlama.experiment.experiment import DEFAULTS
 from fedlama.experiment.registry import REGISTRY
-from fedlama.layers import by_mapping
 from tests.experiment.helpers import experiment, federation
 
 REQUIRED = {

@@ -17,10 +17,10 @@ from matplotlib.image import imread
 from safetensors.torch import load_file
 
 from fedlama import Ledger, TestSet
-from fedlama.callbacks import finite
-from fedlama.comparison import Finished, folder_of, run_methods
+from fedlama.core.ledger import Shipment, cost_percent, round_bytes
 from fedlama.experiment import prepare
-from fedlama.ledger import Shipment, cost_percent, round_bytes
+from fedlama.runs import finite
+from fedlama.runs.execute import Finished, folder_of, run_methods
 from tests.experiment.helpers import experiment
 
 CHANGES = ("sampler.name=uniform", "sampler.active=3", "local_steps=15", "seed=7")  # the budget ends inside a cycle

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 
 from fedlama import Federation, Result, Run
-from fedlama.clients import as_source
-from fedlama.engines.base import Work
-from fedlama.evaluation import TestSet
+from fedlama.choices.samplers import UniformSampler
+from fedlama.choices.solvers import SGD
+from fedlama.choices.strategies import FedLAMA
+from fedlama.core.layers import by_tensor
+from fedlama.data.clients import as_source
+from fedlama.engines.api import Work
+from fedlama.federation.evaluation import TestSet
 from fedlama.flower import Flower, Patience
-from fedlama.layers import by_tensor
-from fedlama.samplers import UniformSampler
-from fedlama.solvers import SGD
-from fedlama.strategies import FedLAMA
 from tests.engines.cases import clients, network
 from tests.flower.rehearsal import Fault, Rehearsal, no_fault
 

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fedlama.experiment import Experiment, read, resolve
-from fedlama.flower import submission
-from fedlama.flower.relay import Relay
-from fedlama.flower.services import Services, program
+from fedlama.flower.deploy import submit as submission
+from fedlama.flower.deploy.byte_counter import Relay
+from fedlama.flower.deploy.processes import Services, program
 
 
 def small(*changes: str) -> Experiment:

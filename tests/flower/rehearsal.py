@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fedlama.engines.base import Work
-from fedlama.flower.channel import Delivery, Letter
-from fedlama.flower.local import LoopLocal
-from fedlama.flower.node import respond
+from fedlama.engines.api import Work
+from fedlama.flower.client.respond import respond
+from fedlama.flower.client.trainer import LoopLocal
 from fedlama.flower.protocol import Answer, Failure, Introduction, Order
+from fedlama.flower.transport import Delivery, Letter
 
 Fault = Callable[[Order], str | None]
 """Tells what befalls an order: None, ``"lost"`` (nothing arrives), ``"mute"`` (trained, but the reply is lost),

@@ -13,9 +13,9 @@ import pytest
 
 pytest.importorskip("flwr", reason="needs Flower: pip install 'fedlama[flower]'")
 
-from fedlama.comparison import run_one
 from fedlama.experiment import Experiment, assemble, prepare
-from fedlama.flower.networklog import NAME, read_log
+from fedlama.runs.execute import run_one
+from fedlama.runs.network_log import NAME, read_log
 from tests.flower.live import Live, assert_same_folders, lines, small, wait
 
 pytestmark = pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedlama.flower.submission import write_app
+from fedlama.flower.deploy.submit import write_app
 from tests.docs.blocks import ROOT
 
 

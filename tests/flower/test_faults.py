@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from fedlama import AllClients, FedAvg, FedLAMA, FedlamaError, Run
+from fedlama.federation.state import put_back, take
 from fedlama.flower import Patience
-from fedlama.flower.engine import FlowerEngine
-from fedlama.flower.networklog import read_log
 from fedlama.flower.protocol import NEVER, Order
-from fedlama.flower.roster import Roster
-from fedlama.resume import put_back, take
+from fedlama.flower.server.engine import FlowerEngine
+from fedlama.flower.server.nodes import Roster
+from fedlama.runs.network_log import read_log
 from tests.flower.cases import QUICK, assert_same_bits, deployed, federation, rehearsal
 from tests.flower.rehearsal import Fault
 
@@ -115,7 +115,7 @@ def test_weights_are_rescaled_over_who_answered(tmp_path: Path) -> None:
 
 
 def _model(folder: Path, client: int) -> dict[str, torch.Tensor]:
-    from fedlama.flower.resident import load
+    from fedlama.flower.client.state import load
 
     resident = load(folder / f"client-{client}.safetensors")
     assert resident is not None
@@ -142,7 +142,7 @@ def test_a_client_back_mid_cycle_gets_exactly_what_changed_meanwhile(tmp_path: P
 
 
 def _indices(order: Order) -> set[int]:
-    from fedlama import wire
+    from fedlama.core import wire
 
     return set(wire.unpack(order.payload).payloads)
 

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from fedlama.flower.forgetting import KEPT_DAYS, forget_old
+from fedlama.flower.client.state import KEPT_DAYS, forget_old
 
 
 def state(folder: Path, days: float, *more: str) -> Path:

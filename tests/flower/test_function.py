@@ -10,11 +10,11 @@ from torch import nn
 
 from fedlama import Federation, FedLAMA, Run
 from fedlama.flower import Flower
-from fedlama.flower.function import FunctionLocal
-from fedlama.flower.local import Assignment
-from fedlama.flower.node import respond
+from fedlama.flower.client.function import FunctionLocal
+from fedlama.flower.client.respond import respond
+from fedlama.flower.client.trainer import Assignment
 from fedlama.flower.protocol import Answer, Order
-from fedlama.flower.remote import RemoteClients
+from fedlama.flower.server.clients import RemoteClients
 from tests.core.helpers import Normed, skewed_clients
 from tests.flower.cases import QUICK
 from tests.flower.rehearsal import Rehearsal

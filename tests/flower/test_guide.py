@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("flwr", reason="needs Flower: pip install 'fedlama[flower]'")
 
-from fedlama.flower.services import Services, free_port
+from fedlama.flower.deploy.processes import Services, free_port
 from tests.docs.blocks import DOCS, ROOT, Block, blocks
 from tests.flower.live import wait
 

@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from fedlama.errors import DataError
+from fedlama.flower.deploy.byte_counter import Relay
 from fedlama.flower.protocol import Answer, Order
-from fedlama.flower.relay import Relay
 
 ORDER = Order("run", "print", 3, 2, -1, 6, 18, (0, 2), (), (1,), True, b"payload")
 ANSWER = Answer("done", 3, 2, 3, True, b"up", b"", "")
@@ -19,7 +19,7 @@ def test_orders_and_answers_survive_the_records() -> None:
     pytest.importorskip("flwr", reason="needs Flower: pip install 'fedlama[flower]'")
     from flwr.app import RecordDict
 
-    from fedlama.flower.grid import answer_records, order_records, read_answer, read_order
+    from fedlama.flower.transport import answer_records, order_records, read_answer, read_order
 
     assert read_order(order_records(ORDER)) == ORDER
     assert read_answer(answer_records(ANSWER)) == ANSWER

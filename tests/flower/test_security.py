@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("flwr", reason="needs Flower: pip install 'fedlama[flower]'")
 
-from fedlama.flower import submission
-from fedlama.flower.services import Services, program
+from fedlama.flower.deploy import submit as submission
+from fedlama.flower.deploy.processes import Services, program
 from tests.flower.certificates import certificates, node_key
 from tests.flower.live import small, wait
 

@@ -11,9 +11,9 @@ import pytest
 pytest.importorskip("flwr", reason="needs Flower: pip install 'fedlama[flower]'")
 pytest.importorskip("ray", reason="needs Flower's simulation: pip install 'flwr[simulation]'")
 
-from fedlama.comparison import run_one
 from fedlama.experiment import assemble, prepare
-from fedlama.flower.services import QUIET
+from fedlama.flower.deploy.processes import QUIET
+from fedlama.runs.execute import run_one
 from tests.flower.live import assert_same_folders, small
 
 pytestmark = pytest.mark.slow

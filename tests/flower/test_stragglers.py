@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("flwr", reason="needs Flower: pip install 'fedlama[flower]'")
 
-from fedlama.flower.networklog import NAME, read_log
-from fedlama.report import report_page
+from fedlama.reporting.html import report_page
+from fedlama.runs.network_log import NAME, read_log
 from tests.flower.live import Live, lines, small, wait
 
 pytestmark = pytest.mark.slow

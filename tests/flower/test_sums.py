@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from fedlama.engines.base import Values
-from fedlama.flower.averages import from_models, identity
-from fedlama.layers import Layer, by_module
+from fedlama.core.layers import Layer, by_module
+from fedlama.engines.api import Values
+from fedlama.flower.server.aggregation import from_models, identity
 
 _SCALE = 2.0**32  # fixed point: masks cancel exactly only in whole numbers
 

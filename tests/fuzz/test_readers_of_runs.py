@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import save
 
 from fedlama import Run
-from fedlama.checkpoint import VERSION, Snapshot, whole_snapshots
 from fedlama.errors import DataError
-from fedlama.flower.resident import load
-from fedlama.resume import put_back, take
-from fedlama.runfiles import read_config, read_records
-from fedlama.stored import load_run
+from fedlama.federation.state import put_back, take
+from fedlama.flower.client.state import load
+from fedlama.runs.checkpoint import VERSION, Snapshot, whole_snapshots
+from fedlama.runs.reader import read_config, read_records
+from fedlama.runs.stored import load_run
 from tests.fuzz.targets.federations import small
 
 WHOLE = {"version": VERSION, "rounds_done": 4, "facts": {}}

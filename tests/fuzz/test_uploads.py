@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from fedlama import wire
+from fedlama.choices.samplers import UniformSampler
+from fedlama.core import wire
 from fedlama.errors import ConfigError, DataError, FedlamaError
-from fedlama.flower.engine import FlowerEngine
 from fedlama.flower.protocol import Answer, Failure, Order
+from fedlama.flower.server.engine import FlowerEngine
 from fedlama.flower.settings import experiment_of, patience_of
-from fedlama.samplers import UniformSampler
 from tests.flower.cases import QUICK, deployed, federation, rehearsal
 from tests.flower.rehearsal import Rehearsal
 from tests.fuzz.targets import exchange, upload
@@ -150,7 +150,7 @@ def test_records_of_flower() -> None:
 
     from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-    from fedlama.flower.grid import _content, answer_records, read_answer
+    from fedlama.flower.transport import _content, answer_records, read_answer
 
     header = "{'descr': '|u1', 'fortran_order': False, 'shape': (1099511627776,)}"
     claims = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + b"x"

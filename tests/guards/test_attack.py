@@ -7,7 +7,7 @@ import pytest
 import torch
 from benchmarks.poisoned import GUARDS, accuracy, noise, turned, with_false_labels
 
-from fedlama.clients import TensorClients
+from fedlama.data.clients import TensorClients
 from fedlama.experiment import assemble, prepare, read, resolve
 
 ATTACKERS = frozenset({4, 9, 10, 13, 27, 30})

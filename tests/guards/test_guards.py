@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import fedlama as fl
-from fedlama.engines.base import Average, Values
+from fedlama.core.layers import Layer
+from fedlama.engines.api import Average, Values
 from fedlama.engines.loop import LoopEngine
-from fedlama.flower.averages import from_models
-from fedlama.layers import Layer
+from fedlama.flower.server.aggregation import from_models
 from tests.engines.cases import assert_same, run
 from tests.flower.cases import deployed, federation, rehearsal
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedlama.comparison import Finished, compare
 from fedlama.experiment import read, resolve
+from fedlama.runs.execute import Finished, compare
 
 SMALL = ("partition.clients=4", "strategy.base_interval=3", "strategy.increase_factor=2", "local_steps=12")
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from fedlama import ConfigError
-from fedlama.ledger import Cargo, Direction, Shipment
-from fedlama.links import Exchanges, Link, clock
+from fedlama.analysis.links import Exchanges, Link, clock
+from fedlama.core.ledger import Cargo, Direction, Shipment
 
 HEADERS = 40 + 16
 

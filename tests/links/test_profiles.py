@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fedlama import ConfigError
-from fedlama.links import PROFILES, parse_link, parse_links, parse_rate, parse_seconds, show_rate
-from fedlama.links import profiles as module
+from fedlama.analysis.links import PROFILES, parse_link, parse_links, parse_rate, parse_seconds, show_rate
+from fedlama.analysis.links import profiles as module
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from fedlama import DataError
-from fedlama.comparison import Finished
+from fedlama.analysis.links import PROFILES, Exchanges, clock
+from fedlama.analysis.preview import preview
+from fedlama.analysis.timing import bytes_until, first_reaching, time_runs
 from fedlama.experiment import read, resolve
-from fedlama.links import PROFILES, Exchanges, clock
-from fedlama.preview import preview
-from fedlama.stored import find_runs, load_run
-from fedlama.timing import bytes_until, first_reaching, time_runs
+from fedlama.runs.execute import Finished
+from fedlama.runs.stored import find_runs, load_run
 from tests.links.conftest import SMALL
 
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from benchmarks.load import small, watched
 
-from fedlama.clients import _REMEMBERED, TensorClients
-from fedlama.engines.storage import DiskStorage
+from fedlama.data.clients import _REMEMBERED, TensorClients
+from fedlama.engines.cohort.storage import DiskStorage
 
 
 def test_epochs_are_remembered_of_a_few_clients_only() -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from fedlama.analysis.study import run_study
 from fedlama.experiment import read, resolve
-from fedlama.methods import parse_methods
-from fedlama.report import write_report
-from fedlama.stored import find_runs
-from fedlama.study import run_study
+from fedlama.experiment.methods import parse_methods
+from fedlama.reporting.html import write_report
+from fedlama.runs.stored import find_runs
 
 SMALL = ("partition.clients=4", "strategy.base_interval=3", "strategy.increase_factor=2", "local_steps=24")
 

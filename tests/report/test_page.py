@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from fedlama import DataError, FedlamaError
-from fedlama.report import report_page, write_report
-from fedlama.stored import load_run
+from fedlama.reporting.html import report_page, write_report
+from fedlama.runs.stored import load_run
 from tests.cli.call import fedlama
 
-ASSETS = Path(__file__).parents[2] / "src" / "fedlama" / "report" / "assets"
+ASSETS = Path(__file__).parents[2] / "src" / "fedlama" / "reporting" / "html" / "assets"
 
 
 def data(text: str) -> Any:  # noqa: ANN401

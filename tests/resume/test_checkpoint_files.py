@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fedlama import FedlamaError
-from fedlama.checkpoint import Snapshot, save_snapshot, whole_snapshots
+from fedlama.runs.checkpoint import Snapshot, save_snapshot, whole_snapshots
 
 
 def snapshot(rounds: int) -> Snapshot:

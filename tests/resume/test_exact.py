@@ -10,7 +10,7 @@ from torch import nn
 
 import fedlama as fl
 from fedlama.engines import ENGINES
-from fedlama.resume import put_back, take
+from fedlama.federation.state import put_back, take
 
 ENGINES_HERE = sorted(set(ENGINES) - {"distributed"})  # that one needs a process group; see tests/engines
 

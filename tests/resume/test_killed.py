@@ -20,7 +20,7 @@ SETTINGS = [
     "sampler.name=uniform",
     "sampler.active=3",
 ]
-COMMAND = [sys.executable, "-m", "fedlama.cli", "run", "digits", *SETTINGS, "--checkpoint-seconds", "0", "--quiet"]
+COMMAND = [sys.executable, "-m", "fedlama.cli.app", "run", "digits", *SETTINGS, "--checkpoint-seconds", "0", "--quiet"]
 ROUNDS = 60
 
 

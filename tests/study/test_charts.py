@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fedlama.charts import Curve, accuracy_charts, mean_curve
-from fedlama.comparison import compare
 from fedlama.experiment import read, resolve
+from fedlama.reporting.charts import Curve, accuracy_charts, mean_curve
+from fedlama.runs.execute import compare
 from tests.cli.call import SMALL, fedlama
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from fedlama import ConfigError, Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals
-from fedlama.methods import parse_methods, split, written
-from fedlama.strategies import Strategy
+from fedlama.choices.strategies import Strategy
+from fedlama.experiment.methods import parse_methods, split, written
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from fedlama import ConfigError
-from fedlama.statistics import Interval, enclosed, interval, paired, t_quantile
+from fedlama.analysis.statistics import Interval, enclosed, interval, paired, t_quantile
 
 # Two-sided 95 % points of Student's t, as printed in every table.
 PRINTED = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262, 10: 2.228, 19: 2.093, 29: 2.045, 120: 1.980}

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from fedlama import comparison
-from fedlama.comparison import Finished
-from fedlama.statistics import interval
+from fedlama.analysis.statistics import interval
+from fedlama.runs import execute as comparison
+from fedlama.runs.execute import Finished
 from tests.cli.call import RUN_KEYS, SMALL, Called, fedlama, refused
 
 ARGUMENTS = ("compare", "digits", *SMALL, "--seeds", "2,0,1", "--methods", "fedlama fedavg fedlama,increase_factor=1")

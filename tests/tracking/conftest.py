@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fedlama import RoundRecord, Score
-from fedlama.ledger import Cargo, Shipment
-from fedlama.records import LayerRecord
+from fedlama.core.ledger import Cargo, Shipment
+from fedlama.core.records import LayerRecord
 
 
 def record(index: int) -> RoundRecord:

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from fedlama import ConfigError, MissingExtraError
-from fedlama.tracking import TRACKERS, trackers
+from fedlama.reporting.tracking import TRACKERS, trackers
 from tests.cli.call import SMALL, fedlama, refused
 
 TRACK = """
 import sys, warnings
 warnings.simplefilter("ignore")
 from pathlib import Path
-from fedlama.tracking import trackers
+from fedlama.reporting.tracking import trackers
 from tests.tracking.conftest import record
 folder = Path(sys.argv[2]); folder.mkdir(parents=True)
 config = {"seed": 3, "data": {"name": "digits"}, "in_force": {"a": 1}}

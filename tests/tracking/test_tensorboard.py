@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from fedlama import FedlamaError, RoundRecord
-from fedlama.tracking import TensorBoard
-from fedlama.tracking.events import crc32c
+from fedlama.reporting.tracking import TensorBoard
+from fedlama.reporting.tracking.events import crc32c
 from tests.tracking.conftest import EXPECTED
 
 

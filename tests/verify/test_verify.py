@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fedlama import DataError
-from fedlama.comparison import run_methods
-from fedlama.verify import verify
+from fedlama.runs.execute import run_methods
+from fedlama.runs.verify import verify
 from tests.cli.call import SMALL, fedlama
 from tests.experiment.helpers import experiment
 
@@ -121,10 +121,10 @@ def test_another_environment_is_named(folder: Path) -> None:
 
 
 def test_an_interrupted_run_is_compared_with_its_checkpoint(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fedlama.checkpoint import save_snapshot
     from fedlama.experiment import assemble, prepare
-    from fedlama.federation import Run
-    from fedlama.resume import take
+    from fedlama.federation.federation import Run
+    from fedlama.federation.state import take
+    from fedlama.runs.checkpoint import save_snapshot
 
     own = experiment(*SMALL, *ABSENT)
     run = Run(assemble(own, prepare(own)))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedlama.flower.apps import client_app
-from fedlama.flower.function import FunctionLocal
+from fedlama.flower.client.function import FunctionLocal
 from own_app.task import build, data, fit
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedlama.core.randomness import permutation
 from fedlama.data.arrays import Dataset
 from fedlama.errors import ConfigError, DataError, MissingExtraError, cut, did_you_mean
-from fedlama.randomness import permutation
 
 IMAGE_COLUMNS = ("image", "img", "x", "pixel_values")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "y", "character")

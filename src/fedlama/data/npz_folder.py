@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedlama.data.arrays import Dataset
-from fedlama.data.files import Readable, locate, read_up_to
-from fedlama.data.npy_header import read_header
+from fedlama.data.files import Readable, locate, read_header, read_up_to
 from fedlama.errors import DataError, cut
 
 _Arrays = dict[str, NDArray[np.generic]]

@@ -110,7 +110,7 @@ class PadCropFlip:
         padding: Pixels added on each side; the window moves by -padding..padding in both directions.
 
     Attributes:
-        takes_tensors: Keys may be tensors; see :data:`fedlama.clients.Augment`.
+        takes_tensors: Keys may be tensors; see :data:`fedlama.data.clients.Augment`.
 
     Apply it after `Normalise`, where zero is the mean colour, as the authors of FedLAMA do. All randomness comes from
     the keys, so that engines which visit the samples in another order, or on another device, make the same images.
@@ -133,7 +133,7 @@ class PadCropFlip:
         Args:
             x: float (..., C, H, W).
             keys: 64 random bits per image, of shape ``x.shape[:-3]``: uint64 as NumPy array (from
-                ``fedlama.randomness.address``) or its int64 view as tensor. Bits 0..15 set the row, 16..31 the
+                ``fedlama.core.randomness.address``) or its int64 view as tensor. Bits 0..15 set the row, 16..31 the
                 column, bit 32 the flip.
 
         Returns:

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 
-from fedlama.engines.auto import Auto
-from fedlama.engines.base import Average, Engine, Values, Work
+from fedlama.engines.api import Average, Engine, Values, Work
 from fedlama.engines.distributed import Distributed
 from fedlama.engines.loop import LoopEngine
-from fedlama.engines.stacked import Stacked, StackedEngine, Workers
+from fedlama.engines.stacked import Auto, Stacked, StackedEngine, Workers
 
 ENGINES: dict[str, Callable[[Work], Engine]] = {
     "loop": LoopEngine,

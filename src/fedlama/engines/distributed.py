@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, distributed
 
-from fedlama.engines.base import Average, CohortState, Engine, Splittable, Values, Work
+from fedlama.core.layers import Layer
+from fedlama.engines.api import Average, CohortState, Engine, Splittable, Values, Work
 from fedlama.engines.stacked import Stacked
 from fedlama.errors import ConfigError, DivergenceError
-from fedlama.layers import Layer
 
 
 class DistributedEngine:

@@ -6,18 +6,17 @@ optimiser works in place. Sums run in client order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fedlama.engines.base import Average, CohortState, Values, Work
-from fedlama.engines.buffers import keep_reassigned_buffers
+from fedlama.choices.solvers import Memory
+from fedlama.core.layers import Layer
+from fedlama.core.randomness import seed_of
+from fedlama.engines.api import Average, CohortState, Values, Work
 from fedlama.errors import DivergenceError
-from fedlama.layers import Layer
-from fedlama.randomness import seed_of
-from fedlama.solvers import Memory
 
 
 @dataclass
@@ -192,3 +191,23 @@ def squared_norm(value: Tensor) -> float:
 def _decayed(work: Work) -> list[bool]:
     normal = {spec.name for layer in work.layers for spec in layer.tensors if spec.normalisation}
     return [name not in normal for name, p in work.model.named_parameters() if p.requires_grad]
+
+
+def keep_reassigned_buffers(
+    model: nn.Module, slots: Mapping[str, Tensor], names: Iterable[str], values: Mapping[str, Tensor]
+) -> None:
+    """Copy back buffers that a module replaced instead of updating in place, and put the old ones back.
+
+    Args:
+        model: The module that has just run.
+        slots: The tensors that belong in it, by name.
+        names: Its buffers.
+        values: The client's own tensors, overwritten where a buffer was replaced.
+    """
+    for name in names:
+        module, _, short = name.rpartition(".")
+        owner = model.get_submodule(module)
+        current = owner.get_buffer(short)
+        if current is not slots[name]:
+            values[name].copy_(current)
+            setattr(owner, short, slots[name])

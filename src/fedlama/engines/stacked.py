@@ -1,9 +1,9 @@
 """The engine that keeps the whole cohort stacked and advances many clients in one launch.
 
 State, synchronisation and data serve all clients at once; a trainer advances shares of the cohort: vectorised by
-:mod:`~fedlama.engines.vmapped`, or one client after another by :mod:`~fedlama.engines.serial`, on one or several
-threads. The results are those of the loop engine to float tolerance; which client is in which share changes nothing
-but the order in which a matrix product adds.
+:mod:`~fedlama.engines.trainers.vmapped`, or one client after another by :mod:`~fedlama.engines.trainers.serial`, on
+one or several threads. The results are those of the loop engine to float tolerance; which client is in which share
+changes nothing but the order in which a matrix product adds.
 """
 
 from __future__ import annotations
@@ -11,34 +11,71 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedlama.checks import at_least, one_of, refuse
-from fedlama.clients import TensorClients
-from fedlama.engines.allocator import keep_memory
-from fedlama.engines.base import Average, CohortState, Values, Work
-from fedlama.engines.batches import CohortBatches
-from fedlama.engines.chain import ChainTrainer, chain_for
-from fedlama.engines.cohort import Cohort
-from fedlama.engines.compiled import CompiledTrainer, compiled_form
-from fedlama.engines.device_memory import CudaMemory
-from fedlama.engines.fitting import FittingTrainer
-from fedlama.engines.label import UNLIMITED, label_of
-from fedlama.engines.precision import PRECISIONS, Precision, check_precision
-from fedlama.engines.serial import SerialTrainer
-from fedlama.engines.sizes import is_large
-from fedlama.engines.storage import DeviceStorage, DiskStorage, Storage
-from fedlama.engines.synchronise import mean_and_discrepancy
-from fedlama.engines.threads import WorkerThreads, cores
-from fedlama.engines.traced import check_compiler
-from fedlama.engines.trainer import Task, Trainer, make_task
-from fedlama.engines.vmapped import VmapTrainer
+from fedlama.core.devices import upload
+from fedlama.core.layers import Layer
+from fedlama.core.validation import at_least, one_of, refuse
+from fedlama.data.clients import TensorClients
+from fedlama.engines.api import Average, CohortState, Values, Work
+from fedlama.engines.cohort.averaging import mean_and_discrepancy
+from fedlama.engines.cohort.batches import CohortBatches
+from fedlama.engines.cohort.cohort import Cohort
+from fedlama.engines.cohort.sizes import is_large
+from fedlama.engines.cohort.storage import DeviceStorage, DiskStorage, Storage, keep_memory
+from fedlama.engines.cohort.threads import WorkerThreads, cores
+from fedlama.engines.trainers.base import Task, Trainer, make_task
+from fedlama.engines.trainers.chain import ChainTrainer, chain_for
+from fedlama.engines.trainers.compiled_step import check_compiler
+from fedlama.engines.trainers.device_memory import CudaMemory
+from fedlama.engines.trainers.fitting import FittingTrainer
+from fedlama.engines.trainers.gradients import PRECISIONS, Precision, check_precision
+from fedlama.engines.trainers.numba import CompiledTrainer, compiled_form
+from fedlama.engines.trainers.serial import SerialTrainer
+from fedlama.engines.trainers.vmapped import VmapTrainer
 from fedlama.errors import ConfigError, DivergenceError
-from fedlama.layers import Layer
-from fedlama.placement import upload
+
+UNLIMITED = 1 << 30
+"""A chunk that no cohort exceeds."""
+_WAYS: dict[type[Trainer], str] = {
+    ChainTrainer: "batched kernels of PyTorch",
+    CompiledTrainer: "kernels compiled by Numba",
+    SerialTrainer: "ordinary kernels of PyTorch",
+    VmapTrainer: "vectorised over clients by torch.func",
+}
+
+
+def label_of(
+    trainer: Trainer, threads: int, chunk: int, precision: Precision = "float32", compile_steps: bool = False
+) -> str:
+    """Name the trainer, how it computes, and how many clients advance at a time.
+
+    Args:
+        trainer: One of the engine's trainers, which are all alike.
+        threads: How many there are.
+        chunk: Clients that one advances at a time, at most; `UNLIMITED` where nothing but memory limits them.
+        precision: In which numbers the model computes.
+        compile_steps: Whether steps are to go through ``torch.compile``.
+    """
+    inner = trainer.inner if isinstance(trainer, FittingTrainer) else trainer
+    words = [f"{type(inner).__name__} x {threads}"]
+    words += [_WAYS[type(inner)]] if type(inner) in _WAYS else []
+    words += [precision] if precision != "float32" else []
+    words += ["steps compiled where the model allows it"] if compile_steps else []
+    return ", ".join([*words, _at_a_time(chunk, fitting=inner is not trainer)])
+
+
+def _at_a_time(chunk: int, *, fitting: bool) -> str:
+    if fitting:
+        return "as many clients at a time as fit the memory"
+    if chunk >= UNLIMITED:
+        return "all clients at a time"
+    return "one client at a time" if chunk == 1 else f"at most {chunk} clients at a time"
+
 
 _WORTH = 1 << 26
 """Multiplications that are worth a thread's while: with less, it waits for Python longer than it computes."""
@@ -173,7 +210,7 @@ class Stacked:
             clients' own generators, and one that cannot be traced are said to be so once and run uncompiled.
 
     Either of the last two takes the vectorised trainer, for any model: never the compiled form of
-    :mod:`fedlama.engines.compiled`, never a chain of :mod:`fedlama.engines.chain`. Neither has run on a GPU yet.
+    :mod:`fedlama.kernels`, never a chain of :mod:`fedlama.engines.trainers.chain`. Neither has run on a GPU yet.
 
     Raises:
         ConfigError: An option is out of range or cannot be had on the device, or the folder does not exist.
@@ -295,3 +332,31 @@ def _split(rows: int, workers: int, chunk: int) -> list[slice]:
     count = min(rows, max(-(-rows // chunk), workers))
     edges = [rows * index // count for index in range(count + 1)]
     return [slice(start, end) for start, end in pairwise(edges)]
+
+
+def choose(work: Work) -> Literal["stacked", "workers"]:
+    """Return the name of the engine that suits a federation.
+
+    Args:
+        work: The federation's fixed parts.
+    """
+    if work.device.type != "cpu" or compiled_form(work) is not None:
+        return "stacked"
+    return "workers" if is_large(work.model, work.clients) else "stacked"
+
+
+@dataclass(frozen=True)
+class Auto:
+    """Options of the engine that chooses; calling it with a federation's work builds what it chose.
+
+    Args:
+        state_dir: As for :class:`~fedlama.engines.Stacked`.
+    """
+
+    state_dir: str | None = None
+
+    def __call__(self, work: Work) -> StackedEngine:
+        """Choose and build; the engine's `label` tells what was chosen."""
+        if choose(work) == "workers":
+            return Workers(state_dir=self.state_dir)(work)
+        return Stacked(state_dir=self.state_dir)(work)

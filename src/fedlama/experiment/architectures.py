@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Protocol
 from torch import nn
 
 from fedlama import models
-from fedlama.checks import at_least, refuse
+from fedlama.core.validation import at_least, refuse
 from fedlama.data.arrays import Dataset
 from fedlama.errors import ConfigError
 

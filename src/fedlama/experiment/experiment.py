@@ -11,27 +11,27 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from fedlama.availability import Always, Availability
-from fedlama.checks import at_least, check_seed, one_of, refuse
-from fedlama.clients import TensorClients
-from fedlama.codecs import Codec, Float32
+from fedlama.choices.aggregators import Guard, NoGuard
+from fedlama.choices.availability import Always, Availability
+from fedlama.choices.codecs import Codec, Float32
+from fedlama.choices.samplers import AllClients, Sampler
+from fedlama.choices.server_optimizers import Replace, ServerStep
+from fedlama.choices.solvers import SGD, LocalSolver
+from fedlama.choices.strategies import FedLAMA, Strategy
+from fedlama.core.randomness import seed_of
+from fedlama.core.validation import at_least, check_seed, one_of, refuse
 from fedlama.data.arrays import Dataset
+from fedlama.data.clients import TensorClients
 from fedlama.data.transforms import Normalise, PadCropFlip
 from fedlama.engines import ENGINES
 from fedlama.errors import ConfigError, shown
-from fedlama.evaluation import TestSet
 from fedlama.experiment.architectures import MLP, Architecture
 from fedlama.experiment.labelling import ByTensor
 from fedlama.experiment.partitions import Dirichlet, Partitioner
 from fedlama.experiment.sources import DataSource, Digits
-from fedlama.federation import Federation, Weighting
-from fedlama.guards import Guard, NoGuard
-from fedlama.presets import authors
-from fedlama.randomness import seed_of
-from fedlama.samplers import AllClients, Sampler
-from fedlama.server_steps import Replace, ServerStep
-from fedlama.solvers import SGD, LocalSolver
-from fedlama.strategies import FedLAMA, Strategy
+from fedlama.federation.evaluation import TestSet
+from fedlama.federation.federation import Federation, Weighting
+from fedlama.federation.presets import authors
 
 _NAME = re.compile(r"[\w-][\w.-]{0,99}")
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from torch import nn
 
-from fedlama.checks import one_of, refuse
+from fedlama.core.layers import Layers, StatisticsRule, by_mapping, by_module, by_tensor
+from fedlama.core.validation import one_of, refuse
 from fedlama.errors import ConfigError
-from fedlama.layers import Layers, StatisticsRule, by_mapping, by_module, by_tensor
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class ByTensor:
     """Every parameter tensor is a layer, as in the paper.
 
     Args:
-        statistics: ``"average"`` or ``"local"``; see :func:`fedlama.layers.by_tensor`.
+        statistics: ``"average"`` or ``"local"``; see :func:`fedlama.core.layers.by_tensor`.
     """
 
     name: ClassVar[str] = "tensor"

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlama.checks import at_least, refuse
+from fedlama.core.validation import at_least, refuse
 from fedlama.data import partition
 from fedlama.data.arrays import Dataset
 from fedlama.errors import ConfigError

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fedlama.availability import Always, RandomAbsence, Trace
-from fedlama.codecs import Float16, Float32
+from fedlama.choices.aggregators import Median, NoGuard, NormBound, TrimmedMean
+from fedlama.choices.availability import Always, RandomAbsence, Trace
+from fedlama.choices.codecs import Float16, Float32
+from fedlama.choices.samplers import AllClients, UniformSampler
+from fedlama.choices.server_optimizers import Replace, ServerAdam, ServerMomentum
+from fedlama.choices.solvers import SGD, FedProx
+from fedlama.choices.strategies import Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals
 from fedlama.experiment import architectures, labelling, partitions, sources
-from fedlama.guards import Median, NoGuard, NormBound, TrimmedMean
-from fedlama.samplers import AllClients, UniformSampler
-from fedlama.server_steps import Replace, ServerAdam, ServerMomentum
-from fedlama.solvers import SGD, FedProx
-from fedlama.strategies import Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals
 
 _CHOICES: Final[dict[str, tuple[type[Any], ...]]] = {
     "data": (

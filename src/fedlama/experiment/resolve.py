@@ -8,10 +8,10 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from fedlama.consistency import check_budget
 from fedlama.errors import ConfigError, did_you_mean, shown
 from fedlama.experiment.experiment import DEFAULTS, Experiment, Settings
 from fedlama.experiment.registry import REGISTRY
+from fedlama.federation.checks import check_budget
 
 Raw = Mapping[str, object]
 

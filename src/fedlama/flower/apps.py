@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fedlama.engines.base import Work
+from fedlama.engines.api import Work
 from fedlama.experiment import assemble, prepare
-from fedlama.federation import Federation
-from fedlama.flower.forgetting import forget_old
-from fedlama.flower.grid import GridChannel, answer_records, introduction_records, read_order
-from fedlama.flower.library import flower
-from fedlama.flower.local import Local, LoopLocal
-from fedlama.flower.node import respond
+from fedlama.federation.federation import Federation
+from fedlama.flower.client.respond import respond
+from fedlama.flower.client.state import forget_old
+from fedlama.flower.client.trainer import Local, LoopLocal
 from fedlama.flower.protocol import NEVER, Introduction
-from fedlama.flower.remote import RemoteClients
+from fedlama.flower.server.clients import RemoteClients
 from fedlama.flower.settings import (
     DEFAULTS,
     aggregation_of,
@@ -29,6 +27,7 @@ from fedlama.flower.settings import (
     state_folder,
     state_name,
 )
+from fedlama.flower.transport import GridChannel, answer_records, flower, introduction_records, read_order
 
 if TYPE_CHECKING:
     from flwr.app import Context, Message, RecordDict
@@ -54,7 +53,7 @@ def server_app(build: Build | None = None, *, clients: int = 0, config: Mapping[
 
     def main(grid: Grid, context: Context) -> None:
         # Not at the top: every order starts a new client process, which has no use for what the server imports.
-        from fedlama.flower.deployment import deploy_experiment, deploy_federation
+        from fedlama.flower.deploy.federation import deploy_experiment, deploy_federation
 
         logging.getLogger("fedlama.flower").setLevel(logging.INFO)
         given = {**base, **context.run_config}

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from fedlama import wire
-from fedlama.codecs import Codec
-from fedlama.engines.base import Values
+from fedlama.choices.codecs import Codec
+from fedlama.core import wire
+from fedlama.core.layers import Layer, Layers
+from fedlama.engines.api import Values
 from fedlama.errors import DataError
-from fedlama.layers import Layer, Layers
 
 
 def encode_layer(layer: Layer, values: Mapping[str, Tensor], codec: Codec) -> bytes:

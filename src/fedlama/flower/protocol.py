@@ -1,7 +1,7 @@
 """What server and client say to each other in a round, free of any transport.
 
 An order carries what the client lacks; an answer carries what is due. Their payloads are messages of
-:mod:`fedlama.wire`, one flat run of bytes each, so that what is counted in the ledger is what is sent.
+:mod:`fedlama.core.wire`, one flat run of bytes each, so that what is counted in the ledger is what is sent.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
-from fedlama.availability.membership import NEVER as NEVER
-from fedlama.codecs import Codec
-from fedlama.layers import Layers
+from fedlama.choices.availability.membership import NEVER as NEVER
+from fedlama.choices.codecs import Codec
+from fedlama.core.layers import Layers
 
 EVERYONE = 2**32 - 1
 """The client's number in downloads: the same bytes serve all who lack the same layers, and are uploaded once."""

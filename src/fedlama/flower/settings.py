@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from fedlama.checks import refuse
+from fedlama.core.validation import refuse
 from fedlama.errors import ConfigError, did_you_mean, shown
 from fedlama.experiment import Experiment, read, resolve
-from fedlama.flower.averages import Aggregation
-from fedlama.flower.patience import Patience
+from fedlama.flower.policy import Patience
+from fedlama.flower.server.aggregation import Aggregation
 
 RunConfig = Mapping[str, Any]
 

@@ -10,8 +10,8 @@ from random import Random
 
 import torch
 
-from fedlama.checkpoint import Snapshot, save_snapshot, whole_snapshots
 from fedlama.errors import DataError
+from fedlama.runs.checkpoint import Snapshot, save_snapshot, whole_snapshots
 from tests.fuzz.damage import damage_bytes, damage_json
 from tests.fuzz.folder import scratch
 from tests.fuzz.harness import Target

@@ -7,7 +7,7 @@ from functools import cache
 import torch
 
 from fedlama.errors import DataError
-from fedlama.flower.resident import Resident, load, save
+from fedlama.flower.client.state import Resident, load, save
 from tests.fuzz.folder import scratch
 from tests.fuzz.harness import Target
 from tests.fuzz.targets.checkpoint import damaged_safetensors

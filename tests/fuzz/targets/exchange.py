@@ -8,13 +8,13 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from fedlama.codecs import Float32
+from fedlama.choices.codecs import Float32
 from fedlama.errors import FedlamaError
-from fedlama.flower.channel import Delivery, Letter
-from fedlama.flower.exchange import Exchanger
-from fedlama.flower.patience import Patience
+from fedlama.flower.policy import Patience
 from fedlama.flower.protocol import Answer, Failure, Introduction, Order
-from fedlama.flower.roster import Roster
+from fedlama.flower.server.nodes import Roster
+from fedlama.flower.server.round import Exchanger
+from fedlama.flower.transport import Delivery, Letter
 from tests.fuzz.harness import Target
 from tests.fuzz.targets.upload import CLIENT, ROUND, setting
 

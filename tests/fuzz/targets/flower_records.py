@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from fedlama.codecs import Float32
+from fedlama.choices.codecs import Float32
 from fedlama.errors import DataError
-from fedlama.flower.grid import _content, read_order
 from fedlama.flower.protocol import Answer, Failure, Introduction
-from fedlama.flower.receipts import check
+from fedlama.flower.server.replies import check
+from fedlama.flower.transport import _content, read_order
 from tests.fuzz.damage import damage_bytes, damage_value
 from tests.fuzz.harness import Target
 from tests.fuzz.targets.upload import setting

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from fedlama.links import parse_links
+from fedlama.analysis.links import parse_links
 from tests.fuzz.damage import damage_text
 from tests.fuzz.folder import scratch
 from tests.fuzz.harness import Target

@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from fedlama import RoundRecord, Run
-from fedlama.checkpoint import Snapshot
 from fedlama.errors import DataError
-from fedlama.resume import put_back, take
+from fedlama.federation.state import put_back, take
+from fedlama.runs.checkpoint import Snapshot
 from tests.fuzz.damage import damage_value
 from tests.fuzz.harness import Target
 from tests.fuzz.targets.federations import small

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from random import Random
 
-from fedlama.comparison import run_one
 from fedlama.experiment import assemble, prepare, read, resolve
-from fedlama.report import report_page
-from fedlama.runfiles import read_config, read_records
-from fedlama.stored import find_runs, load_run
+from fedlama.reporting.html import report_page
+from fedlama.runs.execute import run_one
+from fedlama.runs.reader import read_config, read_records
+from fedlama.runs.stored import find_runs, load_run
 from tests.fuzz.damage import damage_json
 from tests.fuzz.folder import Folder
 from tests.fuzz.harness import Target

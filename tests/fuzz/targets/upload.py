@@ -10,14 +10,14 @@ from random import Random
 
 import torch
 
-from fedlama import wire
-from fedlama.codecs import Float32
+from fedlama.choices.codecs import Float32
+from fedlama.core import wire
+from fedlama.core.layers import Layers, by_tensor
 from fedlama.errors import DataError
-from fedlama.flower.averages import from_models, from_sums
 from fedlama.flower.payloads import encode_layer
 from fedlama.flower.protocol import Answer, Order
-from fedlama.flower.receipts import check
-from fedlama.layers import Layers, by_tensor
+from fedlama.flower.server.aggregation import from_models, from_sums
+from fedlama.flower.server.replies import check
 from tests.fuzz.damage import damage_bytes
 from tests.fuzz.harness import Target
 from tests.fuzz.targets.federations import small

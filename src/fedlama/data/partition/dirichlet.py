@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlama.core.randomness import generator
 from fedlama.data.partition.checks import Labels, Partition, as_labels, check_counts
 from fedlama.errors import ConfigError
-from fedlama.randomness import generator
 
 
 def dirichlet(

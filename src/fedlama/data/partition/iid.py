@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from fedlama.core.randomness import permutation
 from fedlama.data.partition.checks import Labels, Partition, as_labels, check_counts
-from fedlama.randomness import permutation
 
 
 def iid(labels: Labels, clients: int, seed: int) -> Partition:

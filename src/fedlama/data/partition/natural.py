@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
+from fedlama.core.randomness import permutation
 from fedlama.data.partition.checks import Labels, Partition, as_labels, check_counts
 from fedlama.errors import ConfigError
-from fedlama.randomness import permutation
 
 
 def natural(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from fedlama.core.randomness import permutation
 from fedlama.data.partition.checks import Labels, Partition, as_labels, check_counts
 from fedlama.errors import ConfigError
-from fedlama.randomness import permutation
 
 
 def shards(labels: Labels, clients: int, seed: int, *, shards_per_client: int = 2) -> Partition:

@@ -1,0 +1,85 @@
+"""What each client exchanged in each round, taken from a ledger into arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlama.core.ledger import Shipment
+from fedlama.core.records import RoundRecord
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Exchanges:
+    """One entry per (round, client) that took part; the entries of a round lie together, in order.
+
+    Attributes:
+        rounds: Round of each entry, counted from the first round given.
+        clients: Client of each entry.
+        bytes_down: What it received in that round.
+        bytes_up: What it sent.
+        messages_down: Messages that it received, 0 or 1.
+        messages_up: Messages that it sent.
+        steps: Local steps of each entry's round.
+        count: Number of rounds.
+    """
+
+    rounds: Ints
+    clients: Ints
+    bytes_down: Ints
+    bytes_up: Ints
+    messages_down: Ints
+    messages_up: Ints
+    steps: Ints
+    count: int
+
+    @classmethod
+    def of(cls, rounds: Iterable[Sequence[Shipment]], steps: Sequence[int], *, evaluation: bool = False) -> Exchanges:
+        """Collect the entries.
+
+        Args:
+            rounds: The shipments of each round.
+            steps: Local steps of each round.
+            evaluation: Let uploads that only serve an evaluation take time too.
+
+        Returns:
+            The entries.
+        """
+        names = ("rounds", "clients", "bytes_down", "bytes_up", "messages_down", "messages_up", "steps")
+        columns: list[tuple[Ints, ...]] = []
+        count = 0
+        for index, (shipments, length) in enumerate(zip(rounds, steps, strict=True)):
+            count += 1
+            wanted = [one for one in shipments if one.clients and (evaluation or one.direction != "evaluation")]
+            if not wanted:
+                continue
+            clients = np.unique(np.concatenate([np.asarray(one.clients, dtype=np.int64) for one in wanted]))
+            table = np.zeros((4, len(clients)), dtype=np.int64)  # bytes down, bytes up, messages down, messages up
+            for one in wanted:
+                seats = np.searchsorted(clients, np.asarray(one.clients, dtype=np.int64))
+                row = 0 if one.direction == "down" else 1
+                table[row, seats] += one.total_bytes // len(one.clients)
+                table[row + 2, seats] += 1
+            here, long = np.full(len(clients), index), np.full(len(clients), length)
+            columns.append((here, clients, table[0], table[1], table[2], table[3], long))
+        empty: Ints = np.zeros(0, dtype=np.int64)
+        parts = [np.concatenate(part) for part in zip(*columns, strict=True)] if columns else [empty] * len(names)
+        return cls(**dict(zip(names, parts, strict=True)), count=count)
+
+    @classmethod
+    def of_records(cls, records: Sequence[RoundRecord], *, evaluation: bool = False) -> Exchanges:
+        """Collect the entries of a run's records, finished or read back.
+
+        Args:
+            records: The rounds, from the first.
+            evaluation: As in :meth:`of`.
+        """
+        ends = [0, *(record.local_steps for record in records)]
+        steps = [after - before for before, after in pairwise(ends)]
+        return cls.of([record.shipments for record in records], steps, evaluation=evaluation)

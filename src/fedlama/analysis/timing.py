@@ -1,0 +1,97 @@
+"""How long finished runs take on given links: the content of `fedlama links`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fedlama.analysis.links import Clock, Exchanges, Link, clock, money
+from fedlama.core.ledger import round_bytes
+from fedlama.core.records import RoundRecord
+from fedlama.runs.stored import StoredRun, load_run
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One run on several links.
+
+    Attributes:
+        name: The run's title and seed.
+        run: The run as it was read.
+        clocks: Its time on each link.
+    """
+
+    name: str
+    run: StoredRun
+    clocks: tuple[Clock, ...]
+
+    @property
+    def moved(self) -> int:
+        """Bytes up and down of the whole run."""
+        return bytes_until(self.run.rounds, len(self.run.rounds) - 1)
+
+    def to_json(self, target: float | None = None, price_per_gb: float | None = None) -> dict[str, object]:
+        """Return it as plain JSON types.
+
+        Args:
+            target: Accuracy in [0, 1] whose first reaching is timed; None leaves that out.
+            price_per_gb: Price of 10^9 bytes; None leaves money out.
+        """
+        reached = None if target is None else first_reaching(self.run.rounds, target)
+        return {
+            "run": self.name,
+            "run_folder": str(self.run.path),
+            "bytes": self.moved,
+            "money": None if price_per_gb is None else money(self.moved, price_per_gb),
+            "bytes_to_target": None if reached is None else bytes_until(self.run.rounds, reached),
+            "links": [
+                {
+                    "link": one.link.name,
+                    "seconds": one.total,
+                    "seconds_down": float(one.down.sum()),
+                    "seconds_compute": float(one.compute.sum()),
+                    "seconds_up": float(one.up.sum()),
+                    "seconds_to_target": None if reached is None else float(one.elapsed[reached]),
+                }
+                for one in self.clocks
+            ],
+        }
+
+
+def time_runs(paths: Iterable[Path], links: Sequence[Link], *, seed: int = 0, evaluation: bool = False) -> list[Timing]:
+    """Tell the time of finished runs on given links.
+
+    Args:
+        paths: Run folders.
+        links: The links.
+        seed: Decides what links draw; the same for all runs, so that they are compared on the same clients.
+        evaluation: Let uploads that only serve an evaluation take time too.
+
+    Returns:
+        One timing per run.
+
+    Raises:
+        DataError: A folder cannot be read as a run.
+        ConfigError: A link does not fit the clients.
+    """
+    timings = []
+    for path in paths:
+        run = load_run(path)
+        clocks = clock(Exchanges.of_records(run.rounds, evaluation=evaluation), links, seed=seed)
+        name = run.title if run.seed is None else f"{run.title} seed {run.seed}"
+        timings.append(Timing(name, run, tuple(clocks)))
+    counts = Counter(one.name for one in timings)
+    return [replace(one, name=f"{one.name} ({one.run.path.name})") if counts[one.name] > 1 else one for one in timings]
+
+
+def first_reaching(rounds: Sequence[RoundRecord], target: float) -> int | None:
+    """Return the first round whose evaluation reached an accuracy, None when none did."""
+    return next((i for i, one in enumerate(rounds) if one.score and one.score.accuracy >= target), None)
+
+
+def bytes_until(rounds: Sequence[RoundRecord], last: int) -> int:
+    """Return the bytes up and down of all rounds up to one, that one included."""
+    seen = [shipment for record in rounds[: last + 1] for shipment in record.shipments]
+    return round_bytes(seen, "up") + round_bytes(seen, "down")

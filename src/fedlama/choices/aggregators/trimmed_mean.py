@@ -1,0 +1,51 @@
+"""The mean of each coordinate without its extremes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fedlama.choices.aggregators.base import Combined, as_dtype
+from fedlama.core.layers import Layer
+from fedlama.core.validation import between, refuse
+
+
+@dataclass(frozen=True)
+class TrimmedMean:
+    """Every coordinate loses its largest and its smallest values; the rest is averaged.
+
+    Source: Yin, Chen, Ramchandran and Bartlett, "Byzantine-Robust Distributed Learning: Towards Optimal Statistical
+    Rates" (ICML 2018), Algorithm 1. Clients count alike there and here, whatever their numbers of samples. The
+    discrepancy of a coordinate is the mean of the squared distances that were left.
+
+    Args:
+        share: Share of the clients that is cut off at each end, rounded down, in [0, 0.5). It must be at least the
+            share of attackers to help against them.
+
+    Raises:
+        ConfigError: The share is out of range.
+    """
+
+    name: ClassVar[str] = "trimmed-mean"
+    share: float = 0.25
+
+    def __post_init__(self) -> None:
+        refuse(between(self, 0, 0.5, "share"))
+
+    def combine(
+        self, layer: Layer, received: Mapping[str, Tensor], weights: Sequence[float], reference: Mapping[str, Tensor]
+    ) -> Combined:
+        """Trim and average; see :meth:`fedlama.choices.aggregators.base.Guard.combine`."""
+        cut = int(self.share * len(weights))
+        values, discrepancy = {}, 0.0
+        for spec in layer.tensors:
+            kept = torch.sort(received[spec.name].double(), dim=0).values[cut : len(weights) - cut]
+            mean = kept.mean(0)
+            values[spec.name] = as_dtype(mean, spec.dtype)
+            if spec.trainable:
+                discrepancy += float((kept - mean).square().mean(0).sum())
+        return Combined(values, discrepancy)

@@ -1,0 +1,7 @@
+"""In how many bits a layer travels: one codec per file."""
+
+from fedlama.choices.codecs.base import Codec
+from fedlama.choices.codecs.float16 import Float16
+from fedlama.choices.codecs.float32 import Float32
+
+__all__ = ["Codec", "Float16", "Float32"]

@@ -1,0 +1,48 @@
+"""Half precision: floating-point tensors travel as IEEE float16, others as they are.
+
+Values beyond +-65,504 become infinite, which the aggregation then reports as divergence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fedlama.choices.codecs.float32 import Float32
+from fedlama.core.layers import TensorSpec
+
+_RAW = Float32()
+
+
+@dataclass(frozen=True)
+class Float16:
+    """Send floating-point tensors rounded to float16."""
+
+    name: ClassVar[str] = "float16"
+
+    def payload_bytes(self, spec: TensorSpec) -> int:
+        """Two bytes per floating-point element."""
+        return _RAW.payload_bytes(_halved(spec))
+
+    def encode(self, tensor: Tensor) -> bytes:
+        """Round and write."""
+        return _RAW.encode(tensor.half() if tensor.is_floating_point() else tensor)
+
+    def decode(self, data: bytes, spec: TensorSpec) -> Tensor:
+        """Read and widen.
+
+        Raises:
+            DataError: The length is not that of the tensor.
+        """
+        return _RAW.decode(data, _halved(spec)).to(spec.dtype)
+
+    def transmit(self, stacked: Tensor) -> Tensor:
+        """Round to float16 and back."""
+        return stacked.half().to(stacked.dtype) if stacked.is_floating_point() else stacked
+
+
+def _halved(spec: TensorSpec) -> TensorSpec:
+    return replace(spec, dtype=torch.float16) if spec.dtype.is_floating_point else spec

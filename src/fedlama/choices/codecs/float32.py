@@ -1,0 +1,53 @@
+"""No compression: every tensor travels in its own dtype (float32 for usual models), little-endian."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fedlama.core.layers import TensorSpec
+from fedlama.errors import DataError
+
+
+@dataclass(frozen=True)
+class Float32:
+    """Send every tensor as it is."""
+
+    name: ClassVar[str] = "float32"
+
+    def payload_bytes(self, spec: TensorSpec) -> int:
+        """Elements times the dtype's width."""
+        return spec.size * spec.dtype.itemsize
+
+    def encode(self, tensor: Tensor) -> bytes:
+        """Write the elements row by row."""
+        return bytes(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+    def decode(self, data: bytes, spec: TensorSpec) -> Tensor:
+        """Read the elements back.
+
+        Raises:
+            DataError: The length is not that of the tensor.
+        """
+        check_length(data, spec, self.payload_bytes(spec))
+        return torch.frombuffer(bytearray(data), dtype=spec.dtype).reshape(spec.shape)
+
+    def transmit(self, stacked: Tensor) -> Tensor:
+        """Nothing is lost."""
+        return stacked
+
+
+def check_length(data: bytes, spec: TensorSpec, expected: int) -> None:
+    """Refuse a payload of the wrong length.
+
+    Raises:
+        DataError: It is not `expected` bytes long.
+    """
+    if len(data) != expected:
+        raise DataError(
+            f"tensor {spec.name!r} of shape {spec.shape} takes {expected} bytes, {len(data)} were given; "
+            "the sender's model or codec differs from ours"
+        )

@@ -1,0 +1,37 @@
+"""The contract of server steps: how an average enters the global model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from torch import Tensor
+
+ServerMemory = dict[str, Tensor]
+"""A tensor's buffers on the server, by name; empty at first."""
+
+
+class ServerStep(Protocol):
+    """Applied to every trainable tensor of a layer when that layer is synchronised; statistics are replaced."""
+
+    name: ClassVar[str]
+
+    def apply(self, previous: Tensor, average: Tensor, memory: ServerMemory) -> Tensor:
+        """Return the new global value.
+
+        Args:
+            previous: Global value before the round.
+            average: Weighted average of the clients' values.
+            memory: This tensor's buffers; updated in place.
+        """
+
+
+@dataclass(frozen=True)
+class Replace:
+    """Take the average as it is."""
+
+    name: ClassVar[str] = "replace"
+
+    def apply(self, previous: Tensor, average: Tensor, memory: ServerMemory) -> Tensor:
+        """Return the average."""
+        return average

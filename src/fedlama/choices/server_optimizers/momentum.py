@@ -1,0 +1,35 @@
+"""Server momentum (FedAvgM): Hsu, Qi and Brown, arXiv 1909.06335."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fedlama.choices.server_optimizers.base import ServerMemory
+from fedlama.core.validation import at_least, between, refuse
+
+
+@dataclass(frozen=True)
+class ServerMomentum:
+    """v <- momentum * v + (average - previous); u <- previous + learning_rate * v.
+
+    Args:
+        learning_rate: Server learning rate.
+        momentum: In [0, 1).
+    """
+
+    name: ClassVar[str] = "momentum"
+    learning_rate: float = 1.0
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        refuse(at_least(self, 0, "learning_rate") + between(self, 0, 1, "momentum"))
+
+    def apply(self, previous: Tensor, average: Tensor, memory: ServerMemory) -> Tensor:
+        """Return the new global value."""
+        velocity = memory.setdefault("velocity", torch.zeros_like(previous))
+        velocity.mul_(self.momentum).add_(average - previous)
+        return previous + self.learning_rate * velocity

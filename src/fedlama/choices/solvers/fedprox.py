@@ -1,0 +1,54 @@
+"""FedProx: SGD with a pull towards the last synchronised global model.
+
+Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020: the local objective gains
+mu / 2 * ||x - u||^2. Under a layer-wise schedule u is, per layer, the value of its last synchronisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fedlama.choices.solvers.base import Memory
+from fedlama.choices.solvers.sgd import SGD
+from fedlama.core.validation import at_least, refuse
+
+
+@dataclass(frozen=True)
+class FedProx(SGD):
+    """SGD with a proximal term.
+
+    Args:
+        proximal: mu, the strength of the pull; 0 is plain SGD.
+    """
+
+    name: ClassVar[str] = "fedprox"
+    proximal: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse(at_least(self, 0, "proximal"))
+
+    @property
+    def uses_anchor(self) -> bool:
+        """The pull is towards the global values."""
+        return True
+
+    def step(
+        self,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        memory: Memory,
+        rate: float,
+        decayed: Sequence[bool],
+        anchors: Sequence[Tensor],
+    ) -> None:
+        """Add mu * (x - u) to the gradients and take an SGD step."""
+        pulled = torch._foreach_add(list(gradients), list(parameters), alpha=self.proximal)
+        # Anchors are one client's shape; broadcasting serves stacked parameters too.
+        torch._foreach_add_(pulled, list(anchors), alpha=-self.proximal)
+        super().step(parameters, pulled, memory, rate, decayed, anchors)

@@ -1,0 +1,108 @@
+"""A cyclic schedule in the manner of FedPart: the weight tensors take turns; only those on turn train and travel.
+
+Wang et al., "Why Go Full? Elevating Federated Learning Through Partial Network Updates", NeurIPS 2024
+(arXiv 2410.11559): some rounds of full updates, then passes over the layers in the model's order, with full rounds
+between passes. Layers that are not on turn are frozen on the clients, so they stay in sync without travelling.
+
+Deviation: biases and normalisation parameters (everything that is not `Layer.adaptive`) train and travel in every
+round; they are tiny, and leaving them behind the layer they belong to is what the by-tensor labelling would do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from fedlama.choices.strategies.base import LayerStatistics, Plan
+from fedlama.core.layers import Layers
+from fedlama.core.validation import at_least, refuse, whole
+
+
+@dataclass(frozen=True)
+class CyclicState:
+    """The layers by role.
+
+    Attributes:
+        always: Layers that train and travel in every round.
+        turns: The groups that take turns, in order.
+    """
+
+    always: frozenset[str]
+    turns: tuple[frozenset[str], ...]
+
+
+@dataclass(frozen=True)
+class Cyclic:
+    """Train and send the weight tensors in turns.
+
+    Args:
+        base_interval: Local steps per round.
+        layers_per_turn: Weight tensors that are on turn together.
+        rounds_per_turn: Rounds that a turn lasts.
+        opening_rounds: Full rounds before the first pass.
+        full_rounds: Full rounds between two passes.
+    """
+
+    name: ClassVar[str] = "cyclic"
+    base_interval: int
+    layers_per_turn: int = 1
+    rounds_per_turn: int = 1
+    opening_rounds: int = 1
+    full_rounds: int = 0
+
+    def __post_init__(self) -> None:
+        problems = whole(self, *(field.name for field in fields(self)))
+        if not problems:
+            problems += at_least(self, 1, "base_interval", "layers_per_turn", "rounds_per_turn")
+            problems += at_least(self, 0, "opening_rounds", "full_rounds")
+        refuse(problems)
+
+    @property
+    def local_steps(self) -> int:
+        """Local steps in one round."""
+        return self.base_interval
+
+    @property
+    def cycle_rounds(self) -> int:
+        """Frozen layers do not diverge, so every round ends in sync."""
+        return 1
+
+    @property
+    def measures_discrepancy(self) -> bool:
+        """The schedule is fixed."""
+        return False
+
+    @property
+    def recycles(self) -> bool:
+        """Nothing is recycled."""
+        return False
+
+    def init(self, layers: Layers, seed: int) -> CyclicState:
+        """Cut the adaptive layers into turns."""
+        order = [layer.name for layer in layers if layer.adaptive]
+        step = self.layers_per_turn
+        turns = tuple(frozenset(order[at : at + step]) for at in range(0, len(order), step))
+        return CyclicState(frozenset(layer.name for layer in layers if not layer.adaptive), turns)
+
+    def plan(self, state: CyclicState, round_index: int) -> Plan:
+        """Find whose turn it is."""
+        everything = state.always.union(*state.turns)
+        on_turn = self._turn(len(state.turns), round_index)
+        active = everything if on_turn is None else state.always | state.turns[on_turn]
+        pass_rounds = max(len(state.turns), 1) * self.rounds_per_turn + self.full_rounds
+        intervals = {name: 1 if name in active else pass_rounds for name in everything}
+        return Plan(round_index, active, intervals, cycle_start=True, frozen=everything - active)
+
+    def fold(self, state: CyclicState, plan: Plan, statistics: Mapping[str, LayerStatistics]) -> CyclicState:
+        """Nothing is learnt."""
+        return state
+
+    def _turn(self, turns: int, round_index: int) -> int | None:
+        """Index of the turn in this round; None in a full round."""
+        after = round_index - self.opening_rounds
+        if after < 0 or turns == 0:
+            return None
+        position = after % (turns * self.rounds_per_turn + self.full_rounds)
+        turn = position // self.rounds_per_turn
+        return turn if turn < turns else None

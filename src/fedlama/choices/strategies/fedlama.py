@@ -1,0 +1,166 @@
+"""FedLAMA: every layer gets the aggregation interval tau' or phi * tau', by its discrepancy across clients.
+
+Lee, Zhang, He and Avestimehr, "Layer-wise Adaptive Model Aggregation for Scalable Federated Learning", AAAI 2023
+(arXiv 2110.10302), Algorithms 1 and 2. Places where the paper and its authors' program (swblaster/FedLAMA) differ:
+
+=========================  ==========================================  ==============================================
+switch                     default                                     the authors' program
+=========================  ==========================================  ==============================================
+cutoff                     crossing of delta and 1 - lambda (text)     the same (line 9 as printed is "printed")
+discrepancy_share          delta and lambda over the adaptive layers   "all": delta's denominator over every layer
+warm_up_rounds             0: the first adjustment ends cycle one      6: no adjustment before round index 6
+Layer.adaptive             tensors with more than one dimension        the same
+client weights             p_i = n_i / n (see Federation.weighting)    "equal"
+=========================  ==========================================  ==============================================
+
+A layer that is not due keeps each client's own value. Intervals change only when every layer has just been
+synchronised, so no stale layer crosses an adjustment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from fedlama.choices.strategies.base import LayerStatistics, Plan
+from fedlama.choices.strategies.cutoff import Curves, Cutoff, least_critical, most_critical
+from fedlama.core.layers import Layers
+from fedlama.core.validation import at_least, one_of, refuse, whole
+
+
+@dataclass(frozen=True)
+class FedLAMAState:
+    """What FedLAMA carries from round to round.
+
+    Attributes:
+        parameters: dim(u_l) of every layer.
+        adaptive: Layers that may adapt.
+        intervals: Interval of every layer in rounds, tau_l divided by the local steps of a round.
+        unit_discrepancy: The latest d_l of every layer (eq. 2).
+    """
+
+    parameters: Mapping[str, int]
+    adaptive: frozenset[str]
+    intervals: Mapping[str, int]
+    unit_discrepancy: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class FedLAMA:
+    """Synchronise the layers that diverge least only every `increase_factor` rounds.
+
+    Args:
+        base_interval: tau', the base interval in local steps.
+        increase_factor: phi, by which the interval of the least critical layers grows.
+        cutoff: The rule for the cut; see :func:`fedlama.choices.strategies.cutoff.least_critical`.
+        discrepancy_share: Layers in the denominator of delta_l: the ``"adaptive"`` ones, or ``"all"``.
+        warm_up_rounds: No adjustment at the end of the first so many rounds.
+        accelerate: The variant of section 4: nothing is relaxed; instead the few most diverged layers get the shorter
+            interval tau' / phi, which the paper leaves open and this reading fills in. A round then lasts tau' / phi
+            local steps, and every layer is in sync every tau'.
+
+    Example:
+        >>> FedLAMA(base_interval=6, increase_factor=4).local_steps
+        6
+        >>> FedLAMA(base_interval=6, increase_factor=2, accelerate=True).local_steps
+        3
+    """
+
+    name: ClassVar[str] = "fedlama"
+    base_interval: int
+    increase_factor: int
+    cutoff: Cutoff = "crossing"
+    discrepancy_share: Literal["adaptive", "all"] = "adaptive"
+    warm_up_rounds: int = 0
+    accelerate: bool = False
+
+    def __post_init__(self) -> None:
+        problems = whole(self, "base_interval", "increase_factor", "warm_up_rounds")
+        if not problems:
+            problems += at_least(self, 1, "base_interval", "increase_factor") + at_least(self, 0, "warm_up_rounds")
+        problems += one_of(self, "cutoff", ("crossing", "printed"))
+        problems += one_of(self, "discrepancy_share", ("adaptive", "all"))
+        refuse(problems)
+        if self.accelerate:
+            refuse(self._misfits())
+
+    def _misfits(self) -> list[str]:
+        """Report what does not go with the accelerating variant."""
+        problems = []
+        if self.base_interval % self.increase_factor:
+            problems.append(
+                f"FedLAMA: accelerate divides base_interval ({self.base_interval}) by increase_factor "
+                f"({self.increase_factor}), which leaves a remainder; choose a multiple"
+            )
+        if self.cutoff != "crossing" or self.discrepancy_share != "adaptive":
+            problems.append(
+                "FedLAMA: accelerate has a cut-off of its own over the adaptive layers; leave cutoff='crossing' and "
+                "discrepancy_share='adaptive', or set accelerate=false"
+            )
+        return problems
+
+    @property
+    def local_steps(self) -> int:
+        """Local steps in one round: tau', or tau' / phi when accelerating."""
+        return self.base_interval // self.increase_factor if self.accelerate else self.base_interval
+
+    @property
+    def cycle_rounds(self) -> int:
+        """Phi rounds lie between two full synchronisations."""
+        return self.increase_factor
+
+    @property
+    def measures_discrepancy(self) -> bool:
+        """With phi = 1 there is nothing to decide."""
+        return self.increase_factor > 1
+
+    @property
+    def recycles(self) -> bool:
+        """Nothing is recycled."""
+        return False
+
+    def init(self, layers: Layers, seed: int) -> FedLAMAState:
+        """Start with tau' everywhere (Algorithm 1, line 1)."""
+        start = self.increase_factor if self.accelerate else 1
+        return FedLAMAState(
+            parameters={layer.name: layer.parameters for layer in layers},
+            adaptive=frozenset(layer.name for layer in layers if layer.adaptive),
+            intervals={layer.name: start for layer in layers},
+            unit_discrepancy={layer.name: 0.0 for layer in layers},
+        )
+
+    def plan(self, state: FedLAMAState, round_index: int) -> Plan:
+        """Upload the layers whose interval ends with this round (line 5)."""
+        due = frozenset(name for name, interval in state.intervals.items() if (round_index + 1) % interval == 0)
+        return Plan(round_index, due, state.intervals, cycle_start=round_index % self.increase_factor == 0)
+
+    def fold(self, state: FedLAMAState, plan: Plan, statistics: Mapping[str, LayerStatistics]) -> FedLAMAState:
+        """Take in d_l (line 7) and, at the end of a cycle, adjust the intervals (lines 8 and 9)."""
+        measured = dict(state.unit_discrepancy)
+        for name, statistic in statistics.items():
+            steps = plan.rounds_apart(name) * self.local_steps
+            measured[name] = statistic.discrepancy / (steps * max(state.parameters[name], 1))  # eq. 2
+        state = replace(state, unit_discrepancy=measured)
+        return self.adjusted(state, self.curves(state).chosen) if self.adjusts_after(plan.round_index) else state
+
+    def adjusts_after(self, round_index: int) -> bool:
+        """Tell whether the intervals are adjusted at the end of a round (line 8, and the warm-up)."""
+        rounds_done = round_index + 1
+        ends_cycle = rounds_done % self.increase_factor == 0
+        return ends_cycle and rounds_done > self.warm_up_rounds and self.increase_factor > 1
+
+    def adjusted(self, state: FedLAMAState, chosen: Collection[str]) -> FedLAMAState:
+        """Give the chosen layers the other interval: the long one, or the short one when accelerating."""
+        inside, outside = (1, self.increase_factor) if self.accelerate else (self.increase_factor, 1)
+        return replace(state, intervals={name: inside if name in chosen else outside for name in state.intervals})
+
+    def curves(self, state: FedLAMAState) -> Curves:
+        """Return delta_l, 1 - lambda_l and the cut for the discrepancies in `state` (Algorithm 2)."""
+        d = {name: state.unit_discrepancy[name] for name in state.intervals if name in state.adaptive}
+        if self.accelerate:
+            return most_critical(d, state.parameters)
+        total = None
+        if self.discrepancy_share == "all":
+            total = sum(value * state.parameters[name] for name, value in state.unit_discrepancy.items())
+        return least_critical(d, state.parameters, rule=self.cutoff, total=total)

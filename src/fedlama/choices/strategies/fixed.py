@@ -1,0 +1,93 @@
+"""A fixed table of aggregation intervals, given by the user, layer by layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import ClassVar
+
+from fedlama.choices.strategies.base import LayerStatistics, Plan
+from fedlama.core.layers import Layers
+from fedlama.core.validation import at_least, refuse, whole
+from fedlama.errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True)
+class FixedIntervals:
+    """Synchronise every layer at the interval that the table gives it.
+
+    Args:
+        base_interval: Local steps per round.
+        intervals: Layer name, or shell-style pattern such as ``"fc*.weight"``, to its interval in rounds. The first
+            entry that matches a layer counts; layers that no entry matches travel in every round.
+
+    Example:
+        >>> FixedIntervals(base_interval=5, intervals={"*.bias": 1, "fc1.weight": 4, "fc2.weight": 6}).cycle_rounds
+        12
+    """
+
+    name: ClassVar[str] = "fixed"
+    base_interval: int
+    intervals: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        problems = whole(self, "base_interval") or at_least(self, 1, "base_interval")
+        problems += [
+            f"FixedIntervals: the interval of {name!r} is {rounds!r}, but it must be a whole number of rounds, "
+            "1 or more; change it"
+            for name, rounds in self.intervals.items()
+            if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds < 1
+        ]
+        refuse(problems)
+
+    @property
+    def local_steps(self) -> int:
+        """Local steps in one round."""
+        return self.base_interval
+
+    @property
+    def cycle_rounds(self) -> int:
+        """All layers are due together at the least common multiple of the intervals."""
+        return math.lcm(*self.intervals.values())
+
+    @property
+    def measures_discrepancy(self) -> bool:
+        """The schedule is fixed."""
+        return False
+
+    @property
+    def recycles(self) -> bool:
+        """Nothing is recycled."""
+        return False
+
+    def init(self, layers: Layers, seed: int) -> Mapping[str, int]:
+        """Resolve the table against the layers.
+
+        Raises:
+            ConfigError: An entry matches no layer.
+        """
+        names = [layer.name for layer in layers]
+        problems = [
+            f"FixedIntervals: {pattern!r} matches no layer{did_you_mean(pattern, names)}"
+            for pattern in self.intervals
+            if not any(fnmatchcase(name, pattern) for name in names)
+        ]
+        if problems:
+            raise ConfigError(problems)
+        return {
+            name: next((rounds for pattern, rounds in self.intervals.items() if fnmatchcase(name, pattern)), 1)
+            for name in names
+        }
+
+    def plan(self, state: Mapping[str, int], round_index: int) -> Plan:
+        """Upload what is due."""
+        due = frozenset(name for name, interval in state.items() if (round_index + 1) % interval == 0)
+        return Plan(round_index, due, state, cycle_start=round_index % self.cycle_rounds == 0)
+
+    def fold(
+        self, state: Mapping[str, int], plan: Plan, statistics: Mapping[str, LayerStatistics]
+    ) -> Mapping[str, int]:
+        """Nothing is learnt."""
+        return state

@@ -1,0 +1,92 @@
+"""`fedlama flower`: an experiment as a real deployment, here on loopback or on a SuperLink elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedlama.errors import FedlamaError, MissingExtraError
+from fedlama.experiment import read, resolve
+from fedlama.flower.deploy import submit as submission
+from fedlama.flower.deploy.local import run_here
+from fedlama.flower.deploy.processes import QUIET
+
+app = typer.Typer(no_args_is_help=True, help="Run an experiment as a real deployment on Flower.")
+
+Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A TOML file or an experiment's name.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")]
+Deadline = Annotated[float, typer.Option(help="Seconds that a round waits for replies.")]
+MinReplies = Annotated[float, typer.Option(help="Share of the cohort without which there is no average.")]
+Rejoin = Annotated[str, typer.Option(help="When a client that missed a round may come back: now or next-cycle.")]
+Aggregation = Annotated[
+    str, typer.Option(help="models, or sums: the discrepancy from one scalar per client and layer.")
+]
+
+
+@app.command()
+def up(
+    experiment: Name,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Folder for the run folders, logs and states.")] = Path("runs/flower"),
+    deadline: Deadline = 600.0,
+    min_replies: MinReplies = 1.0,
+    rejoin: Rejoin = "now",
+    aggregation: Aggregation = "models",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Start a SuperLink and one SuperNode per client on this machine, run the experiment, and stop them."""
+    options = _options(deadline, min_replies, rejoin, aggregation)
+    resolved = resolve(read(experiment, list(overrides or [])))
+    summary = run_here(resolved, out, options, tell=lambda line: None if as_json else typer.echo(line))
+    if as_json:
+        typer.echo(json.dumps(summary))
+        return
+    counted = int(summary["bytes_up"]) + int(summary["bytes_down"])
+    measured = int(summary["socket_bytes_up"]) + int(summary["socket_bytes_down"])
+    typer.echo(f"{summary['method']}: accuracy {summary['accuracy']}, {summary['rounds']} rounds")
+    typer.echo(f"ledger {counted} bytes, on the sockets {measured} bytes; run folder {summary['run_folder']}")
+
+
+@app.command()
+def run(
+    experiment: Name,
+    overrides: Overrides = None,
+    superlink: Annotated[str, typer.Option(help="The connection's name in Flower's config.toml.")] = "",
+    out: Annotated[str, typer.Option(help="Folder for the run folders on the SuperLink's machine.")] = "runs/flower",
+    deadline: Deadline = 600.0,
+    min_replies: MinReplies = 1.0,
+    rejoin: Rejoin = "now",
+    aggregation: Aggregation = "models",
+) -> None:
+    """Submit the experiment to a SuperLink with `flwr run`; SuperNodes are started by their owners."""
+    resolved = resolve(read(experiment, list(overrides or [])))
+    options = _options(deadline, min_replies, rejoin, aggregation)
+    flwr = shutil.which("flwr")
+    if flwr is None:
+        raise MissingExtraError("flwr", "flower")
+    with tempfile.TemporaryDirectory() as folder:
+        target, config = Path(folder) / "app", Path(folder) / "run.toml"
+        submission.write_app(target)
+        config.write_text(submission.run_config(resolved, {**options, "out": out}), encoding="utf-8")
+        answer = submission.submit(flwr, target, superlink, config, {**os.environ, **QUIET})
+    if answer["returncode"] != 0:
+        raise FedlamaError(f"flwr refused the run: {answer['stderr'] or answer['stdout']}")
+    typer.echo(f"submitted; follow it with: flwr log {answer.get('run-id')} {superlink}".rstrip())
+    typer.echo(f"the run folder will be below {out} on the SuperLink's machine")
+
+
+@app.command("app")
+def write_app(folder: Annotated[Path, typer.Argument(help="Where to write it.")]) -> None:
+    """Write the Flower app that runs any experiment, for plain `flwr run`."""
+    submission.write_app(folder)
+    typer.echo(f"try: flwr run {folder}")
+
+
+def _options(deadline: float, min_replies: float, rejoin: str, aggregation: str) -> dict[str, str | float]:
+    return {"deadline": deadline, "min-replies": min_replies, "rejoin": rejoin, "aggregation": aggregation}

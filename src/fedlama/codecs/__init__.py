@@ -1,7 +1,0 @@
-"""In how many bits a layer travels: one codec per file."""
-
-from fedlama.codecs.base import Codec
-from fedlama.codecs.float16 import Float16
-from fedlama.codecs.float32 import Float32
-
-__all__ = ["Codec", "Float16", "Float32"]

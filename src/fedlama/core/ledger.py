@@ -1,0 +1,185 @@
+"""The ledger: what travelled, by round, client, layer and direction, and everything that is computed from it.
+
+What is counted: the payload of every layer as its codec serialises it (parameters and the statistics that belong to
+them), the headers of the message and of each layer, the discrepancy scalars in uploads, and the first download of the
+complete model by every client that joins a cohort. Traffic that only serves evaluation is kept apart. The last global
+model is not sent out again when a run ends. The layout that is counted is that of :mod:`fedlama.core.wire`; what a
+transport adds below it (HTTP, TLS, TCP) is not in here.
+
+The paper's cost (eq. 9), C = sum_l dim(u_l) * kappa_l, is derived from the same records: kappa_l is the number of
+rounds in which layer l came up for training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from fedlama.core.wire import LAYER_HEADER_BYTES, MESSAGE_HEADER_BYTES, SCALAR_BYTES
+
+Direction = Literal["down", "up", "evaluation"]
+
+
+@dataclass(frozen=True)
+class Cargo:
+    """One layer inside a message.
+
+    Attributes:
+        layer: The layer's name.
+        parameters: Its trainable parameters, dim(u_l).
+        payload_bytes: Its payload as serialised.
+    """
+
+    layer: str
+    parameters: int
+    payload_bytes: int
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """The same layers, sent to or by each of several clients, one message per client.
+
+    Attributes:
+        round_index: The round, from 0.
+        direction: ``"down"`` and ``"up"`` for training; ``"evaluation"`` for uploads made only to evaluate.
+        clients: The clients' numbers.
+        cargo: The layers.
+        scalars: Whether each layer carries its discrepancy scalar.
+    """
+
+    round_index: int
+    direction: Direction
+    clients: tuple[int, ...]
+    cargo: tuple[Cargo, ...]
+    scalars: bool = False
+
+    @property
+    def payload_bytes(self) -> int:
+        """Payload of all clients together, in bytes."""
+        return len(self.clients) * sum(item.payload_bytes for item in self.cargo)
+
+    @property
+    def header_bytes(self) -> int:
+        """Message and layer headers of all clients together, in bytes."""
+        return len(self.clients) * (MESSAGE_HEADER_BYTES + LAYER_HEADER_BYTES * len(self.cargo))
+
+    @property
+    def scalar_bytes(self) -> int:
+        """Discrepancy scalars of all clients together, in bytes."""
+        return len(self.clients) * SCALAR_BYTES * len(self.cargo) if self.scalars else 0
+
+    @property
+    def total_bytes(self) -> int:
+        """Everything together, in bytes."""
+        return self.payload_bytes + self.header_bytes + self.scalar_bytes
+
+    def to_json(self) -> dict[str, object]:
+        """Return the record as plain JSON types."""
+        return {
+            "direction": self.direction,
+            "clients": list(self.clients),
+            "layers": {item.layer: [item.parameters, item.payload_bytes] for item in self.cargo},
+            "scalars": self.scalars,
+            "payload_bytes": self.payload_bytes,
+            "header_bytes": self.header_bytes,
+            "scalar_bytes": self.scalar_bytes,
+        }
+
+    @classmethod
+    def from_json(cls, round_index: int, record: Mapping[str, object]) -> Shipment:
+        """Read back what :meth:`to_json` wrote."""
+        layers, clients = record["layers"], record["clients"]
+        if not isinstance(layers, dict) or not isinstance(clients, list):
+            raise TypeError("a shipment holds an object 'layers' and a list 'clients'")
+        cargo = tuple(Cargo(name, int(sizes[0]), int(sizes[1])) for name, sizes in layers.items())
+        direction: Direction = record["direction"]  # type: ignore[assignment]
+        return cls(round_index, direction, tuple(int(c) for c in clients), cargo, bool(record["scalars"]))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer of one client in one round and direction: the ledger at its finest grain."""
+
+    round_index: int
+    client: int
+    layer: str
+    direction: Direction
+    parameters: int
+    payload_bytes: int
+
+
+class Ledger:
+    """The shipments of a run, in the order in which they happened.
+
+    Args:
+        shipments: Those known so far.
+    """
+
+    def __init__(self, shipments: Iterable[Shipment] = ()) -> None:
+        self.shipments: list[Shipment] = list(shipments)
+
+    def extend(self, shipments: Iterable[Shipment]) -> None:
+        """Append a round's shipments."""
+        self.shipments.extend(shipments)
+
+    def rows(self) -> Iterator[Row]:
+        """Yield every (round, client, layer, direction) with its parameters and payload bytes."""
+        for shipment in self.shipments:
+            for client in shipment.clients:
+                for item in shipment.cargo:
+                    yield Row(
+                        shipment.round_index,
+                        client,
+                        item.layer,
+                        shipment.direction,
+                        item.parameters,
+                        item.payload_bytes,
+                    )
+
+    def total_bytes(self, direction: Direction) -> int:
+        """Bytes of one direction over the whole run: payload, headers and scalars."""
+        return sum(shipment.total_bytes for shipment in self._of(direction))
+
+    def payload_bytes(self, direction: Direction) -> int:
+        """Payload bytes of one direction over the whole run."""
+        return sum(shipment.payload_bytes for shipment in self._of(direction))
+
+    def synchronisations(self) -> dict[str, int]:
+        """Number of rounds in which each layer came up for training, the paper's kappa_l."""
+        rounds: dict[str, set[int]] = {}
+        for shipment in self._of("up"):
+            for item in shipment.cargo:
+                rounds.setdefault(item.layer, set()).add(shipment.round_index)
+        return {layer: len(seen) for layer, seen in rounds.items()}
+
+    def cost(self) -> int:
+        """The paper's cost C = sum_l dim(u_l) * kappa_l (eq. 9), in parameters."""
+        sizes = {item.layer: item.parameters for shipment in self._of("up") for item in shipment.cargo}
+        return sum(sizes[layer] * count for layer, count in self.synchronisations().items())
+
+    def _of(self, direction: Direction) -> Iterator[Shipment]:
+        return (shipment for shipment in self.shipments if shipment.direction == direction)
+
+
+def cost_percent(cost: int, parameters: int, local_steps: int, base_interval: int) -> float:
+    """Express a cost relative to FedAvg with the base interval over the same local steps.
+
+    Args:
+        cost: C of the run, in parameters.
+        parameters: Trainable parameters of the whole model.
+        local_steps: Local iterations K of the run.
+        base_interval: The interval tau' of the FedAvg that counts as 100 %.
+
+    Returns:
+        Percent.
+
+    >>> cost_percent(cost=300, parameters=100, local_steps=24, base_interval=4)
+    50.0
+    """
+    return 100.0 * cost / (parameters * (local_steps / base_interval))
+
+
+def round_bytes(shipments: Sequence[Shipment], direction: Direction) -> int:
+    """Bytes of one direction in one round's shipments."""
+    return sum(shipment.total_bytes for shipment in shipments if shipment.direction == direction)

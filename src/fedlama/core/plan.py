@@ -1,0 +1,65 @@
+"""What a strategy decides before a round, and what it learns after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from fedlama.core.layers import Layers
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a strategy decides before a round.
+
+    A layer that is trained, but neither uploaded nor recycled, keeps each client's own value into the next round.
+
+    Attributes:
+        round_index: The round, from 0.
+        upload: Layers that are synchronised at the end of the round.
+        intervals: Aggregation interval in force for each layer, in rounds (tau_l / tau').
+        cycle_start: Whether a new cohort may be drawn before this round: every layer is in sync.
+        recycle: Layers that no client sends and that the server moves by their previous update (FedLUAR).
+        frozen: Layers that the clients do not train in this round; they stay in sync without travelling.
+    """
+
+    round_index: int
+    upload: frozenset[str]
+    intervals: Mapping[str, int]
+    cycle_start: bool
+    recycle: frozenset[str] = field(default=frozenset())
+    frozen: frozenset[str] = field(default=frozenset())
+
+    def held(self, layers: Layers) -> frozenset[str]:
+        """Name the layers that keep each client's own value beyond this round."""
+        return frozenset(layer.name for layer in layers) - self.upload - self.recycle - self.frozen
+
+    def rounds_apart(self, layer: str) -> int:
+        """Rounds that a layer has trained since it was last in sync, this one included.
+
+        It is the interval in force when the layer is due, and less when a run's last round closes a cycle early.
+        """
+        return self.round_index % self.intervals[layer] + 1
+
+    def void(self) -> Plan:
+        """Return the same plan for a round that too few clients answered: the server changes nothing."""
+        return replace(self, upload=frozenset(), recycle=frozenset())
+
+    def closing(self, layers: Layers) -> Plan:
+        """Return the same plan, but with every layer in sync at its end."""
+        return replace(self, upload=self.upload | self.held(layers))
+
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """What the synchronisation of one layer measured, over its trainable parameters only.
+
+    Attributes:
+        discrepancy: sum_i p_i ||u - x_i||^2, u the average, x_i the clients' values before they are overwritten.
+        update_norm: ||u_new - u_old|| of the global value.
+        value_norm: ||u_old|| of the global value.
+    """
+
+    discrepancy: float
+    update_norm: float
+    value_norm: float

@@ -1,0 +1,121 @@
+"""What a run returns: one record per round, and the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from fedlama.core.ledger import Ledger, Shipment, round_bytes
+
+
+@dataclass(frozen=True)
+class Score:
+    """What an evaluation found.
+
+    Attributes:
+        accuracy: Share of correct predictions, in [0, 1].
+        loss: Mean loss.
+    """
+
+    accuracy: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """One layer in one round.
+
+    Attributes:
+        interval: Aggregation interval in force, in rounds.
+        synchronised: Whether it came up and was averaged.
+        discrepancy: sum_i p_i ||u - x_i||^2 before overwriting; None when it was not synchronised.
+        unit_discrepancy: The paper's d_l: `discrepancy` per local step of the interval and parameter (eq. 2).
+        bytes_up: Payload bytes that came up for it, all clients together.
+        bytes_down: Payload bytes that went down for it, all clients together.
+        refused: Clients whose values a guard left out of the average.
+    """
+
+    interval: int
+    synchronised: bool
+    discrepancy: float | None
+    unit_discrepancy: float | None
+    bytes_up: int
+    bytes_down: int
+    refused: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One round.
+
+    Attributes:
+        round_index: The round, from 0.
+        local_steps: Local steps done by each active client since the run began, the paper's k.
+        cohort: The active clients.
+        loss: Mean training loss over the clients that answered; NaN when too few did, and the round is void.
+        layers: Every layer's record.
+        shipments: The round's part of the ledger.
+        score: Evaluation of the aggregated global model after the round, when there was one.
+        seconds: Wall-clock time of the round without evaluation.
+        evaluation_seconds: Wall-clock time of the evaluation.
+        client_models: Each client's local model after the round, when asked for.
+    """
+
+    round_index: int
+    local_steps: int
+    cohort: tuple[int, ...]
+    loss: float
+    layers: Mapping[str, LayerRecord]
+    shipments: tuple[Shipment, ...]
+    score: Score | None
+    seconds: float
+    evaluation_seconds: float
+    client_models: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict, repr=False)
+
+    @property
+    def answered(self) -> tuple[int, ...]:
+        """The clients whose replies came, in ascending order; fewer than the cohort when some were away."""
+        return next((one.clients for one in self.shipments if one.direction == "up"), ())
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """The clients of the cohort that did not answer."""
+        answered = set(self.answered)
+        return () if len(answered) == len(self.cohort) else tuple(c for c in self.cohort if c not in answered)
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes that came up for training: payload, headers and scalars."""
+        return round_bytes(self.shipments, "up")
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes that went down: payload and headers."""
+        return round_bytes(self.shipments, "down")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+        method: The strategy's name.
+        rounds: The records, in order.
+        ledger: What travelled.
+        model: The aggregated global model's tensors by name.
+        score: The last evaluation of it; None without a test set.
+        cost: The paper's C, in parameters.
+        cost_percent: C relative to FedAvg with the strategy's base interval over the same local steps.
+        seconds: Wall-clock time of all rounds, evaluation included.
+    """
+
+    method: str
+    rounds: tuple[RoundRecord, ...]
+    ledger: Ledger
+    model: Mapping[str, Tensor] = field(repr=False)
+    score: Score | None
+    cost: int
+    cost_percent: float
+    seconds: float

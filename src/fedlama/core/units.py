@@ -1,0 +1,4 @@
+"""Units of printed sizes."""
+
+MEGABYTE = 1_000_000
+"""Bytes."""

@@ -1,0 +1,399 @@
+"""What a client's data look like to an engine: batches that belong to (client, local step), whoever asks.
+
+Batch k of a client is a pure function of the seed, the client and k: each local epoch is a permutation of its own
+address, batches never cross an epoch, and the last batch of an epoch may be short. A client that is not drawn simply
+does not advance its count of steps, so its epoch goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlama.core.devices import transform_on, upload
+from fedlama.core.randomness import address, permutation, ranked
+from fedlama.errors import ConfigError, DataError
+
+Batch = tuple[Tensor, Tensor]
+Prepare = Callable[[Tensor], Tensor]
+"""Turns stored inputs of shape (batch, ...) into the model's input, such as uint8 pixels into standardised floats."""
+_REMEMBERED = 128
+"""Clients whose latest epoch is remembered; a population of any size must not fill the memory."""
+Augment = Callable[[Tensor, NDArray[np.uint64]], Tensor]
+"""Changes prepared inputs at random; gets one 64-bit key per sample, from which all its randomness comes.
+
+Keys are NumPy arrays, on the host wherever the inputs are. An augmentation whose attribute `takes_tensors` is true may
+get their int64 view instead, as a tensor where the inputs are: a round's keys then go there in one transfer.
+"""
+Keys = NDArray[np.uint64] | Tensor
+
+
+@dataclass(frozen=True)
+class ClientData:
+    """One client's tensors.
+
+    Args:
+        x: Inputs, shape (samples, ...).
+        y: Targets, shape (samples, ...).
+        batch_size: Samples per local step.
+    """
+
+    x: Tensor
+    y: Tensor
+    batch_size: int
+
+
+class ClientSource(Protocol):
+    """All clients of a federation."""
+
+    def __len__(self) -> int:
+        """Number of clients."""
+
+    def samples(self, client: int) -> int:
+        """Number of training samples n_i."""
+
+    def batch(self, client: int, step: int, seed: int) -> Batch:
+        """Return the client's batch number `step`, counted from 0 over all its local steps."""
+
+
+class TensorClients:
+    """Clients whose samples are rows of shared tensors.
+
+    Args:
+        x: Inputs of all clients, shape (rows, ...).
+        y: Targets of all clients, shape (rows, ...).
+        rows: Per client the int64 row numbers of its samples.
+        batch_size: Samples per local step, one number or one per client.
+        prepare: Applied to every batch of inputs.
+        augment: Applied to every prepared batch.
+        short_clients: Whether clients with fewer samples than a batch are refused or train on short batches.
+
+    Raises:
+        DataError: Clients without samples or with too few, rows that do not exist, NaN or infinite inputs.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        rows: Sequence[NDArray[np.int64]],
+        batch_size: int | Sequence[int],
+        *,
+        prepare: Prepare | None = None,
+        augment: Augment | None = None,
+        short_clients: bool = False,
+    ) -> None:
+        sizes = [batch_size] * len(rows) if isinstance(batch_size, int) else list(batch_size)
+        _check_rows(x, y, rows, sizes, short_clients)
+        self._held = np.concatenate(rows).astype(np.int64, copy=False)
+        self._begins = np.cumsum([0] + [len(own) for own in rows])
+        self.rows = [self._held[start:end] for start, end in pairwise(self._begins)]
+        self.x, self.y, self.batch_sizes = x, y, sizes
+        self.prepare = prepare
+        self.augment: Callable[[Tensor, Any], Tensor] | None = augment
+        self._sizes, self._batch_sizes = np.diff(self._begins), np.array(sizes)
+        self._epochs: dict[int, tuple[int, int, NDArray[np.int64]]] = {}
+
+    def __len__(self) -> int:
+        """Number of clients."""
+        return len(self.rows)
+
+    @property
+    def tables(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """All row numbers one client after another, where each client's begin (and the last end), and batch sizes."""
+        return self._held, self._begins, self._batch_sizes
+
+    def samples(self, client: int) -> int:
+        """Number of the client's rows."""
+        return len(self.rows[client])
+
+    def batches_per_epoch(self, client: int) -> int:
+        """Local steps in one epoch of the client, the short last batch included."""
+        return -(-len(self.rows[client]) // self.batch_sizes[client])
+
+    def batch_rows(self, client: int, step: int, seed: int) -> NDArray[np.int64]:
+        """Return the row numbers of one batch."""
+        epoch, position = divmod(step, self.batches_per_epoch(client))
+        known = self._epochs.get(client)
+        if known is None or known[:2] != (seed, epoch):
+            order = permutation(seed, "shuffle", self.samples(client), client, epoch)
+            known = (seed, epoch, self.rows[client][order])
+            while len(self._epochs) >= _REMEMBERED:
+                self._epochs.pop(next(iter(self._epochs)), None)
+            self._epochs[client] = known  # the latest epoch of a few clients: a pure function is being remembered
+        start = position * self.batch_sizes[client]
+        return known[2][start : start + self.batch_sizes[client]]
+
+    def batch(self, client: int, step: int, seed: int) -> Batch:
+        """Gather, prepare and augment one batch."""
+        rows = torch.from_numpy(self.batch_rows(client, step, seed)).to(self.x.device)
+        x, y = self.x[rows], self.y[rows]
+        if self.prepare is not None:
+            x = self.prepare(x)
+        if self.augment is not None:
+            x = self.augment(x, address(seed, "augment", client, step, np.arange(len(rows))))
+        return x, y
+
+    def cohort_rows(
+        self, clients: Sequence[int], first: Sequence[int], steps: int, seed: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the row numbers of many clients' batches, drawn in a few vectorised calls.
+
+        Args:
+            clients: Who.
+            first: Each one's first step.
+            steps: How many steps from there on.
+            seed: The run's seed.
+
+        Returns:
+            Row numbers, (steps, clients, largest batch), short batches filled up with their first row, and the
+            batches' lengths, (steps, clients). ``rows[s, c, :lengths[s, c]]`` is what :meth:`batch_rows` gives for
+            ``clients[c]`` at step ``first[c] + s``.
+        """
+        who = np.asarray(clients)
+        sizes, batch = self._sizes[who], self._batch_sizes[who]
+        step = np.asarray(first) + np.arange(steps)[:, None]
+        epoch, position = np.divmod(step, -(-sizes // batch))
+        start = position * batch
+        lengths = np.minimum(batch, sizes - start)
+        rows = np.empty((*lengths.shape, int(lengths.max())), dtype=np.int64)
+        for size in set(sizes.tolist()):
+            chosen = np.flatnonzero(sizes == size)
+            places = epoch[:, chosen], start[:, chosen], lengths[:, chosen]
+            rows[:, chosen] = self._shuffled(who[chosen], *places, rows.shape[2], seed)
+        return rows, lengths
+
+    def gather(
+        self,
+        rows: NDArray[np.int64],
+        clients: Sequence[int] | NDArray[np.int64],
+        steps: Sequence[int] | NDArray[np.int64],
+        seed: int,
+    ) -> Batch:
+        """Gather, prepare and augment one batch of each of many clients at once.
+
+        Args:
+            rows: Row numbers, (clients, batch).
+            clients: Whose they are.
+            steps: Each client's step.
+            seed: The run's seed.
+
+        Returns:
+            Inputs and targets, (clients, batch, ...), equal to stacking each client's :meth:`batch`.
+        """
+        keys = self.augment_keys(np.asarray(clients), np.asarray(steps), rows.shape[1], seed)
+        return self.pick(upload(torch.from_numpy(np.ascontiguousarray(rows)), self.x.device), keys)
+
+    @property
+    def takes_tensors(self) -> bool:
+        """Whether the augmentation takes keys as tensors on the samples' device; see :data:`Augment`."""
+        return bool(getattr(self.augment, "takes_tensors", False))
+
+    def augment_keys(
+        self, clients: NDArray[np.int64], steps: NDArray[np.int64], batch: int, seed: int
+    ) -> NDArray[np.uint64] | None:
+        """Return the augmentation's keys of many batches, or None without augmentation.
+
+        Args:
+            clients: Whose batches they are.
+            steps: Which of their steps; both broadcast together.
+            batch: Samples per batch.
+            seed: The run's seed.
+
+        Returns:
+            Keys, (..., batch), on the host.
+        """
+        if self.augment is None:
+            return None
+        return address(seed, "augment", clients[..., None], steps[..., None], np.arange(batch))
+
+    def pick(self, rows: Tensor, keys: Keys | None) -> Batch:
+        """Index, prepare and augment batches whose row numbers are where the samples are.
+
+        Args:
+            rows: Row numbers, (clients, batch).
+            keys: Their :meth:`augment_keys`, (clients, batch), as the augmentation takes them.
+
+        Returns:
+            Inputs and targets, (clients, batch, ...).
+        """
+        flat = rows.reshape(-1)
+        x, y = self.x.index_select(0, flat), self.y.index_select(0, flat)
+        if self.prepare is not None:
+            x = self.prepare(x)
+        if self.augment is not None and keys is not None:
+            x = self.augment(x, keys.reshape(-1))
+        return x.view(*rows.shape, *x.shape[1:]), y.view(*rows.shape, *y.shape[1:])
+
+    def _shuffled(
+        self,
+        clients: NDArray[np.int64],
+        epoch: NDArray[np.int64],
+        start: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        width: int,
+        seed: int,
+    ) -> NDArray[np.int64]:
+        """Return the rows of clients with equally many samples: (steps, clients, width), as :meth:`cohort_rows`."""
+        held = np.stack([self.rows[client] for client in clients.tolist()])
+        count, size = held.shape
+        lowest = epoch.min(axis=0)
+        epochs = np.arange(int((epoch - lowest).max()) + 1)
+        keys = address(seed, "shuffle", clients[:, None, None], (lowest[:, None] + epochs)[:, :, None], np.arange(size))
+        order = ranked(keys)  # (clients, epochs, samples)
+        begin = (np.arange(count) * len(epochs) + epoch - lowest) * size + start
+        column = np.arange(width)
+        places = begin[:, :, None] + np.where(column < lengths[:, :, None], column, 0)
+        rows: NDArray[np.int64] = held.take(order.take(places) + (np.arange(count) * size)[:, None])
+        return rows
+
+    def to(self, device: torch.device) -> TensorClients:
+        """Return the same clients with their samples on a device, and there what `prepare` has of tensors.
+
+        `augment` stays as it is: from keys that lie on the device it needs nothing of the host.
+        """
+        prepare = None if self.prepare is None else transform_on(self.prepare, device)
+        moved = object.__new__(TensorClients)
+        moved.__dict__.update(self.__dict__, x=self.x.to(device), y=self.y.to(device), prepare=prepare, _epochs={})
+        return moved
+
+
+class ReplayedClients:
+    """Clients that yield ready batches in an order of their own, such as recorded ones.
+
+    Args:
+        batches: Per client an iterable of (inputs, targets).
+        samples: Per client the number of training samples n_i; may be left out when all iterables are sequences,
+            which are then taken to hold each sample once.
+
+    Raises:
+        DataError: No clients, or a client without batches.
+    """
+
+    def __init__(self, batches: Sequence[Iterable[Batch]], samples: Sequence[int] | None = None) -> None:
+        if not batches:
+            raise DataError("there are no clients; give at least one iterable of batches")
+        if samples is None and all(isinstance(one, Sequence) for one in batches):
+            samples = [sum(len(batch[0]) for batch in one) for one in batches]
+        if samples is not None and len(samples) != len(batches):
+            raise DataError(
+                f"there are {len(batches)} clients but {len(samples)} numbers of samples; give one for each client"
+            )
+        if samples is not None and min(samples) < 1:
+            raise DataError(f"client {samples.index(min(samples))} has no samples; leave it out")
+        self._samples = samples
+        self._iterators: list[Iterator[Batch]] = [iter(one) for one in batches]
+        self._given = [0] * len(batches)
+
+    def __len__(self) -> int:
+        """Number of clients."""
+        return len(self._iterators)
+
+    def samples(self, client: int) -> int:
+        """Return n_i.
+
+        Raises:
+            ConfigError: It is not known.
+        """
+        if self._samples is None:
+            raise ConfigError(
+                "the clients are iterators of batches, so their numbers of samples are unknown; give samples=[...] to "
+                "ReplayedClients, or set weighting='equal'"
+            )
+        return self._samples[client]
+
+    def batch(self, client: int, step: int, seed: int) -> Batch:
+        """Return the next batch of the client's iterator; the steps must be asked for in order.
+
+        Raises:
+            DataError: The iterator has ended, or an earlier step is asked for again.
+        """
+        if step != self._given[client]:
+            raise DataError(
+                f"client {client} replays its batches in order: step {self._given[client]} is next, step {step} was "
+                "asked for; build the clients anew for a new run"
+            )
+        try:
+            batch = next(self._iterators[client])
+        except StopIteration:
+            raise DataError(
+                f"client {client} has no batch left for local step {step}; record more batches or run fewer steps"
+            ) from None
+        self._given[client] += 1
+        return batch
+
+
+def as_source(clients: ClientSource | Sequence[ClientData] | Sequence[Iterable[Batch]]) -> ClientSource:
+    """Accept what a user may hand over as clients.
+
+    Args:
+        clients: A ready source, a list of :class:`ClientData`, or a list of iterables of batches.
+
+    Returns:
+        The source.
+
+    Raises:
+        DataError: The list is empty or mixes kinds.
+    """
+    if not isinstance(clients, Sequence):
+        return clients
+    if not clients:
+        raise DataError("there are no clients; give at least one")
+    tensors = [one for one in clients if isinstance(one, ClientData)]
+    if not tensors:
+        return ReplayedClients([one for one in clients if not isinstance(one, ClientData)])
+    if len(tensors) != len(clients):
+        raise DataError("the clients mix ClientData and iterables of batches; give all of them in one form")
+    ends = np.cumsum([0] + [len(one.x) for one in tensors])
+    rows = [np.arange(start, end) for start, end in pairwise(ends)]
+    for number, one in enumerate(tensors):
+        if len(one.x) != len(one.y):
+            raise DataError(f"client {number} has {len(one.x)} inputs but {len(one.y)} targets; give one target each")
+        for kind, mine, first in (("inputs", one.x, tensors[0].x), ("targets", one.y, tensors[0].y)):
+            if mine.shape[1:] != first.shape[1:] or mine.dtype != first.dtype:
+                raise DataError(
+                    f"client {number} has {kind} of shape {tuple(mine.shape[1:])} ({mine.dtype}), but client 0 has "
+                    f"{tuple(first.shape[1:])} ({first.dtype}); give all clients one shape and dtype"
+                )
+    x, y = torch.cat([one.x for one in tensors]), torch.cat([one.y for one in tensors])
+    return TensorClients(x, y, rows, [one.batch_size for one in tensors])
+
+
+def _check_rows(
+    x: Tensor, y: Tensor, rows: Sequence[NDArray[np.int64]], sizes: Sequence[int], short_clients: bool
+) -> None:
+    if not rows:
+        raise DataError("there are no clients; give at least one")
+    if len(x) != len(y):
+        raise DataError(f"there are {len(x)} inputs but {len(y)} targets; give one target for each input")
+    if len(sizes) != len(rows):
+        raise DataError(f"there are {len(rows)} clients but {len(sizes)} batch sizes; give one, or one per client")
+    for client, (own, size) in enumerate(zip(rows, sizes, strict=True)):
+        if size < 1:
+            raise DataError(f"client {client}: batch_size is {size}, but it must be 1 or more; raise it")
+        if len(own) == 0:
+            raise DataError(f"client {client} has no samples; leave it out or give it some")
+        if len(own) < size and not short_clients:
+            raise DataError(
+                f"client {client} has {len(own)} samples, fewer than one batch of {size}; lower batch_size, merge "
+                "small clients, or set short_clients=true to train on short batches"
+            )
+        if own.min() < 0 or own.max() >= len(x):
+            wrong = own.min() if own.min() < 0 else own.max()
+            raise DataError(f"client {client} names row {wrong}, but there are {len(x)} rows; check the partition")
+    if x.is_floating_point():
+        bad = ~torch.isfinite(x.reshape(len(x), -1)).all(dim=1).cpu().numpy()
+        hits = [own[bad[own]] for own in rows] if bad.any() else []
+        for client, hit in enumerate(hits):
+            if len(hit):
+                raise DataError(
+                    f"input row {hit[0]} of client {client} holds NaN or infinite values "
+                    f"({sum(map(len, hits))} such rows in all); clean or drop them"
+                )

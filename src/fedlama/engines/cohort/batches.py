@@ -1,0 +1,247 @@
+"""Mini-batches of many clients at once, stacked where they have the same shape.
+
+Of clients whose samples are tensors a round's row numbers and augmentation keys are drawn on the host and go to the
+device once, before its first step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlama.core.devices import upload, upload_all
+from fedlama.core.randomness import address
+from fedlama.data.clients import Batch, ClientSource, Keys, TensorClients
+
+_ROOM = 1 << 22
+"""Elements of inputs that are gathered at a time when several steps are asked for."""
+_Cut = tuple[int, slice | NDArray[np.int64], slice]
+"""Where a batch lies in a round's rows: its step, which clients, and how many samples."""
+
+
+@dataclass(frozen=True)
+class StackedBatch:
+    """One step's batches of clients whose batches have the same shape.
+
+    Attributes:
+        rows: Which of the asked clients, counted from 0.
+        x: Inputs, (clients, batch, ...).
+        y: Targets, (clients, batch, ...).
+    """
+
+    rows: tuple[int, ...]
+    x: Tensor
+    y: Tensor
+
+
+@dataclass(frozen=True)
+class PaddedBatch:
+    """One step's batches of all clients, short ones filled up.
+
+    Attributes:
+        x: Inputs, (clients, batch, ...).
+        y: Targets, (clients, batch, ...).
+        shares: What a sample counts in its client's mean loss: 1 / batch size, 0 for filling; (clients, 1, batch).
+        lengths: Each client's batch size, or None when all are full.
+    """
+
+    x: Tensor
+    y: Tensor
+    shares: Tensor
+    lengths: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Portion:
+    """The batches of several steps, for compiled trainers.
+
+    Attributes:
+        x: Inputs of samples, (samples, ...), dense.
+        y: Their targets, (samples,), dense.
+        rows: Which samples are in a batch, (steps, clients, batch).
+        lengths: How many of them count, (steps, clients); those beyond only fill up.
+    """
+
+    x: Tensor
+    y: Tensor
+    rows: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+
+class CohortBatches:
+    """Gathers batches for a share of the cohort. Threads share it, so it keeps nothing between two steps.
+
+    Clients whose batches differ in shape at a step (a short last batch, a batch size of their own) go into groups:
+    no sample is dropped, none is padded, and BatchNorm sees what it would see on a single client.
+
+    Args:
+        source: Everyone's data.
+        device: Where the batches are wanted.
+        seed: The run's seed.
+    """
+
+    def __init__(self, source: ClientSource, device: torch.device, seed: int) -> None:
+        self._source: ClientSource = source.to(device) if isinstance(source, TensorClients) else source
+        self._device = device
+        self._seed = seed
+        self._shuffles = address(seed, "shuffle")[0]
+
+    def steps(self, clients: Sequence[int], first: Sequence[int], steps: int) -> Iterator[list[StackedBatch]]:
+        """Yield every local step's batches, grouped by shape.
+
+        Args:
+            clients: Who.
+            first: Each client's first step.
+            steps: How many.
+        """
+        if isinstance(self._source, TensorClients):
+            yield from self._gathered(self._source, clients, first, steps)
+            return
+        for step in range(steps):
+            own = [self._source.batch(c, f + step, self._seed) for c, f in zip(clients, first, strict=True)]
+            groups = defaultdict(list)
+            for row, (x, y) in enumerate(own):
+                groups[x.shape, y.shape].append(row)
+            yield [
+                StackedBatch(
+                    tuple(rows),
+                    torch.stack([upload(own[row][0], self._device) for row in rows]),
+                    torch.stack([upload(own[row][1], self._device) for row in rows]),
+                )
+                for rows in groups.values()
+            ]
+
+    def padded(self, clients: Sequence[int], first: Sequence[int], steps: int) -> Iterator[PaddedBatch]:
+        """Yield every local step's batches, filled up to one length with samples that count nothing.
+
+        Args:
+            clients: Who.
+            first: Each client's first step.
+            steps: How many.
+        """
+        if isinstance(self._source, TensorClients):
+            rows, lengths = self._source.cohort_rows(clients, first, steps, self._seed)
+            cuts = [(step, slice(None), slice(own.max())) for step, own in enumerate(lengths)]
+            sent = upload(torch.from_numpy(lengths), self._device)
+            for step, (x, y) in enumerate(self._picked(self._source, clients, first, rows, cuts)):
+                yield PaddedBatch(x, y, *self._shares(lengths[step], sent[step], x))
+            return
+        for step in range(steps):
+            batches = [self._source.batch(c, f + step, self._seed) for c, f in zip(clients, first, strict=True)]
+            own = np.array([len(x) for x, _ in batches])
+            x = upload(torch.stack([_fill(x, own.max()) for x, _ in batches]), self._device)
+            y = upload(torch.stack([_fill(y, own.max()) for _, y in batches]), self._device)
+            yield PaddedBatch(x, y, *self._shares(own, upload(torch.from_numpy(own), self._device), x))
+
+    def several(self, clients: Sequence[int], first: Sequence[int], steps: int, more: int = 0) -> Iterator[Portion]:
+        """Yield the batches of several steps at once, as many as fit a bounded room; for compiled trainers.
+
+        Data that are stored as the model takes them stay where they are.
+
+        Args:
+            clients: Who.
+            first: Each client's first step.
+            steps: How many.
+            more: Elements that the caller needs beside each sample; they count as inputs do.
+        """
+        source = self._source
+        assert isinstance(source, TensorClients)
+        rows, lengths = self._drawn(source, np.asarray(clients), np.asarray(first), steps)
+        stored = _as_taken(source)
+        one = (more if stored else math.prod(source.x.shape[1:]) + more) * rows[0].size
+        together = max(_ROOM // one, 1) if one else steps
+        if stored:
+            for start in range(0, steps, together):
+                now = slice(start, start + together)
+                yield Portion(source.x, source.y, rows[now], lengths[now])
+            return
+        asked = np.asarray(first) + np.arange(steps)[:, None]
+        who = np.zeros_like(asked) + np.asarray(clients)
+        for start in range(0, steps, together):
+            now = slice(start, start + together)
+            shape = rows[now].shape
+            x, y = source.gather(rows[now].reshape(-1, shape[2]), who[now].ravel(), asked[now].ravel(), self._seed)
+            together_there = np.arange(rows[now].size).reshape(shape)
+            yield Portion(x.flatten(0, 1).contiguous(), y.flatten().contiguous(), together_there, lengths[now])
+
+    def _drawn(
+        self, source: TensorClients, clients: NDArray[np.int64], first: NDArray[np.int64], steps: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return what `cohort_rows` does, but leave Python's lock to the other threads meanwhile."""
+        from fedlama.kernels.drawing import draw_rows  # needs Numba
+
+        held, begins, batch_sizes = source.tables
+        sizes = begins[clients + 1] - begins[clients]
+        rows = np.empty((steps, len(clients), int(np.minimum(batch_sizes[clients], sizes).max())), np.int64)
+        lengths = np.empty((steps, len(clients)), np.int64)
+        draw_rows(rows, lengths, clients, first, held, begins, batch_sizes, self._shuffles)
+        return np.ascontiguousarray(rows[:, :, : lengths.max()]), lengths
+
+    def _shares(self, lengths: NDArray[np.int64], sent: Tensor, x: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
+        """Return a padded batch's shares and lengths; `sent` are the lengths on the device."""
+        clients, batch = x.shape[:2]
+        if (lengths == batch).all():
+            return torch.full((clients, 1, batch), 1.0 / batch, device=self._device), None
+        own = sent[:, None, None]
+        return (torch.arange(batch, device=self._device) < own) / own, tuple(lengths.tolist())
+
+    def _gathered(
+        self, source: TensorClients, clients: Sequence[int], first: Sequence[int], steps: int
+    ) -> Iterator[list[StackedBatch]]:
+        rows, lengths = source.cohort_rows(clients, first, steps, self._seed)
+        groups = [_by_length(own) for own in lengths]
+        cuts = [(step, chosen, slice(length)) for step, some in enumerate(groups) for chosen, length in some]
+        batches = self._picked(source, clients, first, rows, cuts)
+        for some in groups:
+            yield [StackedBatch(tuple(chosen.tolist()), *next(batches)) for chosen, _ in some]
+
+    def _picked(
+        self,
+        source: TensorClients,
+        clients: Sequence[int],
+        first: Sequence[int],
+        rows: NDArray[np.int64],
+        cuts: Sequence[_Cut],
+    ) -> Iterator[Batch]:
+        """Yield batches that are cut out of a round's rows; the device is told of all of them beforehand, at once.
+
+        Args:
+            source: Everyone's data.
+            clients: Who.
+            first: Each client's first step.
+            rows: The round's row numbers, (steps, clients, largest batch).
+            cuts: Where each batch lies in them.
+        """
+        sent = upload_all([rows[cut] for cut in cuts], self._device)
+        steps = np.asarray(first) + np.arange(len(rows))[:, None]
+        drawn = source.augment_keys(np.asarray(clients), steps, rows.shape[2], self._seed)
+        keys: Sequence[Keys | None] = [None if drawn is None else drawn[cut] for cut in cuts]
+        if drawn is not None and source.takes_tensors:
+            keys = upload_all([drawn[cut].view(np.int64) for cut in cuts], self._device)
+        for own, marks in zip(sent, keys, strict=True):
+            yield source.pick(own, marks)
+
+
+def _by_length(lengths: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], int]]:
+    """Return which clients have batches of the same length, and that length, the longest first."""
+    return [((lengths == one).nonzero()[0], one) for one in sorted(set(lengths.tolist()), reverse=True)]
+
+
+def _as_taken(source: TensorClients) -> bool:
+    """Tell whether samples are stored as the compiled kernels take them."""
+    changes = source.prepare is not None or source.augment is not None
+    types = source.x.dtype, source.y.dtype
+    dense = source.x.is_contiguous() and source.y.is_contiguous()
+    return not changes and dense and types == (torch.float32, torch.int64)
+
+
+def _fill(batch: Tensor, length: int) -> Tensor:
+    """Repeat the first sample until the batch has this length."""
+    return torch.cat([batch, batch[:1].expand(length - len(batch), *batch.shape[1:])])

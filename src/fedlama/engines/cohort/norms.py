@@ -1,0 +1,48 @@
+"""How far a step of the server moves a tensor: two norms in one pass, for the records of a round."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedlama.engines.cohort.sizes import intra_op_threads
+from fedlama.engines.cohort.threads import WorkerThreads
+from fedlama.kernels import can_compile
+
+_PIECE = 1 << 16
+"""Elements whose norms are taken at a time; whatever their number, bits do not depend on that of threads."""
+
+
+def squared_norms(new: Tensor, previous: Tensor, threads: WorkerThreads) -> tuple[float, float]:
+    """Return ||new - previous||^2 and ||previous||^2.
+
+    Args:
+        new: After the step.
+        previous: Before it, of the same shape and on the same device.
+        threads: Who helps with large tensors on the CPU.
+    """
+    now, before = new.reshape(-1), previous.reshape(-1)
+    if len(now) <= _PIECE or new.device.type != "cpu":  # not worth loading Numba for, which takes 100 MiB
+        return _by_torch(now, before)
+    pieces = list(zip(torch.split(now, _PIECE), torch.split(before, _PIECE), strict=True))
+    if can_compile() and now.dtype == before.dtype == torch.float32:
+        parts = threads.deal(_compiled, pieces)
+    else:
+        with intra_op_threads(1):  # two of torch's own threads wait for each other longer than that they save
+            parts = [_by_torch(*piece) for piece in pieces]
+    return sum(moved for moved, _ in parts), sum(held for _, held in parts)
+
+
+def _by_torch(now: Tensor, before: Tensor) -> tuple[float, float]:
+    moved, held = torch.linalg.vector_norm(now - before), torch.linalg.vector_norm(before)
+    if now.device.type != "cpu":
+        moved, held = torch.stack([moved, held]).cpu()  # the device is looked at once for both
+    return float(moved) ** 2, float(held) ** 2
+
+
+def _compiled(piece: tuple[Tensor, Tensor]) -> tuple[float, float]:
+    from fedlama.kernels.averaging import squares  # needs Numba
+
+    now, before = (one.contiguous() for one in piece)
+    found: tuple[float, float] = squares(now.data_ptr(), before.data_ptr(), len(now))
+    return found

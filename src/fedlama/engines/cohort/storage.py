@@ -1,0 +1,113 @@
+"""Where stacked tensors live: in the device's memory, or in files that the operating system pages in and out."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import itertools
+import math
+import platform
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fedlama.errors import ConfigError
+
+_TRIM_THRESHOLD = -1  # numbers from glibc's malloc.h
+_MMAP_THRESHOLD = -3
+_BYTES = 1 << 30
+_HUGE = 1 << 21
+_MADV_HUGEPAGE = 14  # from Linux's mman.h
+
+
+@functools.cache
+def keep_memory() -> bool:
+    """Raise glibc's thresholds for this process, once.
+
+    Returns:
+        Whether it was possible; other systems and C libraries are left as they are.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return bool(mallopt(_MMAP_THRESHOLD, _BYTES)) and bool(mallopt(_TRIM_THRESHOLD, _BYTES))
+
+
+def use_huge_pages(tensor: Tensor) -> None:
+    """Ask Linux to back a large, still untouched tensor with pages of 2 MiB; elsewhere nothing happens.
+
+    A pass over many clients' rows otherwise spends a good part of its time looking up pages.
+
+    Args:
+        tensor: Dense, on the CPU.
+    """
+    start = -(-tensor.data_ptr() // _HUGE) * _HUGE
+    length = (tensor.data_ptr() + tensor.nbytes - start) // _HUGE * _HUGE
+    if length <= 0 or platform.system() != "Linux":
+        return
+    madvise = getattr(ctypes.CDLL(None), "madvise", None)
+    if madvise is not None:
+        madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_HUGEPAGE)
+
+
+class Storage(Protocol):
+    """Makes room for tensors."""
+
+    def empty(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Return a dense tensor with arbitrary values."""
+
+
+class DeviceStorage:
+    """Room in the memory of a device.
+
+    Args:
+        device: Which.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def empty(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Return a dense tensor with arbitrary values."""
+        tensor = torch.empty(shape, dtype=dtype, device=self._device)
+        if self._device.type == "cpu":
+            use_huge_pages(tensor)
+        return tensor
+
+
+class DiskStorage:
+    """Room in memory-mapped files, for cohorts larger than the memory.
+
+    The files live in a folder of their own, and are deleted as soon as they are mapped: their room on the disk is free
+    again when their tensor is gone, however the program ends. Pages that are in use stay in memory, so a cohort that
+    fits costs little more than in memory.
+
+    Args:
+        folder: An existing folder on a disk with enough room.
+
+    Raises:
+        ConfigError: The folder does not exist.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        if not Path(folder).is_dir():
+            raise ConfigError(f"state_dir is {str(folder)!r}, which is not a folder; create it or choose another")
+        self._folder = Path(tempfile.mkdtemp(prefix="fedlama-state-", dir=folder))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._numbers = itertools.count()
+
+    def empty(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Return a dense tensor in a fresh file, zero at first."""
+        path = self._folder / f"{next(self._numbers)}.bin"
+        flat = torch.from_file(str(path), shared=True, size=max(math.prod(shape), 1), dtype=dtype)
+        with contextlib.suppress(OSError):  # some systems delete no file that is in use: it goes with the folder then
+            path.unlink()
+        return flat[: math.prod(shape)].view(shape)

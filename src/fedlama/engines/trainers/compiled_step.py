@@ -1,0 +1,158 @@
+"""The vmapped gradients as one compiled program.
+
+``torch.compile`` joins many small kernels into few, and on CUDA a step's kernels are recorded once and launched
+together from then on (CUDA graphs). The program is pure: it reads the stacked tensors and returns losses, gradients
+and what became of the buffers. So nothing is lost when it cannot be compiled, and a recorded graph overwrites nothing
+but its own room.
+
+Each shape of batches is compiled once, seconds to minutes each. All parameters get gradients, also those of layers
+that are frozen in a round, so that the round's plan changes nothing about the program.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from types import FunctionType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad, vmap
+
+from fedlama.engines.api import Values
+from fedlama.errors import ConfigError
+
+Loss = Callable[[Values, Values, Tensor, Tensor], tuple[Tensor, Values]]
+_SHAPES = 8
+"""Shapes of batches that are worth a compilation, the first ones that come; torch itself gives up after so many."""
+
+
+class Traced(NamedTuple):
+    """What one compiled step gives.
+
+    Attributes:
+        losses: Float64, (rows,).
+        gradients: By parameter, (rows, ...); on CUDA they last until the next step.
+        buffers: What became of all other tensors; likewise.
+    """
+
+    losses: Tensor
+    gradients: Values
+    buffers: Values
+
+
+class CompiledGradients:
+    """Computes the gradients of all rows with a compiled program.
+
+    Args:
+        loss: One client's loss and buffers, from trained tensors, other tensors, inputs and targets.
+        trained: The parameters.
+        device: Where to compute.
+        backend: What compiles; see :func:`torch.compile`.
+    """
+
+    def __init__(self, loss: Loss, trained: Sequence[str], device: torch.device, backend: str = "inductor") -> None:
+        self._loss, self._trained = loss, tuple(trained)
+        self._backend, self._mode = backend, "reduce-overhead" if device.type == "cuda" else None
+        self._program: Callable[[_Stack, Tensor, Tensor], Traced] | None = None
+        self._shapes: set[tuple[torch.Size, torch.Size]] = set()
+
+    def __call__(self, values: Values, x: Tensor, y: Tensor) -> Traced | None:
+        """Return what a step gives, or None if there have been too many shapes to compile this one too.
+
+        Args:
+            values: Stacked tensors, (rows, ...), always of the same names; only read.
+            x: Inputs, (rows, batch, ...).
+            y: Targets, (rows, batch, ...).
+        """
+        shape = x.shape, y.shape
+        if shape not in self._shapes and len(self._shapes) == _SHAPES:
+            return None
+        self._shapes.add(shape)
+        if self._program is None:
+            self._stack = _Stack(values)
+            program = _with_own_code(_program(self._loss, tuple(values), self._trained))
+            self._program = torch.compile(
+                program, fullgraph=True, dynamic=False, backend=self._backend, mode=self._mode
+            )
+        self._stack.point_at(values)
+        # What the last step returned is no longer needed.
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        return self._program(self._stack, x, y)
+
+
+class _Stack(nn.Module):
+    """Stacked tensors as parameters of a module.
+
+    A recorded graph reads from fixed addresses. Plain arguments are copied there at every launch; a module's parameters
+    are read where they lie, and when they lie elsewhere (another share, a larger cohort) torch records anew.
+
+    Args:
+        values: The tensors.
+    """
+
+    def __init__(self, values: Values) -> None:
+        super().__init__()
+        self.slots = nn.ParameterList([nn.Parameter(value, requires_grad=False) for value in values.values()])
+
+    def point_at(self, values: Values) -> None:
+        """Stand for these tensors from now on; nothing is copied."""
+        for slot, value in zip(self.slots, values.values(), strict=True):
+            slot.data = value
+
+
+def _program(loss: Loss, names: Sequence[str], trained: Sequence[str]) -> Callable[[_Stack, Tensor, Tensor], Traced]:
+    """Return the function to compile, for stacks of these tensors."""
+
+    def total(watched: Values, others: Values, x: Tensor, y: Tensor) -> tuple[Tensor, tuple[Tensor, Values]]:
+        losses, after = vmap(loss)(watched, others, x, y)
+        return losses.sum(), (losses, after)  # a client's parameters touch its own loss alone
+
+    def program(stack: _Stack, x: Tensor, y: Tensor) -> Traced:
+        values = dict(zip(names, stack.slots, strict=True))
+        watched = {name: values[name] for name in trained}
+        others = {name: value.clone() for name, value in values.items() if name not in watched}
+        gradients, (losses, after) = grad(total, has_aux=True)(watched, others, x, y)
+        return Traced(losses.double(), gradients, after)
+
+    return program
+
+
+def _with_own_code(function: Callable[[_Stack, Tensor, Tensor], Traced]) -> Callable[[_Stack, Tensor, Tensor], Traced]:
+    """Return a function with a code object of its own.
+
+    torch keeps what it has compiled, and counts how often, by code object. With one for all, the ninth federation of a
+    process would not be compiled any more.
+    """
+    assert isinstance(function, FunctionType)
+    return FunctionType(
+        function.__code__.replace(), function.__globals__, function.__name__, None, function.__closure__
+    )
+
+
+def check_compiler(device: torch.device) -> None:
+    """Refuse to compile where what generates machine code is missing.
+
+    Args:
+        device: Where to compute.
+
+    Raises:
+        ConfigError: There is no C++ compiler, or no Triton for a CUDA device.
+    """
+    programs = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "c++", "cl"]
+    problems = []
+    if not any(shutil.which(program.split()[0]) for program in programs):
+        problems.append(
+            f"compile_steps needs a C++ compiler, but {' or '.join(programs)} is not to be found; install one, such as "
+            "g++, name yours in the variable CXX, or set compile_steps=False"
+        )
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        problems.append(
+            "compile_steps needs Triton on a CUDA device, but it is not installed; install the package triton that "
+            "belongs to your torch, or set compile_steps=False"
+        )
+    if problems:
+        raise ConfigError(problems)

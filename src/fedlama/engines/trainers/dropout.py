@@ -1,0 +1,167 @@
+"""A model's own random draws, given to every client as the reference engine gives them.
+
+The loop engine seeds torch's global generator per client and round. Engines that run several clients at once cannot
+share one generator, so each client has its own, seeded alike. Dropout is taken over and draws from it directly; a
+model that draws otherwise borrows torch's global generator for one client at a time.
+
+On the CPU the masks are those of the loop engine. On a GPU they are as random and as repeatable but other ones, since
+torch's own dropout counts its draws differently there.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from fedlama.core.randomness import seed_of
+from fedlama.engines.api import Work
+
+_global_generator = threading.RLock()
+
+
+def client_generators(work: Work, round_index: int, clients: Sequence[int]) -> list[torch.Generator]:
+    """Return one generator per client, in the state in which the loop engine begins a client's round."""
+    return [
+        torch.Generator(work.device).manual_seed(seed_of(work.seed, "client", round_index, client))
+        for client in clients
+    ]
+
+
+@contextmanager
+def borrowed_generator(generator: torch.Generator) -> Iterator[None]:
+    """Let torch's global generator continue a client's sequence; other threads wait.
+
+    It is that of the client's device. What a model on another device draws on the CPU begins anew at each call, from
+    the client's seed.
+
+    Args:
+        generator: The client's.
+    """
+    device = generator.device
+    on_cpu = device.type == "cpu"
+    module = torch.random if on_cpu else torch.get_device_module(device)
+    where = () if on_cpu else (device,)
+    with _global_generator, torch.random.fork_rng(where, device_type=device.type):
+        if not on_cpu:
+            torch.manual_seed(generator.initial_seed())
+        module.set_rng_state(generator.get_state(), *where)
+        yield
+        generator.set_state(module.get_rng_state(*where))
+
+
+@contextmanager
+def watched_generator() -> Iterator[list[bool]]:
+    """Tell whether the body draws from torch's global generators, of the CPU or of CUDA; other threads wait.
+
+    Yields:
+        A list that holds one answer after the body.
+    """
+    answer: list[bool] = []
+    started: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if started else ()
+
+    def states() -> list[Tensor]:
+        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in devices)]
+
+    with _global_generator, torch.random.fork_rng(devices):
+        before = states()
+        yield answer
+        answer.append(not all(map(torch.equal, before, states())))
+
+
+class ClientDropout(TorchFunctionMode):
+    """While active, ``functional.dropout`` draws from the clients' own generators.
+
+    Args:
+        generators: One per client; a model that is not vectorised has one.
+
+    Attributes:
+        used: Whether dropout was called.
+    """
+
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        super().__init__()
+        self._generators = generators
+        self.used = False
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - torch's signature
+        """Pass every function on but dropout."""
+        if func is functional.dropout:
+            return self._dropout(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    def _dropout(self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        if not training or p == 0.0:
+            return input
+        self.used = True
+        result: Tensor = _Mask.apply(input, p, self._generators)[0]  # type: ignore[no-untyped-call]
+        return result
+
+
+class _Mask(torch.autograd.Function):
+    """Multiply by a random mask; under vmap by one mask per client."""
+
+    @staticmethod
+    def forward(x: Tensor, p: float, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
+        mask = draw_mask(x.shape, p, generators[0], x.dtype)
+        return x * mask, mask
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:  # noqa: ANN401, ARG004
+        ctx.save_for_backward(output[1])
+        ctx.mark_non_differentiable(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        return gradient * ctx.saved_tensors[0], None, None
+
+    @staticmethod
+    def vmap(
+        info: Any,  # noqa: ANN401 - torch's signature
+        in_dims: tuple[int | None, ...],
+        x: Tensor,
+        p: float,
+        generators: Sequence[torch.Generator],
+    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        rows = x.expand(info.batch_size, *x.shape) if in_dims[0] is None else x.movedim(in_dims[0], 0)
+        mask = torch.stack([draw_mask(row.shape, p, one, row.dtype) for row, one in zip(rows, generators, strict=True)])
+        return (rows * mask, mask), (0, 0)
+
+
+def draw_mask(shape: Sequence[int], p: float, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Draw a dropout mask from a client's own generator.
+
+    On a CPU it is the mask of torch's own dropout, so that equal seeds give the masks of the loop engine. On CUDA it is
+    another one than the loop engine's: torch's dropout there counts its draws differently.
+
+    Args:
+        shape: One client's activations.
+        p: Share that is dropped.
+        generator: The client's; its device is the mask's.
+        dtype: Of the mask.
+    """
+    return fill_mask(torch.empty(tuple(shape), dtype=dtype, device=generator.device), p, generator)
+
+
+def fill_mask(mask: Tensor, p: float, generator: torch.Generator) -> Tensor:
+    """Do the same in place.
+
+    Args:
+        mask: Dense; overwritten.
+        p: Share that is dropped.
+        generator: The client's.
+    """
+    return mask.zero_() if p == 1.0 else mask.bernoulli_(1 - p, generator=generator).div_(1 - p)

@@ -1,0 +1,247 @@
+"""What a model computes, step by step, if all of it is known: read once with ``torch.fx``.
+
+It does not matter whether a model is an ``nn.Sequential`` or writes its forward pass out. Engines that write the
+backward pass themselves begin here; what they make of the steps is theirs.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional
+
+from fedlama.kernels.steps import (
+    Add as Add,
+)
+from fedlama.kernels.steps import (
+    Convolution as Convolution,
+)
+from fedlama.kernels.steps import (
+    Dense as Dense,
+)
+from fedlama.kernels.steps import (
+    Dropout as Dropout,
+)
+from fedlama.kernels.steps import (
+    Flatten as Flatten,
+)
+from fedlama.kernels.steps import (
+    MaxPool as MaxPool,
+)
+from fedlama.kernels.steps import (
+    Mean as Mean,
+)
+from fedlama.kernels.steps import (
+    MeanPool as MeanPool,
+)
+from fedlama.kernels.steps import (
+    Norm as Norm,
+)
+from fedlama.kernels.steps import (
+    Operation as Operation,
+)
+from fedlama.kernels.steps import (
+    Pair as Pair,
+)
+from fedlama.kernels.steps import (
+    Relu as Relu,
+)
+from fedlama.kernels.steps import (
+    Step as Step,
+)
+from fedlama.kernels.steps import (
+    pool_before_relu as pool_before_relu,
+)
+from fedlama.kernels.steps import (
+    uses as uses,
+)
+
+
+class UnknownStepError(Exception):
+    """The model does something that has no step here."""
+
+
+def read_graph(model: nn.Module) -> list[Step] | None:
+    """Return a model's steps, the last one making the logits, or None if any part is unknown.
+
+    Args:
+        model: A model; parameters that are not float32, or that two steps or none use, make it unknown.
+
+    >>> len(read_graph(nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))) or [])
+    4
+    >>> read_graph(nn.Sequential(nn.Linear(4, 3), nn.Softplus())) is None
+    True
+    """
+    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    if hooked or any(one.dtype != torch.float32 for one in model.parameters()):
+        return None
+    try:
+        return _Reading(model).steps()
+    except Exception:  # whatever a model does that fx cannot record, it is unknown
+        return None
+
+
+_RELU: tuple[Any, ...] = (torch.relu, torch.relu_, functional.relu, "relu", "relu_")
+_FLATTEN: tuple[Any, ...] = (torch.flatten, "flatten")
+_POOL: tuple[Any, ...] = (functional.max_pool2d, torch.max_pool2d)
+_MEAN_POOL: tuple[Any, ...] = (functional.avg_pool2d, torch._C._nn.avg_pool2d)
+_ADD: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
+_MEAN: tuple[Any, ...] = (torch.mean, "mean")
+
+
+class _Reading:
+    """Goes along the recorded nodes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._graph = fx.symbolic_trace(model).graph
+        self._steps: list[Step] = []
+        self._numbers: dict[fx.Node, int] = {}  # of the values that nodes stand for
+
+    def steps(self) -> list[Step]:
+        """Return them."""
+        for node in self._graph.nodes:
+            if node.op == "placeholder":
+                self._numbers[node] = 0
+            elif node.op == "output":
+                self._finish(node)
+            elif node.op != "get_attr":
+                self._take(node)
+        return self._steps
+
+    def _finish(self, node: fx.Node) -> None:
+        inputs = [own for own in self._graph.nodes if own.op == "placeholder"]
+        if len(inputs) != 1 or self._value(node.args[0]) != len(self._steps):
+            raise UnknownStepError
+        names = [name for step in self._steps for name in _names(step.operation)]
+        known = {name for name, _ in (*self._model.named_parameters(), *self._model.named_buffers())}
+        if len(set(names)) != len(names) or set(names) != known:
+            raise UnknownStepError
+
+    def _value(self, node: Any) -> int:  # noqa: ANN401 - whatever a call was given
+        if not isinstance(node, fx.Node) or node not in self._numbers:
+            raise UnknownStepError
+        return self._numbers[node]
+
+    def _take(self, node: fx.Node) -> None:
+        first = self._value(node.args[0])
+        if node.op == "call_module":
+            found = _from_module(str(node.target), self._model.get_submodule(str(node.target)))
+        elif node.target in _ADD and len(node.args) == 2 and not node.kwargs:
+            self._steps.append(Step(Add(), (first, self._value(node.args[1]))))
+            self._numbers[node] = len(self._steps)
+            return
+        else:
+            found = _from_call(node.target, list(node.args[1:]), dict(node.kwargs))
+        self._numbers[node] = first
+        for operation in found:
+            self._steps.append(Step(operation, (self._numbers[node],)))
+            self._numbers[node] = len(self._steps)
+
+
+def _names(operation: Operation) -> list[str]:
+    """List the parameters and buffers of an operation."""
+    kinds = ("weight", "bias", "mean", "variance", "count")
+    return [name for kind in kinds if (name := getattr(operation, kind, None)) is not None]
+
+
+def _from_module(name: str, module: nn.Module) -> list[Operation]:
+    """Return what a module of torch's does; most do one thing, and some nothing."""
+    bias = None if getattr(module, "bias", None) is None else f"{name}.bias"
+    if type(module) is nn.Linear:
+        return [Dense(f"{name}.weight", bias)]
+    if type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
+        shape = [_pair(one) for one in (module.stride, module.padding, module.dilation)]
+        return [Convolution(f"{name}.weight", bias, shape[0], shape[1], shape[2], module.groups)]
+    if type(module) is nn.MaxPool2d and module.dilation == 1 and not (module.ceil_mode or module.return_indices):
+        return [MaxPool(_pair(module.kernel_size), _pair(module.stride), _pair(module.padding))]
+    if type(module) is nn.AvgPool2d:
+        return [
+            _mean_pool(
+                module.kernel_size,
+                module.stride,
+                module.padding,
+                module.ceil_mode,
+                module.count_include_pad,
+                module.divisor_override,
+            )
+        ]
+    if type(module) is nn.BatchNorm2d and module.affine and module.track_running_stats and module.momentum is not None:
+        mean, variance, count = (f"{name}.{kind}" for kind in ("running_mean", "running_var", "num_batches_tracked"))
+        return [Norm(f"{name}.weight", f"{name}.bias", mean, variance, count, module.momentum, module.eps)]
+    if type(module) is nn.ReLU:
+        return [Relu()]
+    if type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
+        return [Flatten()]
+    if type(module) is nn.Dropout and 0 <= module.p < 1:
+        return [Dropout(module.p)] if module.p else []
+    if type(module) is nn.AdaptiveAvgPool2d and module.output_size in (1, (1, 1)):
+        return [Mean()]  # its two dimensions of one pixel vanish in the flattening that must follow
+    if type(module) is nn.Identity:
+        return []
+    raise UnknownStepError
+
+
+def _from_call(target: Callable[..., Any] | str, args: list[Any], settings: dict[str, Any]) -> list[Operation]:
+    """Return what a function or method call does."""
+    if target in _RELU and not args and set(settings) <= {"inplace"}:
+        return [Relu()]
+    if target in _FLATTEN and (args == [1] or settings == {"start_dim": 1}) and len(args) + len(settings) == 1:
+        return [Flatten()]
+    if target in _POOL:
+        return [_pool(*args, **settings)]
+    if target in _MEAN_POOL:
+        return [_mean_pool(*args, **settings)]
+    if target in _MEAN and len(args) + len(settings) == 1:
+        dimensions = args[0] if args else settings.get("dim", ())
+        if sorted(dimensions) in ([-2, -1], [2, 3]):
+            return [Mean()]
+    if target is torch.conv2d or target is functional.conv2d:
+        return [_convolution(*args, **settings)]
+    raise UnknownStepError
+
+
+def _pool(size: Any, stride: Any = None, padding: Any = 0, **others: Any) -> MaxPool:  # noqa: ANN401
+    if others.get("dilation", 1) != 1 or others.get("ceil_mode", False) or others.get("return_indices", False):
+        raise UnknownStepError
+    return MaxPool(_pair(size), _pair(size if stride is None else stride), _pair(padding))
+
+
+def _mean_pool(  # torch's signature
+    kernel_size: Any,  # noqa: ANN401
+    stride: Any = None,  # noqa: ANN401
+    padding: Any = 0,  # noqa: ANN401
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> MeanPool:
+    if ceil_mode or divisor_override is not None or (_pair(padding) != (0, 0) and not count_include_pad):
+        raise UnknownStepError
+    return MeanPool(_pair(kernel_size), _pair(kernel_size if stride is None else stride), _pair(padding))
+
+
+def _convolution(
+    weight: Any,  # noqa: ANN401
+    bias: Any = None,  # noqa: ANN401
+    stride: Any = 1,  # noqa: ANN401
+    padding: Any = 0,  # noqa: ANN401
+    dilation: Any = 1,  # noqa: ANN401
+    groups: int = 1,
+) -> Convolution:
+    shape = [_pair(one) for one in (stride, padding, dilation)]
+    return Convolution(_name(weight), None if bias is None else _name(bias), shape[0], shape[1], shape[2], groups)
+
+
+def _name(node: Any) -> str:  # noqa: ANN401 - whatever a call was given
+    if not isinstance(node, fx.Node) or node.op != "get_attr":
+        raise UnknownStepError
+    return str(node.target)
+
+
+def _pair(value: int | Sequence[int]) -> Pair:
+    first, second = (value, value) if isinstance(value, int) else value
+    return operator.index(first), operator.index(second)

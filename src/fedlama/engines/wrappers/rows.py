@@ -1,0 +1,74 @@
+"""Rows of an exported cohort: taking some out, and putting several together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fedlama.engines.api import CohortState, Values, Work
+
+
+def rows_of(state: CohortState, clients: Sequence[int]) -> CohortState:
+    """Return some clients of a state, as copies in the order asked for.
+
+    Args:
+        state: The state.
+        clients: Whose rows.
+    """
+    where = torch.tensor([state.clients.index(client) for client in clients], dtype=torch.int64)
+
+    def pick(value: Tensor) -> Tensor:
+        return value.index_select(0, where.to(value.device))
+
+    return _mapped(replace(state, clients=tuple(clients)), lambda kind, name: pick(_tensor(state, kind, name)))
+
+
+def joined(first: CohortState, second: CohortState) -> CohortState:
+    """Return the clients of two states of one federation; all else is the first one's.
+
+    Args:
+        first: Comes first.
+        second: Comes behind it.
+    """
+    both = replace(first, clients=first.clients + second.clients)
+    return _mapped(both, lambda kind, name: torch.cat([_tensor(one, kind, name) for one in (first, second)]))
+
+
+def restarted(
+    state: CohortState, clients: Sequence[int], work: Work, values: Mapping[str, Tensor], local: Mapping[str, Tensor]
+) -> CohortState:
+    """Let some clients of a state begin anew, from the full model with fresh solver buffers.
+
+    Args:
+        state: The state; overwritten in place.
+        clients: Who begins anew.
+        work: The federation's fixed parts.
+        values: The full model.
+        local: Buffers that never travel, as they were at first.
+
+    Returns:
+        The state.
+    """
+    names = [name for name, parameter in work.model.named_parameters() if parameter.requires_grad]
+    for row in [state.clients.index(client) for client in clients]:
+        for name, stacked in state.values.items():
+            stacked[row] = values[name] if name in values else local[name]
+        fresh = work.solver.memory([state.values[name][row] for name in names])
+        for kind, named in state.memory.items():
+            for name, buffer in zip(names, fresh[kind], strict=True):
+                named[name][row] = buffer
+    return state
+
+
+def _tensor(state: CohortState, kind: str | None, name: str) -> Tensor:
+    return state.values[name] if kind is None else state.memory[kind][name]
+
+
+def _mapped(state: CohortState, make: Callable[[str | None, str], Tensor]) -> CohortState:
+    """Return a state with every stacked tensor made anew from its kind (None for the models) and its name."""
+    values: Values = {name: make(None, name) for name in state.values}
+    memory = {kind: {name: make(kind, name) for name in named} for kind, named in state.memory.items()}
+    return replace(state, values=values, memory=memory)

@@ -1,0 +1,106 @@
+"""Methods written on the command line, such as ``fedlama,increase_factor=2``, and strategies written back like that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields
+from typing import Any
+
+from fedlama.choices.strategies import Strategy
+from fedlama.errors import ConfigError, did_you_mean, shown
+from fedlama.experiment import read, resolve
+from fedlama.experiment.registry import REGISTRY
+
+_OPENING, _CLOSING = "{[(", "}])"
+
+
+def parse_methods(texts: Iterable[str], experiment: str, overrides: Sequence[str]) -> list[Strategy[Any]]:
+    """Read methods, each as a change of an experiment's strategy.
+
+    Args:
+        texts: Each holds one or several methods with spaces between them: a strategy's name, and settings behind
+            commas. What is not set stays as the experiment has it, where the strategy knows it.
+        experiment: The experiment, as :func:`fedlama.experiment.read` takes it.
+        overrides: Its overrides.
+
+    Returns:
+        The strategies, in their order.
+
+    Raises:
+        ConfigError: Unknown names or settings; all problems at once.
+
+    >>> parse_methods(["fedavg fedlama,increase_factor=2"], "digits", [])[1].increase_factor
+    2
+    """
+    problems: list[str] = []
+    found: list[Strategy[Any]] = []
+    for text in [one for several in texts for one in split(several, " ")]:
+        name, *settings = split(text, ",")
+        if name not in REGISTRY["strategy"]:
+            problems.append(f"there is no method {shown(name)}{did_you_mean(name, REGISTRY['strategy'])}")
+            continue
+        changes = [f"strategy.name={name}", *(f"strategy.{setting}" for setting in settings)]
+        try:
+            found.append(resolve(read(experiment, [*_kept(overrides, name), *changes])).strategy)
+        except ConfigError as error:
+            problems += [f"method {shown(text)}: {problem}" for problem in error.problems]
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    if not found:
+        raise ConfigError(f"--methods names none; write one or several of: {', '.join(sorted(REGISTRY['strategy']))}")
+    return found
+
+
+def written(strategy: Strategy[Any]) -> str:
+    """Write a strategy so that :func:`parse_methods` reads it back.
+
+    >>> from fedlama import FedLAMA
+    >>> written(FedLAMA(6, 4))
+    'fedlama,base_interval=6,increase_factor=4'
+    """
+    parts = [strategy.name]
+    for field in fields(strategy):
+        value = getattr(strategy, field.name)
+        if field.default is MISSING or value != field.default:
+            parts.append(f"{field.name}={_toml(value)}")
+    return ",".join(parts)
+
+
+def split(text: str, separator: str) -> list[str]:
+    """Split at a separator that stands outside quotes and brackets; empty parts are dropped.
+
+    >>> split('fixed,intervals={"a, b" = 2, c = 3}', ",")
+    ['fixed', 'intervals={"a, b" = 2, c = 3}']
+    """
+    parts, depth, quote, start = [], 0, "", 0
+    for index, letter in enumerate(text):
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "\"'":
+            quote = letter
+        elif letter in _OPENING + _CLOSING:
+            depth += 1 if letter in _OPENING else -1
+        elif letter == separator and depth == 0:
+            parts.append(text[start:index])
+            start = index + 1
+    return [part.strip() for part in [*parts, text[start:]] if part.strip()]
+
+
+def _kept(overrides: Sequence[str], name: str) -> list[str]:
+    """Leave out overrides of the strategy that another method does not know."""
+    known = {field.name for field in fields(REGISTRY["strategy"][name])}
+    kept = []
+    for override in overrides:
+        section, _, key = override.partition("=")[0].strip().replace("-", "_").partition(".")
+        if section != "strategy" or key.partition(".")[0] in known:
+            kept.append(override)
+    return kept
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{json.dumps(str(key))}={_toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(_toml, value)) + "]"
+    return value if isinstance(value, str) else json.dumps(value)

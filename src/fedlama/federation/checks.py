@@ -1,0 +1,129 @@
+"""Whether the parts of a federation fit together: told before anything is trained, all problems at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from fedlama.choices.strategies import Strategy
+from fedlama.core.layers import Layers, check_layers
+from fedlama.core.losses import cross_entropy
+from fedlama.core.validation import check_seed
+from fedlama.data.clients import ClientSource, TensorClients
+from fedlama.engines import ENGINES
+from fedlama.errors import ConfigError, DataError, did_you_mean
+
+if TYPE_CHECKING:
+    from fedlama.federation.federation import Federation
+
+MOST_ROUNDS = 10_000_000
+"""More rounds than this are taken for a slip of the keyboard: they would fill any disk with their ledger."""
+
+
+def check_federation(federation: Federation, layers: Layers, source: ClientSource) -> None:
+    """Refuse choices that do not fit together.
+
+    Raises:
+        ConfigError: With every problem found.
+    """
+    problems = check_budget(federation.local_steps, federation.strategy)
+    if isinstance(federation.engine, str) and federation.engine not in ENGINES:
+        problems.append(f"engine is {federation.engine!r}{did_you_mean(federation.engine, ENGINES)}")
+    if federation.weighting not in ("samples", "equal"):
+        problems.append(f"weighting is {federation.weighting!r}, but it must be 'samples' or 'equal'")
+    if federation.evaluate not in ("global", "best_client"):
+        problems.append(f"evaluate is {federation.evaluate!r}, but it must be 'global' or 'best_client'")
+    if federation.evaluate_every is not None and federation.evaluate_every < 1:
+        problems.append(f"evaluate_every is {federation.evaluate_every}, but it must be 1 local step or more")
+    problems += check_seed(federation.seed)
+    problems += _check_statistics(federation, layers)
+    checks: list[Callable[[], object]] = [
+        lambda: _check_device(federation.device),
+        lambda: check_layers(layers, federation.model),
+        lambda: federation.strategy.init(layers, federation.seed),
+        lambda: federation.sampler.cohort_size(len(source)),
+        lambda: federation.weighting == "samples" and source.samples(0),
+    ]
+    for check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+
+
+def _check_statistics(federation: Federation, layers: Layers) -> list[str]:
+    """Report normalisation statistics that nobody ever averages, though the global model is to be scored with them."""
+    travelling = {spec.name for layer in layers for spec in layer.tensors}
+    persistent = federation.model.state_dict()
+    at_home = [name for name, _ in federation.model.named_buffers() if name in persistent and name not in travelling]
+    if not at_home or federation.evaluate != "global" or federation.test_set is None:
+        return []
+    return [
+        f"the buffers {', '.join(at_home[:3])}{', ...' if len(at_home) > 3 else ''} never travel (layers.statistics is "
+        "'local'), so the global model has no values for them to be scored with; set evaluate='best_client', or "
+        "layers.statistics='average'"
+    ]
+
+
+def check_budget(local_steps: int, strategy: Strategy[Any]) -> list[str]:
+    """Report a budget that is no whole number of rounds."""
+    step = strategy.local_steps
+    if local_steps // step > MOST_ROUNDS:
+        return [
+            f"local_steps is {local_steps}, which makes {local_steps // step} rounds of {strategy.name}; a run has "
+            f"{MOST_ROUNDS} rounds at the most, choose {MOST_ROUNDS * step} or fewer"
+        ]
+    if local_steps >= step and local_steps % step == 0:
+        return []
+    below = max(local_steps // step, 1) * step
+    return [
+        f"local_steps is {local_steps}, but a round of {strategy.name} lasts {step} local steps and the budget must be "
+        f"a whole number of rounds; choose {below} or {below + step}"
+    ]
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"device is {device!r}, but torch cannot compute there ({reason}); choose 'cpu'") from error
+
+
+def check_fit(federation: Federation, model: nn.Module, source: ClientSource) -> None:
+    """Try the model on two samples, so that a misfit is told in one sentence and not in the midst of training."""
+    test, tensors = federation.test_set, source if isinstance(source, TensorClients) else None
+    given = test or tensors
+    if given is None:
+        return
+    x = given.x[:2]
+    device, training = next(model.parameters()).device, model.training
+    try:
+        with torch.no_grad():
+            output = model.eval()((x if given.prepare is None else given.prepare(x)).to(device))
+    except (RuntimeError, TypeError, IndexError, ValueError) as error:
+        raise DataError(
+            f"the model {type(model).__name__} cannot take inputs of shape {tuple(x.shape[1:])} ({x.dtype}): {error}; "
+            "choose a model for that shape, or a preparation that changes it"
+        ) from error
+    finally:
+        model.train(training)
+    if federation.objective is cross_entropy:
+        _check_labels("the test set", test.y if test else None, output.shape[-1])
+        _check_labels("the clients", tensors.y if tensors else None, output.shape[-1])
+
+
+def _check_labels(owner: str, labels: Tensor | None, classes: int) -> None:
+    if labels is None or labels.is_floating_point():
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise DataError(
+            f"the labels of {owner} run from {low} to {high}, but the model tells {classes} classes apart "
+            f"(0 to {classes - 1}); fix the labels or the model's number of classes"
+        )

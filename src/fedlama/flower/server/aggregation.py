@@ -1,0 +1,80 @@
+"""A layer's average and discrepancy: from single models, or from sums alone.
+
+For any common reference r, sum_i p_i ||u - x_i||^2 = sum_i p_i ||x_i - r||^2 - ||u - r||^2. Every client knows its own
+||x_i - r||^2 for r = the value it last received, so a server that sees only sum_i p_i x_i and sum_i p_i ||x_i - r||^2
+knows the discrepancy. Taking r close to the x_i keeps the digits that the subtraction needs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fedlama.core.layers import Layer
+from fedlama.engines.api import Average, Values
+from fedlama.engines.loop import squared_norm, weighted_mean
+
+Aggregation = Literal["models", "sums"]
+
+
+def from_models(layer: Layer, received: Sequence[Values], weights: Sequence[float]) -> Average:
+    """Average single models in client order and measure how far each lies from the average.
+
+    Args:
+        layer: The layer.
+        received: Its tensors per client.
+        weights: p_i, summing to 1.
+    """
+    means: Values = {}
+    discrepancy = 0.0
+    for spec in layer.tensors:
+        values = [one[spec.name] for one in received]
+        mean = means[spec.name] = weighted_mean(values, weights)
+        if spec.trainable:
+            discrepancy += sum(w * squared_norm(value - mean) for w, value in zip(weights, values, strict=True))
+    return Average(means, discrepancy)
+
+
+def from_sums(
+    layer: Layer,
+    received: Sequence[Values],
+    weights: Sequence[float],
+    squares: Sequence[float],
+    reference: Mapping[str, Tensor],
+) -> Average:
+    """Average through sums alone; a protocol that delivers only the sums can stand in for the first two lines.
+
+    Args:
+        layer: The layer.
+        received: Its tensors per client.
+        weights: p_i, summing to 1.
+        squares: ||x_i - r||^2 per client.
+        reference: r, the values last sent.
+    """
+    sums = {spec.name: weighted_mean([one[spec.name] for one in received], weights) for spec in layer.tensors}
+    square = math.fsum(w * s for w, s in zip(weights, squares, strict=True))
+    return Average(sums, identity(layer, sums, square, reference))
+
+
+def identity(layer: Layer, mean: Mapping[str, Tensor], square: float, reference: Mapping[str, Tensor]) -> float:
+    """Return sum_i p_i ||u - x_i||^2 from u, sum_i p_i ||x_i - r||^2 and r.
+
+    Args:
+        layer: The layer.
+        mean: u.
+        square: sum_i p_i ||x_i - r||^2.
+        reference: r.
+
+    Returns:
+        The discrepancy; rounding cannot make it negative.
+    """
+    moved = sum(
+        squared_norm(mean[spec.name].to(torch.float64) - reference[spec.name].to(torch.float64))
+        for spec in layer.tensors
+        if spec.trainable
+    )
+    return square - moved if math.isnan(square - moved) else max(square - moved, 0.0)

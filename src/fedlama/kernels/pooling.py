@@ -1,0 +1,193 @@
+"""One client's max and mean pooling on images as :mod:`~fedlama.kernels.images` lays them out."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fedlama.kernels.kernel import kernel
+from fedlama.kernels.lanes import full, larger, load, load_some, plus, store_some, times, where_equal
+from fedlama.kernels.table import LANES
+
+
+class Pool(NamedTuple):
+    """A window's sizes."""
+
+    size_y: int
+    size_x: int
+    stride_y: int
+    stride_x: int
+    padding_y: int
+    padding_x: int
+
+
+@kernel
+def _span(position: int, size: int, window: int, stride: int, padding: int) -> tuple[int, int]:
+    """Return the first real pixel of a window along one side, and the first after it."""
+    start = position * stride - padding
+    return max(start, 0), min(start + window, size)
+
+
+@kernel
+def pool(out: Any, x: Any, to: Any, own: Any, p: Any) -> None:
+    """Take the largest pixel of each window.
+
+    Args:
+        out: Images of the form `to`.
+        x: Images of the form `own`.
+        to: The outputs' :class:`~fedlama.kernels.images.Field`.
+        own: The inputs'.
+        p: The :class:`Pool`.
+    """
+    if _in_fours(p):
+        _pool_fours(out, x, to, own)
+        return
+    for channel in range(to.channels):
+        for y in range(to.height):
+            top, bottom = _span(y, own.height, p.size_y, p.stride_y, p.padding_y)
+            for z in range(to.width):
+                left, right = _span(z, own.width, p.size_x, p.stride_x, p.padding_x)
+                goal = channel * to.plane + y * to.row + to.left + z * to.batch
+                source = channel * own.plane + own.left
+                for lane in range(0, to.batch, LANES):
+                    best = load(x, source + top * own.row + left * own.batch + lane)
+                    for row in range(top, bottom):
+                        for column in range(left, right):
+                            best = larger(best, load(x, source + row * own.row + column * own.batch + lane))
+                    store_some(out, goal + lane, LANES, best, to.batch - lane)
+
+
+@kernel
+def unpool(below: Any, gradient: Any, x: Any, out: Any, to: Any, own: Any, p: Any) -> None:
+    """Send each gradient to the first of its window's pixels that is the largest.
+
+    A ReLU above may have cut `out` at 0 meanwhile: where it did, the gradient is 0 and goes nowhere.
+
+    Args:
+        below: Images of the form `own`, the inputs'.
+        gradient: Images of the form `to`, the outputs'.
+        x: What was pooled.
+        out: What came out.
+        to: The outputs' :class:`~fedlama.kernels.images.Field`.
+        own: The inputs'.
+        p: The :class:`Pool`.
+    """
+    if not _in_fours(p) or own.height != 2 * to.height or own.width != 2 * to.width:
+        _clear(below, own)
+    if _in_fours(p):
+        _unpool_fours(below, gradient, x, out, to, own)
+        return
+    for channel in range(to.channels):
+        for y in range(to.height):
+            top, bottom = _span(y, own.height, p.size_y, p.stride_y, p.padding_y)
+            for z in range(to.width):
+                left, right = _span(z, own.width, p.size_x, p.stride_x, p.padding_x)
+                goal = channel * to.plane + y * to.row + to.left + z * to.batch
+                source = channel * own.plane + own.left
+                for lane in range(0, to.batch, LANES):
+                    here = to.batch - lane
+                    best, waiting = load(out, goal + lane), load_some(gradient, goal + lane, here)
+                    for row in range(top, bottom):
+                        for column in range(left, right):
+                            pixel = source + row * own.row + column * own.batch + lane
+                            taken = where_equal(load(x, pixel), best, waiting)
+                            waiting = plus(waiting, taken, np.float32(-1.0))  # handed out once only
+                            sum_ = plus(load(below, pixel), taken, np.float32(1.0))
+                            store_some(below, pixel, LANES, sum_, here)
+
+
+@kernel
+def _in_fours(p: Any) -> Any:
+    """Tell whether windows are the usual ones: two by two, beside each other, no zeros around the image."""
+    return p.size_y == 2 and p.size_x == 2 and p.stride_y == 2 and p.stride_x == 2 and p.padding_y + p.padding_x == 0
+
+
+@kernel
+def _pool_fours(out: Any, x: Any, to: Any, own: Any) -> None:
+    """Take the largest of four pixels."""
+    for channel in range(to.channels):
+        for y in range(to.height):
+            goal = channel * to.plane + y * to.row + to.left
+            source = channel * own.plane + 2 * y * own.row + own.left
+            for z in range(to.width):
+                for lane in range(0, to.batch, LANES):
+                    pixel = source + 2 * z * own.batch + lane
+                    upper = larger(load(x, pixel), load(x, pixel + own.batch))
+                    lower = larger(load(x, pixel + own.row), load(x, pixel + own.row + own.batch))
+                    store_some(out, goal + z * to.batch + lane, LANES, larger(upper, lower), to.batch - lane)
+
+
+@kernel
+def _unpool_fours(below: Any, gradient: Any, x: Any, out: Any, to: Any, own: Any) -> None:
+    """Send each gradient to the first of four pixels that is the largest; the others get 0."""
+    for channel in range(to.channels):
+        for y in range(to.height):
+            goal = channel * to.plane + y * to.row + to.left
+            source = channel * own.plane + 2 * y * own.row + own.left
+            for z in range(to.width):
+                for lane in range(0, to.batch, LANES):
+                    place, pixel, here = goal + z * to.batch + lane, source + 2 * z * own.batch + lane, to.batch - lane
+                    best, waiting = load(out, place), load(gradient, place)
+                    waiting = _hand_out(below, x, pixel, best, waiting, here)
+                    waiting = _hand_out(below, x, pixel + own.batch, best, waiting, here)
+                    waiting = _hand_out(below, x, pixel + own.row, best, waiting, here)
+                    _hand_out(below, x, pixel + own.row + own.batch, best, waiting, here)
+
+
+@kernel
+def _hand_out(below: Any, x: Any, pixel: int, best: Any, waiting: Any, here: int) -> Any:
+    """Give a pixel what waits if it is the largest; return what still waits."""
+    taken = where_equal(load(x, pixel), best, waiting)
+    store_some(below, pixel, LANES, taken, here)
+    return plus(waiting, taken, np.float32(-1.0))
+
+
+@kernel
+def _clear(below: Any, own: Any) -> None:
+    """Set all pixels to 0."""
+    for line in range(own.channels * own.height):
+        start = line * own.row + own.left
+        for place in range(0, own.length, LANES):
+            store_some(below, start + place, LANES, full(np.float32(0.0)), own.length - place)
+
+
+@kernel
+def pool_mean(out: Any, x: Any, to: Any, own: Any, p: Any) -> None:
+    """Take the mean of each window, zeros around the image included; see :func:`pool`."""
+    share = full(np.float32(1.0 / (p.size_y * p.size_x)))
+    for channel in range(to.channels):
+        for y in range(to.height):
+            top, bottom = _span(y, own.height, p.size_y, p.stride_y, p.padding_y)
+            for z in range(to.width):
+                left, right = _span(z, own.width, p.size_x, p.stride_x, p.padding_x)
+                goal = channel * to.plane + y * to.row + to.left + z * to.batch
+                source = channel * own.plane + own.left
+                for lane in range(0, to.batch, LANES):
+                    sum_ = full(np.float32(0.0))
+                    for row in range(top, bottom):
+                        for column in range(left, right):
+                            pixel = source + row * own.row + column * own.batch + lane
+                            sum_ = plus(sum_, load(x, pixel), np.float32(1.0))
+                    store_some(out, goal + lane, LANES, times(sum_, share), to.batch - lane)
+
+
+@kernel
+def unpool_mean(below: Any, gradient: Any, to: Any, own: Any, p: Any) -> None:
+    """Hand each gradient to all pixels of its window; see :func:`unpool`."""
+    share = full(np.float32(1.0 / (p.size_y * p.size_x)))
+    _clear(below, own)
+    for channel in range(to.channels):
+        for y in range(to.height):
+            top, bottom = _span(y, own.height, p.size_y, p.stride_y, p.padding_y)
+            for z in range(to.width):
+                left, right = _span(z, own.width, p.size_x, p.stride_x, p.padding_x)
+                goal = channel * to.plane + y * to.row + to.left + z * to.batch
+                source = channel * own.plane + own.left
+                for lane in range(0, to.batch, LANES):
+                    part = times(load(gradient, goal + lane), share)
+                    for row in range(top, bottom):
+                        for column in range(left, right):
+                            pixel = source + row * own.row + column * own.batch + lane
+                            sum_ = plus(load(below, pixel), part, np.float32(1.0))
+                            store_some(below, pixel, LANES, sum_, to.batch - lane)

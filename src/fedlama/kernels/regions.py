@@ -1,0 +1,127 @@
+"""Where the activations and gradients of a program lie: as few regions as the backward pass allows.
+
+Some operations work in place. A gradient's region is given to the next gradient of the same size as soon as nobody
+needs it, and only of the same size: the zeros beside the rows of an image then stay where they are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedlama.kernels import table
+
+if TYPE_CHECKING:
+    from fedlama.kernels.program import Row, Size
+
+_IN_PLACE_GRADIENT = (table.RELU, table.NORM, table.DROPOUT)
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The regions of a program.
+
+    Attributes:
+        sizes: What lies in each.
+        values: Where every value lies.
+        gradients: Where its gradient lies, for values that have one.
+        masks: By the output of a dropout, where its mask lies.
+        adds: By a row's output, whether it adds to the gradients of its inputs (the first's, the last's).
+    """
+
+    sizes: tuple[Size, ...]
+    values: Mapping[int, int]
+    gradients: Mapping[int, int]
+    masks: Mapping[int, int]
+    adds: Mapping[int, tuple[bool, bool]]
+
+
+def lay_out(rows: Sequence[Row], sizes: Mapping[int, Size]) -> Regions | None:
+    """Give everything a region, or return None if gradients would meet where no kernel adds them up.
+
+    Args:
+        rows: The program.
+        sizes: Every value's.
+    """
+    counts = Counter(value for row in rows for value in row.inputs)
+    shared = any(row.kind in _IN_PLACE_GRADIENT and counts[row.inputs[0]] > 1 for row in rows)
+    if shared or any(counts[row.output] == 0 for row in rows[:-1]):
+        return None
+    regions: list[Size] = []
+    values = _values(rows, sizes, counts, regions)
+    masks = {row.output: _new(regions, sizes[row.output]) for row in rows if row.kind == table.DROPOUT}
+    backward = _Backward(rows, sizes, counts, regions, values[rows[-1].output])
+    if not backward.possible:
+        return None
+    return Regions(tuple(regions), values, backward.gradients, masks, backward.adds)
+
+
+def _new(regions: list[Size], size: Size) -> int:
+    regions.append(size)
+    return len(regions) - 1
+
+
+def _values(
+    rows: Sequence[Row], sizes: Mapping[int, Size], counts: Mapping[int, int], regions: list[Size]
+) -> dict[int, int]:
+    """Lay out activations: ReLU works in place, and so does the sum onto an input that nobody else looks at again."""
+    values = {0: _new(regions, sizes[0])}
+    makers = {row.output: row.kind for row in rows}
+    for row in rows:
+        first = row.inputs[0]
+        unread = makers.get(first) in (*table.CONVOLUTIONS, table.NORM) and counts[first] == 1
+        if row.kind == table.RELU or (row.kind == table.ADD and unread and not _fused(rows, first)):
+            values[row.output] = values[first]
+        else:
+            values[row.output] = _new(regions, sizes[row.output])
+    return values
+
+
+def _fused(rows: Sequence[Row], value: int) -> bool:
+    """Tell whether a value comes from a normalisation with ReLU, which looks at it again."""
+    return any(row.output == value and row.kind == table.NORM and row.sizes[3] for row in rows)
+
+
+class _Backward:
+    """Goes through the rows from the last to the first and hands regions out."""
+
+    def __init__(
+        self, rows: Sequence[Row], sizes: Mapping[int, Size], counts: Mapping[int, int], regions: list[Size], last: int
+    ) -> None:
+        self.gradients = {rows[-1].output: last}  # the loss puts its gradient in the logits' place
+        self.adds: dict[int, tuple[bool, bool]] = {}
+        self.possible = True
+        self._sizes, self._counts, self._regions = sizes, counts, regions
+        self._free: dict[Size, list[int]] = defaultdict(list)
+        for row in reversed(rows):
+            self._undo(row)
+
+    def _undo(self, row: Row) -> None:
+        above, first = self.gradients[row.output], row.inputs[0]
+        kept = False
+        adds = [False, False]
+        if row.kind in _IN_PLACE_GRADIENT:
+            self.gradients[first], kept = above, True
+        elif row.kind == table.ADD:
+            kept = self._counts[first] == 1
+            if kept:
+                self.gradients[first] = above
+            for place, value in enumerate(row.inputs):
+                if not (kept and place == 0):
+                    adds[place] = self._take(value)
+        elif first != 0:
+            adds[0] = self._take(first)
+            self.possible &= row.kind in table.CONVOLUTIONS or not adds[0]
+        self.adds[row.output] = (adds[0], adds[-1])
+        if not kept:
+            self._free[self._sizes[row.output]].append(above)
+
+    def _take(self, value: int) -> bool:
+        """Make sure that a value's gradient has a region; tell whether it had one before."""
+        if value in self.gradients:
+            return True
+        free = self._free[self._sizes[value]]
+        self.gradients[value] = free.pop() if free else _new(self._regions, self._sizes[value])
+        return False

@@ -1,0 +1,134 @@
+"""What a model computes, step by step: the input of the compiled kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+Pair: TypeAlias = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A dense layer of two-dimensional activations; `weight` and `bias` are names."""
+
+    weight: str
+    bias: str | None
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution with zeros around; `weight` and `bias` are names."""
+
+    weight: str
+    bias: str | None
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    groups: int
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """Max pooling."""
+
+    size: Pair
+    stride: Pair
+    padding: Pair
+
+
+@dataclass(frozen=True)
+class MeanPool:
+    """The mean of each window; zeros around the image count as pixels."""
+
+    size: Pair
+    stride: Pair
+    padding: Pair
+
+
+@dataclass(frozen=True)
+class Relu:
+    """max(x, 0)."""
+
+
+@dataclass(frozen=True)
+class Flatten:
+    """All dimensions but the batch's in one."""
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Zeros at a rate, and the rest scaled up."""
+
+    rate: float
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Batch normalisation of images with scale, shift and running statistics; all but the numbers are names."""
+
+    weight: str
+    bias: str
+    mean: str
+    variance: str
+    count: str
+    momentum: float
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class Add:
+    """The sum of two activations of one shape."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean over an image's pixels: (batch, channels)."""
+
+
+Operation: TypeAlias = Dense | Convolution | MaxPool | MeanPool | Relu | Flatten | Dropout | Norm | Add | Mean
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation; the first makes value 1, the second value 2, and value 0 is the data.
+
+    Attributes:
+        operation: What is done.
+        inputs: With which values.
+    """
+
+    operation: Operation
+    inputs: tuple[int, ...]
+
+
+def uses(steps: Sequence[Step]) -> list[int]:
+    """Count how often each value is used.
+
+    Args:
+        steps: As read.
+    """
+    counts = [0] * (len(steps) + 1)
+    for step in steps:
+        for value in step.inputs:
+            counts[value] += 1
+    return counts
+
+
+def pool_before_relu(steps: Sequence[Step]) -> list[Step]:
+    """Swap ReLU and the max pooling after it: the result is the same, and ReLU has a quarter of the work.
+
+    Args:
+        steps: As read.
+    """
+    order, counts = list(steps), uses(steps)
+    for place in range(len(order) - 1):
+        here, after = order[place], order[place + 1]
+        follows = after.inputs == (place + 1,) and counts[place + 1] == 1
+        if isinstance(here.operation, Relu) and isinstance(after.operation, MaxPool) and follows:
+            order[place], order[place + 1] = (
+                replace(here, operation=after.operation),
+                replace(after, operation=Relu()),
+            )
+    return order

@@ -1,5 +1,0 @@
-"""One self-contained HTML file that shows finished runs: opens offline, makes no request, prints, reads on a phone."""
-
-from fedlama.report.write import report_page, write_report
-
-__all__ = ["report_page", "write_report"]

@@ -1,0 +1,161 @@
+"""Picture files: accuracy against rounds and against MB, and the layers' intervals over time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from fedlama.analysis.statistics import interval
+from fedlama.core.records import Result
+from fedlama.core.units import MEGABYTE
+
+# Okabe and Ito's palette: distinct for every kind of colour vision.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = "osD^vPX"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Accuracy in percent at some places of an axis, one value per evaluation."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+def accuracy_charts(results: Mapping[str, Sequence[Result]], folder: Path) -> list[Path]:
+    """Draw accuracy against local steps, rounds and MB; over several seeds each thin, and their mean with its interval.
+
+    Args:
+        results: Title to finished runs, one per seed, in the order of the legend.
+        folder: Where the pictures go; it must exist.
+
+    Returns:
+        The files written; none when nothing was evaluated.
+    """
+    if not any(record.score for runs in results.values() for result in runs for record in result.rounds):
+        return []
+    pictures = []
+    for name, label in (("steps", "local steps per client"), ("rounds", "rounds"), ("megabytes", "MB up and down")):
+        curves = {title: [_curves(result)[name] for result in runs] for title, runs in results.items()}
+        pictures.append(_picture(curves, label, folder / f"accuracy_{name}.png"))
+    return pictures
+
+
+def interval_chart(result: Result, path: Path) -> Path:
+    """Draw when each layer travelled and at which interval, layer by round.
+
+    Args:
+        result: A finished run.
+        path: The picture file.
+
+    Returns:
+        The same path.
+    """
+    names = list(result.rounds[0].layers)
+    grid = np.array([[record.layers[name].interval for record in result.rounds] for name in names])
+    intervals = sorted(int(value) for value in np.unique(grid))
+    colours = [_shade(index, len(intervals)) for index in range(len(intervals))]
+    figure = Figure(figsize=(9, 1.6 + 0.22 * min(len(names), 60)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.imshow(
+        np.searchsorted(intervals, grid),
+        aspect="auto",
+        interpolation="nearest",
+        cmap=ListedColormap(colours),
+        vmin=-0.5,
+        vmax=len(intervals) - 0.5,
+    )
+    travelled = [
+        (record.round_index, row)
+        for record in result.rounds
+        for row, name in enumerate(names)
+        if record.layers[name].synchronised
+    ]
+    if len(travelled) <= 4000:
+        axes.plot(*zip(*travelled, strict=True), ".", color="black", markersize=2)
+    axes.set_yticks(range(len(names)), names, fontsize=7 if len(names) <= 60 else 4)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("round" + (" (a dot: the layer was synchronised)" if len(travelled) <= 4000 else ""))
+    axes.set_title(f"{result.method}: aggregation interval of each layer", fontsize=10)
+    patches = [
+        Patch(color=c, label=f"every {i} rounds" if i > 1 else "every round")
+        for i, c in zip(intervals, colours, strict=True)
+    ]
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), fontsize=8)
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def mean_curve(curves: Sequence[Curve]) -> tuple[Curve, Curve, Curve]:
+    """Return the mean over seeds at each evaluation, and both ends of its 95 % interval.
+
+    Args:
+        curves: One per seed, all with the same number of evaluations.
+
+    Returns:
+        Mean, lower end and upper end; all three are the mean where there is one seed.
+    """
+    x = tuple(interval(values).mean for values in zip(*(curve.x for curve in curves), strict=True))
+    found = [interval(values) for values in zip(*(curve.y for curve in curves), strict=True)]
+    mean = tuple(one.mean for one in found)
+    half = [one.half or 0.0 for one in found]
+    low, high = (tuple(m + sign * h for m, h in zip(mean, half, strict=True)) for sign in (-1, 1))
+    return Curve(x, mean), Curve(x, low), Curve(x, high)
+
+
+def _picture(curves: Mapping[str, Sequence[Curve]], label: str, path: Path) -> Path:
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    bands = []
+    for index, (title, seeds) in enumerate(curves.items()):
+        colour, marker = _COLOURS[index % 7], _MARKERS[index % 7]
+        mean, low, high = mean_curve(seeds)
+        axes.plot(mean.x, mean.y, label=title, color=colour, marker=marker, markersize=4, linewidth=1.5)
+        if len(seeds) > 1:
+            for one in seeds:
+                axes.plot(one.x, one.y, color=colour, linewidth=0.5, alpha=0.7)
+            bands.append((low, high, colour))
+    limits = axes.get_ylim()  # of the runs: the interval of a few seeds may be far wider than the picture
+    for low, high, colour in bands:
+        axes.fill_between(low.x, low.y, high.y, color=colour, alpha=0.12, linewidth=0)
+    axes.set_ylim(limits)
+    axes.set_xlabel(label)
+    axes.set_ylabel("test accuracy of the global model (%)")
+    if bands:
+        count = max(map(len, curves.values()))
+        axes.set_title(f"mean and 95 % interval over {count} seeds; thin: each seed", fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=9)
+    figure.savefig(path, dpi=130)
+    return path
+
+
+def _curves(result: Result) -> dict[str, Curve]:
+    """Return accuracy against local steps, rounds and cumulative MB at every evaluation."""
+    where: dict[str, list[float]] = {"steps": [], "rounds": [], "megabytes": []}
+    accuracy = []
+    total = 0
+    for record in result.rounds:
+        total += record.bytes_up + record.bytes_down
+        if record.score:
+            where["steps"].append(float(record.local_steps))
+            where["rounds"].append(record.round_index + 1.0)
+            where["megabytes"].append(total / MEGABYTE)
+            accuracy.append(100 * record.score.accuracy)
+    return {name: Curve(tuple(x), tuple(accuracy)) for name, x in where.items()}
+
+
+def _shade(index: int, count: int) -> tuple[float, float, float]:
+    """Return a blue that darkens with the interval."""
+    share = index / max(count - 1, 1)
+    return (0.87 - 0.62 * share, 0.92 - 0.47 * share, 0.97 - 0.27 * share)

@@ -1,0 +1,70 @@
+"""FedLAMA's adjustments of a finished run, worked out again from its recorded discrepancies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedlama.choices.strategies import FedLAMA
+from fedlama.choices.strategies.fedlama import FedLAMAState
+from fedlama.errors import ConfigError
+from fedlama.runs.stored import StoredRun
+
+
+def adjustments(run: StoredRun) -> list[dict[str, Any]]:
+    """Return the two curves at every adjustment of a FedLAMA run.
+
+    Args:
+        run: Any run.
+
+    Returns:
+        Per adjustment its round, the layers in sorted order, both curves of Algorithm 2 (delta and 1 - lambda; for the
+        accelerating variant 1 - delta and lambda) and the layers selected. Empty for other strategies, and for folders
+        that lack the labelling.
+    """
+    in_force = run.config.get("in_force")
+    strategy = _strategy(in_force) if isinstance(in_force, dict) else None
+    labelling = in_force.get("labelling") if isinstance(in_force, dict) else None
+    if strategy is None or not isinstance(labelling, dict):
+        return []
+    try:
+        state = FedLAMAState(
+            parameters={name: int(size) for name, (size, _) in labelling.items()},
+            adaptive=frozenset(name for name, (_, adaptive) in labelling.items() if adaptive),
+            intervals=dict.fromkeys(labelling, 1),
+            unit_discrepancy=dict.fromkeys(labelling, 0.0),
+        )
+    except (TypeError, ValueError):
+        return []
+    found = []
+    measured = dict(state.unit_discrepancy)
+    for record in run.rounds:
+        fresh = {name: one.unit_discrepancy for name, one in record.layers.items() if name in measured}
+        measured.update({name: value for name, value in fresh.items() if value is not None})
+        if strategy.adjusts_after(record.round_index):
+            found.append(_one(strategy, state, measured, record.round_index))
+    return found
+
+
+def _one(strategy: FedLAMA, state: FedLAMAState, measured: dict[str, float], round_index: int) -> dict[str, Any]:
+    curves = strategy.curves(FedLAMAState(state.parameters, state.adaptive, state.intervals, measured))
+    falling, rising = curves.rest, curves.delta
+    if strategy.accelerate:
+        falling, rising = tuple(1 - d for d in curves.delta), tuple(1 - rest for rest in curves.rest)
+    return {
+        "round": round_index,
+        "order": list(curves.order),
+        "rising": [round(value, 5) for value in rising],
+        "falling": [round(value, 5) for value in falling],
+        "labels": ["lambda", "1 - delta"] if strategy.accelerate else ["delta", "1 - lambda"],
+        "chosen": [name for name in curves.order if name in curves.chosen],
+    }
+
+
+def _strategy(in_force: dict[str, Any]) -> FedLAMA | None:
+    settings = dict(in_force.get("strategy") or {})
+    if settings.pop("name", None) != FedLAMA.name:
+        return None
+    try:
+        return FedLAMA(**settings)
+    except (TypeError, ConfigError):
+        return None

@@ -1,0 +1,46 @@
+"""Runs that differ in their seed only, drawn as one line with its 95 % interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fedlama.analysis.statistics import interval
+from fedlama.reporting.html.collect import number
+
+
+def groups(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Group the runs by method.
+
+    Args:
+        runs: As :func:`fedlama.reporting.html.collect.collect` returns them.
+
+    Returns:
+        Per method: its title, the indices of its runs, and for several seeds that were evaluated in the same rounds
+        the mean, low and high ends of accuracy and of both losses.
+    """
+    by_title: dict[str, list[int]] = {}
+    for index, run in enumerate(runs):
+        by_title.setdefault(run["title"], []).append(index)
+    found = []
+    for title, members in by_title.items():
+        group: dict[str, Any] = {"title": title, "runs": members, "bands": {}}
+        mine = [runs[index] for index in members]
+        if len(mine) > 1 and all(
+            (one["evaluated"], one["steps"]) == (mine[0]["evaluated"], mine[0]["steps"]) for one in mine
+        ):
+            for key in ("accuracy", "testLoss", "trainLoss"):
+                group["bands"][key] = _band([one[key] for one in mine])
+        found.append(group)
+    return found
+
+
+def _band(series: Sequence[Sequence[float | None]]) -> dict[str, list[float | None]]:
+    """Return mean, low and high at each point; nothing where a run has no number."""
+    band: dict[str, list[float | None]] = {"mean": [], "low": [], "high": []}
+    for values in zip(*series, strict=True):
+        whole = [value for value in values if value is not None]
+        found = interval(whole) if len(whole) == len(values) else None
+        for key in band:
+            band[key].append(number(getattr(found, key)) if found else None)
+    return band

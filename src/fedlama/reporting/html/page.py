@@ -1,0 +1,102 @@
+"""The page: tables that stand without any script, the runs' data, and the script that draws the plots."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from html import escape
+from importlib import resources
+from typing import Any
+
+from fedlama.analysis.timing import Timing
+from fedlama.reporting.html.tables import (
+    accuracy_table,
+    adjustment_table,
+    attendance_table,
+    byte_tables,
+    config_table,
+    layer_table,
+    link_table,
+    summary_table,
+)
+
+_SCRIPTS = ("base.js", "lines.js", "accuracy.js", "heat.js", "layers.js", "curves.js", "bars.js", "main.js")
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+_SECTIONS = (
+    ("summary", "Summary"),
+    ("accuracy", "Accuracy and loss"),
+    ("travel", "When each layer travelled"),
+    ("discrepancy", "Discrepancy and interval"),
+    ("curves", "The cut of each adjustment"),
+    ("bytes", "Bytes"),
+    ("links", "Time on a link"),
+    ("attendance", "Who answered"),
+    ("configuration", "Configuration"),
+)
+
+
+def page(
+    title: str, runs: Sequence[dict[str, Any]], groups: Sequence[dict[str, Any]], timings: Sequence[Timing]
+) -> str:
+    """Put the page together.
+
+    Args:
+        title: Its heading.
+        runs: As :func:`fedlama.reporting.html.collect.collect` returns them.
+        groups: As :func:`fedlama.reporting.html.groups.groups` returns them.
+        timings: The same runs with their time on each link.
+
+    Returns:
+        The HTML: nothing in it refers to anything outside it, and its policy forbids requests.
+    """
+    content = {
+        "summary": summary_table(runs),
+        "accuracy": _plot("accuracy-plot") + _behind("accuracy and loss", accuracy_table(runs)),
+        "travel": _plot("travel-plot") + _behind("layers", layer_table(runs)),
+        "discrepancy": _plot("discrepancy-plot"),
+        "curves": _plot("curves-plot") + _behind("adjustments", adjustment_table(runs)),
+        "bytes": _plot("bytes-plot") + _behind("bytes", byte_tables(runs)),
+        "links": _plot("links-plot") + _behind("times", link_table(timings)),
+        "attendance": attendance_table(runs),
+        "configuration": config_table(runs),
+    }
+    sections = "\n".join(
+        f'<section id="{name}" aria-labelledby="{name}-h"><h2 id="{name}-h">{heading}</h2>\n{content[name]}</section>'
+        for name, heading in _SECTIONS
+    )
+    contents = "".join(f'<li><a href="#{name}">{heading}</a></li>' for name, heading in _SECTIONS)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<link rel="icon" href="data:,">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{_asset('style.css')}</style>\n</head>\n<body>\n"
+        '<a class="skip" href="#summary">Skip to the results</a>\n'
+        f"<header><h1>{escape(title)}</h1><p>{len(runs)} run{'s' if len(runs) > 1 else ''}; "
+        "MB are 10<sup>6</sup> bytes, rates bits per second. "
+        "The plots can be read with the keyboard: tab to one, then use the arrow keys.</p>"
+        f'<nav aria-label="Sections"><ul>{contents}</ul></nav></header>\n<main>\n{sections}\n</main>\n'
+        '<div id="live" role="status" aria-live="polite" class="hidden"></div>\n'
+        f'<script type="application/json" id="data">{_embedded({"runs": runs, "groups": groups})}</script>\n'
+        f"<script>\n'use strict';\n{''.join(map(_asset, _SCRIPTS))}</script>\n</body>\n</html>\n"
+    )
+
+
+def _plot(name: str) -> str:
+    note = "<noscript><p>The plot needs JavaScript; the table holds its values.</p></noscript>"
+    return f'<div id="{name}" class="plot">{note}</div>\n'
+
+
+def _behind(what: str, table: str) -> str:
+    """Fold a table away; what scrolls sideways can be reached by keyboard."""
+    scrolled = f'<div class="scroll" tabindex="0" role="region" aria-label="Table: {what}">{table}</div>'
+    return f"<details><summary>Table: {what}</summary>{scrolled}</details>\n"
+
+
+def _embedded(content: object) -> str:
+    """Write JSON so that no text in it can end the script element."""
+    return json.dumps(content, separators=(",", ":")).replace("<", "\\u003c").replace("\u2028", "\\u2028")
+
+
+def _asset(name: str) -> str:
+    return (resources.files("fedlama") / "reporting" / "html" / "assets" / name).read_text(encoding="utf-8")

@@ -1,0 +1,213 @@
+"""The page's tables: everything that the plots show can be read here too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from fedlama.analysis.links import show_rate, show_seconds
+from fedlama.analysis.timing import Timing
+
+Runs = Sequence[Mapping[str, Any]]
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> str:
+    """Write a table; the first cell of each row is its heading.
+
+    Args:
+        headings: The columns' headings.
+        rows: Cells; numbers and text are escaped.
+        caption: What the table shows.
+    """
+    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
+    body = []
+    for first, *rest in rows:
+        cells = "".join(f"<td>{escape(_cell(value))}</td>" for value in rest)
+        body.append(f'<tr><th scope="row">{escape(_cell(first))}</th>{cells}</tr>')
+    told = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return f"<table>{told}<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def summary_table(runs: Runs) -> str:
+    """Return one row per run, with the share of replies that were missing where some were."""
+    absent = any(run["missing"] for run in runs)
+    headings = ["run", "accuracy %", "test loss", "C %", "MB up", "MB down", "rounds", "seconds", "state"]
+    headings += ["replies missing %"] if absent else []
+    rows = [
+        (
+            run["name"],
+            _fixed(_last(run["accuracy"]), 2),
+            _fixed(_last(run["testLoss"]), 4),
+            _fixed(run["cost"], 2),
+            _mb(run["up"][-1]),
+            _mb(run["down"][-1]),
+            len(run["steps"]),
+            _fixed(run["seconds"][-1], 1),
+            "finished" if run["finished"] else "not finished",
+            *([_fixed(100 * run["missing"] / max(run["expected"], 1), 1)] if absent else []),
+        )
+        for run in runs
+    ]
+    return f"<div class='scroll' tabindex='0' role='region' aria-label='Summary'>{table(headings, rows)}</div>\n"
+
+
+def accuracy_table(runs: Runs) -> str:
+    """Return every evaluation of every run."""
+    rows = [
+        (
+            run["name"],
+            at + 1,
+            run["steps"][at],
+            _mb(run["up"][at] + run["down"][at]),
+            run["seconds"][at],
+            _fixed(accuracy, 2),
+            _fixed(loss, 4),
+            _fixed(run["trainLoss"][at], 4),
+        )
+        for run in runs
+        for at, accuracy, loss in zip(run["evaluated"], run["accuracy"], run["testLoss"], strict=True)
+    ]
+    headings = ("run", "rounds", "local steps", "MB", "seconds", "accuracy %", "test loss", "training loss")
+    return table(headings, rows)
+
+
+def layer_table(runs: Runs) -> str:
+    """Return every layer of every run: how often it travelled and at which interval it ended."""
+    rows = [
+        (
+            run["name"],
+            layer["name"],
+            layer["parameters"],
+            f"{len(layer['travelled'])} of {len(run['steps'])}",
+            layer["intervals"][-1][1] if layer["intervals"] else "-",
+            "-" if not layer["discrepancy"] or layer["discrepancy"][-1] is None else f"{layer['discrepancy'][-1]:.3g}",
+        )
+        for run in runs
+        for layer in run["layers"]
+    ]
+    return table(("run", "layer", "parameters", "rounds travelled", "last interval", "last discrepancy d"), rows)
+
+
+def adjustment_table(runs: Runs) -> str:
+    """Return the layers selected at every adjustment."""
+    rows = [
+        (run["name"], one["round"] + 1, f"{len(one['chosen'])} of {len(one['order'])}", ", ".join(one["chosen"]))
+        for run in runs
+        for one in run["adjustments"]
+    ]
+    return table(("run", "after round", "layers selected", "which"), rows) if rows else "<p>No run adjusts.</p>"
+
+
+def byte_tables(runs: Runs) -> str:
+    """Return bytes by direction and kind, and by layer."""
+    kinds = ("payload", "headers", "scalars")
+    directions = [
+        (run["name"], way, *(parts[kind] for kind in kinds), sum(parts.values()))
+        for run in runs
+        for way, parts in run["directions"].items()
+    ]
+    layers = [(run["name"], one["name"], one["up"], one["down"]) for run in runs for one in run["layers"]]
+    return table(("run", "direction", *kinds, "bytes"), directions, "Bytes by direction") + table(
+        ("run", "layer", "bytes up", "bytes down"), layers, "Payload by layer, all clients together"
+    )
+
+
+def attendance_table(runs: Runs) -> str:
+    """Return the rounds in which clients were missing or something went wrong."""
+    rows = [
+        (
+            run["name"],
+            one["round"] + 1,
+            f"{one['cohort'] - len(one['missing'])} of {one['cohort']}",
+            ", ".join(map(str, one["missing"])) or "-",
+            "; ".join(one["incidents"]) or "-",
+        )
+        for run in runs
+        for one in run["attendance"]
+    ]
+    if not rows:
+        return "<p>In every round, every client that was asked answered.</p>\n"
+    body = table(("run", "round", "answered", "clients missing", "what happened"), rows)
+    return f"<div class='scroll' tabindex='0' role='region' aria-label='Who answered'>{body}</div>\n"
+
+
+def link_table(timings: Sequence[Timing]) -> str:
+    """Return the time of every run on every link, and what the links are."""
+    rows = [
+        (one.link.name, timing.name, *map(show_seconds, (one.total, one.down.sum(), one.compute.sum(), one.up.sum())))
+        for position in range(len(timings[0].clocks))
+        for timing in timings
+        for one in [timing.clocks[position]]
+    ]
+    links = [
+        (
+            link.name,
+            *(_each(rate, show_rate) for rate in (link.up, link.down)),
+            *(_each(time, show_seconds) for time in (link.latency, link.compute)),
+            link.note,
+        )
+        for link in [one.link for one in timings[0].clocks]
+    ]
+    return table(("link", "run", "time", "down", "computing", "up"), rows, "Time of the whole run") + table(
+        ("link", "up", "down", "latency", "local step", "stands for"), links, "The links"
+    )
+
+
+def config_table(runs: Runs) -> str:
+    """Return every setting of every run; those that differ between the runs come first."""
+    flat = [_told_once(dict(_flat("", run["config"]))) for run in runs]
+    keys = list(dict.fromkeys(key for one in flat for key in one))
+    differ = [key for key in keys if len({one.get(key, "") for one in flat}) > 1]
+    parts = []
+    if len(runs) > 1 and differ:
+        rows = [(key, *(one.get(key, "") for one in flat)) for key in differ]
+        parts.append(_scrolled(table(("differs", *(run["name"] for run in runs)), rows)))
+    same = [(key, flat[0][key]) for key in keys if key in flat[0] and (key not in differ or len(runs) == 1)]
+    caption = "The same for all runs" if len(runs) > 1 else ""
+    body = _scrolled(table(("setting", "value"), same, caption))
+    return "".join(parts) + f"<details><summary>All settings, versions and commit</summary>{body}</details>\n"
+
+
+def _told_once(settings: dict[str, str]) -> dict[str, str]:
+    """Leave out what is in force as it was set."""
+    inner = "in_force."
+    return {
+        key: value
+        for key, value in settings.items()
+        if not (key.startswith(inner) and settings.get(key.removeprefix(inner)) == value)
+    }
+
+
+def _scrolled(inner: str) -> str:
+    return f"<div class='scroll' tabindex='0' role='region' aria-label='Settings'>{inner}</div>"
+
+
+def _flat(prefix: str, value: object) -> Iterable[tuple[str, str]]:
+    """Yield dotted keys and values; the labelling stands in the table of layers."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if key != "labelling":
+                yield from _flat(f"{prefix}.{key}" if prefix else str(key), item)
+    else:
+        yield prefix, str(value)
+
+
+def _each(value: float | tuple[float, ...], show: Any) -> str:  # noqa: ANN401  (a function from number to text)
+    return f"{show(min(value))} to {show(max(value))}" if isinstance(value, tuple) else str(show(value))
+
+
+def _cell(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _last(values: Sequence[float | None]) -> float | None:
+    return values[-1] if values else None
+
+
+def _fixed(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _mb(number: int) -> str:
+    return f"{number / 1e6:.2f}"

@@ -1,0 +1,66 @@
+"""From run folders to one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from fedlama.analysis.links import PROFILES, Link
+from fedlama.analysis.timing import time_runs
+from fedlama.errors import FedlamaError
+from fedlama.reporting.html.collect import collect
+from fedlama.reporting.html.groups import groups
+from fedlama.reporting.html.page import page
+
+
+def report_page(
+    runs: Iterable[Path],
+    links: Sequence[Link] = tuple(PROFILES.values()),
+    *,
+    title: str = "fedlama report",
+    seed: int = 0,
+) -> str:
+    """Make the report of some runs.
+
+    Args:
+        runs: Run folders.
+        links: Links to tell the time on.
+        title: The page's heading.
+        seed: Decides what links draw.
+
+    Returns:
+        The HTML.
+
+    Raises:
+        DataError: A folder cannot be read as a run.
+        ConfigError: A link does not fit the clients.
+    """
+    timings = time_runs(runs, links, seed=seed)
+    collected = [collect(timing) for timing in timings]
+    return page(title, collected, groups(collected), timings)
+
+
+def write_report(
+    runs: Iterable[Path], file: Path, links: Sequence[Link] = tuple(PROFILES.values()), *, seed: int = 0
+) -> Path:
+    """Write the report of some runs.
+
+    Args:
+        runs: Run folders.
+        file: The HTML file; folders on the way are made.
+        links: Links to tell the time on.
+        seed: Decides what links draw.
+
+    Returns:
+        The file.
+
+    Raises:
+        FedlamaError: The file cannot be written.
+    """
+    text = report_page(runs, links, seed=seed)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise FedlamaError(f"the report {file} cannot be written ({error.strerror}); give another --out") from error
+    return file

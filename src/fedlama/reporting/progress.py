@@ -1,0 +1,79 @@
+"""Live progress on the terminal: rounds, loss, accuracy, MB and time left; silent where nobody watches."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from fedlama.core.records import RoundRecord
+from fedlama.core.units import MEGABYTE
+
+
+class LiveProgress:
+    """A progress bar for one or several runs; use it as a context manager.
+
+    Args:
+        quiet: Show nothing. Nothing is shown either when standard error is no terminal.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}  acc {task.fields[accuracy]}  {task.fields[megabytes]} MB"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=quiet or not console.is_terminal,
+        )
+
+    def __enter__(self) -> LiveProgress:
+        """Start to draw."""
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop to draw."""
+        self._progress.stop()
+
+    def track(self, title: str, rounds: int) -> RunProgress:
+        """Return the callback of one run."""
+        task = self._progress.add_task(title, total=rounds, loss="-", accuracy="-", megabytes="0.0")
+        return RunProgress(self._progress, task)
+
+
+class RunProgress:
+    """The callback of one run.
+
+    Args:
+        progress: The display.
+        task: The run's line in it.
+    """
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+        self._bytes = 0
+
+    def on_round(self, record: RoundRecord) -> None:
+        """Move the bar."""
+        self._bytes += record.bytes_up + record.bytes_down
+        self._progress.update(
+            self._task, advance=1, loss=f"{record.loss:.3f}", megabytes=f"{self._bytes / MEGABYTE:.1f}"
+        )
+        if record.score:
+            self._progress.update(self._task, accuracy=f"{100 * record.score.accuracy:.2f}%")

@@ -1,0 +1,104 @@
+"""What every tracker is told: the settings once, and the same numbers in every round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from fedlama.core.records import RoundRecord
+from fedlama.core.units import MEGABYTE
+from fedlama.errors import MissingExtraError
+
+
+class Tracker(Protocol):
+    """A callback that is also a context manager; nothing is opened before the first round."""
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close what was opened; `kind` tells whether the run broke off."""
+
+    def on_round(self, record: RoundRecord) -> None:
+        """Take a round's numbers."""
+
+
+class Scalars:
+    """Turns rounds into named numbers, with the bytes added up.
+
+    Names are those of every tracker: ``train/loss``, ``test/accuracy``, ``test/loss``, ``megabytes/up``,
+    ``megabytes/down`` (since the beginning), ``seconds/round``, ``interval/LAYER`` and ``discrepancy/LAYER``.
+    """
+
+    def __init__(self) -> None:
+        self._up = self._down = 0
+
+    def of(self, record: RoundRecord) -> dict[str, float]:
+        """Return a round's numbers.
+
+        Args:
+            record: The round.
+        """
+        self._up += record.bytes_up
+        self._down += record.bytes_down
+        numbers = {
+            "train/loss": record.loss,
+            "megabytes/up": self._up / MEGABYTE,
+            "megabytes/down": self._down / MEGABYTE,
+            "seconds/round": record.seconds,
+        }
+        if record.score:
+            numbers |= {"test/accuracy": record.score.accuracy, "test/loss": record.score.loss}
+        for name, layer in record.layers.items():
+            numbers[f"interval/{name}"] = float(layer.interval)
+            if layer.unit_discrepancy is not None:
+                numbers[f"discrepancy/{name}"] = layer.unit_discrepancy
+        return numbers
+
+
+def flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Flatten a configuration to dotted keys, as trackers show them; what is in force as set is left out.
+
+    >>> flat({"seed": 0, "data": {"name": "digits"}})
+    {'seed': 0, 'data.name': 'digits'}
+    """
+    found: dict[str, object] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and key not in ("in_force", "environment"):
+            found |= flat(value, f"{prefix}{key}.")
+        elif not isinstance(value, Mapping):
+            found[prefix + key] = value
+    return found
+
+
+class RemoteTracker:
+    """A tracker behind an optional library, whose extra is called as the library is.
+
+    Args:
+        folder: The run folder.
+        project: Name of the experiment.
+        name: Name of the run.
+        config: The resolved configuration.
+
+    Raises:
+        MissingExtraError: The library is not installed.
+    """
+
+    library_name: str
+
+    def __init__(self, folder: Path, project: str, name: str, config: Mapping[str, object]) -> None:
+        try:
+            self._library: Any = import_module(self.library_name)
+        except ImportError as error:
+            raise MissingExtraError(self.library_name, self.library_name) from error
+        self._folder, self._project, self._name, self._config = folder, project, name, flat(config)
+        self._scalars = Scalars()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self

@@ -1,0 +1,47 @@
+"""Weights & Biases, through the extra ``fedlama[wandb]``.
+
+Its own settings are kept: log in beforehand, or set WANDB_MODE=offline and send the run later with ``wandb sync``.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from fedlama.core.records import RoundRecord
+from fedlama.errors import FedlamaError
+from fedlama.reporting.tracking.base import RemoteTracker
+
+
+class WeightsAndBiases(RemoteTracker):
+    """Reports a run to Weights & Biases; the library keeps its files in the run folder."""
+
+    library_name = "wandb"
+    _run: Any = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the run, as failed when it broke off."""
+        if self._run is not None:
+            self._run.finish(exit_code=0 if kind is None else 1)
+
+    def on_round(self, record: RoundRecord) -> None:
+        """Log the round's numbers at its local step.
+
+        Raises:
+            FedlamaError: The library refuses, for instance because nobody is logged in.
+        """
+        if self._run is None:
+            self._run = self._begin()
+        self._run.log(self._scalars.of(record), step=record.local_steps)
+
+    def _begin(self) -> Any:  # noqa: ANN401  (the library's own type)
+        try:
+            return self._library.init(
+                project=self._project, name=self._name, config=self._config, dir=str(self._folder), reinit="create_new"
+            )
+        except Exception as error:
+            raise FedlamaError(
+                f"wandb does not start ({error}); run `wandb login`, or set WANDB_MODE=offline, or use --track none"
+            ) from error

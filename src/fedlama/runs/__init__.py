@@ -1,0 +1,15 @@
+"""What is not the algorithm: callbacks that are told of every round."""
+
+from fedlama.runs.autosave import Checkpoints, Interrupted, resume_point, stop_on_interrupt
+from fedlama.runs.folder import RunFolder, environment, finite, metrics_line
+
+__all__ = [
+    "Checkpoints",
+    "Interrupted",
+    "RunFolder",
+    "environment",
+    "finite",
+    "metrics_line",
+    "resume_point",
+    "stop_on_interrupt",
+]

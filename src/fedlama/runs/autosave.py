@@ -1,0 +1,115 @@
+"""Checkpoints while a run goes, and Ctrl-C: finish the round, save, say how to go on."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from fedlama.core.records import RoundRecord
+from fedlama.errors import FedlamaError
+from fedlama.runs.checkpoint import Snapshot, whole_snapshots
+from fedlama.runs.folder import RunFolder
+from fedlama.runs.reader import read_config, read_records
+
+FOLDER = "checkpoints"
+"""Name of the folder with the checkpoints inside a run folder."""
+
+
+class Interrupted(FedlamaError):  # noqa: N818  (nothing went wrong)
+    """The user asked a run to stop; it can be started again."""
+
+
+class Checkpoints:
+    """Saves a run every so often; use it as the last callback.
+
+    Args:
+        folder: The run folder, whose lines are made durable before each checkpoint.
+        save: Writes a checkpoint into a folder.
+        seconds: Least time between two checkpoints; 0 saves after every round.
+        stop: Whether the user has asked to stop.
+    """
+
+    def __init__(
+        self, folder: RunFolder, save: Callable[[Path], object], seconds: float, stop: Callable[[], bool]
+    ) -> None:
+        self._folder, self._save, self._seconds, self._stop = folder, save, seconds, stop
+        self._last = time.monotonic()
+
+    def on_round(self, record: RoundRecord) -> None:
+        """Save when it is time to, or when the user wants to stop.
+
+        Raises:
+            Interrupted: The user wants to stop, and all is saved.
+        """
+        stop = self._stop()
+        if not stop and time.monotonic() - self._last < self._seconds:
+            return
+        self._folder.flush()
+        self._save(self._folder.path / FOLDER)
+        self._last = time.monotonic()
+        if stop:
+            raise Interrupted(
+                f"stopped after round {record.round_index} as you asked; all is saved in {self._folder.path}, "
+                "start the same command again to go on"
+            )
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C ask for a stop after the round; the second one breaks off at once.
+
+    Yields:
+        Tells whether the user has asked to stop.
+    """
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        asked.set()
+        print("stopping after this round; press Ctrl-C again to break off at once", file=sys.stderr)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def resume_point(
+    path: Path, config: Mapping[str, object], warn: Callable[[str], None]
+) -> tuple[Snapshot, list[RoundRecord]] | None:
+    """Find where an interrupted run of the same configuration can go on.
+
+    Args:
+        path: The run folder; it need not exist.
+        config: The resolved configuration.
+        warn: Told in a sentence of all that had to be passed over.
+
+    Returns:
+        The newest whole checkpoint whose rounds stand in the folder's files, and their records; None to begin afresh.
+    """
+    stored = read_config(path)
+    if stored is None or {key: stored.get(key) for key in config} != dict(config):
+        return None
+    for snapshot in whole_snapshots(path / FOLDER, warn):
+        try:
+            records = read_records(path)
+        except FedlamaError as error:
+            warn(f"{error}; the run begins afresh")
+            return None
+        if len(records) >= snapshot.rounds_done:
+            return snapshot, records[: snapshot.rounds_done]
+        warn(
+            f"the files of {path} end with round {len(records) - 1}, before the checkpoint of round "
+            f"{snapshot.rounds_done - 1}; the one before it is taken"
+        )
+    return None

@@ -1,0 +1,186 @@
+"""The run folder: what a run leaves behind, in open formats, written while it goes.
+
+==================  =================================================================================
+file                content
+==================  =================================================================================
+config.json         the resolved configuration, versions, commit
+metrics.jsonl       one line per round: loss, accuracy, bytes, seconds
+ledger.jsonl        one line per round: every shipment, see :mod:`fedlama.core.ledger`
+layers.jsonl        one line per round: interval, discrepancy and travel of each layer
+model.safetensors   the final global model
+summary.json        the run's line in `--json`
+checkpoints/        while the run goes: its whole state, see :mod:`fedlama.runs.checkpoint`
+*.png               accuracy against rounds and against MB, the layers' intervals over time
+==================  =================================================================================
+
+A run that stops early keeps all lines up to its last whole round.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
+
+import torch
+from safetensors.torch import save
+
+from fedlama.core.records import Result, RoundRecord
+from fedlama.errors import FedlamaError
+from fedlama.runs.checkpoint import write_atomically
+from fedlama.runs.reader import STREAMS, cut_to
+
+
+class RunFolder:
+    """Writes a run's files; use it as a context manager and as a callback.
+
+    Args:
+        path: The folder; made when missing. Files of an earlier run in it are replaced.
+        config: The resolved configuration, as plain JSON types.
+        rounds: Rounds that the folder holds already and that are to be kept.
+
+    Raises:
+        FedlamaError: The folder cannot be written.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, object], rounds: int = 0) -> None:
+        self.path = path
+        self._files: dict[str, TextIO] = {}
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            for leftover in ("summary.json", "model.safetensors", *(file.name for file in path.glob("*.png"))):
+                (path / leftover).unlink(missing_ok=True)
+            if not rounds:
+                shutil.rmtree(path / "checkpoints", ignore_errors=True)
+                self._write("config.json", {**config, "environment": environment()})
+            for name in STREAMS:
+                stream = path / f"{name}.jsonl"
+                if rounds:
+                    cut_to(stream, rounds)
+                self._files[name] = stream.open("a" if rounds else "w", encoding="utf-8")
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+    def __enter__(self) -> RunFolder:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the files, whatever happened."""
+        for file in self._files.values():
+            file.close()
+
+    def on_round(self, record: RoundRecord) -> None:
+        """Append the round to every file."""
+        self._line("metrics", metrics_line(record))
+        self._line("ledger", {"round": record.round_index, "shipments": [one.to_json() for one in record.shipments]})
+        self._line(
+            "layers", {"round": record.round_index, "layers": {n: asdict(one) for n, one in record.layers.items()}}
+        )
+
+    def flush(self) -> None:
+        """Make all lines durable, also against a power cut."""
+        try:
+            for file in self._files.values():
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def finish(self, result: Result, summary: Mapping[str, object]) -> None:
+        """Write the model and the summary; the checkpoints are no longer needed.
+
+        Args:
+            result: The finished run.
+            summary: The run's line in ``--json``.
+        """
+        # safetensors refuses tensors that share memory; contiguous clones never do.
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in result.model.items()}
+        try:
+            write_atomically(self.path / "model.safetensors", save(tensors, metadata={"format": "pt"}))
+            self._write("summary.json", summary)
+            shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def _line(self, name: str, record: Mapping[str, object]) -> None:
+        try:
+            self._files[name].write(json.dumps(record) + "\n")
+            self._files[name].flush()
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def _write(self, name: str, content: Mapping[str, object]) -> None:
+        write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _unwritable(path: Path, error: OSError) -> FedlamaError:
+    return FedlamaError(
+        f"the run folder {path} cannot be written ({error.strerror}); make room or give another one with --out"
+    )
+
+
+def metrics_line(record: RoundRecord) -> dict[str, object]:
+    """Return a round's metrics as plain JSON types."""
+    return {
+        "round": record.round_index,
+        "local_steps": record.local_steps,
+        "clients": len(record.cohort),
+        "missing": list(record.missing),
+        "train_loss": finite(record.loss),
+        "accuracy": record.score.accuracy if record.score else None,
+        "test_loss": finite(record.score.loss) if record.score else None,
+        "bytes_up": record.bytes_up,
+        "bytes_down": record.bytes_down,
+        "seconds": record.seconds,
+        "evaluation_seconds": record.evaluation_seconds,
+    }
+
+
+def finite(value: float) -> float | None:
+    """Return a number, or None in place of NaN and infinity, which JSON does not know."""
+    return value if math.isfinite(value) else None
+
+
+def environment() -> dict[str, object]:
+    """Return versions, platform and commit, as far as they can be told."""
+    libraries = ("fedlama", "torch", "numpy", "numba", "pydantic", "safetensors")
+    versions: dict[str, object] = {"python": platform.python_version()}
+    for library in libraries:
+        try:
+            versions[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            versions[library] = None
+    return {
+        "versions": versions,
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout that fedlama runs from; None for an installed package."""
+    here = Path(__file__).resolve().parent
+    try:
+        command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        tracked = subprocess.run(
+            ["git", "-C", str(here), "ls-files", "--error-unmatch", __file__],
+            capture_output=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None if found.returncode == 0 and tracked.returncode == 0 else None

@@ -1,0 +1,29 @@
+"""The network's log of a deployment, read back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+NAME = "network.jsonl"
+
+
+def read_log(path: Path) -> dict[int, dict[str, Any]]:
+    """Read the log.
+
+    Args:
+        path: The log; it need not exist.
+
+    Returns:
+        Round to its last whole line.
+    """
+    rounds: dict[int, dict[str, Any]] = {}
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+                rounds[int(record["round"])] = record
+            except (ValueError, KeyError, TypeError):
+                continue
+    return rounds

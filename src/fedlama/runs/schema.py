@@ -1,0 +1,91 @@
+"""The lines of a run folder's files, checked: a file may be damaged, or come from somebody else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
+
+from fedlama.core.ledger import Shipment
+from fedlama.core.records import LayerRecord, RoundRecord
+from fedlama.federation.evaluation import Score
+
+_Whole = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
+_Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Name = Annotated[str, Field(strict=True, max_length=1000)]
+
+
+class _Metrics(TypedDict):
+    """What is read of a line of metrics.jsonl."""
+
+    round: _Whole
+    local_steps: _Whole
+    train_loss: _Finite | None
+    accuracy: Annotated[_Finite, Field(ge=0, le=1)] | None
+    test_loss: _Finite | None
+    seconds: _Finite
+    evaluation_seconds: _Finite
+    missing: NotRequired[list[_Whole]]
+
+
+class _Shipment(TypedDict):
+    """What is read of a shipment in a line of ledger.jsonl."""
+
+    direction: Literal["down", "up", "evaluation"]
+    clients: list[_Whole]
+    layers: dict[_Name, Annotated[list[_Whole], Field(min_length=2, max_length=2)]]
+    scalars: bool
+
+
+class _Layer(TypedDict):
+    """A layer in a line of layers.jsonl."""
+
+    interval: Annotated[_Whole, Field(ge=1)]
+    synchronised: bool
+    discrepancy: _Finite | None
+    unit_discrepancy: _Finite | None
+    bytes_up: _Whole
+    bytes_down: _Whole
+    refused: NotRequired[tuple[_Whole, ...]]
+
+
+_METRICS = TypeAdapter(_Metrics)
+_SHIPMENTS = TypeAdapter(list[_Shipment])
+_LAYERS = TypeAdapter(dict[_Name, _Layer])
+
+
+def round_record(metrics: Mapping[str, Any], ledger: Mapping[str, Any], layers: Mapping[str, Any]) -> RoundRecord:
+    """Make a round's record of its line in each file.
+
+    Args:
+        metrics: Of metrics.jsonl.
+        ledger: Of ledger.jsonl.
+        layers: Of layers.jsonl.
+
+    Raises:
+        KeyError: A line lacks its content.
+        ValueError: Its content is not as :mod:`fedlama.runs.folder` writes it.
+    """
+    line = _METRICS.validate_python(metrics)
+    shipments = tuple(Shipment.from_json(line["round"], one) for one in _SHIPMENTS.validate_python(ledger["shipments"]))
+    answered = next((one.clients for one in shipments if one.direction == "up"), ())
+    missing = line.get("missing", [])
+    return RoundRecord(
+        round_index=line["round"],
+        local_steps=line["local_steps"],
+        cohort=tuple(sorted([*answered, *missing])) if missing else answered,
+        loss=_number(line["train_loss"]),
+        layers={name: LayerRecord(**one) for name, one in _LAYERS.validate_python(layers["layers"]).items()},
+        shipments=shipments,
+        score=None if line["accuracy"] is None else Score(line["accuracy"], _number(line["test_loss"])),
+        seconds=line["seconds"],
+        evaluation_seconds=line["evaluation_seconds"],
+    )
+
+
+def _number(value: float | None) -> float:
+    """Return a number; JSON has no NaN, so a missing one stands for it."""
+    return math.nan if value is None else value

@@ -1,0 +1,182 @@
+"""Run folders, read back: configuration, summary and every round's record, as they were when the run ended.
+
+A run that goes on or was killed reads up to its last whole round.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from fedlama.core.ledger import Ledger
+from fedlama.core.records import Result, RoundRecord
+from fedlama.errors import DataError, cut
+from fedlama.experiment.titles import stored_title
+from fedlama.runs.reader import read_config, read_records
+
+Line = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """What a run left behind.
+
+    Attributes:
+        path: Its folder.
+        config: The resolved configuration, versions and commit; empty when the file is missing.
+        summary: The run's line in ``--json``; empty when the run did not finish.
+        rounds: The rounds' records. Their client models are not kept.
+    """
+
+    path: Path
+    config: Line
+    summary: Line
+    rounds: tuple[RoundRecord, ...]
+
+    @property
+    def title(self) -> str:
+        """The method with its intervals, such as ``FedLAMA(6, 4)``; the folder's name when it is not known."""
+        return stored_title(self.config, self.summary, self.path.name)
+
+    @property
+    def seed(self) -> int | None:
+        """The run's seed, None when it is not known."""
+        seed = self.summary.get("seed", self.config.get("seed"))
+        return seed if isinstance(seed, int) else None
+
+    @property
+    def ledger(self) -> Ledger:
+        """What travelled."""
+        return Ledger(shipment for record in self.rounds for shipment in record.shipments)
+
+    def result(self) -> Result:
+        """Return the finished run as it was returned when it was trained.
+
+        Raises:
+            DataError: The run did not finish, or its model cannot be read.
+        """
+        if not self.summary:
+            raise DataError(f"the run in {self.path} did not finish; run the same command again")
+        try:
+            model = load_file(self.path / "model.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise DataError(
+                f"{self.path}/model.safetensors cannot be read ({cut(error)}); train the run again"
+            ) from error
+        try:
+            cost_percent = float(self.summary.get("cost_percent") or 0.0)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DataError(f"{self.path}/summary.json is damaged ({cut(error)}); train the run again") from error
+        ledger = self.ledger
+        return Result(
+            method=str(self.summary.get("method", "")),
+            rounds=self.rounds,
+            ledger=ledger,
+            model=model,
+            score=next((record.score for record in reversed(self.rounds) if record.score), None),
+            cost=ledger.cost(),
+            cost_percent=cost_percent,
+            seconds=sum(record.seconds + record.evaluation_seconds for record in self.rounds),
+        )
+
+
+def load_run(path: Path) -> StoredRun:
+    """Read a run folder.
+
+    Args:
+        path: The folder; ``ledger.jsonl`` and ``metrics.jsonl`` must be in it, everything else may be missing.
+
+    Returns:
+        The run.
+
+    Raises:
+        DataError: There is no such folder, a file is missing, or a line is malformed.
+    """
+    if not path.is_dir():
+        raise DataError(f"there is no run folder {path}; give a folder that `fedlama run` or `compare` has written")
+    rounds = read_records(path, layers=(path / "layers.jsonl").exists())
+    if not rounds:
+        raise DataError(f"the run in {path} has no whole round yet; let it run longer")
+    return StoredRun(path, _object(path / "config.json"), _object(path / "summary.json"), tuple(rounds))
+
+
+def find_runs(paths: Iterable[Path]) -> list[Path]:
+    """Name the run folders among and below some folders.
+
+    Args:
+        paths: Run folders, or folders that hold some: those of its latest comparison in their order, where the folder
+            holds a ``comparison.json``, else all at any depth by name.
+
+    Returns:
+        The run folders, each once.
+
+    Raises:
+        DataError: One of them is no folder, or there is no run folder in it.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise DataError(f"there is no folder {path}; give a folder that `fedlama run` or `compare` has written")
+        if (path / "metrics.jsonl").exists() or (path / "ledger.jsonl").exists():
+            found[path] = None
+            continue
+        below = _compared(path) or sorted(file.parent for file in path.rglob("metrics.jsonl"))
+        if not below:
+            raise DataError(
+                f"there is no run folder in {path} (none holds metrics.jsonl); train one with `fedlama run`"
+            )
+        found.update(dict.fromkeys(below))
+    return list(found)
+
+
+def _compared(folder: Path) -> list[Path]:
+    """Name the runs of a folder's latest comparison; none when there is none, or its runs are elsewhere."""
+    try:
+        runs = _object(folder / "comparison.json").get("runs", [])
+        paths = [folder / Path(str(run["run_folder"])).name for run in runs]
+    except (DataError, TypeError, KeyError):
+        return []
+    return paths if all((path / "metrics.jsonl").exists() for path in paths) else []
+
+
+def _object(path: Path) -> Line:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is no JSON ({cut(error)}); train the run again") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path} is no JSON object; train the run again")
+    return value
+
+
+def finished_before(path: Path, config: Mapping[str, object], rounds: int) -> tuple[Result, dict[str, object]] | None:
+    """Find the finished run of a configuration.
+
+    Args:
+        path: The run folder; it need not exist.
+        config: The resolved configuration, without versions and commit.
+        rounds: Number of rounds that the run has.
+
+    Returns:
+        The run and its summary; None when it is not there whole.
+    """
+    stored = read_config(path)
+    wanted = json.loads(json.dumps(dict(config)))
+    if stored is None or {key: stored.get(key) for key in wanted} != wanted:
+        return None
+    if not (path / "summary.json").exists():
+        return None
+    try:
+        run = load_run(path)
+        result = run.result()
+    except DataError:
+        return None
+    return (result, {**run.summary, "run_folder": str(path)}) if len(result.rounds) == rounds else None

@@ -1,0 +1,204 @@
+"""Checking a run: its first rounds are computed again from its configuration and compared, bit for bit.
+
+Every number of a round is compared but the seconds: losses, scores, the ledger, and for each layer its interval, bytes
+and discrepancy, which depends on the bits of every client's local model. Where a checkpoint or the final model is
+reached, its tensors are compared as well. A run that was tampered with, or trained with another program, another
+version of a library or on another kind of machine, shows the first place where it differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedlama.core.records import RoundRecord
+from fedlama.errors import DataError, DivergenceError
+from fedlama.experiment import assemble, prepare, resolve
+from fedlama.federation.federation import Run
+from fedlama.federation.state import take
+from fedlama.runs.autosave import FOLDER
+from fedlama.runs.checkpoint import Snapshot, whole_snapshots
+from fedlama.runs.execute import in_force
+from fedlama.runs.folder import environment, metrics_line
+from fedlama.runs.stored import StoredRun, load_run
+
+_SECONDS = ("seconds", "evaluation_seconds")
+_ADDED = ("in_force", "environment")  # what config.json holds beside the experiment
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a verification found.
+
+    Attributes:
+        path: The run folder.
+        rounds: Rounds that were computed again.
+        of: Rounds that the run has.
+        recorded: Fingerprint (SHA-256, 16 digits) of those rounds as they stand in the run folder.
+        computed: Fingerprint of the same rounds as they came out now.
+        models: What was compared tensor by tensor, such as ``"model.safetensors"``.
+        difference: The first difference in words; None when there is none.
+        environment: What differs between the machine and program then and now.
+    """
+
+    path: Path
+    rounds: int
+    of: int
+    recorded: str
+    computed: str
+    models: tuple[str, ...]
+    difference: str | None
+    environment: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain JSON types."""
+        return {**asdict(self), "path": str(self.path), "same": self.difference is None}
+
+    def lines(self) -> list[str]:
+        """Return what a person is told."""
+        those = f"round 0 to {self.rounds - 1} of {self.of}" if self.rounds > 1 else f"round 0 of {self.of}"
+        hashes = f"{self.recorded} in the run folder, {self.computed} computed now"
+        if self.difference is None:
+            also = f" and {', '.join(self.models)}" if self.models else ""
+            return [f"{self.path}: {those}{also} are the same to the last bit", f"fingerprint: {hashes}"]
+        told = [f"{self.path}: {self.difference}", f"fingerprint of {those}: {hashes}"]
+        if self.environment:
+            told.append(f"the run was made elsewhere, which may be the reason: {'; '.join(self.environment)}")
+        return told
+
+
+def verify(path: Path, rounds: int | None = None) -> Verdict:
+    """Compute a run's first rounds again and compare them.
+
+    Args:
+        path: The run folder; the run may be unfinished.
+        rounds: How many rounds; by default all that the folder holds.
+
+    Returns:
+        What was found.
+
+    Raises:
+        DataError: The folder is no run folder, or its run cannot be computed again from its configuration.
+        ConfigError: The configuration is none that this version can run.
+    """
+    stored = load_run(path)
+    run = Run(_federation(stored))
+    count = min(len(stored.rounds), run.federation.rounds, rounds or len(stored.rounds))
+    snapshots = {one.rounds_done: one for one in whole_snapshots(path / FOLDER, lambda _: None)}
+    computed: list[RoundRecord] = []
+    models: list[str] = []
+    difference = _choices(stored, run)
+    try:
+        while difference is None and run.round_index < count:
+            computed.append(run.advance())
+            difference = _round(stored.rounds[len(computed) - 1], computed[-1])
+            if difference is None and run.round_index in snapshots:
+                models.append(f"the checkpoint after round {run.round_index - 1}")
+                difference = _snapshot(snapshots[run.round_index], take(run), models[-1])
+    except DivergenceError as error:
+        difference = f"the run folder knows nothing of it, but {error}"
+    if difference is None and run.round_index == run.federation.rounds and stored.summary:
+        models.append("model.safetensors")
+        difference = _tensors(stored.result().model, run.global_model(), models[-1])
+    known = stored.rounds[: max(len(computed), 1)]
+    return Verdict(
+        path=path,
+        rounds=len(computed),
+        of=run.federation.rounds,
+        recorded=fingerprint(known),
+        computed=fingerprint(computed),
+        models=tuple(models),
+        difference=difference,
+        environment=tuple(_elsewhere(stored.config.get("environment"))),
+    )
+
+
+def fingerprint(records: Iterable[RoundRecord]) -> str:
+    """Return a digest of all that rounds say, seconds apart."""
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(json.dumps(_facts(record), sort_keys=True).encode())
+    return digest.hexdigest()[:16]
+
+
+def _federation(stored: StoredRun) -> Any:  # noqa: ANN401  (a Federation)
+    if not stored.config:
+        raise DataError(f"{stored.path} holds no config.json, so its run cannot be computed again; run it anew")
+    if (stored.path / "network.jsonl").exists():
+        raise DataError(
+            f"the run in {stored.path} was a deployment: its clients computed, and who answered was up to them; "
+            "verify a run of `fedlama run` or `compare`"
+        )
+    experiment = resolve({key: value for key, value in stored.config.items() if key not in _ADDED})
+    return assemble(experiment, prepare(experiment))
+
+
+def _choices(stored: StoredRun, run: Run) -> str | None:
+    """Compare the choices in force, which a preset or another version may have changed."""
+    then, now = stored.config.get("in_force"), json.loads(json.dumps(in_force(run.federation)))
+    if not isinstance(then, Mapping):
+        return None
+    key = next((key for key in then if key in now and then[key] != now[key]), None)
+    return None if key is None else f"before round 0: {key} was {then[key]}, and is {now[key]} now"
+
+
+def _facts(record: RoundRecord) -> dict[str, Any]:
+    """Return what a round says: metrics, shipments and layers, as they stand in the files."""
+    metrics = {key: value for key, value in metrics_line(record).items() if key not in _SECONDS}
+    layers = {name: asdict(layer) for name, layer in record.layers.items()}
+    facts = {"layers": layers, "metrics": metrics, "shipments": [one.to_json() for one in record.shipments]}
+    copied: dict[str, Any] = json.loads(json.dumps(facts))
+    return copied
+
+
+def _round(recorded: RoundRecord, computed: RoundRecord) -> str | None:
+    """Word the first difference of a round; layers first, since they tell where it began."""
+    then, now = _facts(recorded), _facts(computed)
+    where = f"round {computed.round_index}"
+    if list(then["layers"]) != list(now["layers"]):
+        return f"{where}: the layers are others"
+    for name, layer in now["layers"].items():
+        for key, value in layer.items():
+            if then["layers"][name].get(key) != value:
+                return f"{where}, layer {name!r}: {key} is {then['layers'][name].get(key)}, computed now {value}"
+    for key, value in now["metrics"].items():
+        if then["metrics"].get(key) != value:
+            return f"{where}: {key} is {then['metrics'].get(key)}, computed now {value}"
+    return None if then["shipments"] == now["shipments"] else f"{where}: the ledger's shipments differ"
+
+
+def _snapshot(recorded: Snapshot, computed: Snapshot, what: str) -> str | None:
+    if json.loads(json.dumps(computed.facts)) != recorded.facts:
+        return f"{what}: the strategy's or the cohort's state differs"
+    return _tensors(recorded.tensors, computed.tensors, what)
+
+
+def _tensors(recorded: Mapping[str, Tensor], computed: Mapping[str, Tensor], what: str) -> str | None:
+    if set(recorded) != set(computed):
+        return f"{what} holds other tensors than the run has"
+    for name, value in computed.items():
+        if not torch.equal(recorded[name], value.detach().cpu()):
+            return f"{what}: tensor {name!r} differs"
+    return None
+
+
+def _elsewhere(then: object) -> Iterator[str]:
+    """Word what differs between two environments."""
+    if not isinstance(then, Mapping):
+        yield "the run does not say where it was made"
+        return
+    now = environment()
+    for key, value in now.items():
+        pairs = [(key, then.get(key), value)]
+        if isinstance(value, Mapping):
+            before = then.get(key)
+            known = before if isinstance(before, Mapping) else {}
+            pairs = [(name, known.get(name), version) for name, version in value.items()]
+        yield from (f"{name} {before} there, {after} here" for name, before, after in pairs if before != after)

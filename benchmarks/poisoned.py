@@ -18,19 +18,19 @@ import torch
 from torch import Tensor
 
 import fedlama as fl
-from fedlama.choices.aggregators import Guard
+from fedlama.choices.aggregators import Aggregator
 from fedlama.core.layers import Layer
 from fedlama.core.randomness import permutation, seed_of
 from fedlama.data.clients import TensorClients
-from fedlama.engines.api import Average, Values, Work
+from fedlama.engines.api import Average, EngineSetup, Values
 from fedlama.engines.loop import LoopEngine
 from fedlama.experiment import assemble, prepare, read, resolve
 from fedlama.flower.server.aggregation import from_models
 
 SHARE = 0.2
 SIZE = 10.0
-GUARDS: dict[str, Guard] = {
-    "none": fl.NoGuard(),
+GUARDS: dict[str, Aggregator] = {
+    "none": fl.Mean(),
     "norm-bound, clip": fl.NormBound(2.0),
     "norm-bound, refuse": fl.NormBound(2.0, excess="refuse"),
     "median": fl.Median(),
@@ -54,15 +54,17 @@ def noise(value: Tensor, start: Tensor, draw: torch.Generator) -> Tensor:
 class Attacked(LoopEngine):
     """The loop engine, some of whose clients hand over something else than what they trained."""
 
-    def __init__(self, work: Work, attackers: frozenset[int], attack: Attack) -> None:
+    def __init__(self, work: EngineSetup, attackers: frozenset[int], attack: Attack) -> None:
         super().__init__(work)
         self._attackers, self._attack = attackers, attack
         self._seed, self._round, self._global = work.seed, 0, dict[str, Tensor]()
 
-    def train(self, round_index: int, steps: int, frozen: frozenset[str], anchors: Mapping[str, Tensor]) -> list[float]:
+    def train(
+        self, round_index: int, steps: int, frozen: frozenset[str], reference: Mapping[str, Tensor]
+    ) -> list[float]:
         """Train, and remember from where."""
-        self._round, self._global = round_index, dict(anchors)
-        return super().train(round_index, steps, frozen, anchors)
+        self._round, self._global = round_index, dict(reference)
+        return super().train(round_index, steps, frozen, reference)
 
     def client_values(self, client: int) -> Values:
         """Return what the client hands over."""
@@ -86,9 +88,9 @@ def with_false_labels(clients: TensorClients, attackers: frozenset[int]) -> Tens
     return TensorClients(clients.x, labels, clients.rows, clients.batch_sizes, prepare=clients.prepare)
 
 
-def accuracy(federation: fl.Federation, guard: Guard, attack: str, attackers: frozenset[int]) -> str:
+def accuracy(federation: fl.Federation, aggregator: Aggregator, attack: str, attackers: frozenset[int]) -> str:
     """Run one cell of the table."""
-    changes: dict[str, Any] = {"guard": guard, "engine": "loop"}
+    changes: dict[str, Any] = {"aggregator": aggregator, "engine": "loop"}
     if attack == "false labels" and isinstance(federation.clients, TensorClients):
         changes["clients"] = with_false_labels(federation.clients, attackers)
     elif attack != "nobody":
@@ -114,8 +116,8 @@ def main() -> None:
     attacks = ("nobody", "turned x10", "noise x10", "false labels")
     print(f"{count} of {population} clients attack; accuracy in %")
     print(f"{'guard':20}" + "".join(f"{attack:>14}" for attack in attacks))
-    for name, guard in GUARDS.items():
-        cells = [accuracy(federation, guard, attack, attackers) for attack in attacks]
+    for name, aggregator in GUARDS.items():
+        cells = [accuracy(federation, aggregator, attack, attackers) for attack in attacks]
         print(f"{name:20}" + "".join(f"{cell:>14}" for cell in cells), flush=True)
 
 

@@ -18,7 +18,7 @@ from fedlama.choices.solvers import SGD
 from fedlama.core.layers import by_tensor
 from fedlama.core.losses import cross_entropy
 from fedlama.data.clients import TensorClients
-from fedlama.engines import Stacked, Work
+from fedlama.engines import EngineSetup, Stacked
 from fedlama.models import wide_resnet
 
 CLIENTS = 16
@@ -30,10 +30,10 @@ def main(repetitions: int = 7) -> dict[str, float]:
     model = wide_resnet()
     source = TensorClients(torch.zeros(1, 3, 32, 32), torch.zeros(1, dtype=torch.int64), [np.zeros(1, np.int64)], 1)
     layers = by_tensor(model)
-    work = Work(model, layers, source, SGD(0.1), Float32(), cross_entropy, 0, torch.device("cpu"))
+    work = EngineSetup(model, layers, source, SGD(0.1), Float32(), cross_entropy, 0, torch.device("cpu"))
     engine = Stacked()(work)
     tensors = dict(model.state_dict())
-    engine.seat(range(CLIENTS), {spec.name: tensors[spec.name] for layer in layers for spec in layer.tensors})
+    engine.start_cohort(range(CLIENTS), {spec.name: tensors[spec.name] for layer in layers for spec in layer.tensors})
     moved = 2 * CLIENTS * sum(spec.size * 4 for layer in layers for spec in layer.tensors)
     source_block, target = torch.ones(moved // 16), torch.zeros(moved // 16)  # half of the bytes: they all fit
     rates: dict[str, list[float]] = {"synchronise": [], "copy": []}

@@ -21,7 +21,7 @@ def measure(workload: Workload, seconds: float, engine: str = "auto") -> list[fl
             strategy=FedAvg(workload.steps),
             local_steps=workload.steps * 1_000_000,
             # A new optimiser per round, as in the other frameworks.
-            solver=SGD(workload.learning_rate, momentum=workload.momentum, memory_scope="round"),
+            solver=SGD(workload.learning_rate, momentum=workload.momentum, state_scope="round"),
             sampler=UniformSampler(workload.cohort),
             engine=engine,
         )

@@ -1,6 +1,6 @@
 """Communication-efficient federated learning: layer-wise schedules, honest byte accounting, fast simulation."""
 
-from fedlama.choices.aggregators import Median, NoGuard, NormBound, TrimmedMean
+from fedlama.choices.aggregators import Mean, Median, NormBound, TrimmedMean
 from fedlama.choices.availability import Absence, Always, RandomAbsence, Trace
 from fedlama.choices.codecs import Float16, Float32
 from fedlama.choices.samplers import AllClients, UniformSampler
@@ -41,9 +41,9 @@ __all__ = [
     "LayerRecord",
     "Layers",
     "Ledger",
+    "Mean",
     "Median",
     "MissingExtraError",
-    "NoGuard",
     "NormBound",
     "RandomAbsence",
     "Replace",

@@ -71,18 +71,18 @@ def test_a_client_that_is_never_there_might_as_well_not_exist() -> None:
     other = everyone(clients=four, weighting="equal")
     with_absent, without = one.run(), other.run()
     assert all(torch.equal(with_absent.model[name], value) for name, value in without.model.items())
-    assert with_absent.ledger.shipments == without.ledger.shipments
+    assert with_absent.ledger.transfers == without.ledger.transfers
     assert [record.missing for record in with_absent.rounds] == [(4,)] * one.rounds
 
 
 @pytest.mark.parametrize("engine", ["stacked", "workers"])
 @pytest.mark.parametrize("scope", ["cohort", "slot", "round"])
 def test_engines_agree(engine: str, scope: Any) -> None:  # noqa: ANN401
-    solver = fl.SGD(learning_rate=0.05, momentum=0.9, memory_scope=scope)
+    solver = fl.SGD(learning_rate=0.05, momentum=0.9, state_scope=scope)
     changes = {"availability": RANDOM, "solver": solver, "local_steps": 24, "keep_client_models": True}
     ours, theirs = (federation(engine=name, **changes).run() for name in (engine, "loop"))
     assert_same(ours, theirs)
-    assert ours.ledger.shipments == theirs.ledger.shipments
+    assert ours.ledger.transfers == theirs.ledger.transfers
     assert any(record.missing for record in theirs.rounds)
 
 
@@ -97,7 +97,7 @@ def test_a_run_goes_on_in_the_same_bits_after_any_round(engine: str, rejoin: Any
         put_back(second, take(first), before)
         again = second.to_end([], before)
         assert all(torch.equal(again.model[name], value) for name, value in whole.model.items()), rounds
-        assert again.ledger.shipments == whole.ledger.shipments
+        assert again.ledger.transfers == whole.ledger.transfers
         assert [record.layers for record in again.rounds] == [record.layers for record in whole.rounds]
 
 
@@ -111,7 +111,7 @@ def test_a_round_that_nobody_answers_changes_nothing(strategy: Any) -> None:  # 
     record = run.advance()
     assert run.state == state
     assert all(torch.equal(run.values[name], value) for name, value in values.items())
-    assert (record.answered, record.missing, record.shipments) == ((), (0, 1, 2, 3, 4), ())
+    assert (record.answered, record.missing, record.transfers) == ((), (0, 1, 2, 3, 4), ())
     assert math.isnan(record.loss)
     assert not any(layer.synchronised for layer in record.layers.values())
     result = run.to_end([])
@@ -125,7 +125,7 @@ def test_too_few_replies_are_booked_but_not_averaged() -> None:
     values = dict(run.values)
     record = run.advance()
     assert all(torch.equal(run.values[name], value) for name, value in values.items())
-    sent = {one.direction: one.clients for one in record.shipments if one.direction != "evaluation"}
+    sent = {one.direction: one.clients for one in record.transfers if one.direction != "evaluation"}
     assert sent == {"down": (1, 3, 4), "up": (3, 4)}
     assert math.isnan(record.loss)
 

@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from fedlama.cli.app import app
 from fedlama.experiment import Experiment, names, read, resolve
-from fedlama.runs.execute import anchors
+from fedlama.runs.execute import baselines
 from tests.cli.call import fedlama
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +73,7 @@ def cheap() -> list[list[str]]:
 @pytest.mark.parametrize("words", cheap(), ids=" ".join)
 def test_commands_without_data_run(words: list[str], tmp_path: Path) -> None:
     own = experiment(settings(words), tmp_path)
-    budget = max(one.local_steps for one in anchors(own.strategy))  # one round of the longest
+    budget = max(one.local_steps for one in baselines(own.strategy))  # one round of the longest
     less = [f"local_steps={budget}", "partition.clients=4", "batch_size=8"]
     out = [] if words[0] == "plan" else ["--out", str(tmp_path)]
     called = fedlama(*words, *less, *out)

@@ -105,7 +105,7 @@ def test_a_server_step_that_overflows_does_not_go_unnoticed() -> None:
         FedAvg(1),
         2,
         solver=SGD(1.0),
-        server_step=ServerMomentum(learning_rate=1e308, momentum=0.9),
+        server_optimizer=ServerMomentum(learning_rate=1e308, momentum=0.9),
         objective=product,
     )
     error, records = stopped(federation)
@@ -117,11 +117,11 @@ def test_the_ledger_keeps_what_it_had() -> None:
     run = Run(Federation(mlp().float(), poisoned(3, 0), FedAvg(1), 8, solver=SGD(0.1)))
     for _ in range(3):
         run.advance()
-    booked = list(run.ledger.shipments)
+    booked = list(run.ledger.transfers)
     with pytest.raises(DivergenceError):
         run.advance()
-    assert run.ledger.shipments == booked
-    assert {shipment.round_index for shipment in booked} == {0, 1, 2}
+    assert run.ledger.transfers == booked
+    assert {transfer.round_index for transfer in booked} == {0, 1, 2}
 
 
 def test_large_but_finite_is_no_divergence() -> None:

@@ -42,7 +42,7 @@ def test_fedlama_with_phi_one_is_fedavg(sampler: Sampler | None, weighting: str)
     for mine, theirs in zip(fedavg.rounds, fedlama.rounds, strict=True):
         assert mine.layers == theirs.layers  # discrepancies and bytes of every layer
     # No decision, so no scalars: what travels is the same to the byte.
-    assert fedavg.ledger.shipments == fedlama.ledger.shipments
+    assert fedavg.ledger.transfers == fedlama.ledger.transfers
     assert fedavg.cost_percent == fedlama.cost_percent == 100.0
 
 
@@ -67,7 +67,7 @@ def test_an_empty_table_and_recycling_nothing_are_fedavg() -> None:
     fedavg = outcome(FedAvg(2), sampler)
     for other in (outcome(FixedIntervals(2), sampler), outcome(FedLUAR(2, 0), sampler)):
         assert_same_run(fedavg, other)
-        assert fedavg.ledger.shipments == other.ledger.shipments
+        assert fedavg.ledger.transfers == other.ledger.transfers
 
 
 def test_relaxing_does_change_the_run() -> None:

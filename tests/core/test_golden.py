@@ -41,7 +41,7 @@ def replay(golden: Golden) -> Replay:
         ReplayedClients(batches),
         FedLAMA(golden.steps, golden.phi, discrepancy_share="all", warm_up_rounds=6),
         local_steps=golden.rounds * golden.steps,
-        solver=SGD(golden.learning_rate, momentum=golden.momentum, velocity="step", memory_scope="slot"),
+        solver=SGD(golden.learning_rate, momentum=golden.momentum, velocity="step", state_scope="slot"),
         weighting="equal",
         keep_client_models=True,
     )

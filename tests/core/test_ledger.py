@@ -25,7 +25,7 @@ from fedlama import (
     UniformSampler,
 )
 from fedlama.choices.strategies import Strategy
-from fedlama.core.ledger import Cargo, Shipment, cost_percent, round_bytes
+from fedlama.core.ledger import LayerPayload, Transfer, cost_percent, round_bytes
 from tests.core.helpers import FEATURES, Normed, mlp, skewed_clients
 
 # Layers of `mlp`: 6x8, 8, 8x7, 7, 7x3, 3 numbers; four bytes each once in float32.
@@ -42,7 +42,7 @@ def run(strategy: Strategy[Any], rounds: int, **changes: object) -> Result:
 def sent(result: Result, direction: str) -> list[list[str]]:
     """Names of the layers that went one way, per round; None where no message was sent."""
     return [
-        [item.layer for s in record.shipments if s.direction == direction for item in s.cargo]
+        [item.layer for s in record.transfers if s.direction == direction for item in s.payloads]
         for record in result.rounds
     ]
 
@@ -80,7 +80,7 @@ def test_a_new_cohort_is_sent_the_complete_model() -> None:
     assert sent(result, "down") == [everything, rest] * 3
     assert sent(result, "up") == [rest, everything] * 3
     for record in result.rounds:
-        assert all(shipment.clients == record.cohort for shipment in record.shipments)
+        assert all(transfer.clients == record.cohort for transfer in record.transfers)
         assert len(record.cohort) == 2
     assert result.rounds[2].bytes_down == 2 * (HEADER + 6 * PER_LAYER + MODEL)
 
@@ -92,8 +92,8 @@ def test_fedlama_sends_a_scalar_per_layer_and_upload() -> None:
         payload = sum(layer.bytes_up for layer in layers)
         assert record.bytes_up == payload + 4 * (HEADER + (PER_LAYER + SCALAR) * len(layers))
     assert any(len(names) < 6 for names in sent(result, "up"))
-    downloads = [shipment for shipment in result.ledger.shipments if shipment.direction == "down"]
-    assert not any(shipment.scalars for shipment in downloads)
+    downloads = [transfer for transfer in result.ledger.transfers if transfer.direction == "down"]
+    assert not any(transfer.scalars for transfer in downloads)
 
 
 def test_a_cycle_cut_short_is_closed() -> None:
@@ -195,7 +195,9 @@ def test_femnist_numbers_of_table_three() -> None:
     assert sum(sizes.values()) == 6_603_710
     for phi, percent in ((2, 53.32), (4, 29.98)):
         ledger = Ledger(
-            Shipment(e, "up", (0,), tuple(Cargo(name, size, 0) for name, size in sizes.items() if due(name, e, phi)))
+            Transfer(
+                e, "up", (0,), tuple(LayerPayload(name, size, 0) for name, size in sizes.items() if due(name, e, phi))
+            )
             for e in range(200)
         )
         assert cost_percent(ledger.cost(), 6_603_710, 2000, 10) == pytest.approx(percent, abs=0.005)
@@ -209,12 +211,12 @@ def due(name: str, e: int, phi: int) -> bool:
 # Properties
 
 CARGO = st.lists(
-    st.builds(Cargo, st.text(min_size=1, max_size=5), st.integers(0, 10**9), st.integers(0, 10**10)),
+    st.builds(LayerPayload, st.text(min_size=1, max_size=5), st.integers(0, 10**9), st.integers(0, 10**10)),
     max_size=5,
     unique_by=lambda item: item.layer,
 ).map(tuple)
 SHIPMENTS = st.builds(
-    Shipment,
+    Transfer,
     st.integers(0, 1000),
     st.sampled_from(["up", "down", "evaluation"]),
     st.lists(st.integers(0, 10**6), max_size=5, unique=True).map(tuple),
@@ -224,37 +226,40 @@ SHIPMENTS = st.builds(
 
 
 @given(st.lists(SHIPMENTS, max_size=6))
-def test_rows_add_up_to_the_totals(shipments: list[Shipment]) -> None:
-    ledger = Ledger(shipments)
+def test_rows_add_up_to_the_totals(transfers: list[Transfer]) -> None:
+    ledger = Ledger(transfers)
     rows = list(ledger.rows())
     for direction in ("up", "down", "evaluation"):
-        own = [shipment for shipment in shipments if shipment.direction == direction]
+        own = [transfer for transfer in transfers if transfer.direction == direction]
         payload = sum(row.payload_bytes for row in rows if row.direction == direction)
-        assert ledger.payload_bytes(direction) == payload == sum(shipment.payload_bytes for shipment in own)
+        assert ledger.payload_bytes(direction) == payload == sum(transfer.payload_bytes for transfer in own)
         count = sum(row.direction == direction for row in rows)
-        messages = sum(len(shipment.clients) for shipment in own)
-        scalars = sum(len(shipment.clients) * len(shipment.cargo) for shipment in own if shipment.scalars)
+        messages = sum(len(transfer.clients) for transfer in own)
+        scalars = sum(len(transfer.clients) * len(transfer.payloads) for transfer in own if transfer.scalars)
         overhead = HEADER * messages + PER_LAYER * count + SCALAR * scalars
-        assert ledger.total_bytes(direction) == payload + overhead == round_bytes(shipments, direction)
+        assert ledger.total_bytes(direction) == payload + overhead == round_bytes(transfers, direction)
 
 
 @given(SHIPMENTS)
-def test_shipments_survive_json(shipment: Shipment) -> None:
-    assert Shipment.from_json(shipment.round_index, json.loads(json.dumps(shipment.to_json()))) == shipment
+def test_shipments_survive_json(transfer: Transfer) -> None:
+    assert Transfer.from_json(transfer.round_index, json.loads(json.dumps(transfer.to_json()))) == transfer
 
 
 def test_malformed_json_is_refused() -> None:
-    record = Shipment(0, "up", (1,), (Cargo("a", 1, 4),)).to_json()
+    record = Transfer(0, "up", (1,), (LayerPayload("a", 1, 4),)).to_json()
     with pytest.raises(TypeError, match="'layers' and a list 'clients'"):
-        Shipment.from_json(0, record | {"layers": [["a", 1, 4]]})
+        Transfer.from_json(0, record | {"layers": [["a", 1, 4]]})
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=30))
 def test_synchronisations_count_rounds_not_messages(uploads: list[tuple[str, int]]) -> None:
     sizes = {"a": 3, "b": 5, "c": 7}
-    ledger = Ledger(Shipment(e, "up", (0, 1), (Cargo(name, sizes[name], 1),)) for name, e in uploads)
+    ledger = Ledger(Transfer(e, "up", (0, 1), (LayerPayload(name, sizes[name], 1),)) for name, e in uploads)
     ledger.extend(
-        [Shipment(99, "evaluation", (0,), (Cargo("a", 3, 1),)), Shipment(98, "down", (0,), (Cargo("b", 5, 1),))]
+        [
+            Transfer(99, "evaluation", (0,), (LayerPayload("a", 3, 1),)),
+            Transfer(98, "down", (0,), (LayerPayload("b", 5, 1),)),
+        ]
     )
     expected = {name: len({e for layer, e in uploads if layer == name}) for name, _ in uploads}
     assert ledger.synchronisations() == expected

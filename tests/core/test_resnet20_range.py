@@ -61,8 +61,8 @@ def test_intervals_and_cost_fall_in_the_papers_range() -> None:
     shares = [sum(sizes[name] for name, interval in cycle.items() if interval == PHI) / parameters for cycle in adapted]
     assert 0.68 <= sum(shares) / len(shares) <= 0.81
 
-    later = [one for one in run.ledger.shipments if one.direction == "up" and one.round_index >= 2 * PHI]
-    cost = 100 * sum(item.parameters for one in later for item in one.cargo) / (parameters * (ROUNDS - 2 * PHI))
+    later = [one for one in run.ledger.transfers if one.direction == "up" and one.round_index >= 2 * PHI]
+    cost = 100 * sum(item.parameters for one in later for item in one.payloads) / (parameters * (ROUNDS - 2 * PHI))
     assert cost == pytest.approx(100 * (1 - (1 - 1 / PHI) * sum(shares) / len(shares)))
     assert 39.5 <= cost <= 42.8
 

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from fedlama import SGD, ConfigError, FedAvg, Federation, FixedIntervals, Replace, ServerAdam, ServerMomentum
-from fedlama.choices.server_optimizers import ServerStep
+from fedlama.choices.server_optimizers import ServerOptimizer
 from tests.core.helpers import Line, product, pushed
 
 
-def entered(step: ServerStep, averages: list[float], start: float = 0.0) -> list[float]:
+def entered(step: ServerOptimizer, averages: list[float], start: float = 0.0) -> list[float]:
     """Global values of one number when the clients' averages are given."""
-    value, memory = torch.tensor([start], dtype=torch.float64), {}
+    value, optimizer_state = torch.tensor([start], dtype=torch.float64), {}
     places = []
     for average in averages:
-        value = step.apply(value, torch.tensor([average], dtype=torch.float64), memory)
+        value = step.apply(value, torch.tensor([average], dtype=torch.float64), optimizer_state)
         places.append(float(value))
     return places
 
@@ -53,7 +53,7 @@ def test_clients_continue_from_what_the_server_made_of_it() -> None:
         FedAvg(1),
         local_steps=3,
         solver=SGD(1.0),
-        server_step=ServerMomentum(learning_rate=0.5, momentum=0.0),
+        server_optimizer=ServerMomentum(learning_rate=0.5, momentum=0.0),
         objective=product,
         keep_client_models=True,
     )
@@ -73,7 +73,7 @@ def test_the_server_remembers_from_one_synchronisation_of_a_layer_to_the_next() 
         FixedIntervals(1, {"held": 3}),
         local_steps=6,
         solver=SGD(1.0),
-        server_step=ServerMomentum(learning_rate=1.0, momentum=0.5),
+        server_optimizer=ServerMomentum(learning_rate=1.0, momentum=0.5),
         objective=product,
         keep_client_models=True,
     )

@@ -14,12 +14,12 @@ def walk(
 ) -> list[float]:
     """Positions of one number under given gradients."""
     parameter = [torch.tensor([start], dtype=torch.float64)]
-    memory = solver.memory(parameter)
-    anchors = [] if anchor is None else [torch.tensor([anchor], dtype=torch.float64)]
+    optimizer_state = solver.init(parameter)
+    reference = [] if anchor is None else [torch.tensor([anchor], dtype=torch.float64)]
     places = []
     for step, gradient in enumerate(gradients):
         given = [torch.tensor([gradient], dtype=torch.float64)]
-        solver.step(parameter, given, memory, solver.rate(step), [decayed], anchors)
+        solver.step(parameter, given, optimizer_state, solver.rate(step), [decayed], reference)
         places.append(float(parameter[0]))
     return places
 
@@ -36,14 +36,14 @@ def test_the_torch_convention_is_torch_optim_sgd(
     theirs = [value.clone().requires_grad_() for value in ours]
     solver = SGD(0.3, momentum=momentum, weight_decay=weight_decay, decay_at=decay_at, decay_factor=0.5)
     optimiser = torch.optim.SGD(theirs, lr=0.3, momentum=momentum, weight_decay=weight_decay)
-    memory = solver.memory(ours)
+    optimizer_state = solver.init(ours)
     for step in range(8):
         gradients = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
         for parameter, gradient in zip(theirs, gradients, strict=True):
             parameter.grad = gradient.clone()
         optimiser.param_groups[0]["lr"] = 0.3 * 0.5 ** sum(step >= at for at in decay_at)
         optimiser.step()
-        solver.step(ours, gradients, memory, solver.rate(step), [True, True], [])
+        solver.step(ours, gradients, optimizer_state, solver.rate(step), [True, True], [])
         for mine, exact in zip(ours, theirs, strict=True):
             torch.testing.assert_close(mine, exact.detach(), rtol=1e-14, atol=1e-14)
 
@@ -91,14 +91,14 @@ def test_fedprox_adds_weight_decay_beside_the_pull() -> None:
 
 
 def test_only_fedprox_looks_back() -> None:
-    assert FedProx(0.1).uses_anchor
-    assert not SGD(0.1).uses_anchor
+    assert FedProx(0.1).uses_reference
+    assert not SGD(0.1).uses_reference
 
 
 def test_no_momentum_needs_no_memory() -> None:
     parameters: list[Tensor] = [torch.zeros(3)]
-    assert SGD(0.1).memory(parameters) == {}
-    (velocity,) = SGD(0.1, momentum=0.9).memory(parameters)["velocity"]
+    assert SGD(0.1).init(parameters) == {}
+    (velocity,) = SGD(0.1, momentum=0.9).init(parameters)["velocity"]
     assert torch.equal(velocity, parameters[0])
 
 
@@ -111,7 +111,7 @@ def test_learning_rate_schedule() -> None:
 
 def test_bad_settings_are_told_all_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        SGD(-1.0, momentum=1.0, weight_decay=float("nan"), velocity="grad", memory_scope="ever")  # type: ignore[arg-type]
+        SGD(-1.0, momentum=1.0, weight_decay=float("nan"), velocity="grad", state_scope="ever")  # type: ignore[arg-type]
     assert len(caught.value.problems) == 5
     for word in ("learning_rate is -1.0", "momentum is 1.0", "weight_decay is nan", "'gradient'", "'ever'"):
         assert word in str(caught.value)

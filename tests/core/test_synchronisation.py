@@ -85,7 +85,7 @@ def test_momentum_is_kept_through_synchronisations_of_its_layer_and_of_others() 
 
 
 def test_momentum_per_round_begins_with_zeros() -> None:
-    _, rounds = seen(line(solver=SGD(learning_rate=1.0, momentum=0.5, memory_scope="round")))
+    _, rounds = seen(line(solver=SGD(learning_rate=1.0, momentum=0.5, state_scope="round")))
     assert on_clients(rounds[1], "held") == [15.0, 25.0]
 
 
@@ -182,7 +182,7 @@ def test_momentum_at_a_change_of_cohort(scope: str, carried: float) -> None:
         pushed(-1.0, -3.0),
         FedAvg(1),
         local_steps=12,
-        solver=SGD(learning_rate=1.0, momentum=0.5, memory_scope=scope),  # type: ignore[arg-type]
+        solver=SGD(learning_rate=1.0, momentum=0.5, state_scope=scope),  # type: ignore[arg-type]
         sampler=UniformSampler(1),
         objective=product,
         keep_client_models=True,

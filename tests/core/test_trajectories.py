@@ -100,7 +100,7 @@ class Setting:
             weight_decay=solver.weight_decay,
             sizes=None if self.equal else SIZES,
             cohorts=None if self.active is None else self.cohorts(cycle_rounds),
-            momentum_life="client" if self.active is None else LIVES[solver.memory_scope],
+            momentum_life="client" if self.active is None else LIVES[solver.state_scope],
             dtype=self.dtype,
         )
 
@@ -203,7 +203,7 @@ def test_the_two_conventions_of_momentum_really_part() -> None:
 @pytest.mark.parametrize("scope", ["cohort", "slot", "round"])
 @pytest.mark.parametrize("phi", [1, 3])
 def test_fedlama_with_partial_participation(scope: str, phi: int) -> None:
-    trace = agree(Setting(replace(MOMENTUM, memory_scope=scope), active=3), FedLAMA(STEPS, phi))
+    trace = agree(Setting(replace(MOMENTUM, state_scope=scope), active=3), FedLAMA(STEPS, phi))
     assert len({tuple(record.cohort) for record in trace.rounds}) > 3
 
 

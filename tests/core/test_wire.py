@@ -27,7 +27,7 @@ from fedlama import (
 from fedlama.choices.codecs import Codec
 from fedlama.choices.strategies import Strategy
 from fedlama.core.layers import Layer
-from fedlama.core.ledger import Shipment
+from fedlama.core.ledger import Transfer
 from fedlama.core.wire import Message, message_bytes, pack, unpack
 from tests.core.helpers import Normed, skewed_clients
 
@@ -98,21 +98,21 @@ class Sending(Run):
         """Pack uploads and downloads of the round."""
         before = {name: value.clone() for name, value in self.values.items()}
         record = super().advance()
-        for shipment in record.shipments:
-            for client in shipment.clients:
-                values = before if shipment.direction == "down" else record.client_models[client]
-                codec = Float32() if shipment.direction == "down" else self.federation.codec
+        for transfer in record.transfers:
+            for client in transfer.clients:
+                values = before if transfer.direction == "down" else record.client_models[client]
+                codec = Float32() if transfer.direction == "down" else self.federation.codec
                 payloads = {
                     index: b"".join(codec.encode(values[spec.name]) for spec in layer.tensors)
-                    for index, layer in self._cargo(shipment)
+                    for index, layer in self._payloads(transfer)
                 }
-                scalars = dict.fromkeys(payloads, 1.5) if shipment.scalars else {}
+                scalars = dict.fromkeys(payloads, 1.5) if transfer.scalars else {}
                 data = pack(Message(record.round_index, client, payloads, scalars, 10, record.loss))
-                self.sent.append((record.round_index, client, shipment.direction, len(data)))
+                self.sent.append((record.round_index, client, transfer.direction, len(data)))
         return record
 
-    def _cargo(self, shipment: Shipment) -> list[tuple[int, Layer]]:
-        names = {item.layer for item in shipment.cargo}
+    def _payloads(self, transfer: Transfer) -> list[tuple[int, Layer]]:
+        names = {item.layer for item in transfer.payloads}
         return [(index, layer) for index, layer in enumerate(self.layers) if layer.name in names]
 
 
@@ -140,7 +140,7 @@ def test_packed_messages_weigh_what_the_ledger_says(strategy: Strategy[Any], cod
         run.advance()
     booked = [
         (one.round_index, client, one.direction, one.total_bytes // len(one.clients))
-        for one in run.ledger.shipments
+        for one in run.ledger.transfers
         for client in one.clients
     ]
     assert run.sent == booked

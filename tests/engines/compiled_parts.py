@@ -133,11 +133,11 @@ def laid_out(images: NDArray[np.float32], f: Any) -> NDArray[np.float32]:
     return np.concatenate([rows.reshape(-1), np.full(64, np.nan, np.float32)])
 
 
-def taken_out(memory: NDArray[np.float32], f: Any) -> NDArray[np.float32]:
+def taken_out(optimizer_state: NDArray[np.float32], f: Any) -> NDArray[np.float32]:
     """Undo :func:`laid_out`; nothing beside the rows may have been written."""
-    rows = memory[:-64].reshape(f.channels, f.height, f.row)
+    rows = optimizer_state[:-64].reshape(f.channels, f.height, f.row)
     assert (rows[:, :, : f.left] == 0).all()
     assert (rows[:, :, f.left + f.length :] == 0).all()
-    assert np.isnan(memory[-64:]).all()
+    assert np.isnan(optimizer_state[-64:]).all()
     images = rows[:, :, f.left : f.left + f.length].reshape(f.channels, f.height, f.width, f.batch)
     return np.ascontiguousarray(images.transpose(3, 0, 1, 2))

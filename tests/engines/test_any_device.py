@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from fedlama.choices.codecs import Float32
-from fedlama.choices.solvers import SGD, FedProx, Memory
+from fedlama.choices.solvers import SGD, FedProx, OptimizerState
 from fedlama.core.devices import row_numbers
 from fedlama.core.layers import by_tensor
 from fedlama.core.losses import cross_entropy
-from fedlama.engines import Work
+from fedlama.engines import EngineSetup
 from fedlama.engines.cohort.batches import CohortBatches
 from fedlama.engines.cohort.cohort import Cohort
 from fedlama.engines.cohort.storage import DeviceStorage
@@ -43,12 +43,12 @@ class Counted(FedProx):
         self,
         parameters: Sequence[Tensor],
         gradients: Sequence[Tensor],
-        memory: Memory,
+        optimizer_state: OptimizerState,
         rate: float,
         decayed: Sequence[bool],
-        anchors: Sequence[Tensor],
+        reference: Sequence[Tensor],
     ) -> None:
-        super().step(parameters, gradients, memory, rate, decayed, anchors)
+        super().step(parameters, gradients, optimizer_state, rate, decayed, reference)
         self.taken.append(gradients[0].device)
 
 
@@ -64,18 +64,18 @@ def _chain_cnn() -> nn.Module:
     )
 
 
-def _vmap(work: Work, batches: CohortBatches) -> Trainer:
-    return VmapTrainer(work, batches)
+def _vmap(setup: EngineSetup, batches: CohortBatches) -> Trainer:
+    return VmapTrainer(setup, batches)
 
 
-def _chain(work: Work, batches: CohortBatches) -> Trainer:
-    return ChainTrainer(work, batches, translate(work.model) or [])
+def _chain(setup: EngineSetup, batches: CohortBatches) -> Trainer:
+    return ChainTrainer(setup, batches, translate(setup.model) or [])
 
 
 @pytest.mark.parametrize(("make", "model"), [(_vmap, network), (_vmap, _chain_cnn), (_chain, _chain_cnn)])
 @pytest.mark.parametrize("sizes", [(12,) * 5, (12, 10, 14, 12, 7)])
 def test_no_step_looks_at_a_number(
-    make: Callable[[Work, CohortBatches], Trainer],
+    make: Callable[[EngineSetup, CohortBatches], Trainer],
     model: Callable[[], nn.Module],
     sizes: tuple[int, ...],
     monkeypatch: pytest.MonkeyPatch,
@@ -86,22 +86,22 @@ def test_no_step_looks_at_a_number(
     solver = Counted(0.1, momentum=0.9)
     net = model().to(META)
     source = clients(sizes=sizes)
-    work = Work(net, by_tensor(net), source, solver, Float32(), cross_entropy, 0, META)
-    cohort = Cohort(work, DeviceStorage(META), channels_last=False)
+    setup = EngineSetup(net, by_tensor(net), source, solver, Float32(), cross_entropy, 0, META)
+    cohort = Cohort(setup, DeviceStorage(META), channels_last=False)
     values = {name: value.detach() for name, value in [*net.named_parameters(), *net.named_buffers()]}
-    cohort.seat(range(5), values)
+    cohort.start_cohort(range(5), values)
     cohort.settle()
-    task = make_task(work, cohort.names, 0, 4, frozenset(), values)
+    task = make_task(setup, cohort.names, 0, 4, frozenset(), values)
     with pytest.raises((RuntimeError, NotImplementedError), match=r"meta"):
-        make(work, CohortBatches(source, META, 0)).run(cohort.share(slice(0, 5)), task)
+        make(setup, CohortBatches(source, META, 0)).run(cohort.share(slice(0, 5)), task)
     assert solver.taken == [META] * 4
 
 
 def test_sgd_of_a_chain_looks_at_no_number() -> None:
     net = _chain_cnn().to(META)
-    work = Work(net, by_tensor(net), clients(), SGD(0.1, momentum=0.9), Float32(), cross_entropy, 0, META)
-    cohort = Cohort(work, DeviceStorage(META), channels_last=False)
-    cohort.seat(range(5), {name: value.detach() for name, value in net.named_parameters()})
+    setup = EngineSetup(net, by_tensor(net), clients(), SGD(0.1, momentum=0.9), Float32(), cross_entropy, 0, META)
+    cohort = Cohort(setup, DeviceStorage(META), channels_last=False)
+    cohort.start_cohort(range(5), {name: value.detach() for name, value in net.named_parameters()})
     cohort.settle()
     asked: list[int] = []
 
@@ -111,9 +111,9 @@ def test_sgd_of_a_chain_looks_at_no_number() -> None:
                 yield batch
                 asked.append(number)
 
-    task = make_task(work, cohort.names, 0, 4, frozenset(), {})
+    task = make_task(setup, cohort.names, 0, 4, frozenset(), {})
     with pytest.raises((RuntimeError, NotImplementedError), match=r"meta"):
-        _chain(work, Steps(work.clients, META, 0)).run(cohort.share(slice(0, 5)), task)
+        _chain(setup, Steps(setup.clients, META, 0)).run(cohort.share(slice(0, 5)), task)
     assert asked == [0, 1, 2, 3]
 
 

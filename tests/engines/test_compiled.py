@@ -13,7 +13,7 @@ from torch import nn
 
 from fedlama.choices.samplers import AllClients
 from fedlama.choices.solvers import SGD, FedProx
-from fedlama.choices.solvers.base import MemoryScope
+from fedlama.choices.solvers.base import StateScope
 from fedlama.choices.strategies import Cyclic, FedLAMA
 from fedlama.engines import Stacked
 from fedlama.engines.cohort.cohort import Cohort
@@ -188,16 +188,16 @@ def test_frozen_layers() -> None:
 @pytest.mark.parametrize("make", [_long, _convolutions, _Residual])
 @pytest.mark.parametrize("scope", ["round", "cohort"])
 def test_fresh_velocities_need_not_be_written(
-    make: Callable[[], nn.Module], scope: MemoryScope, monkeypatch: pytest.MonkeyPatch
+    make: Callable[[], nn.Module], scope: StateScope, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    solver = FedProx(0.05, momentum=0.8, weight_decay=0.01, proximal=0.3, memory_scope=scope)
+    solver = FedProx(0.05, momentum=0.8, weight_decay=0.01, proximal=0.3, state_scope=scope)
     choices = {"model": _build(make), "solver": solver, "strategy": Cyclic(2, layers_per_turn=1), "local_steps": 12}
     loop = run("loop", **choices)
     begin, left = Cohort.begin, []
 
     def begin_among_nonsense(cohort: Cohort, trained: Sequence[int]) -> None:
         if cohort._stale == 0:
-            for buffer in cohort._memory["velocity"]:
+            for buffer in cohort._optimizer_state["velocity"]:
                 buffer.fill_(torch.nan)
         begin(cohort, trained)
         left.append(cohort.share(slice(0, 1)).fresh)
@@ -211,14 +211,14 @@ def test_fresh_velocities_need_not_be_written(
 
 
 def test_velocities_of_layers_that_are_not_trained_are_fresh_in_an_export() -> None:
-    solver = SGD(0.05, momentum=0.9, memory_scope="round")
+    solver = SGD(0.05, momentum=0.9, state_scope="round")
     states = []
     for engine in ("loop", Stacked()):
         choices = {"model": _build(_long), "solver": solver, "strategy": Cyclic(2, layers_per_turn=1)}
         advanced = Run(federation(engine, **choices, local_steps=12))
         for _ in range(4):
             advanced.advance()
-        states.append(advanced.engine.export().memory["velocity"])
+        states.append(advanced.engine.state_dict().optimizer_state["velocity"])
     still = [name for name, velocity in states[0].items() if not velocity.any()]
     assert still
     assert still == [name for name, velocity in states[1].items() if not velocity.any()]

@@ -12,7 +12,7 @@ from fedlama.choices.codecs import Float32
 from fedlama.choices.solvers import SGD
 from fedlama.core.layers import by_tensor
 from fedlama.core.losses import cross_entropy
-from fedlama.engines import Work
+from fedlama.engines import EngineSetup
 from fedlama.engines.api import CohortState
 from fedlama.engines.cohort.batches import CohortBatches
 from fedlama.engines.cohort.cohort import Cohort, Share
@@ -81,27 +81,27 @@ class Noting:
         return self.inner.run(share, task)
 
 
-def _work(model: nn.Module) -> Work:
+def _setup(model: nn.Module) -> EngineSetup:
     source = clients(sizes=(12, 3, 14, 12, 7), short_clients=True)
-    return Work(model, by_tensor(model), source, SGD(0.05, momentum=0.9), Float32(), cross_entropy, 0, CPU)
+    return EngineSetup(model, by_tensor(model), source, SGD(0.05, momentum=0.9), Float32(), cross_entropy, 0, CPU)
 
 
-def _seated(work: Work) -> Cohort:
-    cohort = Cohort(work, DeviceStorage(CPU), channels_last=False)
-    model = dict(work.model.named_parameters()) | dict(work.model.named_buffers())
-    cohort.seat([4, 2, 0, 1, 3], {name: value.detach() for name, value in model.items()})
+def _seated(setup: EngineSetup) -> Cohort:
+    cohort = Cohort(setup, DeviceStorage(CPU), channels_last=False)
+    model = dict(setup.model.named_parameters()) | dict(setup.model.named_buffers())
+    cohort.start_cohort([4, 2, 0, 1, 3], {name: value.detach() for name, value in model.items()})
     cohort.settle()
     return cohort
 
 
-def _trained(work: Work, trainer: Trainer, rounds: int = 1) -> tuple[list[float], CohortState]:
-    cohort = _seated(work)
+def _trained(setup: EngineSetup, trainer: Trainer, rounds: int = 1) -> tuple[list[float], CohortState]:
+    cohort = _seated(setup)
     losses = []
     for index in range(rounds):
-        task = make_task(work, cohort.names, index, 3, frozenset(), {})
+        task = make_task(setup, cohort.names, index, 3, frozenset(), {})
         losses = trainer.run(cohort.share(slice(0, 5)), task)
         cohort.count(cohort.clients, 3)
-    return losses, cohort.export()
+    return losses, cohort.state_dict()
 
 
 def _chain() -> nn.Module:
@@ -109,22 +109,22 @@ def _chain() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(72, 8), nn.ReLU(), nn.Dropout(0.4), nn.Linear(8, 5))
 
 
-def _vmap(work: Work) -> Trainer:
-    return VmapTrainer(work, CohortBatches(work.clients, CPU, 0))
+def _vmap(setup: EngineSetup) -> Trainer:
+    return VmapTrainer(setup, CohortBatches(setup.clients, CPU, 0))
 
 
-def _chains(work: Work) -> Trainer:
-    return ChainTrainer(work, CohortBatches(work.clients, CPU, 0), translate(work.model) or [])
+def _chains(setup: EngineSetup) -> Trainer:
+    return ChainTrainer(setup, CohortBatches(setup.clients, CPU, 0), translate(setup.model) or [])
 
 
 @pytest.mark.parametrize(("make", "model"), [(_vmap, network), (_vmap, _chain), (_chains, _chain)])
-def test_measuring_changes_nothing(make: Callable[[Work], Trainer], model: Callable[[], nn.Module]) -> None:
-    work = _work(model())
+def test_measuring_changes_nothing(make: Callable[[EngineSetup], Trainer], model: Callable[[], nn.Module]) -> None:
+    setup = _setup(model())
     before = torch.get_rng_state()
-    inner = make(work)
-    fitting = FittingTrainer(inner, inner, work.clients, Pretended(10_000))  # type: ignore[arg-type]
-    losses, state = _trained(work, fitting, rounds=2)
-    expected, other = _trained(work, make(work), rounds=2)
+    inner = make(setup)
+    fitting = FittingTrainer(inner, inner, setup.clients, Pretended(10_000))  # type: ignore[arg-type]
+    losses, state = _trained(setup, fitting, rounds=2)
+    expected, other = _trained(setup, make(setup), rounds=2)
     assert losses == expected
     assert torch.equal(torch.get_rng_state(), before)
     for name, value in other.values.items():
@@ -134,11 +134,11 @@ def test_measuring_changes_nothing(make: Callable[[Work], Trainer], model: Calla
 
 
 def test_pieces_are_even_and_decided_once() -> None:
-    work, memory = _work(network()), Pretended(375)  # 300 may be used: three clients
-    inner, probe = Noting(_vmap(work)), Noting(_vmap(work))
-    fitting = FittingTrainer(inner, probe, work.clients, memory)  # type: ignore[arg-type]
-    cohort = _seated(work)
-    task = make_task(work, cohort.names, 0, 3, frozenset(), {})
+    setup, memory = _setup(network()), Pretended(375)  # 300 may be used: three clients
+    inner, probe = Noting(_vmap(setup)), Noting(_vmap(setup))
+    fitting = FittingTrainer(inner, probe, setup.clients, memory)  # type: ignore[arg-type]
+    cohort = _seated(setup)
+    task = make_task(setup, cohort.names, 0, 3, frozenset(), {})
     for _ in range(2):
         fitting.run(cohort.share(slice(0, 5)), task)
         memory.left = 0
@@ -151,10 +151,10 @@ def test_pieces_are_even_and_decided_once() -> None:
 
 
 def test_pieces_give_what_the_whole_gives() -> None:
-    work = _work(network())
-    inner = _vmap(work)
-    losses, state = _trained(work, FittingTrainer(inner, inner, work.clients, Pretended(250)))  # type: ignore[arg-type]
-    expected, other = _trained(work, _vmap(work))
+    setup = _setup(network())
+    inner = _vmap(setup)
+    losses, state = _trained(setup, FittingTrainer(inner, inner, setup.clients, Pretended(250)))  # type: ignore[arg-type]
+    expected, other = _trained(setup, _vmap(setup))
     assert losses == pytest.approx(expected, rel=1e-6)
     for name, value in other.values.items():
         torch.testing.assert_close(state.values[name], value, atol=1e-6, rtol=1e-6)
@@ -165,9 +165,9 @@ def test_a_step_to_measure_is_never_compiled(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(
         "fedlama.engines.trainers.compiled_step.CompiledGradients.__call__", lambda *args: asked.append(args)
     )
-    work = _work(network())
-    trainer = VmapTrainer(work, CohortBatches(work.clients, CPU, 0), compiled=True)
-    _trained(work, trainer.uncompiled())
+    setup = _setup(network())
+    trainer = VmapTrainer(setup, CohortBatches(setup.clients, CPU, 0), compiled=True)
+    _trained(setup, trainer.uncompiled())
     assert not asked
-    _trained(work, trainer)
+    _trained(setup, trainer)
     assert asked

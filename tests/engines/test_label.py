@@ -10,7 +10,7 @@ from fedlama.choices.codecs import Float32
 from fedlama.choices.solvers import SGD
 from fedlama.core.layers import by_tensor
 from fedlama.core.losses import cross_entropy
-from fedlama.engines import Stacked, Work, Workers
+from fedlama.engines import EngineSetup, Stacked, Workers
 from fedlama.engines.cohort.batches import CohortBatches
 from fedlama.engines.stacked import UNLIMITED, label_of
 from fedlama.engines.trainers.fitting import FittingTrainer
@@ -18,9 +18,9 @@ from fedlama.engines.trainers.vmapped import VmapTrainer
 from tests.engines.cases import clients
 
 
-def _work(device: str = "cpu") -> Work:
+def _setup(device: str = "cpu") -> EngineSetup:
     net = nn.Sequential(nn.Flatten(), nn.Linear(72, 8), nn.Tanh(), nn.Linear(8, 5)).to(device)
-    return Work(net, by_tensor(net), clients(), SGD(0.1), Float32(), cross_entropy, 0, torch.device(device))
+    return EngineSetup(net, by_tensor(net), clients(), SGD(0.1), Float32(), cross_entropy, 0, torch.device(device))
 
 
 @pytest.mark.parametrize(
@@ -35,21 +35,21 @@ def _work(device: str = "cpu") -> Work:
     ],
 )
 def test_labels_on_a_cpu(engine: Stacked | Workers, label: str) -> None:
-    assert engine(_work()).label == label
+    assert engine(_setup()).label == label
 
 
 def test_compiled_steps_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedlama.engines.stacked.check_compiler", lambda _: None)
-    assert "steps compiled where the model allows it" in Stacked(compile_steps=True)(_work()).label
+    assert "steps compiled where the model allows it" in Stacked(compile_steps=True)(_setup()).label
 
 
 def test_another_device_takes_all_clients_at_a_time() -> None:
-    assert Stacked()(_work("meta")).label.endswith("torch.func, all clients at a time")
+    assert Stacked()(_setup("meta")).label.endswith("torch.func, all clients at a time")
 
 
 def test_the_trainer_is_named_and_not_what_cuts_its_rows() -> None:
-    work = _work()
-    inner = VmapTrainer(work, CohortBatches(work.clients, work.device, work.seed))
+    setup = _setup()
+    inner = VmapTrainer(setup, CohortBatches(setup.clients, setup.device, setup.seed))
     fitting = FittingTrainer(inner, inner, clients(), None)  # type: ignore[arg-type] # its memory is not looked at
     expected = (
         "VmapTrainer x 1, vectorised over clients by torch.func, bfloat16, steps compiled where the model allows it, "

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from fedlama.choices.codecs import Float32
 from fedlama.choices.solvers import SGD
-from fedlama.choices.solvers.base import MemoryScope
+from fedlama.choices.solvers.base import StateScope
 from fedlama.core.layers import by_tensor
 from fedlama.core.losses import cross_entropy
 from fedlama.data.clients import TensorClients
-from fedlama.engines import Auto, Stacked, Work
+from fedlama.engines import Auto, EngineSetup, Stacked
 from fedlama.engines.cohort.averaging import (
     flat_one,
     flat_rows,
@@ -37,9 +37,9 @@ from fedlama.models import mlp, resnet20
 from tests.engines.cases import assert_same, clients, run
 
 
-def _work(model: nn.Module, source: TensorClients) -> Work:
+def _setup(model: nn.Module, source: TensorClients) -> EngineSetup:
     device = torch.device("cpu")
-    return Work(model, by_tensor(model), source, SGD(0.1), Float32(), cross_entropy, 0, device)
+    return EngineSetup(model, by_tensor(model), source, SGD(0.1), Float32(), cross_entropy, 0, device)
 
 
 @pytest.mark.parametrize("first", [(0, 0, 0, 0, 0), (5, 3, 0, 17, 2)])
@@ -108,21 +108,21 @@ def test_blocks_cover_everything() -> None:
     assert (stacked == mean).all()
 
 
-def _seated(scope: MemoryScope) -> tuple[Cohort, Callable[[float], dict[str, Tensor]]]:
+def _seated(scope: StateScope) -> tuple[Cohort, Callable[[float], dict[str, Tensor]]]:
     """A cohort of clients 4 and 7, all of whose numbers are 1, and a way to write such a model."""
-    work = replace(_work(nn.Linear(2, 1), clients()), solver=SGD(0.1, momentum=0.9, memory_scope=scope))
-    cohort = Cohort(work, DeviceStorage(work.device), channels_last=False)
+    setup = replace(_setup(nn.Linear(2, 1), clients()), solver=SGD(0.1, momentum=0.9, state_scope=scope))
+    cohort = Cohort(setup, DeviceStorage(setup.device), channels_last=False)
 
     def model(number: float) -> dict[str, Tensor]:
         return {"weight": torch.full((1, 2), number), "bias": torch.full((1,), number)}
 
-    cohort.seat([4, 7], model(1.0))
+    cohort.start_cohort([4, 7], model(1.0))
     return cohort, model
 
 
 def _numbers(cohort: Cohort) -> list[list[float]]:
     """Every client's weights and bias."""
-    state = cohort.export()
+    state = cohort.state_dict()
     return torch.cat([state.values["weight"].flatten(1), state.values["bias"]], 1).tolist()
 
 
@@ -136,7 +136,7 @@ def test_whoever_looks_at_a_row_finds_what_is_due() -> None:
     assert cohort.rows("weight").tolist() == [[[2.0, 2.0]]] * 2
     assert _numbers(cohort) == [[2.0, 2.0, 3.0]] * 2
     cohort.overwrite({"bias": torch.full((1,), 4.0)})
-    cohort.seat([1, 4], model(6.0))  # the bias of 4 must not come after this
+    cohort.start_cohort([1, 4], model(6.0))  # the bias of 4 must not come after this
     assert _numbers(cohort) == [[6.0, 6.0, 6.0]] * 2
 
 
@@ -152,55 +152,55 @@ def test_what_is_due_is_written_once() -> None:
 def test_a_state_taken_up_is_not_overwritten_by_what_was_due_before() -> None:
     cohort, model = _seated("cohort")
     cohort.settle()
-    cohort.share(slice(0, 2)).memory["velocity"][0].fill_(3.0)
-    state = cohort.export()
+    cohort.share(slice(0, 2)).optimizer_state["velocity"][0].fill_(3.0)
+    state = cohort.state_dict()
     cohort.overwrite(model(2.0))
     cohort.renew()
-    cohort.adopt(state)
+    cohort.load_state_dict(state)
     assert _numbers(cohort) == [[1.0, 1.0, 1.0]] * 2
-    assert cohort.export().memory["velocity"]["weight"].tolist() == [[[3.0, 3.0]]] * 2
+    assert cohort.state_dict().optimizer_state["velocity"]["weight"].tolist() == [[[3.0, 3.0]]] * 2
 
 
 @pytest.mark.parametrize(
     ("scope", "left"), [("cohort", [0.0, 0.0, 0.0]), ("slot", [3.0, 3.0, 0.0]), ("round", [0.0, 0.0, 0.0])]
 )
-def test_velocities_of_a_new_cohort(scope: MemoryScope, left: list[float]) -> None:
+def test_velocities_of_a_new_cohort(scope: StateScope, left: list[float]) -> None:
     cohort, model = _seated(scope)
     cohort.settle()
-    cohort.share(slice(0, 2)).memory["velocity"][1].fill_(3.0)
-    cohort.seat([0, 1], model(2.0))
-    cohort.seat([0, 1, 2], model(2.0))
-    assert cohort.export().memory["velocity"]["bias"].flatten().tolist() == left
+    cohort.share(slice(0, 2)).optimizer_state["velocity"][1].fill_(3.0)
+    cohort.start_cohort([0, 1], model(2.0))
+    cohort.start_cohort([0, 1, 2], model(2.0))
+    assert cohort.state_dict().optimizer_state["velocity"]["bias"].flatten().tolist() == left
 
 
 def test_buffers_that_a_trainer_begins_itself_stay_due_until_it_has() -> None:
     cohort, _ = _seated("round")
     cohort.settle()
-    cohort.share(slice(0, 2)).memory["velocity"][0].fill_(3.0)
-    cohort.share(slice(0, 2)).memory["velocity"][1].fill_(3.0)
+    cohort.share(slice(0, 2)).optimizer_state["velocity"][0].fill_(3.0)
+    cohort.share(slice(0, 2)).optimizer_state["velocity"][1].fill_(3.0)
     assert not cohort.share(slice(0, 2)).fresh
     cohort.renew()
     cohort.begin([0])
     share = cohort.share(slice(0, 2))
     assert share.fresh
-    assert [buffer.flatten().unique().tolist() for buffer in share.memory["velocity"]] == [[3.0], [0.0]]
-    assert not cohort.export().memory["velocity"]["weight"].any()  # nobody has trained, so they are fresh
+    assert [buffer.flatten().unique().tolist() for buffer in share.optimizer_state["velocity"]] == [[3.0], [0.0]]
+    assert not cohort.state_dict().optimizer_state["velocity"]["weight"].any()  # nobody has trained, so they are fresh
     cohort.renew()
     cohort.begin([0])
-    cohort.share(slice(0, 2)).memory["velocity"][0].fill_(4.0)  # a trainer does what it has to
+    cohort.share(slice(0, 2)).optimizer_state["velocity"][0].fill_(4.0)  # a trainer does what it has to
     cohort.trained()
     assert not cohort.share(slice(0, 2)).fresh
-    assert cohort.export().memory["velocity"]["weight"].flatten().unique().tolist() == [4.0]
+    assert cohort.state_dict().optimizer_state["velocity"]["weight"].flatten().unique().tolist() == [4.0]
 
 
 def test_rows_that_keep_their_momentum_are_not_begun_anew() -> None:
     cohort, model = _seated("slot")
     cohort.settle()
-    cohort.share(slice(0, 2)).memory["velocity"][0].fill_(3.0)
-    cohort.seat([0, 1, 2], model(2.0))
+    cohort.share(slice(0, 2)).optimizer_state["velocity"][0].fill_(3.0)
+    cohort.start_cohort([0, 1, 2], model(2.0))
     cohort.begin([0, 1])
     assert not cohort.share(slice(0, 3)).fresh
-    assert cohort.export().memory["velocity"]["weight"][:, 0, 0].tolist() == [3.0, 3.0, 0.0]
+    assert cohort.state_dict().optimizer_state["velocity"]["weight"][:, 0, 0].tolist() == [3.0, 3.0, 0.0]
 
 
 def test_layout_goes_there_and_back() -> None:
@@ -215,25 +215,25 @@ def test_layout_goes_there_and_back() -> None:
 def test_auto_takes_the_compiled_form_where_there_is_one() -> None:
     pytest.importorskip("numba", reason="the extra 'fast' is not installed")
     images = TensorClients(torch.zeros(8, 3, 32, 32), torch.zeros(8, dtype=torch.int64), [np.arange(8)], 4)
-    assert choose(_work(resnet20(), images)) == "stacked"
-    assert "CompiledTrainer" in Auto()(_work(resnet20(), images)).label
-    assert choose(_work(resnet20(same_padding="tensorflow"), images)) == "workers"
+    assert choose(_setup(resnet20(), images)) == "stacked"
+    assert "CompiledTrainer" in Auto()(_setup(resnet20(), images)).label
+    assert choose(_setup(resnet20(same_padding="tensorflow"), images)) == "workers"
 
 
 def test_auto_chooses_by_model_and_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedlama.engines.trainers.numba.can_compile", lambda: False)
     images = TensorClients(torch.zeros(8, 3, 32, 32), torch.zeros(8, dtype=torch.int64), [np.arange(8)], 4)
-    assert choose(_work(resnet20(), images)) == "workers"
-    assert choose(_work(mlp(3072, (32,)), images)) == "stacked"
-    assert choose(_work(mlp(3072, (512,)), images)) == "workers"
-    assert "SerialTrainer" in Auto()(_work(resnet20(), images)).label
+    assert choose(_setup(resnet20(), images)) == "workers"
+    assert choose(_setup(mlp(3072, (32,)), images)) == "stacked"
+    assert choose(_setup(mlp(3072, (512,)), images)) == "workers"
+    assert "SerialTrainer" in Auto()(_setup(resnet20(), images)).label
     assert_same(run("auto"), run("loop"))
 
 
 def test_state_files_go_with_the_engine(tmp_path: Path) -> None:
-    work = _work(mlp(72, (8,), 5), clients())
-    engine = Stacked(state_dir=str(tmp_path))(work)
-    engine.seat([0, 1], {name: value.detach() for name, value in work.model.named_parameters()})
+    setup = _setup(mlp(72, (8,), 5), clients())
+    engine = Stacked(state_dir=str(tmp_path))(setup)
+    engine.start_cohort([0, 1], {name: value.detach() for name, value in setup.model.named_parameters()})
     assert list(tmp_path.iterdir())
     del engine
     gc.collect()
@@ -263,11 +263,11 @@ def test_memory_of_a_round_does_not_grow_with_the_population() -> None:
     def bytes_held(population: int) -> int:
         x, y = torch.zeros(population, 4), torch.zeros(population, dtype=torch.int64)
         rows = [np.array([client]) for client in range(population)]
-        work = _work(mlp(4, (3,), 2), TensorClients(x, y, rows, 1))
-        engine = Stacked()(work)
-        engine.seat(range(0, population, population // 8), dict(work.model.named_parameters()))
+        setup = _setup(mlp(4, (3,), 2), TensorClients(x, y, rows, 1))
+        engine = Stacked()(setup)
+        engine.start_cohort(range(0, population, population // 8), dict(setup.model.named_parameters()))
         engine.train(0, 2, frozenset(), {})
-        state = engine.export()
+        state = engine.state_dict()
         return sum(value.nbytes for value in state.values.values()) + len(state.steps_done)
 
     assert bytes_held(10_000) == bytes_held(80)

@@ -50,8 +50,8 @@ def test_all_that_is_kept_stays_float32_and_near_the_loop() -> None:
     started = Run(federation(Stacked(precision="bfloat16")))
     for _ in range(3):
         started.advance()
-    state = started.engine.export()
-    assert {value.dtype for value in state.memory["velocity"].values()} == {torch.float32}
+    state = started.engine.state_dict()
+    assert {value.dtype for value in state.optimizer_state["velocity"].values()} == {torch.float32}
     assert {value.dtype for value in state.values.values()} == {torch.float32, torch.int64}  # int64 counts batches
     result, expected = run(Stacked(precision="bfloat16")), run("loop")
     assert any(not torch.equal(result.model[name], value) for name, value in expected.model.items())

@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from fedlama.choices.codecs import Codec, Float16, Float32
 from fedlama.choices.samplers import AllClients, UniformSampler
-from fedlama.choices.server_optimizers import Replace, ServerAdam, ServerMomentum, ServerStep
+from fedlama.choices.server_optimizers import Replace, ServerAdam, ServerMomentum, ServerOptimizer
 from fedlama.choices.solvers import SGD, FedProx
-from fedlama.choices.solvers.base import MemoryScope
+from fedlama.choices.solvers.base import StateScope
 from fedlama.choices.strategies import Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals, Strategy
 from fedlama.core.layers import StatisticsRule, by_module, by_tensor
 from fedlama.data.clients import ReplayedClients
@@ -41,8 +41,8 @@ SOLVERS = [
     SGD(0.05),
     SGD(0.05, momentum=0.9, weight_decay=0.01, decay_normalisation=False),
     SGD(0.05, momentum=0.9, velocity="step", warm_up_steps=3, decay_at=(6,)),
-    SGD(0.05, momentum=0.9, memory_scope="slot"),
-    SGD(0.05, momentum=0.9, memory_scope="round"),
+    SGD(0.05, momentum=0.9, state_scope="slot"),
+    SGD(0.05, momentum=0.9, state_scope="round"),
     FedProx(0.05, momentum=0.5, proximal=0.1),
 ]
 CODECS = [Float32(), Float16()]
@@ -66,21 +66,25 @@ def test_every_solver(engine: EngineChoice, solver: SGD) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
-@pytest.mark.parametrize("server_step", SERVER_STEPS, ids=_ids)
-def test_every_server_step(engine: EngineChoice, server_step: ServerStep) -> None:
+@pytest.mark.parametrize("server_optimizer", SERVER_STEPS, ids=_ids)
+def test_every_server_step(engine: EngineChoice, server_optimizer: ServerOptimizer) -> None:
     # Adam divides by a root of squared updates, which magnifies rounding where an update is almost 0.
-    tolerance = 2e-3 if isinstance(server_step, ServerAdam) else 2e-5
-    assert_same(run(engine, server_step=server_step), run("loop", server_step=server_step), tolerance)
+    tolerance = 2e-3 if isinstance(server_optimizer, ServerAdam) else 2e-5
+    assert_same(
+        run(engine, server_optimizer=server_optimizer), run("loop", server_optimizer=server_optimizer), tolerance
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("strategy", "solver", "codec", "server_step"),
+    ("strategy", "solver", "codec", "server_optimizer"),
     list(itertools.product(STRATEGIES, SOLVERS[1::2], CODECS, SERVER_STEPS[:2])),
     ids=_ids,
 )
-def test_every_combination(strategy: Strategy[Any], solver: SGD, codec: Codec, server_step: ServerStep) -> None:
-    choices = {"strategy": strategy, "solver": solver, "codec": codec, "server_step": server_step}
+def test_every_combination(
+    strategy: Strategy[Any], solver: SGD, codec: Codec, server_optimizer: ServerOptimizer
+) -> None:
+    choices = {"strategy": strategy, "solver": solver, "codec": codec, "server_optimizer": server_optimizer}
     # float16 rounds: numbers that differ in the last bit of float32 may land one float16 step apart.
     tolerance = 5e-3 if isinstance(codec, Float16) else 2e-5
     expected = run("loop", **choices)
@@ -92,11 +96,11 @@ def test_every_combination(strategy: Strategy[Any], solver: SGD, codec: Codec, s
 @pytest.mark.parametrize("statistics", ["average", "local"])
 @pytest.mark.parametrize("scope", ["cohort", "slot"])
 def test_local_statistics_and_full_participation(
-    engine: EngineChoice, statistics: StatisticsRule, scope: MemoryScope
+    engine: EngineChoice, statistics: StatisticsRule, scope: StateScope
 ) -> None:
     choices = {
         "layers": by_module(network(), statistics=statistics),
-        "solver": SGD(0.05, momentum=0.9, memory_scope=scope),
+        "solver": SGD(0.05, momentum=0.9, state_scope=scope),
         "sampler": UniformSampler(2) if scope == "slot" else AllClients(),
     }
     assert_same(run(engine, **choices), run("loop", **choices))

@@ -17,7 +17,7 @@ from fedlama.core.layers import by_module
 from fedlama.core.losses import cross_entropy
 from fedlama.data import Normalise, PadCropFlip
 from fedlama.data.clients import Augment, ReplayedClients, TensorClients
-from fedlama.engines import Stacked, Work
+from fedlama.engines import EngineSetup, Stacked
 from fedlama.engines.cohort.averaging import mean_and_discrepancy
 from fedlama.engines.cohort.batches import CohortBatches
 from fedlama.engines.cohort.cohort import Cohort
@@ -47,25 +47,27 @@ def _chain() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(72, 8), nn.ReLU(), nn.Linear(8, 5))
 
 
-def _vmap(work: Work, batches: CohortBatches) -> Trainer:
-    return VmapTrainer(work, batches)
+def _vmap(setup: EngineSetup, batches: CohortBatches) -> Trainer:
+    return VmapTrainer(setup, batches)
 
 
-def _chains(work: Work, batches: CohortBatches) -> Trainer:
-    return ChainTrainer(work, batches, translate(work.model) or [])
+def _chains(setup: EngineSetup, batches: CohortBatches) -> Trainer:
+    return ChainTrainer(setup, batches, translate(setup.model) or [])
 
 
 def _round(
-    make: Callable[[Work, CohortBatches], Trainer], net: nn.Module, source: TensorClients, steps: int
+    make: Callable[[EngineSetup, CohortBatches], Trainer], net: nn.Module, source: TensorClients, steps: int
 ) -> DeviceWatch:
     """Watch one round on the meta device."""
     net = net.to(META)
-    work = Work(net, by_module(net), source, SGD(0.1, momentum=0.9), Float32(), cross_entropy, 0, META)
-    cohort = Cohort(work, DeviceStorage(META), channels_last=False)
-    cohort.seat(range(5), {name: value.detach() for name, value in [*net.named_parameters(), *net.named_buffers()]})
+    setup = EngineSetup(net, by_module(net), source, SGD(0.1, momentum=0.9), Float32(), cross_entropy, 0, META)
+    cohort = Cohort(setup, DeviceStorage(META), channels_last=False)
+    cohort.start_cohort(
+        range(5), {name: value.detach() for name, value in [*net.named_parameters(), *net.named_buffers()]}
+    )
     cohort.settle()
-    trainer = make(work, CohortBatches(source, META, 0))
-    task = make_task(work, cohort.names, 0, steps, frozenset(), {})
+    trainer = make(setup, CohortBatches(source, META, 0))
+    task = make_task(setup, cohort.names, 0, steps, frozenset(), {})
     with DeviceWatch() as watch:
         losses = trainer.run(cohort.share(slice(0, 5)), task)
     assert len(losses) == 5
@@ -81,7 +83,7 @@ def _round(
     ],
 )
 def test_a_round_sends_its_rows_once_and_reads_its_losses(
-    make: Callable[[Work, CohortBatches], Trainer],
+    make: Callable[[EngineSetup, CohortBatches], Trainer],
     model: Callable[[], nn.Module],
     sizes: tuple[int, ...],
     once: int,
@@ -186,10 +188,12 @@ def test_what_is_there_already_is_not_sent() -> None:
 
 def test_a_layer_sends_its_weights_once_and_is_looked_at_once() -> None:
     net = network().to(META)
-    work = Work(net, by_module(net), clients(), SGD(0.1), Float32(), cross_entropy, 0, META)
-    engine = Stacked()(work)
-    engine.seat(range(5), {name: value.detach() for name, value in [*net.named_parameters(), *net.named_buffers()]})
-    for layer in work.layers:
+    setup = EngineSetup(net, by_module(net), clients(), SGD(0.1), Float32(), cross_entropy, 0, META)
+    engine = Stacked()(setup)
+    engine.start_cohort(
+        range(5), {name: value.detach() for name, value in [*net.named_parameters(), *net.named_buffers()]}
+    )
+    for layer in setup.layers:
         with DeviceWatch() as watch:
             average = engine.average(layer, [0.2] * 5)
         assert (watch.uploads, watch.looks) == ([(5,)], [()])
@@ -197,7 +201,7 @@ def test_a_layer_sends_its_weights_once_and_is_looked_at_once() -> None:
         assert {spec.name: spec.shape for spec in layer.tensors} == {
             name: tuple(value.shape) for name, value in average.values.items()
         }
-    assert max(len(layer.tensors) for layer in work.layers) > 2
+    assert max(len(layer.tensors) for layer in setup.layers) > 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])

@@ -11,7 +11,7 @@ import torch
 from fedlama import Result
 from fedlama.choices.strategies import Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals
 from fedlama.experiment import assemble, prepare
-from fedlama.runs.execute import anchors, title
+from fedlama.runs.execute import baselines, title
 from tests.experiment.helpers import experiment
 
 PART = ("sampler.name=uniform", "sampler.active=2")
@@ -21,7 +21,7 @@ def results(*overrides: str) -> list[Result]:
     own = experiment(*overrides)
     material = prepare(own)
     before = {name: value.clone() for name, value in material.model.state_dict().items()}
-    runs = [assemble(replace(own, strategy=one), material).run() for one in anchors(own.strategy)]
+    runs = [assemble(replace(own, strategy=one), material).run() for one in baselines(own.strategy)]
     for name, value in material.model.state_dict().items():
         assert torch.equal(value, before[name])  # no run changes what the next one starts from
     return runs
@@ -50,7 +50,7 @@ def test_cohorts_are_equal_at_the_start_of_a_cycle(compared: list[Result]) -> No
 def test_the_long_interval_costs_one_part_in_phi() -> None:
     own = experiment("strategy.increase_factor=4", "local_steps=24")
     material = prepare(own)
-    base, long = (assemble(replace(own, strategy=one), material).run() for one in anchors(own.strategy)[:2])
+    base, long = (assemble(replace(own, strategy=one), material).run() for one in baselines(own.strategy)[:2])
     assert long.cost * 4 == base.cost
     assert base.ledger.payload_bytes("up") == 4 * long.ledger.payload_bytes("up")
 
@@ -59,7 +59,7 @@ def test_without_increase_fedlama_is_fedavg_bit_for_bit() -> None:
     base, own = results("strategy.increase_factor=1", *PART)
     assert (base.method, own.method) == ("fedavg", "fedlama")
     assert base.cost == own.cost
-    assert base.ledger.shipments == own.ledger.shipments
+    assert base.ledger.transfers == own.ledger.transfers
     assert [record.loss for record in base.rounds] == [record.loss for record in own.rounds]
     assert all(torch.equal(value, own.model[name]) for name, value in base.model.items())
     assert base.score == own.score
@@ -78,4 +78,4 @@ def test_without_increase_fedlama_is_fedavg_bit_for_bit() -> None:
     ],
 )
 def test_anchors(strategy: Any, titles: list[str]) -> None:  # noqa: ANN401
-    assert [title(one) for one in anchors(strategy)] == titles
+    assert [title(one) for one in baselines(strategy)] == titles

@@ -131,7 +131,7 @@ def test_settings_reach_the_federation() -> None:
         *("server_step.name=momentum", "sampler.name=uniform", "sampler.active=2", "layers.name=module"),
     )
     assert (own.weighting, own.evaluate, own.evaluate_every, own.seed) == ("equal", "best_client", 6, 5)
-    assert (own.engine, own.codec.name, own.server_step.name) == ("stacked", "float16", "momentum")
+    assert (own.engine, own.codec.name, own.server_optimizer.name) == ("stacked", "float16", "momentum")
     assert own.layers is not None
     assert [layer.name for layer in own.layers] == ["dense0", "dense1"]
 

@@ -17,7 +17,7 @@ from matplotlib.image import imread
 from safetensors.torch import load_file
 
 from fedlama import Ledger, TestSet
-from fedlama.core.ledger import Shipment, cost_percent, round_bytes
+from fedlama.core.ledger import Transfer, cost_percent, round_bytes
 from fedlama.experiment import prepare
 from fedlama.runs import finite
 from fedlama.runs.execute import Finished, folder_of, run_methods
@@ -42,9 +42,9 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
     return (json.loads(line) for line in path.read_text().splitlines())
 
 
-def shipments(folder: Path) -> list[Shipment]:
+def transfers(folder: Path) -> list[Transfer]:
     return [
-        Shipment.from_json(line["round"], record)
+        Transfer.from_json(line["round"], record)
         for line in lines(folder / "ledger.jsonl")
         for record in line["shipments"]
     ]
@@ -103,15 +103,15 @@ def test_layers_agree_with_the_result(finished: Finished, folder: Path) -> None:
 
 
 def test_ledger_read_again_is_the_ledger(finished: Finished, folder: Path) -> None:
-    again = Ledger(shipments(folder))
-    assert again.shipments == finished.result.ledger.shipments
+    again = Ledger(transfers(folder))
+    assert again.transfers == finished.result.ledger.transfers
     assert again.total_bytes("up") == finished.summary["bytes_up"]
     assert again.total_bytes("down") == finished.summary["bytes_down"]
     assert cost_percent(again.cost(), 9610, 15, 3) == finished.summary["cost_percent"]
 
 
 def test_metrics_follow_from_the_ledger(folder: Path) -> None:
-    all_shipments = shipments(folder)
+    all_shipments = transfers(folder)
     for line in lines(folder / "metrics.jsonl"):
         own = [one for one in all_shipments if one.round_index == line["round"]]
         assert line["bytes_up"] == round_bytes(own, "up")
@@ -120,7 +120,7 @@ def test_metrics_follow_from_the_ledger(folder: Path) -> None:
 
 def test_layers_follow_from_the_ledger(folder: Path) -> None:
     up: dict[tuple[int, str], int] = {}
-    for row in Ledger(shipments(folder)).rows():
+    for row in Ledger(transfers(folder)).rows():
         if row.direction == "up":
             up[row.round_index, row.layer] = up.get((row.round_index, row.layer), 0) + row.payload_bytes
     for line in lines(folder / "layers.jsonl"):

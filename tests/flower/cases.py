@@ -15,7 +15,7 @@ from fedlama.choices.solvers import SGD
 from fedlama.choices.strategies import FedLAMA
 from fedlama.core.layers import by_tensor
 from fedlama.data.clients import as_source
-from fedlama.engines.api import Work
+from fedlama.engines.api import EngineSetup
 from fedlama.federation.evaluation import TestSet
 from fedlama.flower import Flower, Patience
 from tests.engines.cases import clients, network
@@ -45,12 +45,12 @@ def federation(**changes: Any) -> Federation:  # noqa: ANN401
 def rehearsal(given: Federation, folder: Path, fault: Fault = no_fault) -> Rehearsal:
     """Nodes for a federation."""
 
-    def work() -> Work:
+    def work() -> EngineSetup:
         model = copy.deepcopy(given.model)
         layers = given.layers if given.layers is not None else by_tensor(given.model)
         source = as_source(given.clients)
         device = torch.device("cpu")
-        return Work(model, layers, source, given.solver, given.codec, given.objective, given.seed, device)
+        return EngineSetup(model, layers, source, given.solver, given.codec, given.objective, given.seed, device)
 
     return Rehearsal(work, len(as_source(given.clients)), folder, fault)
 
@@ -68,5 +68,5 @@ def assert_same_bits(result: Result, expected: Result) -> None:
     for ours, theirs in zip(result.rounds, expected.rounds, strict=True):
         assert (ours.cohort, ours.loss, ours.score) == (theirs.cohort, theirs.loss, theirs.score)
         assert ours.layers == theirs.layers
-    assert result.ledger.shipments == expected.ledger.shipments
+    assert result.ledger.transfers == expected.ledger.transfers
     assert result.cost == expected.cost

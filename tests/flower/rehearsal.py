@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fedlama.engines.api import Work
+from fedlama.engines.api import EngineSetup
 from fedlama.flower.client.respond import respond
 from fedlama.flower.client.trainer import LoopLocal
 from fedlama.flower.protocol import Answer, Failure, Introduction, Order
@@ -32,7 +32,7 @@ class Rehearsal:
         fault: What befalls each order.
     """
 
-    def __init__(self, work: Callable[[], Work], clients: int, folder: Path, fault: Fault = no_fault) -> None:
+    def __init__(self, work: Callable[[], EngineSetup], clients: int, folder: Path, fault: Fault = no_fault) -> None:
         self._work, self._folder, self.fault = work, folder, fault
         self.online = {100 + client: client for client in range(clients)}
         self._replies: dict[str, Delivery] = {}

@@ -77,7 +77,7 @@ def test_a_client_that_lost_its_state_is_sent_the_full_model(round_index: int, t
     assert len(orders) == (2 if round_index else 1)
     assert orders[-1].expected == NEVER
     assert any("client 3 has lost its state" in one for one in incidents) == bool(round_index)
-    down = [one for one in record.shipments if one.direction == "down"]
+    down = [one for one in record.transfers if one.direction == "down"]
     assert sum(one.total_bytes for one in down) == sum(
         len(order.payload) for order in channel.orders if order.round_index == round_index
     )
@@ -110,7 +110,7 @@ def test_weights_are_rescaled_over_who_answered(tmp_path: Path) -> None:
     total = sum(run.clients.samples(c) for c in states)
     expected = sum(state["0.weight"].double() * run.clients.samples(c) / total for c, state in states.items())
     torch.testing.assert_close(run.values["0.weight"].double(), expected, atol=1e-6, rtol=1e-6)
-    (up,) = (one for one in record.shipments if one.direction == "up")
+    (up,) = (one for one in record.transfers if one.direction == "up")
     assert up.clients == (0, 2, 3, 4)
 
 

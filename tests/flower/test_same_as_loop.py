@@ -35,9 +35,9 @@ CASES: dict[str, dict[str, Any]] = {
     "fixed": {"strategy": FixedIntervals(2, {"0.weight": 3, "*": 1})},
     "cyclic": {"strategy": Cyclic(2)},
     "fedprox": {"solver": FedProx(learning_rate=0.05, proximal=0.1)},
-    "momentum each round": {"solver": federation().solver.__class__(0.05, momentum=0.9, memory_scope="round")},
-    "server momentum": {"server_step": ServerMomentum(momentum=0.5)},
-    "server adam": {"server_step": ServerAdam()},
+    "momentum each round": {"solver": federation().solver.__class__(0.05, momentum=0.9, state_scope="round")},
+    "server momentum": {"server_optimizer": ServerMomentum(momentum=0.5)},
+    "server adam": {"server_optimizer": ServerAdam()},
     "half precision": {"codec": Float16()},
     "by module": {"layers": by_module(network())},
     "local statistics": {"layers": by_tensor(network(), statistics="local"), "test_set": None},
@@ -63,4 +63,4 @@ def test_sums_alone_give_the_same_run(tmp_path: Path) -> None:
                 assert ours.layers[layer].discrepancy == pytest.approx(record.discrepancy, rel=1e-4, abs=1e-12)
     for name, value in expected.model.items():
         assert torch.equal(result.model[name], value)
-    assert result.ledger.shipments == expected.ledger.shipments
+    assert result.ledger.transfers == expected.ledger.transfers

@@ -37,9 +37,9 @@ def test_a_node_that_stands_still_is_left_behind_and_comes_back(tmp_path: Path) 
     assert any(1 in line["answered"] for index, line in seen.items() if index > missed)  # it is back
     ledger = {line["round"]: line["shipments"] for line in lines(folder, "ledger")}
     for index, line in seen.items():
-        for shipment in ledger[index]:
-            if shipment["direction"] == "up":
-                assert shipment["clients"] == line["answered"]
+        for transfer in ledger[index]:
+            if transfer["direction"] == "up":
+                assert transfer["clients"] == line["answered"]
     assert [line["missing"] for line in lines(folder, "metrics")] == [seen[index]["missing"] for index in sorted(seen)]
     assert "client 1 did not answer" in report_page([folder])
 

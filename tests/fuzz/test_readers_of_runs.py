@@ -119,10 +119,10 @@ LAYER = {
 }  # fmt: skip
 
 
-def folder(path: Path, metrics: dict[str, Any], shipment: dict[str, Any], layer: dict[str, Any]) -> Path:
+def folder(path: Path, metrics: dict[str, Any], transfer: dict[str, Any], layer: dict[str, Any]) -> Path:
     lines = {
         "metrics": METRICS | metrics,
-        "ledger": {"round": 0, "shipments": [SHIPMENT | shipment]},
+        "ledger": {"round": 0, "shipments": [SHIPMENT | transfer]},
         "layers": {"round": 0, "layers": {"w": LAYER | layer}},
     }
     for name, line in lines.items():
@@ -156,10 +156,10 @@ def test_the_lines_below_are_otherwise_sound(tmp_path: Path) -> None:
     ids=str,
 )
 def test_nonsense_in_a_run_folder_is_refused(
-    metrics: dict[str, Any], shipment: dict[str, Any], layer: dict[str, Any], tmp_path: Path
+    metrics: dict[str, Any], transfer: dict[str, Any], layer: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match="round 0") as caught:
-        read_records(folder(tmp_path, metrics, shipment, layer))
+        read_records(folder(tmp_path, metrics, transfer, layer))
     assert len(str(caught.value)) < 1000
 
 

@@ -10,14 +10,14 @@ import pytest
 
 from fedlama import ConfigError
 from fedlama.analysis.links import Exchanges, Link, clock
-from fedlama.core.ledger import Cargo, Direction, Shipment
+from fedlama.core.ledger import Direction, LayerPayload, Transfer
 
 HEADERS = 40 + 16
 
 
-def ship(round_index: int, direction: Direction, clients: tuple[int, ...], payload: int) -> Shipment:
+def ship(round_index: int, direction: Direction, clients: tuple[int, ...], payload: int) -> Transfer:
     """One layer, whose message has `payload` bytes in all."""
-    return Shipment(round_index, direction, clients, (Cargo("w", 1, payload - HEADERS),))
+    return Transfer(round_index, direction, clients, (LayerPayload("w", 1, payload - HEADERS),))
 
 
 # Two rounds: clients 0 and 1 both ways, then client 1 alone sends.

@@ -27,7 +27,7 @@ def test_a_run_is_read_back_as_it_was(finished: list[Finished]) -> None:
         assert (stored.title, stored.seed) == (one.title, 0)
         result = stored.result()
         assert (result.cost, result.score, result.seconds) == (one.result.cost, one.result.score, one.result.seconds)
-        assert result.ledger.shipments == one.result.ledger.shipments
+        assert result.ledger.transfers == one.result.ledger.transfers
         assert all(torch.equal(result.model[name], value) for name, value in one.result.model.items())
 
 

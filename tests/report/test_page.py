@@ -133,9 +133,9 @@ def test_it_tells_who_was_missing_and_why(runs: list[Path], tmp_path: Path) -> N
     copy = tmp_path / "run"
     shutil.copytree(runs[0], copy)
     lines = [json.loads(line) for line in (copy / "ledger.jsonl").read_text().splitlines()]
-    for shipment in lines[2]["shipments"]:  # client 3 sends nothing up in round 2, counted from 0
-        if shipment["direction"] == "up":
-            shipment["clients"].remove(3)
+    for transfer in lines[2]["shipments"]:  # client 3 sends nothing up in round 2, counted from 0
+        if transfer["direction"] == "up":
+            transfer["clients"].remove(3)
     (copy / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     metrics = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
     metrics[2]["missing"] = [3]

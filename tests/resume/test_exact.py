@@ -24,9 +24,9 @@ STRATEGIES = [
     fl.FixedIntervals(2, {"0.weight": 3}),
 ]
 SOLVERS = [
-    fl.SGD(0.1, momentum=0.9, memory_scope="slot"),
+    fl.SGD(0.1, momentum=0.9, state_scope="slot"),
     fl.SGD(0.1, momentum=0.9, velocity="step", weight_decay=1e-3, decay_at=(7,), warm_up_steps=3),
-    fl.FedProx(0.1, momentum=0.5, memory_scope="round"),
+    fl.FedProx(0.1, momentum=0.5, state_scope="round"),
 ]
 SERVER_STEPS = [fl.Replace(), fl.ServerMomentum(), fl.ServerAdam()]
 
@@ -51,7 +51,7 @@ def assert_exact(one: fl.Federation) -> None:
         result = second.to_end([], before)
         assert result.model.keys() == whole.model.keys()
         assert all(torch.equal(result.model[name], value) for name, value in whole.model.items()), rounds
-        assert result.ledger.shipments == whole.ledger.shipments
+        assert result.ledger.transfers == whole.ledger.transfers
         assert [r.layers for r in result.rounds] == [r.layers for r in whole.rounds]
         assert [(r.loss, r.score) for r in result.rounds] == [(r.loss, r.score) for r in whole.rounds]
 
@@ -63,7 +63,7 @@ def test_every_strategy(engine: str, strategy: Any) -> None:  # noqa: ANN401  (a
 
 
 @pytest.mark.parametrize("engine", ENGINES_HERE)
-@pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: solver.name + solver.memory_scope)
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: solver.name + solver.state_scope)
 def test_every_solver(engine: str, solver: Any) -> None:  # noqa: ANN401  (any solver)
     assert_exact(federation(engine, solver=solver))
 
@@ -71,7 +71,7 @@ def test_every_solver(engine: str, solver: Any) -> None:  # noqa: ANN401  (any s
 @pytest.mark.parametrize("engine", ENGINES_HERE)
 @pytest.mark.parametrize("step", SERVER_STEPS, ids=lambda step: step.name)
 def test_every_server_step(engine: str, step: Any) -> None:  # noqa: ANN401  (any server step)
-    assert_exact(federation(engine, server_step=step, codec=fl.Float16()))
+    assert_exact(federation(engine, server_optimizer=step, codec=fl.Float16()))
 
 
 def test_a_snapshot_moves_between_engines() -> None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 
 from fedlama import RoundRecord, Score
-from fedlama.core.ledger import Cargo, Shipment
+from fedlama.core.ledger import LayerPayload, Transfer
 from fedlama.core.records import LayerRecord
 
 
 def record(index: int) -> RoundRecord:
-    up = Shipment(index, "up", (0, 1), (Cargo("w", 10, 944),))  # 1000 bytes each with headers
+    up = Transfer(index, "up", (0, 1), (LayerPayload("w", 10, 944),))  # 1000 bytes each with headers
     return RoundRecord(
         round_index=index,
         local_steps=5 * (index + 1),
         cohort=(0, 1),
         loss=2.0 - index,
         layers={"w": LayerRecord(2, index == 1, 0.5, 0.25 if index == 1 else None, 1888, 0)},
-        shipments=(up,),
+        transfers=(up,),
         score=Score(0.75, 0.5) if index == 1 else None,
         seconds=0.125,
         evaluation_seconds=0.0,

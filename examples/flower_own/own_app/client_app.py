@@ -11,7 +11,7 @@ from own_app.task import build, data, fit
 def local(client: int, config: Mapping[str, Any]) -> FunctionLocal:  # noqa: ARG001
     """Return the client's model, training function and number of samples."""
     return FunctionLocal(
-        build(), lambda model, work: fit(model, client, work.steps_done, work.steps), samples=len(data(client)[0])
+        build(), lambda model, setup: fit(model, client, setup.steps_done, setup.steps), samples=len(data(client)[0])
     )
 
 

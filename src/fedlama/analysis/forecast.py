@@ -18,7 +18,7 @@ from fedlama.choices.strategies.fedlama import FedLAMAState
 from fedlama.choices.strategies.fedluar import FedLUARState
 from fedlama.core.layers import Layers, total_parameters
 from fedlama.core.ledger import Ledger, cost_percent
-from fedlama.engines.transfers import Traffic
+from fedlama.engines.transfers import TransferPlanner
 
 
 @dataclass(frozen=True)
@@ -88,17 +88,17 @@ def forecast(
     rounds = local_steps // strategy.local_steps
     volumes = []
     for plans in _courses(strategy, layers, rounds, seed):
-        traffic = Traffic(layers, codec, sampler, population, seed, rounds)
-        shipments = []
+        planner = TransferPlanner(layers, codec, sampler, population, seed, rounds)
+        transfers = []
         for plan in plans:
-            closed = traffic.close(plan)
-            shipments.append(
-                [traffic.download(closed)[1], traffic.upload(closed, scalars=strategy.measures_discrepancy)]
+            closed = planner.close(plan)
+            transfers.append(
+                [planner.download(closed)[1], planner.upload(closed, scalars=strategy.measures_discrepancy)]
             )
-        ledger = Ledger(chain.from_iterable(shipments))
+        ledger = Ledger(chain.from_iterable(transfers))
         up, down = ledger.total_bytes("up"), ledger.total_bytes("down")
         cost = cost_percent(ledger.cost(), total_parameters(layers), local_steps, base_interval)
-        seen = Exchanges.of(shipments, [strategy.local_steps] * rounds)
+        seen = Exchanges.of(transfers, [strategy.local_steps] * rounds)
         seconds = {one.link.name: one.total for one in clock(seen, links, seed=seed)}
         price = None if price_per_gb is None else money(up + down, price_per_gb)
         volumes.append(Volume(up, down, cost, seconds, price))

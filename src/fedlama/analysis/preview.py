@@ -12,7 +12,7 @@ from fedlama.engines.transfers import payload_bytes
 from fedlama.experiment import Experiment, assemble, prepare
 from fedlama.experiment.titles import title
 from fedlama.federation.federation import Run
-from fedlama.runs.execute import anchors
+from fedlama.runs.execute import baselines
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def preview(experiment: Experiment, links: Sequence[Link] = (), price_per_gb: fl
     """
     material = prepare(experiment)
     forecasts = {}
-    for strategy in anchors(experiment.strategy):
+    for strategy in baselines(experiment.strategy):
         federation = assemble(replace(experiment, strategy=strategy), material)
         checked = Run(federation)
         forecasts[title(strategy)] = forecast(

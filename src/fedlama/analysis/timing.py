@@ -93,5 +93,5 @@ def first_reaching(rounds: Sequence[RoundRecord], target: float) -> int | None:
 
 def bytes_until(rounds: Sequence[RoundRecord], last: int) -> int:
     """Return the bytes up and down of all rounds up to one, that one included."""
-    seen = [shipment for record in rounds[: last + 1] for shipment in record.shipments]
+    seen = [transfer for record in rounds[: last + 1] for transfer in record.transfers]
     return round_bytes(seen, "up") + round_bytes(seen, "down")

@@ -26,7 +26,7 @@ from fedlama.errors import FedlamaError
 from fedlama.experiment import Experiment, names, read, resolve
 from fedlama.experiment.methods import parse_methods
 from fedlama.reporting.tracking import TRACKERS
-from fedlama.runs.execute import anchors, run_methods
+from fedlama.runs.execute import baselines, run_methods
 from fedlama.runs.execute import compare as compare_methods
 
 app = typer.Typer(
@@ -101,7 +101,7 @@ def compare(
         )
         show({"runs": [one.summary for one in finished]}, tables.comparison(finished), as_json, quiet)
         return
-    strategies = anchors(resolved.strategy) if methods is None else parse_methods(methods, name, given)
+    strategies = baselines(resolved.strategy) if methods is None else parse_methods(methods, name, given)
     study = run_study(
         resolved,
         strategies,

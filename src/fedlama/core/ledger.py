@@ -22,7 +22,7 @@ Direction = Literal["down", "up", "evaluation"]
 
 
 @dataclass(frozen=True)
-class Cargo:
+class LayerPayload:
     """One layer inside a message.
 
     Attributes:
@@ -37,37 +37,37 @@ class Cargo:
 
 
 @dataclass(frozen=True)
-class Shipment:
+class Transfer:
     """The same layers, sent to or by each of several clients, one message per client.
 
     Attributes:
         round_index: The round, from 0.
         direction: ``"down"`` and ``"up"`` for training; ``"evaluation"`` for uploads made only to evaluate.
         clients: The clients' numbers.
-        cargo: The layers.
+        payloads: The layers.
         scalars: Whether each layer carries its discrepancy scalar.
     """
 
     round_index: int
     direction: Direction
     clients: tuple[int, ...]
-    cargo: tuple[Cargo, ...]
+    payloads: tuple[LayerPayload, ...]
     scalars: bool = False
 
     @property
     def payload_bytes(self) -> int:
         """Payload of all clients together, in bytes."""
-        return len(self.clients) * sum(item.payload_bytes for item in self.cargo)
+        return len(self.clients) * sum(item.payload_bytes for item in self.payloads)
 
     @property
     def header_bytes(self) -> int:
         """Message and layer headers of all clients together, in bytes."""
-        return len(self.clients) * (MESSAGE_HEADER_BYTES + LAYER_HEADER_BYTES * len(self.cargo))
+        return len(self.clients) * (MESSAGE_HEADER_BYTES + LAYER_HEADER_BYTES * len(self.payloads))
 
     @property
     def scalar_bytes(self) -> int:
         """Discrepancy scalars of all clients together, in bytes."""
-        return len(self.clients) * SCALAR_BYTES * len(self.cargo) if self.scalars else 0
+        return len(self.clients) * SCALAR_BYTES * len(self.payloads) if self.scalars else 0
 
     @property
     def total_bytes(self) -> int:
@@ -79,7 +79,7 @@ class Shipment:
         return {
             "direction": self.direction,
             "clients": list(self.clients),
-            "layers": {item.layer: [item.parameters, item.payload_bytes] for item in self.cargo},
+            "layers": {item.layer: [item.parameters, item.payload_bytes] for item in self.payloads},
             "scalars": self.scalars,
             "payload_bytes": self.payload_bytes,
             "header_bytes": self.header_bytes,
@@ -87,14 +87,14 @@ class Shipment:
         }
 
     @classmethod
-    def from_json(cls, round_index: int, record: Mapping[str, object]) -> Shipment:
+    def from_json(cls, round_index: int, record: Mapping[str, object]) -> Transfer:
         """Read back what :meth:`to_json` wrote."""
         layers, clients = record["layers"], record["clients"]
         if not isinstance(layers, dict) or not isinstance(clients, list):
             raise TypeError("a shipment holds an object 'layers' and a list 'clients'")
-        cargo = tuple(Cargo(name, int(sizes[0]), int(sizes[1])) for name, sizes in layers.items())
+        payloads = tuple(LayerPayload(name, int(sizes[0]), int(sizes[1])) for name, sizes in layers.items())
         direction: Direction = record["direction"]  # type: ignore[assignment]
-        return cls(round_index, direction, tuple(int(c) for c in clients), cargo, bool(record["scalars"]))
+        return cls(round_index, direction, tuple(int(c) for c in clients), payloads, bool(record["scalars"]))
 
 
 @dataclass(frozen=True)
@@ -113,53 +113,53 @@ class Ledger:
     """The shipments of a run, in the order in which they happened.
 
     Args:
-        shipments: Those known so far.
+        transfers: Those known so far.
     """
 
-    def __init__(self, shipments: Iterable[Shipment] = ()) -> None:
-        self.shipments: list[Shipment] = list(shipments)
+    def __init__(self, transfers: Iterable[Transfer] = ()) -> None:
+        self.transfers: list[Transfer] = list(transfers)
 
-    def extend(self, shipments: Iterable[Shipment]) -> None:
+    def extend(self, transfers: Iterable[Transfer]) -> None:
         """Append a round's shipments."""
-        self.shipments.extend(shipments)
+        self.transfers.extend(transfers)
 
     def rows(self) -> Iterator[Row]:
         """Yield every (round, client, layer, direction) with its parameters and payload bytes."""
-        for shipment in self.shipments:
-            for client in shipment.clients:
-                for item in shipment.cargo:
+        for transfer in self.transfers:
+            for client in transfer.clients:
+                for item in transfer.payloads:
                     yield Row(
-                        shipment.round_index,
+                        transfer.round_index,
                         client,
                         item.layer,
-                        shipment.direction,
+                        transfer.direction,
                         item.parameters,
                         item.payload_bytes,
                     )
 
     def total_bytes(self, direction: Direction) -> int:
         """Bytes of one direction over the whole run: payload, headers and scalars."""
-        return sum(shipment.total_bytes for shipment in self._of(direction))
+        return sum(transfer.total_bytes for transfer in self._of(direction))
 
     def payload_bytes(self, direction: Direction) -> int:
         """Payload bytes of one direction over the whole run."""
-        return sum(shipment.payload_bytes for shipment in self._of(direction))
+        return sum(transfer.payload_bytes for transfer in self._of(direction))
 
     def synchronisations(self) -> dict[str, int]:
         """Number of rounds in which each layer came up for training, the paper's kappa_l."""
         rounds: dict[str, set[int]] = {}
-        for shipment in self._of("up"):
-            for item in shipment.cargo:
-                rounds.setdefault(item.layer, set()).add(shipment.round_index)
+        for transfer in self._of("up"):
+            for item in transfer.payloads:
+                rounds.setdefault(item.layer, set()).add(transfer.round_index)
         return {layer: len(seen) for layer, seen in rounds.items()}
 
     def cost(self) -> int:
         """The paper's cost C = sum_l dim(u_l) * kappa_l (eq. 9), in parameters."""
-        sizes = {item.layer: item.parameters for shipment in self._of("up") for item in shipment.cargo}
+        sizes = {item.layer: item.parameters for transfer in self._of("up") for item in transfer.payloads}
         return sum(sizes[layer] * count for layer, count in self.synchronisations().items())
 
-    def _of(self, direction: Direction) -> Iterator[Shipment]:
-        return (shipment for shipment in self.shipments if shipment.direction == direction)
+    def _of(self, direction: Direction) -> Iterator[Transfer]:
+        return (transfer for transfer in self.transfers if transfer.direction == direction)
 
 
 def cost_percent(cost: int, parameters: int, local_steps: int, base_interval: int) -> float:
@@ -180,6 +180,6 @@ def cost_percent(cost: int, parameters: int, local_steps: int, base_interval: in
     return 100.0 * cost / (parameters * (local_steps / base_interval))
 
 
-def round_bytes(shipments: Sequence[Shipment], direction: Direction) -> int:
+def round_bytes(transfers: Sequence[Transfer], direction: Direction) -> int:
     """Bytes of one direction in one round's shipments."""
-    return sum(shipment.total_bytes for shipment in shipments if shipment.direction == direction)
+    return sum(transfer.total_bytes for transfer in transfers if transfer.direction == direction)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from fedlama.core.ledger import Ledger, Shipment, round_bytes
+from fedlama.core.ledger import Ledger, Transfer, round_bytes
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class RoundRecord:
         cohort: The active clients.
         loss: Mean training loss over the clients that answered; NaN when too few did, and the round is void.
         layers: Every layer's record.
-        shipments: The round's part of the ledger.
+        transfers: The round's part of the ledger.
         score: Evaluation of the aggregated global model after the round, when there was one.
         seconds: Wall-clock time of the round without evaluation.
         evaluation_seconds: Wall-clock time of the evaluation.
@@ -68,7 +68,7 @@ class RoundRecord:
     cohort: tuple[int, ...]
     loss: float
     layers: Mapping[str, LayerRecord]
-    shipments: tuple[Shipment, ...]
+    transfers: tuple[Transfer, ...]
     score: Score | None
     seconds: float
     evaluation_seconds: float
@@ -77,7 +77,7 @@ class RoundRecord:
     @property
     def answered(self) -> tuple[int, ...]:
         """The clients whose replies came, in ascending order; fewer than the cohort when some were away."""
-        return next((one.clients for one in self.shipments if one.direction == "up"), ())
+        return next((one.clients for one in self.transfers if one.direction == "up"), ())
 
     @property
     def missing(self) -> tuple[int, ...]:
@@ -88,12 +88,12 @@ class RoundRecord:
     @property
     def bytes_up(self) -> int:
         """Bytes that came up for training: payload, headers and scalars."""
-        return round_bytes(self.shipments, "up")
+        return round_bytes(self.transfers, "up")
 
     @property
     def bytes_down(self) -> int:
         """Bytes that went down: payload and headers."""
-        return round_bytes(self.shipments, "down")
+        return round_bytes(self.transfers, "down")
 
 
 @dataclass(frozen=True)

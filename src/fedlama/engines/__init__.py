@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from fedlama.engines.api import Average, Engine, Values, Work
+from fedlama.engines.api import Average, Engine, EngineSetup, Values
 from fedlama.engines.distributed import Distributed
 from fedlama.engines.loop import LoopEngine
 from fedlama.engines.stacked import Auto, Stacked, StackedEngine, Workers
 
-ENGINES: dict[str, Callable[[Work], Engine]] = {
+ENGINES: dict[str, Callable[[EngineSetup], Engine]] = {
     "loop": LoopEngine,
     "auto": Auto(),
     "stacked": Stacked(),
@@ -22,10 +22,10 @@ __all__ = [
     "Average",
     "Distributed",
     "Engine",
+    "EngineSetup",
     "LoopEngine",
     "Stacked",
     "StackedEngine",
     "Values",
-    "Work",
     "Workers",
 ]

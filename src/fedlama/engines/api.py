@@ -18,7 +18,7 @@ from fedlama.choices.codecs import Codec
 from fedlama.choices.solvers import LocalSolver
 from fedlama.choices.strategies import Plan
 from fedlama.core.layers import Layer, Layers
-from fedlama.core.ledger import Shipment
+from fedlama.core.ledger import Transfer
 from fedlama.core.losses import Objective
 from fedlama.data.clients import ClientSource
 
@@ -27,7 +27,7 @@ Values = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Work:
+class EngineSetup:
     """All that an engine has to know of a federation.
 
     Attributes:
@@ -73,14 +73,14 @@ class CohortState:
     Attributes:
         clients: The cohort, in order.
         values: Local models, stacked in that order: (clients, ...) by tensor name.
-        memory: Solver buffers likewise, by kind and parameter name.
+        optimizer_state: Solver buffers likewise, by kind and parameter name.
         steps_done: Local steps that each client has made since the run began, also of clients no longer active.
         facts: What else an engine must remember, as plain JSON types; most have nothing.
     """
 
     clients: tuple[int, ...]
     values: Values
-    memory: dict[str, Values]
+    optimizer_state: dict[str, Values]
     steps_done: dict[int, int]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -88,17 +88,19 @@ class CohortState:
 class Engine(Protocol):
     """Holds and advances the cohort's local models."""
 
-    def seat(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
+    def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort; every member starts from the complete global model."""
 
-    def train(self, round_index: int, steps: int, frozen: frozenset[str], anchors: Mapping[str, Tensor]) -> list[float]:
+    def train(
+        self, round_index: int, steps: int, frozen: frozenset[str], reference: Mapping[str, Tensor]
+    ) -> list[float]:
         """Advance every client by `steps` local steps.
 
         Args:
             round_index: The round, from 0.
             steps: Local steps.
             frozen: Layers that are not trained.
-            anchors: The global values, for solvers that look back at them.
+            reference: The global values, for solvers that look back at them.
 
         Returns:
             Mean training loss per client, in the cohort's order.
@@ -116,10 +118,10 @@ class Engine(Protocol):
     def client_values(self, client: int) -> Values:
         """Return a copy of one client's local model."""
 
-    def export(self) -> CohortState:
+    def state_dict(self) -> CohortState:
         """Return a copy of the cohort's state."""
 
-    def adopt(self, state: CohortState) -> None:
+    def load_state_dict(self, state: CohortState) -> None:
         """Take up a state that an engine of the same federation exported."""
 
 
@@ -144,5 +146,5 @@ class RemoteEngine(Engine, Protocol):
             scalars: Whether uploads carry ||x_i - r||^2 with each layer.
         """
 
-    def travelled(self, planned: Sequence[Shipment]) -> list[Shipment]:
+    def travelled(self, planned: Sequence[Transfer]) -> list[Transfer]:
         """Return what really travelled in the round, given what would have, had every client answered at once."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, distributed
 
 from fedlama.core.layers import Layer
-from fedlama.engines.api import Average, CohortState, Engine, Splittable, Values, Work
+from fedlama.engines.api import Average, CohortState, Engine, EngineSetup, Splittable, Values
 from fedlama.engines.stacked import Stacked
 from fedlama.errors import ConfigError, DivergenceError
 
@@ -24,16 +24,16 @@ class DistributedEngine:
     """One process's part.
 
     Args:
-        work: The federation's fixed parts.
+        setup: The federation's fixed parts.
         inner: Holds this process's share.
     """
 
-    def __init__(self, work: Work, inner: Splittable) -> None:
-        self._work, self._inner = work, inner
+    def __init__(self, setup: EngineSetup, inner: Splittable) -> None:
+        self._setup, self._inner = setup, inner
         self._rank, self._processes = distributed.get_rank(), distributed.get_world_size()
         self._clients: tuple[int, ...] = ()
 
-    def seat(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
+    def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Seat this process's run of the cohort.
 
         Raises:
@@ -44,13 +44,15 @@ class DistributedEngine:
                 f"a cohort of {len(clients)} cannot be split over {self._processes} processes; start fewer processes"
             )
         self._clients = tuple(clients)
-        self._inner.seat(self._clients[self._own(self._rank)], values)
+        self._inner.start_cohort(self._clients[self._own(self._rank)], values)
 
-    def train(self, round_index: int, steps: int, frozen: frozenset[str], anchors: Mapping[str, Tensor]) -> list[float]:
+    def train(
+        self, round_index: int, steps: int, frozen: frozenset[str], reference: Mapping[str, Tensor]
+    ) -> list[float]:
         """Train the own share and exchange losses; what fails in one process is raised in all of them."""
         outcome: list[float] | tuple[int, str, str]
         try:
-            outcome = self._inner.train(round_index, steps, frozen, anchors)
+            outcome = self._inner.train(round_index, steps, frozen, reference)
         except DivergenceError as error:
             outcome = (error.client, error.layer, error.detail)
         everyone: list[list[float] | tuple[int, str, str]] = [[] for _ in range(self._processes)]
@@ -99,27 +101,29 @@ class DistributedEngine:
         distributed.broadcast_object_list(held, src=owner)
         if held[0] is None:
             raise ConfigError("the processes disagree about who holds a client; start all with the same settings")
-        return {name: value.to(self._work.device) for name, value in held[0].items()}
+        return {name: value.to(self._setup.device) for name, value in held[0].items()}
 
-    def export(self) -> CohortState:
+    def state_dict(self) -> CohortState:
         """Return a copy of the whole cohort's state, gathered from all processes; all have to ask."""
-        parts: list[CohortState] = [self._inner.export()] * self._processes
+        parts: list[CohortState] = [self._inner.state_dict()] * self._processes
         distributed.all_gather_object(parts, parts[0])
         first = parts[0]
         values = {name: torch.cat([part.values[name].cpu() for part in parts]) for name in first.values}
-        memory = {
-            kind: {name: torch.cat([part.memory[kind][name].cpu() for part in parts]) for name in named}
-            for kind, named in first.memory.items()
+        optimizer_state = {
+            kind: {name: torch.cat([part.optimizer_state[kind][name].cpu() for part in parts]) for name in named}
+            for kind, named in first.optimizer_state.items()
         }
-        return CohortState(self._clients, values, memory, first.steps_done)
+        return CohortState(self._clients, values, optimizer_state, first.steps_done)
 
-    def adopt(self, state: CohortState) -> None:
+    def load_state_dict(self, state: CohortState) -> None:
         """Take up this process's part of a state that an engine of the same federation exported."""
         self._clients = state.clients
         own = self._own(self._rank)
         values = {name: value[own] for name, value in state.values.items()}
-        memory = {kind: {name: b[own] for name, b in named.items()} for kind, named in state.memory.items()}
-        self._inner.adopt(CohortState(state.clients[own], values, memory, state.steps_done))
+        optimizer_state = {
+            kind: {name: b[own] for name, b in named.items()} for kind, named in state.optimizer_state.items()
+        }
+        self._inner.load_state_dict(CohortState(state.clients[own], values, optimizer_state, state.steps_done))
 
     def _places(self, rank: int) -> range:
         count = len(self._clients)
@@ -142,10 +146,10 @@ class Distributed:
             that exists already is used as it is.
     """
 
-    engine: Callable[[Work], Splittable] = field(default_factory=Stacked)
+    engine: Callable[[EngineSetup], Splittable] = field(default_factory=Stacked)
     backend: str | None = None
 
-    def __call__(self, work: Work) -> Engine:
+    def __call__(self, setup: EngineSetup) -> Engine:
         """Join the process group and build the engine.
 
         Raises:
@@ -157,5 +161,5 @@ class Distributed:
                     "engine='distributed' needs several processes; start the program with "
                     "torchrun --nproc-per-node=N, or choose another engine"
                 )
-            distributed.init_process_group(self.backend or ("nccl" if work.device.type == "cuda" else "gloo"))
-        return DistributedEngine(work, self.engine(work))
+            distributed.init_process_group(self.backend or ("nccl" if setup.device.type == "cuda" else "gloo"))
+        return DistributedEngine(setup, self.engine(setup))

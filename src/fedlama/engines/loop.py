@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedlama.choices.solvers import Memory
+from fedlama.choices.solvers import OptimizerState
 from fedlama.core.layers import Layer
 from fedlama.core.randomness import seed_of
-from fedlama.engines.api import Average, CohortState, Values, Work
+from fedlama.engines.api import Average, CohortState, EngineSetup, Values
 from fedlama.errors import DivergenceError
 
 
@@ -25,50 +25,52 @@ class _Seat:
 
     client: int
     values: Values
-    memory: Memory
+    optimizer_state: OptimizerState
 
 
 class LoopEngine:
     """Trains the cohort's clients one after another.
 
     Args:
-        work: The federation's fixed parts.
+        setup: The federation's fixed parts.
     """
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self._model = work.model.to(work.device).train()
+    def __init__(self, setup: EngineSetup) -> None:
+        self._setup = setup
+        self._model = setup.model.to(setup.device).train()
         self._slots = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
         self._names = [name for name, p in self._model.named_parameters() if p.requires_grad]
         self._buffers = [name for name, _ in self._model.named_buffers()]
-        travelling = {spec.name for layer in work.layers for spec in layer.tensors}
+        travelling = {spec.name for layer in setup.layers for spec in layer.tensors}
         self._local = {name: self._slots[name].clone() for name in self._buffers if name not in travelling}
-        self._decayed = _decayed(work)
-        self._generators = [work.device] if work.device.type == "cuda" else []
+        self._decayed = _decayed(setup)
+        self._generators = [setup.device] if setup.device.type == "cuda" else []
         self._seats: list[_Seat] = []
         self._steps_done: dict[int, int] = {}
 
-    def seat(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
+    def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort; every member starts from the complete global model."""
-        before = self._seats if self._work.solver.memory_scope == "slot" else []
+        before = self._seats if self._setup.solver.state_scope == "slot" else []
         self._seats = []
         for slot, client in enumerate(clients):
             # What never travels (buffers under the "local" rule) and momentum stay in the slot, or begin afresh.
             heir = before[slot] if slot < len(before) else None
             local = {name: heir.values[name] if heir else value.clone() for name, value in self._local.items()}
-            own = local | {name: value.detach().clone().to(self._work.device) for name, value in values.items()}
-            self._seats.append(_Seat(client, own, heir.memory if heir else self._fresh_memory(own)))
+            own = local | {name: value.detach().clone().to(self._setup.device) for name, value in values.items()}
+            self._seats.append(_Seat(client, own, heir.optimizer_state if heir else self._fresh_optimizer_state(own)))
 
-    def train(self, round_index: int, steps: int, frozen: frozenset[str], anchors: Mapping[str, Tensor]) -> list[float]:
+    def train(
+        self, round_index: int, steps: int, frozen: frozenset[str], reference: Mapping[str, Tensor]
+    ) -> list[float]:
         """Advance every client by `steps` local steps, one client after another."""
-        fixed = {spec.name for layer in self._work.layers if layer.name in frozen for spec in layer.tensors}
+        fixed = {spec.name for layer in self._setup.layers if layer.name in frozen for spec in layer.tensors}
         trained = [index for index, name in enumerate(self._names) if name not in fixed]
         with torch.random.fork_rng(devices=self._generators):  # dropout draws from the global generator
-            return [self._train_client(seat, round_index, steps, trained, anchors) for seat in self._seats]
+            return [self._train_client(seat, round_index, steps, trained, reference) for seat in self._seats]
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
         """Average a layer over the cohort, in client order."""
-        codec = self._work.codec
+        codec = self._setup.codec
         means: Values = {}
         discrepancy = 0.0
         for spec in layer.tensors:
@@ -97,54 +99,59 @@ class LoopEngine:
         for client in clients:
             self._steps_done[client] = self._steps_done.get(client, 0) + steps
 
-    def export(self) -> CohortState:
+    def state_dict(self) -> CohortState:
         """Return a copy of the cohort's state."""
         first = self._seats[0]
         return CohortState(
             clients=tuple(seat.client for seat in self._seats),
             values={name: torch.stack([seat.values[name] for seat in self._seats]) for name in first.values},
-            memory={
+            optimizer_state={
                 kind: {
-                    name: torch.stack([seat.memory[kind][index] for seat in self._seats])
+                    name: torch.stack([seat.optimizer_state[kind][index] for seat in self._seats])
                     for index, name in enumerate(self._names)
                 }
-                for kind in first.memory
+                for kind in first.optimizer_state
             },
             steps_done=dict(self._steps_done),
         )
 
-    def adopt(self, state: CohortState) -> None:
+    def load_state_dict(self, state: CohortState) -> None:
         """Take up a state that an engine of the same federation exported."""
         self._steps_done = dict(state.steps_done)
         self._seats = [
             _Seat(
                 client,
                 {name: stacked[row].clone() for name, stacked in state.values.items()},
-                {kind: [named[name][row].clone() for name in self._names] for kind, named in state.memory.items()},
+                {
+                    kind: [named[name][row].clone() for name in self._names]
+                    for kind, named in state.optimizer_state.items()
+                },
             )
             for row, client in enumerate(state.clients)
         ]
 
     def _train_client(
-        self, seat: _Seat, round_index: int, steps: int, trained: list[int], anchors: Mapping[str, Tensor]
+        self, seat: _Seat, round_index: int, steps: int, trained: list[int], reference: Mapping[str, Tensor]
     ) -> float:
-        work, solver = self._work, self._work.solver
+        setup, solver = self._setup, self._setup.solver
         self._point_model_at(seat.values)
-        if solver.memory_scope == "round":
-            seat.memory = self._fresh_memory(seat.values)
-        torch.manual_seed(seed_of(work.seed, "client", round_index, seat.client))
+        if solver.state_scope == "round":
+            seat.optimizer_state = self._fresh_optimizer_state(seat.values)
+        torch.manual_seed(seed_of(setup.seed, "client", round_index, seat.client))
         parameters = [seat.values[self._names[index]] for index in trained]
         watched = [self._slots[self._names[index]] for index in trained]
-        memory = {kind: [buffers[index] for index in trained] for kind, buffers in seat.memory.items()}
+        optimizer_state = {
+            kind: [buffers[index] for index in trained] for kind, buffers in seat.optimizer_state.items()
+        }
         decayed = [self._decayed[index] for index in trained]
-        pulls = [anchors[self._names[index]] for index in trained] if solver.uses_anchor else []
+        pulls = [reference[self._names[index]] for index in trained] if solver.uses_reference else []
         done = self._steps_done.get(seat.client, 0)
         total = 0.0
         for step in range(steps):
-            x, y = work.clients.batch(seat.client, done + step, work.seed)
-            loss = work.objective(self._model(x.to(work.device)), y.to(work.device))
+            x, y = setup.clients.batch(seat.client, done + step, setup.seed)
+            loss = setup.objective(self._model(x.to(setup.device)), y.to(setup.device))
             gradients = torch.autograd.grad(loss, watched, materialize_grads=True)
-            solver.step(parameters, gradients, memory, solver.rate(round_index * steps + step), decayed, pulls)
+            solver.step(parameters, gradients, optimizer_state, solver.rate(round_index * steps + step), decayed, pulls)
             total += self._finite(float(loss.detach()), seat, round_index)
         self._steps_done[seat.client] = done + steps
         keep_reassigned_buffers(self._model, self._slots, self._buffers, seat.values)
@@ -156,17 +163,17 @@ class LoopEngine:
             if name in values:
                 slot.data = values[name]
 
-    def _fresh_memory(self, values: Values) -> Memory:
-        return self._work.solver.memory([values[name] for name in self._names])
+    def _fresh_optimizer_state(self, values: Values) -> OptimizerState:
+        return self._setup.solver.init([values[name] for name in self._names])
 
     def _finite(self, loss: float, seat: _Seat, round_index: int) -> float:
         if loss - loss == 0.0:
             return loss
-        for layer in self._work.layers:
+        for layer in self._setup.layers:
             for spec in layer.tensors:
                 if not torch.isfinite(seat.values[spec.name]).all():
                     raise DivergenceError(round_index, seat.client, layer.name, f"{spec.name} is not finite")
-        raise DivergenceError(round_index, seat.client, self._work.layers[-1].name, f"the loss is {loss}")
+        raise DivergenceError(round_index, seat.client, self._setup.layers[-1].name, f"the loss is {loss}")
 
 
 def weighted_mean(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -188,9 +195,9 @@ def squared_norm(value: Tensor) -> float:
     return float((value * value).sum(dtype=torch.float64))
 
 
-def _decayed(work: Work) -> list[bool]:
-    normal = {spec.name for layer in work.layers for spec in layer.tensors if spec.normalisation}
-    return [name not in normal for name, p in work.model.named_parameters() if p.requires_grad]
+def _decayed(setup: EngineSetup) -> list[bool]:
+    normal = {spec.name for layer in setup.layers for spec in layer.tensors if spec.normalisation}
+    return [name not in normal for name, p in setup.model.named_parameters() if p.requires_grad]
 
 
 def keep_reassigned_buffers(

@@ -21,7 +21,7 @@ from fedlama.core.devices import upload
 from fedlama.core.layers import Layer
 from fedlama.core.validation import at_least, one_of, refuse
 from fedlama.data.clients import TensorClients
-from fedlama.engines.api import Average, CohortState, Values, Work
+from fedlama.engines.api import Average, CohortState, EngineSetup, Values
 from fedlama.engines.cohort.averaging import mean_and_discrepancy
 from fedlama.engines.cohort.batches import CohortBatches
 from fedlama.engines.cohort.cohort import Cohort
@@ -85,7 +85,7 @@ class StackedEngine:
     """Holds the cohort as stacked tensors.
 
     Args:
-        work: The federation's fixed parts.
+        setup: The federation's fixed parts.
         trainers: One per thread.
         cohort: The state, without clients as yet.
         chunk: Rows that a trainer advances at a time, at most.
@@ -98,14 +98,14 @@ class StackedEngine:
 
     def __init__(
         self,
-        work: Work,
+        setup: EngineSetup,
         trainers: Sequence[Trainer],
         cohort: Cohort,
         chunk: int,
         label: str,
         products: int | None = None,
     ) -> None:
-        self._work = work
+        self._setup = setup
         self._trainers = trainers
         self._cohort = cohort
         self._chunk = chunk
@@ -115,15 +115,17 @@ class StackedEngine:
         self._helpers = WorkerThreads(cores())  # for synchronisation, however many train
         self.label = label
 
-    def seat(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
+    def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort; every member starts from the complete global model."""
-        self._cohort.seat(clients, values)
+        self._cohort.start_cohort(clients, values)
 
-    def train(self, round_index: int, steps: int, frozen: frozenset[str], anchors: Mapping[str, Tensor]) -> list[float]:
+    def train(
+        self, round_index: int, steps: int, frozen: frozenset[str], reference: Mapping[str, Tensor]
+    ) -> list[float]:
         """Advance every client by `steps` local steps, in shares of neighbouring rows."""
-        if self._work.solver.memory_scope == "round":
+        if self._setup.solver.state_scope == "round":
             self._cohort.renew()
-        task = make_task(self._work, self._cohort.names, round_index, steps, frozen, anchors)
+        task = make_task(self._setup, self._cohort.names, round_index, steps, frozen, reference)
         self._cohort.begin(task.trained) if self._begins else self._cohort.settle()
         losses = self._trained(task)
         self._cohort.trained()
@@ -158,11 +160,11 @@ class StackedEngine:
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
         """Average a layer over the cohort, in one pass over its stacked tensors; a device is looked at once for all."""
-        shares = upload(torch.from_numpy(np.array(weights, dtype=np.float64)), self._work.device)
+        shares = upload(torch.from_numpy(np.array(weights, dtype=np.float64)), self._setup.device)
         means: Values = {}
         total: float | Tensor = 0.0
         for spec in layer.tensors:
-            received = self._work.codec.transmit(self._cohort.rows(spec.name))
+            received = self._setup.codec.transmit(self._cohort.rows(spec.name))
             means[spec.name], apart = mean_and_discrepancy(received, shares, spec.trainable, self._helpers)
             total = total + apart
         return Average(means, float(total))
@@ -179,13 +181,13 @@ class StackedEngine:
         """Book local steps that clients made elsewhere, so that their data go on from there."""
         self._cohort.count(clients, steps)
 
-    def export(self) -> CohortState:
+    def state_dict(self) -> CohortState:
         """Return a copy of the cohort's state."""
-        return self._cohort.export()
+        return self._cohort.state_dict()
 
-    def adopt(self, state: CohortState) -> None:
+    def load_state_dict(self, state: CohortState) -> None:
         """Take up a state that an engine of the same federation exported."""
-        self._cohort.adopt(state)
+        self._cohort.load_state_dict(state)
 
 
 @dataclass(frozen=True)
@@ -226,34 +228,34 @@ class Stacked:
         given = [name for name in ("chunk", "threads") if getattr(self, name) is not None]
         refuse(at_least(self, 1, *given) + one_of(self, "precision", PRECISIONS))
 
-    def __call__(self, work: Work) -> StackedEngine:
+    def __call__(self, setup: EngineSetup) -> StackedEngine:
         """Build the engine."""
-        check_precision(self.precision, work.device)
+        check_precision(self.precision, setup.device)
         if self.compile_steps:
-            check_compiler(work.device)
-        batches = CohortBatches(work.clients, work.device, work.seed)
-        if work.device.type == "cpu" and is_large(work.model, work.clients):
+            check_compiler(setup.device)
+        batches = CohortBatches(setup.clients, setup.device, setup.seed)
+        if setup.device.type == "cpu" and is_large(setup.model, setup.clients):
             keep_memory()
-        cohort = Cohort(work, storage_for(work, self.state_dir), channels_last=False)
+        cohort = Cohort(setup, storage_for(setup, self.state_dir), channels_last=False)
         vectorised = self.compile_steps or self.precision != "float32"
-        program = None if vectorised else compiled_form(work)
+        program = None if vectorised else compiled_form(setup)
 
         def trainer() -> Trainer:
             if program is not None:
-                return CompiledTrainer(work, batches, program)
+                return CompiledTrainer(setup, batches, program)
             if vectorised:
-                found: Trainer = VmapTrainer(work, batches, self.precision, self.compile_steps)
+                found: Trainer = VmapTrainer(setup, batches, self.precision, self.compile_steps)
             else:
-                found = _trainer(work, batches)
-            return found if self.chunk else _fitting(work, found)
+                found = _trainer(setup, batches)
+            return found if self.chunk else _fitting(setup, found)
 
         first = trainer()
-        chunk = self.chunk or _chunk(work, first)
+        chunk = self.chunk or _chunk(setup, first)
         count = self.threads or (cores() if isinstance(first, CompiledTrainer) else 1)
         trainers = [first, *(trainer() for _ in range(count - 1))]
-        products = first.products * _batch(work) if isinstance(first, CompiledTrainer) else None
+        products = first.products * _batch(setup) if isinstance(first, CompiledTrainer) else None
         label = label_of(first, count, chunk, self.precision, self.compile_steps)
-        return StackedEngine(work, trainers, cohort, chunk, label, products)
+        return StackedEngine(setup, trainers, cohort, chunk, label, products)
 
 
 @dataclass(frozen=True)
@@ -274,56 +276,56 @@ class Workers:
     def __post_init__(self) -> None:
         refuse([] if self.threads is None else at_least(self, 1, "threads"))
 
-    def __call__(self, work: Work) -> StackedEngine:
+    def __call__(self, setup: EngineSetup) -> StackedEngine:
         """Build the engine."""
-        on_cpu = work.device.type == "cpu"
+        on_cpu = setup.device.type == "cpu"
         count = self.threads or (cores() if on_cpu else 1)
-        batches = CohortBatches(work.clients, work.device, work.seed)
+        batches = CohortBatches(setup.clients, setup.device, setup.seed)
         if on_cpu:
             keep_memory()
-        trainers = [_single(work, batches) for _ in range(count)]
-        cohort = Cohort(work, storage_for(work, self.state_dir), channels_last=True)
-        return StackedEngine(work, trainers, cohort, 1, label_of(trainers[0], count, 1))
+        trainers = [_single(setup, batches) for _ in range(count)]
+        cohort = Cohort(setup, storage_for(setup, self.state_dir), channels_last=True)
+        return StackedEngine(setup, trainers, cohort, 1, label_of(trainers[0], count, 1))
 
 
-def _trainer(work: Work, batches: CohortBatches) -> Trainer:
-    chain = chain_for(work)
-    return VmapTrainer(work, batches) if chain is None else ChainTrainer(work, batches, chain)
+def _trainer(setup: EngineSetup, batches: CohortBatches) -> Trainer:
+    chain = chain_for(setup)
+    return VmapTrainer(setup, batches) if chain is None else ChainTrainer(setup, batches, chain)
 
 
-def _fitting(work: Work, trainer: Trainer) -> Trainer:
+def _fitting(setup: EngineSetup, trainer: Trainer) -> Trainer:
     """Let a trainer on CUDA take as many rows at a time as fit the memory."""
-    if work.device.type != "cuda" or not isinstance(work.clients, TensorClients):
+    if setup.device.type != "cuda" or not isinstance(setup.clients, TensorClients):
         return trainer
     probe = trainer.uncompiled() if isinstance(trainer, VmapTrainer) else trainer
-    return FittingTrainer(trainer, probe, work.clients, CudaMemory(work.device))
+    return FittingTrainer(trainer, probe, setup.clients, CudaMemory(setup.device))
 
 
-def _chunk(work: Work, trainer: Trainer) -> int:
-    if work.device.type != "cpu":
+def _chunk(setup: EngineSetup, trainer: Trainer) -> int:
+    if setup.device.type != "cpu":
         return UNLIMITED
-    return 1 if isinstance(trainer, CompiledTrainer) and is_large(work.model, work.clients) else 64
+    return 1 if isinstance(trainer, CompiledTrainer) and is_large(setup.model, setup.clients) else 64
 
 
-def _batch(work: Work) -> int:
-    return max(work.clients.batch_sizes) if isinstance(work.clients, TensorClients) else 1
+def _batch(setup: EngineSetup) -> int:
+    return max(setup.clients.batch_sizes) if isinstance(setup.clients, TensorClients) else 1
 
 
-def _single(work: Work, batches: CohortBatches) -> Trainer:
-    chain = chain_for(work)
-    return SerialTrainer(work, batches, channels_last=True) if chain is None else ChainTrainer(work, batches, chain)
+def _single(setup: EngineSetup, batches: CohortBatches) -> Trainer:
+    chain = chain_for(setup)
+    return SerialTrainer(setup, batches, channels_last=True) if chain is None else ChainTrainer(setup, batches, chain)
 
 
-def storage_for(work: Work, state_dir: str | None) -> Storage:
+def storage_for(setup: EngineSetup, state_dir: str | None) -> Storage:
     """Choose where the state lives.
 
     Raises:
         ConfigError: A folder was given for a device that has no files.
     """
     if state_dir is None:
-        return DeviceStorage(work.device)
-    if work.device.type != "cpu":
-        raise ConfigError(f"state_dir needs device='cpu', but the device is {str(work.device)!r}; leave state_dir out")
+        return DeviceStorage(setup.device)
+    if setup.device.type != "cpu":
+        raise ConfigError(f"state_dir needs device='cpu', but the device is {str(setup.device)!r}; leave state_dir out")
     return DiskStorage(state_dir)
 
 
@@ -334,15 +336,15 @@ def _split(rows: int, workers: int, chunk: int) -> list[slice]:
     return [slice(start, end) for start, end in pairwise(edges)]
 
 
-def choose(work: Work) -> Literal["stacked", "workers"]:
+def choose(setup: EngineSetup) -> Literal["stacked", "workers"]:
     """Return the name of the engine that suits a federation.
 
     Args:
-        work: The federation's fixed parts.
+        setup: The federation's fixed parts.
     """
-    if work.device.type != "cpu" or compiled_form(work) is not None:
+    if setup.device.type != "cpu" or compiled_form(setup) is not None:
         return "stacked"
-    return "workers" if is_large(work.model, work.clients) else "stacked"
+    return "workers" if is_large(setup.model, setup.clients) else "stacked"
 
 
 @dataclass(frozen=True)
@@ -355,8 +357,8 @@ class Auto:
 
     state_dir: str | None = None
 
-    def __call__(self, work: Work) -> StackedEngine:
+    def __call__(self, setup: EngineSetup) -> StackedEngine:
         """Choose and build; the engine's `label` tells what was chosen."""
-        if choose(work) == "workers":
-            return Workers(state_dir=self.state_dir)(work)
-        return Stacked(state_dir=self.state_dir)(work)
+        if choose(setup) == "workers":
+            return Workers(state_dir=self.state_dir)(setup)
+        return Stacked(state_dir=self.state_dir)(setup)

@@ -12,12 +12,12 @@ from fedlama.choices.codecs import Codec, Float32
 from fedlama.choices.samplers import Sampler
 from fedlama.choices.strategies import Plan
 from fedlama.core.layers import Layer, Layers
-from fedlama.core.ledger import Cargo, Direction, Shipment
+from fedlama.core.ledger import Direction, LayerPayload, Transfer
 
 _DOWNLOAD_CODEC = Float32()  # every client continues from the value that the server really holds
 
 
-class Traffic:
+class TransferPlanner:
     """Turns plans into shipments, round after round.
 
     Args:
@@ -35,7 +35,7 @@ class Traffic:
 
     def __init__(self, layers: Layers, codec: Codec, sampler: Sampler, population: int, seed: int, rounds: int) -> None:
         self._layers, self._sampler = layers, sampler
-        self._down, self._up = _cargo(layers, _DOWNLOAD_CODEC), _cargo(layers, codec)
+        self._down, self._up = _payloads(layers, _DOWNLOAD_CODEC), _payloads(layers, codec)
         self._population, self._seed, self._rounds = population, seed, rounds
         self.cohort: tuple[int, ...] = ()
         self.changed: frozenset[str] = frozenset()
@@ -44,7 +44,7 @@ class Traffic:
         """Let the last round of the run bring everything into sync, also when it falls inside a cycle."""
         return plan if plan.round_index + 1 < self._rounds else plan.closing(self._layers)
 
-    def download(self, plan: Plan) -> tuple[bool, Shipment]:
+    def download(self, plan: Plan) -> tuple[bool, Transfer]:
         """Draw a new cohort where one is due and send every member what it lacks.
 
         Args:
@@ -61,7 +61,7 @@ class Traffic:
         self.changed = plan.upload | plan.recycle
         return new, self._shipment(plan.round_index, "down", lacking, self._down, scalars=False)
 
-    def upload(self, plan: Plan, *, scalars: bool) -> Shipment:
+    def upload(self, plan: Plan, *, scalars: bool) -> Transfer:
         """Return what the cohort sends at the end of the round.
 
         Args:
@@ -70,7 +70,7 @@ class Traffic:
         """
         return self._shipment(plan.round_index, "up", self.named(plan.upload), self._up, scalars)
 
-    def evaluation(self, plan: Plan) -> Shipment | None:
+    def evaluation(self, plan: Plan) -> Transfer | None:
         """Return what the cohort would send for an evaluation alone: the layers that it holds back."""
         held = self.named(plan.held(self._layers))
         return self._shipment(plan.round_index, "evaluation", held, self._up, scalars=False) if held else None
@@ -81,12 +81,17 @@ class Traffic:
         return tuple(layer for layer in self._layers if layer.name in wanted)
 
     def _shipment(
-        self, round_index: int, direction: Direction, layers: Layers, cargo: Mapping[str, Cargo], scalars: bool
-    ) -> Shipment:
-        return Shipment(round_index, direction, self.cohort, tuple(cargo[layer.name] for layer in layers), scalars)
+        self,
+        round_index: int,
+        direction: Direction,
+        layers: Layers,
+        payloads: Mapping[str, LayerPayload],
+        scalars: bool,
+    ) -> Transfer:
+        return Transfer(round_index, direction, self.cohort, tuple(payloads[layer.name] for layer in layers), scalars)
 
 
-def downloads(round_index: int, sent: Mapping[int, tuple[str, ...]], layers: Layers) -> list[Shipment]:
+def downloads(round_index: int, sent: Mapping[int, tuple[str, ...]], layers: Layers) -> list[Transfer]:
     """Return what went down when clients lacked different layers: one shipment for each set of layers.
 
     Args:
@@ -97,14 +102,14 @@ def downloads(round_index: int, sent: Mapping[int, tuple[str, ...]], layers: Lay
     groups: dict[tuple[str, ...], list[int]] = {}
     for client, names in sent.items():
         groups.setdefault(names, []).append(client)
-    cargo = _cargo(layers, _DOWNLOAD_CODEC)
+    payloads = _payloads(layers, _DOWNLOAD_CODEC)
     return [
-        Shipment(round_index, "down", tuple(clients), tuple(cargo[name] for name in names))
+        Transfer(round_index, "down", tuple(clients), tuple(payloads[name] for name in names))
         for names, clients in groups.items()
     ]
 
 
-def uploads(planned: Sequence[Shipment], answered: tuple[int, ...], *, scalars: bool) -> list[Shipment]:
+def uploads(planned: Sequence[Transfer], answered: tuple[int, ...], *, scalars: bool) -> list[Transfer]:
     """Return what came up: as planned, but of those who answered.
 
     Args:
@@ -113,15 +118,15 @@ def uploads(planned: Sequence[Shipment], answered: tuple[int, ...], *, scalars: 
         scalars: Whether the uploads carried a scalar with each layer.
     """
     return [
-        replace(shipment, clients=answered, scalars=scalars and shipment.direction == "up")
-        for shipment in planned
-        if shipment.direction != "down" and answered
+        replace(transfer, clients=answered, scalars=scalars and transfer.direction == "up")
+        for transfer in planned
+        if transfer.direction != "down" and answered
     ]
 
 
-def _cargo(layers: Layers, codec: Codec) -> dict[str, Cargo]:
+def _payloads(layers: Layers, codec: Codec) -> dict[str, LayerPayload]:
     """Return what each layer is inside a message."""
-    return {layer.name: Cargo(layer.name, layer.parameters, payload_bytes(layer, codec)) for layer in layers}
+    return {layer.name: LayerPayload(layer.name, layer.parameters, payload_bytes(layer, codec)) for layer in layers}
 
 
 def payload_bytes(layer: Layer, codec: Codec) -> int:

@@ -11,11 +11,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from fedlama.choices.aggregators import Guard, NoGuard
+from fedlama.choices.aggregators import Aggregator, Mean
 from fedlama.choices.availability import Always, Availability
 from fedlama.choices.codecs import Codec, Float32
 from fedlama.choices.samplers import AllClients, Sampler
-from fedlama.choices.server_optimizers import Replace, ServerStep
+from fedlama.choices.server_optimizers import Replace, ServerOptimizer
 from fedlama.choices.solvers import SGD, LocalSolver
 from fedlama.choices.strategies import FedLAMA, Strategy
 from fedlama.core.randomness import seed_of
@@ -97,8 +97,8 @@ class Experiment:
     sampler: Sampler
     availability: Availability
     codec: Codec
-    server_step: ServerStep
-    guard: Guard
+    server_step: ServerOptimizer
+    guard: Aggregator
 
     def to_json(self) -> dict[str, object]:
         """Return the resolved configuration: every key with the value in force."""
@@ -120,7 +120,7 @@ DEFAULTS: dict[str, Any] = {
     "availability": Always(),
     "codec": Float32(),
     "server_step": Replace(),
-    "guard": NoGuard(),
+    "guard": Mean(),
 }
 """What a section is when an experiment leaves it out."""
 
@@ -187,8 +187,8 @@ def assemble(experiment: Experiment, material: Material) -> Federation:
         sampler=experiment.sampler,
         availability=experiment.availability,
         codec=experiment.codec,
-        server_step=experiment.server_step,
-        guard=experiment.guard,
+        server_optimizer=experiment.server_step,
+        aggregator=experiment.guard,
         layers=experiment.layers.label(material.model),
         weighting=settings.weighting,
         test_set=TestSet(dataset.test_x, dataset.test_y, material.clients.prepare),

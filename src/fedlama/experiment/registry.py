@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fedlama.choices.aggregators import Median, NoGuard, NormBound, TrimmedMean
+from fedlama.choices.aggregators import Mean, Median, NormBound, TrimmedMean
 from fedlama.choices.availability import Always, RandomAbsence, Trace
 from fedlama.choices.codecs import Float16, Float32
 from fedlama.choices.samplers import AllClients, UniformSampler
@@ -40,7 +40,7 @@ _CHOICES: Final[dict[str, tuple[type[Any], ...]]] = {
     "availability": (Always, RandomAbsence, Trace),
     "codec": (Float32, Float16),
     "server_step": (Replace, ServerMomentum, ServerAdam),
-    "guard": (NoGuard, NormBound, Median, TrimmedMean),
+    "guard": (Mean, NormBound, Median, TrimmedMean),
 }
 
 REGISTRY: Final[dict[str, dict[str, type[Any]]]] = {

@@ -12,24 +12,24 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from fedlama.choices.aggregators import Guard, NoGuard
+from fedlama.choices.aggregators import Aggregator, Mean
 from fedlama.choices.availability import Always, Availability
 from fedlama.choices.codecs import Codec, Float32
 from fedlama.choices.samplers import AllClients, Sampler
-from fedlama.choices.server_optimizers import Replace, ServerMemory, ServerStep
+from fedlama.choices.server_optimizers import Replace, ServerOptimizer, ServerOptimizerState
 from fedlama.choices.solvers import SGD, LocalSolver
 from fedlama.choices.strategies import LayerStatistics, Plan, Strategy
 from fedlama.core.layers import Layer, Layers, by_tensor, total_parameters
-from fedlama.core.ledger import Direction, Ledger, Shipment, cost_percent
+from fedlama.core.ledger import Direction, Ledger, Transfer, cost_percent
 from fedlama.core.losses import Objective, cross_entropy
 from fedlama.core.records import LayerRecord, Result, RoundRecord
 from fedlama.data.clients import Batch, ClientData, ClientSource, as_source
-from fedlama.engines import ENGINES, Engine, Work
+from fedlama.engines import ENGINES, Engine, EngineSetup
 from fedlama.engines.api import Average, RemoteEngine, Values
 from fedlama.engines.cohort.norms import squared_norms
 from fedlama.engines.cohort.sizes import intra_op_threads, is_large
 from fedlama.engines.cohort.threads import WorkerThreads, cores
-from fedlama.engines.transfers import Traffic
+from fedlama.engines.transfers import TransferPlanner
 from fedlama.engines.wrappers.unreliable import surrounded
 from fedlama.errors import ConfigError, DivergenceError
 from fedlama.federation.checks import check_federation, check_fit
@@ -59,8 +59,8 @@ class Federation:
         sampler: Who takes part.
         availability: Who of them answers in a round, and what becomes of those who do not.
         codec: In how many bits an upload travels.
-        server_step: How an average enters the global model.
-        guard: How the clients' values of a layer become one, when not all clients are trusted.
+        server_optimizer: How an average enters the global model.
+        aggregator: How the clients' values of a layer become one, when not all clients are trusted.
         layers: The labelling; by default every parameter tensor is a layer.
         weighting: Client weights p_i: ``"samples"`` for n_i / n over the cohort, ``"equal"`` for 1 / m.
         test_set: Held-out data for the aggregated global model.
@@ -84,8 +84,8 @@ class Federation:
     sampler: Sampler = field(default_factory=AllClients)
     availability: Availability = field(default_factory=Always)
     codec: Codec = field(default_factory=Float32)
-    server_step: ServerStep = field(default_factory=Replace)
-    guard: Guard = field(default_factory=NoGuard)
+    server_optimizer: ServerOptimizer = field(default_factory=Replace)
+    aggregator: Aggregator = field(default_factory=Mean)
     layers: Layers | None = None
     weighting: Weighting = "samples"
     test_set: TestSet | None = None
@@ -93,7 +93,7 @@ class Federation:
     evaluate: Literal["global", "best_client"] = "global"
     objective: Objective = cross_entropy
     seed: int = 0
-    engine: str | Callable[[Work], Engine] = "loop"
+    engine: str | Callable[[EngineSetup], Engine] = "loop"
     device: str = "cpu"
     keep_client_models: bool = False
 
@@ -142,7 +142,7 @@ class Run:
         self.round_index = 0
         # A second thread inside the kernels of a small model only waits, for long where the machine is busy.
         self._threads = torch.get_num_threads() if is_large(self._model, self.clients) else 1
-        self.traffic = Traffic(
+        self.planner = TransferPlanner(
             self.layers,
             federation.codec,
             federation.sampler,
@@ -153,7 +153,7 @@ class Run:
         self.ledger = Ledger()
         self.state = federation.strategy.init(self.layers, federation.seed)
         chosen = federation.engine
-        work = Work(
+        setup = EngineSetup(
             copy.deepcopy(self._model),
             self.layers,
             self.clients,
@@ -163,10 +163,10 @@ class Run:
             federation.seed,
             device,
         )
-        engine = (ENGINES[chosen] if isinstance(chosen, str) else chosen)(work)
-        self.engine: Engine = surrounded(engine, work, federation.availability, federation.guard)
+        engine = (ENGINES[chosen] if isinstance(chosen, str) else chosen)(setup)
+        self.engine: Engine = surrounded(engine, setup, federation.availability, federation.aggregator)
         self._remote = self.engine if isinstance(self.engine, RemoteEngine) else None
-        self.server_memory: dict[str, ServerMemory] = {}
+        self.server_optimizer_state: dict[str, ServerOptimizerState] = {}
         self.last_update: Values = {}  # what recycling adds again
         self._helpers = WorkerThreads(cores())  # for passes over large layers
         self._refused: dict[str, tuple[int, ...]] = {}  # whom a guard left out in the latest round, by layer
@@ -212,28 +212,28 @@ class Run:
     def _round(self) -> RoundRecord:
         start = time.perf_counter()
         strategy, round_index = self.federation.strategy, self.round_index
-        plan = self.traffic.close(strategy.plan(self.state, round_index))
-        shipments = [self._download(plan)]
+        plan = self.planner.close(strategy.plan(self.state, round_index))
+        transfers = [self._download(plan)]
         if self._remote is not None:
             self._remote.announce(plan, self._evaluated(plan), strategy.measures_discrepancy)
         losses = self.engine.train(round_index, strategy.local_steps, plan.frozen, self.values)
-        shipments.append(self.traffic.upload(plan, scalars=strategy.measures_discrepancy))
+        transfers.append(self.planner.upload(plan, scalars=strategy.measures_discrepancy))
         plan = plan if losses else plan.void()
         statistics = self._synchronise(plan)
         self.state = strategy.fold(self.state, plan, statistics) if losses else self.state
         trained = time.perf_counter()
-        score = self._evaluate(plan, shipments, void=not losses)
+        score = self._evaluate(plan, transfers, void=not losses)
         if self._remote is not None:
-            shipments = self._remote.travelled(shipments)
+            transfers = self._remote.travelled(transfers)
         self.round_index += 1
-        self.ledger.extend(shipments)
+        self.ledger.extend(transfers)
         return RoundRecord(
             round_index=round_index,
             local_steps=(round_index + 1) * strategy.local_steps,
             cohort=self.cohort,
             loss=math.fsum(losses) / len(losses) if losses else math.nan,
-            layers=self._layer_records(plan, statistics, shipments),
-            shipments=tuple(shipments),
+            layers=self._layer_records(plan, statistics, transfers),
+            transfers=tuple(transfers),
             score=score,
             seconds=trained - start,
             evaluation_seconds=time.perf_counter() - trained,
@@ -245,7 +245,7 @@ class Run:
     @property
     def cohort(self) -> tuple[int, ...]:
         """The active clients, in ascending order."""
-        return self.traffic.cohort
+        return self.planner.cohort
 
     def global_model(self) -> Mapping[str, Tensor]:
         """Return the global model as a state dict, frozen parameters and local buffers as they were given."""
@@ -260,26 +260,26 @@ class Run:
         total = sum(samples)
         return [count / total for count in samples]
 
-    def _download(self, plan: Plan) -> Shipment:
+    def _download(self, plan: Plan) -> Transfer:
         """Seat a new cohort where one is due; the others have been told at the synchronisation."""
-        new, shipment = self.traffic.download(plan)
+        new, transfer = self.planner.download(plan)
         if new:
-            self.engine.seat(self.traffic.cohort, self.values)
-        return shipment
+            self.engine.start_cohort(self.planner.cohort, self.values)
+        return transfer
 
     def _synchronise(self, plan: Plan) -> dict[str, LayerStatistics]:
         """Average the due layers, move the recycled ones, and write both back to the cohort."""
         weights, statistics = self.weights(), {}
         self._refused = {}
-        for layer in self.traffic.named(plan.upload):
+        for layer in self.planner.named(plan.upload):
             average = self.engine.average(layer, weights)
             if not math.isfinite(average.discrepancy):
                 raise self._divergence(layer)
             statistics[layer.name] = self._enter(layer, average)
             self._refused[layer.name] = average.refused
-        for layer in self.traffic.named(plan.recycle):
+        for layer in self.planner.named(plan.recycle):
             self._set(layer, {spec.name: self._recycled(spec.name) for spec in layer.tensors})
-        for layer in self.traffic.named(plan.frozen):
+        for layer in self.planner.named(plan.frozen):
             if any(not spec.trainable for spec in layer.tensors):
                 self.engine.overwrite(layer, self.values)  # statistics move in a forward pass though nothing is trained
         return statistics
@@ -291,8 +291,8 @@ class Run:
             previous = self.values[spec.name]
             new[spec.name] = average.values[spec.name]
             if spec.trainable:
-                memory = self.server_memory.setdefault(spec.name, {})
-                new[spec.name] = self.federation.server_step.apply(previous, new[spec.name], memory)
+                optimizer_state = self.server_optimizer_state.setdefault(spec.name, {})
+                new[spec.name] = self.federation.server_optimizer.apply(previous, new[spec.name], optimizer_state)
                 moved, held = squared_norms(new[spec.name], previous, self._helpers)
                 update, size = update + moved, size + held
             if self.federation.strategy.recycles:
@@ -308,7 +308,7 @@ class Run:
         self.values.update(values)
         self.engine.overwrite(layer, values)
 
-    def _evaluate(self, plan: Plan, shipments: list[Shipment], *, void: bool) -> Score | None:
+    def _evaluate(self, plan: Plan, transfers: list[Transfer], *, void: bool) -> Score | None:
         """Score the global model when it is time to; book what that alone makes travel, nothing in a void round."""
         federation = self.federation
         if federation.test_set is None or not self._evaluation_due(plan.round_index):
@@ -318,9 +318,9 @@ class Run:
             return max(scores, key=lambda score: score.accuracy)
         if void:
             return self._score(self.values)
-        shipment = self.traffic.evaluation(plan)
-        shipments += [shipment] if shipment else []
-        weights, held = self.weights(), self.traffic.named(plan.held(self.layers))
+        transfer = self.planner.evaluation(plan)
+        transfers += [transfer] if transfer else []
+        weights, held = self.weights(), self.planner.named(plan.held(self.layers))
         consolidated = {k: v for layer in held for k, v in self.engine.average(layer, weights).values.items()}
         return self._score(self.values | consolidated)
 
@@ -343,9 +343,9 @@ class Run:
         return test_set.score(self._model, self.federation.objective)
 
     def _layer_records(
-        self, plan: Plan, statistics: Mapping[str, LayerStatistics], shipments: Sequence[Shipment]
+        self, plan: Plan, statistics: Mapping[str, LayerStatistics], transfers: Sequence[Transfer]
     ) -> dict[str, LayerRecord]:
-        up, down = _payloads(shipments, "up"), _payloads(shipments, "down")
+        up, down = _payloads(transfers, "up"), _payloads(transfers, "down")
         records = {}
         for layer in self.layers:
             measured = statistics.get(layer.name)
@@ -376,10 +376,10 @@ class Run:
         return max(float(values[spec.name].abs().max()) for spec in layer.tensors)
 
 
-def _payloads(shipments: Sequence[Shipment], direction: Direction) -> dict[str, int]:
+def _payloads(transfers: Sequence[Transfer], direction: Direction) -> dict[str, int]:
     return {
-        item.layer: len(shipment.clients) * item.payload_bytes
-        for shipment in shipments
-        if shipment.direction == direction
-        for item in shipment.cargo
+        item.layer: len(transfer.clients) * item.payload_bytes
+        for transfer in transfers
+        if transfer.direction == direction
+        for item in transfer.payloads
     }

@@ -41,7 +41,7 @@ def authors(federation: Federation) -> Federation:
         if isinstance(sampler, UniformSampler):
             sampler = replace(sampler, hold_rounds=strategy.increase_factor)
     if isinstance(solver, SGD):
-        solver = replace(solver, velocity="step", memory_scope="slot", decay_normalisation=False)
+        solver = replace(solver, velocity="step", state_scope="slot", decay_normalisation=False)
     statistics: StatisticsRule = "local" if isinstance(strategy, FedLAMA) else "average"
     return replace(
         federation,

@@ -47,19 +47,19 @@ def take(run: Run) -> Snapshot:
     Returns:
         Everything that the next rounds depend on; random draws need nothing but the round's number.
     """
-    cohort = run.engine.export()
-    server = {name: buffers for name, buffers in run.server_memory.items() if buffers}
+    cohort = run.engine.state_dict()
+    server = {name: buffers for name, buffers in run.server_optimizer_state.items() if buffers}
     tensors = _prefixed("global", run.values) | _prefixed("update", run.last_update)
     tensors |= _prefixed("client", cohort.values)
-    for kind, buffers in cohort.memory.items():
+    for kind, buffers in cohort.optimizer_state.items():
         tensors |= _prefixed(f"memory/{kind}", buffers)
     for name, kinds in server.items():
         tensors |= _prefixed(f"server/{name}", kinds)
     facts = {
         "federation": _described(run),
         "strategy": TypeAdapter(type(run.state)).dump_python(run.state, mode="json"),
-        "cohort": list(run.traffic.cohort),
-        "changed": sorted(run.traffic.changed),
+        "cohort": list(run.planner.cohort),
+        "changed": sorted(run.planner.changed),
         "clients": list(cohort.clients),
         "steps_done": {str(client): steps for client, steps in cohort.steps_done.items()},
         "engine": dict(cohort.facts),
@@ -107,17 +107,17 @@ def _put_back(run: Run, snapshot: Snapshot, before: Iterable[RoundRecord]) -> No
     for kind in {kind for kinds in server.values() for kind in kinds}:
         _check_shapes(run, {name: kinds[kind] for name, kinds in server.items()})
     _rehearse(run, state, snapshot.rounds_done)
-    run.engine.adopt(_cohort_state(run, facts, groups))  # the last thing that may fail
+    run.engine.load_state_dict(_cohort_state(run, facts, groups))  # the last thing that may fail
     run.round_index, run.state = snapshot.rounds_done, state
-    run.traffic.cohort, run.traffic.changed = cohort, changed
+    run.planner.cohort, run.planner.changed = cohort, changed
     run.values = {name: values[name].to(value.device) for name, value in run.values.items()}
     run.last_update = {name: value.to(run.values[name].device) for name, value in update.items()}
-    run.server_memory = {
+    run.server_optimizer_state = {
         name: {kind: value.to(run.values[name].device) for kind, value in kinds.items()}
         for name, kinds in server.items()
     }
     for record in before:
-        run.ledger.extend(record.shipments)
+        run.ledger.extend(record.transfers)
 
 
 def _described(run: Run) -> dict[str, object]:
@@ -128,7 +128,7 @@ def _described(run: Run) -> dict[str, object]:
         "local_steps": federation.local_steps,
         "clients": len(run.clients),
     }
-    for section in ("strategy", "solver", "sampler", "codec", "server_step"):
+    for section in ("strategy", "solver", "sampler", "codec", "server_optimizer"):
         choice = getattr(federation, section)
         plain = {field.name: getattr(choice, field.name) for field in (fields(choice) if is_dataclass(choice) else ())}
         numbers = {name: value for name, value in plain.items() if isinstance(value, (bool, int, float, str))}
@@ -150,16 +150,16 @@ def _cohort_state(run: Run, facts: Mapping[str, Any], groups: _Groups) -> Cohort
     clients = _clients(run, facts["clients"])
     if sorted(clients) != sorted(facts["cohort"]):
         raise ValueError("its models are not those of its cohort")
-    values, memory = groups.get("client", {}), _pairs(groups.get("memory", {}), last=False)
+    values, optimizer_state = groups.get("client", {}), _pairs(groups.get("memory", {}), last=False)
     if values and not run.values.keys() <= values.keys():
         raise ValueError("it lacks tensors of its clients")
-    for stacked in (values, *memory.values()):
+    for stacked in (values, *optimizer_state.values()):
         if any(value.shape[:1] != (len(clients),) for value in stacked.values()):
             raise ValueError("its clients are not as many as it says")
         _check_shapes(run, {name: value[0] for name, value in stacked.items() if name in run.values})
     steps_done = {int(client): _whole(steps) for client, steps in facts["steps_done"].items()}
     _clients(run, list(steps_done))
-    return CohortState(clients, dict(values), memory, steps_done, dict(facts["engine"]))
+    return CohortState(clients, dict(values), optimizer_state, steps_done, dict(facts["engine"]))
 
 
 def _clients(run: Run, given: list[object]) -> tuple[int, ...]:

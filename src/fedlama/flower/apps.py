@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fedlama.engines.api import Work
+from fedlama.engines.api import EngineSetup
 from fedlama.experiment import assemble, prepare
 from fedlama.federation.federation import Federation
 from fedlama.flower.client.respond import respond
@@ -124,7 +124,7 @@ def experiment_client(client: int, text: str) -> Local:
     if layers is None or isinstance(clients, list | tuple):
         raise TypeError("an assembled experiment has layers and a client source")
     device = torch.device(federation.device)
-    work = Work(
+    setup = EngineSetup(
         federation.model,
         layers,
         clients,  # type: ignore[arg-type]
@@ -134,4 +134,4 @@ def experiment_client(client: int, text: str) -> Local:
         federation.seed,
         device,
     )
-    return LoopLocal(work, client)
+    return LoopLocal(setup, client)

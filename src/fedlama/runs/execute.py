@@ -49,7 +49,7 @@ class Finished:
     reused: bool = False
 
 
-def anchors(strategy: Strategy[Any]) -> list[Strategy[Any]]:
+def baselines(strategy: Strategy[Any]) -> list[Strategy[Any]]:
     """Return what a strategy is compared with, itself last: FedAvg at its base interval and at its long one.
 
     Args:
@@ -88,7 +88,7 @@ def compare(
     Returns:
         The finished runs, the experiment's own strategy last.
     """
-    strategies = anchors(experiment.strategy)
+    strategies = baselines(experiment.strategy)
     finished = run_methods(
         experiment,
         strategies,
@@ -270,7 +270,7 @@ def in_force(federation: Federation) -> dict[str, object]:
     """Return the federation's choices as they run, after a preset has had its say."""
     described: dict[str, object] = {}
     for section in ("strategy", "solver", "sampler", "availability", "codec", "server_step", "guard"):
-        choice = getattr(federation, section)
+        choice = getattr(federation, {"server_step": "server_optimizer", "guard": "aggregator"}.get(section, section))
         values = {field.name: _json(getattr(choice, field.name)) for field in fields(choice)}
         described[section] = {"name": choice.name, **values}
     statistics = any(not spec.trainable for layer in federation.layers or () for spec in layer.tensors)

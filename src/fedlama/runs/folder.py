@@ -84,7 +84,7 @@ class RunFolder:
     def on_round(self, record: RoundRecord) -> None:
         """Append the round to every file."""
         self._line("metrics", metrics_line(record))
-        self._line("ledger", {"round": record.round_index, "shipments": [one.to_json() for one in record.shipments]})
+        self._line("ledger", {"round": record.round_index, "shipments": [one.to_json() for one in record.transfers]})
         self._line(
             "layers", {"round": record.round_index, "layers": {n: asdict(one) for n, one in record.layers.items()}}
         )

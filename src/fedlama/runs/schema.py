@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
-from fedlama.core.ledger import Shipment
+from fedlama.core.ledger import Transfer
 from fedlama.core.records import LayerRecord, RoundRecord
 from fedlama.federation.evaluation import Score
 
@@ -31,7 +31,7 @@ class _Metrics(TypedDict):
     missing: NotRequired[list[_Whole]]
 
 
-class _Shipment(TypedDict):
+class _Transfer(TypedDict):
     """What is read of a shipment in a line of ledger.jsonl."""
 
     direction: Literal["down", "up", "evaluation"]
@@ -53,7 +53,7 @@ class _Layer(TypedDict):
 
 
 _METRICS = TypeAdapter(_Metrics)
-_SHIPMENTS = TypeAdapter(list[_Shipment])
+_SHIPMENTS = TypeAdapter(list[_Transfer])
 _LAYERS = TypeAdapter(dict[_Name, _Layer])
 
 
@@ -70,8 +70,8 @@ def round_record(metrics: Mapping[str, Any], ledger: Mapping[str, Any], layers: 
         ValueError: Its content is not as :mod:`fedlama.runs.folder` writes it.
     """
     line = _METRICS.validate_python(metrics)
-    shipments = tuple(Shipment.from_json(line["round"], one) for one in _SHIPMENTS.validate_python(ledger["shipments"]))
-    answered = next((one.clients for one in shipments if one.direction == "up"), ())
+    transfers = tuple(Transfer.from_json(line["round"], one) for one in _SHIPMENTS.validate_python(ledger["shipments"]))
+    answered = next((one.clients for one in transfers if one.direction == "up"), ())
     missing = line.get("missing", [])
     return RoundRecord(
         round_index=line["round"],
@@ -79,7 +79,7 @@ def round_record(metrics: Mapping[str, Any], ledger: Mapping[str, Any], layers: 
         cohort=tuple(sorted([*answered, *missing])) if missing else answered,
         loss=_number(line["train_loss"]),
         layers={name: LayerRecord(**one) for name, one in _LAYERS.validate_python(layers["layers"]).items()},
-        shipments=shipments,
+        transfers=transfers,
         score=None if line["accuracy"] is None else Score(line["accuracy"], _number(line["test_loss"])),
         seconds=line["seconds"],
         evaluation_seconds=line["evaluation_seconds"],

@@ -53,7 +53,7 @@ class StoredRun:
     @property
     def ledger(self) -> Ledger:
         """What travelled."""
-        return Ledger(shipment for record in self.rounds for shipment in record.shipments)
+        return Ledger(transfer for record in self.rounds for transfer in record.transfers)
 
     def result(self) -> Result:
         """Return the finished run as it was returned when it was trained.

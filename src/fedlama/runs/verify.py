@@ -153,7 +153,7 @@ def _facts(record: RoundRecord) -> dict[str, Any]:
     """Return what a round says: metrics, shipments and layers, as they stand in the files."""
     metrics = {key: value for key, value in metrics_line(record).items() if key not in _SECONDS}
     layers = {name: asdict(layer) for name, layer in record.layers.items()}
-    facts = {"layers": layers, "metrics": metrics, "shipments": [one.to_json() for one in record.shipments]}
+    facts = {"layers": layers, "metrics": metrics, "shipments": [one.to_json() for one in record.transfers]}
     copied: dict[str, Any] = json.loads(json.dumps(facts))
     return copied
 

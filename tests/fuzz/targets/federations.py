@@ -21,7 +21,7 @@ def small(seed: int = 0) -> fl.Federation:
         fl.FedLAMA(1, 2),
         4,
         solver=fl.SGD(0.1, momentum=0.9),
-        server_step=fl.ServerMomentum(),
+        server_optimizer=fl.ServerMomentum(),
         test_set=test,
         seed=seed,
         engine="loop",

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlama.core.ledger import Shipment
+from fedlama.core.ledger import Transfer
 from fedlama.core.records import RoundRecord
 
 Ints = NDArray[np.int64]
@@ -40,7 +40,7 @@ class Exchanges:
     count: int
 
     @classmethod
-    def of(cls, rounds: Iterable[Sequence[Shipment]], steps: Sequence[int], *, evaluation: bool = False) -> Exchanges:
+    def of(cls, rounds: Iterable[Sequence[Transfer]], steps: Sequence[int], *, evaluation: bool = False) -> Exchanges:
         """Collect the entries.
 
         Args:
@@ -54,9 +54,9 @@ class Exchanges:
         names = ("rounds", "clients", "bytes_down", "bytes_up", "messages_down", "messages_up", "steps")
         columns: list[tuple[Ints, ...]] = []
         count = 0
-        for index, (shipments, length) in enumerate(zip(rounds, steps, strict=True)):
+        for index, (transfers, length) in enumerate(zip(rounds, steps, strict=True)):
             count += 1
-            wanted = [one for one in shipments if one.clients and (evaluation or one.direction != "evaluation")]
+            wanted = [one for one in transfers if one.clients and (evaluation or one.direction != "evaluation")]
             if not wanted:
                 continue
             clients = np.unique(np.concatenate([np.asarray(one.clients, dtype=np.int64) for one in wanted]))
@@ -82,4 +82,4 @@ class Exchanges:
         """
         ends = [0, *(record.local_steps for record in records)]
         steps = [after - before for before, after in pairwise(ends)]
-        return cls.of([record.shipments for record in records], steps, evaluation=evaluation)
+        return cls.of([record.transfers for record in records], steps, evaluation=evaluation)

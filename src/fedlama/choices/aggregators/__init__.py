@@ -1,8 +1,8 @@
 """Guards against poisoned updates: how the clients' values of a layer become one, one rule per file."""
 
-from fedlama.choices.aggregators.base import Combined, Guard, NoGuard
+from fedlama.choices.aggregators.base import Aggregator, Combined, Mean
 from fedlama.choices.aggregators.median import Median
 from fedlama.choices.aggregators.norm_bound import NormBound
 from fedlama.choices.aggregators.trimmed_mean import TrimmedMean
 
-__all__ = ["Combined", "Guard", "Median", "NoGuard", "NormBound", "TrimmedMean"]
+__all__ = ["Aggregator", "Combined", "Mean", "Median", "NormBound", "TrimmedMean"]

@@ -33,7 +33,7 @@ class Combined:
     refused: tuple[int, ...] = ()
 
 
-class Guard(Protocol):
+class Aggregator(Protocol):
     """Combines a layer's values."""
 
     name: ClassVar[str]
@@ -78,7 +78,7 @@ def as_dtype(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @dataclass(frozen=True)
-class NoGuard:
+class Mean:
     """Every client counts by its weight, as in the paper. Engines average by themselves then, without a guard."""
 
     name: ClassVar[str] = "none"
@@ -86,6 +86,6 @@ class NoGuard:
     def combine(
         self, layer: Layer, received: Mapping[str, Tensor], weights: Sequence[float], reference: Mapping[str, Tensor]
     ) -> Combined:
-        """Average; see :meth:`fedlama.choices.aggregators.base.Guard.combine`."""
+        """Average; see :meth:`fedlama.choices.aggregators.base.Aggregator.combine`."""
         device = next(iter(received.values())).device
         return weighted(layer, received, torch.tensor(weights, dtype=torch.float64, device=device))

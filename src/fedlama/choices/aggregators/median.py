@@ -27,7 +27,7 @@ class Median:
     def combine(
         self, layer: Layer, received: Mapping[str, Tensor], weights: Sequence[float], reference: Mapping[str, Tensor]
     ) -> Combined:
-        """Take the medians; see :meth:`fedlama.choices.aggregators.base.Guard.combine`."""
+        """Take the medians; see :meth:`fedlama.choices.aggregators.base.Aggregator.combine`."""
         values, discrepancy = {}, 0.0
         for spec in layer.tensors:
             rows = received[spec.name].double()

@@ -41,7 +41,7 @@ class NormBound:
     def combine(
         self, layer: Layer, received: Mapping[str, Tensor], weights: Sequence[float], reference: Mapping[str, Tensor]
     ) -> Combined:
-        """Bound and average; see :meth:`fedlama.choices.aggregators.base.Guard.combine`."""
+        """Bound and average; see :meth:`fedlama.choices.aggregators.base.Aggregator.combine`."""
         real = [spec.name for spec in layer.tensors if spec.dtype.is_floating_point]
         updates = {name: received[name].double() - reference[name].double() for name in real}
         first = next(iter(received.values()))

@@ -39,7 +39,7 @@ class TrimmedMean:
     def combine(
         self, layer: Layer, received: Mapping[str, Tensor], weights: Sequence[float], reference: Mapping[str, Tensor]
     ) -> Combined:
-        """Trim and average; see :meth:`fedlama.choices.aggregators.base.Guard.combine`."""
+        """Trim and average; see :meth:`fedlama.choices.aggregators.base.Aggregator.combine`."""
         cut = int(self.share * len(weights))
         values, discrepancy = {}, 0.0
         for spec in layer.tensors:

@@ -30,7 +30,7 @@ class Membership:
     versions: dict[str, int] = field(default_factory=dict)
     excluded: set[int] = field(default_factory=set)
 
-    def seat(self, clients: Sequence[int]) -> None:
+    def start_cohort(self, clients: Sequence[int]) -> None:
         """Begin with a new cohort; nobody in it holds anything yet."""
         self.cohort = list(clients)
         self.answered = dict.fromkeys(clients, NEVER)

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedlama.choices.server_optimizers.base import ServerMemory
+from fedlama.choices.server_optimizers.base import ServerOptimizerState
 from fedlama.core.validation import at_least, between, refuse
 
 
@@ -35,11 +35,11 @@ class ServerAdam:
     def __post_init__(self) -> None:
         refuse(at_least(self, 0, "learning_rate", "adaptivity") + between(self, 0, 1, "first", "second"))
 
-    def apply(self, previous: Tensor, average: Tensor, memory: ServerMemory) -> Tensor:
+    def apply(self, previous: Tensor, average: Tensor, optimizer_state: ServerOptimizerState) -> Tensor:
         """Return the new global value."""
         change = average - previous
-        first = memory.setdefault("first", torch.zeros_like(previous))
-        second = memory.setdefault("second", torch.full_like(previous, self.adaptivity**2))
+        first = optimizer_state.setdefault("first", torch.zeros_like(previous))
+        second = optimizer_state.setdefault("second", torch.full_like(previous, self.adaptivity**2))
         first.mul_(self.first).add_(change, alpha=1 - self.first)
         second.mul_(self.second).addcmul_(change, change, value=1 - self.second)
         return previous + self.learning_rate * first / (second.sqrt() + self.adaptivity)

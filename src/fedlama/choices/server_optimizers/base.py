@@ -7,22 +7,22 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-ServerMemory = dict[str, Tensor]
+ServerOptimizerState = dict[str, Tensor]
 """A tensor's buffers on the server, by name; empty at first."""
 
 
-class ServerStep(Protocol):
+class ServerOptimizer(Protocol):
     """Applied to every trainable tensor of a layer when that layer is synchronised; statistics are replaced."""
 
     name: ClassVar[str]
 
-    def apply(self, previous: Tensor, average: Tensor, memory: ServerMemory) -> Tensor:
+    def apply(self, previous: Tensor, average: Tensor, optimizer_state: ServerOptimizerState) -> Tensor:
         """Return the new global value.
 
         Args:
             previous: Global value before the round.
             average: Weighted average of the clients' values.
-            memory: This tensor's buffers; updated in place.
+            optimizer_state: This tensor's buffers; updated in place.
         """
 
 
@@ -32,6 +32,6 @@ class Replace:
 
     name: ClassVar[str] = "replace"
 
-    def apply(self, previous: Tensor, average: Tensor, memory: ServerMemory) -> Tensor:
+    def apply(self, previous: Tensor, average: Tensor, optimizer_state: ServerOptimizerState) -> Tensor:
         """Return the average."""
         return average

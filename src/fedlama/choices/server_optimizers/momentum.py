@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedlama.choices.server_optimizers.base import ServerMemory
+from fedlama.choices.server_optimizers.base import ServerOptimizerState
 from fedlama.core.validation import at_least, between, refuse
 
 
@@ -28,8 +28,8 @@ class ServerMomentum:
     def __post_init__(self) -> None:
         refuse(at_least(self, 0, "learning_rate") + between(self, 0, 1, "momentum"))
 
-    def apply(self, previous: Tensor, average: Tensor, memory: ServerMemory) -> Tensor:
+    def apply(self, previous: Tensor, average: Tensor, optimizer_state: ServerOptimizerState) -> Tensor:
         """Return the new global value."""
-        velocity = memory.setdefault("velocity", torch.zeros_like(previous))
+        velocity = optimizer_state.setdefault("velocity", torch.zeros_like(previous))
         velocity.mul_(self.momentum).add_(average - previous)
         return previous + self.learning_rate * velocity

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedlama.choices.solvers.base import Memory
+from fedlama.choices.solvers.base import OptimizerState
 from fedlama.choices.solvers.sgd import SGD
 from fedlama.core.validation import at_least, refuse
 
@@ -34,7 +34,7 @@ class FedProx(SGD):
         refuse(at_least(self, 0, "proximal"))
 
     @property
-    def uses_anchor(self) -> bool:
+    def uses_reference(self) -> bool:
         """The pull is towards the global values."""
         return True
 
@@ -42,13 +42,13 @@ class FedProx(SGD):
         self,
         parameters: Sequence[Tensor],
         gradients: Sequence[Tensor],
-        memory: Memory,
+        optimizer_state: OptimizerState,
         rate: float,
         decayed: Sequence[bool],
-        anchors: Sequence[Tensor],
+        reference: Sequence[Tensor],
     ) -> None:
         """Add mu * (x - u) to the gradients and take an SGD step."""
         pulled = torch._foreach_add(list(gradients), list(parameters), alpha=self.proximal)
         # Anchors are one client's shape; broadcasting serves stacked parameters too.
-        torch._foreach_add_(pulled, list(anchors), alpha=-self.proximal)
-        super().step(parameters, pulled, memory, rate, decayed, anchors)
+        torch._foreach_add_(pulled, list(reference), alpha=-self.proximal)
+        super().step(parameters, pulled, optimizer_state, rate, decayed, reference)

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from fedlama.choices.solvers.base import Memory, MemoryScope
+from fedlama.choices.solvers.base import OptimizerState, StateScope
 from fedlama.core.validation import at_least, between, one_of, refuse
 
 
@@ -30,7 +30,7 @@ class SGD:
         warm_up_steps: The rate rises linearly from learning_rate / warm_up_steps over so many local steps.
         decay_at: Local steps, counted over the whole run, from which on the rate is multiplied by `decay_factor`.
         decay_factor: See `decay_at`.
-        memory_scope: How long momentum lives; see :data:`fedlama.choices.solvers.base.MemoryScope`.
+        state_scope: How long momentum lives; see :data:`fedlama.choices.solvers.base.StateScope`.
 
     Example:
         >>> solver = SGD(learning_rate=0.8, warm_up_steps=4, decay_at=(10,))
@@ -47,7 +47,7 @@ class SGD:
     warm_up_steps: int = 0
     decay_at: tuple[int, ...] = ()
     decay_factor: float = 0.1
-    memory_scope: MemoryScope = "cohort"
+    state_scope: StateScope = "cohort"
 
     def __post_init__(self) -> None:
         problems = at_least(self, 0, "learning_rate", "weight_decay", "warm_up_steps", "decay_factor")
@@ -56,7 +56,7 @@ class SGD:
         refuse(problems + one_of(self, "memory_scope", ("cohort", "slot", "round")))
 
     @property
-    def uses_anchor(self) -> bool:
+    def uses_reference(self) -> bool:
         """Plain SGD does not look back."""
         return False
 
@@ -65,7 +65,7 @@ class SGD:
         warm = min(1.0, (step + 1) / self.warm_up_steps) if self.warm_up_steps else 1.0
         return self.learning_rate * warm * self.decay_factor ** sum(step >= at for at in self.decay_at)
 
-    def memory(self, parameters: Sequence[Tensor]) -> Memory:
+    def init(self, parameters: Sequence[Tensor]) -> OptimizerState:
         """Zero velocities, none without momentum."""
         return {"velocity": [torch.zeros_like(p) for p in parameters]} if self.momentum else {}
 
@@ -73,10 +73,10 @@ class SGD:
         self,
         parameters: Sequence[Tensor],
         gradients: Sequence[Tensor],
-        memory: Memory,
+        optimizer_state: OptimizerState,
         rate: float,
         decayed: Sequence[bool],
-        anchors: Sequence[Tensor],
+        reference: Sequence[Tensor],
     ) -> None:
         """Take one step in place; see :meth:`fedlama.choices.solvers.base.LocalSolver.step`."""
         parameters, gradients = list(parameters), list(gradients)
@@ -90,7 +90,7 @@ class SGD:
         if not self.momentum:
             torch._foreach_add_(parameters, gradients, alpha=-rate)
             return
-        velocity = memory["velocity"]
+        velocity = optimizer_state["velocity"]
         torch._foreach_mul_(velocity, self.momentum)
         if self.velocity == "gradient":
             torch._foreach_add_(velocity, gradients)

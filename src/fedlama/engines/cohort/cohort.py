@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedlama.choices.solvers import Memory
-from fedlama.engines.api import CohortState, Values, Work
+from fedlama.choices.solvers import OptimizerState
+from fedlama.engines.api import CohortState, EngineSetup, Values
 from fedlama.engines.cohort.averaging import set_rows
 from fedlama.engines.cohort.storage import Storage
 from fedlama.engines.cohort.threads import WorkerThreads, cores
@@ -27,14 +27,14 @@ class Share:
     Attributes:
         clients: Who sits in these rows.
         values: Stacked tensors, (rows, ...).
-        memory: Solver buffers, (rows, ...), aligned with `Cohort.names`.
+        optimizer_state: Solver buffers, (rows, ...), aligned with `Cohort.names`.
         steps_done: Local steps each client has made before.
         fresh: Whether solver buffers of what is trained count as fresh, whatever lies in them.
     """
 
     clients: tuple[int, ...]
     values: Values
-    memory: Memory
+    optimizer_state: OptimizerState
     steps_done: tuple[int, ...]
     fresh: bool = False
 
@@ -47,32 +47,32 @@ class Cohort:
     new cohort before anyone has seen it.
 
     Args:
-        work: The federation's fixed parts.
+        setup: The federation's fixed parts.
         storage: Where to put the stacked tensors.
         channels_last: Whether kernels of four dimensions lie channels-last within a row.
     """
 
-    def __init__(self, work: Work, storage: Storage, channels_last: bool) -> None:
-        model, device = work.model, work.device
-        travelling = {spec.name for layer in work.layers for spec in layer.tensors}
+    def __init__(self, setup: EngineSetup, storage: Storage, channels_last: bool) -> None:
+        model, device = setup.model, setup.device
+        travelling = {spec.name for layer in setup.layers for spec in layer.tensors}
         self.names = [name for name, p in model.named_parameters() if p.requires_grad]
         self.clients: tuple[int, ...] = ()
         self._values: Values = {}
-        self._memory: Memory = {}
+        self._optimizer_state: OptimizerState = {}
         self._due: dict[str, Tensor] = {}  # one client's value for every row, not yet written
         self._stale = 0  # solver buffers are to be fresh from this row on, but not yet written
-        self._fresh: Memory = {}  # one row of them
-        self._work = work
+        self._fresh: OptimizerState = {}  # one row of them
+        self._setup = setup
         self._storage = storage
         self._channels_last = channels_last
         self._local = {n: b.detach().clone().to(device) for n, b in model.named_buffers() if n not in travelling}
         self._steps_done: dict[int, int] = {}
         self._helpers = WorkerThreads(cores())
 
-    def seat(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
+    def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort; see :meth:`fedlama.engines.api.Engine.seat`."""
         old, kept = len(self.clients), 0
-        if self._work.solver.memory_scope == "slot":
+        if self._setup.solver.state_scope == "slot":
             kept = min(old, len(clients))  # what never travels, and momentum, pass on with the row
         if len(clients) != old:
             self.settle()
@@ -130,16 +130,16 @@ class Cohort:
         if self._stale < len(self.clients):
             for kind, buffers in self._fresh.items():
                 for position in positions:
-                    set_rows(self._memory[kind][position][self._stale :], buffers[position], self._helpers)
+                    set_rows(self._optimizer_state[kind][position][self._stale :], buffers[position], self._helpers)
 
     def share(self, rows: slice) -> Share:
         """Return some rows as views; what was due must have been written, by :meth:`settle` or :meth:`begin`."""
-        clients, values, memory = self.clients[rows], dict(self._values), dict(self._memory)
+        clients, values, optimizer_state = self.clients[rows], dict(self._values), dict(self._optimizer_state)
         if len(clients) < len(self.clients):  # a view of every tensor takes a while
             values = {name: value[rows] for name, value in values.items()}
-            memory = {kind: [buffer[rows] for buffer in buffers] for kind, buffers in memory.items()}
+            optimizer_state = {kind: [buffer[rows] for buffer in buffers] for kind, buffers in optimizer_state.items()}
         steps_done = tuple(self._steps_done.get(client, 0) for client in clients)
-        return Share(clients, values, memory, steps_done, fresh=self._stale == 0)
+        return Share(clients, values, optimizer_state, steps_done, fresh=self._stale == 0)
 
     def count(self, clients: Sequence[int], steps: int) -> None:
         """Book that clients have made so many local steps."""
@@ -152,18 +152,18 @@ class Cohort:
         row = self.clients.index(client)
         return {name: value[row].clone(memory_format=torch.contiguous_format) for name, value in self._values.items()}
 
-    def export(self) -> CohortState:
+    def state_dict(self) -> CohortState:
         """Return a copy of everything."""
         self.settle()
         dense = torch.contiguous_format
-        memory = {
+        optimizer_state = {
             kind: {name: b.clone(memory_format=dense) for name, b in zip(self.names, buffers, strict=True)}
-            for kind, buffers in self._memory.items()
+            for kind, buffers in self._optimizer_state.items()
         }
         values = {name: value.clone(memory_format=dense) for name, value in self._values.items()}
-        return CohortState(self.clients, values, memory, dict(self._steps_done))
+        return CohortState(self.clients, values, optimizer_state, dict(self._steps_done))
 
-    def adopt(self, state: CohortState) -> None:
+    def load_state_dict(self, state: CohortState) -> None:
         """Take up what was exported."""
         local = {name: state.values[name][0] for name in self._local}
         travelling = {name: stacked[0] for name, stacked in state.values.items() if name not in local}
@@ -172,22 +172,22 @@ class Cohort:
         self._due, self._stale = {}, len(state.clients)
         for name, stacked in state.values.items():
             self._values[name].copy_(stacked)
-        for kind, named in state.memory.items():
-            for name, buffer in zip(self.names, self._memory[kind], strict=True):
+        for kind, named in state.optimizer_state.items():
+            for name, buffer in zip(self.names, self._optimizer_state[kind], strict=True):
                 buffer.copy_(named[name])
 
     def _allocate(self, count: int, values: Mapping[str, Tensor], kept: int) -> None:
-        before, before_memory = self._values, self._memory
+        before, before_memory = self._values, self._optimizer_state
         self._values = {name: self._stack(name, value, count) for name, value in {**values, **self._local}.items()}
         for name in self._local:
             self._values[name][:kept].copy_(before[name][:kept]) if kept else None
-        self._fresh = self._work.solver.memory([self._values[name][0] for name in self.names])
-        self._memory = {
+        self._fresh = self._setup.solver.init([self._values[name][0] for name in self.names])
+        self._optimizer_state = {
             kind: [self._stack(f"{kind} {name}", b, count) for name, b in zip(self.names, buffers, strict=True)]
             for kind, buffers in self._fresh.items()
         }
         for kind, buffers in before_memory.items() if kept else ():
-            for new, old in zip(self._memory[kind], buffers, strict=True):
+            for new, old in zip(self._optimizer_state[kind], buffers, strict=True):
                 new[:kept].copy_(old[:kept])
 
     def _stack(self, name: str, value: Tensor, count: int) -> Tensor:
@@ -199,11 +199,13 @@ class Cohort:
         return self._storage.empty(name, (count, *value.shape), value.dtype)
 
 
-def find_divergence(work: Work, share: Share, losses: Sequence[float], round_index: int) -> DivergenceError | None:
+def find_divergence(
+    setup: EngineSetup, share: Share, losses: Sequence[float], round_index: int
+) -> DivergenceError | None:
     """Name the first client whose loss has left the finite numbers, and its first layer that has.
 
     Args:
-        work: The federation's fixed parts.
+        setup: The federation's fixed parts.
         share: The rows that were trained.
         losses: Their losses.
         round_index: The round.
@@ -211,9 +213,9 @@ def find_divergence(work: Work, share: Share, losses: Sequence[float], round_ind
     for row, (client, loss) in enumerate(zip(share.clients, losses, strict=True)):
         if loss - loss == 0.0:
             continue
-        for layer in work.layers:
+        for layer in setup.layers:
             for spec in layer.tensors:
                 if not torch.isfinite(share.values[spec.name][row]).all():
                     return DivergenceError(round_index, client, layer.name, f"{spec.name} is not finite")
-        return DivergenceError(round_index, client, work.layers[-1].name, f"the loss is {loss}")
+        return DivergenceError(round_index, client, setup.layers[-1].name, f"the loss is {loss}")
     return None

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from fedlama.engines.api import Work
+from fedlama.engines.api import EngineSetup
 from fedlama.engines.cohort.cohort import Share
 
 
@@ -22,7 +22,7 @@ class Task:
         trained: Positions in `Cohort.names` of the parameters that move.
         names: Their names.
         decayed: Per trained parameter, False for those of normalisation modules.
-        anchors: Their global values, for solvers that look back at them; else empty.
+        reference: Their global values, for solvers that look back at them; else empty.
         rates: Learning rate of each local step.
     """
 
@@ -31,7 +31,7 @@ class Task:
     trained: tuple[int, ...]
     names: tuple[str, ...]
     decayed: tuple[bool, ...]
-    anchors: tuple[Tensor, ...]
+    reference: tuple[Tensor, ...]
     rates: tuple[float, ...]
 
 
@@ -54,25 +54,25 @@ class Trainer(Protocol):
 
 
 def make_task(
-    work: Work,
+    setup: EngineSetup,
     names: Sequence[str],
     round_index: int,
     steps: int,
     frozen: frozenset[str],
-    anchors: Mapping[str, Tensor],
+    reference: Mapping[str, Tensor],
 ) -> Task:
     """Resolve a round's work.
 
     Args:
-        work: The federation's fixed parts.
+        setup: The federation's fixed parts.
         names: All parameters that require a gradient, in the model's order.
         round_index: The round, from 0.
         steps: Local steps.
         frozen: Layers that are not trained.
-        anchors: The global values.
+        reference: The global values.
     """
-    fixed = {spec.name for layer in work.layers if layer.name in frozen for spec in layer.tensors}
-    normal = {spec.name for layer in work.layers for spec in layer.tensors if spec.normalisation}
+    fixed = {spec.name for layer in setup.layers if layer.name in frozen for spec in layer.tensors}
+    normal = {spec.name for layer in setup.layers for spec in layer.tensors if spec.normalisation}
     trained = tuple(position for position, name in enumerate(names) if name not in fixed)
     moving = tuple(names[position] for position in trained)
     return Task(
@@ -81,6 +81,6 @@ def make_task(
         trained,
         moving,
         tuple(name not in normal for name in moving),
-        tuple(anchors[name] for name in moving) if work.solver.uses_anchor else (),
-        tuple(work.solver.rate(round_index * steps + step) for step in range(steps)),
+        tuple(reference[name] for name in moving) if setup.solver.uses_reference else (),
+        tuple(setup.solver.rate(round_index * steps + step) for step in range(steps)),
     )

@@ -21,15 +21,15 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from fedlama.core.randomness import seed_of
-from fedlama.engines.api import Work
+from fedlama.engines.api import EngineSetup
 
 _global_generator = threading.RLock()
 
 
-def client_generators(work: Work, round_index: int, clients: Sequence[int]) -> list[torch.Generator]:
+def client_generators(setup: EngineSetup, round_index: int, clients: Sequence[int]) -> list[torch.Generator]:
     """Return one generator per client, in the state in which the loop engine begins a client's round."""
     return [
-        torch.Generator(work.device).manual_seed(seed_of(work.seed, "client", round_index, client))
+        torch.Generator(setup.device).manual_seed(seed_of(setup.seed, "client", round_index, client))
         for client in clients
     ]
 

@@ -84,7 +84,7 @@ def _rows(share: Share, start: int, end: int) -> Share:
     return Share(
         share.clients[start:end],
         {name: value[start:end] for name, value in share.values.items()},
-        {kind: [buffer[start:end] for buffer in buffers] for kind, buffers in share.memory.items()},
+        {kind: [buffer[start:end] for buffer in buffers] for kind, buffers in share.optimizer_state.items()},
         share.steps_done[start:end],
     )
 
@@ -95,6 +95,6 @@ def _copies(share: Share, row: int, count: int) -> Share:
     return Share(
         (share.clients[row],) * count,
         {name: value[rows] for name, value in share.values.items()},
-        {kind: [buffer[rows] for buffer in buffers] for kind, buffers in share.memory.items()},
+        {kind: [buffer[rows] for buffer in buffers] for kind, buffers in share.optimizer_state.items()},
         (0,) * count,
     )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from fedlama.engines.api import Values, Work
+from fedlama.engines.api import EngineSetup, Values
 from fedlama.engines.cohort.batches import StackedBatch
 from fedlama.engines.trainers.dropout import ClientDropout, borrowed_generator
 from fedlama.errors import ConfigError
@@ -69,7 +69,7 @@ class ClientGradients:
     """Computes the gradients of all rows.
 
     Args:
-        work: The federation's fixed parts.
+        setup: The federation's fixed parts.
         precision: In which numbers the model computes.
 
     Attributes:
@@ -77,9 +77,9 @@ class ClientGradients:
             another.
     """
 
-    def __init__(self, work: Work, precision: Precision) -> None:
-        self._work, self._precision = work, precision
-        self._model = copy.deepcopy(work.model).to(work.device).train()
+    def __init__(self, setup: EngineSetup, precision: Precision) -> None:
+        self._setup, self._precision = setup, precision
+        self._model = copy.deepcopy(setup.model).to(setup.device).train()
         self._compute: Callable[[Values, Sequence[str], StackedBatch, Generators], Gradients] = self._first
         self.form: Literal["vectorised", "dropout", "one by one"] | None = None
 
@@ -97,8 +97,8 @@ class ClientGradients:
     def loss(self, watched: Values, others: Values, x: Tensor, y: Tensor) -> tuple[Tensor, Values]:
         """One client's loss and buffers; vmap runs it for all of them."""
         tensors = {**watched, **others}
-        output = in_precision(self._precision, self._work.device, lambda: functional_call(self._model, tensors, (x,)))
-        return self._work.objective(output, y), {name: tensors[name].detach() for name in others}
+        output = in_precision(self._precision, self._setup.device, lambda: functional_call(self._model, tensors, (x,)))
+        return self._setup.objective(output, y), {name: tensors[name].detach() for name in others}
 
     def _first(self, values: Values, trained: Sequence[str], batch: StackedBatch, draws: Generators) -> Gradients:
         """Find out at the first batch whether the model can be vectorised and whether it has dropout."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedlama.choices.solvers import SGD, FedProx
 from fedlama.data.clients import TensorClients
-from fedlama.engines.api import Work
+from fedlama.engines.api import EngineSetup
 from fedlama.engines.cohort.batches import CohortBatches, Portion
 from fedlama.engines.cohort.cohort import Share, find_divergence
 from fedlama.engines.cohort.threads import WorkerThreads
@@ -38,22 +38,22 @@ class CompiledTrainer:
     """Trains the rows of a share one after another, each through all its steps.
 
     Args:
-        work: The federation's fixed parts; its solver is SGD or FedProx in PyTorch's convention.
+        setup: The federation's fixed parts; its solver is SGD or FedProx in PyTorch's convention.
         batches: Where batches come from.
         program: The model.
     """
 
-    def __init__(self, work: Work, batches: CohortBatches, program: Program) -> None:
+    def __init__(self, setup: EngineSetup, batches: CohortBatches, program: Program) -> None:
         from fedlama.kernels.advance import Round, advance  # needs Numba
         from fedlama.kernels.operations import OPERATIONS
 
         self._round, self._advance = Round, advance
         self._code = [[operation(function).address for function in OPERATIONS[row.kind]] for row in program.rows]
-        self._work, self._batches, self._program = work, batches, program
-        self._trainable = [name for name, _ in work.model.named_parameters()]
-        buffers = [name for name, buffer in work.model.named_buffers() if buffer.is_floating_point()]
+        self._setup, self._batches, self._program = setup, batches, program
+        self._trainable = [name for name, _ in setup.model.named_parameters()]
+        buffers = [name for name, buffer in setup.model.named_buffers() if buffer.is_floating_point()]
         self._names = [*self._trainable, *buffers]
-        tensors = work.model.state_dict()
+        tensors = setup.model.state_dict()
         self._elements = [tensors[name].numel() for name in self._names]
         self._ways = [2 if name in program.moving else 1 for name in self._names]
         self._reals = np.array([row.reals for row in program.rows], np.float32)
@@ -75,13 +75,13 @@ class CompiledTrainer:
             task: The round's work.
             helpers: Threads that may take clients of the share too.
         """
-        solver, program = self._work.solver, self._program
+        solver, program = self._setup.solver, self._program
         assert isinstance(solver, SGD)
         parameters, decays = self._parameters(share, task), self._decays(task, solver)  # both must outlive the kernel
         told = self._told(parameters, decays, solver)
         losses, done = np.zeros(len(share.clients)), 0
         drawn = sum(math.prod(size) for size, _ in program.masks)
-        generators = client_generators(self._work, task.round_index, share.clients) if drawn else []
+        generators = client_generators(self._setup, task.round_index, share.clients) if drawn else []
         for portion in self._batches.several(share.clients, share.steps_done, task.steps, drawn):
             steps, _, batch = portion.rows.shape
             self._check_statistics(portion.lengths)
@@ -163,12 +163,14 @@ class CompiledTrainer:
 
     def _parameters(self, share: Share, task: Task) -> NDArray[np.int64]:
         """Tell where everything lies; see :mod:`~fedlama.kernels.table`."""
-        velocities = dict(zip(self._trainable, share.memory.get("velocity", ()), strict=False))  # none without momentum
-        anchors = dict(zip(task.names, task.anchors, strict=True)) if task.anchors else {}
+        velocities = dict(
+            zip(self._trainable, share.optimizer_state.get("velocity", ()), strict=False)
+        )  # none without momentum
+        reference = dict(zip(task.names, task.reference, strict=True)) if task.reference else {}
         trained = set(task.names)
         rows = []
         for name, elements, how in zip(self._names, self._elements, self._ways, strict=True):
-            addresses = [_address(one) for one in (share.values[name], velocities.get(name), anchors.get(name))]
+            addresses = [_address(one) for one in (share.values[name], velocities.get(name), reference.get(name))]
             rows.append([*addresses, elements, how if name in trained else 0])
         return np.array(rows, np.int64)
 
@@ -189,7 +191,7 @@ class CompiledTrainer:
 
     def _check(self, share: Share, losses: NDArray[np.float64], round_index: int) -> None:
         if not math.isfinite(losses.sum()):  # one look at all of them
-            error = find_divergence(self._work, share, losses.tolist(), round_index)
+            error = find_divergence(self._setup, share, losses.tolist(), round_index)
             if error is not None:
                 raise error
 
@@ -202,21 +204,21 @@ def _address(tensor: Tensor | None) -> int:
     return tensor.data_ptr()
 
 
-def compiled_form(work: Work) -> Program | None:
+def compiled_form(setup: EngineSetup) -> Program | None:
     """Return the program of a federation's local work, or None if it has no compiled form here.
 
     Args:
-        work: The federation's fixed parts.
+        setup: The federation's fixed parts.
     """
-    solver = work.solver
-    if not can_compile() or work.device.type != "cpu" or type(solver) not in (SGD, FedProx):
+    solver = setup.solver
+    if not can_compile() or setup.device.type != "cpu" or type(solver) not in (SGD, FedProx):
         return None
     if getattr(solver, "velocity", "gradient") != "gradient":
         return None
-    x = one_input(work)
-    steps = read_graph(work.model)
-    if x is None or not steps or not all(parameter.requires_grad for parameter in work.model.parameters()):
+    x = one_input(setup)
+    steps = read_graph(setup.model)
+    if x is None or not steps or not all(parameter.requires_grad for parameter in setup.model.parameters()):
         return None
-    shapes = {name: tuple(parameter.shape) for name, parameter in work.model.named_parameters()}
-    assert isinstance(work.clients, TensorClients)  # as `one_input` says
-    return write_program(steps, shapes, x.shape[2:], max(work.clients.batch_sizes))
+    shapes = {name: tuple(parameter.shape) for name, parameter in setup.model.named_parameters()}
+    assert isinstance(setup.clients, TensorClients)  # as `one_input` says
+    return write_program(steps, shapes, x.shape[2:], max(setup.clients.batch_sizes))

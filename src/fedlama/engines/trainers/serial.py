@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fedlama.engines.api import Work
+from fedlama.engines.api import EngineSetup
 from fedlama.engines.cohort.batches import CohortBatches
 from fedlama.engines.cohort.cohort import Share, find_divergence
 from fedlama.engines.loop import keep_reassigned_buffers
@@ -24,17 +24,17 @@ class SerialTrainer:
     """Trains one client after another, in place in the stacked state.
 
     Args:
-        work: The federation's fixed parts.
+        setup: The federation's fixed parts.
         batches: Where batches come from.
         channels_last: Whether images are handed over channels-last.
     """
 
-    def __init__(self, work: Work, batches: CohortBatches, channels_last: bool) -> None:
-        self._work = work
+    def __init__(self, setup: EngineSetup, batches: CohortBatches, channels_last: bool) -> None:
+        self._setup = setup
         self._batches = batches
         self._channels_last = channels_last
         self._forward: Callable[[Tensor, torch.Generator], Tensor] = self._first
-        self._model = copy.deepcopy(work.model).to(work.device).train()
+        self._model = copy.deepcopy(setup.model).to(setup.device).train()
         self._slots = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
         self._buffers = [name for name, _ in self._model.named_buffers()]
 
@@ -48,14 +48,16 @@ class SerialTrainer:
             self._slots[name].data = value  # compute with the client's own tensors; nothing is copied
         watched = [self._slots[name] for name in task.names]
         parameters = [values[name] for name in task.names]
-        memory = {kind: [buffers[index][row] for index in task.trained] for kind, buffers in share.memory.items()}
-        (generator,) = client_generators(self._work, task.round_index, share.clients[row : row + 1])
-        total, solver = 0.0, self._work.solver
+        optimizer_state = {
+            kind: [buffers[index][row] for index in task.trained] for kind, buffers in share.optimizer_state.items()
+        }
+        (generator,) = client_generators(self._setup, task.round_index, share.clients[row : row + 1])
+        total, solver = 0.0, self._setup.solver
         batches = self._batches.steps(share.clients[row : row + 1], share.steps_done[row : row + 1], task.steps)
         for step, ((batch),) in enumerate(batches):
             loss = self._loss(batch.x[0], batch.y[0], generator)
             gradients = torch.autograd.grad(loss, watched, materialize_grads=True)
-            solver.step(parameters, gradients, memory, task.rates[step], task.decayed, task.anchors)
+            solver.step(parameters, gradients, optimizer_state, task.rates[step], task.decayed, task.reference)
             total += float(loss.detach())
             if total - total != 0.0:
                 self._raise(share, row, total, task.round_index)
@@ -65,7 +67,7 @@ class SerialTrainer:
     def _loss(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         if self._channels_last and x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
-        return self._work.objective(self._forward(x, generator), y)
+        return self._setup.objective(self._forward(x, generator), y)
 
     def _first(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Find out at the first batch what the model draws at random, so that later ones pay only for what it does."""
@@ -96,6 +98,6 @@ class SerialTrainer:
     def _raise(self, share: Share, row: int, total: float, round_index: int) -> None:
         losses = [0.0] * len(share.clients)
         losses[row] = total
-        error = find_divergence(self._work, share, losses, round_index)
+        error = find_divergence(self._setup, share, losses, round_index)
         if error is not None:
             raise error

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fedlama.core.devices import row_numbers
-from fedlama.engines.api import Values, Work
+from fedlama.engines.api import EngineSetup, Values
 from fedlama.engines.cohort.batches import CohortBatches, StackedBatch
 from fedlama.engines.cohort.cohort import Share, find_divergence
 from fedlama.engines.trainers.base import Task
@@ -41,20 +41,20 @@ class VmapTrainer:
     """Trains all rows of a share at once.
 
     Args:
-        work: The federation's fixed parts.
+        setup: The federation's fixed parts.
         batches: Where batches come from.
         precision: In which numbers the model computes.
         compiled: Whether steps go through ``torch.compile``.
     """
 
     def __init__(
-        self, work: Work, batches: CohortBatches, precision: Precision = "float32", compiled: bool = False
+        self, setup: EngineSetup, batches: CohortBatches, precision: Precision = "float32", compiled: bool = False
     ) -> None:
-        self._work = work
+        self._setup = setup
         self._batches = batches
-        self._gradients = ClientGradients(work, precision)
-        self._trained = [name for name, parameter in work.model.named_parameters() if parameter.requires_grad]
-        self._compiled = CompiledGradients(self._gradients.loss, self._trained, work.device) if compiled else None
+        self._gradients = ClientGradients(setup, precision)
+        self._trained = [name for name, parameter in setup.model.named_parameters() if parameter.requires_grad]
+        self._compiled = CompiledGradients(self._gradients.loss, self._trained, setup.device) if compiled else None
 
     def uncompiled(self) -> VmapTrainer:
         """Return a trainer that takes the same steps uncompiled, and shares what is known of the model."""
@@ -64,11 +64,11 @@ class VmapTrainer:
 
     def run(self, share: Share, task: Task) -> list[float]:
         """Take all local steps of a round; see :meth:`fedlama.engines.trainers.base.Trainer.run`."""
-        total = torch.zeros(len(share.clients), dtype=torch.float64, device=self._work.device)
-        generators = client_generators(self._work, task.round_index, share.clients)
+        total = torch.zeros(len(share.clients), dtype=torch.float64, device=self._setup.device)
+        generators = client_generators(self._setup, task.round_index, share.clients)
         for step, groups in enumerate(self._batches.steps(share.clients, share.steps_done, task.steps)):
             total += self._step(share, task, step, groups, generators)
-            if self._work.device.type == "cpu":  # elsewhere one look at the end spares a synchronisation per step
+            if self._setup.device.type == "cpu":  # elsewhere one look at the end spares a synchronisation per step
                 self._check(share, total, task.round_index)
         self._check(share, total, task.round_index)
         return (total / task.steps).tolist()
@@ -80,8 +80,10 @@ class VmapTrainer:
         compute = self._whole if len(groups) == 1 else self._joined
         losses, gradients = compute(share, task, groups, generators)
         parameters = [share.values[name] for name in task.names]
-        memory = {kind: [buffers[index] for index in task.trained] for kind, buffers in share.memory.items()}
-        self._work.solver.step(parameters, gradients, memory, task.rates[step], task.decayed, task.anchors)
+        optimizer_state = {
+            kind: [buffers[index] for index in task.trained] for kind, buffers in share.optimizer_state.items()
+        }
+        self._setup.solver.step(parameters, gradients, optimizer_state, task.rates[step], task.decayed, task.reference)
         return losses
 
     def _whole(self, share: Share, task: Task, groups: Sequence[StackedBatch], generators: Generators) -> Gradients:
@@ -95,10 +97,10 @@ class VmapTrainer:
 
     def _joined(self, share: Share, task: Task, groups: Sequence[StackedBatch], generators: Generators) -> Gradients:
         """Compute the rows group by group, and put what comes out in the rows' places."""
-        losses = torch.empty(len(share.clients), dtype=torch.float64, device=self._work.device)
+        losses = torch.empty(len(share.clients), dtype=torch.float64, device=self._setup.device)
         gradients = [torch.empty_like(share.values[name]) for name in task.names]
         for batch in groups:
-            rows = row_numbers(batch.rows, self._work.device)
+            rows = row_numbers(batch.rows, self._setup.device)
             found = self._filled_up(share, task, batch, rows) or self._apart(share, task, batch, rows, generators)
             for whole, part in zip([losses, *gradients], [found[0], *found[1]], strict=True):
                 whole[rows] = part
@@ -119,7 +121,7 @@ class VmapTrainer:
         taken = [0] * len(share.clients)
         for place, row in enumerate(batch.rows):
             taken[row] = place
-        filled = row_numbers(taken, self._work.device)
+        filled = row_numbers(taken, self._setup.device)
         traced = self._traced(share.values, batch.x[filled], batch.y[filled])
         if traced is None:
             return None
@@ -143,8 +145,8 @@ class VmapTrainer:
             dropout = form == "dropout"
             reason = "its dropout draws from every client's own generator" if dropout else "it cannot be vectorised"
         warnings.warn(
-            f"the steps of the model {type(self._work.model).__name__} are not compiled ({reason}); they give the same "
-            "results uncompiled",
+            f"the steps of the model {type(self._setup.model).__name__} are not compiled ({reason}); they give the "
+            "same results uncompiled",
             stacklevel=2,
         )
         self._compiled = None
@@ -152,6 +154,6 @@ class VmapTrainer:
 
     def _check(self, share: Share, total: Tensor, round_index: int) -> None:
         if not torch.isfinite(total.sum()):
-            error = find_divergence(self._work, share, total.tolist(), round_index)
+            error = find_divergence(self._setup, share, total.tolist(), round_index)
             if error is not None:
                 raise error

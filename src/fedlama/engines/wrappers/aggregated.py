@@ -10,39 +10,41 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fedlama.choices.aggregators import Guard
+from fedlama.choices.aggregators import Aggregator
 from fedlama.choices.availability.rules import rescaled
 from fedlama.core.layers import Layer
-from fedlama.engines.api import Average, CohortState, Engine, Values, Work
+from fedlama.engines.api import Average, CohortState, Engine, EngineSetup, Values
 
 
-class GuardedEngine:
+class AggregatedEngine:
     """Drives an inner engine, but combines what it holds by a guard.
 
     Values that are not finite are refused whatever the guard; when none are left, the discrepancy is not a number, and
     the driver stops the run as it does without a guard.
 
     Args:
-        work: The federation's fixed parts.
+        setup: The federation's fixed parts.
         inner: Holds and trains the clients.
-        guard: How values are combined.
+        aggregator: How values are combined.
     """
 
-    def __init__(self, work: Work, inner: Engine, guard: Guard) -> None:
-        self._codec, self._inner, self._guard = work.codec, inner, guard
+    def __init__(self, setup: EngineSetup, inner: Engine, aggregator: Aggregator) -> None:
+        self._codec, self._inner, self._aggregator = setup.codec, inner, aggregator
         self._clients: tuple[int, ...] = ()
         self._models: list[Values] = []
         self._global: Mapping[str, Tensor] = {}
 
-    def seat(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
+    def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort."""
         self._clients = tuple(clients)
-        self._inner.seat(clients, values)
+        self._inner.start_cohort(clients, values)
 
-    def train(self, round_index: int, steps: int, frozen: frozenset[str], anchors: Mapping[str, Tensor]) -> list[float]:
+    def train(
+        self, round_index: int, steps: int, frozen: frozenset[str], reference: Mapping[str, Tensor]
+    ) -> list[float]:
         """Advance every client; what was copied of their models before is out of date then."""
-        self._models, self._global = [], anchors
-        return self._inner.train(round_index, steps, frozen, anchors)
+        self._models, self._global = [], reference
+        return self._inner.train(round_index, steps, frozen, reference)
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
         """Combine a layer over the clients, as the server would receive it."""
@@ -62,7 +64,7 @@ class GuardedEngine:
         if len(rows) < len(self._clients):
             received = {name: value[sound] for name, value in received.items()}
         shares = rescaled(range(len(weights)), weights, set(rows))
-        combined = self._guard.combine(layer, received, shares, self._global)
+        combined = self._aggregator.combine(layer, received, shares, self._global)
         kept = {rows[row] for row in range(len(rows)) if row not in combined.refused}
         refused = tuple(client for row, client in enumerate(self._clients) if row not in kept)
         return Average(combined.values, combined.discrepancy, refused)
@@ -75,11 +77,11 @@ class GuardedEngine:
         """Return a copy of one client's local model."""
         return self._inner.client_values(client)
 
-    def export(self) -> CohortState:
+    def state_dict(self) -> CohortState:
         """Return a copy of the cohort's state."""
-        return self._inner.export()
+        return self._inner.state_dict()
 
-    def adopt(self, state: CohortState) -> None:
+    def load_state_dict(self, state: CohortState) -> None:
         """Take up a state that an engine of the same federation exported."""
         self._clients = state.clients
-        self._inner.adopt(state)
+        self._inner.load_state_dict(state)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fedlama.engines.api import CohortState, Values, Work
+from fedlama.engines.api import CohortState, EngineSetup, Values
 
 
 def rows_of(state: CohortState, clients: Sequence[int]) -> CohortState:
@@ -38,37 +38,43 @@ def joined(first: CohortState, second: CohortState) -> CohortState:
 
 
 def restarted(
-    state: CohortState, clients: Sequence[int], work: Work, values: Mapping[str, Tensor], local: Mapping[str, Tensor]
+    state: CohortState,
+    clients: Sequence[int],
+    setup: EngineSetup,
+    values: Mapping[str, Tensor],
+    local: Mapping[str, Tensor],
 ) -> CohortState:
     """Let some clients of a state begin anew, from the full model with fresh solver buffers.
 
     Args:
         state: The state; overwritten in place.
         clients: Who begins anew.
-        work: The federation's fixed parts.
+        setup: The federation's fixed parts.
         values: The full model.
         local: Buffers that never travel, as they were at first.
 
     Returns:
         The state.
     """
-    names = [name for name, parameter in work.model.named_parameters() if parameter.requires_grad]
+    names = [name for name, parameter in setup.model.named_parameters() if parameter.requires_grad]
     for row in [state.clients.index(client) for client in clients]:
         for name, stacked in state.values.items():
             stacked[row] = values[name] if name in values else local[name]
-        fresh = work.solver.memory([state.values[name][row] for name in names])
-        for kind, named in state.memory.items():
+        fresh = setup.solver.init([state.values[name][row] for name in names])
+        for kind, named in state.optimizer_state.items():
             for name, buffer in zip(names, fresh[kind], strict=True):
                 named[name][row] = buffer
     return state
 
 
 def _tensor(state: CohortState, kind: str | None, name: str) -> Tensor:
-    return state.values[name] if kind is None else state.memory[kind][name]
+    return state.values[name] if kind is None else state.optimizer_state[kind][name]
 
 
 def _mapped(state: CohortState, make: Callable[[str | None, str], Tensor]) -> CohortState:
     """Return a state with every stacked tensor made anew from its kind (None for the models) and its name."""
     values: Values = {name: make(None, name) for name in state.values}
-    memory = {kind: {name: make(kind, name) for name in named} for kind, named in state.memory.items()}
-    return replace(state, values=values, memory=memory)
+    optimizer_state = {
+        kind: {name: make(kind, name) for name in named} for kind, named in state.optimizer_state.items()
+    }
+    return replace(state, values=values, optimizer_state=optimizer_state)

@@ -45,7 +45,7 @@ class FunctionLocal:
         return self._codec
 
     @property
-    def uses_anchor(self) -> bool:
+    def uses_reference(self) -> bool:
         """The function has the model and nothing else."""
         return False
 
@@ -58,13 +58,19 @@ class FunctionLocal:
         """Start from the full model; what never travels begins as the model was built."""
         return {**self._values(), **values}, {}
 
-    def train(self, values: Values, memory: Values, anchors: Values, work: Assignment) -> tuple[Values, Values, float]:
+    def train(
+        self, values: Values, optimizer_state: Values, reference: Values, work: Assignment
+    ) -> tuple[Values, Values, float]:
         """Call the function on a model that holds the values."""
         self._model.load_state_dict(values, strict=False)
         self._model.train()
         loss = float(self._train(self._model, work))
         names = {spec.name for layer in self._layers if layer.name in work.frozen for spec in layer.tensors}
-        return {name: values[name] if name in names else value for name, value in self._values().items()}, memory, loss
+        return (
+            {name: values[name] if name in names else value for name, value in self._values().items()},
+            optimizer_state,
+            loss,
+        )
 
     def _values(self) -> Values:
         with torch.no_grad():

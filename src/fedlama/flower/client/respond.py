@@ -67,16 +67,16 @@ def _trained(order: Order, local: Local, resident: Resident | None) -> Resident:
     received: Values = {}
     for values in decode_message(message, tuple(message.payloads), local.layers, _DOWNLOAD).values():
         received |= values
-    values, memory = (resident.values, resident.memory) if resident else local.begin(received)
+    values, optimizer_state = (resident.values, resident.optimizer_state) if resident else local.begin(received)
     values = values | received
-    looks_back = order.scalars or local.uses_anchor
+    looks_back = order.scalars or local.uses_reference
     reference = ((resident.reference if resident else {}) | received) if looks_back else {}
     frozen = [local.layers[index] for index in order.frozen]
     still = {spec.name: values[spec.name].clone() for layer in frozen for spec in layer.tensors}
     names = frozenset(layer.name for layer in frozen)
     work = Assignment(order.client, order.round_index, order.steps, order.steps_done, names)
-    values, memory, loss = local.train(values, memory, reference, work)
-    return Resident(order.run, order.fingerprint, order.round_index, loss, values | still, memory, reference)
+    values, optimizer_state, loss = local.train(values, optimizer_state, reference, work)
+    return Resident(order.run, order.fingerprint, order.round_index, loss, values | still, optimizer_state, reference)
 
 
 def _answer(order: Order, local: Local, resident: Resident, *, replayed: bool) -> Answer:

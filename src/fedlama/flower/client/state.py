@@ -33,7 +33,7 @@ class Resident:
         round_index: The latest round that was trained.
         loss: That round's mean training loss.
         values: The local model, buffers that never travel included.
-        memory: The solver's buffers by name.
+        optimizer_state: The solver's buffers by name.
         reference: Each layer's value as last received; empty when nobody looks back at it.
     """
 
@@ -42,7 +42,7 @@ class Resident:
     round_index: int
     loss: float
     values: Values
-    memory: Values
+    optimizer_state: Values
     reference: Values
 
 
@@ -59,7 +59,7 @@ def save(resident: Resident, path: Path) -> None:
         "round": resident.round_index,
         "loss": resident.loss.hex(),
     }
-    groups = {"values": resident.values, "memory": resident.memory, "reference": resident.reference}
+    groups = {"values": resident.values, "memory": resident.optimizer_state, "reference": resident.reference}
     tensors = {f"{group}/{name}": value for group, named in groups.items() for name, value in named.items()}
     write_tensors(tensors, {"fedlama-client": _VERSION, "state": json.dumps(about)}, path)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedlama.choices.codecs import Codec
 from fedlama.core.layers import Layers
-from fedlama.engines.api import CohortState, Values, Work
+from fedlama.engines.api import CohortState, EngineSetup, Values
 from fedlama.engines.loop import LoopEngine
 
 
@@ -45,7 +45,7 @@ class Local(Protocol):
         """How uploads are compressed."""
 
     @property
-    def uses_anchor(self) -> bool:
+    def uses_reference(self) -> bool:
         """Whether training looks back at the values last received."""
 
     @property
@@ -62,13 +62,15 @@ class Local(Protocol):
             The local model, buffers that never travel included, and fresh buffers of the solver.
         """
 
-    def train(self, values: Values, memory: Values, anchors: Values, work: Assignment) -> tuple[Values, Values, float]:
+    def train(
+        self, values: Values, optimizer_state: Values, reference: Values, work: Assignment
+    ) -> tuple[Values, Values, float]:
         """Take a round's local steps.
 
         Args:
             values: The local model.
-            memory: The solver's buffers.
-            anchors: Values last received; empty unless :attr:`uses_anchor`.
+            optimizer_state: The solver's buffers.
+            reference: Values last received; empty unless :attr:`uses_reference`.
             work: What to do.
 
         Returns:
@@ -84,7 +86,7 @@ class LoopLocal:
         client: The client's number.
     """
 
-    def __init__(self, work: Work, client: int) -> None:
+    def __init__(self, work: EngineSetup, client: int) -> None:
         self._work, self._client = work, client
         self._engine = LoopEngine(work)
 
@@ -99,9 +101,9 @@ class LoopLocal:
         return self._work.codec
 
     @property
-    def uses_anchor(self) -> bool:
+    def uses_reference(self) -> bool:
         """As the solver says."""
-        return self._work.solver.uses_anchor
+        return self._work.solver.uses_reference
 
     @property
     def samples(self) -> int:
@@ -110,22 +112,26 @@ class LoopLocal:
 
     def begin(self, values: Mapping[str, Tensor]) -> tuple[Values, Values]:
         """Start from the full model with fresh buffers."""
-        self._engine.seat([self._client], values)
+        self._engine.start_cohort([self._client], values)
         return self._carried()
 
-    def train(self, values: Values, memory: Values, anchors: Values, work: Assignment) -> tuple[Values, Values, float]:
+    def train(
+        self, values: Values, optimizer_state: Values, reference: Values, work: Assignment
+    ) -> tuple[Values, Values, float]:
         """Take the local steps in the loop engine."""
         kinds: dict[str, Values] = {}
-        for key, value in memory.items():
+        for key, value in optimizer_state.items():
             kind, _, name = key.partition("/")
             kinds.setdefault(kind, {})[name] = value.unsqueeze(0)
         own = {name: value.unsqueeze(0) for name, value in values.items()}
-        self._engine.adopt(CohortState((self._client,), own, kinds, {self._client: work.steps_done}))
-        (loss,) = self._engine.train(work.round_index, work.steps, work.frozen, anchors)
+        self._engine.load_state_dict(CohortState((self._client,), own, kinds, {self._client: work.steps_done}))
+        (loss,) = self._engine.train(work.round_index, work.steps, work.frozen, reference)
         return *self._carried(), loss
 
     def _carried(self) -> tuple[Values, Values]:
         """Take the one seat's content out of the engine."""
-        state = self._engine.export()
-        memory = {f"{kind}/{name}": value[0] for kind, named in state.memory.items() for name, value in named.items()}
-        return {name: value[0] for name, value in state.values.items()}, memory
+        state = self._engine.state_dict()
+        optimizer_state = {
+            f"{kind}/{name}": value[0] for kind, named in state.optimizer_state.items() for name, value in named.items()
+        }
+        return {name: value[0] for name, value in state.values.items()}, optimizer_state

@@ -30,8 +30,8 @@ from torch import Tensor
 from fedlama.choices.availability.rules import rescaled
 from fedlama.choices.strategies import Plan
 from fedlama.core.layers import Layer
-from fedlama.core.ledger import Shipment
-from fedlama.engines.api import Average, CohortState, Values, Work
+from fedlama.core.ledger import Transfer
+from fedlama.engines.api import Average, CohortState, EngineSetup, Values
 from fedlama.engines.transfers import uploads
 from fedlama.errors import ConfigError, DivergenceError
 from fedlama.flower.policy import Patience
@@ -44,13 +44,13 @@ from fedlama.flower.server.state import EngineMemory
 from fedlama.flower.transport import Channel
 
 
-def write_line(path: Path, exchange: Exchange, memory: EngineMemory, seconds: float) -> None:
+def write_line(path: Path, exchange: Exchange, optimizer_state: EngineMemory, seconds: float) -> None:
     """Append a round.
 
     Args:
         path: The log.
         exchange: What the round's exchange brought.
-        memory: What the engine remembers after it.
+        optimizer_state: What the engine remembers after it.
         seconds: How long the exchange took.
     """
     rounds = [order.round_index for order in exchange.sent]
@@ -58,12 +58,12 @@ def write_line(path: Path, exchange: Exchange, memory: EngineMemory, seconds: fl
         "round": rounds[0] if rounds else None,
         "ended": time.time(),
         "seconds": seconds,
-        "cohort": memory.cohort,
+        "cohort": optimizer_state.cohort,
         "orders": [order.client for order in exchange.sent],
         "answered": sorted(exchange.receipts),
         "replayed": sorted(client for client, receipt in exchange.receipts.items() if receipt.replayed),
         "missing": sorted(exchange.missing),
-        "excluded": sorted(memory.excluded),
+        "excluded": sorted(optimizer_state.excluded),
         "bytes_down": sum(len(order.payload) for order in exchange.sent),
         "incidents": exchange.incidents,
     }
@@ -90,35 +90,35 @@ class Flower:
     aggregation: Aggregation = "models"
     log: Path | None = None
 
-    def __call__(self, work: Work) -> FlowerEngine:
+    def __call__(self, setup: EngineSetup) -> FlowerEngine:
         """Return an engine for a federation."""
-        return FlowerEngine(work, self)
+        return FlowerEngine(setup, self)
 
 
 class FlowerEngine:
     """Drives clients over a channel.
 
     Args:
-        work: The federation's fixed parts.
+        setup: The federation's fixed parts.
         options: The channel and the rules.
 
     Attributes:
-        memory: All that the engine must remember between rounds, fit for a checkpoint.
+        optimizer_state: All that the engine must remember between rounds, fit for a checkpoint.
         latest: The latest exchange.
         exchange_seconds: How long it took.
         roster: Who is where.
     """
 
-    def __init__(self, work: Work, options: Flower) -> None:
-        if work.solver.memory_scope == "slot":
+    def __init__(self, setup: EngineSetup, options: Flower) -> None:
+        if setup.solver.state_scope == "slot":
             raise ConfigError(
                 "solver.memory_scope is 'slot', but momentum cannot pass from one machine to another; choose 'cohort'"
             )
-        self._work, self._options = work, options
-        self._fingerprint = fingerprint(work.layers, work.codec)
-        self.roster = Roster(options.channel, len(work.clients))
-        self._exchanger = Exchanger(options.channel, self.roster, options.patience, work.layers, work.codec)
-        self.memory = EngineMemory(run=secrets.token_hex(8))
+        self._setup, self._options = setup, options
+        self._fingerprint = fingerprint(setup.layers, setup.codec)
+        self.roster = Roster(options.channel, len(setup.clients))
+        self._exchanger = Exchanger(options.channel, self.roster, options.patience, setup.layers, setup.codec)
+        self.optimizer_state = EngineMemory(run=secrets.token_hex(8))
         self.latest = Exchange()
         self.exchange_seconds = 0.0
         self._plan: Plan | None = None
@@ -126,34 +126,36 @@ class FlowerEngine:
         self._scalars = False
         self._reference: Values = {}
 
-    def seat(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
+    def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort; every member's next order brings the complete model."""
-        self.memory.seat(clients)
+        self.optimizer_state.start_cohort(clients)
 
     def announce(self, plan: Plan, evaluation: frozenset[str], scalars: bool) -> None:
         """Take in the round's plan."""
         self._plan, self._evaluation = plan, evaluation
         self._scalars = scalars or self._options.aggregation == "sums"
         if plan.cycle_start:
-            self.memory.begin_cycle()
+            self.optimizer_state.begin_cycle()
 
-    def train(self, round_index: int, steps: int, frozen: frozenset[str], anchors: Mapping[str, Tensor]) -> list[float]:
+    def train(
+        self, round_index: int, steps: int, frozen: frozenset[str], reference: Mapping[str, Tensor]
+    ) -> list[float]:
         """Send the orders, wait for the replies; the losses are those of the clients that answered."""
-        start, memory = time.perf_counter(), self.memory
-        self._reference = dict(anchors)
-        orders = Orders(self._order(round_index, steps, frozen), self._work.layers, memory, anchors)
-        self.latest = self._exchanger.run(round_index, memory.asked(), orders.of, memory.absent)
-        memory.close(round_index, self.latest.receipts, self.latest.missing, self._options.patience.rejoin)
+        start, optimizer_state = time.perf_counter(), self.optimizer_state
+        self._reference = dict(reference)
+        orders = Orders(self._order(round_index, steps, frozen), self._setup.layers, optimizer_state, reference)
+        self.latest = self._exchanger.run(round_index, optimizer_state.asked(), orders.of, optimizer_state.absent)
+        optimizer_state.close(round_index, self.latest.receipts, self.latest.missing, self._options.patience.rejoin)
         for client in self.latest.receipts:
-            memory.steps_done[client] = memory.steps_done.get(client, 0) + steps
-        memory.absent = set(self.latest.missing)
+            optimizer_state.steps_done[client] = optimizer_state.steps_done.get(client, 0) + steps
+        optimizer_state.absent = set(self.latest.missing)
         self.exchange_seconds = time.perf_counter() - start
         return [self.latest.receipts[client].loss for client in self._answered()]
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
         """Average a layer over who answered; the weights are re-scaled when somebody is missing."""
         receipts = self.latest.receipts
-        shares = rescaled(self.memory.cohort, weights, receipts)
+        shares = rescaled(self.optimizer_state.cohort, weights, receipts)
         received = {client: receipts[client].layers[layer.name] for client in self._answered()}
         if self._options.aggregation == "models" or layer.name in self._evaluation:
             average = from_models(layer, list(received.values()), shares)
@@ -167,7 +169,7 @@ class FlowerEngine:
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
         """Let the layer go down with the next orders; frozen layers are put back by the clients themselves."""
         if self._plan is not None and layer.name not in self._plan.frozen:
-            self.memory.versions[layer.name] = self._plan.round_index
+            self.optimizer_state.versions[layer.name] = self._plan.round_index
 
     def client_values(self, client: int) -> Values:
         """Refuse: a client's model is its own.
@@ -180,27 +182,33 @@ class FlowerEngine:
             "keep_client_models=False"
         )
 
-    def export(self) -> CohortState:
+    def state_dict(self) -> CohortState:
         """Return what the server remembers; the local models are on the clients' own disks."""
-        return CohortState(tuple(self.memory.cohort), {}, {}, dict(self.memory.steps_done), self.memory.to_json())
+        return CohortState(
+            tuple(self.optimizer_state.cohort),
+            {},
+            {},
+            dict(self.optimizer_state.steps_done),
+            self.optimizer_state.to_json(),
+        )
 
-    def adopt(self, state: CohortState) -> None:
+    def load_state_dict(self, state: CohortState) -> None:
         """Take up what an engine of the same run remembered: the clients then know their states as this run's."""
-        self.memory = EngineMemory.from_json(dict(state.facts))
+        self.optimizer_state = EngineMemory.from_json(dict(state.facts))
 
-    def travelled(self, planned: Sequence[Shipment]) -> list[Shipment]:
+    def travelled(self, planned: Sequence[Transfer]) -> list[Transfer]:
         """Return the round's shipments as they happened."""
         if self._options.log is not None:
-            write_line(self._options.log, self.latest, self.memory, self.exchange_seconds)
-        return downloads(self.latest.sent, self._work.layers) + uploads(
+            write_line(self._options.log, self.latest, self.optimizer_state, self.exchange_seconds)
+        return downloads(self.latest.sent, self._setup.layers) + uploads(
             planned, tuple(self._answered()), scalars=self._scalars
         )
 
     def _order(self, round_index: int, steps: int, frozen: frozenset[str]) -> Order:
         """Return what all clients are asked alike."""
-        layers = self._work.layers
+        layers = self._setup.layers
         return Order(
-            run=self.memory.run,
+            run=self.optimizer_state.run,
             fingerprint=self._fingerprint,
             round_index=round_index,
             client=EVERYONE,
@@ -223,4 +231,4 @@ class FlowerEngine:
         return DivergenceError(round_index, first, layer.name, "the average overflows although every client is finite")
 
     def _answered(self) -> list[int]:
-        return [client for client in self.memory.cohort if client in self.latest.receipts]
+        return [client for client in self.optimizer_state.cohort if client in self.latest.receipts]

@@ -10,7 +10,7 @@ from torch import Tensor
 from fedlama.choices.codecs import Float32
 from fedlama.core import wire
 from fedlama.core.layers import Layers
-from fedlama.core.ledger import Cargo, Shipment
+from fedlama.core.ledger import LayerPayload, Transfer
 from fedlama.flower.payloads import encode_layer
 from fedlama.flower.protocol import EVERYONE, NEVER, Order
 from fedlama.flower.server.state import EngineMemory
@@ -24,12 +24,14 @@ class Orders:
     Args:
         common: The order, but for what differs by client.
         layers: The labelling.
-        memory: Who has answered what, and when each layer was set last.
+        optimizer_state: Who has answered what, and when each layer was set last.
         values: The global model.
     """
 
-    def __init__(self, common: Order, layers: Layers, memory: EngineMemory, values: Mapping[str, Tensor]) -> None:
-        self._common, self._layers, self._memory, self._values = common, layers, memory, values
+    def __init__(
+        self, common: Order, layers: Layers, optimizer_state: EngineMemory, values: Mapping[str, Tensor]
+    ) -> None:
+        self._common, self._layers, self._optimizer_state, self._values = common, layers, optimizer_state, values
         self._packed: dict[tuple[int, ...], bytes] = {}
 
     def of(self, client: int, full: bool) -> Order:
@@ -39,13 +41,13 @@ class Orders:
             client: Whose.
             full: Bring the full model, whatever the client is known to have.
         """
-        expected = NEVER if full else self._memory.answered[client]
-        lacking = self._memory.lacking((layer.name for layer in self._layers), expected)
+        expected = NEVER if full else self._optimizer_state.answered[client]
+        lacking = self._optimizer_state.lacking((layer.name for layer in self._layers), expected)
         return replace(
             self._common,
             client=client,
             expected=expected,
-            steps_done=self._memory.steps_done.get(client, 0),
+            steps_done=self._optimizer_state.steps_done.get(client, 0),
             payload=self._payload(indices(self._layers, lacking)),
         )
 
@@ -67,7 +69,7 @@ def indices(layers: Layers, names: Iterable[str]) -> tuple[int, ...]:
     return tuple(index for index, layer in enumerate(layers) if layer.name in wanted)
 
 
-def downloads(sent: Sequence[Order], layers: Layers) -> list[Shipment]:
+def downloads(sent: Sequence[Order], layers: Layers) -> list[Transfer]:
     """Return what went down: one shipment for each set of layers, and another for every time it was sent again.
 
     Args:
@@ -80,13 +82,13 @@ def downloads(sent: Sequence[Order], layers: Layers) -> list[Shipment]:
         times[order.client] = times.get(order.client, 0) + 1
         groups.setdefault((times[order.client], order.payload), []).append(order)
     return [
-        Shipment(
-            orders[0].round_index, "down", tuple(sorted(order.client for order in orders)), _cargo(payload, layers)
+        Transfer(
+            orders[0].round_index, "down", tuple(sorted(order.client for order in orders)), _payloads(payload, layers)
         )
         for (_, payload), orders in groups.items()
     ]
 
 
-def _cargo(payload: bytes, layers: Layers) -> tuple[Cargo, ...]:
+def _payloads(payload: bytes, layers: Layers) -> tuple[LayerPayload, ...]:
     sizes = {index: len(data) for index, data in wire.unpack(payload).payloads.items()}
-    return tuple(Cargo(layers[i].name, layers[i].parameters, size) for i, size in sorted(sizes.items()))
+    return tuple(LayerPayload(layers[i].name, layers[i].parameters, size) for i, size in sorted(sizes.items()))

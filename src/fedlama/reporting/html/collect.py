@@ -76,7 +76,7 @@ def _rounded(values: Iterable[float]) -> list[float | None]:
 
 def _layers(run: StoredRun) -> list[dict[str, Any]]:
     """Return each layer's size, bytes, intervals, the rounds in which it travelled, and d_l in those."""
-    sizes = {item.layer: item.parameters for one in run.ledger.shipments for item in one.cargo}
+    sizes = {item.layer: item.parameters for one in run.ledger.transfers for item in one.payloads}
     moved = {way: _moved(run, way) for way in ("up", "down")}
     names = list(run.rounds[0].layers) or list(sizes)
     layers = []
@@ -100,10 +100,10 @@ def _layers(run: StoredRun) -> list[dict[str, Any]]:
 def _moved(run: StoredRun, way: Direction) -> Counter[str]:
     """Return payload bytes by layer, all clients together."""
     moved: Counter[str] = Counter()
-    for shipment in run.ledger.shipments:
-        if shipment.direction == way:
-            for item in shipment.cargo:
-                moved[item.layer] += len(shipment.clients) * item.payload_bytes
+    for transfer in run.ledger.transfers:
+        if transfer.direction == way:
+            for item in transfer.payloads:
+                moved[item.layer] += len(transfer.clients) * item.payload_bytes
     return moved
 
 
@@ -115,7 +115,7 @@ def _changes(values: list[int]) -> list[list[int]]:
 def _directions(run: StoredRun) -> dict[str, dict[str, int]]:
     """Return payload, header and scalar bytes of each direction."""
     found = {way: Counter({"payload": 0, "headers": 0, "scalars": 0}) for way in ("down", "up", "evaluation")}
-    for one in run.ledger.shipments:
+    for one in run.ledger.transfers:
         found[one.direction].update(payload=one.payload_bytes, headers=one.header_bytes, scalars=one.scalar_bytes)
     return {way: dict(parts) for way, parts in found.items()}
 
@@ -127,7 +127,7 @@ def _clients(run: StoredRun) -> list[list[int]]:
     active: Counter[int] = Counter()
     for record in run.rounds:
         active.update(record.answered)
-        for one in record.shipments:
+        for one in record.transfers:
             if one.direction == "evaluation" or not one.clients:
                 continue
             each = one.total_bytes // len(one.clients)

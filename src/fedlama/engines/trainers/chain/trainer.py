@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fedlama.engines.api import Work
+from fedlama.engines.api import EngineSetup
 from fedlama.engines.cohort.batches import CohortBatches
 from fedlama.engines.cohort.cohort import Share, find_divergence
 from fedlama.engines.trainers.base import Task
@@ -22,13 +22,13 @@ class ChainTrainer:
     """Trains all rows of a share at once.
 
     Args:
-        work: The federation's fixed parts; its objective is cross-entropy of one class per sample.
+        setup: The federation's fixed parts; its objective is cross-entropy of one class per sample.
         batches: Where batches come from.
         operations: The model; see :func:`fedlama.engines.trainers.chain.translate`.
     """
 
-    def __init__(self, work: Work, batches: CohortBatches, operations: Sequence[Operation]) -> None:
-        self._work = work
+    def __init__(self, setup: EngineSetup, batches: CohortBatches, operations: Sequence[Operation]) -> None:
+        self._setup = setup
         self._batches = batches
         self._operations = list(operations)
         self._draws = any(isinstance(operation, Dropout) for operation in operations)
@@ -38,10 +38,10 @@ class ChainTrainer:
         """Take all local steps of a round; see :meth:`fedlama.engines.trainers.base.Trainer.run`."""
         for operation in self._operations:
             operation.bind(share.values)
-        update = make_update(self._work.solver, share, task)
-        masks = _Masks(client_generators(self._work, task.round_index, share.clients) if self._draws else [])
+        update = make_update(self._setup.solver, share, task)
+        masks = _Masks(client_generators(self._setup, task.round_index, share.clients) if self._draws else [])
         lowest = self._lowest(task)
-        total = torch.zeros(len(share.clients), dtype=torch.float64, device=self._work.device)
+        total = torch.zeros(len(share.clients), dtype=torch.float64, device=self._setup.device)
         for step, batch in enumerate(self._batches.padded(share.clients, share.steps_done, task.steps)):
             masks.lengths = batch.lengths
             logits = self._forward(batch.x, masks)
@@ -49,7 +49,7 @@ class ChainTrainer:
             self._backward(gradient, update.sink(step), lowest)
             update.finish(step)
             total += losses
-            if self._work.device.type == "cpu":  # elsewhere one look at the end spares a synchronisation per step
+            if self._setup.device.type == "cpu":  # elsewhere one look at the end spares a synchronisation per step
                 self._check(share, total, task.round_index)
         self._check(share, total, task.round_index)
         return (total / task.steps).tolist()
@@ -71,7 +71,7 @@ class ChainTrainer:
 
     def _check(self, share: Share, total: Tensor, round_index: int) -> None:
         if not torch.isfinite(total.sum()):
-            error = find_divergence(self._work, share, total.tolist(), round_index)
+            error = find_divergence(self._setup, share, total.tolist(), round_index)
             if error is not None:
                 raise error
 

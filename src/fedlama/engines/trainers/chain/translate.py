@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fedlama.core.losses import cross_entropy
 from fedlama.data.clients import TensorClients
-from fedlama.engines.api import Work
+from fedlama.engines.api import EngineSetup
 from fedlama.engines.trainers import model_graph as graph
 from fedlama.engines.trainers.chain.base import Operation
 from fedlama.engines.trainers.chain.convolution import Convolution, MaxPool
@@ -17,26 +17,26 @@ from fedlama.engines.trainers.chain.dense import Dense
 from fedlama.engines.trainers.chain.shape import Dropout, EnterImages, Flatten, Relu
 
 
-def one_input(work: Work) -> Tensor | None:
+def one_input(setup: EngineSetup) -> Tensor | None:
     """Return an input, (1, 1, ...), if local work is cross-entropy of one class per sample on float tensors, else None.
 
     Args:
-        work: The federation's fixed parts.
+        setup: The federation's fixed parts.
     """
-    source = work.clients
-    if work.objective is not cross_entropy or not isinstance(source, TensorClients):
+    source = setup.clients
+    if setup.objective is not cross_entropy or not isinstance(source, TensorClients):
         return None
-    x, y = source.gather(source.rows[0][None, :1], [0], [0], work.seed)
+    x, y = source.gather(source.rows[0][None, :1], [0], [0], setup.seed)
     return x if y.dim() == 2 and y.dtype == torch.int64 and x.dtype == torch.float32 else None
 
 
-def chain_for(work: Work) -> list[Operation] | None:
+def chain_for(setup: EngineSetup) -> list[Operation] | None:
     """Return the chain that does a federation's local work, or None if it takes more than a chain.
 
     Args:
-        work: The federation's fixed parts.
+        setup: The federation's fixed parts.
     """
-    x, found = one_input(work), translate(work.model)
+    x, found = one_input(setup), translate(setup.model)
     if x is None or found is None:
         return None
     expected = 5 if isinstance(found[0], EnterImages) else 3 if isinstance(found[0], Dense) else x.dim()

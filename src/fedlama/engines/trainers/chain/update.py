@@ -61,7 +61,7 @@ class _Momentum:
     """v <- m v + g + w x, then x <- x - eta v, gradients straight into the velocities."""
 
     def __init__(self, solver: SGD, share: Share, task: Task) -> None:
-        velocity = share.memory["velocity"]
+        velocity = share.optimizer_state["velocity"]
         self._targets = {name: velocity[index] for name, index in zip(task.names, task.trained, strict=True)}
         self._parameters = list(_parameters(share, task).values())
         self._velocities = list(self._targets.values())
@@ -89,7 +89,9 @@ class _Gathered:
         self._parameters = list(_parameters(share, task).values())
         self._targets = {n: torch.empty_like(p) for n, p in zip(task.names, self._parameters, strict=True)}
         self._scales = dict.fromkeys(task.names, 0.0)
-        self._memory = {kind: [buffers[index] for index in task.trained] for kind, buffers in share.memory.items()}
+        self._optimizer_state = {
+            kind: [buffers[index] for index in task.trained] for kind, buffers in share.optimizer_state.items()
+        }
 
     def sink(self, step: int) -> Sink:
         """Return where this step's gradients go."""
@@ -99,4 +101,6 @@ class _Gathered:
         """Let the solver move the parameters."""
         task = self._task
         gradients = list(self._targets.values())
-        self._solver.step(self._parameters, gradients, self._memory, task.rates[step], task.decayed, task.anchors)
+        self._solver.step(
+            self._parameters, gradients, self._optimizer_state, task.rates[step], task.decayed, task.reference
+        )

@@ -29,6 +29,6 @@ def test_guards_keep_a_model_that_an_attack_destroys() -> None:
     torch.set_num_threads(1)
     experiment = resolve(read("digits", ["local_steps=24"]))
     federation = assemble(experiment, prepare(experiment))
-    found = {name: accuracy(federation, guard, "turned x10", ATTACKERS) for name, guard in GUARDS.items()}
+    found = {name: accuracy(federation, aggregator, "turned x10", ATTACKERS) for name, aggregator in GUARDS.items()}
     assert found["none"] == "diverged" or float(found["none"]) < 30
     assert all(float(found[name]) > 60 for name in ("norm-bound, refuse", "trimmed-mean"))

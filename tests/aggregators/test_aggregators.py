@@ -69,34 +69,39 @@ def test_the_bound_is_measured_from_where_the_clients_started() -> None:
     assert flat(clipped.values) == pytest.approx([100 + (1 + 2 + 2) / 3, 0, 0])
 
 
-@pytest.mark.parametrize("guard", GUARDS, ids=str)
-def test_clients_that_agree_are_left_alone(guard: Any) -> None:  # noqa: ANN401
-    same = guard.combine(LAYER, received(*[(1.5, -2.25, 3)] * 4), [0.1, 0.2, 0.3, 0.4], ORIGIN)
+@pytest.mark.parametrize("aggregator", GUARDS, ids=str)
+def test_clients_that_agree_are_left_alone(aggregator: Any) -> None:  # noqa: ANN401
+    same = aggregator.combine(LAYER, received(*[(1.5, -2.25, 3)] * 4), [0.1, 0.2, 0.3, 0.4], ORIGIN)
     assert flat(same.values) == [1.5, -2.25, 3]
     assert (same.discrepancy, same.refused) == (0, ())
 
 
-@pytest.mark.parametrize("guard", GUARDS, ids=str)
-def test_one_attacker_among_five_moves_no_value_far(guard: Any) -> None:  # noqa: ANN401
+@pytest.mark.parametrize("aggregator", GUARDS, ids=str)
+def test_one_attacker_among_five_moves_no_value_far(aggregator: Any) -> None:  # noqa: ANN401
     draw = np.random.default_rng(0)
     for size in (1e1, 1e4, 1e12):
         honest = draw.normal(size=(4, 3))
         rows = received(*honest.tolist(), (size, -size, size))
-        combined = guard.combine(LAYER, rows, [0.2] * 5, ORIGIN)
+        combined = aggregator.combine(LAYER, rows, [0.2] * 5, ORIGIN)
         assert np.abs(flat(combined.values)).max() < 4 * np.abs(honest).max()
         assert combined.discrepancy < 100 * honest.var(0).sum()
 
 
 @pytest.mark.parametrize("engine", ["stacked", "workers"])
-@pytest.mark.parametrize("guard", GUARDS, ids=str)
-def test_engines_agree(engine: str, guard: Any) -> None:  # noqa: ANN401
-    changes = {"guard": guard, "availability": fl.RandomAbsence(away=0.2), "local_steps": 8, "sampler": fl.AllClients()}
+@pytest.mark.parametrize("aggregator", GUARDS, ids=str)
+def test_engines_agree(engine: str, aggregator: Any) -> None:  # noqa: ANN401
+    changes = {
+        "aggregator": aggregator,
+        "availability": fl.RandomAbsence(away=0.2),
+        "local_steps": 8,
+        "sampler": fl.AllClients(),
+    }
     assert_same(run(engine, **changes), run("loop", **changes), tolerance=1e-4)
 
 
 def test_without_an_attack_a_mean_that_trims_nothing_is_the_mean() -> None:
     plain = run("loop", weighting="equal", local_steps=4)
-    trimmed = run("loop", weighting="equal", local_steps=4, guard=fl.TrimmedMean(0.0))
+    trimmed = run("loop", weighting="equal", local_steps=4, aggregator=fl.TrimmedMean(0.0))
     assert_same(trimmed, plain, tolerance=1e-5)
 
 
@@ -115,9 +120,9 @@ class Poisoned(LoopEngine):
         return from_models(layer, [self.client_values(seat.client) for seat in self._seats], weights)
 
 
-@pytest.mark.parametrize("guard", GUARDS, ids=str)
-def test_values_that_are_not_finite_are_refused_and_told(guard: Any) -> None:  # noqa: ANN401
-    result = federation(engine=Poisoned, guard=guard, sampler=fl.AllClients()).run()
+@pytest.mark.parametrize("aggregator", GUARDS, ids=str)
+def test_values_that_are_not_finite_are_refused_and_told(aggregator: Any) -> None:  # noqa: ANN401
+    result = federation(engine=Poisoned, aggregator=aggregator, sampler=fl.AllClients()).run()
     assert all(torch.isfinite(value).all() for value in result.model.values())
     for record in result.rounds:
         synchronised = [layer for layer in record.layers.values() if layer.synchronised]
@@ -133,11 +138,11 @@ def test_without_a_guard_they_stop_the_run() -> None:
 def test_when_nothing_finite_is_left_the_run_stops() -> None:
     trace = fl.Trace(absences=tuple(fl.Absence(client, 0, 9) for client in (1, 2, 4)))
     with pytest.raises(fl.DivergenceError, match="client 0 diverged"):
-        federation(engine=Poisoned, guard=fl.Median(), sampler=fl.AllClients(), availability=trace).run()
+        federation(engine=Poisoned, aggregator=fl.Median(), sampler=fl.AllClients(), availability=trace).run()
 
 
 def test_a_deployment_refuses_a_guard(tmp_path: Path) -> None:
-    given = federation(guard=fl.Median())
+    given = federation(aggregator=fl.Median())
     with pytest.raises(fl.ConfigError, match="FlowerEngine does not show single clients' models"):
         deployed(given, rehearsal(given, tmp_path))
 

@@ -35,7 +35,7 @@ def test_every_switch_is_in_force(tmp_path: Path) -> None:
     assert (force["weighting"], force["evaluate"]) == ("equal", "best_client")
     assert force["sampler"] == {"name": "uniform", "active": 4, "hold_rounds": 2}
     solver = force["solver"]
-    assert (solver["velocity"], solver["memory_scope"], solver["decay_normalisation"]) == ("step", "slot", False)
+    assert (solver["velocity"], solver["state_scope"], solver["decay_normalisation"]) == ("step", "slot", False)
     assert (solver["learning_rate"], solver["momentum"]) == (0.1, 0.9)
     assert force["statistics_travel"] is False
     assert config["preset"] == "authors"
@@ -48,7 +48,7 @@ def test_the_paper_is_the_default() -> None:
     assert isinstance(solver, dict)
     assert isinstance(sampler, dict)
     assert (strategy["discrepancy_share"], strategy["warm_up_rounds"]) == ("adaptive", 0)
-    assert (solver["velocity"], solver["memory_scope"], solver["decay_normalisation"]) == ("gradient", "cohort", True)
+    assert (solver["velocity"], solver["state_scope"], solver["decay_normalisation"]) == ("gradient", "cohort", True)
     assert (sampler["hold_rounds"], force["weighting"], force["evaluate"]) == (1, "samples", "global")
 
 

@@ -5,7 +5,7 @@ Source: the authors' public repository swblaster/FedLAMA. What the preset sets:
 * no adjustment before round index 6 (`FedLAMA.warm_up_rounds`), delta over all layers (`FedLAMA.discrepancy_share`);
 * equal client weights instead of n_i / n (`Federation.weighting`);
 * Keras's momentum, with the learning rate inside the velocity (`SGD.velocity`), that stays in the cohort's slot
-  (`SGD.memory_scope`), and no weight decay on normalisation parameters (`SGD.decay_normalisation`);
+  (`SGD.state_scope`), and no weight decay on normalisation parameters (`SGD.decay_normalisation`);
 * BatchNorm statistics that never travel under FedLAMA, though they do under FedAvg (`by_tensor(statistics=...)`);
 * a new cohort every phi rounds (`UniformSampler.hold_rounds`);
 * the best of every fourth slot's local model as the accuracy (`Federation.evaluate`).

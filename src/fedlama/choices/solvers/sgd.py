@@ -53,7 +53,7 @@ class SGD:
         problems = at_least(self, 0, "learning_rate", "weight_decay", "warm_up_steps", "decay_factor")
         problems += between(self, 0, 1, "momentum")
         problems += one_of(self, "velocity", ("gradient", "step"))
-        refuse(problems + one_of(self, "memory_scope", ("cohort", "slot", "round")))
+        refuse(problems + one_of(self, "state_scope", ("cohort", "slot", "round")))
 
     @property
     def uses_reference(self) -> bool:

@@ -112,7 +112,7 @@ class FlowerEngine:
     def __init__(self, setup: EngineSetup, options: Flower) -> None:
         if setup.solver.state_scope == "slot":
             raise ConfigError(
-                "solver.memory_scope is 'slot', but momentum cannot pass from one machine to another; choose 'cohort'"
+                "solver.state_scope is 'slot', but momentum cannot pass from one machine to another; choose 'cohort'"
             )
         self._setup, self._options = setup, options
         self._fingerprint = fingerprint(setup.layers, setup.codec)

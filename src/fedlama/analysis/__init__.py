@@ -1,1 +1,1 @@
-"""See docs/architecture.md."""
+"""What runs show together: studies over seeds, statistics, forecasts, time on a link; never prints and never draws."""

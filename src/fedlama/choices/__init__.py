@@ -1,1 +1,1 @@
-"""See docs/architecture.md."""
+"""What a federation chooses from: strategies, solvers, codecs and more; never knows an engine, a file or a socket."""

@@ -1,4 +1,4 @@
-"""Data sets, the ways to deal them to clients, and what is done to a batch before training.
+"""Data sets, their partition over clients, and each client's batches; never knows a model or a method.
 
 Each loader is a module with a function ``load`` that returns a `Dataset`: ``fedlama.data.cifar.load(folder)``.
 """

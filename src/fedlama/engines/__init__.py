@@ -1,4 +1,4 @@
-"""Where the work runs: engines behind one contract."""
+"""Where the cohort's work runs, behind one contract; never decides what is sent and never sees the ledger."""
 
 from collections.abc import Callable
 

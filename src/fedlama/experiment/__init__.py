@@ -1,4 +1,4 @@
-"""Experiments: settings in files, resolved and checked, built into federations."""
+"""From a TOML file to a federation: names, settings and their checks; never trains and never writes a file."""
 
 from fedlama.experiment.experiment import Experiment, Material, Settings, assemble, prepare
 from fedlama.experiment.files import names, read

@@ -1,4 +1,4 @@
-"""One federated run: its settings, its loop, its state."""
+"""One run: its settings, its loop, its evaluation and its state between rounds; never opens a file."""
 
 from fedlama.federation.federation import Callback, Federation, Run, Weighting
 

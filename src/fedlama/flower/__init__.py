@@ -1,4 +1,4 @@
-"""The same federation over a real network: Flower's transport behind the contract of engines.
+"""The same federation over a real network, by Flower; never computes a round differently from the simulation.
 
 Only :mod:`fedlama.flower.transport` and :mod:`fedlama.flower.apps` touch Flower, and only when they are used;
 everything else here is plain Python and is tested without it.

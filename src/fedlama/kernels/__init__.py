@@ -1,4 +1,4 @@
-"""Compiled kernels for local training and for synchronisation on a CPU; needs Numba. Nothing here imports PyTorch."""
+"""Compiled CPU kernels over NumPy arrays, built with Numba; never knows PyTorch, an engine or a federation."""
 
 from fedlama.kernels.kernel import can_compile
 

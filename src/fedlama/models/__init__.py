@@ -1,4 +1,4 @@
-"""The models of the published experiments and a few small ones, as plain torch modules.
+"""The networks of the published experiments as plain torch modules; never knows that clients train them.
 
 All return logits, work under ``torch.func.functional_call`` with ``vmap``, and draw their initial values from
 torch's global generator, which the caller seeds.

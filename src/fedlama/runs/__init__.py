@@ -1,4 +1,4 @@
-"""What is not the algorithm: callbacks that are told of every round."""
+"""The run folder: written, checkpointed, resumed, read back and verified; never draws and never compares methods."""
 
 from fedlama.runs.autosave import Checkpoints, Interrupted, resume_point, stop_on_interrupt
 from fedlama.runs.folder import RunFolder, environment, finite, metrics_line

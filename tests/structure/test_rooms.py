@@ -1,0 +1,61 @@
+"""The rules that docs/architecture.md draws: they hold for every file of the package."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import pytest
+
+from tests.structure.drawing import PAGE, drawn
+from tests.structure.source import (
+    SRC,
+    floors,
+    imported_packages,
+    imports,
+    modules,
+    room_of,
+)
+
+ROOT_FILES = {"__init__.py", "__main__.py", "errors.py", "py.typed"}
+
+
+def test_the_picture_names_every_room_once() -> None:
+    drawn = [room for floor in floors() for room in floor]
+    folders = {path.name for path in SRC.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    assert sorted(drawn) == sorted(folders | {"errors"})
+
+
+def test_the_picture_is_drawn_from_the_list() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert "│                            core                            │" in page
+    assert page == drawn(page), "run `python -m tests.structure.drawing`"
+
+
+@pytest.mark.parametrize("room", [room for floor in floors() for room in floor])
+def test_a_room_says_in_one_sentence_what_the_page_says(room: str) -> None:
+    file = SRC / room / "__init__.py" if (SRC / room).is_dir() else SRC / f"{room}.py"
+    docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    section = re.search(rf"^### {room}\n\n(.*?)\n\n", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert section is not None
+    assert docstring.split("\n\n")[0] == section[1]
+
+
+def test_the_package_root_holds_rooms_and_the_public_face_only() -> None:
+    assert {path.name for path in SRC.iterdir() if path.is_file()} == ROOT_FILES
+
+
+def test_kernels_stand_alone() -> None:
+    assert imported_packages(SRC / "kernels").isdisjoint({"torch", "pydantic", "safetensors"})
+    beside = {room_of(item.imported) for item in imports() if room_of(item.importer) == "kernels"}
+    assert beside <= {"kernels", "core", "errors"}
+
+
+def test_few_files_are_so_small_that_they_belong_to_their_caller() -> None:
+    files = list(modules().values())
+    small = [
+        file.relative_to(SRC).as_posix()
+        for file in files
+        if file.name != "__init__.py" and len(file.read_text(encoding="utf-8").splitlines()) < 40
+    ]
+    assert len(small) <= 0.08 * len(files), small

@@ -1,33 +1,60 @@
-"""Communication-efficient federated learning: layer-wise schedules, honest byte accounting, fast simulation."""
+"""Communication-efficient federated learning: layer-wise schedules, exact byte accounting, fast simulation.
 
-from fedlama.choices.aggregators import Mean, Median, NormBound, TrimmedMean
-from fedlama.choices.availability import Absence, Always, RandomAbsence, Trace
-from fedlama.choices.codecs import Float16, Float32
-from fedlama.choices.samplers import AllClients, UniformSampler
-from fedlama.choices.server_optimizers import Replace, ServerAdam, ServerMomentum
-from fedlama.choices.solvers import SGD, FedProx
-from fedlama.choices.strategies import Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals
-from fedlama.core.layers import Layer, Layers, by_mapping, by_module, by_tensor
+What this module exports is public: it changes only as CHANGELOG.md says. The rooms behind it (docs/architecture.md) may
+change between two minor versions.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from fedlama import data, models
+from fedlama.analysis.forecast import forecast
+from fedlama.analysis.links import Exchanges, Link, clock
+from fedlama.choices.aggregators import Aggregator, Mean, Median, NormBound, TrimmedMean
+from fedlama.choices.availability import Absence, Always, Availability, RandomAbsence, Trace
+from fedlama.choices.codecs import Codec, Float16, Float32
+from fedlama.choices.samplers import AllClients, Sampler, UniformSampler
+from fedlama.choices.server_optimizers import Replace, ServerAdam, ServerMomentum, ServerOptimizer
+from fedlama.choices.solvers import SGD, FedProx, LocalSolver
+from fedlama.choices.strategies import Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals, Strategy
+from fedlama.core.layers import Layer, Layers, TensorSpec, by_mapping, by_module, by_tensor
 from fedlama.core.ledger import Ledger
-from fedlama.core.records import LayerRecord, Result, RoundRecord
+from fedlama.core.plan import LayerStatistics, Plan
+from fedlama.core.records import LayerRecord, Result, RoundRecord, Score
 from fedlama.data.clients import ClientData, ClientSource, ReplayedClients, TensorClients
+from fedlama.engines import Auto, Distributed, Stacked, Workers
 from fedlama.errors import ConfigError, DataError, DivergenceError, FedlamaError, MissingExtraError
-from fedlama.federation.evaluation import Score, TestSet
-from fedlama.federation.federation import Federation, Run
+from fedlama.federation.evaluation import TestSet
+from fedlama.federation.federation import Callback, Federation, Run
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from fedlama.reporting.html import write_report
+    from fedlama.runs.stored import StoredRun, find_runs, load_run
+
+try:
+    __version__ = version("fedlama")
+except PackageNotFoundError:  # imported from a source tree that was never installed
+    __version__ = "0+unknown"
 
 __all__ = [
     "SGD",
     "Absence",
+    "Aggregator",
     "AllClients",
     "Always",
+    "Auto",
+    "Availability",
+    "Callback",
     "ClientData",
     "ClientSource",
+    "Codec",
     "ConfigError",
     "Cyclic",
     "DataError",
+    "Distributed",
     "DivergenceError",
+    "Exchanges",
     "FedAvg",
     "FedLAMA",
     "FedLUAR",
@@ -39,27 +66,63 @@ __all__ = [
     "Float32",
     "Layer",
     "LayerRecord",
+    "LayerStatistics",
     "Layers",
     "Ledger",
+    "Link",
+    "LocalSolver",
     "Mean",
     "Median",
     "MissingExtraError",
     "NormBound",
+    "Plan",
     "RandomAbsence",
     "Replace",
     "ReplayedClients",
     "Result",
     "RoundRecord",
     "Run",
+    "Sampler",
     "Score",
     "ServerAdam",
     "ServerMomentum",
+    "ServerOptimizer",
+    "Stacked",
+    "StoredRun",
+    "Strategy",
     "TensorClients",
+    "TensorSpec",
     "TestSet",
     "Trace",
     "TrimmedMean",
     "UniformSampler",
+    "Workers",
     "by_mapping",
     "by_module",
     "by_tensor",
+    "clock",
+    "data",
+    "find_runs",
+    "forecast",
+    "load_run",
+    "models",
+    "write_report",
 ]
+
+_LATER = {
+    "StoredRun": "fedlama.runs.stored",
+    "find_runs": "fedlama.runs.stored",
+    "load_run": "fedlama.runs.stored",
+    "write_report": "fedlama.reporting.html",
+}
+"""Exported names that are imported at their first use: training does not need the libraries behind them."""
+
+
+def __getattr__(name: str) -> object:
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
+    raise AttributeError(f"module 'fedlama' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

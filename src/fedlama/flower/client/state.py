@@ -83,7 +83,15 @@ def load(path: Path) -> Resident | None:
             group, _, name = key.partition("/")
             groups[group][name] = value
         loss = float.fromhex(about["loss"])
-        return Resident(str(about["run"]), str(about["fingerprint"]), int(about["round"]), loss, **groups)
+        return Resident(
+            str(about["run"]),
+            str(about["fingerprint"]),
+            int(about["round"]),
+            loss,
+            groups["values"],
+            groups["memory"],
+            groups["reference"],
+        )
     except (OSError, SafetensorError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
         return None
 

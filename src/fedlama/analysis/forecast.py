@@ -1,24 +1,26 @@
-"""What a run will move, told before any training by driving the strategy's plans alone.
+"""What a run will move, computed before any training from the plans that the strategy can make.
 
-A schedule that depends on what training shows (FedLAMA's, FedLUAR's) is bounded from both sides instead.
+The forecast asks the strategy alone (:meth:`fedlama.choices.strategies.base.Strategy.bounds`): one course of plans is
+exact, several are limits, and none means that the schedule depends on training and nothing can be said. All clients are
+taken to answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 from fedlama.analysis.links import Exchanges, Link, clock, money
 from fedlama.choices.codecs import Codec
 from fedlama.choices.samplers import Sampler
-from fedlama.choices.strategies import FedLAMA, FedLUAR, Plan, Strategy
-from fedlama.choices.strategies.fedlama import FedLAMAState
-from fedlama.choices.strategies.fedluar import FedLUARState
+from fedlama.choices.strategies import Plan, Strategy
 from fedlama.core.layers import Layers, total_parameters
 from fedlama.core.ledger import Ledger, cost_percent
 from fedlama.engines.transfers import TransferPlanner
+
+Certainty = Literal["exact", "depends on training: within bounds", "depends on training: unknown"]
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,20 @@ class Forecast:
 
     Attributes:
         rounds: Number of rounds.
-        low: The least it can move.
-        high: The most; equal to `low` when the schedule is known beforehand.
+        low: The least it can move, each quantity for itself; None when that depends on training and is unknown.
+        high: The most; equal to `low` when the volume is exact, and None together with `low`.
     """
 
     rounds: int
-    low: Volume
-    high: Volume
+    low: Volume | None
+    high: Volume | None
+
+    @property
+    def certainty(self) -> Certainty:
+        """How well the volume is known before training."""
+        if self.low is None or self.high is None:
+            return "depends on training: unknown"
+        return "exact" if self.low == self.high else "depends on training: within bounds"
 
 
 def forecast(
@@ -68,22 +77,23 @@ def forecast(
     links: Sequence[Link] = (),
     price_per_gb: float | None = None,
 ) -> Forecast:
-    """Work out what a run will move, without training.
+    """Compute what a run will move, without training.
 
     Args:
-        strategy: When each layer travels.
+        strategy: In which rounds each layer is synchronised.
         layers: The labelling.
         codec: How uploads are compressed.
         sampler: Who takes part.
         population: Number of clients.
         local_steps: Budget K of the run.
         base_interval: The interval of the FedAvg that counts as 100 %.
-        seed: The run's seed; decides what links draw, too.
-        links: Links to tell the time on.
+        seed: The run's seed; it also decides the random draws of links.
+        links: Links to compute the run's time on.
         price_per_gb: Price of 10^9 bytes, in any currency.
 
     Returns:
-        The bounds; exact for strategies whose schedule does not depend on training.
+        The limits. They are equal for a strategy whose schedule does not depend on training, and None for one that
+        adapts and does not bring bounds of its own.
     """
     rounds = local_steps // strategy.local_steps
     volumes = []
@@ -98,40 +108,29 @@ def forecast(
         ledger = Ledger(chain.from_iterable(transfers))
         up, down = ledger.total_bytes("up"), ledger.total_bytes("down")
         cost = cost_percent(ledger.cost(), total_parameters(layers), local_steps, base_interval)
-        seen = Exchanges.of(transfers, [strategy.local_steps] * rounds)
-        seconds = {one.link.name: one.total for one in clock(seen, links, seed=seed)}
+        exchanges = Exchanges.of(transfers, [strategy.local_steps] * rounds)
+        seconds = {timed.link.name: timed.total for timed in clock(exchanges, links, seed=seed)}
         price = None if price_per_gb is None else money(up + down, price_per_gb)
         volumes.append(Volume(up, down, cost, seconds, price))
-    volumes.sort(key=lambda volume: volume.bytes_up)
-    return Forecast(rounds, volumes[0], volumes[-1])
+    if not volumes:
+        return Forecast(rounds, None, None)
+    return Forecast(rounds, _limit(volumes, min), _limit(volumes, max))
 
 
-def _courses(strategy: Strategy[Any], layers: Layers, rounds: int, seed: int) -> Iterator[Iterator[Plan]]:
-    """Yield the extreme courses that a run can take, as sequences of plans."""
-    adaptive = sorted((layer for layer in layers if layer.adaptive), key=lambda layer: layer.parameters)
-    if isinstance(strategy, FedLAMA):
-        start = strategy.init(layers, seed)
-        for chosen in (frozenset[str](), frozenset(layer.name for layer in adaptive)):
-            yield _fedlama(strategy, start, chosen, rounds)
-    elif isinstance(strategy, FedLUAR):
-        state = strategy.init(layers, seed)
-        count = strategy.recycled_layers
-        for group in (adaptive[:count], adaptive[len(adaptive) - count :]):
-            yield _fedluar(strategy, state, frozenset(layer.name for layer in group), rounds)
-    else:
-        state = strategy.init(layers, seed)
-        yield (strategy.plan(state, index) for index in range(rounds))
+def _courses(strategy: Strategy[Any], layers: Layers, rounds: int, seed: int) -> Iterable[Iterable[Plan]]:
+    """Return the courses that a run can take; none when they are unknown."""
+    # A class that does not inherit from Strategy may lack the method: then nothing is known of its schedule either.
+    bounds = getattr(strategy, "bounds", None)
+    return (bounds(layers, rounds, seed) or ()) if bounds is not None else ()
 
 
-def _fedlama(strategy: FedLAMA, state: FedLAMAState, chosen: frozenset[str], rounds: int) -> Iterator[Plan]:
-    """Select the same layers from the first adjustment on."""
-    for index in range(rounds):
-        yield strategy.plan(state, index)
-        if strategy.adjusts_after(index):
-            state = strategy.adjusted(state, chosen)
-
-
-def _fedluar(strategy: FedLUAR, state: FedLUARState, recycle: frozenset[str], rounds: int) -> Iterator[Plan]:
-    """Recycle the same layers from the second round on."""
-    for index in range(rounds):
-        yield strategy.plan(replace(state, recycle=recycle if index else frozenset()), index)
+def _limit(volumes: Sequence[Volume], choose: Callable[[Iterable[Any]], Any]) -> Volume:
+    """Choose the smallest or the largest of each quantity, which may come from different courses."""
+    prices = [volume.money for volume in volumes if volume.money is not None]
+    return Volume(
+        bytes_up=choose(volume.bytes_up for volume in volumes),
+        bytes_down=choose(volume.bytes_down for volume in volumes),
+        cost_percent=choose(volume.cost_percent for volume in volumes),
+        seconds={link: choose(volume.seconds[link] for volume in volumes) for link in volumes[0].seconds},
+        money=choose(prices) if prices else None,
+    )

@@ -1,4 +1,4 @@
-"""What a comparison will move, worked out before any training: the content of `fedlama plan`."""
+"""What a comparison will move, computed before any training: the content of `fedlama plan`."""
 
 from __future__ import annotations
 
@@ -51,32 +51,37 @@ class Preview:
                 }
                 for layer in self.layers
             ],
-            "methods": [
-                {
-                    "method": heading,
-                    "rounds": one.rounds,
-                    "low": asdict(one.low),
-                    "high": asdict(one.high),
-                    "bytes_per_round": [
-                        (one.low.bytes_up + one.low.bytes_down) / one.rounds,
-                        (one.high.bytes_up + one.high.bytes_down) / one.rounds,
-                    ],
-                }
-                for heading, one in self.forecasts.items()
-            ],
+            "methods": [_method(heading, expected) for heading, expected in self.forecasts.items()],
         }
 
 
+def _method(heading: str, expected: Forecast) -> dict[str, object]:
+    """Return one method's forecast as plain JSON types; null where the volume is unknown."""
+    low, high = expected.low, expected.high
+    per_round = None
+    if low is not None and high is not None:
+        per_round = [(volume.bytes_up + volume.bytes_down) / expected.rounds for volume in (low, high)]
+    return {
+        "method": heading,
+        "rounds": expected.rounds,
+        "certainty": expected.certainty,
+        "low": None if low is None else asdict(low),
+        "high": None if high is None else asdict(high),
+        "bytes_per_round": per_round,
+    }
+
+
 def preview(experiment: Experiment, links: Sequence[Link] = (), price_per_gb: float | None = None) -> Preview:
-    """Work out what `fedlama compare` will move.
+    """Compute what `fedlama compare` will move.
 
     Args:
         experiment: The experiment.
-        links: Links to tell the time on.
+        links: Links to compute the time on.
         price_per_gb: Price of 10^9 bytes, in any currency.
 
     Returns:
-        Layers, sizes, rounds, and bytes per method; bounds where the schedule depends on training.
+        Layers, sizes, rounds, and bytes per method: bounds where the schedule depends on training, None where it does
+        so in a way that the strategy does not bound.
 
     Raises:
         ConfigError: The experiment does not fit together; it is checked as it would be for training.

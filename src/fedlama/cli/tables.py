@@ -65,35 +65,44 @@ def preview(seen: Preview) -> list[Table | str]:
     methods = Table(Column("method", no_wrap=True), box=SIMPLE_HEAD, title=heading)
     for heading in ("rounds", "MB up", "MB down", "MB a round", "C %"):
         methods.add_column(heading, justify="right")
-    for name, one in seen.forecasts.items():
-        low, high, rounds = one.low, one.high, one.rounds
-        methods.add_row(
-            name,
-            str(rounds),
-            _range(low.bytes_up / MEGABYTE, high.bytes_up / MEGABYTE),
-            _range(low.bytes_down / MEGABYTE, high.bytes_down / MEGABYTE),
-            _range(_both(low) / MEGABYTE / rounds, _both(high) / MEGABYTE / rounds),
-            _range(low.cost_percent, high.cost_percent),
-        )
+    for name, expected in seen.forecasts.items():
+        low, high, rounds = expected.low, expected.high, expected.rounds
+        cells = ["unknown"] * 4
+        if low is not None and high is not None:
+            cells = [
+                _range(low.bytes_up / MEGABYTE, high.bytes_up / MEGABYTE),
+                _range(low.bytes_down / MEGABYTE, high.bytes_down / MEGABYTE),
+                _range(_both(low) / MEGABYTE / rounds, _both(high) / MEGABYTE / rounds),
+                _range(low.cost_percent, high.cost_percent),
+            ]
+        methods.add_row(name, str(rounds), *cells)
+    notes = [f"{name}: {one.certainty}" for name, one in seen.forecasts.items() if one.low is None]
     times = _times_ahead(seen)
-    return [layers, methods] if times is None else [layers, methods, times]
+    return [layers, methods, *([] if times is None else [times]), *notes]
 
 
 def _times_ahead(seen: Preview) -> Table | None:
     """Return the time on each link, and the money where a price was given."""
-    first = next(iter(seen.forecasts.values())).low
-    if not first.seconds and first.money is None:
+    # Links and price are the same for every method; a method whose volume is unknown does not hold them.
+    known = next((one.low for one in seen.forecasts.values() if one.low is not None), None)
+    if known is None or (not known.seconds and known.money is None):
         return None
     table = Table(Column("link", no_wrap=True), Column("method", no_wrap=True), box=SIMPLE_HEAD, title=_TIMES)
     for heading in ("least", "most"):
         table.add_column(heading, justify="right")
-    for link in first.seconds:
-        for index, (name, one) in enumerate(seen.forecasts.items()):
-            low, high = show_seconds(one.low.seconds[link]), show_seconds(one.high.seconds[link])
-            table.add_row("" if index else link, name, low, high)
-    for index, (name, one) in enumerate(seen.forecasts.items()):
-        if one.low.money is not None and one.high.money is not None:
-            table.add_row("" if index else "(price)", name, f"{one.low.money:.4g}", f"{one.high.money:.4g}")
+    for link in known.seconds:
+        for index, (name, expected) in enumerate(seen.forecasts.items()):
+            limits = [
+                "unknown" if volume is None else show_seconds(volume.seconds[link])
+                for volume in (expected.low, expected.high)
+            ]
+            table.add_row("" if index else link, name, *limits)
+    for index, (name, expected) in enumerate(seen.forecasts.items() if known.money is not None else ()):
+        limits = [
+            "unknown" if volume is None or volume.money is None else f"{volume.money:.4g}"
+            for volume in (expected.low, expected.high)
+        ]
+        table.add_row("" if index else "(price)", name, *limits)
     return table
 
 

@@ -1,10 +1,20 @@
-"""When each layer travels, and what the server makes of it: one published method per file."""
+"""In which rounds each layer is synchronised: one published method per file."""
 
-from fedlama.choices.strategies.base import LayerStatistics, Plan, Strategy
+from fedlama.choices.strategies.base import Courses, LayerStatistics, Plan, Strategy
 from fedlama.choices.strategies.cyclic import Cyclic
 from fedlama.choices.strategies.fedavg import FedAvg
 from fedlama.choices.strategies.fedlama import FedLAMA
 from fedlama.choices.strategies.fedluar import FedLUAR
 from fedlama.choices.strategies.fixed import FixedIntervals
 
-__all__ = ["Cyclic", "FedAvg", "FedLAMA", "FedLUAR", "FixedIntervals", "LayerStatistics", "Plan", "Strategy"]
+__all__ = [
+    "Courses",
+    "Cyclic",
+    "FedAvg",
+    "FedLAMA",
+    "FedLUAR",
+    "FixedIntervals",
+    "LayerStatistics",
+    "Plan",
+    "Strategy",
+]

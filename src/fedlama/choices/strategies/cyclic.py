@@ -10,13 +10,12 @@ round; they are tiny, and leaving them behind the layer they belong to is what t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar
 
-from fedlama.choices.strategies.base import LayerStatistics, Plan
+from fedlama.choices.strategies.base import Plan, Strategy
 from fedlama.core.layers import Layers
-from fedlama.core.validation import at_least, refuse, whole
+from fedlama.core.validation import normalise_numbers, refuse, whole
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,10 @@ class CyclicState:
 
 
 @dataclass(frozen=True)
-class Cyclic:
+class Cyclic(Strategy[CyclicState]):
     """Train and send the weight tensors in turns.
+
+    Frozen layers do not diverge, so every layer is in sync after every round and `cycle_rounds` stays 1.
 
     Args:
         base_interval: Local steps per round.
@@ -52,31 +53,9 @@ class Cyclic:
     full_rounds: int = 0
 
     def __post_init__(self) -> None:
-        problems = whole(self, *(field.name for field in fields(self)))
-        if not problems:
-            problems += at_least(self, 1, "base_interval", "layers_per_turn", "rounds_per_turn")
-            problems += at_least(self, 0, "opening_rounds", "full_rounds")
-        refuse(problems)
-
-    @property
-    def local_steps(self) -> int:
-        """Local steps in one round."""
-        return self.base_interval
-
-    @property
-    def cycle_rounds(self) -> int:
-        """Frozen layers do not diverge, so every round ends in sync."""
-        return 1
-
-    @property
-    def measures_discrepancy(self) -> bool:
-        """The schedule is fixed."""
-        return False
-
-    @property
-    def recycles(self) -> bool:
-        """Nothing is recycled."""
-        return False
+        normalise_numbers(self)
+        positive = whole(self, "base_interval", "layers_per_turn", "rounds_per_turn", minimum=1)
+        refuse(positive + whole(self, "opening_rounds", "full_rounds", minimum=0))
 
     def init(self, layers: Layers, seed: int) -> CyclicState:
         """Cut the adaptive layers into turns."""
@@ -93,10 +72,6 @@ class Cyclic:
         pass_rounds = max(len(state.turns), 1) * self.rounds_per_turn + self.full_rounds
         intervals = {name: 1 if name in active else pass_rounds for name in everything}
         return Plan(round_index, active, intervals, cycle_start=True, frozen=everything - active)
-
-    def fold(self, state: CyclicState, plan: Plan, statistics: Mapping[str, LayerStatistics]) -> CyclicState:
-        """Nothing is learnt."""
-        return state
 
     def _turn(self, turns: int, round_index: int) -> int | None:
         """Index of the turn in this round; None in a full round."""

@@ -19,14 +19,14 @@ synchronised, so no stale layer crosses an adjustment.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from fedlama.choices.strategies.base import LayerStatistics, Plan
+from fedlama.choices.strategies.base import Courses, LayerStatistics, Plan, Strategy
 from fedlama.choices.strategies.cutoff import Curves, Cutoff, least_critical, most_critical
 from fedlama.core.layers import Layers
-from fedlama.core.validation import at_least, one_of, refuse, whole
+from fedlama.core.validation import normalise_numbers, one_of, refuse, whole
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class FedLAMAState:
 
 
 @dataclass(frozen=True)
-class FedLAMA:
+class FedLAMA(Strategy[FedLAMAState]):
     """Synchronise the layers that diverge least only every `increase_factor` rounds.
 
     Args:
@@ -76,9 +76,8 @@ class FedLAMA:
     accelerate: bool = False
 
     def __post_init__(self) -> None:
-        problems = whole(self, "base_interval", "increase_factor", "warm_up_rounds")
-        if not problems:
-            problems += at_least(self, 1, "base_interval", "increase_factor") + at_least(self, 0, "warm_up_rounds")
+        normalise_numbers(self)
+        problems = whole(self, "base_interval", "increase_factor", minimum=1) + whole(self, "warm_up_rounds", minimum=0)
         problems += one_of(self, "cutoff", ("crossing", "printed"))
         problems += one_of(self, "discrepancy_share", ("adaptive", "all"))
         refuse(problems)
@@ -115,11 +114,6 @@ class FedLAMA:
         """With phi = 1 there is nothing to decide."""
         return self.increase_factor > 1
 
-    @property
-    def recycles(self) -> bool:
-        """Nothing is recycled."""
-        return False
-
     def init(self, layers: Layers, seed: int) -> FedLAMAState:
         """Start with tau' everywhere (Algorithm 1, line 1)."""
         start = self.increase_factor if self.accelerate else 1
@@ -144,8 +138,26 @@ class FedLAMA:
         state = replace(state, unit_discrepancy=measured)
         return self.adjusted(state, self.curves(state).chosen) if self.adjusts_after(plan.round_index) else state
 
+    def bounds(self, layers: Layers, rounds: int, seed: int) -> Courses | None:
+        """Return the two courses in which each adjustment selects no layer, and all layers that may adapt.
+
+        Every run stays between them, since a longer interval never adds an upload. For a subclass with another
+        :meth:`fold`, which may adjust in another way, it is None.
+        """
+        if type(self).fold is not FedLAMA.fold:
+            return None
+        start = self.init(layers, seed)
+        return tuple(self._course(start, chosen, rounds) for chosen in (frozenset[str](), start.adaptive))
+
+    def _course(self, state: FedLAMAState, chosen: frozenset[str], rounds: int) -> Iterator[Plan]:
+        """Yield the plans of a run whose adjustments always select the same layers."""
+        for index in range(rounds):
+            yield self.plan(state, index)
+            if self.adjusts_after(index):
+                state = self.adjusted(state, chosen)
+
     def adjusts_after(self, round_index: int) -> bool:
-        """Tell whether the intervals are adjusted at the end of a round (line 8, and the warm-up)."""
+        """Return whether the intervals are adjusted at the end of a round (line 8, and the warm-up)."""
         rounds_done = round_index + 1
         ends_cycle = rounds_done % self.increase_factor == 0
         return ends_cycle and rounds_done > self.warm_up_rounds and self.increase_factor > 1

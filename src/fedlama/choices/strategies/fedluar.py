@@ -12,16 +12,16 @@ The rules ``"random"`` and ``"round-robin"`` are the controls that show what the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
 
-from fedlama.choices.strategies.base import LayerStatistics, Plan
+from fedlama.choices.strategies.base import Courses, LayerStatistics, Plan, Strategy
 from fedlama.core.layers import Layers
 from fedlama.core.randomness import generator
-from fedlama.core.validation import at_least, one_of, refuse, whole
+from fedlama.core.validation import normalise_numbers, one_of, refuse, whole
 from fedlama.errors import ConfigError
 
 Rule = Literal["score", "random", "round-robin"]
@@ -50,7 +50,7 @@ class FedLUARState:
 
 
 @dataclass(frozen=True)
-class FedLUAR:
+class FedLUAR(Strategy[FedLUARState]):
     """Recycle the updates of `recycled_layers` layers in every round after the first.
 
     Args:
@@ -65,24 +65,9 @@ class FedLUAR:
     rule: Rule = "score"
 
     def __post_init__(self) -> None:
-        problems = whole(self, "base_interval", "recycled_layers")
-        problems = problems or at_least(self, 1, "base_interval") + at_least(self, 0, "recycled_layers")
+        normalise_numbers(self)
+        problems = whole(self, "base_interval", minimum=1) + whole(self, "recycled_layers", minimum=0)
         refuse(problems + one_of(self, "rule", ("score", "random", "round-robin")))
-
-    @property
-    def local_steps(self) -> int:
-        """Local steps in one round."""
-        return self.base_interval
-
-    @property
-    def cycle_rounds(self) -> int:
-        """Every round starts from one global model."""
-        return 1
-
-    @property
-    def measures_discrepancy(self) -> bool:
-        """The score needs only what the server has."""
-        return False
 
     @property
     def recycles(self) -> bool:
@@ -116,6 +101,38 @@ class FedLUAR:
                 scores[name] = statistics[name].update_norm / (statistics[name].value_norm + _NORM_GUARD)
         state = replace(state, scores=scores)
         return replace(state, recycle=self._draw(state, plan.round_index + 1))
+
+    def bounds(self, layers: Layers, rounds: int, seed: int) -> Courses | None:
+        """Return the courses that recycle the smallest and the largest layers in every round after the first.
+
+        The controls draw without the scores, so their one course is exact. For a subclass with another :meth:`fold`,
+        which may recycle in another way, it is None.
+        """
+        if type(self).fold is not FedLUAR.fold:
+            return None
+        start = self.init(layers, seed)
+        if self.rule == "score":
+            courses = [[group] * rounds for group in self._extremes(layers)]
+        else:
+            courses = [[self._draw(start, index) for index in range(rounds)]]
+        return tuple(self._course(start, recycled) for recycled in courses)
+
+    def _extremes(self, layers: Layers) -> Iterable[frozenset[str]]:
+        """Return the groups of layers whose recycling saves the least and the most, by parameters and by bytes.
+
+        The two orders differ where a layer has buffers: they take bytes but do not count in the paper's cost.
+        """
+        candidates = [layer for layer in layers if layer.adaptive]
+        by_parameters = sorted(candidates, key=lambda layer: layer.parameters)
+        by_bytes = sorted(candidates, key=lambda layer: sum(s.size * s.dtype.itemsize for s in layer.tensors))
+        count, total = self.recycled_layers, len(candidates)
+        groups = [group for order in (by_parameters, by_bytes) for group in (order[:count], order[total - count :])]
+        return dict.fromkeys(frozenset(layer.name for layer in group) for group in groups)
+
+    def _course(self, state: FedLUARState, recycled: Sequence[frozenset[str]]) -> Iterator[Plan]:
+        """Yield the plans of a run that recycles the given layers in each round but the first."""
+        for index, group in enumerate(recycled):
+            yield self.plan(replace(state, recycle=group) if index else state, index)
 
     def _draw(self, state: FedLUARState, round_index: int) -> frozenset[str]:
         count, total = self.recycled_layers, len(state.candidates)

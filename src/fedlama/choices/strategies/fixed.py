@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-from fedlama.choices.strategies.base import LayerStatistics, Plan
+from fedlama.choices.strategies.base import Plan, Strategy
 from fedlama.core.layers import Layers
-from fedlama.core.validation import at_least, refuse, whole
+from fedlama.core.validation import normalise_numbers, refuse, whole
 from fedlama.errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True)
-class FixedIntervals:
+class FixedIntervals(Strategy[Mapping[str, int]]):
     """Synchronise every layer at the interval that the table gives it.
 
     Args:
@@ -33,7 +33,8 @@ class FixedIntervals:
     intervals: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        problems = whole(self, "base_interval") or at_least(self, 1, "base_interval")
+        normalise_numbers(self)
+        problems = whole(self, "base_interval", minimum=1)
         problems += [
             f"FixedIntervals: the interval of {name!r} is {rounds!r}, but it must be a whole number of rounds, "
             "1 or more; change it"
@@ -43,24 +44,9 @@ class FixedIntervals:
         refuse(problems)
 
     @property
-    def local_steps(self) -> int:
-        """Local steps in one round."""
-        return self.base_interval
-
-    @property
     def cycle_rounds(self) -> int:
         """All layers are due together at the least common multiple of the intervals."""
         return math.lcm(*self.intervals.values())
-
-    @property
-    def measures_discrepancy(self) -> bool:
-        """The schedule is fixed."""
-        return False
-
-    @property
-    def recycles(self) -> bool:
-        """Nothing is recycled."""
-        return False
 
     def init(self, layers: Layers, seed: int) -> Mapping[str, int]:
         """Resolve the table against the layers.
@@ -85,9 +71,3 @@ class FixedIntervals:
         """Upload what is due."""
         due = frozenset(name for name, interval in state.items() if (round_index + 1) % interval == 0)
         return Plan(round_index, due, state, cycle_start=round_index % self.cycle_rounds == 0)
-
-    def fold(
-        self, state: Mapping[str, int], plan: Plan, statistics: Mapping[str, LayerStatistics]
-    ) -> Mapping[str, int]:
-        """Nothing is learnt."""
-        return state

@@ -77,3 +77,9 @@ def test_the_table_of_links_is_right() -> None:
 def test_no_page_names_a_path_of_this_machine() -> None:
     for page in sorted(DOCS.rglob("*.md")):
         assert str(Path.home()) + "/" not in page.read_text(encoding="utf-8"), page
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")), ids=lambda page: page.name)
+def test_links_between_files_of_the_repository_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (ROOT / target).exists(), target

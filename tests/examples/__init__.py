@@ -1,0 +1,1 @@
+"""The scripts of examples/ run, and what they print is right."""

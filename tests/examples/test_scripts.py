@@ -1,0 +1,99 @@
+"""Every script of examples/ runs as a user would run it; what it computes and prints is checked."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.call import SMALL, fedlama
+from tests.docs.blocks import DOCS, ROOT
+
+SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:  # noqa: ANN401
+    """Return a function that runs a script in an empty folder and returns its variables and the printed lines."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(number: str, *arguments: str) -> tuple[dict[str, Any], list[str]]:
+        (script,) = [path for path in SCRIPTS if path.name.startswith(number)]
+        monkeypatch.setattr(sys, "argv", [str(script), *arguments])
+        names = runpy.run_path(str(script), run_name="__main__")
+        return names, capsys.readouterr().out.splitlines()
+
+    return call
+
+
+def test_there_are_enough_scripts_and_each_is_short() -> None:
+    assert 5 <= len(SCRIPTS) <= 8
+    assert {path.name: n for path in SCRIPTS if (n := len(path.read_text().splitlines())) > 70} == {}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_is_listed_where_a_reader_looks(script: Path) -> None:
+    for page in (ROOT / "README.md", DOCS / "index.md"):
+        assert f"examples/{script.name}" in page.read_text(encoding="utf-8"), page
+    assert f"python examples/{script.name}" in script.read_text(encoding="utf-8")
+
+
+def test_01_fedlama_in_30_lines(run: Any) -> None:  # noqa: ANN401
+    names, lines = run("01")
+    result = names["result"]
+    assert result.score.accuracy > 0.9
+    assert 25 <= result.cost_percent < 100
+    assert lines[0] == f"accuracy {result.score.accuracy:.1%}, cost C {result.cost_percent:.1f} % of FedAvg(6)"
+    assert lines[2:] == [
+        f"{name}: aggregated every {layer.interval * 6} local steps at the end"
+        for name, layer in result.rounds[-1].layers.items()
+    ]
+    body = (ROOT / "examples" / "01_fedlama_in_30_lines.py").read_text().split('"""')[2].strip().splitlines()
+    assert len([line for line in body if line]) <= 30
+    assert "\n".join(body) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_03_layers_by_block(run: Any) -> None:  # noqa: ANN401
+    names, lines = run("03")
+    assert [layer.name for layer in names["layers"]] == ["block0", "block1", "block2", "head"]
+    assert "synchronisations: {'block0': 12, 'block1': 12, 'block2': 12, 'head': 4}" in lines
+    assert names["result"].score.accuracy > 0.85
+
+
+def test_05_own_codec(run: Any) -> None:  # noqa: ANN401
+    _, lines = run("05")
+    (full, exact), (eight, rounded) = [
+        (int(re.findall(r"(\d+) bytes", line)[0]), float(re.findall(r"([\d.]+)%", line)[0])) for line in lines
+    ]
+    assert 0.25 < eight / full < 0.27
+    assert abs(exact - rounded) < 5
+
+
+def test_07_run_folder_to_pandas(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
+    assert fedlama("run", *SMALL).code == 0
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    names, lines = run("07", "runs/digits")
+    rows = names["rows"]
+    assert sum(row["bytes_up"] for row in rows) == names["run"].ledger.payload_bytes("up")
+    assert lines[-1] == f"pandas is not installed: wrote {len(rows)} rows to layers.csv"
+    assert len((tmp_path / "layers.csv").read_text().splitlines()) == len(rows) + 1
+
+
+def test_07_run_folder_to_pandas_with_pandas(run: Any) -> None:  # noqa: ANN401
+    pytest.importorskip("pandas", reason="needs pandas")
+    assert fedlama("run", *SMALL).code == 0
+    names, _ = run("07", "runs/digits")
+    assert len(names["table"]) == len(names["rows"])
+
+
+def test_08_time_on_a_link(run: Any) -> None:  # noqa: ANN401
+    _, lines = run("08")
+    seconds = [float(re.findall(r": ([\d.]+) s", line)[0]) for line in lines]
+    slow_fedavg, _, fast_fedavg, slow_fedlama, _, fast_fedlama = seconds
+    assert slow_fedlama < slow_fedavg
+    assert fast_fedlama < fast_fedavg
+    assert fast_fedlama > 96 * 0.05

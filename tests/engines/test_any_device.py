@@ -24,8 +24,10 @@ from fedlama.engines import EngineSetup
 from fedlama.engines.cohort.batches import CohortBatches
 from fedlama.engines.cohort.cohort import Cohort
 from fedlama.engines.cohort.storage import DeviceStorage
-from fedlama.engines.trainers.base import Trainer, make_task
-from fedlama.engines.trainers.chain import ChainTrainer, translate
+from fedlama.engines.cohort.threads import WorkerThreads
+from fedlama.engines.trainers.base import Trainer, make_local_steps
+from fedlama.engines.trainers.torch_chain.trainer import TorchChainTrainer
+from fedlama.engines.trainers.torch_chain.translate import translate
 from fedlama.engines.trainers.vmapped import VmapTrainer, copy_all
 from tests.engines.cases import clients, network
 
@@ -69,7 +71,7 @@ def _vmap(setup: EngineSetup, batches: CohortBatches) -> Trainer:
 
 
 def _chain(setup: EngineSetup, batches: CohortBatches) -> Trainer:
-    return ChainTrainer(setup, batches, translate(setup.model) or [])
+    return TorchChainTrainer(setup, batches, translate(setup.model) or [])
 
 
 @pytest.mark.parametrize(("make", "model"), [(_vmap, network), (_vmap, _chain_cnn), (_chain, _chain_cnn)])
@@ -90,10 +92,10 @@ def test_no_step_looks_at_a_number(
     cohort = Cohort(setup, DeviceStorage(META), channels_last=False)
     values = {name: value.detach() for name, value in [*net.named_parameters(), *net.named_buffers()]}
     cohort.start_cohort(range(5), values)
-    cohort.settle()
-    task = make_task(setup, cohort.names, 0, 4, frozenset(), values)
+    cohort.flush()
+    work = make_local_steps(setup, cohort.names, 0, 4, frozenset(), values)
     with pytest.raises((RuntimeError, NotImplementedError), match=r"meta"):
-        make(setup, CohortBatches(source, META, 0)).run(cohort.share(slice(0, 5)), task)
+        make(setup, CohortBatches(source, META, 0)).run(cohort.view(), work, WorkerThreads(1))
     assert solver.taken == [META] * 4
 
 
@@ -102,7 +104,7 @@ def test_sgd_of_a_chain_looks_at_no_number() -> None:
     setup = EngineSetup(net, by_tensor(net), clients(), SGD(0.1, momentum=0.9), Float32(), cross_entropy, 0, META)
     cohort = Cohort(setup, DeviceStorage(META), channels_last=False)
     cohort.start_cohort(range(5), {name: value.detach() for name, value in net.named_parameters()})
-    cohort.settle()
+    cohort.flush()
     asked: list[int] = []
 
     class Steps(CohortBatches):
@@ -111,9 +113,9 @@ def test_sgd_of_a_chain_looks_at_no_number() -> None:
                 yield batch
                 asked.append(number)
 
-    task = make_task(setup, cohort.names, 0, 4, frozenset(), {})
+    work = make_local_steps(setup, cohort.names, 0, 4, frozenset(), {})
     with pytest.raises((RuntimeError, NotImplementedError), match=r"meta"):
-        _chain(setup, Steps(setup.clients, META, 0)).run(cohort.share(slice(0, 5)), task)
+        _chain(setup, Steps(setup.clients, META, 0)).run(cohort.view(), work, WorkerThreads(1))
     assert asked == [0, 1, 2, 3]
 
 

@@ -18,7 +18,7 @@ from fedlama.core.losses import cross_entropy
 from fedlama.data.clients import TensorClients
 from fedlama.engines import Stacked
 from fedlama.engines.api import Values
-from fedlama.engines.trainers.compiled_step import CompiledGradients, Traced, check_compiler
+from fedlama.engines.trainers.torch_compiled import StepResult, TorchCompiledStep, check_compiler
 from fedlama.errors import ConfigError
 from fedlama.federation.federation import Run
 from tests.engines.cases import assert_same, clients, federation, network, run
@@ -48,7 +48,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
     backend = Counting()
     compiled = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model, **kw: compiled(model, **(kw | {"backend": backend})))
-    monkeypatch.setattr("fedlama.engines.stacked.check_compiler", lambda _: None)
+    monkeypatch.setattr("fedlama.engines.options.check_compiler", lambda _: None)
     return backend
 
 
@@ -120,7 +120,7 @@ def _loss(watched: Values, others: Values, x: Tensor, y: Tensor) -> tuple[Tensor
     return cross_entropy(_dense(watched["weight"], x), y), {"steps": others["steps"]}
 
 
-def _step(program: CompiledGradients, batch: int) -> Traced | None:
+def _step(program: TorchCompiledStep, batch: int) -> StepResult | None:
     values = {"weight": torch.zeros(2, 3, 2), "steps": torch.tensor([4, 7])}
     traced = program(values, torch.ones(2, batch, 3), torch.ones(2, batch, dtype=torch.int64))
     assert values["steps"].tolist() == [4, 7]  # only read
@@ -128,7 +128,7 @@ def _step(program: CompiledGradients, batch: int) -> Traced | None:
 
 
 def test_literal_losses_gradients_and_buffers() -> None:
-    traced = _step(CompiledGradients(_loss, ["weight"], CPU, backend="eager"), 4)
+    traced = _step(TorchCompiledStep(_loss, ["weight"], CPU, backend="eager"), 4)
     assert traced is not None
     assert traced.losses.tolist() == pytest.approx([0.6931472] * 2)
     assert traced.losses.dtype == torch.float64
@@ -137,7 +137,7 @@ def test_literal_losses_gradients_and_buffers() -> None:
 
 
 def test_the_ninth_shape_is_not_compiled_and_the_first_ones_stay() -> None:
-    program = CompiledGradients(_loss, ["weight"], CPU, backend="eager")
+    program = TorchCompiledStep(_loss, ["weight"], CPU, backend="eager")
     answers = [_step(program, batch) for batch in (1, 2, 3, 4, 5, 6, 7, 8, 9, 1)]
     assert [answer is None for answer in answers] == [False] * 8 + [True, False]
 
@@ -150,18 +150,18 @@ def test_models_reach_the_compiler_as_parameters() -> None:
         return program.forward
 
     # A CUDA graph reads parameters where they lie; plain tensors would be copied at every step.
-    _step(CompiledGradients(_loss, ["weight"], CPU, backend=backend), 2)  # type: ignore[arg-type]
+    _step(TorchCompiledStep(_loss, ["weight"], CPU, backend=backend), 2)  # type: ignore[arg-type]
     assert kinds == [nn.Parameter, nn.Parameter, Tensor, Tensor]
 
 
 def test_every_federation_of_a_process_is_compiled() -> None:
     for _ in range(10):  # torch would give up at the ninth
-        assert _step(CompiledGradients(_loss, ["weight"], CPU, backend="eager"), 2) is not None
+        assert _step(TorchCompiledStep(_loss, ["weight"], CPU, backend="eager"), 2) is not None
 
 
 def test_dropout_is_told_once_and_runs_uncompiled(counting: Counting) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(72, 16), nn.Dropout(0.3), nn.Linear(16, 5))
-    with pytest.warns(UserWarning, match="not compiled.*dropout") as told:
+    with pytest.warns(UserWarning, match="not torch-compiled.*dropout") as told:
         ours = run(ENGINE, model=model)
     assert len(told) == 1
     assert_same(ours, run("loop", model=model))
@@ -184,7 +184,7 @@ class Untraceable(nn.Module):
 
 
 def test_what_cannot_be_traced_is_told_once_and_runs_uncompiled(counting: Counting) -> None:
-    with pytest.warns(UserWarning, match="Untraceable are not compiled") as told:
+    with pytest.warns(UserWarning, match="Untraceable are not torch-compiled") as told:
         ours = run(ENGINE, model=Untraceable())
     assert len(told) == 1
     assert_same(ours, run("loop", model=Untraceable()))
@@ -196,7 +196,7 @@ def test_a_missing_compiler_is_told_before_training(monkeypatch: pytest.MonkeyPa
     with pytest.raises(ConfigError, match=r"C\+\+ compiler.*install one.*or set compile_steps=False"):
         Run(federation(ENGINE))
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(ConfigError, match="no-such-compiler is not to be found"):
+    with pytest.raises(ConfigError, match="no-such-compiler was not found"):
         Run(federation(ENGINE))
 
 

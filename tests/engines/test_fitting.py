@@ -15,11 +15,13 @@ from fedlama.core.losses import cross_entropy
 from fedlama.engines import EngineSetup
 from fedlama.engines.api import CohortState
 from fedlama.engines.cohort.batches import CohortBatches
-from fedlama.engines.cohort.cohort import Cohort, Share
+from fedlama.engines.cohort.cohort import Cohort, CohortSlice
 from fedlama.engines.cohort.storage import DeviceStorage
-from fedlama.engines.trainers.base import Task, Trainer, make_task
-from fedlama.engines.trainers.chain import ChainTrainer, translate
+from fedlama.engines.cohort.threads import WorkerThreads
+from fedlama.engines.trainers.base import LocalSteps, Trainer, make_local_steps
 from fedlama.engines.trainers.fitting import FittingTrainer, clients_that_fit
+from fedlama.engines.trainers.torch_chain.trainer import TorchChainTrainer
+from fedlama.engines.trainers.torch_chain.translate import translate
 from fedlama.engines.trainers.vmapped import VmapTrainer
 from tests.engines.cases import clients, network
 
@@ -65,7 +67,7 @@ class Pretended:
         return 100 * self.peaks
 
 
-class Noting:
+class Noting(Trainer):
     """A trainer that notes what it is asked to do.
 
     Args:
@@ -73,12 +75,13 @@ class Noting:
     """
 
     def __init__(self, inner: Trainer) -> None:
+        self.name, self.description, self.rows_per_call = "Noting", "notes", inner.rows_per_call
         self.inner, self.asked = inner, list[tuple[tuple[int, ...], int]]()
 
-    def run(self, share: Share, task: Task) -> list[float]:
+    def run(self, rows: CohortSlice, work: LocalSteps, threads: WorkerThreads) -> list[float]:
         """Note clients and steps."""
-        self.asked.append((share.clients, task.steps))
-        return self.inner.run(share, task)
+        self.asked.append((rows.clients, work.steps))
+        return self.inner.run(rows, work, threads)
 
 
 def _setup(model: nn.Module) -> EngineSetup:
@@ -86,20 +89,20 @@ def _setup(model: nn.Module) -> EngineSetup:
     return EngineSetup(model, by_tensor(model), source, SGD(0.05, momentum=0.9), Float32(), cross_entropy, 0, CPU)
 
 
-def _seated(setup: EngineSetup) -> Cohort:
+def _started(setup: EngineSetup) -> Cohort:
     cohort = Cohort(setup, DeviceStorage(CPU), channels_last=False)
     model = dict(setup.model.named_parameters()) | dict(setup.model.named_buffers())
     cohort.start_cohort([4, 2, 0, 1, 3], {name: value.detach() for name, value in model.items()})
-    cohort.settle()
+    cohort.flush()
     return cohort
 
 
 def _trained(setup: EngineSetup, trainer: Trainer, rounds: int = 1) -> tuple[list[float], CohortState]:
-    cohort = _seated(setup)
+    cohort = _started(setup)
     losses = []
     for index in range(rounds):
-        task = make_task(setup, cohort.names, index, 3, frozenset(), {})
-        losses = trainer.run(cohort.share(slice(0, 5)), task)
+        work = make_local_steps(setup, cohort.names, index, 3, frozenset(), {})
+        losses = trainer.run(cohort.view(), work, WorkerThreads(1))
         cohort.count(cohort.clients, 3)
     return losses, cohort.state_dict()
 
@@ -114,7 +117,7 @@ def _vmap(setup: EngineSetup) -> Trainer:
 
 
 def _chains(setup: EngineSetup) -> Trainer:
-    return ChainTrainer(setup, CohortBatches(setup.clients, CPU, 0), translate(setup.model) or [])
+    return TorchChainTrainer(setup, CohortBatches(setup.clients, CPU, 0), translate(setup.model) or [])
 
 
 @pytest.mark.parametrize(("make", "model"), [(_vmap, network), (_vmap, _chain), (_chains, _chain)])
@@ -129,23 +132,23 @@ def test_measuring_changes_nothing(make: Callable[[EngineSetup], Trainer], model
     assert torch.equal(torch.get_rng_state(), before)
     for name, value in other.values.items():
         assert torch.equal(state.values[name], value)
-    for name, value in other.memory["velocity"].items():
-        assert torch.equal(state.memory["velocity"][name], value)
+    for name, value in other.optimizer_state["velocity"].items():
+        assert torch.equal(state.optimizer_state["velocity"][name], value)
 
 
 def test_pieces_are_even_and_decided_once() -> None:
     setup, memory = _setup(network()), Pretended(375)  # 300 may be used: three clients
     inner, probe = Noting(_vmap(setup)), Noting(_vmap(setup))
     fitting = FittingTrainer(inner, probe, setup.clients, memory)  # type: ignore[arg-type]
-    cohort = _seated(setup)
-    task = make_task(setup, cohort.names, 0, 3, frozenset(), {})
+    cohort = _started(setup)
+    work = make_local_steps(setup, cohort.names, 0, 3, frozenset(), {})
     for _ in range(2):
-        fitting.run(cohort.share(slice(0, 5)), task)
+        fitting.run(cohort.view(), work, WorkerThreads(1))
         memory.left = 0
     assert inner.asked == [((4, 2), 3), ((0, 1, 3), 3)] * 2
     assert probe.asked == [((4,), 1), ((4,), 1), ((4, 4), 1)]  # client 1 has less than a batch
     memory.left = 10_000
-    fitting.run(cohort.share(slice(0, 2)), task)  # another size of shares, another look at the memory
+    fitting.run(cohort.view().part(slice(0, 2)), work, WorkerThreads(1))  # another size, another look
     assert inner.asked[4:] == [((4, 2), 3)]
     assert len(probe.asked) == 3
 
@@ -160,14 +163,14 @@ def test_pieces_give_what_the_whole_gives() -> None:
         torch.testing.assert_close(state.values[name], value, atol=1e-6, rtol=1e-6)
 
 
-def test_a_step_to_measure_is_never_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_to_measure_is_never_torch_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr(
-        "fedlama.engines.trainers.compiled_step.CompiledGradients.__call__", lambda *args: asked.append(args)
+        "fedlama.engines.trainers.torch_compiled.TorchCompiledStep.__call__", lambda *args: asked.append(args)
     )
     setup = _setup(network())
-    trainer = VmapTrainer(setup, CohortBatches(setup.clients, CPU, 0), compiled=True)
-    _trained(setup, trainer.uncompiled())
+    trainer = VmapTrainer(setup, CohortBatches(setup.clients, CPU, 0), torch_compiled=True)
+    _trained(setup, trainer.without_compiler())
     assert not asked
     _trained(setup, trainer)
     assert asked

@@ -12,7 +12,7 @@ from fedlama.core.layers import by_tensor
 from fedlama.core.losses import cross_entropy
 from fedlama.engines import EngineSetup, Stacked, Workers
 from fedlama.engines.cohort.batches import CohortBatches
-from fedlama.engines.stacked import UNLIMITED, label_of
+from fedlama.engines.stacked import label_of
 from fedlama.engines.trainers.fitting import FittingTrainer
 from fedlama.engines.trainers.vmapped import VmapTrainer
 from tests.engines.cases import clients
@@ -38,9 +38,9 @@ def test_labels_on_a_cpu(engine: Stacked | Workers, label: str) -> None:
     assert engine(_setup()).label == label
 
 
-def test_compiled_steps_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedlama.engines.stacked.check_compiler", lambda _: None)
-    assert "steps compiled where the model allows it" in Stacked(compile_steps=True)(_setup()).label
+def test_torch_compiled_steps_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedlama.engines.options.check_compiler", lambda _: None)
+    assert "steps torch-compiled where the model allows it" in Stacked(compile_steps=True)(_setup()).label
 
 
 def test_another_device_takes_all_clients_at_a_time() -> None:
@@ -49,10 +49,11 @@ def test_another_device_takes_all_clients_at_a_time() -> None:
 
 def test_the_trainer_is_named_and_not_what_cuts_its_rows() -> None:
     setup = _setup()
-    inner = VmapTrainer(setup, CohortBatches(setup.clients, setup.device, setup.seed))
+    batches = CohortBatches(setup.clients, setup.device, setup.seed)
+    inner = VmapTrainer(setup, batches, "bfloat16", torch_compiled=True)
     fitting = FittingTrainer(inner, inner, clients(), None)  # type: ignore[arg-type] # its memory is not looked at
     expected = (
-        "VmapTrainer x 1, vectorised over clients by torch.func, bfloat16, steps compiled where the model allows it, "
-        "as many clients at a time as fit the memory"
+        "VmapTrainer x 1, vectorised over clients by torch.func, bfloat16, "
+        "steps torch-compiled where the model allows it, as many clients at a time as fit the memory"
     )
-    assert label_of(fitting, 1, UNLIMITED, "bfloat16", compile_steps=True) == expected
+    assert label_of(fitting, 1) == expected

@@ -31,7 +31,7 @@ from fedlama.engines.cohort.batches import CohortBatches
 from fedlama.engines.cohort.cohort import Cohort
 from fedlama.engines.cohort.storage import DeviceStorage
 from fedlama.engines.cohort.threads import WorkerThreads
-from fedlama.engines.stacked import choose
+from fedlama.engines.options import choose
 from fedlama.errors import ConfigError
 from fedlama.models import mlp, resnet20
 from tests.engines.cases import assert_same, clients, run
@@ -64,7 +64,7 @@ def test_rows_drawn_by_the_kernel_are_the_same(first: tuple[int, ...], steps: in
     source = TensorClients(x, torch.arange(ends[-1]), rows, batch_sizes, short_clients=True)
     clients = (5, 0, 1, 2, 4, 3)
     expected, expected_lengths = source.cohort_rows(clients, first, steps, seed=-3)
-    (given,) = CohortBatches(source, torch.device("cpu"), -3).several(clients, first, steps)
+    (given,) = CohortBatches(source, torch.device("cpu"), -3).blocks(clients, first, steps)
     assert np.array_equal(given.y.numpy()[given.rows], expected)
     assert np.array_equal(given.x.squeeze(-1).numpy()[given.rows], expected + 1.0)
     assert np.array_equal(given.lengths, expected_lengths)
@@ -108,7 +108,7 @@ def test_blocks_cover_everything() -> None:
     assert (stacked == mean).all()
 
 
-def _seated(scope: StateScope) -> tuple[Cohort, Callable[[float], dict[str, Tensor]]]:
+def _started(scope: StateScope) -> tuple[Cohort, Callable[[float], dict[str, Tensor]]]:
     """A cohort of clients 4 and 7, all of whose numbers are 1, and a way to write such a model."""
     setup = replace(_setup(nn.Linear(2, 1), clients()), solver=SGD(0.1, momentum=0.9, state_scope=scope))
     cohort = Cohort(setup, DeviceStorage(setup.device), channels_last=False)
@@ -127,13 +127,13 @@ def _numbers(cohort: Cohort) -> list[list[float]]:
 
 
 def test_whoever_looks_at_a_row_finds_what_is_due() -> None:
-    cohort, model = _seated("cohort")
+    cohort, model = _started("cohort")
     assert cohort.client_values(7)["weight"].tolist() == [[1.0, 1.0]]
     cohort.overwrite({"bias": torch.full((1,), 5.0)})
-    assert cohort.rows("bias").tolist() == [[5.0], [5.0]]
+    assert cohort.stacked("bias").tolist() == [[5.0], [5.0]]
     cohort.overwrite(model(2.0))
     cohort.overwrite({"bias": torch.full((1,), 3.0)})
-    assert cohort.rows("weight").tolist() == [[[2.0, 2.0]]] * 2
+    assert cohort.stacked("weight").tolist() == [[[2.0, 2.0]]] * 2
     assert _numbers(cohort) == [[2.0, 2.0, 3.0]] * 2
     cohort.overwrite({"bias": torch.full((1,), 4.0)})
     cohort.start_cohort([1, 4], model(6.0))  # the bias of 4 must not come after this
@@ -141,21 +141,21 @@ def test_whoever_looks_at_a_row_finds_what_is_due() -> None:
 
 
 def test_what_is_due_is_written_once() -> None:
-    cohort, model = _seated("cohort")
+    cohort, model = _started("cohort")
     cohort.overwrite(model(2.0))
-    cohort.settle()
-    cohort.share(slice(0, 1)).values["weight"].fill_(8.0)  # a client trains
-    cohort.settle()
+    cohort.flush()
+    cohort.view().part(slice(0, 1)).values["weight"].fill_(8.0)  # a client trains
+    cohort.flush()
     assert _numbers(cohort) == [[8.0, 8.0, 2.0], [2.0, 2.0, 2.0]]
 
 
 def test_a_state_taken_up_is_not_overwritten_by_what_was_due_before() -> None:
-    cohort, model = _seated("cohort")
-    cohort.settle()
-    cohort.share(slice(0, 2)).optimizer_state["velocity"][0].fill_(3.0)
+    cohort, model = _started("cohort")
+    cohort.flush()
+    cohort.view().optimizer_state["velocity"][0].fill_(3.0)
     state = cohort.state_dict()
     cohort.overwrite(model(2.0))
-    cohort.renew()
+    cohort.reset_optimizer_state()
     cohort.load_state_dict(state)
     assert _numbers(cohort) == [[1.0, 1.0, 1.0]] * 2
     assert cohort.state_dict().optimizer_state["velocity"]["weight"].tolist() == [[[3.0, 3.0]]] * 2
@@ -165,41 +165,37 @@ def test_a_state_taken_up_is_not_overwritten_by_what_was_due_before() -> None:
     ("scope", "left"), [("cohort", [0.0, 0.0, 0.0]), ("slot", [3.0, 3.0, 0.0]), ("round", [0.0, 0.0, 0.0])]
 )
 def test_velocities_of_a_new_cohort(scope: StateScope, left: list[float]) -> None:
-    cohort, model = _seated(scope)
-    cohort.settle()
-    cohort.share(slice(0, 2)).optimizer_state["velocity"][1].fill_(3.0)
+    cohort, model = _started(scope)
+    cohort.flush()
+    cohort.view().optimizer_state["velocity"][1].fill_(3.0)
     cohort.start_cohort([0, 1], model(2.0))
     cohort.start_cohort([0, 1, 2], model(2.0))
     assert cohort.state_dict().optimizer_state["velocity"]["bias"].flatten().tolist() == left
 
 
-def test_buffers_that_a_trainer_begins_itself_stay_due_until_it_has() -> None:
-    cohort, _ = _seated("round")
-    cohort.settle()
-    cohort.share(slice(0, 2)).optimizer_state["velocity"][0].fill_(3.0)
-    cohort.share(slice(0, 2)).optimizer_state["velocity"][1].fill_(3.0)
-    assert not cohort.share(slice(0, 2)).fresh
-    cohort.renew()
-    cohort.begin([0])
-    share = cohort.share(slice(0, 2))
-    assert share.fresh
-    assert [buffer.flatten().unique().tolist() for buffer in share.optimizer_state["velocity"]] == [[3.0], [0.0]]
-    assert not cohort.state_dict().optimizer_state["velocity"]["weight"].any()  # nobody has trained, so they are fresh
-    cohort.renew()
-    cohort.begin([0])
-    cohort.share(slice(0, 2)).optimizer_state["velocity"][0].fill_(4.0)  # a trainer does what it has to
-    cohort.trained()
-    assert not cohort.share(slice(0, 2)).fresh
+def test_optimizer_state_that_a_trainer_starts_itself_is_left_to_it() -> None:
+    cohort, _ = _started("round")
+    cohort.flush()
+    cohort.view().optimizer_state["velocity"][0].fill_(3.0)
+    cohort.view().optimizer_state["velocity"][1].fill_(3.0)
+    assert not cohort.flush([0])  # nothing is pending
+    cohort.reset_optimizer_state()
+    assert cohort.flush([0])
+    rows = cohort.view(fresh=True)
+    assert rows.fresh
+    assert rows.part(slice(1, 2)).fresh
+    assert [buffer.flatten().unique().tolist() for buffer in rows.optimizer_state["velocity"]] == [[3.0], [0.0]]
+    rows.optimizer_state["velocity"][0].fill_(4.0)  # a trainer sets it
+    assert not cohort.flush([0])
     assert cohort.state_dict().optimizer_state["velocity"]["weight"].flatten().unique().tolist() == [4.0]
 
 
-def test_rows_that_keep_their_momentum_are_not_begun_anew() -> None:
-    cohort, model = _seated("slot")
-    cohort.settle()
-    cohort.share(slice(0, 2)).optimizer_state["velocity"][0].fill_(3.0)
+def test_rows_that_keep_their_momentum_do_not_start_fresh() -> None:
+    cohort, model = _started("slot")
+    cohort.flush()
+    cohort.view().optimizer_state["velocity"][0].fill_(3.0)
     cohort.start_cohort([0, 1, 2], model(2.0))
-    cohort.begin([0, 1])
-    assert not cohort.share(slice(0, 3)).fresh
+    assert not cohort.flush([0, 1])
     assert cohort.state_dict().optimizer_state["velocity"]["weight"][:, 0, 0].tolist() == [3.0, 3.0, 0.0]
 
 
@@ -216,7 +212,7 @@ def test_auto_takes_the_compiled_form_where_there_is_one() -> None:
     pytest.importorskip("numba", reason="the extra 'fast' is not installed")
     images = TensorClients(torch.zeros(8, 3, 32, 32), torch.zeros(8, dtype=torch.int64), [np.arange(8)], 4)
     assert choose(_setup(resnet20(), images)) == "stacked"
-    assert "CompiledTrainer" in Auto()(_setup(resnet20(), images)).label
+    assert "NumbaTrainer" in Auto()(_setup(resnet20(), images)).label
     assert choose(_setup(resnet20(same_padding="tensorflow"), images)) == "workers"
 
 

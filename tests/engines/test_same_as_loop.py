@@ -22,7 +22,7 @@ from fedlama.core.layers import StatisticsRule, by_module, by_tensor
 from fedlama.data.clients import ReplayedClients
 from fedlama.data.transforms import PadCropFlip
 from fedlama.engines import Stacked, Workers
-from fedlama.engines.trainers.chain import translate
+from fedlama.engines.trainers.torch_chain.translate import translate
 from fedlama.errors import DivergenceError
 from tests.engines.cases import assert_same, clients, network, run
 

@@ -23,8 +23,9 @@ from fedlama.engines.cohort.batches import CohortBatches
 from fedlama.engines.cohort.cohort import Cohort
 from fedlama.engines.cohort.storage import DeviceStorage
 from fedlama.engines.cohort.threads import WorkerThreads
-from fedlama.engines.trainers.base import Trainer, make_task
-from fedlama.engines.trainers.chain import ChainTrainer, translate
+from fedlama.engines.trainers.base import Trainer, make_local_steps
+from fedlama.engines.trainers.torch_chain.trainer import TorchChainTrainer
+from fedlama.engines.trainers.torch_chain.translate import translate
 from fedlama.engines.trainers.vmapped import VmapTrainer
 from tests.engines.cases import clients, network
 from tests.engines.watch import DeviceWatch
@@ -52,7 +53,7 @@ def _vmap(setup: EngineSetup, batches: CohortBatches) -> Trainer:
 
 
 def _chains(setup: EngineSetup, batches: CohortBatches) -> Trainer:
-    return ChainTrainer(setup, batches, translate(setup.model) or [])
+    return TorchChainTrainer(setup, batches, translate(setup.model) or [])
 
 
 def _round(
@@ -65,11 +66,11 @@ def _round(
     cohort.start_cohort(
         range(5), {name: value.detach() for name, value in [*net.named_parameters(), *net.named_buffers()]}
     )
-    cohort.settle()
+    cohort.flush()
     trainer = make(setup, CohortBatches(source, META, 0))
-    task = make_task(setup, cohort.names, 0, steps, frozenset(), {})
+    work = make_local_steps(setup, cohort.names, 0, steps, frozenset(), {})
     with DeviceWatch() as watch:
-        losses = trainer.run(cohort.share(slice(0, 5)), task)
+        losses = trainer.run(cohort.view(), work, WorkerThreads(1))
     assert len(losses) == 5
     return watch
 
@@ -113,8 +114,8 @@ def test_batches_are_those_of_each_client(augment: Augment | None, first: tuple[
                 assert torch.equal(group.y[place], y)
                 assert torch.equal(whole.x[row, : len(y)], x)
                 assert torch.equal(whole.y[row, : len(y)], y)
-                assert torch.equal(whole.shares[row, 0, : len(y)], torch.full((len(y),), 1 / len(y)))
-                assert not whole.shares[row, 0, len(y) :].any()
+                assert torch.equal(whole.sample_weights[row, 0, : len(y)], torch.full((len(y),), 1 / len(y)))
+                assert not whole.sample_weights[row, 0, len(y) :].any()
 
 
 @pytest.mark.parametrize(("augment", "kind"), [(PadCropFlip(1), Tensor), (_mirror, np.ndarray)])

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from fedlama.engines.api import Average, Engine, EngineSetup, Values
 from fedlama.engines.distributed import Distributed
 from fedlama.engines.loop import LoopEngine
-from fedlama.engines.stacked import Auto, Stacked, StackedEngine, Workers
+from fedlama.engines.options import Auto, Stacked, Workers
+from fedlama.engines.stacked import StackedEngine
 
 ENGINES: dict[str, Callable[[EngineSetup], Engine]] = {
     "loop": LoopEngine,

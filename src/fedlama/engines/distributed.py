@@ -16,7 +16,7 @@ from torch import Tensor, distributed
 
 from fedlama.core.layers import Layer
 from fedlama.engines.api import Average, CohortState, Engine, EngineSetup, Splittable, Values
-from fedlama.engines.stacked import Stacked
+from fedlama.engines.options import Stacked
 from fedlama.errors import ConfigError, DivergenceError
 
 

@@ -117,7 +117,7 @@ def _compiled(mean: Tensor, stacked: Tensor, weights: Tensor, measure: bool, thr
     addresses = mean.data_ptr(), stacked.data_ptr(), elements, clients, shares, measure
     if elements <= _CHUNK:
         return float(average_columns(*addresses, 0, elements))
-    parts: list[float] = threads.deal(lambda span: average_columns(*addresses, *span), _spans(elements, _CHUNK))
+    parts: list[float] = threads.map_strided(lambda span: average_columns(*addresses, *span), _spans(elements, _CHUNK))
     return sum(parts)  # chunk after chunk, whoever took them
 
 
@@ -158,7 +158,7 @@ def write_back(stacked: Tensor, value: Tensor, threads: WorkerThreads) -> None:
         def set_some(first: int, last: int) -> None:
             stacked[:, first:last].copy_(value[first:last])
 
-    threads.deal(lambda span: set_some(*span), _spans(elements, _block_width(stacked)))  # one span off the CPU
+    threads.map_strided(lambda span: set_some(*span), _spans(elements, _block_width(stacked)))  # one span off the CPU
 
 
 def set_rows(stacked: Tensor, value: Tensor, threads: WorkerThreads) -> None:

@@ -48,19 +48,20 @@ class PaddedBatch:
     Attributes:
         x: Inputs, (clients, batch, ...).
         y: Targets, (clients, batch, ...).
-        shares: What a sample counts in its client's mean loss: 1 / batch size, 0 for filling; (clients, 1, batch).
+        sample_weights: The weight of a sample in its client's mean loss, (clients, 1, batch): 1 / batch size, and 0 for
+            samples that only fill up a short batch.
         lengths: Each client's batch size, or None when all are full.
     """
 
     x: Tensor
     y: Tensor
-    shares: Tensor
+    sample_weights: Tensor
     lengths: tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
-class Portion:
-    """The batches of several steps, for compiled trainers.
+class BatchBlock:
+    """The batches of several steps, for the kernels of :mod:`fedlama.kernels`.
 
     Attributes:
         x: Inputs of samples, (samples, ...), dense.
@@ -131,16 +132,16 @@ class CohortBatches:
             cuts = [(step, slice(None), slice(own.max())) for step, own in enumerate(lengths)]
             sent = upload(torch.from_numpy(lengths), self._device)
             for step, (x, y) in enumerate(self._picked(self._source, clients, first, rows, cuts)):
-                yield PaddedBatch(x, y, *self._shares(lengths[step], sent[step], x))
+                yield PaddedBatch(x, y, *self._sample_weights(lengths[step], sent[step], x))
             return
         for step in range(steps):
             batches = [self._source.batch(c, f + step, self._seed) for c, f in zip(clients, first, strict=True)]
             own = np.array([len(x) for x, _ in batches])
             x = upload(torch.stack([_fill(x, own.max()) for x, _ in batches]), self._device)
             y = upload(torch.stack([_fill(y, own.max()) for _, y in batches]), self._device)
-            yield PaddedBatch(x, y, *self._shares(own, upload(torch.from_numpy(own), self._device), x))
+            yield PaddedBatch(x, y, *self._sample_weights(own, upload(torch.from_numpy(own), self._device), x))
 
-    def several(self, clients: Sequence[int], first: Sequence[int], steps: int, more: int = 0) -> Iterator[Portion]:
+    def blocks(self, clients: Sequence[int], first: Sequence[int], steps: int, more: int = 0) -> Iterator[BatchBlock]:
         """Yield the batches of several steps at once, as many as fit a bounded room; for compiled trainers.
 
         Data that are stored as the model takes them stay where they are.
@@ -160,7 +161,7 @@ class CohortBatches:
         if stored:
             for start in range(0, steps, together):
                 now = slice(start, start + together)
-                yield Portion(source.x, source.y, rows[now], lengths[now])
+                yield BatchBlock(source.x, source.y, rows[now], lengths[now])
             return
         asked = np.asarray(first) + np.arange(steps)[:, None]
         who = np.zeros_like(asked) + np.asarray(clients)
@@ -169,7 +170,7 @@ class CohortBatches:
             shape = rows[now].shape
             x, y = source.gather(rows[now].reshape(-1, shape[2]), who[now].ravel(), asked[now].ravel(), self._seed)
             together_there = np.arange(rows[now].size).reshape(shape)
-            yield Portion(x.flatten(0, 1).contiguous(), y.flatten().contiguous(), together_there, lengths[now])
+            yield BatchBlock(x.flatten(0, 1).contiguous(), y.flatten().contiguous(), together_there, lengths[now])
 
     def _drawn(
         self, source: TensorClients, clients: NDArray[np.int64], first: NDArray[np.int64], steps: int
@@ -184,8 +185,10 @@ class CohortBatches:
         draw_rows(rows, lengths, clients, first, held, begins, batch_sizes, self._shuffles)
         return np.ascontiguousarray(rows[:, :, : lengths.max()]), lengths
 
-    def _shares(self, lengths: NDArray[np.int64], sent: Tensor, x: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
-        """Return a padded batch's shares and lengths; `sent` are the lengths on the device."""
+    def _sample_weights(
+        self, lengths: NDArray[np.int64], sent: Tensor, x: Tensor
+    ) -> tuple[Tensor, tuple[int, ...] | None]:
+        """Return a padded batch's sample weights and lengths; `sent` are the lengths on the device."""
         clients, batch = x.shape[:2]
         if (lengths == batch).all():
             return torch.full((clients, 1, batch), 1.0 / batch, device=self._device), None

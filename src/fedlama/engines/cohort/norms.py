@@ -26,7 +26,7 @@ def squared_norms(new: Tensor, previous: Tensor, threads: WorkerThreads) -> tupl
         return _by_torch(now, before)
     pieces = list(zip(torch.split(now, _PIECE), torch.split(before, _PIECE), strict=True))
     if can_compile() and now.dtype == before.dtype == torch.float32:
-        parts = threads.deal(_compiled, pieces)
+        parts = threads.map_strided(_compiled, pieces)
     else:
         with intra_op_threads(1):  # two of torch's own threads wait for each other longer than that they save
             parts = [_by_torch(*piece) for piece in pieces]

@@ -1,4 +1,8 @@
-"""The contract of trainers: what advances some rows of a stacked cohort through a round."""
+"""The contract of trainers: what advances some rows of a stacked cohort through the local steps of one round.
+
+The stacked engine knows nothing of a trainer but this contract: a trainer says in its attributes what it is called, how
+many clients it takes at a time, and what it can do.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +13,24 @@ from typing import Protocol
 from torch import Tensor
 
 from fedlama.engines.api import EngineSetup
-from fedlama.engines.cohort.cohort import Share
+from fedlama.engines.cohort.cohort import CohortSlice
+from fedlama.engines.cohort.threads import WorkerThreads
+
+ALL_ROWS = 1 << 30
+"""A limit of rows that no cohort exceeds."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """One round's work, the same for every client.
+class LocalSteps:
+    """The local steps of one round, the same for every client.
 
     Attributes:
         round_index: The round, from 0.
-        steps: Local steps.
-        trained: Positions in `Cohort.names` of the parameters that move.
+        steps: How many local steps each client takes.
+        trained: Positions in `Cohort.names` of the parameters that are trained.
         names: Their names.
         decayed: Per trained parameter, False for those of normalisation modules.
-        reference: Their global values, for solvers that look back at them; else empty.
+        reference: Their global values, for solvers that use a reference; else empty.
         rates: Learning rate of each local step.
     """
 
@@ -36,32 +44,54 @@ class Task:
 
 
 class Trainer(Protocol):
-    """Advances clients. A trainer belongs to one thread."""
+    """Advances the clients of a cohort slice. A trainer is used by one thread at a time.
 
-    def run(self, share: Share, task: Task) -> list[float]:
+    Trainers inherit from this class for its defaults.
+
+    Attributes:
+        name: What the engine's label calls it.
+        description: How it computes, in words, for the same label.
+        rows_per_call: Clients that one call is given, at most, unless the user says otherwise; `ALL_ROWS` if there is
+            no reason for a limit, None if the trainer finds the limit itself, from the device's memory.
+        multiply_adds_per_sample: Multiply-adds of one sample's local step, about; None if unknown.
+        starts_fresh: Whether :meth:`run` treats the optimizer state of a slice that is marked `fresh` as fresh,
+            whatever the buffers hold. For other trainers it must have been written before.
+        supports_threads: Whether :meth:`run` divides its clients over the threads that it is given. Other trainers
+            leave the cores to torch's intra-op threads, or are run several at a time.
+    """
+
+    name: str
+    description: str
+    rows_per_call: int | None
+    multiply_adds_per_sample: int | None = None
+    starts_fresh: bool = False
+    supports_threads: bool = False
+
+    def run(self, rows: CohortSlice, work: LocalSteps, threads: WorkerThreads) -> list[float]:
         """Take all local steps of a round, in place.
 
         Args:
-            share: Whose state to advance.
-            task: The round's work.
+            rows: The clients to advance, and their state.
+            work: The round's local steps.
+            threads: Threads to divide the clients over, for trainers that support it.
 
         Returns:
             Mean training loss per client.
 
         Raises:
-            DivergenceError: A client left the finite numbers.
+            DivergenceError: A client's loss or parameters are no longer finite.
         """
 
 
-def make_task(
+def make_local_steps(
     setup: EngineSetup,
     names: Sequence[str],
     round_index: int,
     steps: int,
     frozen: frozenset[str],
     reference: Mapping[str, Tensor],
-) -> Task:
-    """Resolve a round's work.
+) -> LocalSteps:
+    """Resolve the local steps of a round.
 
     Args:
         setup: The federation's fixed parts.
@@ -72,15 +102,15 @@ def make_task(
         reference: The global values.
     """
     fixed = {spec.name for layer in setup.layers if layer.name in frozen for spec in layer.tensors}
-    normal = {spec.name for layer in setup.layers for spec in layer.tensors if spec.normalisation}
+    normalising = {spec.name for layer in setup.layers for spec in layer.tensors if spec.normalisation}
     trained = tuple(position for position, name in enumerate(names) if name not in fixed)
-    moving = tuple(names[position] for position in trained)
-    return Task(
+    trained_names = tuple(names[position] for position in trained)
+    return LocalSteps(
         round_index,
         steps,
         trained,
-        moving,
-        tuple(name not in normal for name in moving),
-        tuple(reference[name] for name in moving) if setup.solver.uses_reference else (),
+        trained_names,
+        tuple(name not in normalising for name in trained_names),
+        tuple(reference[name] for name in trained_names) if setup.solver.uses_reference else (),
         tuple(setup.solver.rate(round_index * steps + step) for step in range(steps)),
     )

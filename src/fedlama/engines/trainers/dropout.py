@@ -165,3 +165,33 @@ def fill_mask(mask: Tensor, p: float, generator: torch.Generator) -> Tensor:
         generator: The client's.
     """
     return mask.zero_() if p == 1.0 else mask.bernoulli_(1 - p, generator=generator).div_(1 - p)
+
+
+class ClientMasks:
+    """Draws every client's dropout masks as the loop engine draws them.
+
+    Args:
+        generators: One per client; none if the model has no dropout.
+
+    Attributes:
+        lengths: Each client's batch size, or None while all batches are full.
+    """
+
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        self._generators = generators
+        self.lengths: Sequence[int] | None = None
+
+    def draw(self, shape: Sequence[int], rate: float) -> list[Tensor]:
+        """Return one mask per client; it is 0 for samples that only fill up a short batch.
+
+        Args:
+            shape: One client's activations, (batch, ...).
+            rate: The fraction that is dropped.
+        """
+        batch, *rest = shape
+        lengths = [batch] * len(self._generators) if self.lengths is None else self.lengths
+        masks = []
+        for length, generator in zip(lengths, self._generators, strict=True):
+            mask = draw_mask((length, *rest), rate, generator)
+            masks.append(mask if length == batch else torch.cat([mask, mask.new_zeros(batch - length, *rest)]))
+        return masks

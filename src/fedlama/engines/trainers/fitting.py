@@ -1,32 +1,70 @@
-"""The trainer that takes the rows of a share in as many pieces as the device's memory asks for.
+"""The trainer that cuts a slice into as many parts as the device's memory requires.
 
-A GPU is fastest with all clients at once, and activations of all clients may not fit. What a step takes is measured
-once, before the first one, on copies of one client's row: models, solver buffers, random numbers and data stay as they
-are. How many clients fit is decided once for each size of a share, so that a run computes alike in all its rounds.
+A GPU is fastest with all clients at once, but the activations of all clients may not fit. How much memory a step takes
+is measured once, before the first step, on copies of one client's row: models, optimizer state, random numbers and data
+stay as they are. How many clients fit is decided once for each number of rows, so a run computes alike in all rounds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from typing import Protocol
+
+import torch
 
 from fedlama.data.clients import TensorClients
-from fedlama.engines.cohort.cohort import Share
-from fedlama.engines.trainers.base import Task, Trainer
-from fedlama.engines.trainers.device_memory import DeviceMemory
+from fedlama.engines.cohort.cohort import CohortSlice
+from fedlama.engines.cohort.threads import WorkerThreads
+from fedlama.engines.trainers.base import LocalSteps, Trainer
+
+
+class DeviceMemory(Protocol):
+    """Measures the memory of one device."""
+
+    def free(self) -> int:
+        """Return the bytes that can still be allocated."""
+
+    def peak(self, compute: Callable[[], object]) -> int:
+        """Run something and return the bytes it held at its peak, beyond those held before."""
+
+
+class CudaMemory:
+    """The memory of a CUDA device, as torch's allocator counts it.
+
+    Args:
+        device: Which.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def free(self) -> int:
+        """Return the bytes that are free on the device, and those that torch has reserved and not allocated."""
+        unused, _ = torch.cuda.mem_get_info(self._device)
+        reserved = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
+        return unused + reserved
+
+    def peak(self, compute: Callable[[], object]) -> int:
+        """Run something and return the bytes it held at its peak; this resets the device's peak statistics."""
+        before = torch.cuda.memory_allocated(self._device)
+        torch.cuda.reset_peak_memory_stats(self._device)
+        compute()
+        return torch.cuda.max_memory_allocated(self._device) - before
 
 
 def clients_that_fit(free: int, one: int, two: int, margin: float = 0.2) -> int:
     """Return how many clients can take a step together, at least one.
 
-    Need is taken to grow evenly from the second client on: what the first takes beyond that is shared by all.
+    The need is assumed to grow evenly from the second client on; the rest of the first client's need is shared by all.
 
     Args:
-        free: Bytes that can still be had.
+        free: Bytes that can still be allocated.
         one: Bytes that a step of one client takes at its peak.
-        two: Bytes that a step of two clients takes.
-        margin: Share of the free bytes to leave alone: memory is handed out in pieces that leave gaps, and kernels for
-            many clients may want more room of their own than those for two.
+        two: Bytes that a step of two clients takes at its peak.
+        margin: Fraction of the free bytes to leave alone: allocated blocks leave gaps, and kernels for many clients may
+            need larger workspaces than those for two.
 
     >>> clients_that_fit(free=1000, one=120, two=200)
     9
@@ -36,65 +74,56 @@ def clients_that_fit(free: int, one: int, two: int, margin: float = 0.2) -> int:
     return max(1 + int((1.0 - margin) * free - one) // max(two - one, 1), 1)
 
 
-class FittingTrainer:
-    """Trains the rows of a share piece by piece.
+class FittingTrainer(Trainer):
+    """Trains the rows of a slice part by part.
 
     Args:
-        inner: Trains a piece.
-        probe: Takes the steps that are measured: a trainer like `inner`, or itself.
-        clients: Everyone's data, to find whose batches are largest.
+        inner: Trains a part.
+        probe: Takes the steps that are measured: a trainer like `inner`, or `inner` itself.
+        clients: All clients' data, to find the largest batch.
         memory: The device's.
-
-    Attributes:
-        inner: As given.
     """
 
+    rows_per_call = None
+
     def __init__(self, inner: Trainer, probe: Trainer, clients: TensorClients, memory: DeviceMemory) -> None:
-        self.inner, self._probe, self._clients, self._memory = inner, probe, clients, memory
+        self.name, self.description = inner.name, inner.description
+        self._inner, self._probe, self._clients, self._memory = inner, probe, clients, memory
         self._need: tuple[int, int] | None = None
         self._limits: dict[int, int] = {}
 
-    def run(self, share: Share, task: Task) -> list[float]:
+    def run(self, rows: CohortSlice, work: LocalSteps, threads: WorkerThreads) -> list[float]:
         """Take all local steps of a round; see :meth:`fedlama.engines.trainers.base.Trainer.run`."""
-        rows = len(share.clients)
-        if rows not in self._limits:
-            self._need = self._need or self._measure(share, task)
-            self._limits[rows] = clients_that_fit(self._memory.free(), *self._need)
-        count = -(-rows // self._limits[rows])
-        edges = [rows * piece // count for piece in range(count + 1)]
-        return [loss for start, end in pairwise(edges) for loss in self.inner.run(_rows(share, start, end), task)]
+        count = len(rows.clients)
+        if count not in self._limits:
+            self._need = self._need or self._measure(rows, work, threads)
+            self._limits[count] = clients_that_fit(self._memory.free(), *self._need)
+        parts = -(-count // self._limits[count])
+        edges = [count * part // parts for part in range(parts + 1)]
+        slices = [rows.part(slice(start, end)) for start, end in pairwise(edges)]
+        return [loss for part in slices for loss in self._inner.run(part, work, threads)]
 
-    def _measure(self, share: Share, task: Task) -> tuple[int, int]:
+    def _measure(self, rows: CohortSlice, work: LocalSteps, threads: WorkerThreads) -> tuple[int, int]:
         """Return the bytes that a step takes of one client and of two, each with the largest batch."""
-        row = max(range(len(share.clients)), key=lambda one: self._batch(share.clients[one]))
-        once = replace(task, steps=1, rates=task.rates[:1])
+        row = max(range(len(rows.clients)), key=lambda index: self._batch_size(rows.clients[index]))
+        once = replace(work, steps=1, rates=work.rates[:1])
 
         def step(count: int) -> None:
-            self._probe.run(_copies(share, row, count), once)
+            self._probe.run(_copies(rows, row, count), once, threads)
 
-        step(1)  # libraries take their own room at the first call
+        step(1)  # libraries allocate their workspaces at the first call
         return self._memory.peak(lambda: step(1)), self._memory.peak(lambda: step(2))
 
-    def _batch(self, client: int) -> int:
+    def _batch_size(self, client: int) -> int:
         return min(self._clients.batch_sizes[client], self._clients.samples(client))
 
 
-def _rows(share: Share, start: int, end: int) -> Share:
-    """Return neighbouring rows of a share, as views."""
-    return Share(
-        share.clients[start:end],
-        {name: value[start:end] for name, value in share.values.items()},
-        {kind: [buffer[start:end] for buffer in buffers] for kind, buffers in share.optimizer_state.items()},
-        share.steps_done[start:end],
-    )
-
-
-def _copies(share: Share, row: int, count: int) -> Share:
-    """Return so many copies of a row, at the client's first batch: that one is full."""
-    rows = [row] * count
-    return Share(
-        (share.clients[row],) * count,
-        {name: value[rows] for name, value in share.values.items()},
-        {kind: [buffer[rows] for buffer in buffers] for kind, buffers in share.optimizer_state.items()},
+def _copies(rows: CohortSlice, row: int, count: int) -> CohortSlice:
+    """Return `count` copies of a row, at the client's first batch, which is a full one."""
+    indices = [row] * count
+    return CohortSlice(
+        (rows.clients[row],) * count,
+        {name: value[indices] for name, value in rows.values.items()},
+        {kind: [buffer[indices] for buffer in buffers] for kind, buffers in rows.optimizer_state.items()},
         (0,) * count,
     )

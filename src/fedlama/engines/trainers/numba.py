@@ -14,13 +14,13 @@ from torch import Tensor
 from fedlama.choices.solvers import SGD, FedProx
 from fedlama.data.clients import TensorClients
 from fedlama.engines.api import EngineSetup
-from fedlama.engines.cohort.batches import CohortBatches, Portion
-from fedlama.engines.cohort.cohort import Share, find_divergence
+from fedlama.engines.cohort.batches import BatchBlock, CohortBatches
+from fedlama.engines.cohort.cohort import CohortSlice, check_losses
+from fedlama.engines.cohort.sizes import is_large
 from fedlama.engines.cohort.threads import WorkerThreads
-from fedlama.engines.trainers.base import Task
-from fedlama.engines.trainers.chain import one_input
+from fedlama.engines.trainers.base import LocalSteps, Trainer
 from fedlama.engines.trainers.dropout import client_generators, fill_mask
-from fedlama.engines.trainers.model_graph import read_graph
+from fedlama.engines.trainers.model_graph import example_input, read_graph
 from fedlama.kernels.kernel import can_compile, operation
 from fedlama.kernels.program import Program, write_program
 from fedlama.kernels.table import CONTEXT, COUNT, DECAYS, DO, MARGIN, NORM, PARAMETERS, UNDO, Scratch
@@ -34,14 +34,19 @@ _WORTH = 1 << 24
 _NO_MASKS = np.empty((0, 0, 0), np.float32)
 
 
-class CompiledTrainer:
-    """Trains the rows of a share one after another, each through all its steps.
+class NumbaTrainer(Trainer):
+    """Trains the clients of a slice one after another, each through all its steps.
 
     Args:
         setup: The federation's fixed parts; its solver is SGD or FedProx in PyTorch's convention.
         batches: Where batches come from.
         program: The model.
     """
+
+    name = "NumbaTrainer"
+    description = "kernels compiled by Numba"
+    starts_fresh = True
+    supports_threads = True
 
     def __init__(self, setup: EngineSetup, batches: CohortBatches, program: Program) -> None:
         from fedlama.kernels.advance import Round, advance  # needs Numba
@@ -50,6 +55,9 @@ class CompiledTrainer:
         self._round, self._advance = Round, advance
         self._code = [[operation(function).address for function in OPERATIONS[row.kind]] for row in program.rows]
         self._setup, self._batches, self._program = setup, batches, program
+        # A large model is given out client by client, so that no thread waits for another's last clients.
+        self.rows_per_call = 1 if is_large(setup.model, setup.clients) else 64
+        self.multiply_adds_per_sample: int = 3 * program.products  # forward, and two products of that size backward
         self._trainable = [name for name, _ in setup.model.named_parameters()]
         buffers = [name for name, buffer in setup.model.named_buffers() if buffer.is_floating_point()]
         self._names = [*self._trainable, *buffers]
@@ -61,52 +69,41 @@ class CompiledTrainer:
         self._scratches = [Scratch()]
         self._placed: tuple[tuple[object, ...], NDArray[np.int64], int] = (), np.empty(0, np.int64), 0
 
-    @property
-    def products(self) -> int:
-        """Multiplications of one sample's step, about."""
-        return 3 * self._program.products
-
     @torch.no_grad()
-    def run(self, share: Share, task: Task, helpers: WorkerThreads | None = None) -> list[float]:
-        """Take all local steps of a round; see :meth:`fedlama.engines.trainers.base.Trainer.run`.
-
-        Args:
-            share: Whose state to advance.
-            task: The round's work.
-            helpers: Threads that may take clients of the share too.
-        """
+    def run(self, rows: CohortSlice, work: LocalSteps, threads: WorkerThreads) -> list[float]:
+        """Take all local steps of a round; see :meth:`fedlama.engines.trainers.base.Trainer.run`."""
         solver, program = self._setup.solver, self._program
         assert isinstance(solver, SGD)
-        parameters, decays = self._parameters(share, task), self._decays(task, solver)  # both must outlive the kernel
+        parameters, decays = self._parameters(rows, work), self._decays(work, solver)  # both must outlive the kernel
         told = self._told(parameters, decays, solver)
-        losses, done = np.zeros(len(share.clients)), 0
+        losses, done = np.zeros(len(rows.clients)), 0
         drawn = sum(math.prod(size) for size, _ in program.masks)
-        generators = client_generators(self._setup, task.round_index, share.clients) if drawn else []
-        for portion in self._batches.several(share.clients, share.steps_done, task.steps, drawn):
-            steps, _, batch = portion.rows.shape
-            self._check_statistics(portion.lengths)
-            table, scratch = self._place(batch, task.names)
-            fresh = share.fresh and done == 0 and solver.momentum > 0.0
-            sizes = self._sizes(portion, drawn, scratch, fresh)
-            rates = np.array(task.rates[done : done + steps], np.float32)
-            masks = self._masks(generators, portion.lengths, batch * drawn)
-            x, y = portion.x.data_ptr(), portion.y.data_ptr()
-            batches = rates, x, y, portion.rows, portion.lengths, masks
-            self._call((table, self._reals), told, batches, losses, sizes, helpers)
-            self._check(share, losses, task.round_index)
+        generators = client_generators(self._setup, work.round_index, rows.clients) if drawn else []
+        for block in self._batches.blocks(rows.clients, rows.steps_done, work.steps, drawn):
+            steps, _, batch = block.rows.shape
+            self._check_statistics(block.lengths)
+            table, scratch = self._place(batch, work.names)
+            fresh = rows.fresh and done == 0 and solver.momentum > 0.0
+            sizes = self._sizes(block, drawn, scratch, fresh)
+            rates = np.array(work.rates[done : done + steps], np.float32)
+            masks = self._masks(generators, block.lengths, batch * drawn)
+            x, y = block.x.data_ptr(), block.y.data_ptr()
+            batches = rates, x, y, block.rows, block.lengths, masks
+            self._call((table, self._reals), told, batches, losses, sizes, threads)
+            self._check(rows, losses, work.round_index)
             done += steps
         for name in self._counts:
-            share.values[name] += task.steps
-        mean: list[float] = (losses / task.steps).tolist()
+            rows.values[name] += work.steps
+        mean: list[float] = (losses / work.steps).tolist()
         return mean
 
     def _call(
         self, program: _Given, told: _Given, batches: _Given, losses: NDArray[np.float64], sizes: Round,
-        helpers: WorkerThreads | None,
+        threads: WorkerThreads,
     ) -> None:  # fmt: skip
         """Run the kernel on as many threads as are worth it; each takes the next client when it is free."""
-        products = sizes.clients * sizes.steps * sizes.batch * self.products
-        count = min(helpers.count, sizes.clients, max(products // _WORTH, 1)) if helpers else 1
+        products = sizes.clients * sizes.steps * sizes.batch * self.multiply_adds_per_sample
+        count = min(threads.count, sizes.clients, max(products // _WORTH, 1))
         self._scratches += [Scratch() for _ in range(count - len(self._scratches))]
         elements = sizes.scratch + sizes.spare + sizes.batch * math.prod(self._program.sizes[0])
         turn = np.zeros(1, np.int64)
@@ -118,12 +115,12 @@ class CompiledTrainer:
             given: _Given = (*program, *notes, *batches, own.room, own.state, losses, turn, sizes)
             self._advance(*given)
 
-        helpers.join(work_off, count) if helpers and count > 1 else work_off(0)
+        threads.run_parallel(work_off, count)
 
-    def _sizes(self, portion: Portion, drawn: int, scratch: int, fresh: bool) -> Round:
+    def _sizes(self, block: BatchBlock, drawn: int, scratch: int, fresh: bool) -> Round:
         """Put the numbers together that the kernel asks for."""
         channels, height, width = (*self._program.sizes[0], 0, 0)[:3]
-        steps, clients, batch = portion.rows.shape
+        steps, clients, batch = block.rows.shape
         spare, classes = self._program.spare(batch), self._program.classes
         return self._round(clients, steps, batch, channels, height, width, classes, drawn, scratch, spare, fresh)
 
@@ -161,22 +158,22 @@ class CompiledTrainer:
                     begin = end
         return masks.numpy()
 
-    def _parameters(self, share: Share, task: Task) -> NDArray[np.int64]:
+    def _parameters(self, rows: CohortSlice, work: LocalSteps) -> NDArray[np.int64]:
         """Tell where everything lies; see :mod:`~fedlama.kernels.table`."""
         velocities = dict(
-            zip(self._trainable, share.optimizer_state.get("velocity", ()), strict=False)
+            zip(self._trainable, rows.optimizer_state.get("velocity", ()), strict=False)
         )  # none without momentum
-        reference = dict(zip(task.names, task.reference, strict=True)) if task.reference else {}
-        trained = set(task.names)
-        rows = []
+        reference = dict(zip(work.names, work.reference, strict=True)) if work.reference else {}
+        trained = set(work.names)
+        table = []
         for name, elements, how in zip(self._names, self._elements, self._ways, strict=True):
-            addresses = [_address(one) for one in (share.values[name], velocities.get(name), reference.get(name))]
-            rows.append([*addresses, elements, how if name in trained else 0])
-        return np.array(rows, np.int64)
+            addresses = [_address(one) for one in (rows.values[name], velocities.get(name), reference.get(name))]
+            table.append([*addresses, elements, how if name in trained else 0])
+        return np.array(table, np.int64)
 
-    def _decays(self, task: Task, solver: SGD) -> NDArray[np.float32]:
+    def _decays(self, work: LocalSteps, solver: SGD) -> NDArray[np.float32]:
         """Return every parameter's weight decay."""
-        decayed = dict(zip(task.names, task.decayed, strict=True))
+        decayed = dict(zip(work.names, work.decayed, strict=True))
         every = [solver.decay_normalisation or decayed.get(name, True) for name in self._names]
         return np.array([solver.weight_decay * own for own in every], np.float32)
 
@@ -189,11 +186,9 @@ class CompiledTrainer:
                 f"{lengths.min()} sample meets images of one pixel there; give batches of two samples or more"
             )
 
-    def _check(self, share: Share, losses: NDArray[np.float64], round_index: int) -> None:
+    def _check(self, rows: CohortSlice, losses: NDArray[np.float64], round_index: int) -> None:
         if not math.isfinite(losses.sum()):  # one look at all of them
-            error = find_divergence(self._setup, share, losses.tolist(), round_index)
-            if error is not None:
-                raise error
+            check_losses(self._setup, rows, losses.tolist(), round_index)
 
 
 def _address(tensor: Tensor | None) -> int:
@@ -215,10 +210,10 @@ def compiled_form(setup: EngineSetup) -> Program | None:
         return None
     if getattr(solver, "velocity", "gradient") != "gradient":
         return None
-    x = one_input(setup)
+    x = example_input(setup)
     steps = read_graph(setup.model)
     if x is None or not steps or not all(parameter.requires_grad for parameter in setup.model.parameters()):
         return None
     shapes = {name: tuple(parameter.shape) for name, parameter in setup.model.named_parameters()}
-    assert isinstance(setup.clients, TensorClients)  # as `one_input` says
+    assert isinstance(setup.clients, TensorClients)  # as `example_input` says
     return write_program(steps, shapes, x.shape[2:], max(setup.clients.batch_sizes))

@@ -1,9 +1,9 @@
-"""The trainer for any module: one forward and one backward pass, vectorised over clients, serve all rows of a share.
+"""The trainer for any module: one forward and one backward pass, vectorised over clients, serve all rows of a slice.
 
 Rows whose batches differ in shape at a step give their gradients group by group, from copies of their models; the
-solver then steps for all of them together. With compiled steps, a group of at least half the rows runs through the
-program of all rows: the others' places are filled with a batch of the group, and what comes out for them is dropped.
-Smaller groups are not compiled; there would be a program for each number of rows.
+solver then steps for all of them together. With torch-compiled steps, a group of at least half the rows runs through
+the program of all rows: the other rows are filled with a batch of the group, and what the program returns for them is
+dropped. Smaller groups run without torch.compile; there would be a program for each number of rows.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from torch import Tensor
 from fedlama.core.devices import row_numbers
 from fedlama.engines.api import EngineSetup, Values
 from fedlama.engines.cohort.batches import CohortBatches, StackedBatch
-from fedlama.engines.cohort.cohort import Share, find_divergence
-from fedlama.engines.trainers.base import Task
-from fedlama.engines.trainers.compiled_step import CompiledGradients, Traced
+from fedlama.engines.cohort.cohort import CohortSlice, check_losses
+from fedlama.engines.cohort.threads import WorkerThreads
+from fedlama.engines.trainers.base import ALL_ROWS, LocalSteps, Trainer
 from fedlama.engines.trainers.dropout import client_generators
 from fedlama.engines.trainers.gradients import ClientGradients, Generators, Gradients, Precision
+from fedlama.engines.trainers.torch_compiled import StepResult, TorchCompiledStep
 
 
 def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
@@ -33,127 +34,147 @@ def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
         sources: Of the same shapes and dtypes.
     """
     for dtype in dict.fromkeys(target.dtype for target in targets):
-        chosen = [place for place, target in enumerate(targets) if target.dtype == dtype]
-        torch._foreach_copy_([targets[place] for place in chosen], [sources[place] for place in chosen])
+        chosen = [index for index, target in enumerate(targets) if target.dtype == dtype]
+        torch._foreach_copy_([targets[index] for index in chosen], [sources[index] for index in chosen])
 
 
-class VmapTrainer:
-    """Trains all rows of a share at once.
+class VmapTrainer(Trainer):
+    """Trains all rows of a slice at once.
 
     Args:
         setup: The federation's fixed parts.
         batches: Where batches come from.
-        precision: In which numbers the model computes.
-        compiled: Whether steps go through ``torch.compile``.
+        precision: The numbers that the model computes in.
+        torch_compiled: Whether steps go through ``torch.compile``.
     """
 
+    name = "VmapTrainer"
+
     def __init__(
-        self, setup: EngineSetup, batches: CohortBatches, precision: Precision = "float32", compiled: bool = False
+        self, setup: EngineSetup, batches: CohortBatches, precision: Precision = "float32", torch_compiled: bool = False
     ) -> None:
         self._setup = setup
         self._batches = batches
         self._gradients = ClientGradients(setup, precision)
-        self._trained = [name for name, parameter in setup.model.named_parameters() if parameter.requires_grad]
-        self._compiled = CompiledGradients(self._gradients.loss, self._trained, setup.device) if compiled else None
+        self._trainable = [name for name, parameter in setup.model.named_parameters() if parameter.requires_grad]
+        self._program: TorchCompiledStep | None = None
+        words = ["vectorised over clients by torch.func"]
+        if precision != "float32":
+            words.append(precision)
+        if torch_compiled:
+            self._program = TorchCompiledStep(self._gradients.loss, self._trainable, setup.device)
+            words.append("steps torch-compiled where the model allows it")
+        self.description = ", ".join(words)
+        # On a CPU more clients at a time would only leave the cache.
+        self.rows_per_call = 64 if setup.device.type == "cpu" else ALL_ROWS
 
-    def uncompiled(self) -> VmapTrainer:
-        """Return a trainer that takes the same steps uncompiled, and shares what is known of the model."""
+    def without_compiler(self) -> VmapTrainer:
+        """Return a trainer that takes the same steps without torch.compile, and shares what is known of the model."""
         other = copy.copy(self)
-        other._compiled = None
+        other._program = None
         return other
 
-    def run(self, share: Share, task: Task) -> list[float]:
+    def run(self, rows: CohortSlice, work: LocalSteps, threads: WorkerThreads) -> list[float]:
         """Take all local steps of a round; see :meth:`fedlama.engines.trainers.base.Trainer.run`."""
-        total = torch.zeros(len(share.clients), dtype=torch.float64, device=self._setup.device)
-        generators = client_generators(self._setup, task.round_index, share.clients)
-        for step, groups in enumerate(self._batches.steps(share.clients, share.steps_done, task.steps)):
-            total += self._step(share, task, step, groups, generators)
-            if self._setup.device.type == "cpu":  # elsewhere one look at the end spares a synchronisation per step
-                self._check(share, total, task.round_index)
-        self._check(share, total, task.round_index)
-        return (total / task.steps).tolist()
+        total = torch.zeros(len(rows.clients), dtype=torch.float64, device=self._setup.device)
+        generators = client_generators(self._setup, work.round_index, rows.clients)
+        for step, groups in enumerate(self._batches.steps(rows.clients, rows.steps_done, work.steps)):
+            total += self._step(rows, work, step, groups, generators)
+            if self._setup.device.type == "cpu":  # on other devices one look at the end saves waiting at every step
+                self._check(rows, total, work.round_index)
+        self._check(rows, total, work.round_index)
+        return (total / work.steps).tolist()
 
     def _step(
-        self, share: Share, task: Task, step: int, groups: Sequence[StackedBatch], generators: Generators
+        self, rows: CohortSlice, work: LocalSteps, step: int, groups: Sequence[StackedBatch], generators: Generators
     ) -> Tensor:
         """Take one local step of all rows; return their losses, (rows,)."""
-        compute = self._whole if len(groups) == 1 else self._joined
-        losses, gradients = compute(share, task, groups, generators)
-        parameters = [share.values[name] for name in task.names]
+        compute = self._all_at_once if len(groups) == 1 else self._by_group
+        losses, gradients = compute(rows, work, groups, generators)
+        parameters = [rows.values[name] for name in work.names]
         optimizer_state = {
-            kind: [buffers[index] for index in task.trained] for kind, buffers in share.optimizer_state.items()
+            kind: [buffers[index] for index in work.trained] for kind, buffers in rows.optimizer_state.items()
         }
-        self._setup.solver.step(parameters, gradients, optimizer_state, task.rates[step], task.decayed, task.reference)
+        self._setup.solver.step(parameters, gradients, optimizer_state, work.rates[step], work.decayed, work.reference)
         return losses
 
-    def _whole(self, share: Share, task: Task, groups: Sequence[StackedBatch], generators: Generators) -> Gradients:
-        """Compute all rows at once."""
+    def _all_at_once(
+        self, rows: CohortSlice, work: LocalSteps, groups: Sequence[StackedBatch], generators: Generators
+    ) -> Gradients:
+        """Compute all rows, whose batches have the same shape."""
         (batch,) = groups
-        traced = self._traced(share.values, batch.x, batch.y)
-        if traced is None:
-            return self._gradients(share.values, task.names, batch, generators)
-        copy_all([share.values[name] for name in traced.buffers], list(traced.buffers.values()))
-        return traced.losses, [traced.gradients[name] for name in task.names]
+        result = self._torch_compiled(rows.values, batch.x, batch.y)
+        if result is None:
+            return self._gradients(rows.values, work.names, batch, generators)
+        copy_all([rows.values[name] for name in result.buffers], list(result.buffers.values()))
+        return result.losses, [result.gradients[name] for name in work.names]
 
-    def _joined(self, share: Share, task: Task, groups: Sequence[StackedBatch], generators: Generators) -> Gradients:
-        """Compute the rows group by group, and put what comes out in the rows' places."""
-        losses = torch.empty(len(share.clients), dtype=torch.float64, device=self._setup.device)
-        gradients = [torch.empty_like(share.values[name]) for name in task.names]
+    def _by_group(
+        self, rows: CohortSlice, work: LocalSteps, groups: Sequence[StackedBatch], generators: Generators
+    ) -> Gradients:
+        """Compute the rows group by group, and put the results in the order of the rows."""
+        losses = torch.empty(len(rows.clients), dtype=torch.float64, device=self._setup.device)
+        gradients = [torch.empty_like(rows.values[name]) for name in work.names]  # (rows, ...)
         for batch in groups:
-            rows = row_numbers(batch.rows, self._setup.device)
-            found = self._filled_up(share, task, batch, rows) or self._apart(share, task, batch, rows, generators)
-            for whole, part in zip([losses, *gradients], [found[0], *found[1]], strict=True):
-                whole[rows] = part
+            numbers = row_numbers(batch.rows, self._setup.device)
+            computed = self._group_among_all(rows, work, batch, numbers)
+            if computed is None:
+                computed = self._group_alone(rows, work, batch, numbers, generators)
+            for whole, part in zip([losses, *gradients], [computed[0], *computed[1]], strict=True):
+                whole[numbers] = part
         return losses, gradients
 
-    def _apart(self, share: Share, task: Task, batch: StackedBatch, rows: Tensor, generators: Generators) -> Gradients:
+    def _group_alone(
+        self, rows: CohortSlice, work: LocalSteps, batch: StackedBatch, numbers: Tensor, generators: Generators
+    ) -> Gradients:
         """Compute some rows on copies; their buffers are written back."""
-        some = {name: value[rows] for name, value in share.values.items()}
-        found = self._gradients(some, task.names, batch, [generators[row] for row in batch.rows])
-        for name in some.keys() - set(self._trained):
-            share.values[name][rows] = some[name]
-        return found
+        values = {name: value[numbers] for name, value in rows.values.items()}
+        computed = self._gradients(values, work.names, batch, [generators[row] for row in batch.rows])
+        for name in values.keys() - set(self._trainable):
+            rows.values[name][numbers] = values[name]
+        return computed
 
-    def _filled_up(self, share: Share, task: Task, batch: StackedBatch, rows: Tensor) -> Gradients | None:
-        """Compute some rows with the compiled program of all rows, or return None if it is not to be used."""
-        if 2 * len(batch.rows) < len(share.clients):
+    def _group_among_all(
+        self, rows: CohortSlice, work: LocalSteps, batch: StackedBatch, numbers: Tensor
+    ) -> Gradients | None:
+        """Compute some rows with the torch-compiled program of all rows; return None if it is not to be used."""
+        if 2 * len(batch.rows) < len(rows.clients):
             return None
-        taken = [0] * len(share.clients)
-        for place, row in enumerate(batch.rows):
-            taken[row] = place
-        filled = row_numbers(taken, self._setup.device)
-        traced = self._traced(share.values, batch.x[filled], batch.y[filled])
-        if traced is None:
+        sources = [0] * len(rows.clients)  # of each row, which of the group's batches it computes
+        for position, row in enumerate(batch.rows):
+            sources[row] = position
+        filled = row_numbers(sources, self._setup.device)
+        result = self._torch_compiled(rows.values, batch.x[filled], batch.y[filled])
+        if result is None:
             return None
-        for name, value in traced.buffers.items():
-            share.values[name][rows] = value[rows]
-        return traced.losses[rows], [traced.gradients[name][rows] for name in task.names]
+        for name, value in result.buffers.items():
+            rows.values[name][numbers] = value[numbers]
+        return result.losses[numbers], [result.gradients[name][numbers] for name in work.names]
 
-    def _traced(self, values: Values, x: Tensor, y: Tensor) -> Traced | None:
-        """Run the compiled program, if there is one; say once why there is none where one was asked for."""
+    def _torch_compiled(self, values: Values, x: Tensor, y: Tensor) -> StepResult | None:
+        """Run the torch-compiled program, if there is one; warn once if one was asked for and cannot be had."""
         form = self._gradients.form
-        if self._compiled is None or form is None:  # the first batch shows what the model is like
+        if self._program is None or form is None:  # the first batch shows what the model is like
             return None
         if form == "vectorised":
             try:
-                return self._compiled(values, x, y)
+                return self._program(values, x, y)
             except torch.cuda.OutOfMemoryError:
                 raise
             except RuntimeError as error:
                 reason = str(error).strip().splitlines()[0]
+        elif form == "dropout":
+            reason = "its dropout draws from every client's own generator"
         else:
-            dropout = form == "dropout"
-            reason = "its dropout draws from every client's own generator" if dropout else "it cannot be vectorised"
+            reason = "it cannot be vectorised"
         warnings.warn(
-            f"the steps of the model {type(self._setup.model).__name__} are not compiled ({reason}); they give the "
-            "same results uncompiled",
+            f"the steps of the model {type(self._setup.model).__name__} are not torch-compiled ({reason}); they give "
+            "the same results without torch.compile",
             stacklevel=2,
         )
-        self._compiled = None
+        self._program = None
         return None
 
-    def _check(self, share: Share, total: Tensor, round_index: int) -> None:
+    def _check(self, rows: CohortSlice, total: Tensor, round_index: int) -> None:
         if not torch.isfinite(total.sum()):
-            error = find_divergence(self._setup, share, total.tolist(), round_index)
-            if error is not None:
-                raise error
+            check_losses(self._setup, rows, total.tolist(), round_index)

@@ -1,12 +1,12 @@
-"""The vmapped gradients as one compiled program.
+"""The vectorised step as one program of ``torch.compile``.
 
-``torch.compile`` joins many small kernels into few, and on CUDA a step's kernels are recorded once and launched
-together from then on (CUDA graphs). The program is pure: it reads the stacked tensors and returns losses, gradients
-and what became of the buffers. So nothing is lost when it cannot be compiled, and a recorded graph overwrites nothing
-but its own room.
+``torch.compile`` joins many small kernels into few, and on CUDA a step's kernels are recorded once and then launched
+together (CUDA graphs). The program is pure: it reads the stacked tensors and returns losses, gradients and the new
+values of buffers. So nothing is lost when it cannot be compiled, and a recorded graph overwrites only memory of its
+own.
 
-Each shape of batches is compiled once, seconds to minutes each. All parameters get gradients, also those of layers
-that are frozen in a round, so that the round's plan changes nothing about the program.
+Each shape of batches is compiled once, which takes seconds to minutes. All parameters get gradients, also those of
+layers that are frozen in a round, so the same program serves every plan.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from fedlama.errors import ConfigError
 
 Loss = Callable[[Values, Values, Tensor, Tensor], tuple[Tensor, Values]]
 _SHAPES = 8
-"""Shapes of batches that are worth a compilation, the first ones that come; torch itself gives up after so many."""
+"""Shapes of batches to compile, the first ones that come; torch itself gives up after as many."""
 
 
-class Traced(NamedTuple):
-    """What one compiled step gives.
+class StepResult(NamedTuple):
+    """What one torch-compiled step returns.
 
     Attributes:
         losses: Float64, (rows,).
-        gradients: By parameter, (rows, ...); on CUDA they last until the next step.
-        buffers: What became of all other tensors; likewise.
+        gradients: By parameter, (rows, ...); on CUDA they are valid until the next step.
+        buffers: The new values of all other tensors, (rows, ...); on CUDA likewise.
     """
 
     losses: Tensor
@@ -44,29 +44,32 @@ class Traced(NamedTuple):
     buffers: Values
 
 
-class CompiledGradients:
-    """Computes the gradients of all rows with a compiled program.
+class TorchCompiledStep:
+    """Computes the losses and gradients of all rows with a program of ``torch.compile``.
 
     Args:
         loss: One client's loss and buffers, from trained tensors, other tensors, inputs and targets.
-        trained: The parameters.
+        trained: Names of the parameters.
         device: Where to compute.
-        backend: What compiles; see :func:`torch.compile`.
+        backend: The compiler; see :func:`torch.compile`.
     """
 
     def __init__(self, loss: Loss, trained: Sequence[str], device: torch.device, backend: str = "inductor") -> None:
         self._loss, self._trained = loss, tuple(trained)
         self._backend, self._mode = backend, "reduce-overhead" if device.type == "cuda" else None
-        self._program: Callable[[_Stack, Tensor, Tensor], Traced] | None = None
+        self._program: Callable[[_Stack, Tensor, Tensor], StepResult] | None = None
         self._shapes: set[tuple[torch.Size, torch.Size]] = set()
 
-    def __call__(self, values: Values, x: Tensor, y: Tensor) -> Traced | None:
-        """Return what a step gives, or None if there have been too many shapes to compile this one too.
+    def __call__(self, values: Values, x: Tensor, y: Tensor) -> StepResult | None:
+        """Compute one step.
 
         Args:
             values: Stacked tensors, (rows, ...), always of the same names; only read.
             x: Inputs, (rows, batch, ...).
             y: Targets, (rows, batch, ...).
+
+        Returns:
+            The result, or None if there have been too many shapes to compile this one too.
         """
         shape = x.shape, y.shape
         if shape not in self._shapes and len(self._shapes) == _SHAPES:
@@ -74,12 +77,12 @@ class CompiledGradients:
         self._shapes.add(shape)
         if self._program is None:
             self._stack = _Stack(values)
-            program = _with_own_code(_program(self._loss, tuple(values), self._trained))
+            program = _with_separate_code(_make_program(self._loss, tuple(values), self._trained))
             self._program = torch.compile(
                 program, fullgraph=True, dynamic=False, backend=self._backend, mode=self._mode
             )
         self._stack.point_at(values)
-        # What the last step returned is no longer needed.
+        # The result of the last step is no longer needed.
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         return self._program(self._stack, x, y)
 
@@ -87,8 +90,8 @@ class CompiledGradients:
 class _Stack(nn.Module):
     """Stacked tensors as parameters of a module.
 
-    A recorded graph reads from fixed addresses. Plain arguments are copied there at every launch; a module's parameters
-    are read where they lie, and when they lie elsewhere (another share, a larger cohort) torch records anew.
+    A recorded graph reads from fixed addresses. Plain arguments are copied there at every launch. A module's parameters
+    are read from their own addresses, and torch records again when these change (another slice, a larger cohort).
 
     Args:
         values: The tensors.
@@ -99,33 +102,37 @@ class _Stack(nn.Module):
         self.slots = nn.ParameterList([nn.Parameter(value, requires_grad=False) for value in values.values()])
 
     def point_at(self, values: Values) -> None:
-        """Stand for these tensors from now on; nothing is copied."""
+        """Use these tensors from now on; nothing is copied."""
         for slot, value in zip(self.slots, values.values(), strict=True):
             slot.data = value
 
 
-def _program(loss: Loss, names: Sequence[str], trained: Sequence[str]) -> Callable[[_Stack, Tensor, Tensor], Traced]:
+def _make_program(
+    loss: Loss, names: Sequence[str], trained: Sequence[str]
+) -> Callable[[_Stack, Tensor, Tensor], StepResult]:
     """Return the function to compile, for stacks of these tensors."""
 
     def total(watched: Values, others: Values, x: Tensor, y: Tensor) -> tuple[Tensor, tuple[Tensor, Values]]:
         losses, after = vmap(loss)(watched, others, x, y)
-        return losses.sum(), (losses, after)  # a client's parameters touch its own loss alone
+        return losses.sum(), (losses, after)  # a client's parameters enter its own loss alone
 
-    def program(stack: _Stack, x: Tensor, y: Tensor) -> Traced:
+    def program(stack: _Stack, x: Tensor, y: Tensor) -> StepResult:
         values = dict(zip(names, stack.slots, strict=True))
         watched = {name: values[name] for name in trained}
         others = {name: value.clone() for name, value in values.items() if name not in watched}
         gradients, (losses, after) = grad(total, has_aux=True)(watched, others, x, y)
-        return Traced(losses.double(), gradients, after)
+        return StepResult(losses.double(), gradients, after)
 
     return program
 
 
-def _with_own_code(function: Callable[[_Stack, Tensor, Tensor], Traced]) -> Callable[[_Stack, Tensor, Tensor], Traced]:
-    """Return a function with a code object of its own.
+def _with_separate_code(
+    function: Callable[[_Stack, Tensor, Tensor], StepResult],
+) -> Callable[[_Stack, Tensor, Tensor], StepResult]:
+    """Return the same function with a code object that no other function shares.
 
-    torch keeps what it has compiled, and counts how often, by code object. With one for all, the ninth federation of a
-    process would not be compiled any more.
+    torch keeps what it has compiled, and counts how often, by code object. If all programs shared one, the ninth
+    federation of a process would no longer be compiled.
     """
     assert isinstance(function, FunctionType)
     return FunctionType(
@@ -134,7 +141,7 @@ def _with_own_code(function: Callable[[_Stack, Tensor, Tensor], Traced]) -> Call
 
 
 def check_compiler(device: torch.device) -> None:
-    """Refuse to compile where what generates machine code is missing.
+    """Refuse torch.compile where the programs that it needs are missing.
 
     Args:
         device: Where to compute.
@@ -146,8 +153,8 @@ def check_compiler(device: torch.device) -> None:
     problems = []
     if not any(shutil.which(program.split()[0]) for program in programs):
         problems.append(
-            f"compile_steps needs a C++ compiler, but {' or '.join(programs)} is not to be found; install one, such as "
-            "g++, name yours in the variable CXX, or set compile_steps=False"
+            f"compile_steps needs a C++ compiler, but {' or '.join(programs)} was not found; install one, such as g++, "
+            "name yours in the environment variable CXX, or set compile_steps=False"
         )
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         problems.append(

@@ -1,0 +1,188 @@
+"""The options of the stacked engine, and the rule that chooses among them.
+
+:class:`Stacked`, :class:`Workers` and :class:`Auto` are what a user gives as ``engine=``. Each is called with a
+federation's fixed parts and builds a :class:`~fedlama.engines.stacked.StackedEngine`: with the kernels of
+:mod:`fedlama.kernels` if the model and the solver have a form there, else with a trainer of PyTorch's kernels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fedlama.core.validation import at_least, one_of, refuse
+from fedlama.data.clients import TensorClients
+from fedlama.engines.api import EngineSetup
+from fedlama.engines.cohort.batches import CohortBatches
+from fedlama.engines.cohort.cohort import Cohort
+from fedlama.engines.cohort.sizes import is_large
+from fedlama.engines.cohort.storage import DeviceStorage, DiskStorage, Storage, keep_memory
+from fedlama.engines.cohort.threads import cores
+from fedlama.engines.stacked import StackedEngine
+from fedlama.engines.trainers.base import Trainer
+from fedlama.engines.trainers.fitting import CudaMemory, FittingTrainer
+from fedlama.engines.trainers.gradients import PRECISIONS, Precision, check_precision
+from fedlama.engines.trainers.numba import NumbaTrainer, compiled_form
+from fedlama.engines.trainers.serial import SerialTrainer
+from fedlama.engines.trainers.torch_chain.trainer import TorchChainTrainer
+from fedlama.engines.trainers.torch_chain.translate import chain_for
+from fedlama.engines.trainers.torch_compiled import check_compiler
+from fedlama.engines.trainers.vmapped import VmapTrainer
+from fedlama.errors import ConfigError
+from fedlama.kernels.program import Program
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Options of the stacked engine; calling it with a federation's fixed parts builds the engine.
+
+    Args:
+        chunk: Clients that advance in one call, at most; fewer need less memory for activations. By default 64 on the
+            CPU, where larger numbers only leave the cache (1 for large models on compiled kernels, so that no thread
+            waits for another's last clients), and all on other devices. On CUDA as many as fit the memory that is free
+            at the first round, by a step that is measured on copies (all, if the data are not tensors). Set it where a
+            run has to be repeated to the last bit on a card with other memory: a batched product is cut in chunks.
+        threads: Worker threads, each with one intra-op thread. By default one per core for compiled kernels, and
+            otherwise one, which leaves all cores to PyTorch's intra-op threads.
+        state_dir: A folder for the cohort's state, as memory-mapped files, when it exceeds the memory.
+        precision: ``"bfloat16"`` runs the model under torch's autocast, which pays where the hardware multiplies
+            bfloat16; parameters, gradients, optimizer state, BatchNorm's statistics, averages and the loss stay
+            float32.
+        compile_steps: Whether losses and gradients go through ``torch.compile``, on CUDA with its CUDA graphs, so that
+            a step of many small kernels takes few launches. It needs a C++ compiler, and on CUDA Triton. The first
+            round pays for the compilation, seconds to minutes for each shape of batches. Up to eight shapes are
+            compiled, and small groups of rows with batches of other shapes are not. For a model that cannot be traced,
+            and for one with dropout, whose masks come from the clients' own generators, a warning is issued once and
+            the steps run without torch.compile.
+
+    Each of the last two takes the vectorised trainer for any model: neither the kernels of :mod:`fedlama.kernels` nor
+    the chains of :mod:`fedlama.engines.trainers.torch_chain`. Neither has run on a GPU yet.
+
+    Raises:
+        ConfigError: An option is out of range or not available on the device, or the folder does not exist.
+    """
+
+    chunk: int | None = None
+    threads: int | None = None
+    state_dir: str | None = None
+    precision: Precision = "float32"
+    compile_steps: bool = False
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("chunk", "threads") if getattr(self, name) is not None]
+        refuse(at_least(self, 1, *given) + one_of(self, "precision", PRECISIONS))
+
+    def __call__(self, setup: EngineSetup) -> StackedEngine:
+        """Build the engine."""
+        check_precision(self.precision, setup.device)
+        if self.compile_steps:
+            check_compiler(setup.device)
+        if setup.device.type == "cpu" and is_large(setup.model, setup.clients):
+            keep_memory()
+        cohort = Cohort(setup, storage_for(setup, self.state_dir), channels_last=False)
+        batches = CohortBatches(setup.clients, setup.device, setup.seed)
+        program = None if self._is_vectorised else compiled_form(setup)
+        first = self._trainer(setup, batches, program)
+        count = self.threads or (cores() if first.supports_threads else 1)
+        trainers = [first, *(self._trainer(setup, batches, program) for _ in range(count - 1))]
+        return StackedEngine(setup, trainers, cohort, self.chunk)
+
+    @property
+    def _is_vectorised(self) -> bool:
+        """Whether the options ask for what only the vectorised trainer can do."""
+        return self.compile_steps or self.precision != "float32"
+
+    def _trainer(self, setup: EngineSetup, batches: CohortBatches, program: Program | None) -> Trainer:
+        """Make the trainer that these options ask for, or the fastest that can train the model."""
+        if program is not None:
+            return NumbaTrainer(setup, batches, program)
+        trainer: Trainer
+        probe: Trainer
+        chain = None if self._is_vectorised else chain_for(setup)
+        if chain is not None:
+            trainer = probe = TorchChainTrainer(setup, batches, chain)
+        else:
+            vectorised = VmapTrainer(setup, batches, self.precision, self.compile_steps)
+            trainer, probe = vectorised, vectorised.without_compiler()
+        if self.chunk or setup.device.type != "cuda" or not isinstance(setup.clients, TensorClients):
+            return trainer
+        return FittingTrainer(trainer, probe, setup.clients, CudaMemory(setup.device))
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Options of the engine with one client per thread; calling it with a federation's fixed parts builds the engine.
+
+    Args:
+        threads: Worker threads; by default one per core.
+        state_dir: As for :class:`Stacked`.
+
+    Raises:
+        ConfigError: An option is out of range, or the folder does not exist.
+    """
+
+    threads: int | None = None
+    state_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        refuse([] if self.threads is None else at_least(self, 1, "threads"))
+
+    def __call__(self, setup: EngineSetup) -> StackedEngine:
+        """Build the engine."""
+        on_cpu = setup.device.type == "cpu"
+        if on_cpu:
+            keep_memory()
+        batches = CohortBatches(setup.clients, setup.device, setup.seed)
+        trainers = [_single_client_trainer(setup, batches) for _ in range(self.threads or (cores() if on_cpu else 1))]
+        cohort = Cohort(setup, storage_for(setup, self.state_dir), channels_last=True)
+        return StackedEngine(setup, trainers, cohort, chunk=1)
+
+
+def _single_client_trainer(setup: EngineSetup, batches: CohortBatches) -> Trainer:
+    chain = chain_for(setup)
+    if chain is None:
+        return SerialTrainer(setup, batches, channels_last=True)
+    return TorchChainTrainer(setup, batches, chain)
+
+
+def storage_for(setup: EngineSetup, state_dir: str | None) -> Storage:
+    """Choose where the cohort's state is stored.
+
+    Raises:
+        ConfigError: A folder was given for a device that has no files.
+    """
+    if state_dir is None:
+        return DeviceStorage(setup.device)
+    if setup.device.type != "cpu":
+        raise ConfigError(f"state_dir needs device='cpu', but the device is {str(setup.device)!r}; leave state_dir out")
+    return DiskStorage(state_dir)
+
+
+def choose(setup: EngineSetup) -> Literal["stacked", "workers"]:
+    """Return the name of the engine that suits a federation.
+
+    It looks at the federation, never at a clock, so it chooses alike on every machine.
+
+    Args:
+        setup: The federation's fixed parts.
+    """
+    if setup.device.type != "cpu" or compiled_form(setup) is not None:
+        return "stacked"
+    return "workers" if is_large(setup.model, setup.clients) else "stacked"
+
+
+@dataclass(frozen=True)
+class Auto:
+    """Options of the engine that chooses; calling it with a federation's fixed parts builds what it chose.
+
+    Args:
+        state_dir: As for :class:`Stacked`.
+    """
+
+    state_dir: str | None = None
+
+    def __call__(self, setup: EngineSetup) -> StackedEngine:
+        """Choose and build; the engine's `label` says what was chosen."""
+        if choose(setup) == "workers":
+            return Workers(state_dir=self.state_dir)(setup)
+        return Stacked(state_dir=self.state_dir)(setup)

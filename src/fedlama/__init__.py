@@ -18,6 +18,7 @@ from fedlama.choices.samplers import AllClients, Sampler, UniformSampler
 from fedlama.choices.server_optimizers import Replace, ServerAdam, ServerMomentum, ServerOptimizer
 from fedlama.choices.solvers import SGD, FedProx, LocalSolver
 from fedlama.choices.strategies import Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals, Strategy
+from fedlama.core.deprecations import Renamed, renamed_attributes
 from fedlama.core.layers import Layer, Layers, TensorSpec, by_mapping, by_module, by_tensor
 from fedlama.core.ledger import Ledger
 from fedlama.core.plan import LayerStatistics, Plan
@@ -118,10 +119,13 @@ _LATER = {
 """Exported names that are imported at their first use: training does not need the libraries behind them."""
 
 
+_renamed = renamed_attributes(__name__, [Renamed("NoGuard", "Mean")], globals())
+
+
 def __getattr__(name: str) -> object:
     if name in _LATER:
         return getattr(import_module(_LATER[name]), name)
-    raise AttributeError(f"module 'fedlama' has no attribute {name!r}")
+    return _renamed(name)
 
 
 def __dir__() -> list[str]:

@@ -37,7 +37,7 @@ def test_momentum_that_is_none_is_replace() -> None:
 
 def test_adam_by_hand() -> None:
     # Algorithm 2 of Reddi et al.: v starts at tau^2, and no bias is corrected.
-    step = ServerAdam(learning_rate=0.1, first=0.5, second=0.75, adaptivity=2.0)
+    step = ServerAdam(learning_rate=0.1, beta1=0.5, beta2=0.75, epsilon=2.0)
     m, v = 0.5 * 4.0, 0.75 * 4.0 + 0.25 * 16.0
     first = 0.1 * m / (math.sqrt(v) + 2.0)
     change = 4.0 - first
@@ -84,7 +84,7 @@ def test_the_server_remembers_from_one_synchronisation_of_a_layer_to_the_next() 
 
 def test_bad_settings() -> None:
     with pytest.raises(ConfigError) as caught:
-        ServerAdam(learning_rate=-1, first=1.0, second=-0.1, adaptivity=-1)
+        ServerAdam(learning_rate=-1, beta1=1.0, beta2=-0.1, epsilon=-1)
     assert len(caught.value.problems) == 4
     with pytest.raises(ConfigError, match="momentum is 1"):
         ServerMomentum(momentum=1)

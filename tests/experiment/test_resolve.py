@@ -128,7 +128,7 @@ def test_settings_reach_the_federation() -> None:
             "engine=stacked",
             "codec.name=float16",
         ),
-        *("server_step.name=momentum", "sampler.name=uniform", "sampler.active=2", "layers.name=module"),
+        *("server_optimizer.name=momentum", "sampler.name=uniform", "sampler.active=2", "layers.name=module"),
     )
     assert (own.weighting, own.evaluate, own.evaluate_every, own.seed) == ("equal", "best_client", 6, 5)
     assert (own.engine, own.codec.name, own.server_optimizer.name) == ("stacked", "float16", "momentum")

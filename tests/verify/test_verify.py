@@ -44,10 +44,10 @@ def edit(path: Path, round_index: int, change: Callable[[Any], None]) -> None:
     "changes",
     [
         (),
-        ("engine=loop", "server_step.name=adam", "codec.name=float16"),
+        ("engine=loop", "server_optimizer.name=adam", "codec.name=float16"),
         ("preset=authors", "sampler.name=uniform", "sampler.active=2"),
         ("layers.name=module", "solver.name=fedprox"),
-        ("guard.name=median", "partition.name=iid"),
+        ("aggregator.name=median", "partition.name=iid"),
         ("availability.name=trace", "availability.absences=[{client=1,first_round=1,last_round=2}]"),
     ],
 )

@@ -6,8 +6,11 @@ The smallest command that shows something is ``fedlama compare``: it needs no fi
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -22,6 +25,7 @@ from fedlama.cli.options import links as links_command
 from fedlama.cli.options import report as report_command
 from fedlama.cli.options import verify as verify_command
 from fedlama.cli.tables import study_table
+from fedlama.core.deprecations import RenamedWarning
 from fedlama.errors import FedlamaError
 from fedlama.experiment import Experiment, names, read, resolve
 from fedlama.experiment.methods import parse_methods
@@ -164,12 +168,32 @@ app.add_typer(flower_app, name="flower")
 def main() -> None:
     """Run the command line; errors that a person can mend are told in their own words, without a traceback."""
     try:
-        app()
+        with _renamed_words_as_notes():
+            app()
     except FedlamaError as error:
         _fail(str(error))
     except OSError as error:
         file, reason = error.filename or "a file", error.strerror or error
         _fail(f"{file} cannot be read or written ({reason}); check its place and the space there")
+
+
+@contextmanager
+def _renamed_words_as_notes() -> Iterator[None]:
+    """Print each old word that the user wrote once, as a note on standard error."""
+    noted: set[str] = set()
+    with warnings.catch_warnings():
+        show_warning = warnings.showwarning
+
+        def show_note(message: Warning | str, category: type[Warning], *where: Any) -> None:  # noqa: ANN401
+            if not issubclass(category, RenamedWarning):
+                show_warning(message, category, *where)
+            elif str(message) not in noted:
+                noted.add(str(message))
+                print(f"note: {message}", file=sys.stderr)
+
+        warnings.simplefilter("always", RenamedWarning)
+        warnings.showwarning = show_note  # type: ignore[assignment]
+        yield
 
 
 def _fail(message: str) -> NoReturn:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
@@ -18,6 +20,7 @@ from fedlama.choices.samplers import AllClients, Sampler
 from fedlama.choices.server_optimizers import Replace, ServerOptimizer
 from fedlama.choices.solvers import SGD, LocalSolver
 from fedlama.choices.strategies import FedLAMA, Strategy
+from fedlama.core.deprecations import with_first_words
 from fedlama.core.randomness import seed_of
 from fedlama.core.validation import at_least, check_seed, one_of, refuse
 from fedlama.data.arrays import Dataset
@@ -97,8 +100,8 @@ class Experiment:
     sampler: Sampler
     availability: Availability
     codec: Codec
-    server_step: ServerOptimizer
-    guard: Aggregator
+    server_optimizer: ServerOptimizer
+    aggregator: Aggregator
 
     def to_json(self) -> dict[str, object]:
         """Return the resolved configuration: every key with the value in force."""
@@ -107,6 +110,17 @@ class Experiment:
         if not isinstance(settings, dict):
             raise TypeError("settings are a dataclass")
         return {**settings, **sections}
+
+    def digest(self, size: int = 4) -> str:
+        """Return a hexadecimal digest of the resolved configuration: equal settings have equal digests.
+
+        Names that changed since the first version count as they were then, so a rename moves no run folder.
+
+        Args:
+            size: Length in bytes.
+        """
+        text = json.dumps(with_first_words(self.to_json()), sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()
 
 
 DEFAULTS: dict[str, Any] = {
@@ -119,8 +133,8 @@ DEFAULTS: dict[str, Any] = {
     "sampler": AllClients(),
     "availability": Always(),
     "codec": Float32(),
-    "server_step": Replace(),
-    "guard": Mean(),
+    "server_optimizer": Replace(),
+    "aggregator": Mean(),
 }
 """What a section is when an experiment leaves it out."""
 
@@ -187,8 +201,8 @@ def assemble(experiment: Experiment, material: Material) -> Federation:
         sampler=experiment.sampler,
         availability=experiment.availability,
         codec=experiment.codec,
-        server_optimizer=experiment.server_step,
-        aggregator=experiment.guard,
+        server_optimizer=experiment.server_optimizer,
+        aggregator=experiment.aggregator,
         layers=experiment.layers.label(material.model),
         weighting=settings.weighting,
         test_set=TestSet(dataset.test_x, dataset.test_y, material.clients.prepare),

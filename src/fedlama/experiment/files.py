@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from fedlama.core.deprecations import modern_choice, modern_key, modernise
 from fedlama.errors import ConfigError, did_you_mean, shown
 from fedlama.experiment.registry import REGISTRY
 
@@ -34,7 +35,7 @@ def read(experiment: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
     Raises:
         ConfigError: There is no such experiment, it is no TOML, or overrides are malformed.
     """
-    raw = _parse(experiment)
+    raw = modernise(_parse(experiment))
     problems = []
     for override in sorted(overrides, key=_names_no_choice):
         key, equals, text = override.partition("=")
@@ -42,7 +43,7 @@ def read(experiment: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
             problems.append(f"{shown(override)} is no override; write key=value, such as strategy.increase_factor=4")
             continue
         try:
-            _put(raw, _parts(key.strip()), _value(text.strip()))
+            _put(raw, modern_key(_parts(key.strip()), raw), _value(text.strip()))
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -101,8 +102,10 @@ def _names_no_choice(override: str) -> bool:
 
 def _put(raw: dict[str, Any], parts: list[str], value: object) -> None:
     """Set a value, making tables on the way."""
-    if len(parts) == 2 and parts[1] == "name" and isinstance(table := raw.get(parts[0]), dict):
-        _keep_what_fits(parts[0], table, value)
+    if len(parts) == 2 and parts[1] == "name":
+        value = modern_choice(parts[0], value)
+        if isinstance(table := raw.get(parts[0]), dict):
+            _keep_what_fits(parts[0], table, value)
     table = raw
     for depth, part in enumerate(parts[:-1], 1):
         table = table.setdefault(part, {})

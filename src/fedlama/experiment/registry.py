@@ -39,8 +39,8 @@ _CHOICES: Final[dict[str, tuple[type[Any], ...]]] = {
     "sampler": (AllClients, UniformSampler),
     "availability": (Always, RandomAbsence, Trace),
     "codec": (Float32, Float16),
-    "server_step": (Replace, ServerMomentum, ServerAdam),
-    "guard": (Mean, NormBound, Median, TrimmedMean),
+    "server_optimizer": (Replace, ServerMomentum, ServerAdam),
+    "aggregator": (Mean, NormBound, Median, TrimmedMean),
 }
 
 REGISTRY: Final[dict[str, dict[str, type[Any]]]] = {

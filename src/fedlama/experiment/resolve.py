@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from fedlama.core.deprecations import modernise
 from fedlama.errors import ConfigError, did_you_mean, shown
 from fedlama.experiment.experiment import DEFAULTS, Experiment, Settings
 from fedlama.experiment.registry import REGISTRY
@@ -35,6 +36,7 @@ def resolve(raw: Raw) -> Experiment:
     fedlama.errors.ConfigError: FedLAMA: base_interval is 0, but it must be 1 or more; raise it
     FedLAMA: increase_factor is 0, but it must be 1 or more; raise it
     """
+    raw = modernise(raw)
     problems: list[str] = []
     known = [field.name for field in fields(Settings)] + list(REGISTRY)
     problems += [f"unknown key {shown(key)}{_outer_hint(key, known)}" for key in raw if key not in known]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -104,8 +103,7 @@ def state_name(config: RunConfig) -> str:
         config: The run's configuration.
     """
     experiment = experiment_of(config)
-    text = json.dumps(experiment.to_json(), sort_keys=True)
-    return f"{experiment.settings.name}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
+    return f"{experiment.settings.name}-{experiment.digest(8)}"
 
 
 def client_number(node: Mapping[str, Any]) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from fedlama.core.deprecations import ignore_renamed, modernise
 from fedlama.errors import FedlamaError, cut, shown
 from fedlama.federation.state import Snapshot as Snapshot
 
@@ -129,4 +130,7 @@ def _read(path: Path) -> Snapshot:
         if record["rounds_done"] != int(match[1]) or not isinstance(record["facts"], dict):
             raise ValueError("it is not of the round that its name says")
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (the handle is no mapping)
-    return Snapshot(int(match[1]), tensors, record["facts"])
+        facts = record["facts"]
+        if isinstance(facts.get("federation"), dict):  # its words may be an older version's
+            facts["federation"] = modernise(facts["federation"], ignore_renamed)
+    return Snapshot(int(match[1]), tensors, facts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -258,19 +257,17 @@ def folder_of(experiment: Experiment, out: Path) -> Path:
         experiment: The experiment.
         out: Folder for all run folders.
     """
-    config = experiment.to_json()
-    digest = hashlib.blake2b(json.dumps(config, sort_keys=True).encode(), digest_size=4).hexdigest()
     strategy = experiment.strategy
     numbers = [str(v) for v in hyperparameters(strategy).values() if type(v) is int]
     seed = f"seed{experiment.settings.seed}"
-    return out / experiment.settings.name / "-".join([strategy.name, *numbers[:2], seed, digest])
+    return out / experiment.settings.name / "-".join([strategy.name, *numbers[:2], seed, experiment.digest()])
 
 
 def in_force(federation: Federation) -> dict[str, object]:
     """Return the federation's choices as they run, after a preset has had its say."""
     described: dict[str, object] = {}
-    for section in ("strategy", "solver", "sampler", "availability", "codec", "server_step", "guard"):
-        choice = getattr(federation, {"server_step": "server_optimizer", "guard": "aggregator"}.get(section, section))
+    for section in ("strategy", "solver", "sampler", "availability", "codec", "server_optimizer", "aggregator"):
+        choice = getattr(federation, section)
         values = {field.name: _json(getattr(choice, field.name)) for field in fields(choice)}
         described[section] = {"name": choice.name, **values}
     statistics = any(not spec.trainable for layer in federation.layers or () for spec in layer.tensors)

@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from fedlama.core.deprecations import ignore_renamed, modernise
 from fedlama.core.records import RoundRecord
 from fedlama.errors import DataError, cut
 from fedlama.runs.schema import round_record
@@ -54,7 +55,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return content if isinstance(content, dict) else None
+    return modernise(content, ignore_renamed) if isinstance(content, dict) else None
 
 
 def cut_to(path: Path, lines: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from fedlama.core.deprecations import ignore_renamed, modernise
 from fedlama.core.ledger import Ledger
 from fedlama.core.records import Result, RoundRecord
 from fedlama.errors import DataError, cut
@@ -103,7 +104,9 @@ def load_run(path: Path) -> StoredRun:
     rounds = read_records(path, layers=(path / "layers.jsonl").exists())
     if not rounds:
         raise DataError(f"the run in {path} has no whole round yet; let it run longer")
-    return StoredRun(path, _object(path / "config.json"), _object(path / "summary.json"), tuple(rounds))
+    return StoredRun(
+        path, modernise(_object(path / "config.json"), ignore_renamed), _object(path / "summary.json"), tuple(rounds)
+    )
 
 
 def find_runs(paths: Iterable[Path]) -> list[Path]:

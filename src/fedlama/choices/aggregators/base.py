@@ -81,7 +81,7 @@ def as_dtype(value: Tensor, dtype: torch.dtype) -> Tensor:
 class Mean:
     """Every client counts by its weight, as in the paper. Engines average by themselves then, without a guard."""
 
-    name: ClassVar[str] = "none"
+    name: ClassVar[str] = "mean"
 
     def combine(
         self, layer: Layer, received: Mapping[str, Tensor], weights: Sequence[float], reference: Mapping[str, Tensor]

@@ -156,5 +156,5 @@ def surrounded(engine: Engine, setup: EngineSetup, availability: Availability, a
         return aggregated if always else UnreliableEngine(setup, aggregated, availability)
     kind = type(engine).__name__
     problems = [] if always else [f"availability is {availability.name!r}, but who answers is not up to {kind}"]
-    problems += [] if plain else [f"guard is {aggregator.name!r}, but {kind} does not show single clients' models"]
+    problems += [] if plain else [f"aggregator is {aggregator.name!r}, but {kind} does not show single clients' models"]
     raise ConfigError([f"{one}; choose engine='loop', 'stacked' or 'workers', or leave it out" for one in problems])

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from fedlama.analysis.links import Exchanges, Link, clock
 from fedlama.experiment import read, resolve
-from fedlama.flower.deploy import local as local_deployment
-from fedlama.flower.deploy.byte_counter import Relay
+from fedlama.flower.deploy import loopback
+from fedlama.flower.deploy.byte_counter import ByteCounter
 from fedlama.flower.deploy.processes import Services
 from fedlama.runs.stored import StoredRun, find_runs, load_run
 
@@ -59,15 +59,15 @@ def main() -> None:
 
 def deploy(out: Path, settings: Sequence[str]) -> StoredRun:
     """Run the digits on SuperNodes behind the shaped ports and read the run back."""
-    local_deployment.Services = OwnPorts  # type: ignore[misc]
+    loopback.Services = OwnPorts  # type: ignore[misc]
     small = [f"partition.clients={NODES}", "model.hidden=[512,512]", "strategy.increase_factor=2", "local_steps=24"]
     experiment = resolve(read("digits", [*small, *settings]))
-    local_deployment.run_here(experiment, out, {}, seconds=1800.0)
+    loopback.run_on_loopback(experiment, out, {}, seconds=1800.0)
     return load_run(find_runs([out / experiment.settings.name])[0])
 
 
 def measured(run: StoredRun) -> list[float]:
-    """Seconds of each round, from the first order to the last reply."""
+    """Seconds of each round, from the first request to the last reply."""
     lines = (run.path / "network.jsonl").read_text(encoding="utf-8").splitlines()
     return [float(json.loads(line)["seconds"]) for line in lines]
 
@@ -80,21 +80,21 @@ def predicted(run: StoredRun, rate: float, beside: Sequence[float]) -> list[floa
 
 
 class OwnPorts(Services):
-    """Services whose nodes each reach the SuperLink through a relay on a port of their own."""
+    """Services whose nodes each reach the SuperLink through a byte counter on its own port."""
 
     def __init__(self, folder: Path, **settings: bool) -> None:
         super().__init__(folder, **settings)
-        self._relays = ExitStack()
+        self._counters = ExitStack()
 
     def start_node(self, number: int, *, port: int | None = None) -> None:
-        """Start a node behind its own port, whatever port was asked for."""
-        relay = self._relays.enter_context(Relay(self.port, port=PORT + number))
-        super().start_node(number, port=relay.port)
+        """Start a node behind its own byte counter, whatever port is given."""
+        counter = self._counters.enter_context(ByteCounter(self.port, port=PORT + number))
+        super().start_node(number, port=counter.port)
 
     def __exit__(self, *details: object) -> None:
-        """Stop the services, then the relays."""
+        """Stop the services, then the byte counters."""
         super().__exit__(*details)
-        self._relays.close()
+        self._counters.close()
 
 
 def limit(megabit: float) -> None:

@@ -17,7 +17,7 @@ from fedlama.engines.api import Average, Values
 from fedlama.engines.loop import LoopEngine
 from fedlama.flower.server.aggregation import from_models
 from tests.engines.cases import assert_same, run
-from tests.flower.cases import deployed, federation, rehearsal
+from tests.flower.cases import deployed, federation, in_process
 
 (LAYER,) = fl.by_module(nn.Linear(2, 1))
 GUARDS = [fl.NormBound(1.5), fl.NormBound(1.5, excess="refuse"), fl.Median(), fl.TrimmedMean(0.34)]
@@ -144,7 +144,7 @@ def test_when_nothing_finite_is_left_the_run_stops() -> None:
 def test_a_deployment_refuses_a_guard(tmp_path: Path) -> None:
     given = federation(aggregator=fl.Median())
     with pytest.raises(fl.ConfigError, match="FlowerEngine does not show single clients' models"):
-        deployed(given, rehearsal(given, tmp_path))
+        deployed(given, in_process(given, tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ import torch
 import fedlama as fl
 from fedlama.engines.loop import LoopEngine
 from fedlama.federation.state import put_back, take
-from fedlama.flower.protocol import Order
+from fedlama.flower.protocol import TrainRequest
 from fedlama.flower.server.engine import FlowerEngine
 from tests.engines.cases import assert_same, clients
-from tests.flower.cases import QUICK, assert_same_bits, deployed, federation, rehearsal
+from tests.flower.cases import QUICK, assert_same_bits, deployed, federation, in_process
 
 AWAY = (fl.Absence(1, 1, 2), fl.Absence(3, 2, 2), fl.Absence(0, 4, 4), fl.Absence(2, 0, 1))
 DYING = (fl.Absence(1, 2, 2, "dies"), fl.Absence(4, 0, 0, "dies"), fl.Absence(0, 3, 3))
@@ -31,16 +31,16 @@ def everyone(**changes: Any) -> fl.Federation:  # noqa: ANN401
 def in_deployment(given: fl.Federation, trace: fl.Trace, folder: Path) -> fl.Result:
     """Run the same federation through the deployment's channel, with nodes that go, come back and fail."""
 
-    def fault(order: Order) -> str | None:
-        return "raise" if trace.fates([order.client], order.round_index, 0) == ["dies"] else None
+    def fault(request: TrainRequest) -> str | None:
+        return "raise" if trace.fates([request.client], request.round_index, 0) == ["dies"] else None
 
-    channel = rehearsal(replace(given, availability=fl.Always()), folder, fault)
+    channel = in_process(replace(given, availability=fl.Always()), folder, fault)
     nodes = dict(channel.online)
-    patience = replace(QUICK, deadline=0.05, min_replies=0.1, rejoin=trace.rejoin)
-    run = deployed(replace(given, availability=fl.Always()), channel, patience)
+    policy = replace(QUICK, deadline=0.05, min_replies=0.1, rejoin=trace.rejoin)
+    run = deployed(replace(given, availability=fl.Always()), channel, policy)
     assert isinstance(run.engine, FlowerEngine)
     for _ in range(2):
-        run.engine.roster.online()  # everybody has introduced itself before anybody leaves
+        run.engine.registry.online()  # all nodes are known before one of them leaves
     records = []
     for index in range(run.federation.rounds):
         fates = dict(zip(nodes, trace.fates(list(nodes.values()), index, 0), strict=True))
@@ -137,4 +137,4 @@ def test_who_is_always_there_costs_nothing() -> None:
 def test_a_deployments_clients_answer_for_themselves(tmp_path: Path) -> None:
     given = everyone(availability=RANDOM)
     with pytest.raises(fl.ConfigError, match="who answers is not up to FlowerEngine"):
-        deployed(given, rehearsal(given, tmp_path))
+        deployed(given, in_process(given, tmp_path))

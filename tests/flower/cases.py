@@ -17,11 +17,11 @@ from fedlama.core.layers import by_tensor
 from fedlama.data.clients import as_source
 from fedlama.engines.api import EngineSetup
 from fedlama.federation.evaluation import TestSet
-from fedlama.flower import Flower, Patience
+from fedlama.flower import Flower, RoundPolicy
 from tests.engines.cases import clients, network
-from tests.flower.rehearsal import Fault, Rehearsal, no_fault
+from tests.flower.in_process import Fault, InProcessChannel, no_fault
 
-QUICK = Patience(deadline=60.0, join=1.0, poll=0.01)
+QUICK = RoundPolicy(deadline=60.0, join=1.0, poll=0.01)
 
 
 def federation(**changes: Any) -> Federation:  # noqa: ANN401
@@ -42,22 +42,22 @@ def federation(**changes: Any) -> Federation:  # noqa: ANN401
     return Federation(**(settings | changes))
 
 
-def rehearsal(given: Federation, folder: Path, fault: Fault = no_fault) -> Rehearsal:
+def in_process(given: Federation, folder: Path, fault: Fault = no_fault) -> InProcessChannel:
     """Nodes for a federation."""
 
-    def work() -> EngineSetup:
+    def setup() -> EngineSetup:
         model = copy.deepcopy(given.model)
         layers = given.layers if given.layers is not None else by_tensor(given.model)
         source = as_source(given.clients)
         device = torch.device("cpu")
         return EngineSetup(model, layers, source, given.solver, given.codec, given.objective, given.seed, device)
 
-    return Rehearsal(work, len(as_source(given.clients)), folder, fault)
+    return InProcessChannel(setup, len(as_source(given.clients)), folder, fault)
 
 
-def deployed(given: Federation, channel: Rehearsal, patience: Patience = QUICK, **options: Any) -> Run:  # noqa: ANN401
+def deployed(given: Federation, channel: InProcessChannel, policy: RoundPolicy = QUICK, **options: Any) -> Run:  # noqa: ANN401
     """The same federation through a channel."""
-    return Run(replace(given, engine=Flower(channel, patience, **options)))
+    return Run(replace(given, engine=Flower(channel, policy, **options)))
 
 
 def assert_same_bits(result: Result, expected: Result) -> None:

@@ -1,4 +1,4 @@
-"""A real deployment on loopback: SuperLink, relay and SuperNodes as processes of their own."""
+"""A real deployment on loopback: SuperLink, byte counter and SuperNodes, each its own process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedlama.experiment import Experiment, read, resolve
 from fedlama.flower.deploy import submit as submission
-from fedlama.flower.deploy.byte_counter import Relay
+from fedlama.flower.deploy.byte_counter import ByteCounter
 from fedlama.flower.deploy.processes import Services, program
 
 
@@ -25,7 +25,7 @@ def small(*changes: str) -> Experiment:
 
 
 class Live:
-    """A SuperLink, a relay before it, and SuperNodes; a context manager that stops all it started.
+    """A SuperLink behind a byte counter, and SuperNodes; a context manager that stops what it started.
 
     Args:
         folder: For everything.
@@ -35,30 +35,30 @@ class Live:
     def __init__(self, folder: Path, nodes: int = 4) -> None:
         self.folder, self.nodes = folder, nodes
         self.services = Services(folder)
-        self.relay = Relay(self.services.port)
+        self.counter = ByteCounter(self.services.port)
         self.app = folder / "app"
 
     def __enter__(self) -> Live:
         self.services.__enter__()
         submission.write_app(self.app)
         self.services.start_link()
-        self.relay.__enter__()
+        self.counter.__enter__()
         for number in range(self.nodes):
             self.node(number)
         home = self.folder / "home-operator"
-        submission.connection(home, "live", f"127.0.0.1:{self.services.port}")
+        submission.write_connection(home, "live", f"127.0.0.1:{self.services.port}")
         return self
 
     def __exit__(self, *_: object) -> None:
         self.services.__exit__()
-        self.relay.__exit__()
+        self.counter.__exit__()
 
     def node(self, number: int) -> None:
         """Start a SuperNode."""
-        self.services.start_node(number, port=self.relay.port)
+        self.services.start_node(number, port=self.counter.port)
 
     def submit(self, experiment: Experiment, name: str, **options: str | float) -> Path:
-        """Submit a run; the same name submitted again goes on where it was.
+        """Submit a run; the same name submitted again resumes it.
 
         Returns:
             Folder below which its run folder will be.
@@ -67,8 +67,8 @@ class Live:
         settings: dict[str, str | float] = {"out": str(out), "deadline": 300.0, "join": 200.0, **options}
         config.write_text(submission.run_config(experiment, settings), encoding="utf-8")
         environment = self.services.environment("operator")
-        answer = submission.submit(program("flwr"), self.app, "live", config, environment)
-        assert answer["returncode"] == 0, answer
+        reply = submission.submit(program("flwr"), self.app, "live", config, environment)
+        assert reply["returncode"] == 0, reply
         return out
 
     def finish(self, out: Path, seconds: float = 420.0) -> Path:

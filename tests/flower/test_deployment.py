@@ -40,7 +40,7 @@ def quick() -> Experiment:
 
 
 MOMENTS = ((1, 0.0), (2, 2.5), (3, 5.0))
-"""Rounds that are over, and seconds since: orders are sent, then nodes are at work, then replies are back."""
+"""Rounds that are over, and seconds since: requests are sent, then nodes are at work, then replies are back."""
 
 
 def test_four_nodes_on_loopback_give_the_bits_of_the_loop_engine(live: Live, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_kill_super_nodes(live: Live, tmp_path: Path) -> None:
 
 
 def assert_same_folders_but_for_repeats(one: Path, other: Path) -> None:
-    """The same model and intervals; an order that was sent twice stands twice in the ledger."""
+    """The same model and intervals; an request that was sent twice stands twice in the ledger."""
     from tests.flower.live import model
 
     first, second = model(one), model(other)
@@ -124,9 +124,9 @@ def test_bytes_on_the_wire(tmp_path: Path) -> None:
                 "model.hidden=[1024, 1000]",
                 "solver.learning_rate=0.01",
             )
-            before = live.relay.up + live.relay.down
+            before = live.counter.up + live.counter.down
             folder = live.finish(live.submit(big, name), seconds=900)
-            wire[name] = live.relay.up + live.relay.down - before
+            wire[name] = live.counter.up + live.counter.down - before
             counted = sum(
                 one["payload_bytes"] + one["header_bytes"] + one["scalar_bytes"]
                 for line in lines(folder, "ledger")

@@ -11,13 +11,14 @@ import torch
 
 from fedlama import AllClients, FedAvg, FedLAMA, FedlamaError, Run
 from fedlama.federation.state import put_back, take
-from fedlama.flower import Patience
-from fedlama.flower.protocol import NEVER, Order
+from fedlama.flower import Flower, RoundPolicy
+from fedlama.flower.deploy.federation import deploy_federation
+from fedlama.flower.protocol import NEVER, TrainRequest
 from fedlama.flower.server.engine import FlowerEngine
-from fedlama.flower.server.nodes import Roster
+from fedlama.flower.server.nodes import NodeRegistry
 from fedlama.runs.network_log import read_log
-from tests.flower.cases import QUICK, assert_same_bits, deployed, federation, rehearsal
-from tests.flower.rehearsal import Fault
+from tests.flower.cases import QUICK, assert_same_bits, deployed, federation, in_process
+from tests.flower.in_process import Fault
 
 HALF = replace(QUICK, min_replies=0.5, deadline=3.0)
 SHORT = replace(QUICK, deadline=3.0)
@@ -28,11 +29,11 @@ def everyone(**changes: object) -> object:
 
 
 def once(client: int, round_index: int, what: str) -> Fault:
-    """Let something befall one order, the first time."""
+    """Let one request fail, the first time."""
     left = [what]
 
-    def fault(order: Order) -> str | None:
-        return left.pop() if (order.client, order.round_index) == (client, round_index) and left else None
+    def fault(request: TrainRequest) -> str | None:
+        return left.pop() if (request.client, request.round_index) == (client, round_index) and left else None
 
     return fault
 
@@ -45,14 +46,14 @@ def engine_of(run: Run) -> FlowerEngine:
 @pytest.mark.parametrize("round_index", [0, 1, 2, 4])
 def test_an_order_that_failed_is_sent_again_and_changes_nothing(round_index: int, tmp_path: Path) -> None:
     given = everyone()
-    channel = rehearsal(given, tmp_path, once(2, round_index, "crash"))
+    channel = in_process(given, tmp_path, once(2, round_index, "crash"))
     assert_models(deployed(given, channel).to_end([]), given.run())
 
 
 @pytest.mark.parametrize("what", ["lost", "mute"])
 def test_too_few_replies_end_the_run_with_a_sentence(what: str, tmp_path: Path) -> None:
     given = everyone()
-    run = deployed(given, rehearsal(given, tmp_path, once(2, 1, what)), SHORT)
+    run = deployed(given, in_process(given, tmp_path, once(2, 1, what)), SHORT)
     run.advance()
     with pytest.raises(FedlamaError, match="round 1: 4 of 5 clients answered, 5 are needed"):
         run.advance()
@@ -66,20 +67,20 @@ def assert_models(result: object, expected: object) -> None:
 @pytest.mark.parametrize("round_index", range(6))
 def test_a_client_that_lost_its_state_is_sent_the_full_model(round_index: int, tmp_path: Path) -> None:
     given = everyone()
-    channel = rehearsal(given, tmp_path)
+    channel = in_process(given, tmp_path)
     run = deployed(given, channel)
     for _ in range(round_index):
         run.advance()
     channel.path(3).unlink(missing_ok=True)
     record = run.advance()
     incidents = engine_of(run).latest.incidents
-    orders = [order for order in channel.orders if (order.round_index, order.client) == (round_index, 3)]
-    assert len(orders) == (2 if round_index else 1)
-    assert orders[-1].expected == NEVER
+    requests = [request for request in channel.requests if (request.round_index, request.client) == (round_index, 3)]
+    assert len(requests) == (2 if round_index else 1)
+    assert requests[-1].answered_round == NEVER
     assert any("client 3 has lost its state" in one for one in incidents) == bool(round_index)
     down = [one for one in record.transfers if one.direction == "down"]
     assert sum(one.total_bytes for one in down) == sum(
-        len(order.payload) for order in channel.orders if order.round_index == round_index
+        len(request.payload) for request in channel.requests if request.round_index == round_index
     )
     run.to_end([])
 
@@ -90,7 +91,7 @@ def test_a_client_that_lost_its_state_is_sent_the_full_model(round_index: int, t
 )
 def test_a_wrong_reply_is_refused_and_named_and_the_round_goes_on(what: str, says: str, tmp_path: Path) -> None:
     given = everyone()
-    channel = rehearsal(given, tmp_path, once(2, 1, what))
+    channel = in_process(given, tmp_path, once(2, 1, what))
     run = deployed(given, channel, HALF)
     run.advance()
     run.advance()
@@ -104,7 +105,7 @@ def test_a_wrong_reply_is_refused_and_named_and_the_round_goes_on(what: str, say
 
 def test_weights_are_rescaled_over_who_answered(tmp_path: Path) -> None:
     given = everyone(strategy=FedAvg(2), local_steps=2, test_set=None)
-    run = deployed(given, rehearsal(given, tmp_path, once(1, 0, "raise")), HALF)
+    run = deployed(given, in_process(given, tmp_path, once(1, 0, "raise")), HALF)
     record = run.advance()
     states = {c: _model(tmp_path, c) for c in (0, 2, 3, 4)}
     total = sum(run.clients.samples(c) for c in states)
@@ -117,14 +118,14 @@ def test_weights_are_rescaled_over_who_answered(tmp_path: Path) -> None:
 def _model(folder: Path, client: int) -> dict[str, torch.Tensor]:
     from fedlama.flower.client.state import load
 
-    resident = load(folder / f"client-{client}.safetensors")
-    assert resident is not None
-    return resident.values
+    state = load(folder / f"client-{client}.safetensors")
+    assert state is not None
+    return state.values
 
 
 def test_a_client_back_mid_cycle_gets_exactly_what_changed_meanwhile(tmp_path: Path) -> None:
     given = everyone(strategy=FedLAMA(2, 4), local_steps=16, test_set=None)
-    channel = rehearsal(given, tmp_path)
+    channel = in_process(given, tmp_path)
     run = deployed(given, channel, HALF)
     changed = []
     for round_index in range(8):
@@ -134,31 +135,31 @@ def test_a_client_back_mid_cycle_gets_exactly_what_changed_meanwhile(tmp_path: P
             channel.online[777] = away  # another node number, as without authentication
         record = run.advance()
         changed.append({name for name, layer in record.layers.items() if layer.synchronised})
-    (order,) = (one for one in channel.orders if (one.round_index, one.client) == (7, 2))
-    assert order.expected == 4
-    sent = {run.layers[index].name for index in _indices(order)}
+    (request,) = (one for one in channel.requests if (one.round_index, one.client) == (7, 2))
+    assert request.answered_round == 4
+    sent = {run.layers[index].name for index in _indices(request)}
     assert sent == changed[4] | changed[5] | changed[6]
     assert engine_of(run).latest.missing == set()
 
 
-def _indices(order: Order) -> set[int]:
+def _indices(request: TrainRequest) -> set[int]:
     from fedlama.core import wire
 
-    return set(wire.unpack(order.payload).payloads)
+    return set(wire.unpack(request.payload).payloads)
 
 
 def test_a_client_that_must_wait_comes_back_with_the_full_model_at_the_next_cycle(tmp_path: Path) -> None:
     given = everyone(strategy=FedLAMA(2, 3), local_steps=12, test_set=None)
-    channel = rehearsal(given, tmp_path, once(2, 1, "raise"))
+    channel = in_process(given, tmp_path, once(2, 1, "raise"))
     run = deployed(given, channel, replace(HALF, rejoin="next-cycle"))
     run.to_end([])
-    asked = [(order.round_index, order.expected) for order in channel.orders if order.client == 2]
+    asked = [(request.round_index, request.answered_round) for request in channel.requests if request.client == 2]
     assert asked == [(0, -1), (1, 0), (3, -1), (4, 3), (5, 4)]
 
 
 def test_an_absent_client_is_waited_for_once(tmp_path: Path) -> None:
     given = everyone(test_set=None)
-    channel = rehearsal(given, tmp_path)
+    channel = in_process(given, tmp_path)
     run = deployed(given, channel, HALF)
     run.advance()
     channel.online.pop(101)
@@ -170,22 +171,55 @@ def test_an_absent_client_is_waited_for_once(tmp_path: Path) -> None:
 
 def test_two_nodes_for_one_client_are_refused(tmp_path: Path) -> None:
     given = everyone()
-    channel = rehearsal(given, tmp_path)
-    patient, strict = Roster(channel, 5), Roster(channel, 5, grace=0.0)
+    channel = in_process(given, tmp_path)
+    tolerant, strict = NodeRegistry(channel, 5), NodeRegistry(channel, 5, grace=0.0)
     for _ in range(2):
-        patient.online()
+        tolerant.online()
     channel.online[900] = 3
-    patient.online()  # asks; the reply comes with the next look
-    assert patient.online()[3] == 900  # the one that came last: the other one may be dead
+    tolerant.online()  # asks; the reply comes with the next look
+    assert tolerant.online()[3] == 900  # the one that came last: the other one may be dead
     strict.online()
     with pytest.raises(FedlamaError, match="103 and 900 both say that they serve client 3"):
         strict.online()
 
 
-def test_another_model_on_a_client_is_told(tmp_path: Path) -> None:
+def test_a_node_that_refuses_is_named_and_asked_again(tmp_path: Path) -> None:
+    given = everyone(test_set=None)
+    channel = in_process(given, tmp_path)
+    channel.refusing[103] = "its file is missing"
+    run = deployed(given, channel, HALF)
+    run.advance()
+    assert engine_of(run).latest.missing == {3}
+    assert "node 103: its file is missing" in engine_of(run).latest.incidents
+
+
+def test_a_node_that_refused_is_asked_again(tmp_path: Path) -> None:
+    channel = in_process(everyone(), tmp_path)
+    channel.refusing[103] = "its file is missing"
+    eager, slow = NodeRegistry(channel, 5, pause=0.0), NodeRegistry(channel, 5)
+    for registry in (eager, slow):
+        registry.online()
+        assert set(registry.online()) == {0, 1, 2, 4}
+        assert registry.problems == {103: "node 103: its file is missing"}
+    del channel.refusing[103]
+    assert set(eager.wait_for(range(5), 5.0, 0.01)) == {0, 1, 2, 3, 4}
+    assert eager.problems == {}
+    assert set(slow.wait_for(range(5), 0.1, 0.01)) == {0, 1, 2, 4}  # its pause is not over
+
+
+def test_a_federation_does_not_start_without_its_clients(tmp_path: Path) -> None:
     given = everyone()
-    channel = rehearsal(everyone(layers=_by_module(given)), tmp_path)
-    with pytest.raises(FedlamaError, match="model, labelling or codec differ"):
+    channel = in_process(given, tmp_path)
+    channel.refusing[102] = "its file is missing"
+    engine = Flower(channel, replace(QUICK, join=0.2))
+    with pytest.raises(FedlamaError, match=r"no node serves the clients 2 \(node 102: its file is missing\); start"):
+        deploy_federation(lambda clients: replace(given, clients=clients), 5, engine, tmp_path / "run")
+
+
+def test_another_model_on_a_client_is_named(tmp_path: Path) -> None:
+    given = everyone()
+    channel = in_process(everyone(layers=_by_module(given)), tmp_path)
+    with pytest.raises(FedlamaError, match="client 0: reply refused: the model, the labelling or the codec differ"):
         deployed(given, channel).advance()
 
 
@@ -200,7 +234,7 @@ def _by_module(given: object) -> object:
 def test_a_server_killed_in_any_round_goes_on_where_it_was(killed: int, aggregation: str, tmp_path: Path) -> None:
     """The server dies after the clients have trained a round and before it has saved: they replay."""
     given = federation(strategy=FedLAMA(2, 3))
-    channel = rehearsal(given, tmp_path)
+    channel = in_process(given, tmp_path)
     run = deployed(given, channel, aggregation=aggregation)
     records = [run.advance() for _ in range(killed)]
     facts = take(run)
@@ -209,23 +243,23 @@ def test_a_server_killed_in_any_round_goes_on_where_it_was(killed: int, aggregat
     again = deployed(given, channel, aggregation=aggregation)
     put_back(again, facts, records)
     result = again.to_end([], records)
-    replayed = [answer for answer in channel.answers if answer.replayed]
-    assert {answer.round_index for answer in replayed} == {killed}
+    replayed = [reply for reply in channel.replies if reply.replayed]
+    assert {reply.round_index for reply in replayed} == {killed}
     if aggregation == "models":
         assert_same_bits(result, given.run())
 
 
 def test_state_of_another_run_counts_for_nothing(tmp_path: Path) -> None:
     given = everyone()
-    channel = rehearsal(given, tmp_path)
+    channel = in_process(given, tmp_path)
     first = deployed(given, channel).to_end([])
     assert_same_bits(deployed(given, channel).to_end([]), first)
-    assert not any(answer.replayed for answer in channel.answers)
+    assert not any(reply.replayed for reply in channel.replies)
 
 
-def test_the_log_tells_what_happened(tmp_path: Path) -> None:
+def test_the_log_says_what_happened(tmp_path: Path) -> None:
     given = everyone(test_set=None)
-    channel = rehearsal(given, tmp_path, once(2, 1, "short"))
+    channel = in_process(given, tmp_path, once(2, 1, "short"))
     run = deployed(given, channel, HALF, log=tmp_path / "network.jsonl")
     run.to_end([])
     log = read_log(tmp_path / "network.jsonl")
@@ -236,6 +270,6 @@ def test_the_log_tells_what_happened(tmp_path: Path) -> None:
     assert log[2]["missing"] == []
 
 
-def test_patience_refuses_nonsense() -> None:
+def test_a_policy_refuses_nonsense() -> None:
     with pytest.raises(FedlamaError, match="min_replies is 0"):
-        Patience(min_replies=0)
+        RoundPolicy(min_replies=0)

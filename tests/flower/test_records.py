@@ -1,35 +1,73 @@
-"""Orders and answers as Flower's records, and the relay that counts."""
+"""Requests and replies as Flower's records, other versions of the protocol, and the byte counter."""
 
 from __future__ import annotations
 
 import socket
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 from fedlama.errors import DataError
-from fedlama.flower.deploy.byte_counter import Relay
-from fedlama.flower.protocol import Answer, Order
+from fedlama.flower.deploy.byte_counter import ByteCounter
+from fedlama.flower.protocol import PROTOCOL, ClientInfo, Failure, TrainReply, TrainRequest
 
-ORDER = Order("run", "print", 3, 2, -1, 6, 18, (0, 2), (), (1,), True, b"payload")
-ANSWER = Answer("done", 3, 2, 3, True, b"up", b"", "")
+REQUEST = TrainRequest("run", "print", 3, 2, -1, 6, 18, (0, 2), (), (1,), True, b"payload")
+REPLY = TrainReply("done", 3, 2, 3, True, b"up", b"", "")
 
 
-def test_orders_and_answers_survive_the_records() -> None:
+def received(records: object) -> object:
+    """What the server makes of a node's reply."""
+    from fedlama.flower.transport import _content
+
+    return _content(SimpleNamespace(has_error=lambda: False, content=records))  # type: ignore[arg-type]
+
+
+def test_requests_and_replies_survive_the_records() -> None:
     pytest.importorskip("flwr", reason="needs Flower: pip install 'fedlama[flower]'")
-    from flwr.app import RecordDict
+    from fedlama.flower.transport import (
+        info_records,
+        read_reply,
+        read_request,
+        refusal_records,
+        reply_records,
+        request_records,
+    )
 
-    from fedlama.flower.transport import answer_records, order_records, read_answer, read_order
+    assert read_request(request_records(REQUEST)) == REQUEST
+    assert read_reply(reply_records(REPLY)) == REPLY
+    assert received(reply_records(REPLY)) == REPLY
+    assert received(info_records(ClientInfo(3, 40))) == ClientInfo(3, 40)
+    assert received(refusal_records("no data here")) == Failure("no data here", final=True)
+    with pytest.raises(DataError, match="is not a training request"):
+        read_request(reply_records(REPLY))
+    with pytest.raises(DataError, match="is not a training reply"):
+        read_reply(request_records(REQUEST))
 
-    assert read_order(order_records(ORDER)) == ORDER
-    assert read_answer(answer_records(ANSWER)) == ANSWER
-    with pytest.raises(DataError, match="is no order"):
-        read_order(RecordDict({}))
-    with pytest.raises(DataError, match="is no answer"):
-        read_answer(order_records(ORDER))
+
+def test_another_version_of_the_protocol_is_refused_by_both_sides() -> None:
+    """The first version wrote the records "introduction" and "fields", and no version."""
+    pytest.importorskip("flwr", reason="needs Flower: pip install 'fedlama[flower]'")
+    from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+
+    from fedlama.flower.transport import check_info_request, read_request, request_records
+
+    says = "speaks version 1 of fedlama's protocol, this server version 2; install the same version"
+    introduction = RecordDict({"introduction": ConfigRecord({"client": 3, "samples": 40})})
+    content = received(introduction)
+    assert isinstance(content, Failure)
+    assert f"the node {says}" in content.reason
+    order = RecordDict({"fields": ConfigRecord({"run": "run"}), "payloads": ArrayRecord({})})
+    for read in (read_request, check_info_request):
+        with pytest.raises(DataError, match="the server speaks version 1 of fedlama's protocol, this node version 2"):
+            read(order if read is read_request else RecordDict({}))
+    newer = request_records(REQUEST)
+    newer["fedlama"]["protocol"] = PROTOCOL + 1  # type: ignore[index]
+    with pytest.raises(DataError, match="version 3 of fedlama's protocol, this node version 2"):
+        read_request(newer)
 
 
-def test_the_relay_counts_what_passes() -> None:
+def test_the_byte_counter_counts_both_directions() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def echo() -> None:
@@ -40,11 +78,11 @@ def test_the_relay_counts_what_passes() -> None:
 
         thread = threading.Thread(target=echo)
         thread.start()
-        with Relay(server.getsockname()[1]) as relay:
-            with socket.create_connection(("127.0.0.1", relay.port)) as client:
+        with ByteCounter(server.getsockname()[1]) as counter:
+            with socket.create_connection(("127.0.0.1", counter.port)) as client:
                 client.sendall(b"y" * 300)
                 received = b""
                 while len(received) < 700:
                     received += client.recv(1 << 16)
             thread.join(10)
-        assert (relay.up, relay.down) == (300, 700)
+        assert (counter.up, counter.down) == (300, 700)

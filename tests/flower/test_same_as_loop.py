@@ -23,7 +23,7 @@ from fedlama import (
     by_tensor,
 )
 from tests.engines.cases import network
-from tests.flower.cases import assert_same_bits, deployed, federation, rehearsal
+from tests.flower.cases import assert_same_bits, deployed, federation, in_process
 
 CASES: dict[str, dict[str, Any]] = {
     "fedavg": {"strategy": FedAvg(2)},
@@ -48,13 +48,13 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_same_bits_as_loop(name: str, tmp_path: Path) -> None:
     given = federation(**CASES[name])
-    result = deployed(given, rehearsal(given, tmp_path)).to_end([])
+    result = deployed(given, in_process(given, tmp_path)).to_end([])
     assert_same_bits(result, given.run())
 
 
 def test_sums_alone_give_the_same_run(tmp_path: Path) -> None:
     given = federation(strategy=FedLAMA(2, 3), sampler=AllClients(), local_steps=24)
-    result = deployed(given, rehearsal(given, tmp_path), aggregation="sums").to_end([])
+    result = deployed(given, in_process(given, tmp_path), aggregation="sums").to_end([])
     expected = given.run()
     for ours, theirs in zip(result.rounds, expected.rounds, strict=True):
         for layer, record in theirs.layers.items():

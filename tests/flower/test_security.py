@@ -27,7 +27,7 @@ def test_only_registered_nodes_with_the_right_ca_take_part(tmp_path: Path) -> No
     with Services(tmp_path / "live", tls=tls) as services:
         services.start_link()
         address = f"127.0.0.1:{services.port}"
-        submission.connection(services.folder / "home-operator", "tls", address, authority)
+        submission.write_connection(services.folder / "home-operator", "tls", address, authority)
         operator = services.environment("operator")
         security = {}
         for number in range(2):

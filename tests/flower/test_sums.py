@@ -8,7 +8,7 @@ import torch
 
 from fedlama.core.layers import Layer, by_module
 from fedlama.engines.api import Values
-from fedlama.flower.server.aggregation import from_models, identity
+from fedlama.flower.server.aggregation import discrepancy_from_sums, from_models
 
 _SCALE = 2.0**32  # fixed point: masks cancel exactly only in whole numbers
 
@@ -32,7 +32,9 @@ def test_the_identity_holds_to_many_digits(spread: float) -> None:
     layer, models, reference, weights = clients(spread)
     average = from_models(layer, models, weights)
     total = sum(w * square(model, reference) for w, model in zip(weights, models, strict=True))
-    assert identity(layer, average.values, total, reference) == pytest.approx(average.discrepancy, rel=1e-4)
+    assert discrepancy_from_sums(layer, average.values, total, reference) == pytest.approx(
+        average.discrepancy, rel=1e-4
+    )
 
 
 def test_masked_uploads_reveal_nothing_but_their_sums_suffice() -> None:
@@ -61,4 +63,6 @@ def test_masked_uploads_reveal_nothing_but_their_sums_suffice() -> None:
     expected = from_models(layer, models, weights)
     for name, value in expected.values.items():
         torch.testing.assert_close(mean[name], value, atol=1e-6, rtol=1e-6)
-    assert identity(layer, mean, float(seen[-1]), reference) == pytest.approx(expected.discrepancy, rel=1e-3)
+    assert discrepancy_from_sums(layer, mean, float(seen[-1]), reference) == pytest.approx(
+        expected.discrepancy, rel=1e-3
+    )

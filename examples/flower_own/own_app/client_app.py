@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedlama.flower.apps import client_app
-from fedlama.flower.client.function import FunctionLocal
+from fedlama.flower.client.function import FunctionTrainer
 from own_app.task import build, data, fit
 
 
-def local(client: int, config: Mapping[str, Any]) -> FunctionLocal:  # noqa: ARG001
+def local(client: int, config: Mapping[str, Any]) -> FunctionTrainer:  # noqa: ARG001
     """Return the client's model, training function and number of samples."""
-    return FunctionLocal(
+    return FunctionTrainer(
         build(), lambda model, setup: fit(model, client, setup.steps_done, setup.steps), samples=len(data(client)[0])
     )
 

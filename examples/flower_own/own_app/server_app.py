@@ -5,7 +5,7 @@ from typing import Any
 
 from fedlama import Federation, FedLAMA
 from fedlama.flower.apps import server_app
-from fedlama.flower.server.clients import RemoteClients
+from fedlama.flower.server.nodes import RemoteClients
 from own_app.task import build
 
 

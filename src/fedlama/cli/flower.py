@@ -1,4 +1,4 @@
-"""`fedlama flower`: an experiment as a real deployment, here on loopback or on a SuperLink elsewhere."""
+"""`fedlama flower`: an experiment as a real deployment, on this machine or on a SuperLink elsewhere."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ import typer
 
 from fedlama.errors import FedlamaError, MissingExtraError
 from fedlama.experiment import read, resolve
-from fedlama.flower.deploy import submit as submission
-from fedlama.flower.deploy.local import run_here
+from fedlama.flower.deploy.loopback import run_on_loopback
 from fedlama.flower.deploy.processes import QUIET
+from fedlama.flower.deploy.submit import run_config, submit
+from fedlama.flower.deploy.submit import write_app as write_app_folder
 
 app = typer.Typer(no_args_is_help=True, help="Run an experiment as a real deployment on Flower.")
 
 Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A TOML file or an experiment's name.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")]
 Deadline = Annotated[float, typer.Option(help="Seconds that a round waits for replies.")]
-MinReplies = Annotated[float, typer.Option(help="Share of the cohort without which there is no average.")]
+MinReplies = Annotated[float, typer.Option(help="Share of the cohort that must reply in a round.")]
 Rejoin = Annotated[str, typer.Option(help="When a client that missed a round may come back: now or next-cycle.")]
 Aggregation = Annotated[
     str, typer.Option(help="models, or sums: the discrepancy from one scalar per client and layer.")
@@ -43,7 +44,7 @@ def up(
     """Start a SuperLink and one SuperNode per client on this machine, run the experiment, and stop them."""
     options = _options(deadline, min_replies, rejoin, aggregation)
     resolved = resolve(read(experiment, list(overrides or [])))
-    summary = run_here(resolved, out, options, tell=lambda line: None if as_json else typer.echo(line))
+    summary = run_on_loopback(resolved, out, options, report=lambda line: None if as_json else typer.echo(line))
     if as_json:
         typer.echo(json.dumps(summary))
         return
@@ -72,19 +73,19 @@ def run(
         raise MissingExtraError("flwr", "flower")
     with tempfile.TemporaryDirectory() as folder:
         target, config = Path(folder) / "app", Path(folder) / "run.toml"
-        submission.write_app(target)
-        config.write_text(submission.run_config(resolved, {**options, "out": out}), encoding="utf-8")
-        answer = submission.submit(flwr, target, superlink, config, {**os.environ, **QUIET})
-    if answer["returncode"] != 0:
-        raise FedlamaError(f"flwr refused the run: {answer['stderr'] or answer['stdout']}")
-    typer.echo(f"submitted; follow it with: flwr log {answer.get('run-id')} {superlink}".rstrip())
+        write_app_folder(target)
+        config.write_text(run_config(resolved, {**options, "out": out}), encoding="utf-8")
+        reply = submit(flwr, target, superlink, config, {**os.environ, **QUIET})
+    if reply["returncode"] != 0:
+        raise FedlamaError(f"flwr refused the run: {reply['stderr'] or reply['stdout']}")
+    typer.echo(f"submitted; follow it with: flwr log {reply.get('run-id')} {superlink}".rstrip())
     typer.echo(f"the run folder will be below {out} on the SuperLink's machine")
 
 
 @app.command("app")
-def write_app(folder: Annotated[Path, typer.Argument(help="Where to write it.")]) -> None:
+def write_app(folder: Annotated[Path, typer.Argument(help="Folder of the app.")]) -> None:
     """Write the Flower app that runs any experiment, for plain `flwr run`."""
-    submission.write_app(folder)
+    write_app_folder(folder)
     typer.echo(f"try: flwr run {folder}")
 
 

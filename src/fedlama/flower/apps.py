@@ -1,4 +1,9 @@
-"""Flower's two apps, made from an experiment or from a user's own model and training function."""
+"""Flower's two apps: of an experiment, or of the user's own model and training function.
+
+An app of the user's own imports all that it needs from here::
+
+    from fedlama.flower.apps import FunctionTrainer, LocalRound, RemoteClients, client_app, server_app
+"""
 
 from __future__ import annotations
 
@@ -11,58 +16,75 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fedlama.engines.api import EngineSetup
+from fedlama.errors import FedlamaError
 from fedlama.experiment import assemble, prepare
 from fedlama.federation.federation import Federation
-from fedlama.flower.client.respond import respond
+from fedlama.flower.client.function import FunctionTrainer
+from fedlama.flower.client.respond import refusal, respond
 from fedlama.flower.client.state import forget_old
-from fedlama.flower.client.trainer import Local, LoopLocal
-from fedlama.flower.protocol import NEVER, Introduction
-from fedlama.flower.server.clients import RemoteClients
+from fedlama.flower.client.trainer import ClientTrainer, LocalRound, LoopTrainer
+from fedlama.flower.protocol import NEVER, ClientInfo
+from fedlama.flower.server.nodes import RemoteClients
 from fedlama.flower.settings import (
     DEFAULTS,
     aggregation_of,
     client_number,
     experiment_of,
-    patience_of,
+    policy_of,
     state_folder,
     state_name,
 )
-from fedlama.flower.transport import GridChannel, answer_records, flower, introduction_records, read_order
+from fedlama.flower.transport import (
+    GridChannel,
+    check_info_request,
+    flower_module,
+    info_records,
+    read_request,
+    refusal_records,
+    reply_records,
+)
 
 if TYPE_CHECKING:
     from flwr.app import Context, Message, RecordDict
     from flwr.clientapp import ClientApp
     from flwr.serverapp import Grid, ServerApp
 
-MakeLocal = Callable[[int, Mapping[str, Any]], Local]
+__all__ = ["FunctionTrainer", "LocalRound", "RemoteClients", "client_app", "server_app"]
+
+MakeTrainer = Callable[[int, Mapping[str, Any]], ClientTrainer]
 """Makes a client's model and data from its number and the run's configuration."""
-Build = Callable[[RemoteClients, Mapping[str, Any]], Federation]
+MakeFederation = Callable[[RemoteClients, Mapping[str, Any]], Federation]
 """Makes the federation from the clients and the run's configuration."""
 
+_LOG = logging.getLogger("fedlama.flower")
 
-def server_app(build: Build | None = None, *, clients: int = 0, config: Mapping[str, Any] | None = None) -> ServerApp:
+
+def server_app(
+    build: MakeFederation | None = None, *, clients: int = 0, config: Mapping[str, Any] | None = None
+) -> ServerApp:
     """Return a ServerApp.
 
     Args:
         build: Makes a federation of the user's own; by default the run's experiment is built.
         clients: Number of clients, for a federation of the user's own.
-        config: What holds where the run's configuration says nothing; see :mod:`fedlama.flower.settings`.
+        config: Values of keys that the run's configuration leaves out; see :mod:`fedlama.flower.settings`.
     """
-    app: ServerApp = flower("serverapp").ServerApp()
+    app: ServerApp = flower_module("serverapp").ServerApp()
     base = {**DEFAULTS, **(config or {})}
 
     def main(grid: Grid, context: Context) -> None:
-        # Not at the top: every order starts a new client process, which has no use for what the server imports.
+        # Not at the top: every request starts a new client process, which does not need what the server imports.
         from fedlama.flower.deploy.federation import deploy_experiment, deploy_federation
+        from fedlama.flower.server.engine import Flower
 
-        logging.getLogger("fedlama.flower").setLevel(logging.INFO)
+        _LOG.setLevel(logging.INFO)
         given = {**base, **context.run_config}
-        channel, patience, out = GridChannel(grid), patience_of(given), Path(str(given["out"]))
+        engine, out = Flower(GridChannel(grid), policy_of(given), aggregation_of(given)), Path(str(given["out"]))
         if build is None:
-            finished = deploy_experiment(experiment_of(given), channel, out, patience, aggregation_of(given))
+            finished = deploy_experiment(experiment_of(given), engine, out)
             print(f"fedlama: finished; the run folder is {finished.summary['run_folder']}")
         else:
-            deploy_federation(lambda remote: build(remote, given), clients, channel, out, patience)
+            deploy_federation(lambda remote: build(remote, given), clients, engine, out)
             print(f"fedlama: finished; the run folder is {out}")
 
     app.main()(main)
@@ -70,49 +92,58 @@ def server_app(build: Build | None = None, *, clients: int = 0, config: Mapping[
 
 
 def client_app(
-    make: MakeLocal | None = None, *, name: str = "own", config: Mapping[str, Any] | None = None
+    make: MakeTrainer | None = None, *, name: str = "own", config: Mapping[str, Any] | None = None
 ) -> ClientApp:
-    """Return a ClientApp that keeps its model between rounds in a file of its own.
+    """Return a ClientApp that keeps its model in a file between rounds.
 
     Args:
         make: Makes the client's model and data; by default those of the run's experiment.
         name: Names the folder of the clients' states, for a federation of the user's own.
-        config: What holds where the run's configuration says nothing; see :mod:`fedlama.flower.settings`.
+        config: Values of keys that the run's configuration leaves out; see :mod:`fedlama.flower.settings`.
     """
-    app: ClientApp = flower("clientapp").ClientApp()
+    app: ClientApp = flower_module("clientapp").ClientApp()
     base = {**DEFAULTS, **(config or {})}
 
-    def local_of(context: Context) -> tuple[int, Local]:
+    def trainer_of(context: Context) -> tuple[int, ClientTrainer]:
         client, given = client_number(context.node_config), {**base, **context.run_config}
-        return client, make(client, given) if make else experiment_client(client, str(given["experiment"]))
+        return client, make(client, given) if make else experiment_trainer(client, str(given["experiment"]))
 
-    def introduce(message: Message, context: Context) -> Message:
-        client, local = local_of(context)
-        return _reply(message, introduction_records(Introduction(client, local.samples)))
+    def inform(message: Message, context: Context) -> Message:
+        try:
+            check_info_request(message.content)
+            client, trainer = trainer_of(context)
+        except FedlamaError as error:
+            _LOG.error("this node cannot take part: %s", error)
+            return _reply(message, refusal_records(str(error)))
+        return _reply(message, info_records(ClientInfo(client, trainer.samples)))
 
     def train(message: Message, context: Context) -> Message:
-        client, local = local_of(context)
-        given = {**base, **context.run_config}
-        root, order = state_folder(context.node_config, given), read_order(message.content)
+        request, given = read_request(message.content), {**base, **context.run_config}
+        try:
+            client, trainer = trainer_of(context)
+        except FedlamaError as error:
+            _LOG.error("this node cannot train: %s", error)
+            return _reply(message, reply_records(refusal(request, str(error))))
+        root = state_folder(context.node_config, given)
         folder = root / (name if make else state_name(given))
-        answer = respond(order, local, folder / f"client-{client}.safetensors")
-        if order.expected == NEVER:  # once in a while
+        reply = respond(request, trainer, folder / f"client-{client}.safetensors")
+        if request.answered_round == NEVER:  # rare, so most rounds do not pay for it
             forget_old(root)
-        return _reply(message, answer_records(answer))
+        return _reply(message, reply_records(reply))
 
-    app.query()(introduce)
+    app.query()(inform)
     app.train()(train)
     return app
 
 
 def _reply(message: Message, records: RecordDict) -> Message:
-    reply: Message = flower("app").Message(records, reply_to=message)
+    reply: Message = flower_module("app").Message(records, reply_to=message)
     return reply
 
 
 @lru_cache(maxsize=4)
-def experiment_client(client: int, text: str) -> Local:
-    """Return a client of an experiment: its rows of the data, the model and the solver.
+def experiment_trainer(client: int, text: str) -> ClientTrainer:
+    """Return the trainer of a client of an experiment: its rows of the data, the model and the solver.
 
     Args:
         client: The client's number.
@@ -134,4 +165,4 @@ def experiment_client(client: int, text: str) -> Local:
         federation.seed,
         device,
     )
-    return LoopLocal(setup, client)
+    return LoopTrainer(setup, client)

@@ -17,9 +17,9 @@ def encode_layer(layer: Layer, values: Mapping[str, Tensor], codec: Codec) -> by
     """Write a layer's tensors one after another.
 
     Args:
-        layer: Which.
+        layer: The layer.
         values: Tensors by name.
-        codec: How.
+        codec: How they are written.
     """
     return b"".join(codec.encode(values[spec.name]) for spec in layer.tensors)
 
@@ -28,38 +28,40 @@ def decode_layer(layer: Layer, data: bytes, codec: Codec) -> Values:
     """Read what :func:`encode_layer` wrote.
 
     Raises:
-        DataError: The length is not that of the layer.
+        DataError: The bytes are not as many as the layer takes.
     """
     sizes = [codec.payload_bytes(spec) for spec in layer.tensors]
     if len(data) != sum(sizes):
         raise DataError(
-            f"layer {layer.name!r} takes {sum(sizes)} bytes, {len(data)} were sent; "
-            "the sender's model or codec differs from ours"
+            f"the payload of layer {layer.name!r} has {len(data)} bytes, expected {sum(sizes)}; use the same model and "
+            "codec on both sides"
         )
-    values, at = {}, 0
+    values, offset = {}, 0
     for spec, size in zip(layer.tensors, sizes, strict=True):
-        values[spec.name] = codec.decode(data[at : at + size], spec)
-        at += size
+        values[spec.name] = codec.decode(data[offset : offset + size], spec)
+        offset += size
     return values
 
 
 def decode_message(message: wire.Message, indices: Sequence[int], layers: Layers, codec: Codec) -> dict[str, Values]:
-    """Read the layers of a message that must hold certain ones.
+    """Read the layers of a message.
 
     Args:
         message: The message.
-        indices: The layers that it must hold, no more and no fewer.
+        indices: The layers that it must hold, and no others.
         layers: The labelling.
-        codec: How it was written.
+        codec: How they were written.
 
     Returns:
         Layer name to its tensors.
 
     Raises:
-        DataError: Layers are missing, unasked for, or of the wrong length.
+        DataError: A layer is missing, was not requested, or has the wrong length.
     """
     if set(message.payloads) != set(indices):
         sent = ", ".join(map(str, sorted(message.payloads))) or "none"
         due = ", ".join(map(str, sorted(indices))) or "none"
-        raise DataError(f"the message holds the layers {sent}, but due are {due}; run the same fedlama on both sides")
+        raise DataError(
+            f"the message holds the layers {sent}, expected {due}; install the same version of fedlama on both sides"
+        )
     return {layers[i].name: decode_layer(layers[i], message.payloads[i], codec) for i in indices}

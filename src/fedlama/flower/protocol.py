@@ -1,47 +1,57 @@
-"""What server and client say to each other in a round, free of any transport.
+"""The messages between server and clients, and the channel that carries them, without any transport.
 
-An order carries what the client lacks; an answer carries what is due. Their payloads are messages of
-:mod:`fedlama.core.wire`, one flat run of bytes each, so that what is counted in the ledger is what is sent.
+In every round the server sends each client a :class:`TrainRequest` with the layers that the client lacks. The client
+returns a :class:`TrainReply` with the layers that are due. The payloads of both are messages of
+:mod:`fedlama.core.wire`, one flat run of bytes each, so what the ledger counts is what is sent. Before the first round
+the server sends each node an :class:`InfoRequest` and learns from :class:`ClientInfo` which client the node serves.
+
+:mod:`fedlama.flower.transport` implements the channel over Flower's Grid; the tests have one inside one process.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from fedlama.choices.availability.membership import NEVER as NEVER
 from fedlama.choices.codecs import Codec
 from fedlama.core.layers import Layers
 
+PROTOCOL = 2
+"""Version of the messages. Both sides refuse another one with a sentence that names both; raise it with every change
+of a record, a field or its meaning."""
+
 EVERYONE = 2**32 - 1
-"""The client's number in downloads: the same bytes serve all who lack the same layers, and are uploaded once."""
+"""The client's number in downloads: all clients that lack the same layers get the same bytes, uploaded once."""
 
 
 @dataclass(frozen=True)
-class Order:
-    """One client's round.
+class TrainRequest:
+    """The work of one client in one round.
 
     Attributes:
-        run: The run's own random name; state of any other run counts for nothing.
+        run: The run's random name; a client's file of any other run is ignored.
         fingerprint: See :func:`fingerprint`.
         round_index: The round, from 0.
         client: The client's number.
-        expected: The latest round that the server has of this client; :data:`NEVER` when it must begin anew.
+        answered_round: The latest round of which the server has this client's reply; :data:`NEVER` when the client
+            must start from the full model.
         steps: Local steps.
-        steps_done: Local steps that the client did in rounds that counted, for its place in its data.
-        upload: Indices of the layers that come up.
-        evaluation: Indices of the layers that come up for an evaluation alone.
+        steps_done: Local steps of this client in earlier rounds that counted; they give its position in its data.
+        upload: Indices of the layers to upload.
+        evaluation: Indices of the layers to upload for an evaluation only.
         frozen: Indices of the layers that are not trained.
         scalars: Whether each uploaded layer carries ||x_i - r||^2.
-        payload: The layers that the client lacks, all of them when it begins anew.
+        payload: The layers that the client lacks; all layers when it must start from the full model.
     """
 
     run: str
     fingerprint: str
     round_index: int
     client: int
-    expected: int
+    answered_round: int
     steps: int
     steps_done: int
     upload: tuple[int, ...]
@@ -52,25 +62,25 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a client makes of an order.
+class TrainReply:
+    """A client's reply to a :class:`TrainRequest`.
 
     Attributes:
-        status: ``"done"``; ``"stale"`` when its state is missing or too old and it needs the full model;
-            ``"mismatch"`` when its model or codec is not the server's.
-        round_index: The order's round.
+        status: ``"done"``; ``"stale"`` when the client's state is missing or too old, so that it needs the full model;
+            ``"refused"`` when the client cannot do the work at all, for the reason in `detail`.
+        round_index: The round of the request.
         client: The client's number.
-        have: The latest round that the client has trained in this run.
-        replayed: Whether the round had been trained before and is only sent again.
+        trained_round: The latest round of this run that the client has trained; :data:`NEVER` when there is none.
+        replayed: Whether the client had trained the round before and only sends its result again.
         payload: The uploaded layers.
-        evaluation: The layers for evaluation; empty when none were asked for.
+        evaluation: The layers for evaluation; empty when none were requested.
         detail: A sentence for the log.
     """
 
-    status: Literal["done", "stale", "mismatch"]
+    status: Literal["done", "stale", "refused"]
     round_index: int
     client: int
-    have: int
+    trained_round: int
     replayed: bool = False
     payload: bytes = b""
     evaluation: bytes = b""
@@ -78,13 +88,13 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Question:
+class InfoRequest:
     """Asks a node which client it serves."""
 
 
 @dataclass(frozen=True)
-class Introduction:
-    """A node's answer to :class:`Question`.
+class ClientInfo:
+    """A node's reply to an :class:`InfoRequest`.
 
     Attributes:
         client: The client's number.
@@ -97,23 +107,68 @@ class Introduction:
 
 @dataclass(frozen=True)
 class Failure:
-    """What came instead of a reply.
+    """What the server gets in place of a reply.
 
     Attributes:
-        reason: What the transport says.
-        final: Whether asking again cannot help in this round, as when the client's program raised an error.
+        reason: A sentence, from the node or the transport.
+        final: Whether a second request in the same round cannot help, as when the client's program raised an error.
     """
 
     reason: str
     final: bool
 
 
+@dataclass(frozen=True)
+class Outgoing:
+    """One message to one node."""
+
+    node: int
+    content: TrainRequest | InfoRequest
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """The reply to one message.
+
+    Attributes:
+        ticket: The ticket that :meth:`Channel.push` returned for the message.
+        content: The reply, or the failure that came in its place.
+    """
+
+    ticket: str
+    content: TrainReply | ClientInfo | Failure
+
+
+class Channel(Protocol):
+    """Sends messages and fetches replies; never waits for a reply."""
+
+    def nodes(self) -> tuple[int, ...]:
+        """Return the nodes that are online now, in ascending order."""
+
+    def push(self, outgoing: Sequence[Outgoing], lifetime: float) -> list[str]:
+        """Send messages.
+
+        Args:
+            outgoing: The messages.
+            lifetime: Seconds after which neither the messages nor their replies are of use.
+
+        Returns:
+            One ticket per message; empty where the node is not known.
+        """
+
+    def pull(self, tickets: Collection[str]) -> list[Incoming]:
+        """Fetch the replies that have arrived for some tickets; each reply is returned once."""
+
+
 def fingerprint(layers: Layers, codec: Codec) -> str:
-    """Return a digest of all that both sides must agree on: layers, their tensors, and the codec.
+    """Return a digest of what both sides must agree on: the layers, their tensors and the codec.
 
     Args:
         layers: The labelling.
         codec: How uploads are compressed.
+
+    Returns:
+        16 hexadecimal digits.
     """
     described = [[(t.name, t.shape, str(t.dtype), t.trainable) for t in layer.tensors] for layer in layers]
     text = repr(([layer.name for layer in layers], described, repr(codec)))

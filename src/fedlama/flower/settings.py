@@ -1,4 +1,7 @@
-"""The keys of a Flower run's configuration that fedlama reads, with their defaults."""
+"""The keys of a Flower run's configuration that fedlama reads, with their defaults.
+
+Flower itself checks that a run sets only keys that its app lists.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from typing import Any, get_args
 from fedlama.core.validation import refuse
 from fedlama.errors import ConfigError, did_you_mean, shown
 from fedlama.experiment import Experiment, read, resolve
-from fedlama.flower.policy import Patience
 from fedlama.flower.server.aggregation import Aggregation
+from fedlama.flower.server.round import RoundPolicy
 
 RunConfig = Mapping[str, Any]
 
@@ -26,18 +29,18 @@ DEFAULTS: dict[str, str | float] = {
     "join": 300.0,
     "aggregation": "models",
 }
-"""What an app's ``[tool.flwr.app.config]`` holds: Flower lets a run override only keys that stand there."""
+"""The content of an app's ``[tool.flwr.app.config]``; Flower lets a run override only keys that are in it."""
 
 
 def experiment_of(config: RunConfig) -> Experiment:
     """Return the experiment of a run.
 
     Args:
-        config: The run's configuration; ``experiment`` is JSON, or what stands behind `fedlama run` on a command line:
-            the name of one that comes with the package, and settings to change.
+        config: The run's configuration; ``experiment`` is JSON, or the arguments of `fedlama run` on a command line:
+            the name of an experiment that comes with the package, and settings to change.
 
     Raises:
-        ConfigError: It cannot be resolved.
+        ConfigError: The experiment cannot be resolved.
     """
     text = str(config.get("experiment", DEFAULTS["experiment"]))
     if not text.lstrip().startswith("{"):
@@ -48,14 +51,16 @@ def experiment_of(config: RunConfig) -> Experiment:
     except (ValueError, RecursionError) as error:
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f"the run's experiment is no JSON: {error}; submit it with `fedlama flower run`") from error
+        raise ConfigError(
+            f"the run's experiment is not valid JSON ({error}); submit it with `fedlama flower run`"
+        ) from error
 
 
 def aggregation_of(config: RunConfig) -> Aggregation:
     """Return how a run aggregates.
 
     Raises:
-        ConfigError: There is no such way.
+        ConfigError: The value is unknown.
     """
     given = str(config.get("aggregation", DEFAULTS["aggregation"]))
     if given not in get_args(Aggregation):
@@ -63,11 +68,11 @@ def aggregation_of(config: RunConfig) -> Aggregation:
     return "sums" if given == "sums" else "models"
 
 
-def patience_of(config: RunConfig) -> Patience:
-    """Return the rules of waiting of a run.
+def policy_of(config: RunConfig) -> RoundPolicy:
+    """Return how long a run waits, and for how many replies.
 
     Raises:
-        ConfigError: A rule is no number, or out of range.
+        ConfigError: A value is not a number, or out of range.
     """
     given = {**DEFAULTS, **config}
     numbers, problems = {}, []
@@ -75,9 +80,9 @@ def patience_of(config: RunConfig) -> Patience:
         try:
             numbers[key] = float(given[key])
         except (TypeError, ValueError):
-            problems.append(f"{key} is {shown(given[key])}, but it must be a number; change it")
+            problems.append(f"{key} is {shown(given[key])}, expected a number; change it")
     refuse(problems)
-    return Patience(
+    return RoundPolicy(
         deadline=numbers["deadline"],
         min_replies=numbers["min-replies"],
         rejoin=given["rejoin"],
@@ -89,15 +94,15 @@ def state_folder(node: Mapping[str, Any], config: RunConfig) -> Path:
     """Return the folder of a node's durable states.
 
     Args:
-        node: The node's configuration; its ``state-dir`` comes first.
-        config: The run's configuration; its ``state-dir`` comes next, then the variable FEDLAMA_STATE.
+        node: The node's configuration; its ``state-dir`` is used first.
+        config: The run's configuration; its ``state-dir`` is used next, then the environment variable FEDLAMA_STATE.
     """
     given = node.get("state-dir") or config.get("state-dir") or os.environ.get("FEDLAMA_STATE")
     return Path(str(given)).expanduser() if given else Path.home() / ".fedlama" / "state"
 
 
 def state_name(config: RunConfig) -> str:
-    """Return the name of the folder of a run's states on a node: the same experiment always has the same one.
+    """Return the name of the folder of a run's states on a node; an experiment always has the same one.
 
     Args:
         config: The run's configuration.
@@ -113,12 +118,12 @@ def client_number(node: Mapping[str, Any]) -> int:
         node: The node's configuration.
 
     Raises:
-        ConfigError: It does not say.
+        ConfigError: The node's configuration has no valid number.
     """
     number = node.get("partition-id")
     if not isinstance(number, int) or number < 0:
         raise ConfigError(
-            f"the node's partition-id is {shown(number)}; start the SuperNode with --node-config 'partition-id=0', "
-            "each node with its own number"
+            f"the node's partition-id is {shown(number)}, expected a whole number of 0 or more; start the SuperNode "
+            "with --node-config 'partition-id=0', each node with its own number"
         )
     return number

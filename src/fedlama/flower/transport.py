@@ -1,7 +1,18 @@
-"""The channel over Flower's Grid: letters become messages, records become orders and answers.
+"""The channel over Flower's Grid: requests and replies as Flower's records.
 
-Payloads travel as one flat array each, because Flower spends two requests on every array. Replies are told apart by
-the message they reply to: errors made by the SuperLink carry its own node number, not the client's.
+Each payload is one flat array, because Flower makes two HTTP requests per array. A reply is matched by the message that
+it replies to: errors made by the SuperLink carry the SuperLink's node number instead of the client's.
+
+==============  ======================  ==============================================================
+record          kind                    content
+==============  ======================  ==============================================================
+``fedlama``     ConfigRecord            ``protocol``, the version of the messages; an :class:`InfoRequest` is only this
+``request``     ConfigRecord            fields of a :class:`TrainRequest` but its payload
+``reply``       ConfigRecord            fields of a :class:`TrainReply` but its payloads
+``client``      ConfigRecord            fields of a :class:`ClientInfo`
+``refusal``     ConfigRecord            ``reason``, in place of a :class:`ClientInfo`
+``payloads``    ArrayRecord             bytes as flat arrays of uint8; empty payloads are left out
+==============  ======================  ==============================================================
 """
 
 from __future__ import annotations
@@ -11,73 +22,23 @@ import io
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from pydantic import TypeAdapter
 
 from fedlama.data.files import read_header
 from fedlama.errors import DataError, MissingExtraError, cut, shown
-from fedlama.flower.protocol import Answer, Failure, Introduction, Order, Question
-
-
-@dataclass(frozen=True)
-class Letter:
-    """One message to one node."""
-
-    node: int
-    content: Order | Question
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """What came back for a letter.
-
-    Attributes:
-        ticket: The letter's.
-        content: The reply, or what came instead of it.
-    """
-
-    ticket: str
-    content: Answer | Introduction | Failure
-
-
-class Channel(Protocol):
-    """Sends and fetches; never waits for a reply."""
-
-    def nodes(self) -> tuple[int, ...]:
-        """Return the nodes that are online now, in ascending order."""
-
-    def push(self, letters: Sequence[Letter], lifetime: float) -> list[str]:
-        """Send letters.
-
-        Args:
-            letters: What to send.
-            lifetime: Seconds after which neither letter nor reply is of use any more.
-
-        Returns:
-            A ticket for each; empty where the node is not known.
-        """
-
-    def pull(self, tickets: Collection[str]) -> list[Delivery]:
-        """Fetch what has come back for these tickets; each reply is handed out once."""
-
-
-def flower(module: str) -> Any:  # noqa: ANN401  (a module of an optional library)
-    """Return one of Flower's public modules.
-
-    Args:
-        module: ``"app"``, ``"serverapp"`` or ``"clientapp"``.
-
-    Raises:
-        MissingExtraError: Flower is not installed.
-    """
-    try:
-        return importlib.import_module(f"flwr.{module}")
-    except ImportError as error:
-        raise MissingExtraError("flwr", "flower") from error
-
+from fedlama.flower.protocol import (
+    PROTOCOL,
+    ClientInfo,
+    Failure,
+    Incoming,
+    Outgoing,
+    TrainReply,
+    TrainRequest,
+)
 
 if TYPE_CHECKING:
     from flwr.app import Message, RecordDict
@@ -86,15 +47,30 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _LOG = logging.getLogger("fedlama.flower")
 _ATTEMPTS, _PAUSE = 10, 3.0
-_ORDER, _ANSWER = TypeAdapter(Order), TypeAdapter(Answer)
-_FINAL = {1, 2, 6, 7}  # the client's program or its packing is at fault: asking again cannot help
+_REQUEST, _REPLY = TypeAdapter(TrainRequest), TypeAdapter(TrainReply)
+_FINAL_CODES = {1, 2, 6, 7}  # the client's program or its packing is at fault: a second request cannot help
+
+
+def flower_module(name: str) -> Any:  # noqa: ANN401  (a module of an optional library)
+    """Return one of Flower's public modules.
+
+    Args:
+        name: ``"app"``, ``"serverapp"`` or ``"clientapp"``.
+
+    Raises:
+        MissingExtraError: Flower is not installed.
+    """
+    try:
+        return importlib.import_module(f"flwr.{name}")
+    except ImportError as error:
+        raise MissingExtraError("flwr", "flower") from error
 
 
 class GridChannel:
-    """Sends through a Grid; see :class:`fedlama.flower.transport.Channel`.
+    """Sends through a Grid; see :class:`fedlama.flower.protocol.Channel`.
 
     Args:
-        grid: What Flower hands to a ServerApp.
+        grid: The Grid that Flower passes to a ServerApp.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -102,115 +78,167 @@ class GridChannel:
 
     def nodes(self) -> tuple[int, ...]:
         """Return the nodes that are online now."""
-        return tuple(sorted(_patiently(self._grid.get_node_ids)))
+        return tuple(sorted(_with_retries(self._grid.get_node_ids)))
 
-    def push(self, letters: Sequence[Letter], lifetime: float) -> list[str]:
-        """Send letters; an unknown node's ticket is empty."""
-        return list(_patiently(lambda: self._grid.push_messages([_message(one, lifetime) for one in letters])))
+    def push(self, outgoing: Sequence[Outgoing], lifetime: float) -> list[str]:
+        """Send messages; the ticket of an unknown node is empty."""
+        return list(_with_retries(lambda: self._grid.push_messages([_message(each, lifetime) for each in outgoing])))
 
-    def pull(self, tickets: Collection[str]) -> list[Delivery]:
-        """Fetch what has come back."""
+    def pull(self, tickets: Collection[str]) -> list[Incoming]:
+        """Fetch the replies that have arrived."""
         return [
-            Delivery(message.metadata.reply_to_message_id, _content(message))
-            for message in _patiently(lambda: self._grid.pull_messages(list(tickets)))
+            Incoming(message.metadata.reply_to_message_id, _content(message))
+            for message in _with_retries(lambda: self._grid.pull_messages(list(tickets)))
         ]
 
 
-def _patiently(call: Callable[[], Iterable[T]]) -> list[T]:
-    """Try again for a while when the SuperLink stumbles; an order that arrives twice is trained once."""
+def _with_retries(call: Callable[[], Iterable[T]]) -> list[T]:
+    """Repeat a failed call to the SuperLink for a while; a request that arrives twice is trained once."""
     for _ in range(_ATTEMPTS - 1):
         try:
             return list(call())
-        except Exception as error:  # whatever Flower's transport of the day raises
+        except Exception as error:  # Flower's transports raise errors of several HTTP and gRPC libraries
             _LOG.warning("the SuperLink does not answer properly (%s); trying again", error)
             time.sleep(_PAUSE)
     return list(call())
 
 
-def order_records(order: Order) -> RecordDict:
-    """Write an order as Flower's records."""
-    return _records(asdict(order), ("payload",))
+def request_records(request: TrainRequest) -> RecordDict:
+    """Write a training request as Flower's records."""
+    return _records("request", asdict(request), ("payload",))
 
 
-def read_order(records: RecordDict) -> Order:
-    """Read an order; raises DataError when the records are no order."""
+def read_request(records: RecordDict) -> TrainRequest:
+    """Read a training request.
+
+    Raises:
+        DataError: The records are not a request of this protocol.
+    """
+    _check_protocol(records, "the server", "this node")
     try:
-        return _ORDER.validate_python(_fields(records, ("payload",)))
+        return _REQUEST.validate_python(_fields("request", records, ("payload",)))
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"the message is no order ({cut(error)}); run the same fedlama on both sides") from error
+        raise DataError(f"the message is not a training request ({cut(error)}); {_SAME_VERSION}") from error
 
 
-def answer_records(answer: Answer) -> RecordDict:
-    """Write an answer as Flower's records."""
-    return _records(asdict(answer), ("payload", "evaluation"))
+def reply_records(reply: TrainReply) -> RecordDict:
+    """Write a training reply as Flower's records."""
+    return _records("reply", asdict(reply), ("payload", "evaluation"))
 
 
-def read_answer(records: RecordDict) -> Answer:
-    """Read an answer; raises DataError when the records are no answer."""
+def read_reply(records: RecordDict) -> TrainReply:
+    """Read a training reply.
+
+    Raises:
+        DataError: The records are not a reply of this protocol.
+    """
+    _check_protocol(records, "the node", "this server")
     try:
-        return _ANSWER.validate_python(_fields(records, ("payload", "evaluation")))
+        return _REPLY.validate_python(_fields("reply", records, ("payload", "evaluation")))
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"the reply is no answer ({cut(error)}); run the same fedlama on both sides") from error
+        raise DataError(f"the message is not a training reply ({cut(error)}); {_SAME_VERSION}") from error
 
 
-def introduction_records(introduction: Introduction) -> RecordDict:
-    """Write an introduction as Flower's records."""
-    app = flower("app")
-    records: RecordDict = app.RecordDict({"introduction": app.ConfigRecord(asdict(introduction))})
-    return records
+def check_info_request(records: RecordDict) -> None:
+    """Check an information request.
+
+    Raises:
+        DataError: The records are of another version of the protocol.
+    """
+    _check_protocol(records, "the server", "this node")
 
 
-def _message(letter: Letter, lifetime: float) -> Message:
-    app = flower("app")
-    if isinstance(letter.content, Order):
-        content, group = order_records(letter.content), str(letter.content.round_index)
-        message: Message = app.Message(content, letter.node, "train", ttl=lifetime, group_id=group)
+def info_records(info: ClientInfo) -> RecordDict:
+    """Write a client's information as Flower's records."""
+    return _records("client", asdict(info))
+
+
+def refusal_records(reason: str) -> RecordDict:
+    """Write the reason why a node cannot serve a client, in place of the client's information."""
+    return _records("refusal", {"reason": reason})
+
+
+_SAME_VERSION = "install the same version of fedlama on the server and on all nodes"
+
+
+def _check_protocol(records: RecordDict, sender: str, receiver: str) -> None:
+    """Refuse records of another version of the messages; the first version did not name itself."""
+    version = records.config_records.get("fedlama", {}).get("protocol", 1)
+    if version != PROTOCOL:
+        raise DataError(
+            f"{sender} speaks version {shown(version)} of fedlama's protocol, {receiver} version {PROTOCOL}; "
+            f"{_SAME_VERSION}"
+        )
+
+
+def _message(outgoing: Outgoing, lifetime: float) -> Message:
+    app = flower_module("app")
+    if isinstance(outgoing.content, TrainRequest):
+        content, group = request_records(outgoing.content), str(outgoing.content.round_index)
+        message: Message = app.Message(content, outgoing.node, "train", ttl=lifetime, group_id=group)
     else:
-        message = app.Message(app.RecordDict({}), letter.node, "query", ttl=lifetime)
+        message = app.Message(_protocol_record(), outgoing.node, "query", ttl=lifetime)
     return message
 
 
-def _content(message: Message) -> Answer | Introduction | Failure:
+def _content(message: Message) -> TrainReply | ClientInfo | Failure:
+    """Read a node's reply to a message of either kind; a reply that cannot be read becomes a failure."""
     if message.has_error():
         error = message.error
-        return Failure(f"Flower says (code {error.code}): {error.reason}", final=error.code in _FINAL)
+        return Failure(f"Flower reports (code {error.code}): {cut(error.reason)}", final=error.code in _FINAL_CODES)
+    records = message.content
     try:
-        if "introduction" in message.content:
-            record = message.content.config_records["introduction"]
-            client, samples = int(str(record["client"])), int(str(record["samples"]))
-            if not 1 <= samples < 2**53:  # weights are made of it
-                raise DataError(f"it has {shown(samples)} samples")
-            return Introduction(client, samples)
-        return read_answer(message.content)
+        if "reply" in records:
+            return read_reply(records)
+        _check_protocol(records, "the node", "this server")
+        if "refusal" in records:
+            return Failure(cut(records.config_records["refusal"]["reason"]), final=True)
+        return _client_info(records.config_records["client"])
     except (KeyError, TypeError, ValueError) as error:  # DataError is a ValueError
         return Failure(f"reply refused: {cut(error)}", final=True)
 
 
-def _records(fields: Mapping[str, Any], payloads: Sequence[str]) -> RecordDict:
-    app = flower("app")
+def _client_info(fields: Mapping[str, Any]) -> ClientInfo:
+    client, samples = int(str(fields["client"])), int(str(fields["samples"]))
+    if not 1 <= samples < 2**53:  # the weights are computed from it in float64
+        raise DataError(f"samples is {shown(samples)}, expected 1 to 2^53 - 1; correct the node's number of samples")
+    return ClientInfo(client, samples)
+
+
+def _records(name: str, fields: Mapping[str, Any], payloads: Sequence[str] = ()) -> RecordDict:
+    app = flower_module("app")
     plain = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in fields.items()
-        if name not in payloads
+        field: list(value) if isinstance(value, tuple) else value
+        for field, value in fields.items()
+        if field not in payloads
     }
-    arrays = {name: app.Array(np.frombuffer(fields[name], np.uint8)) for name in payloads if fields[name]}
-    records: RecordDict = app.RecordDict({"fields": app.ConfigRecord(plain), "payloads": app.ArrayRecord(arrays)})
+    arrays = {field: app.Array(np.frombuffer(fields[field], np.uint8)) for field in payloads if fields[field]}
+    records = _protocol_record()
+    records[name] = app.ConfigRecord(plain)
+    if payloads:
+        records["payloads"] = app.ArrayRecord(arrays)
     return records
 
 
-def _fields(records: RecordDict, payloads: Sequence[str]) -> dict[str, Any]:
+def _protocol_record() -> RecordDict:
+    app = flower_module("app")
+    records: RecordDict = app.RecordDict({"fedlama": app.ConfigRecord({"protocol": PROTOCOL})})
+    return records
+
+
+def _fields(name: str, records: RecordDict, payloads: Sequence[str]) -> dict[str, Any]:
     arrays = records.array_records["payloads"]
     return {
-        **records.config_records["fields"],
-        **{name: _payload(arrays[name].data, name) if name in arrays else b"" for name in payloads},
+        **records.config_records[name],
+        **{field: _payload(arrays[field].data, field) if field in arrays else b"" for field in payloads},
     }
 
 
 def _payload(data: bytes, name: str) -> bytes:
-    """Return the bytes of a flat array; NumPy's own reader would set aside as much memory as the array claims."""
+    """Return the bytes of a flat array; NumPy's own reader would reserve as much memory as the array claims to need."""
     stream = io.BytesIO(data)
     shape, _, dtype = read_header(stream, f"the array {name!r}")
     body = stream.read()
     if dtype != np.uint8 or shape != (len(body),):
-        raise DataError(f"the array {name!r} says {dtype} {shape}, but holds {len(body)} bytes")
+        raise DataError(f"the array {name!r} claims {dtype} {shape}, expected uint8 ({len(body)},)")
     return body

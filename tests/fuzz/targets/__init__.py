@@ -11,7 +11,6 @@ from tests.fuzz.targets import (
     cifar,
     client_state,
     config_file,
-    exchange,
     huggingface,
     idx,
     leaf,
@@ -19,6 +18,7 @@ from tests.fuzz.targets import (
     npz,
     overrides,
     resume,
+    round_messages,
     run_config,
     run_folder,
     speeches,
@@ -44,7 +44,7 @@ TARGETS: tuple[Target, ...] = (
     run_folder.TARGET,
     client_state.TARGET,
     upload.TARGET,
-    exchange.TARGET,
+    round_messages.TARGET,
 )
 if importlib.util.find_spec("flwr") is not None:
     with warnings.catch_warnings():

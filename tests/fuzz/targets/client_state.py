@@ -7,7 +7,7 @@ from functools import cache
 import torch
 
 from fedlama.errors import DataError
-from fedlama.flower.client.state import Resident, load, save
+from fedlama.flower.client.state import ClientState, load, save
 from tests.fuzz.folder import scratch
 from tests.fuzz.harness import Target
 from tests.fuzz.targets.checkpoint import damaged_safetensors
@@ -17,7 +17,7 @@ from tests.fuzz.targets.checkpoint import damaged_safetensors
 def _valid() -> bytes:
     path = scratch("client_state") / "valid.safetensors"
     weights = {"0.weight": torch.ones(2, 3)}
-    save(Resident("run", "print", 3, 0.25, weights, {"velocity/0.weight": torch.ones(2, 3)}, weights), path)
+    save(ClientState("run", "print", 3, 0.25, weights, {"velocity/0.weight": torch.ones(2, 3)}, weights), path)
     return path.read_bytes()
 
 

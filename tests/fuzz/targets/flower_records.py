@@ -1,4 +1,4 @@
-"""Flower's records as a client may fill them: orders, answers and introductions."""
+"""Flower's records as a client may fill them: requests, replies and client information, of any protocol version."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedlama.choices.codecs import Float32
 from fedlama.errors import DataError
-from fedlama.flower.protocol import Answer, Failure, Introduction
+from fedlama.flower.protocol import PROTOCOL, ClientInfo, Failure, TrainReply
 from fedlama.flower.server.replies import check
-from fedlama.flower.transport import _content, read_order
+from fedlama.flower.transport import _content, read_request
 from tests.fuzz.damage import damage_bytes, damage_value
 from tests.fuzz.harness import Target
 from tests.fuzz.targets.upload import setting
@@ -26,10 +26,14 @@ _DTYPES = ("uint8", "float32", "int64", "bool", "object", "U9", "V1", "x")
 
 def _make(draw: Random) -> bytes:
     """Draw what kind of record, its fields and its arrays, as JSON."""
-    given, kind = setting(), draw.choice(("answer", "answer", "order", "introduction"))
-    source: dict[str, Any] = {"introduction": {"client": 1, "samples": 6}}.get(kind) or asdict(
-        given.answer if kind == "answer" else given.order
-    )
+    given, kind = setting(), draw.choice(("reply", "reply", "request", "client", "refusal"))
+    source: dict[str, Any] = {
+        "reply": asdict(given.reply),
+        "request": asdict(given.request),
+        "client": {"client": 1, "samples": 6},
+        "refusal": {"reason": "no data"},
+    }[kind]
+    protocol: object = PROTOCOL if draw.random() < 0.8 else draw.choice((1, 3, -1, 2**62, "2", 2.5, True, [2]))
     blobs = {name: value for name, value in source.items() if isinstance(value, bytes)}
     fields = {name: list(v) if isinstance(v, tuple) else v for name, v in source.items() if name not in blobs}
     arrays = {name: {"data": damage_bytes(draw, value).hex(), "dtype": "uint8"} for name, value in blobs.items()}
@@ -40,7 +44,7 @@ def _make(draw: Random) -> bytes:
         fields = damage_value(draw, fields)
     else:
         arrays = damage_value(draw, arrays) if draw.random() < 0.5 else arrays
-    return json.dumps({"kind": kind, "fields": fields, "arrays": arrays}).encode()
+    return json.dumps({"kind": kind, "fields": fields, "arrays": arrays, "protocol": protocol}).encode()
 
 
 def _records(given: dict[str, Any]) -> RecordDict:
@@ -49,9 +53,11 @@ def _records(given: dict[str, Any]) -> RecordDict:
         name: Array(array["dtype"], (len(array["data"]) // 2,), "numpy.ndarray", _stored(array))
         for name, array in given["arrays"].items()
     }
-    if given["kind"] == "introduction":
-        return RecordDict({"introduction": ConfigRecord(given["fields"])})
-    return RecordDict({"fields": ConfigRecord(given["fields"]), "payloads": ArrayRecord(arrays), "m": MetricRecord()})
+    records = RecordDict({"fedlama": ConfigRecord({"protocol": given["protocol"]}), "m": MetricRecord()})
+    records[given["kind"]] = ConfigRecord(given["fields"])
+    if given["kind"] in ("request", "reply"):
+        records["payloads"] = ArrayRecord(arrays)
+    return records
 
 
 def _stored(array: dict[str, str]) -> bytes:
@@ -64,20 +70,20 @@ def _read(data: bytes) -> None:
     try:
         records = _records(json.loads(data))
     except Exception as error:
-        raise DataError("Flower lets nobody write such records") from error
+        raise DataError("Flower refuses to write such records") from error
     given = setting()
     with contextlib.suppress(DataError):
-        read_order(records)
+        read_request(records)
     content = _content(SimpleNamespace(has_error=lambda: False, content=records))  # type: ignore[arg-type]
     if isinstance(content, Failure):
         raise DataError(content.reason)
-    if isinstance(content, Introduction):
+    if isinstance(content, ClientInfo):
         assert type(content.client) is type(content.samples) is int
         return
-    assert isinstance(content, Answer)
+    assert isinstance(content, TrainReply)
     if content.status != "done":
         raise DataError(f"status {content.status}")
-    check(content, given.order, given.layers, Float32())
+    check(content, given.request, given.layers, Float32())
 
 
 TARGET = Target("flower-records", _make, _read)

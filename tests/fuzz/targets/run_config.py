@@ -9,7 +9,7 @@ from typing import Any
 
 from fedlama.errors import ConfigError
 from fedlama.experiment import read, resolve
-from fedlama.flower.settings import DEFAULTS, aggregation_of, client_number, experiment_of, patience_of, state_name
+from fedlama.flower.settings import DEFAULTS, aggregation_of, client_number, experiment_of, policy_of, state_name
 from tests.fuzz.damage import damage_json, damage_value
 from tests.fuzz.harness import Target
 
@@ -40,7 +40,7 @@ def _read(data: bytes) -> None:
     experiment_of(given)
     state_name(given)
     aggregation_of(given)
-    patience_of(given)
+    policy_of(given)
     client_number(given)
 
 

@@ -15,7 +15,7 @@ from fedlama.core import wire
 from fedlama.core.layers import Layers, by_tensor
 from fedlama.errors import DataError
 from fedlama.flower.payloads import encode_layer
-from fedlama.flower.protocol import Answer, Order
+from fedlama.flower.protocol import TrainReply, TrainRequest
 from fedlama.flower.server.aggregation import from_models, from_sums
 from fedlama.flower.server.replies import check
 from tests.fuzz.damage import damage_bytes
@@ -32,8 +32,8 @@ class Setting:
 
     layers: Layers
     values: dict[str, torch.Tensor]
-    order: Order
-    answer: Answer
+    request: TrainRequest
+    reply: TrainReply
 
 
 @cache
@@ -41,11 +41,11 @@ def setting() -> Setting:
     """Return it; layers 0 and 2 are due, layer 1 comes up for an evaluation."""
     model = small().model
     layers, values = by_tensor(model), {name: value.clone() for name, value in model.state_dict().items()}
-    order = Order("run", "print", ROUND, CLIENT, 4, 1, 5, (0, 2), (1,), (), True, b"")
-    message = wire.Message(ROUND, CLIENT, payloads(layers, values, order.upload), {0: 0.5, 2: 0.25}, 6, 0.75)
-    held = wire.Message(ROUND, CLIENT, payloads(layers, values, order.evaluation), {}, 6, 0.75)
-    answer = Answer("done", ROUND, CLIENT, ROUND, False, wire.pack(message), wire.pack(held))
-    return Setting(layers, values, order, answer)
+    request = TrainRequest("run", "print", ROUND, CLIENT, 4, 1, 5, (0, 2), (1,), (), True, b"")
+    message = wire.Message(ROUND, CLIENT, payloads(layers, values, request.upload), {0: 0.5, 2: 0.25}, 6, 0.75)
+    held = wire.Message(ROUND, CLIENT, payloads(layers, values, request.evaluation), {}, 6, 0.75)
+    reply = TrainReply("done", ROUND, CLIENT, ROUND, False, wire.pack(message), wire.pack(held))
+    return Setting(layers, values, request, reply)
 
 
 def payloads(layers: Layers, values: dict[str, torch.Tensor], indices: tuple[int, ...]) -> dict[int, bytes]:
@@ -55,8 +55,8 @@ def payloads(layers: Layers, values: dict[str, torch.Tensor], indices: tuple[int
 
 def _make(draw: Random) -> bytes:
     """Draw the length of the first message, then both."""
-    answer = setting().answer
-    upload, held = answer.payload, answer.evaluation
+    reply = setting().reply
+    upload, held = reply.payload, reply.evaluation
     if draw.random() < 0.3:
         held = damage_bytes(draw, held)
     elif draw.random() < 0.5:
@@ -97,17 +97,17 @@ def _read(data: bytes) -> None:
     given = setting()
     before = {name: value.clone() for name, value in given.values.items()}
     length = int.from_bytes(data[:4], "little")
-    answer = replace(given.answer, payload=data[4 : 4 + length], evaluation=data[4 + length :])
+    reply = replace(given.reply, payload=data[4 : 4 + length], evaluation=data[4 + length :])
     try:
-        receipt = check(answer, given.order, given.layers, Float32())
-        for index in (*given.order.upload, *given.order.evaluation):
+        update = check(reply, given.request, given.layers, Float32())
+        for index in (*given.request.upload, *given.request.evaluation):
             layer = given.layers[index]
-            received = [receipt.layers[layer.name], given.values]
+            received = [update.layers[layer.name], given.values]
             assert all(torch.isfinite(received[0][spec.name]).all() for spec in layer.tensors), "NaN was taken in"
             from_models(layer, received, [0.5, 0.5])
-            if index in given.order.upload:
-                from_sums(layer, received, [0.5, 0.5], [receipt.scalars[layer.name], 0.0], given.values)
-        assert math.isfinite(receipt.loss)
+            if index in given.request.upload:
+                from_sums(layer, received, [0.5, 0.5], [update.scalars[layer.name], 0.0], given.values)
+        assert math.isfinite(update.loss)
     finally:
         assert all(torch.equal(given.values[name], value) for name, value in before.items()), "the model was touched"
 

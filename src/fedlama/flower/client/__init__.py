@@ -1,1 +1,1 @@
-"""See docs/architecture.md."""
+"""A node's side: training, the durable state, and the reply to a request."""

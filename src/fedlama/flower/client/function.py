@@ -1,4 +1,4 @@
-"""A client that trains with the user's own function: any PyTorch model, any optimiser, any data."""
+"""A client that trains with the user's own function: any PyTorch model, any optimizer, any data."""
 
 from __future__ import annotations
 
@@ -10,25 +10,31 @@ from torch import Tensor, nn
 from fedlama.choices.codecs import Codec, Float32
 from fedlama.core.layers import Layers, by_tensor
 from fedlama.engines.api import Values
-from fedlama.flower.client.trainer import Assignment
+from fedlama.flower.client.trainer import LocalRound
 
-Train = Callable[[nn.Module, Assignment], float]
-"""Trains a model in place for ``work.steps`` local steps on the data of ``work.client``; returns the mean loss."""
+TrainFunction = Callable[[nn.Module, LocalRound], float]
+"""Trains a model in place for ``local_round.steps`` local steps on the data of ``local_round.client``, from the
+position ``local_round.steps_done`` on; returns the mean training loss."""
 
 
-class FunctionLocal:
-    """A client behind a training function; see :class:`fedlama.flower.client.trainer.Local`.
+class FunctionTrainer:
+    """A client around a training function; see :class:`fedlama.flower.client.trainer.ClientTrainer`.
 
     Args:
         model: The model; its weights are overwritten.
-        train: Trains it. Layers named in ``work.frozen`` are put back afterwards.
+        train: Trains it. Layers named in ``local_round.frozen`` are restored afterwards.
         samples: Number of training samples n_i.
-        layers: The labelling; by default every parameter tensor is a layer. It must be the server's.
-        codec: How uploads are compressed. It must be the server's.
+        layers: The labelling; by default every parameter tensor is a layer. It must equal the server's.
+        codec: How uploads are compressed. It must equal the server's.
     """
 
     def __init__(
-        self, model: nn.Module, train: Train, samples: int, layers: Layers | None = None, codec: Codec | None = None
+        self,
+        model: nn.Module,
+        train: TrainFunction,
+        samples: int,
+        layers: Layers | None = None,
+        codec: Codec | None = None,
     ) -> None:
         self._model, self._train, self._samples = model, train, samples
         self._layers = by_tensor(model) if layers is None else layers
@@ -46,7 +52,7 @@ class FunctionLocal:
 
     @property
     def uses_reference(self) -> bool:
-        """The function has the model and nothing else."""
+        """Whether training reads the values received last; the function gets only the model, so it does not."""
         return False
 
     @property
@@ -54,23 +60,20 @@ class FunctionLocal:
         """Number of training samples n_i."""
         return self._samples
 
-    def begin(self, values: Mapping[str, Tensor]) -> tuple[Values, Values]:
-        """Start from the full model; what never travels begins as the model was built."""
+    def initial_state(self, values: Mapping[str, Tensor]) -> tuple[Values, Values]:
+        """Start from the full model; buffers that are never sent start as the model was built."""
         return {**self._values(), **values}, {}
 
     def train(
-        self, values: Values, optimizer_state: Values, reference: Values, work: Assignment
+        self, values: Values, optimizer_state: Values, reference: Values, local_round: LocalRound
     ) -> tuple[Values, Values, float]:
-        """Call the function on a model that holds the values."""
+        """Call the function on a model with these values."""
         self._model.load_state_dict(values, strict=False)
         self._model.train()
-        loss = float(self._train(self._model, work))
-        names = {spec.name for layer in self._layers if layer.name in work.frozen for spec in layer.tensors}
-        return (
-            {name: values[name] if name in names else value for name, value in self._values().items()},
-            optimizer_state,
-            loss,
-        )
+        loss = float(self._train(self._model, local_round))
+        frozen = {spec.name for layer in self._layers if layer.name in local_round.frozen for spec in layer.tensors}
+        trained = {name: values[name] if name in frozen else value for name, value in self._values().items()}
+        return trained, optimizer_state, loss
 
     def _values(self) -> Values:
         with torch.no_grad():

@@ -1,15 +1,16 @@
-"""The client's side of a round: what it does with an order, given what it has on its disk.
+"""The client's side of a round: its reply to a request, given the state in its file.
 
-===========================================  ======================================================================
-what the client has                          what it does
-===========================================  ======================================================================
-the order's round, trained before            replays: trains nothing, answers from its file
-anything, but the order brings all layers    begins anew from them with fresh buffers, trains
-the round that the server expects, or later  overwrites the layers that came, keeps its own for the others, trains
-nothing, something older or of another run   answers "stale": the server then sends the full model
-===========================================  ======================================================================
+===============================================  ==================================================================
+the client's file holds                          what the client does
+===============================================  ==================================================================
+the request's round, already trained             replies from its file, without training again
+anything, and the request carries all layers     starts from them with a new optimizer state, and trains
+the round that the server expects, or a later    overwrites the layers that arrived, keeps its own values of the
+one                                              others, and trains
+nothing, an older round or another run           replies "stale": the server then sends the full model
+===============================================  ==================================================================
 
-The new state is on the disk before the answer leaves, so a round is never trained twice and never lost.
+The new state is on the disk before the reply is sent, so a round is never trained twice and never lost.
 """
 
 from __future__ import annotations
@@ -24,86 +25,109 @@ from fedlama.core import wire
 from fedlama.core.layers import Layer
 from fedlama.engines.api import Values
 from fedlama.engines.loop import squared_norm
-from fedlama.flower.client.state import Resident, exclusive, load, save
-from fedlama.flower.client.trainer import Assignment, Local
+from fedlama.flower.client.state import ClientState, exclusive, load, save
+from fedlama.flower.client.trainer import ClientTrainer, LocalRound
 from fedlama.flower.payloads import decode_message, encode_layer
-from fedlama.flower.protocol import NEVER, Answer, Order, fingerprint
+from fedlama.flower.protocol import NEVER, TrainReply, TrainRequest, fingerprint
 
-_DOWNLOAD = Float32()
+_DOWNLOAD_CODEC = Float32()
 
 
-def respond(order: Order, local: Local, path: Path) -> Answer:
-    """Carry out an order.
+def respond(request: TrainRequest, trainer: ClientTrainer, path: Path) -> TrainReply:
+    """Do what a request asks for.
 
     Args:
-        order: The order.
-        local: The client's model and data.
+        request: The request.
+        trainer: The client's model and data.
         path: File of the client's state.
 
     Returns:
-        The answer; the state behind it is on the disk already.
+        The reply; the new state is already on the disk.
     """
-    ours = fingerprint(local.layers, local.codec)
-    if order.fingerprint != ours:
-        detail = f"model, labelling or codec differ: fingerprint {ours} here, {order.fingerprint} at the server"
-        return Answer("mismatch", order.round_index, order.client, NEVER, detail=detail)
+    own_fingerprint = fingerprint(trainer.layers, trainer.codec)
+    if request.fingerprint != own_fingerprint:
+        return refusal(
+            request,
+            f"the model, the labelling or the codec differ from the server's (fingerprint {own_fingerprint}, expected "
+            f"{request.fingerprint}); use the same experiment and the same files on both sides",
+        )
     with exclusive(path):
-        resident = load(path)
-        if resident is not None and (resident.run, resident.fingerprint) != (order.run, ours):
-            resident = None
-        have = resident.round_index if resident else NEVER
-        if resident is not None and have == order.round_index:
-            return _answer(order, local, resident, replayed=True)
-        if order.expected != NEVER and not order.expected <= have < order.round_index:
-            return Answer("stale", order.round_index, order.client, have)
-        resident = _trained(order, local, resident if order.expected != NEVER else None)
-        save(resident, path)
-    return _answer(order, local, resident, replayed=False)
+        state = load(path)
+        if state is not None and (state.run, state.fingerprint) != (request.run, own_fingerprint):
+            state = None
+        trained_round = state.round_index if state else NEVER
+        if state is not None and trained_round == request.round_index:
+            return _reply(request, trainer, state, replayed=True)
+        if request.answered_round != NEVER and not request.answered_round <= trained_round < request.round_index:
+            return TrainReply("stale", request.round_index, request.client, trained_round)
+        state = _trained(request, trainer, state if request.answered_round != NEVER else None)
+        save(state, path)
+    return _reply(request, trainer, state, replayed=False)
 
 
-def _trained(order: Order, local: Local, resident: Resident | None) -> Resident:
-    """Apply what came down and take the local steps."""
-    message = wire.unpack(order.payload)
+def refusal(request: TrainRequest, reason: str) -> TrainReply:
+    """Return the reply of a client that cannot do the work.
+
+    Args:
+        request: The request.
+        reason: A sentence for the server's log.
+    """
+    return TrainReply("refused", request.round_index, request.client, NEVER, detail=reason)
+
+
+def _trained(request: TrainRequest, trainer: ClientTrainer, state: ClientState | None) -> ClientState:
+    """Apply the layers that arrived and take the local steps."""
+    message = wire.unpack(request.payload)
     received: Values = {}
-    for values in decode_message(message, tuple(message.payloads), local.layers, _DOWNLOAD).values():
-        received |= values
-    values, optimizer_state = (resident.values, resident.optimizer_state) if resident else local.begin(received)
+    for tensors in decode_message(message, tuple(message.payloads), trainer.layers, _DOWNLOAD_CODEC).values():
+        received |= tensors
+    values, optimizer_state = (state.values, state.optimizer_state) if state else trainer.initial_state(received)
     values = values | received
-    looks_back = order.scalars or local.uses_reference
-    reference = ((resident.reference if resident else {}) | received) if looks_back else {}
-    frozen = [local.layers[index] for index in order.frozen]
-    still = {spec.name: values[spec.name].clone() for layer in frozen for spec in layer.tensors}
+    needs_reference = request.scalars or trainer.uses_reference
+    reference = ((state.reference if state else {}) | received) if needs_reference else {}
+    frozen = [trainer.layers[index] for index in request.frozen]
+    frozen_values = {spec.name: values[spec.name].clone() for layer in frozen for spec in layer.tensors}
     names = frozenset(layer.name for layer in frozen)
-    work = Assignment(order.client, order.round_index, order.steps, order.steps_done, names)
-    values, optimizer_state, loss = local.train(values, optimizer_state, reference, work)
-    return Resident(order.run, order.fingerprint, order.round_index, loss, values | still, optimizer_state, reference)
-
-
-def _answer(order: Order, local: Local, resident: Resident, *, replayed: bool) -> Answer:
-    upload = {index: local.layers[index] for index in order.upload}
-    held = {index: local.layers[index] for index in order.evaluation}
-    scalars = {index: _moved(layer, resident, local) for index, layer in upload.items()} if order.scalars else {}
-    return Answer(
-        "done",
-        order.round_index,
-        order.client,
-        resident.round_index,
-        replayed,
-        _pack(order, local, resident, upload, scalars),
-        _pack(order, local, resident, held, {}) if held else b"",
+    local_round = LocalRound(request.client, request.round_index, request.steps, request.steps_done, names)
+    values, optimizer_state, loss = trainer.train(values, optimizer_state, reference, local_round)
+    return ClientState(
+        request.run,
+        request.fingerprint,
+        request.round_index,
+        loss,
+        values | frozen_values,
+        optimizer_state,
+        reference,
     )
 
 
-def _pack(order: Order, local: Local, resident: Resident, layers: dict[int, Layer], scalars: dict[int, float]) -> bytes:
-    payloads = {index: encode_layer(layer, resident.values, local.codec) for index, layer in layers.items()}
-    return wire.pack(wire.Message(order.round_index, order.client, payloads, scalars, local.samples, resident.loss))
+def _reply(request: TrainRequest, trainer: ClientTrainer, state: ClientState, *, replayed: bool) -> TrainReply:
+    upload = {index: trainer.layers[index] for index in request.upload}
+    held = {index: trainer.layers[index] for index in request.evaluation}
+    scalars = {i: _distance(layer, state, trainer) for i, layer in upload.items()} if request.scalars else {}
+
+    def packed(layers: dict[int, Layer], scalars: dict[int, float]) -> bytes:
+        payloads = {index: encode_layer(layer, state.values, trainer.codec) for index, layer in layers.items()}
+        return wire.pack(
+            wire.Message(request.round_index, request.client, payloads, scalars, trainer.samples, state.loss)
+        )
+
+    return TrainReply(
+        "done",
+        request.round_index,
+        request.client,
+        state.round_index,
+        replayed,
+        packed(upload, scalars),
+        packed(held, {}) if held else b"",
+    )
 
 
-def _moved(layer: Layer, resident: Resident, local: Local) -> float:
-    """Return ||x_i - r||^2 over the layer's parameters: x_i as it arrives, r as it was last received."""
+def _distance(layer: Layer, state: ClientState, trainer: ClientTrainer) -> float:
+    """Return ||x_i - r||^2 over the layer's parameters: x_i as the server decodes it, r as it was received last."""
     total = 0.0
     for spec in layer.tensors:
         if spec.trainable:
-            arrives: Tensor = local.codec.transmit(resident.values[spec.name].unsqueeze(0))[0]
-            total += squared_norm(arrives.to(torch.float64) - resident.reference[spec.name].to(torch.float64))
+            decoded: Tensor = trainer.codec.transmit(state.values[spec.name].unsqueeze(0))[0]
+            total += squared_norm(decoded.to(torch.float64) - state.reference[spec.name].to(torch.float64))
     return total

@@ -1,7 +1,7 @@
-"""A client's durable state: its diverged layers, its solver's buffers and how far it has come.
+"""A client's durable state: its local model, its optimizer state and the latest round that it trained.
 
-One file per run and client, written beside the old one, flushed to the disk and then renamed over it, so that there
-is a whole state at any moment. Neither Flower's memory of a node nor a process survives a restart; this file does.
+Each run and client has one file. A new state is written beside the old one, flushed to the disk and renamed over it, so
+a complete state exists at every moment. Flower's own memory of a node is lost when the node restarts; this file is not.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from torch import Tensor
 from fedlama.engines.api import Values
 
 _VERSION = "1"
+_VALUES, _OPTIMIZER_STATE, _REFERENCE = "values", "memory", "reference"  # prefixes of the tensors' names in the file
 
 
 @dataclass
-class Resident:
+class ClientState:
     """What a client keeps between rounds.
 
     Attributes:
         run: The run it belongs to.
-        fingerprint: The labelling and codec it belongs to.
+        fingerprint: The labelling and the codec it belongs to.
         round_index: The latest round that was trained.
-        loss: That round's mean training loss.
-        values: The local model, buffers that never travel included.
-        optimizer_state: The solver's buffers by name.
-        reference: Each layer's value as last received; empty when nobody looks back at it.
+        loss: The mean training loss of that round.
+        values: The local model, including buffers that are never sent.
+        optimizer_state: The solver's state by name.
+        reference: Each tensor as it was received last; empty when neither the solver nor the server needs it.
     """
 
     run: str
@@ -46,62 +47,56 @@ class Resident:
     reference: Values
 
 
-def save(resident: Resident, path: Path) -> None:
+def save(state: ClientState, path: Path) -> None:
     """Write a state durably.
 
     Args:
-        resident: The state.
-        path: Its file; the folder is made when missing.
+        state: The state.
+        path: Its file; a missing folder is made.
     """
-    about = {
-        "run": resident.run,
-        "fingerprint": resident.fingerprint,
-        "round": resident.round_index,
-        "loss": resident.loss.hex(),
+    facts = {
+        "run": state.run,
+        "fingerprint": state.fingerprint,
+        "round": state.round_index,
+        "loss": state.loss.hex(),
     }
-    groups = {"values": resident.values, "memory": resident.optimizer_state, "reference": resident.reference}
+    groups = {_VALUES: state.values, _OPTIMIZER_STATE: state.optimizer_state, _REFERENCE: state.reference}
     tensors = {f"{group}/{name}": value for group, named in groups.items() for name, value in named.items()}
-    write_tensors(tensors, {"fedlama-client": _VERSION, "state": json.dumps(about)}, path)
+    write_tensors(tensors, {"fedlama-client": _VERSION, "state": json.dumps(facts)}, path)
 
 
-def load(path: Path) -> Resident | None:
+def load(path: Path) -> ClientState | None:
     """Read a state.
 
     Args:
         path: Its file.
 
     Returns:
-        The state; None when there is none, or none that can be read: the server then sends the full model.
+        The state; None when the file is missing or cannot be read: the server then sends the full model.
     """
+    groups: dict[str, Values] = {_VALUES: {}, _OPTIMIZER_STATE: {}, _REFERENCE: {}}
     try:
         tensors, metadata = read_tensors(path)
         if metadata.get("fedlama-client") != _VERSION:
             return None
-        about = json.loads(metadata["state"])
-        groups: dict[str, Values] = {"values": {}, "memory": {}, "reference": {}}
+        facts = json.loads(metadata["state"])
         for key, value in tensors.items():
             group, _, name = key.partition("/")
             groups[group][name] = value
-        loss = float.fromhex(about["loss"])
-        return Resident(
-            str(about["run"]),
-            str(about["fingerprint"]),
-            int(about["round"]),
-            loss,
-            groups["values"],
-            groups["memory"],
-            groups["reference"],
-        )
+        run, fingerprint = str(facts["run"]), str(facts["fingerprint"])
+        round_index, loss = int(facts["round"]), float.fromhex(facts["loss"])
     except (OSError, SafetensorError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
         return None
+    values, optimizer_state, reference = groups[_VALUES], groups[_OPTIMIZER_STATE], groups[_REFERENCE]
+    return ClientState(run, fingerprint, round_index, loss, values, optimizer_state, reference)
 
 
 def write_tensors(tensors: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:
-    """Write a safetensors file so that either the old or the new one is there, whatever happens.
+    """Write a safetensors file so that the old or the new one exists complete, whatever happens.
 
     Args:
-        tensors: What to write.
-        metadata: Text to go with it.
+        tensors: The tensors.
+        metadata: Text that is stored with them.
         path: The file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,12 +129,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Let one process at a time work on a client's state; a second one waits, then finds the round done.
+    """Lock a client's state for one process; a second process waits, and then finds the round done.
 
     Args:
         path: The state's file.
     """
-    import fcntl  # not on Windows, where Flower's nodes are started one message at a time anyway
+    import fcntl  # only here, because Windows lacks it; Flower's nodes do not run there
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("a") as file:
@@ -148,29 +143,29 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 KEPT_DAYS = 30.0
-_OURS = ("client-*.safetensors", "client-*.lock", ".client-*.new")
+_FILES_OF_NODES = ("client-*.safetensors", "client-*.lock", ".client-*.new")
 
 
 def forget_old(root: Path, days: float = KEPT_DAYS) -> list[Path]:
-    """Delete the runs' folders below a node's state folder in which nothing was written for a while.
+    """Delete the runs' folders in a node's state folder in which nothing was written for a number of days.
 
-    Only files that nodes write themselves are deleted, and only folders that are empty then. Whoever goes on with such
-    a run later is sent the full model, as after any loss.
+    Only files that nodes write are deleted, and only folders that are empty afterwards. If such a run goes on later,
+    the client is sent the full model, as after any loss of its state.
 
     Args:
         root: The node's state folder, see :func:`fedlama.flower.settings.state_folder`.
         days: How long a state is kept after it was written last.
 
     Returns:
-        The folders that are gone.
+        The deleted folders.
     """
-    gone = []
+    deleted = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        files = [file for pattern in _OURS for file in folder.glob(pattern)]
+        files = [file for pattern in _FILES_OF_NODES for file in folder.glob(pattern)]
         if files and max(file.stat().st_mtime for file in files) < time.time() - days * 24 * 3600:
             for file in files:
                 file.unlink(missing_ok=True)
             if not any(folder.iterdir()):
                 folder.rmdir()
-                gone.append(folder)
-    return gone
+                deleted.append(folder)
+    return deleted

@@ -1,4 +1,7 @@
-"""One client's training, whoever wrote it: the contract, and the project's own solver behind it."""
+"""One client's training: the contract, and its implementation with the project's own solvers.
+
+:class:`~fedlama.flower.client.function.FunctionTrainer` is the other implementation, around a user's function.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ from fedlama.engines.loop import LoopEngine
 
 
 @dataclass(frozen=True)
-class Assignment:
-    """A round's work on one client.
+class LocalRound:
+    """The local training of one client in one round.
 
     Attributes:
         client: The client's number.
         round_index: The round, from 0.
-        steps: Local steps.
-        steps_done: Local steps that this client has done before.
+        steps: Local steps to take now.
+        steps_done: Local steps that this client took in earlier rounds; they give its position in its data.
         frozen: Names of the layers that are not trained.
     """
 
@@ -33,8 +36,8 @@ class Assignment:
     frozen: frozenset[str]
 
 
-class Local(Protocol):
-    """A client's model and data."""
+class ClientTrainer(Protocol):
+    """A client's model and data. It keeps nothing between rounds: its state is passed in and returned."""
 
     @property
     def layers(self) -> Layers:
@@ -46,90 +49,91 @@ class Local(Protocol):
 
     @property
     def uses_reference(self) -> bool:
-        """Whether training looks back at the values last received."""
+        """Whether training reads the values that the client received last."""
 
     @property
     def samples(self) -> int:
         """Number of training samples n_i."""
 
-    def begin(self, values: Mapping[str, Tensor]) -> tuple[Values, Values]:
-        """Join a cohort.
+    def initial_state(self, values: Mapping[str, Tensor]) -> tuple[Values, Values]:
+        """Return the state of a client that joins a cohort.
 
         Args:
             values: The full global model.
 
         Returns:
-            The local model, buffers that never travel included, and fresh buffers of the solver.
+            The local model, including buffers that are never sent, and the solver's new optimizer state.
         """
 
     def train(
-        self, values: Values, optimizer_state: Values, reference: Values, work: Assignment
+        self, values: Values, optimizer_state: Values, reference: Values, local_round: LocalRound
     ) -> tuple[Values, Values, float]:
-        """Take a round's local steps.
+        """Take one round's local steps.
 
         Args:
             values: The local model.
-            optimizer_state: The solver's buffers.
-            reference: Values last received; empty unless :attr:`uses_reference`.
-            work: What to do.
+            optimizer_state: The solver's state, by kind and parameter.
+            reference: The values that the client received last; empty unless :attr:`uses_reference`.
+            local_round: The work.
 
         Returns:
-            The trained model, the buffers and the mean training loss.
+            The trained model, the new optimizer state and the mean training loss.
         """
 
 
-class LoopLocal:
-    """A client that trains as the loop engine does, in its arithmetic to the last bit.
+class LoopTrainer:
+    """A client that trains as the loop engine does, bit for bit.
 
     Args:
-        work: The federation's fixed parts.
+        setup: The federation's fixed parts.
         client: The client's number.
     """
 
-    def __init__(self, work: EngineSetup, client: int) -> None:
-        self._work, self._client = work, client
-        self._engine = LoopEngine(work)
+    def __init__(self, setup: EngineSetup, client: int) -> None:
+        self._setup, self._client = setup, client
+        self._engine = LoopEngine(setup)
 
     @property
     def layers(self) -> Layers:
         """The labelling of the model."""
-        return self._work.layers
+        return self._setup.layers
 
     @property
     def codec(self) -> Codec:
         """How uploads are compressed."""
-        return self._work.codec
+        return self._setup.codec
 
     @property
     def uses_reference(self) -> bool:
-        """As the solver says."""
-        return self._work.solver.uses_reference
+        """Whether the solver reads the values that the client received last."""
+        return self._setup.solver.uses_reference
 
     @property
     def samples(self) -> int:
         """Number of training samples n_i."""
-        return self._work.clients.samples(self._client)
+        return self._setup.clients.samples(self._client)
 
-    def begin(self, values: Mapping[str, Tensor]) -> tuple[Values, Values]:
-        """Start from the full model with fresh buffers."""
+    def initial_state(self, values: Mapping[str, Tensor]) -> tuple[Values, Values]:
+        """Start from the full model with a new optimizer state."""
         self._engine.start_cohort([self._client], values)
-        return self._carried()
+        return self._state()
 
     def train(
-        self, values: Values, optimizer_state: Values, reference: Values, work: Assignment
+        self, values: Values, optimizer_state: Values, reference: Values, local_round: LocalRound
     ) -> tuple[Values, Values, float]:
-        """Take the local steps in the loop engine."""
+        """Take the local steps in a loop engine whose cohort is this client."""
         kinds: dict[str, Values] = {}
         for key, value in optimizer_state.items():
             kind, _, name = key.partition("/")
             kinds.setdefault(kind, {})[name] = value.unsqueeze(0)
-        own = {name: value.unsqueeze(0) for name, value in values.items()}
-        self._engine.load_state_dict(CohortState((self._client,), own, kinds, {self._client: work.steps_done}))
-        (loss,) = self._engine.train(work.round_index, work.steps, work.frozen, reference)
-        return *self._carried(), loss
+        stacked = {name: value.unsqueeze(0) for name, value in values.items()}
+        steps_done = {self._client: local_round.steps_done}
+        self._engine.load_state_dict(CohortState((self._client,), stacked, kinds, steps_done))
+        (loss,) = self._engine.train(local_round.round_index, local_round.steps, local_round.frozen, reference)
+        return *self._state(), loss
 
-    def _carried(self) -> tuple[Values, Values]:
-        """Take the one seat's content out of the engine."""
+    def _state(self) -> tuple[Values, Values]:
+        """Return the local model and the optimizer state, the latter by ``kind/parameter``."""
         state = self._engine.state_dict()
         optimizer_state = {
             f"{kind}/{name}": value[0] for kind, named in state.optimizer_state.items() for name, value in named.items()

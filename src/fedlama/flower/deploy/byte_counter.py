@@ -1,7 +1,7 @@
-"""A relay that counts: it stands before the SuperLink, passes every byte on, and says how many went each way.
+"""A TCP relay between the nodes and a SuperLink that counts the bytes in each direction.
 
-This is how bytes on the socket are measured: the payload of TCP, TLS and HTTP included, IP and TCP headers not. It
-reads nothing and needs no key, so it works with TLS as well.
+It counts the payload of TCP: TLS and HTTP are included, IP and TCP headers are not. It does not interpret the bytes, so
+it needs no key and works with TLS too.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import time
 from pathlib import Path
 
 
-class Relay:
-    """Counts what passes between the nodes and a SuperLink; use it as a context manager.
+class ByteCounter:
+    """Counts the bytes between the nodes and a SuperLink; use it as a context manager.
 
     Args:
         target: Port of the SuperLink on this machine.
         port: Port to listen on; 0 takes a free one.
-        log: File that gets a line of JSON with the totals every second in which something passed.
+        log: File that gets one line of JSON with the totals for every second with traffic.
 
     Attributes:
         port: The port it listens on.
@@ -36,7 +36,7 @@ class Relay:
         self._writers: set[asyncio.StreamWriter] = set()
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
-    def __enter__(self) -> Relay:
+    def __enter__(self) -> ByteCounter:
         """Start to listen."""
         self._thread.start()
         self._ready.wait(10)
@@ -65,7 +65,7 @@ class Relay:
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        except OSError:  # the SuperLink is down: let the node find out by itself
+        except OSError:  # the SuperLink is down: the node notices the closed connection
             writer.close()
             return
         self._writers |= {writer, far_writer}

@@ -1,4 +1,4 @@
-"""A whole deployment on the server's side: build, resume, run, and leave a run folder behind."""
+"""A whole deployment on the server's side: build or resume a federation, run it, and write its run folder."""
 
 from __future__ import annotations
 
@@ -14,12 +14,8 @@ from fedlama.errors import ConfigError, FedlamaError
 from fedlama.experiment import Experiment, assemble, prepare
 from fedlama.federation.federation import Federation, Run
 from fedlama.federation.state import put_back, take
-from fedlama.flower.policy import Patience
-from fedlama.flower.server.aggregation import Aggregation
-from fedlama.flower.server.clients import RemoteClients
 from fedlama.flower.server.engine import Flower
-from fedlama.flower.server.nodes import Roster
-from fedlama.flower.transport import Channel
+from fedlama.flower.server.nodes import NodeRegistry, RemoteClients
 from fedlama.runs import Checkpoints, RunFolder, resume_point
 from fedlama.runs.checkpoint import save_snapshot
 from fedlama.runs.execute import Finished, folder_of, in_force, run_one
@@ -28,39 +24,31 @@ from fedlama.runs.network_log import NAME
 _LOG = logging.getLogger("fedlama.flower")
 
 
-def deploy_experiment(
-    experiment: Experiment, channel: Channel, out: Path, patience: Patience, aggregation: Aggregation = "models"
-) -> Finished:
-    """Run an experiment over a channel into its run folder, from where an interrupted run of it stopped.
+def deploy_experiment(experiment: Experiment, engine: Flower, out: Path) -> Finished:
+    """Run an experiment over a channel into its run folder; an interrupted run is resumed.
 
     Args:
         experiment: The experiment; its engine is replaced.
-        channel: How the nodes are reached.
+        engine: The channel and the rules; the log is written into the run folder.
         out: Folder for the run folders.
-        patience: The rules of waiting.
-        aggregation: See :class:`fedlama.flower.Flower`.
 
     Returns:
         The finished run.
     """
     path = folder_of(experiment, out)
-    federation = assemble(experiment, prepare(experiment))
-    federation = deployable(federation, Flower(channel, patience, aggregation, path / NAME))
-    with alone(path):
+    federation = deployable(assemble(experiment, prepare(experiment)), engine, path)
+    with exclusive_folder(path):
         return run_one(experiment, federation, experiment.strategy.base_interval, out, checkpoint_seconds=0.0)
 
 
-def deploy_federation(
-    build: Callable[[RemoteClients], Federation], clients: int, channel: Channel, path: Path, patience: Patience
-) -> Result:
-    """Run a federation of the user's own over a channel; the clients say how many samples they have.
+def deploy_federation(build: Callable[[RemoteClients], Federation], clients: int, engine: Flower, path: Path) -> Result:
+    """Run a federation of the user's own over a channel; the nodes report how many samples their clients have.
 
     Args:
         build: Makes the federation.
-        clients: Number of clients; all of them must introduce themselves first.
-        channel: How the nodes are reached.
+        clients: Number of clients; the nodes of all of them must be online first.
+        engine: The channel and the rules; the log is written into the run folder.
         path: The run folder.
-        patience: The rules of waiting.
 
     Returns:
         The result.
@@ -68,18 +56,19 @@ def deploy_federation(
     Raises:
         FedlamaError: Clients are missing.
     """
-    roster = Roster(channel, clients)
-    roster.gather(range(clients), patience.join, patience.poll)
-    missing = sorted(set(range(clients)) - set(roster.samples))
+    registry, policy = NodeRegistry(engine.channel, clients), engine.policy
+    registry.wait_for(range(clients), policy.join, policy.poll)
+    missing = sorted(set(range(clients)) - set(registry.samples))
     if missing:
+        problems = f" ({'; '.join(registry.problems.values())})" if registry.problems else ""
         raise FedlamaError(
-            f"after {patience.join:g} s the clients {', '.join(map(str, missing))} have not introduced themselves; "
-            "start their SuperNodes, each with its own partition-id, or wait longer with join"
+            f"after {policy.join:g} s no node serves the clients {', '.join(map(str, missing))}{problems}; start their "
+            "SuperNodes, each with its own partition-id, or wait longer with join"
         )
-    federation = build(RemoteClients([roster.samples[client] for client in range(clients)]))
-    federation = deployable(federation, Flower(channel, patience, log=path / NAME))
+    federation = build(RemoteClients([registry.samples[client] for client in range(clients)]))
+    federation = deployable(federation, engine, path)
     config: Mapping[str, Any] = {"seed": federation.seed, **in_force(federation)}
-    with alone(path):
+    with exclusive_folder(path):
         found = resume_point(path, config, warn=_LOG.warning)
         before = found[1] if found else []
         with RunFolder(path, config, len(before)) as folder:
@@ -92,26 +81,31 @@ def deploy_federation(
     return result
 
 
-def deployable(federation: Federation, engine: Flower) -> Federation:
-    """Put a federation behind a channel.
+def deployable(federation: Federation, engine: Flower, path: Path) -> Federation:
+    """Return the federation with its clients behind a channel.
+
+    Args:
+        federation: The federation.
+        engine: The channel and the rules.
+        path: The run folder, which gets the engine's log.
 
     Raises:
-        ConfigError: It asks to look at single clients' models, which stay with them.
+        ConfigError: The federation reads single clients' models, which stay on their machines.
     """
     if federation.evaluate != "global" or federation.keep_client_models:
         raise ConfigError(
-            "a deployment cannot look at single clients' models, they stay with them; set evaluate='global' and "
+            "a deployment cannot read single clients' models, which stay on their machines; set evaluate='global' and "
             "keep_client_models=False"
         )
-    return replace(federation, engine=engine)
+    return replace(federation, engine=replace(engine, log=path / NAME))
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Let one server at a time work in a run folder.
+def exclusive_folder(path: Path) -> Iterator[None]:
+    """Lock a run folder for one server at a time.
 
     Raises:
-        FedlamaError: Another one does.
+        FedlamaError: Another server has locked it.
     """
     import fcntl
 
@@ -121,6 +115,6 @@ def alone(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise FedlamaError(
-                f"another server is running this very experiment in {path}; wait for it, or stop it with `flwr stop`"
+                f"another server is running this experiment in {path}; wait for it, or stop it with `flwr stop`"
             ) from error
         yield

@@ -22,11 +22,11 @@ QUIET = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
 }
-"""Keeps Flower from reaching out: no telemetry, no look for updates, no installing of packages during a run."""
+"""Environment in which Flower makes no connections of its own: no telemetry, update check or package installation."""
 
 
 def program(name: str) -> str:
-    """Return the path of one of Flower's programs, beside the running Python.
+    """Return the path of one of Flower's programs, in the folder of the running Python.
 
     Raises:
         MissingExtraError: Flower is not installed.
@@ -38,7 +38,7 @@ def program(name: str) -> str:
 
 
 def free_port() -> int:
-    """Return a port of the loopback device that nobody listens on now."""
+    """Return a port of the loopback device that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -46,12 +46,12 @@ def free_port() -> int:
 
 @dataclass
 class Services:
-    """Child processes with a log each; use it as a context manager: it stops what it started, by its ids.
+    """Child processes, each with its log; use it as a context manager, which stops the processes by their ids.
 
     Args:
         folder: For logs, Flower's own files and the nodes' states.
-        tls: Arguments that switch on TLS on the SuperLink; None runs without.
-        database: Whether the SuperLink keeps its state on disk, so that it survives its own death.
+        tls: Arguments that switch TLS on for the SuperLink; None runs without TLS.
+        database: Whether the SuperLink keeps its state on the disk, so that a killed SuperLink can be started again.
     """
 
     folder: Path
@@ -62,14 +62,14 @@ class Services:
     _before: Callable[[int, FrameType | None], Any] | int | None = None
 
     def __enter__(self) -> Services:
-        """Return itself; from here on a polite end of this process (SIGTERM) stops the children as well."""
+        """Return itself; from now on SIGTERM to this process stops the children too."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop everything that still runs."""
+        """Stop the processes that still run."""
         for name in reversed(list(self.processes)):
             self.stop(name)
         if self._before is not None:
@@ -77,7 +77,7 @@ class Services:
             self._before = None
 
     def environment(self, role: str) -> dict[str, str]:
-        """Return the environment of a role; every role has its own home, as on machines of their own."""
+        """Return the environment of a role; each role has its own home, as it would on its own machine."""
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         return {**os.environ, **QUIET, "PATH": path, "FLWR_HOME": str(self.folder / f"home-{role}")}
 
@@ -100,11 +100,11 @@ class Services:
         """Start the SuperNode of a client.
 
         Args:
-            number: The client.
-            arguments: More arguments.
-            port: Port of the SuperLink, when it is not reached directly.
-            config: More node configuration.
-            security: ``--insecure``, or certificates and keys.
+            number: The client's number.
+            arguments: Further arguments.
+            port: Port to connect to, when it is not the SuperLink's own.
+            config: Further keys of the node's configuration.
+            security: ``--insecure``, or the arguments for certificates and keys.
         """
         values = {"partition-id": number, "state-dir": str(self.folder / f"states-{number}"), **(config or {})}
         text = " ".join(
@@ -115,18 +115,18 @@ class Services:
         self.start(f"node{number}", [*command, "--node-config", text, *arguments])
 
     def start(self, name: str, command: Sequence[str]) -> None:
-        """Start a process in a group of its own, its output in ``<name>.log``."""
+        """Start a process in its own process group; its output goes to ``<name>.log``."""
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 list(command), stdout=log, stderr=log, env=self.environment(name), start_new_session=True
             )
 
     def stop(self, name: str, *, kill: bool = False) -> None:
-        """Stop a process and its children, by the id of their group.
+        """Stop a process and its children, by the id of their process group.
 
         Args:
-            name: Which.
-            kill: Give it no time to tidy up.
+            name: The process.
+            kill: Send SIGKILL instead of SIGTERM.
         """
         process = self.processes.pop(name, None)
         if process is None:
@@ -141,10 +141,10 @@ class Services:
         process.wait(15)
 
     def wait_for_port(self, name: str, port: int, seconds: float = 90.0) -> None:
-        """Wait until a process listens.
+        """Wait until a process listens on its port.
 
         Raises:
-            FedlamaError: It ended, or it takes too long.
+            FedlamaError: The process ended, or the time is over.
         """
         end = time.monotonic() + seconds
         while time.monotonic() < end:

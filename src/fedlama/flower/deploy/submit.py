@@ -1,4 +1,4 @@
-"""From an experiment to a Flower run: the app's folder, the run's configuration, and `flwr run`."""
+"""The submission of an experiment to a SuperLink: the app's folder, the run's configuration, and `flwr run`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def write_app(folder: Path) -> None:
     """Write the Flower app that runs any experiment; `examples/flower` is its output.
 
     Args:
-        folder: Where; made when missing.
+        folder: The folder of the app; it is made when missing.
     """
     config = "\n".join(f"{key} = {json.dumps(value)}" for key, value in DEFAULTS.items())
     files = {
@@ -65,7 +65,7 @@ def run_config(experiment: Experiment, options: Mapping[str, str | float]) -> st
     """Return the TOML of a run's configuration.
 
     Args:
-        experiment: The experiment; it travels whole, with every key that is in force.
+        experiment: The experiment; all of its keys are sent, not only those that differ from the defaults.
         options: Values for other keys of :data:`fedlama.flower.settings.DEFAULTS`.
     """
     text = json.dumps(experiment.to_json(), separators=(",", ":"))
@@ -73,8 +73,8 @@ def run_config(experiment: Experiment, options: Mapping[str, str | float]) -> st
     return "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
 
 
-def connection(home: Path, name: str, address: str, certificate: Path | None = None) -> None:
-    """Tell `flwr` where a SuperLink is.
+def write_connection(home: Path, name: str, address: str, certificate: Path | None = None) -> None:
+    """Write the configuration in which `flwr` finds the address of a SuperLink.
 
     Args:
         home: Flower's home, FLWR_HOME.
@@ -89,7 +89,7 @@ def connection(home: Path, name: str, address: str, certificate: Path | None = N
 
 
 def submit(command: str, app: Path, name: str, config: Path, environment: Mapping[str, str]) -> dict[str, object]:
-    """Submit a run and return what `flwr run` says of it.
+    """Submit a run and return the output of `flwr run`.
 
     Args:
         command: Path of `flwr`.
@@ -107,5 +107,5 @@ def submit(command: str, app: Path, name: str, config: Path, environment: Mappin
         check=False,
     )
     start = done.stdout.find("{")
-    found = json.loads(done.stdout[start:]) if start >= 0 else {}
-    return {"returncode": done.returncode, "stderr": done.stderr, "stdout": done.stdout, **found}
+    output = json.loads(done.stdout[start:]) if start >= 0 else {}
+    return {"returncode": done.returncode, "stderr": done.stderr, "stdout": done.stdout, **output}

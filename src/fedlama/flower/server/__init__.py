@@ -1,1 +1,1 @@
-"""See docs/architecture.md."""
+"""The server's side: the engine and what it needs."""

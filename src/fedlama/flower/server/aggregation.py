@@ -1,8 +1,9 @@
 """A layer's average and discrepancy: from single models, or from sums alone.
 
-For any common reference r, sum_i p_i ||u - x_i||^2 = sum_i p_i ||x_i - r||^2 - ||u - r||^2. Every client knows its own
-||x_i - r||^2 for r = the value it last received, so a server that sees only sum_i p_i x_i and sum_i p_i ||x_i - r||^2
-knows the discrepancy. Taking r close to the x_i keeps the digits that the subtraction needs.
+For any common reference r and u = sum_i p_i x_i with sum_i p_i = 1:
+sum_i p_i ||u - x_i||^2 = sum_i p_i ||x_i - r||^2 - ||u - r||^2. Each client can compute its own ||x_i - r||^2 for
+r = the value it received last, so a server that sees only sum_i p_i x_i and sum_i p_i ||x_i - r||^2 can compute the
+discrepancy. With r close to the x_i the subtraction loses few digits.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ Aggregation = Literal["models", "sums"]
 
 
 def from_models(layer: Layer, received: Sequence[Values], weights: Sequence[float]) -> Average:
-    """Average single models in client order and measure how far each lies from the average.
+    """Average single models in client request and measure how far each lies from the average.
 
     Args:
         layer: The layer.
-        received: Its tensors per client.
+        received: Its tensors, one entry per client.
         weights: p_i, summing to 1.
     """
     means: Values = {}
     discrepancy = 0.0
     for spec in layer.tensors:
-        values = [one[spec.name] for one in received]
+        values = [tensors[spec.name] for tensors in received]
         mean = means[spec.name] = weighted_mean(values, weights)
         if spec.trainable:
             discrepancy += sum(w * squared_norm(value - mean) for w, value in zip(weights, values, strict=True))
@@ -46,21 +47,23 @@ def from_sums(
     squares: Sequence[float],
     reference: Mapping[str, Tensor],
 ) -> Average:
-    """Average through sums alone; a protocol that delivers only the sums can stand in for the first two lines.
+    """Average through sums alone; a protocol that delivers only the sums can replace the first two lines.
 
     Args:
         layer: The layer.
-        received: Its tensors per client.
+        received: Its tensors, one entry per client.
         weights: p_i, summing to 1.
         squares: ||x_i - r||^2 per client.
-        reference: r, the values last sent.
+        reference: r, the values that were sent last.
     """
-    sums = {spec.name: weighted_mean([one[spec.name] for one in received], weights) for spec in layer.tensors}
+    means = {spec.name: weighted_mean([each[spec.name] for each in received], weights) for spec in layer.tensors}
     square = math.fsum(w * s for w, s in zip(weights, squares, strict=True))
-    return Average(sums, identity(layer, sums, square, reference))
+    return Average(means, discrepancy_from_sums(layer, means, square, reference))
 
 
-def identity(layer: Layer, mean: Mapping[str, Tensor], square: float, reference: Mapping[str, Tensor]) -> float:
+def discrepancy_from_sums(
+    layer: Layer, mean: Mapping[str, Tensor], square: float, reference: Mapping[str, Tensor]
+) -> float:
     """Return sum_i p_i ||u - x_i||^2 from u, sum_i p_i ||x_i - r||^2 and r.
 
     Args:

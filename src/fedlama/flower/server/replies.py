@@ -1,4 +1,4 @@
-"""Replies, checked: what is taken in from a client, and why something is not."""
+"""The check of a client's reply: what the server accepts from it, and the reason when it does not."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from fedlama.core.layers import Layers
 from fedlama.engines.api import Values
 from fedlama.errors import DataError
 from fedlama.flower.payloads import decode_message
-from fedlama.flower.protocol import Answer, Order
+from fedlama.flower.protocol import TrainReply, TrainRequest
 
 _LARGEST = 1e18
-"""Beyond it, squares in float32 overflow, and with them the discrepancy: no client may end a run that way."""
+"""The square of a larger value overflows float32, and the discrepancy with it: no client may end a run that way."""
 
 
 @dataclass(frozen=True)
-class Receipt:
-    """A client's accepted reply.
+class ClientUpdate:
+    """The content of an accepted reply.
 
     Attributes:
-        layers: Uploaded layers, those for evaluation included, by name.
-        scalars: ||x_i - r||^2 by layer; empty when none were asked for.
+        layers: Layer to its tensors, the layers for evaluation included.
+        scalars: Layer to ||x_i - r||^2; empty when none were requested.
         loss: Mean training loss.
-        samples: Number of training samples n_i, as the client says.
-        replayed: Whether the client had trained the round before and sent it again.
+        samples: Number of training samples n_i that the client claims.
+        replayed: Whether the client had trained the round before and sent its result again.
     """
 
     layers: dict[str, Values]
@@ -37,12 +37,12 @@ class Receipt:
     replayed: bool
 
 
-def check(answer: Answer, order: Order, layers: Layers, codec: Codec) -> Receipt:
-    """Take a reply in, or refuse it.
+def check(reply: TrainReply, request: TrainRequest, layers: Layers, codec: Codec) -> ClientUpdate:
+    """Check a reply against its request.
 
     Args:
-        answer: The reply, with status ``"done"``.
-        order: What was ordered.
+        reply: The reply, with status ``"done"``.
+        request: The request.
         layers: The labelling.
         codec: How uploads are compressed.
 
@@ -50,37 +50,44 @@ def check(answer: Answer, order: Order, layers: Layers, codec: Codec) -> Receipt
         The reply's content.
 
     Raises:
-        DataError: Wrong round, client, layers or shapes, or values that are not finite; the sentence says which.
+        DataError: The round, the client, the layers or their shapes are not those of the request, or a value is not
+            finite.
     """
-    message = wire.unpack(answer.payload)
-    _addressed("", answer.round_index, answer.client, order)
-    _addressed(" in the payload", message.round_index, message.client, order)
-    values = decode_message(message, order.upload, layers, codec)
-    if order.evaluation:
-        held = wire.unpack(answer.evaluation)
-        _addressed(" in the evaluation", held.round_index, held.client, order)
-        values |= decode_message(held, order.evaluation, layers, codec)
-    expected = set(order.upload) if order.scalars else set()
+    message = wire.unpack(reply.payload)
+    _check_address("the reply", reply.round_index, reply.client, request)
+    _check_address("the reply's payload", message.round_index, message.client, request)
+    values = decode_message(message, request.upload, layers, codec)
+    if request.evaluation:
+        held = wire.unpack(reply.evaluation)
+        _check_address("the reply's evaluation", held.round_index, held.client, request)
+        values |= decode_message(held, request.evaluation, layers, codec)
+    expected = set(request.upload) if request.scalars else set()
     if set(message.scalars) != expected or not all(0 <= value < math.inf for value in message.scalars.values()):
-        raise DataError("the reply's discrepancy scalars are not those of the layers that were ordered")
-    _refuse_infinite(values, message.loss)
+        raise DataError(
+            "the reply's discrepancy scalars are not one finite number of 0 or more per requested layer; install the "
+            "same version of fedlama on both sides"
+        )
+    _check_finite(values, message.loss)
     scalars = {layers[index].name: value for index, value in message.scalars.items()}
-    return Receipt(values, scalars, message.loss, message.samples, answer.replayed)
+    return ClientUpdate(values, scalars, message.loss, message.samples, reply.replayed)
 
 
-def _addressed(where: str, round_index: int, client: int, order: Order) -> None:
-    for what, found, wanted in (("round", round_index, order.round_index), ("client", client, order.client)):
-        if found != wanted:
-            raise DataError(f"the reply is for {what}{where} {found}, but {wanted} was ordered")
+def _check_address(part: str, round_index: int, client: int, request: TrainRequest) -> None:
+    if round_index != request.round_index:
+        raise DataError(f"{part} is for round {round_index}, expected round {request.round_index}")
+    if client != request.client:
+        raise DataError(f"{part} is for client {client}, expected client {request.client}")
 
 
-def _refuse_infinite(layers: Mapping[str, Values], loss: float) -> None:
-    """Refuse what would make the average worthless, while nothing has been averaged yet."""
+def _check_finite(layers: Mapping[str, Values], loss: float) -> None:
+    """Refuse values that would make the average useless, before anything has been averaged."""
     for layer, values in layers.items():
         if not all(bool((value.abs() <= _LARGEST).all()) for value in values.values() if value.is_floating_point()):
             raise DataError(
-                f"layer {layer!r} holds NaN, infinity or values beyond {_LARGEST:g}; lower the learning rate or look "
-                "at that client"
+                f"layer {layer!r} holds NaN, infinity or values beyond {_LARGEST:g}; lower the learning rate or check "
+                "that client's data"
             )
     if not math.isfinite(loss):
-        raise DataError(f"the loss is {loss}; lower the learning rate or look at that client")
+        raise DataError(
+            f"the loss is {loss}, expected a finite number; lower the learning rate or check that client's data"
+        )

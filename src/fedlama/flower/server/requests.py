@@ -1,65 +1,93 @@
-"""A round's orders: what all clients are asked alike, and for each the layers that it lacks."""
+"""What the server remembers of its clients, and the requests of a round that follow from it.
+
+All requests of a round ask for the same work. They differ in the layers that they carry: each client gets those that
+it lacks, given the latest round that it answered.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from torch import Tensor
 
+from fedlama.choices.availability.membership import Membership
 from fedlama.choices.codecs import Float32
 from fedlama.core import wire
 from fedlama.core.layers import Layers
 from fedlama.core.ledger import LayerPayload, Transfer
 from fedlama.flower.payloads import encode_layer
-from fedlama.flower.protocol import EVERYONE, NEVER, Order
-from fedlama.flower.server.state import EngineMemory
+from fedlama.flower.protocol import EVERYONE, NEVER, TrainRequest
 
-_DOWNLOAD = Float32()
+_DOWNLOAD_CODEC = Float32()
 
 
-class Orders:
-    """Writes the orders of one round; layers are packed once for all clients that lack the same ones.
+@dataclass(kw_only=True)
+class EngineState(Membership):
+    """The state of the server's engine between rounds, in a form that a checkpoint can hold.
+
+    Attributes:
+        run: The run's random name, by which clients recognise files of this run.
+        steps_done: Client to its local steps in rounds that counted.
+        absent: Clients that missed the latest round.
+    """
+
+    run: str
+    steps_done: dict[int, int] = field(default_factory=dict)
+    absent: set[int] = field(default_factory=set)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {**super().to_json(), "absent": sorted(self.absent)}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Self:
+        """Read back what :meth:`to_json` wrote."""
+        steps_done = {int(client): steps for client, steps in record["steps_done"].items()}
+        return super().from_json({**record, "steps_done": steps_done, "absent": set(record["absent"])})
+
+
+class RequestWriter:
+    """Writes the requests of one round; clients that lack the same layers share one payload.
 
     Args:
-        common: The order, but for what differs by client.
+        common: A request with all that is the same for every client.
         layers: The labelling.
-        optimizer_state: Who has answered what, and when each layer was set last.
+        state: Which rounds each client answered, and when each layer was set last.
         values: The global model.
     """
 
-    def __init__(
-        self, common: Order, layers: Layers, optimizer_state: EngineMemory, values: Mapping[str, Tensor]
-    ) -> None:
-        self._common, self._layers, self._optimizer_state, self._values = common, layers, optimizer_state, values
+    def __init__(self, common: TrainRequest, layers: Layers, state: EngineState, values: Mapping[str, Tensor]) -> None:
+        self._common, self._layers, self._state, self._values = common, layers, state, values
         self._packed: dict[tuple[int, ...], bytes] = {}
 
-    def of(self, client: int, full: bool) -> Order:
-        """Return a client's order.
+    def request(self, client: int, full: bool) -> TrainRequest:
+        """Return a client's request.
 
         Args:
-            client: Whose.
-            full: Bring the full model, whatever the client is known to have.
+            client: The client's number.
+            full: Whether the request must carry the full model, whatever the client is known to have.
         """
-        expected = NEVER if full else self._optimizer_state.answered[client]
-        lacking = self._optimizer_state.lacking((layer.name for layer in self._layers), expected)
+        answered_round = NEVER if full else self._state.answered[client]
+        lacking = self._state.lacking((layer.name for layer in self._layers), answered_round)
         return replace(
             self._common,
             client=client,
-            expected=expected,
-            steps_done=self._optimizer_state.steps_done.get(client, 0),
+            answered_round=answered_round,
+            steps_done=self._state.steps_done.get(client, 0),
             payload=self._payload(indices(self._layers, lacking)),
         )
 
     def _payload(self, lacking: tuple[int, ...]) -> bytes:
         if lacking not in self._packed:
-            payloads = {index: encode_layer(self._layers[index], self._values, _DOWNLOAD) for index in lacking}
+            payloads = {index: encode_layer(self._layers[index], self._values, _DOWNLOAD_CODEC) for index in lacking}
             self._packed[lacking] = wire.pack(wire.Message(self._common.round_index, EVERYONE, payloads))
         return self._packed[lacking]
 
 
 def indices(layers: Layers, names: Iterable[str]) -> tuple[int, ...]:
-    """Return the places of some layers in the labelling, in its order.
+    """Return the indices of some layers in the labelling, in ascending order.
 
     Args:
         layers: The labelling.
@@ -69,26 +97,29 @@ def indices(layers: Layers, names: Iterable[str]) -> tuple[int, ...]:
     return tuple(index for index, layer in enumerate(layers) if layer.name in wanted)
 
 
-def downloads(sent: Sequence[Order], layers: Layers) -> list[Transfer]:
-    """Return what went down: one shipment for each set of layers, and another for every time it was sent again.
+def downloads(sent: Sequence[TrainRequest], layers: Layers) -> list[Transfer]:
+    """Return the transfers to the clients: one for each set of layers, and one more for every time it was repeated.
 
     Args:
-        sent: The orders, in the order of sending.
+        sent: The requests, in the order of sending.
         layers: The labelling.
     """
-    groups: dict[tuple[int, bytes], list[Order]] = {}
+    groups: dict[tuple[int, bytes], list[TrainRequest]] = {}
     times: dict[int, int] = {}
-    for order in sent:
-        times[order.client] = times.get(order.client, 0) + 1
-        groups.setdefault((times[order.client], order.payload), []).append(order)
+    for request in sent:
+        times[request.client] = times.get(request.client, 0) + 1
+        groups.setdefault((times[request.client], request.payload), []).append(request)
     return [
         Transfer(
-            orders[0].round_index, "down", tuple(sorted(order.client for order in orders)), _payloads(payload, layers)
+            requests[0].round_index,
+            "down",
+            tuple(sorted(request.client for request in requests)),
+            _layer_payloads(payload, layers),
         )
-        for (_, payload), orders in groups.items()
+        for (_, payload), requests in groups.items()
     ]
 
 
-def _payloads(payload: bytes, layers: Layers) -> tuple[LayerPayload, ...]:
+def _layer_payloads(payload: bytes, layers: Layers) -> tuple[LayerPayload, ...]:
     sizes = {index: len(data) for index, data in wire.unpack(payload).payloads.items()}
     return tuple(LayerPayload(layers[i].name, layers[i].parameters, size) for i, size in sorted(sizes.items()))

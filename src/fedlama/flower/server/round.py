@@ -1,4 +1,4 @@
-"""One round's exchange: send every client its order, wait as long as the rules say, ask again who is back."""
+"""One round's messages: send each client its request, wait as long as the policy says, repeat what failed."""
 
 from __future__ import annotations
 
@@ -7,171 +7,214 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
+from fedlama.choices.availability.rules import Rules
 from fedlama.choices.codecs import Codec
 from fedlama.core.layers import Layers
+from fedlama.core.validation import at_least, refuse
 from fedlama.errors import DataError, FedlamaError, cut
-from fedlama.flower.policy import Patience
-from fedlama.flower.protocol import Answer, Failure, Order
-from fedlama.flower.server.nodes import Roster
-from fedlama.flower.server.replies import Receipt, check
-from fedlama.flower.transport import Channel, Letter
+from fedlama.flower.protocol import Channel, Failure, Outgoing, TrainReply, TrainRequest
+from fedlama.flower.server.nodes import NodeRegistry
+from fedlama.flower.server.replies import ClientUpdate, check
+
+MakeRequest = Callable[[int, bool], TrainRequest]
+"""Makes a client's request; the second argument says whether it must carry the full model."""
 
 _LOG = logging.getLogger("fedlama.flower")
-_TRIES = 10  # orders to one client in one round: what fails so often will fail again
+_ATTEMPTS = 10  # requests to one client in one round
+_EXTRA_LIFETIME = 60.0  # seconds that a message outlives the round's deadline
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundPolicy(Rules):
+    """How long the server waits in a round, for how many clients, and when a lost client may come back.
+
+    A round ends when every client that is waited for has replied, or at the deadline with at least `min_replies`. A
+    client that missed a round and is not online again is not waited for. Weights are rescaled over the clients that
+    replied.
+
+    Args:
+        deadline: Seconds that a round waits for replies.
+        join: Seconds that a run waits at its start until all clients are online.
+        poll: Seconds between two looks for replies.
+        min_replies: Share of the cohort that must reply; see :class:`~fedlama.choices.availability.Rules`.
+        rejoin: When a client that missed a round may come back; see :class:`~fedlama.choices.availability.Rules`.
+    """
+
+    deadline: float = 600.0
+    join: float = 300.0
+    poll: float = 0.5
+
+    def __post_init__(self) -> None:
+        refuse(at_least(self, 0, "deadline", "join", "poll") + self._misfits())
 
 
 @dataclass
-class Exchange:
-    """What a round's exchange brought.
+class RoundResult:
+    """The messages of one round.
 
     Attributes:
-        sent: Every order that was sent, in this order; a client that was asked twice stands there twice.
-        receipts: Accepted replies by client.
+        sent: All requests in the order of sending; a client that was asked twice is in it twice.
+        updates: Client to the content of its accepted reply.
         missing: Clients without an accepted reply.
         incidents: What went wrong, one sentence each.
     """
 
-    sent: list[Order] = field(default_factory=list)
-    receipts: dict[int, Receipt] = field(default_factory=dict)
+    sent: list[TrainRequest] = field(default_factory=list)
+    updates: dict[int, ClientUpdate] = field(default_factory=dict)
     missing: set[int] = field(default_factory=set)
     incidents: list[str] = field(default_factory=list)
 
 
-class Exchanger:
-    """Runs exchanges.
+@dataclass
+class _Progress:
+    """How far a round has come.
+
+    Attributes:
+        round_index: The round.
+        make_request: Makes a client's request.
+        open: Clients that may still reply in this round.
+        absent: Clients that are not waited for, because they missed a round and have not come back.
+        was_absent: Clients that were absent when the round began.
+        needs_full: Clients that said that they need the full model.
+        waiting: Ticket to the request that is on its way.
+        result: The result so far.
+    """
+
+    round_index: int
+    make_request: MakeRequest
+    open: set[int]
+    absent: set[int]
+    was_absent: frozenset[int]
+    needs_full: set[int] = field(default_factory=set)
+    waiting: dict[str, TrainRequest] = field(default_factory=dict)
+    result: RoundResult = field(default_factory=RoundResult)
+
+    def note(self, incident: str, *, logged: bool = False) -> None:
+        """Record an incident once, and log it unless it has been logged."""
+        if incident not in self.result.incidents:
+            self.result.incidents.append(incident)
+            if not logged:
+                _LOG.warning("round %d: %s", self.round_index, incident)
+
+    def refuse(self, client: int, reason: str) -> None:
+        """Record a refused reply; the client is not asked again in this round."""
+        self.open.discard(client)
+        self.note(f"client {client}: reply refused: {reason}")
+
+
+class RoundRunner:
+    """Runs the messages of a round.
 
     Args:
-        channel: How letters travel.
-        roster: Who is where.
-        patience: The rules of waiting.
+        channel: How the nodes are reached.
+        registry: Which node serves which client.
+        policy: How long a round waits, and for how many replies.
         layers: The labelling.
         codec: How uploads are compressed.
     """
 
-    def __init__(self, channel: Channel, roster: Roster, patience: Patience, layers: Layers, codec: Codec) -> None:
-        self._channel, self._roster, self._patience = channel, roster, patience
+    def __init__(
+        self, channel: Channel, registry: NodeRegistry, policy: RoundPolicy, layers: Layers, codec: Codec
+    ) -> None:
+        self._channel, self._registry, self._policy = channel, registry, policy
         self._layers, self._codec = layers, codec
 
     def run(
-        self, round_index: int, cohort: Sequence[int], order: Callable[[int, bool], Order], absent: Collection[int]
-    ) -> Exchange:
-        """Exchange one round's messages.
+        self, round_index: int, cohort: Sequence[int], make_request: MakeRequest, absent: Collection[int]
+    ) -> RoundResult:
+        """Send one round's requests and collect the replies.
 
         Args:
             round_index: The round, from 0.
-            cohort: Whom to ask.
-            order: Makes a client's order; with True, one that brings the full model.
-            absent: Clients that are not waited for: they missed a round and may still be away.
+            cohort: The clients to ask.
+            make_request: Makes a client's request.
+            absent: Clients that missed a round and may still be away; they are not waited for.
 
         Returns:
-            What came of it.
+            The requests, the accepted replies and the incidents.
 
         Raises:
-            FedlamaError: Fewer replies than the rules demand.
+            FedlamaError: Fewer clients replied than the policy demands.
         """
-        return _Round(self, round_index, cohort, order, absent).to_end()
-
-
-class _Round:
-    """The moving parts of one exchange."""
-
-    def __init__(
-        self,
-        owner: Exchanger,
-        round_index: int,
-        cohort: Sequence[int],
-        order: Callable[[int, bool], Order],
-        absent: Collection[int],
-    ) -> None:
-        self._channel, self._roster, self._patience = owner._channel, owner._roster, owner._patience
-        self._layers, self._codec = owner._layers, owner._codec
-        self._round, self._cohort, self._order = round_index, tuple(cohort), order
-        self._open = set(cohort)  # neither answered nor given up
-        self._absent, self._away = set(absent), frozenset(absent)
-        self._full: set[int] = set()  # said that they need the full model
-        self._waiting: dict[str, Order] = {}
-        self._told: set[str] = set()
-        self._result = Exchange()
-
-    def to_end(self) -> Exchange:
-        needed, end = self._patience.needed(len(self._cohort)), time.monotonic() + self._patience.deadline
+        progress = _Progress(round_index, make_request, set(cohort), set(absent), frozenset(absent))
+        result, needed = progress.result, self._policy.needed(len(cohort))
+        end = time.monotonic() + self._policy.deadline
         while True:
-            self._send(end)
-            self._receive()
-            enough = len(self._result.receipts) >= needed
-            if not (self._open - (self._absent if enough else set())):
+            self._send(progress, end)
+            self._receive(progress)
+            enough = len(result.updates) >= needed
+            if not (progress.open - (progress.absent if enough else set())):
                 break
             if time.monotonic() >= end:
-                self._note(f"the deadline of {self._patience.deadline:g} s has passed")
+                progress.note(f"the deadline of {self._policy.deadline:g} s has passed")
                 break
-            time.sleep(self._patience.poll)
-        for client in sorted(self._open):
-            self._note(f"client {client} did not answer")
-        self._result.missing = set(self._cohort) - set(self._result.receipts)
+            time.sleep(self._policy.poll)
+        for client in sorted(progress.open):
+            progress.note(f"client {client} did not answer")
+        result.missing = set(cohort) - set(result.updates)
         if not enough:
             raise FedlamaError(
-                f"round {self._round}: {len(self._result.receipts)} of {len(self._cohort)} clients answered, "
-                f"{needed} are needed ({'; '.join(self._result.incidents)}); nothing is lost: bring the clients back "
-                "and give the same command again, or lower min_replies"
+                f"round {round_index}: {len(result.updates)} of {len(cohort)} clients answered, {needed} are needed "
+                f"({'; '.join(result.incidents)}); nothing is lost: start the clients again and repeat the same "
+                "command, or lower min-replies"
             )
-        return self._result
+        return result
 
-    def _send(self, end: float) -> None:
-        """Send orders to those who are open, online and not being waited for."""
-        asked = {order.client for order in self._waiting.values()}
-        idle = sorted(self._open - asked)
+    def _send(self, progress: _Progress, end: float) -> None:
+        """Send requests to the open clients that are online and have no request on its way."""
+        idle = sorted(progress.open - {request.client for request in progress.waiting.values()})
         if not idle:
             return
-        online = self._roster.online()
-        orders = [self._order(client, client in self._full) for client in idle if client in online]
-        if not orders:
+        online = self._registry.online()
+        for problem in self._registry.problems.values():
+            progress.note(problem, logged=True)
+        requests = [progress.make_request(client, client in progress.needs_full) for client in idle if client in online]
+        if not requests:
             return
-        lifetime = max(end - time.monotonic(), 1.0) + 60.0
-        tickets = self._channel.push([Letter(online[order.client], order) for order in orders], lifetime)
-        for ticket, order in zip(tickets, orders, strict=True):
+        lifetime = max(end - time.monotonic(), 1.0) + _EXTRA_LIFETIME
+        tickets = self._channel.push([Outgoing(online[request.client], request) for request in requests], lifetime)
+        for ticket, request in zip(tickets, requests, strict=True):
             if ticket:
-                self._waiting[ticket] = order
-                self._result.sent.append(order)
-                self._absent.discard(order.client)  # it is back, so it is waited for
+                progress.waiting[ticket] = request
+                progress.result.sent.append(request)
+                progress.absent.discard(request.client)  # it is back, so the round waits for it
 
-    def _receive(self) -> None:
-        if not self._waiting:
+    def _receive(self, progress: _Progress) -> None:
+        """Fetch the replies that have arrived."""
+        if not progress.waiting:
             return
-        for delivery in self._channel.pull(list(self._waiting)):
-            order = self._waiting.pop(delivery.ticket, None)
-            if order is None:  # a reply that comes twice, or was never asked for, counts for nothing
+        for incoming in self._channel.pull(list(progress.waiting)):
+            request = progress.waiting.pop(incoming.ticket, None)
+            if request is None:  # a reply that comes twice, or that was never asked for, is ignored
                 continue
-            content = delivery.content
-            if isinstance(content, Answer):
-                self._take(content, order)
+            content = incoming.content
+            if isinstance(content, TrainReply):
+                self._accept(progress, content, request)
             elif isinstance(content, Failure):
-                self._note(f"client {order.client}: {content.reason}")
-                self._absent |= {order.client} & self._away
-                tries = sum(sent.client == order.client for sent in self._result.sent)
-                if content.final or tries >= _TRIES:
-                    self._open.discard(order.client)
+                self._count_failure(progress, content, request)
             else:
-                self._refuse(order, "the reply is no answer to an order")
+                progress.refuse(request.client, "it is not a reply to a training request")
 
-    def _take(self, answer: Answer, order: Order) -> None:
-        if answer.status == "stale" and order.client not in self._full:
-            self._full.add(order.client)
-            self._note(f"client {order.client} has lost its state and is sent the full model")
-        elif answer.status != "done":
-            self._refuse(order, cut(answer.detail) or "it needs the full model, which it was sent")
+    def _accept(self, progress: _Progress, reply: TrainReply, request: TrainRequest) -> None:
+        """Take a reply's update in, or note why not."""
+        client = request.client
+        if reply.status == "stale" and client not in progress.needs_full:
+            progress.needs_full.add(client)
+            progress.note(f"client {client} has lost its state and is sent the full model")
+        elif reply.status != "done":
+            progress.refuse(client, cut(reply.detail) or "it asks for the full model, which it was sent")
         else:
             try:
-                self._result.receipts[order.client] = check(answer, order, self._layers, self._codec)
-                self._open.discard(order.client)
+                progress.result.updates[client] = check(reply, request, self._layers, self._codec)
+                progress.open.discard(client)
             except DataError as error:
-                self._refuse(order, str(error))
+                progress.refuse(client, str(error))
 
-    def _refuse(self, order: Order, reason: str) -> None:
-        self._open.discard(order.client)
-        self._note(f"client {order.client}: reply refused: {reason}")
-
-    def _note(self, sentence: str) -> None:
-        if sentence not in self._told:
-            self._told.add(sentence)
-            self._result.incidents.append(sentence)
-            _LOG.warning("round %d: %s", self._round, sentence)
+    def _count_failure(self, progress: _Progress, failure: Failure, request: TrainRequest) -> None:
+        """Note a failure; the client is asked again unless that cannot help."""
+        client = request.client
+        progress.note(f"client {client}: {failure.reason}")
+        progress.absent |= {client} & progress.was_absent
+        attempts = sum(sent.client == client for sent in progress.result.sent)
+        if failure.final or attempts >= _ATTEMPTS:
+            progress.open.discard(client)

@@ -1,0 +1,93 @@
+"""A channel inside one process: the nodes' side of a deployment by plain calls, with faults on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fedlama.engines.api import EngineSetup
+from fedlama.flower.client.respond import respond
+from fedlama.flower.client.trainer import LoopTrainer
+from fedlama.flower.protocol import ClientInfo, Failure, Incoming, Outgoing, TrainReply, TrainRequest
+
+Fault = Callable[[TrainRequest], str | None]
+"""Names the fault of a request: None, ``"lost"`` (nothing arrives), ``"mute"`` (trained, but the reply is lost),
+``"crash"``, or the name of a way to damage the reply."""
+
+
+def no_fault(request: TrainRequest) -> str | None:
+    """No request fails."""
+    return None
+
+
+class InProcessChannel:
+    """Nodes 100, 101, ... that serve the clients 0, 1, ...; every request is carried out when it is pushed.
+
+    Args:
+        setup: Makes a client's fixed parts for each request, as a new process would.
+        clients: Number of clients.
+        folder: Folder of the clients' states.
+        fault: Names the fault of each request.
+    """
+
+    def __init__(self, setup: Callable[[], EngineSetup], clients: int, folder: Path, fault: Fault = no_fault) -> None:
+        self._setup, self._folder, self.fault = setup, folder, fault
+        self.online = {100 + client: client for client in range(clients)}
+        self.refusing: dict[int, str] = {}  # node to the reason why it serves no client
+        self._replies: dict[str, Incoming] = {}
+        self._count = 0
+        self.requests: list[TrainRequest] = []
+        self.replies: list[TrainReply] = []
+
+    def nodes(self) -> tuple[int, ...]:
+        return tuple(sorted(self.online))
+
+    def path(self, client: int) -> Path:
+        return self._folder / f"client-{client}.safetensors"
+
+    def push(self, outgoing: Sequence[Outgoing], lifetime: float) -> list[str]:
+        return [self._push(message) for message in outgoing]
+
+    def pull(self, tickets: Collection[str]) -> list[Incoming]:
+        ready = [ticket for ticket in sorted(tickets, reverse=True) if ticket in self._replies]  # not in client order
+        return [self._replies.pop(ticket) for ticket in ready]
+
+    def _push(self, message: Outgoing) -> str:
+        client = self.online.get(message.node)
+        if client is None:
+            return ""
+        self._count += 1
+        ticket = f"{self._count:06d}"
+        content: TrainReply | ClientInfo | Failure | None
+        if isinstance(message.content, TrainRequest):
+            content = self._reply(client, message.content)
+        elif message.node in self.refusing:
+            content = Failure(self.refusing[message.node], final=True)
+        else:
+            content = ClientInfo(client, self._setup().clients.samples(client))
+        if content is not None:
+            self._replies[ticket] = Incoming(ticket, content)
+        return ticket
+
+    def _reply(self, client: int, request: TrainRequest) -> TrainReply | Failure | None:
+        assert request.client == client
+        self.requests.append(request)
+        fault = self.fault(request)
+        if fault == "lost":
+            return None
+        if fault == "crash":
+            return Failure("ClientApp crashed", final=False)
+        if fault == "raise":
+            return Failure("<class 'ValueError'>", final=True)
+        reply = respond(request, LoopTrainer(self._setup(), client), self.path(client))
+        self.replies.append(reply)
+        if fault == "mute":
+            return None
+        if fault == "round":
+            return replace(reply, round_index=request.round_index - 1)
+        if fault == "short":
+            return replace(reply, payload=reply.payload[:-4])
+        if fault == "client":
+            return replace(reply, client=client + 1)
+        return reply

@@ -1,9 +1,9 @@
-"""What guards buy: FedLAMA on the embedded digits, with a fifth of the clients attacking.
+"""What robust aggregators gain: FedLAMA on the embedded digits, with a fifth of the clients attacking.
 
     python -m benchmarks.poisoned
 
-Every attacker trains as the others do, and then hands over something else: its update turned round and ten times as
-long, or noise ten times as large as its update, or an honest update from labels that were changed. One row per guard,
+Every attacker trains as the others do, and then sends something else: the opposite of its update, ten times as
+long, or noise ten times as large as its update, or an honest update from changed labels. One row per aggregator,
 one column per attack; accuracy in percent of the global model on the test set.
 """
 
@@ -29,15 +29,15 @@ from fedlama.flower.server.aggregation import from_models
 
 SHARE = 0.2
 SIZE = 10.0
-GUARDS: dict[str, Aggregator] = {
-    "none": fl.Mean(),
+AGGREGATORS: dict[str, Aggregator] = {
+    "mean": fl.Mean(),
     "norm-bound, clip": fl.NormBound(2.0),
     "norm-bound, refuse": fl.NormBound(2.0, excess="refuse"),
     "median": fl.Median(),
     "trimmed-mean": fl.TrimmedMean(0.25),
 }
 Attack = Callable[[Tensor, Tensor, torch.Generator], Tensor]
-"""Makes what an attacker hands over from what it trained, from the global value it started from, and at random."""
+"""Makes what an attacker sends from what it trained, from the global value it started from, and at random."""
 
 
 def turned(value: Tensor, start: Tensor, _: torch.Generator) -> Tensor:
@@ -52,7 +52,7 @@ def noise(value: Tensor, start: Tensor, draw: torch.Generator) -> Tensor:
 
 
 class Attacked(LoopEngine):
-    """The loop engine, some of whose clients hand over something else than what they trained."""
+    """The loop engine, some of whose clients send something else than what they trained."""
 
     def __init__(self, work: EngineSetup, attackers: frozenset[int], attack: Attack) -> None:
         super().__init__(work)
@@ -62,12 +62,12 @@ class Attacked(LoopEngine):
     def train(
         self, round_index: int, steps: int, frozen: frozenset[str], reference: Mapping[str, Tensor]
     ) -> list[float]:
-        """Train, and remember from where."""
+        """Train, and keep the global values it started from."""
         self._round, self._global = round_index, dict(reference)
         return super().train(round_index, steps, frozen, reference)
 
     def client_values(self, client: int) -> Values:
-        """Return what the client hands over."""
+        """Return what the client sends."""
         values = super().client_values(client)
         if client not in self._attackers:
             return values
@@ -75,7 +75,7 @@ class Attacked(LoopEngine):
         return {name: self._attack(value, self._global[name], draw) for name, value in values.items()}
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
-        """Average what was handed over."""
+        """Average what was sent."""
         return from_models(layer, [self.client_values(seat.client) for seat in self._seats], weights)
 
 
@@ -93,7 +93,7 @@ def accuracy(federation: fl.Federation, aggregator: Aggregator, attack: str, att
     changes: dict[str, Any] = {"aggregator": aggregator, "engine": "loop"}
     if attack == "false labels" and isinstance(federation.clients, TensorClients):
         changes["clients"] = with_false_labels(federation.clients, attackers)
-    elif attack != "nobody":
+    elif attack != "no attack":
         corrupt = {"turned x10": turned, "noise x10": noise}[attack]
         changes["engine"] = lambda work: Attacked(work, attackers, corrupt)
     try:
@@ -113,10 +113,10 @@ def main() -> None:
     population = experiment.partition.clients  # type: ignore[attr-defined]
     count = round(SHARE * population)
     attackers = frozenset(permutation(experiment.settings.seed, "attackers", population)[:count].tolist())
-    attacks = ("nobody", "turned x10", "noise x10", "false labels")
+    attacks = ("no attack", "turned x10", "noise x10", "false labels")
     print(f"{count} of {population} clients attack; accuracy in %")
-    print(f"{'guard':20}" + "".join(f"{attack:>14}" for attack in attacks))
-    for name, aggregator in GUARDS.items():
+    print(f"{'aggregator':20}" + "".join(f"{attack:>14}" for attack in attacks))
+    for name, aggregator in AGGREGATORS.items():
         cells = [accuracy(federation, aggregator, attack, attackers) for attack in attacks]
         print(f"{name:20}" + "".join(f"{cell:>14}" for cell in cells), flush=True)
 

@@ -17,7 +17,7 @@ from fedlama.choices.codecs import Codec, Float16, Float32
 from fedlama.choices.samplers import AllClients, Sampler, UniformSampler
 from fedlama.choices.server_optimizers import Replace, ServerAdam, ServerMomentum, ServerOptimizer
 from fedlama.choices.solvers import SGD, FedProx, LocalSolver
-from fedlama.choices.strategies import Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals, Strategy
+from fedlama.choices.strategies import Courses, Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals, Strategy
 from fedlama.core.deprecations import Renamed, renamed_attributes
 from fedlama.core.layers import Layer, Layers, TensorSpec, by_mapping, by_module, by_tensor
 from fedlama.core.ledger import Ledger
@@ -31,6 +31,7 @@ from fedlama.federation.federation import Callback, Federation, Run
 
 if TYPE_CHECKING:
     from fedlama.reporting.html import write_report
+    from fedlama.reporting.tracking import MLflow, TensorBoard, WeightsAndBiases
     from fedlama.runs.stored import StoredRun, find_runs, load_run
 
 try:
@@ -51,6 +52,7 @@ __all__ = [
     "ClientSource",
     "Codec",
     "ConfigError",
+    "Courses",
     "Cyclic",
     "DataError",
     "Distributed",
@@ -72,6 +74,7 @@ __all__ = [
     "Ledger",
     "Link",
     "LocalSolver",
+    "MLflow",
     "Mean",
     "Median",
     "MissingExtraError",
@@ -91,12 +94,14 @@ __all__ = [
     "Stacked",
     "StoredRun",
     "Strategy",
+    "TensorBoard",
     "TensorClients",
     "TensorSpec",
     "TestSet",
     "Trace",
     "TrimmedMean",
     "UniformSampler",
+    "WeightsAndBiases",
     "Workers",
     "by_mapping",
     "by_module",
@@ -111,6 +116,9 @@ __all__ = [
 ]
 
 _LATER = {
+    "MLflow": "fedlama.reporting.tracking",
+    "TensorBoard": "fedlama.reporting.tracking",
+    "WeightsAndBiases": "fedlama.reporting.tracking",
     "StoredRun": "fedlama.runs.stored",
     "find_runs": "fedlama.runs.stored",
     "load_run": "fedlama.runs.stored",

@@ -57,6 +57,13 @@ def test_01_fedlama_in_30_lines(run: Any) -> None:  # noqa: ANN401
     assert "\n".join(body) in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def test_02_own_strategy(run: Any) -> None:  # noqa: ANN401
+    names, lines = run("02")
+    assert names["result"].ledger.synchronisations() == {"1.weight": 8, "1.bias": 24, "3.weight": 24, "3.bias": 24}
+    fedavg, waiting = [int(re.findall(r"(\d+) bytes", line)[0]) for line in lines]
+    assert waiting < fedavg / 2
+
+
 def test_03_layers_by_block(run: Any) -> None:  # noqa: ANN401
     names, lines = run("03")
     assert [layer.name for layer in names["layers"]] == ["block0", "block1", "block2", "head"]

@@ -70,10 +70,10 @@ def test_the_order_in_which_clients_finish_changes_no_bit(monkeypatch: pytest.Mo
     finished: list[int] = []
     original = SerialTrainer.run
 
-    def late(self: Any, share: Any, task: Any) -> Any:  # noqa: ANN401
-        losses = original(self, share, task)
-        time.sleep(0.02 * (5 - share.clients[0]))  # the first client is the last to finish
-        finished.append(share.clients[0])
+    def late(self: Any, rows: Any, *others: Any) -> Any:  # noqa: ANN401
+        losses = original(self, rows, *others)
+        time.sleep(0.02 * (5 - rows.clients[0]))  # the first client is the last to finish
+        finished.append(rows.clients[0])
         return losses
 
     monkeypatch.setattr(SerialTrainer, "run", late)

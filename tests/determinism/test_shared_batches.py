@@ -34,9 +34,9 @@ def test_threads_that_share_batches_each_get_the_weights_of_their_own() -> None:
 
     def wrong(client: int) -> int:
         expected, count = torch.full((1, 1, LENGTHS[client]), 1 / LENGTHS[client]), 0
-        for one in batches.padded([client], [0], 3000):
-            count += not torch.equal(one.shares, expected)
-            del one  # the last reference: Python's lock is left while a tensor is freed
+        for batch in batches.padded([client], [0], 3000):
+            count += not torch.equal(batch.sample_weights, expected)
+            del batch  # the last reference: Python's lock is left while a tensor is freed
         return count
 
     with ThreadPoolExecutor(len(LENGTHS)) as pool:

@@ -84,12 +84,12 @@ def test_what_is_no_trace_is_said_to_be_none(content: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: RandomAbsence(away=1.0), "away is 1.0, but it must lie in"),
+        (lambda: RandomAbsence(away=1.0), r"away is 1.0, expected a number in \[0, 1\)"),
         (lambda: RandomAbsence(dies=-0.1), "dies is -0.1"),
-        (lambda: RandomAbsence(lasts=0), "lasts is 0, but it must be 1 or more"),
+        (lambda: RandomAbsence(lasts=0), "lasts is 0, expected 1 or more"),
         (lambda: RandomAbsence(min_replies=0), "min_replies is 0, but it is a share"),
         (lambda: RandomAbsence(rejoin="later"), "rejoin is 'later'"),  # type: ignore[arg-type]
-        (lambda: Absence(0, 5, 4), "last_round is 4, but it must be 5 or more"),
+        (lambda: Absence(0, 5, 4), "last_round is 4, expected 5 or more"),
         (lambda: Absence(-1, 0, 0), "client is -1"),
         (lambda: Trace(), "absences is empty and there is no path"),
     ],

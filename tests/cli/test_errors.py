@@ -18,15 +18,15 @@ def test_all_problems_at_once() -> None:
     assert problems == [
         "unknown key 'sed'; did you mean 'seed'?",
         "weighting is 'equl': input should be 'samples' or 'equal'; change it",
-        "Settings: local_steps is 0, but it must be 1 or more; raise it",
+        "Settings: local_steps is 0, expected 1 or more; use a larger number",
         "name is 'a/b', but it names a folder; use up to 100 letters, digits, '-', '_' and '.'",
         "Settings: engine is 'lop'; did you mean 'loop'?",
-        "Dirichlet: clients is 0, but it must be 1 or more; raise it",
+        "Dirichlet: clients is 0, expected 1 or more; use a larger number",
         "model.hidden is 64: input should be a valid tuple; change it",
         "unknown key 'strategy.cutof'; did you mean 'cutoff'?",
         "solver.velocity is 5: input should be 'gradient' or 'step'; change it",
-        "SGD: learning_rate is -1.0, but it must be 0 or more; raise it",
-        "SGD: momentum is 1.5, but it must lie in [0, 1); change it",
+        "SGD: learning_rate is -1.0, expected 0 or more; use a larger number",
+        "SGD: momentum is 1.5, expected a number in [0, 1); use one in this range",
         "sampler.active is missing; give it a value",
         "codec.name is 'float61'; did you mean 'float16'?",
     ]
@@ -35,9 +35,9 @@ def test_all_problems_at_once() -> None:
 def test_settings_that_are_each_of_the_right_type_are_told_together() -> None:
     problems = refused("run", "local_steps=0", "batch_size=0", "engine=lop", "evaluate_every=0", "name=a/b")
     assert problems == [
-        "Settings: local_steps is 0, but it must be 1 or more; raise it",
-        "Settings: batch_size is 0, but it must be 1 or more; raise it",
-        "Settings: evaluate_every is 0, but it must be 1 or more; raise it",
+        "Settings: local_steps is 0, expected 1 or more; use a larger number",
+        "Settings: batch_size is 0, expected 1 or more; use a larger number",
+        "Settings: evaluate_every is 0, expected 1 or more; use a larger number",
         "name is 'a/b', but it names a folder; use up to 100 letters, digits, '-', '_' and '.'",
         "Settings: engine is 'lop'; did you mean 'loop'?",
     ]
@@ -45,7 +45,7 @@ def test_settings_that_are_each_of_the_right_type_are_told_together() -> None:
 
 def test_a_budget_that_is_no_multiple_is_told_with_the_others() -> None:
     momentum, budget = refused("plan", "local_steps=13", "solver.momentum=2")
-    assert momentum == "SGD: momentum is 2.0, but it must lie in [0, 1); change it"
+    assert momentum == "SGD: momentum is 2.0, expected a number in [0, 1); use one in this range"
     assert budget.startswith("local_steps is 13, but a round of fedlama lasts 6 local steps and the budget must be")
     assert budget.endswith("a whole number of rounds; choose 12 or 18")
 

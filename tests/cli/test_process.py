@@ -30,5 +30,5 @@ def test_a_mistake_gives_sentences_and_no_traceback() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
         "error: unknown key 'local_stps'; did you mean 'local_steps'?",
-        "error: SGD: momentum is 2.0, but it must lie in [0, 1); change it",
+        "error: SGD: momentum is 2.0, expected a number in [0, 1); use one in this range",
     ]

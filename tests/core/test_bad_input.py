@@ -241,9 +241,9 @@ def test_a_budget_that_is_no_whole_number_of_rounds(budget: int, advice: str) ->
 
 @pytest.mark.parametrize("base", [0, -1])
 def test_intervals_below_one(base: int) -> None:
-    with pytest.raises(ConfigError, match=f"base_interval is {base}, but it must be 1 or more; raise it"):
+    with pytest.raises(ConfigError, match=f"base_interval is {base}, expected 1 or more; use a larger number"):
         FedLAMA(base, 2)
-    with pytest.raises(ConfigError, match=f"increase_factor is {base}, but it must be 1 or more; raise it"):
+    with pytest.raises(ConfigError, match=f"increase_factor is {base}, expected 1 or more; use a larger number"):
         FedLAMA(6, base)
 
 

@@ -16,13 +16,13 @@ from fedlama.choices.strategies import Plan, Strategy
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (lambda: FedLAMA(2.5, 2), "base_interval is 2.5, but it must be a whole number"),  # type: ignore[arg-type]
-        (lambda: FedLAMA(6, True), "increase_factor is True, but it must be a whole number"),
-        (lambda: FedAvg(1.5), "base_interval is 1.5, but it must be a whole number"),  # type: ignore[arg-type]
-        (lambda: FedLUAR(3, 1.5), "recycled_layers is 1.5, but it must be a whole number"),  # type: ignore[arg-type]
-        (lambda: Cyclic(3, full_rounds=0.5), "full_rounds is 0.5, but it must be a whole number"),  # type: ignore[arg-type]
-        (lambda: Cyclic(3, full_rounds=-1), "full_rounds is -1, but it must be 0 or more"),
-        (lambda: FixedIntervals(0.5), "base_interval is 0.5, but it must be a whole number"),  # type: ignore[arg-type]
+        (lambda: FedLAMA(2.5, 2), "base_interval is 2.5, expected an integer"),  # type: ignore[arg-type]
+        (lambda: FedLAMA(6, True), "increase_factor is True, expected an integer"),
+        (lambda: FedAvg(1.5), "base_interval is 1.5, expected an integer"),  # type: ignore[arg-type]
+        (lambda: FedLUAR(3, 1.5), "recycled_layers is 1.5, expected an integer"),  # type: ignore[arg-type]
+        (lambda: Cyclic(3, full_rounds=0.5), "full_rounds is 0.5, expected an integer"),  # type: ignore[arg-type]
+        (lambda: Cyclic(3, full_rounds=-1), "full_rounds is -1, expected 0 or more; use a larger number"),
+        (lambda: FixedIntervals(0.5), "base_interval is 0.5, expected an integer"),  # type: ignore[arg-type]
         (lambda: FedLAMA(6, 2, cutoff="printed", accelerate=True), "accelerate has a cut-off of its own"),
         (lambda: FedLAMA(6, 2, discrepancy_share="all", accelerate=True), "accelerate has a cut-off of its own"),
         (lambda: FedLAMA(7, 2, accelerate=True), "which leaves a remainder; choose a multiple"),
@@ -51,7 +51,7 @@ def test_numbers_of_numpy_become_plain_ones(numpy: Callable[[], object], plain: 
 
 @pytest.mark.parametrize("build", [lambda: FedAvg(np.float64(3.0)), lambda: FedAvg(np.True_)])
 def test_other_numbers_of_numpy_are_refused(build: Callable[[], object]) -> None:
-    with pytest.raises(ConfigError, match=r"base_interval is (3.0|True), but it must be a whole number"):
+    with pytest.raises(ConfigError, match=r"base_interval is (3.0|True), expected an integer"):
         build()
 
 

@@ -125,5 +125,5 @@ def test_fixed_table_intervals_are_whole_numbers(interval: object) -> None:
     ],
 )
 def test_intervals_below_one_are_refused(build: Callable[[], object]) -> None:
-    with pytest.raises(ConfigError, match="or more; raise it"):
+    with pytest.raises(ConfigError, match="or more; use a larger number"):
         build()

@@ -115,7 +115,7 @@ def test_many_links_at_once_are_quick() -> None:
         ({"server_down": -1.0}, "server_down is -1.0"),
         ({"latency": -0.1}, "latency is -0.1, but seconds must be 0 or more"),
         ({"straggler_share": 1.5}, "it is a share"),
-        ({"straggler_factor": 0.5}, "must be 1 or more"),
+        ({"straggler_factor": 0.5}, "expected 1 or more"),
         ({"compute": float("nan")}, "compute is nan"),
     ],
 )

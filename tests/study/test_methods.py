@@ -41,7 +41,7 @@ def test_all_problems_at_once() -> None:
     assert [problem.partition(";")[0] for problem in caught.value.problems] == [
         "there is no method 'fedlma'",
         "method 'fedavg,increase_factor=2': unknown key 'strategy.increase_factor': strategy 'fedavg' has no such key",
-        "method 'fedlama,base_interval=0': FedLAMA: base_interval is 0, but it must be 1 or more",
+        "method 'fedlama,base_interval=0': FedLAMA: base_interval is 0, expected 1 or more",
     ]
     with pytest.raises(ConfigError, match="--methods names none"):
         parse_methods([" "], "digits", [])

@@ -33,8 +33,8 @@ def resolve(raw: Raw) -> Experiment:
     >>> resolve({"strategy": {"name": "fedlama", "base_interval": 0, "increase_factor": 0}})
     Traceback (most recent call last):
         ...
-    fedlama.errors.ConfigError: FedLAMA: base_interval is 0, but it must be 1 or more; raise it
-    FedLAMA: increase_factor is 0, but it must be 1 or more; raise it
+    fedlama.errors.ConfigError: FedLAMA: base_interval is 0, expected 1 or more; use a larger number
+    FedLAMA: increase_factor is 0, expected 1 or more; use a larger number
     """
     raw = modernise(raw)
     problems: list[str] = []

@@ -236,8 +236,8 @@ def test_state_files_go_with_the_engine(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_state_folder_is_told() -> None:
-    with pytest.raises(ConfigError, match="not a folder"):
+def test_a_missing_state_folder_is_refused() -> None:
+    with pytest.raises(ConfigError, match="expected an existing folder"):
         run(Stacked(state_dir="nowhere/at/all"))
 
 

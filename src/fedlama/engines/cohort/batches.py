@@ -1,7 +1,7 @@
 """Mini-batches of many clients at once, stacked where they have the same shape.
 
-Of clients whose samples are tensors a round's row numbers and augmentation keys are drawn on the host and go to the
-device once, before its first step.
+If the clients' samples are tensors, a round's row numbers and augmentation keys are drawn on the host and sent to the
+device once, before the first step. A row number is the index of a sample in the pool of all clients' samples.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from fedlama.core.randomness import address
 from fedlama.data.clients import Batch, ClientSource, Keys, TensorClients
 
 _ROOM = 1 << 22
-"""Elements of inputs that are gathered at a time when several steps are asked for."""
+"""Elements of inputs that a :class:`BatchBlock` gathers, at most."""
 _Cut = tuple[int, slice | NDArray[np.int64], slice]
-"""Where a batch lies in a round's rows: its step, which clients, and how many samples."""
+"""The part of a round's row numbers that makes a batch: the step, which clients, and how many samples."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class StackedBatch:
     """One step's batches of clients whose batches have the same shape.
 
     Attributes:
-        rows: Which of the asked clients, counted from 0.
+        rows: Which of the requested clients, counted from 0.
         x: Inputs, (clients, batch, ...).
         y: Targets, (clients, batch, ...).
     """
@@ -77,14 +77,11 @@ class BatchBlock:
 
 
 class CohortBatches:
-    """Gathers batches for a share of the cohort. Threads share it, so it keeps nothing between two steps.
-
-    Clients whose batches differ in shape at a step (a short last batch, a batch size of their own) go into groups:
-    no sample is dropped, none is padded, and BatchNorm sees what it would see on a single client.
+    """Gathers batches for a slice of the cohort. Threads share it, so it keeps nothing between two steps.
 
     Args:
-        source: Everyone's data.
-        device: Where the batches are wanted.
+        source: All clients' data.
+        device: The device that batches are sent to.
         seed: The run's seed.
     """
 
@@ -97,49 +94,52 @@ class CohortBatches:
     def steps(self, clients: Sequence[int], first: Sequence[int], steps: int) -> Iterator[list[StackedBatch]]:
         """Yield every local step's batches, grouped by shape.
 
+        Clients whose batches differ in shape at a step (a short last batch, a batch size of their own) go into
+        different groups: no sample is dropped or padded, and BatchNorm sees what it would see on a single client.
+
         Args:
-            clients: Who.
+            clients: The clients.
             first: Each client's first step.
-            steps: How many.
+            steps: How many steps.
         """
         if isinstance(self._source, TensorClients):
             yield from self._gathered(self._source, clients, first, steps)
             return
         for step in range(steps):
-            own = [self._source.batch(c, f + step, self._seed) for c, f in zip(clients, first, strict=True)]
+            batches = [self._source.batch(c, f + step, self._seed) for c, f in zip(clients, first, strict=True)]
             groups = defaultdict(list)
-            for row, (x, y) in enumerate(own):
+            for row, (x, y) in enumerate(batches):
                 groups[x.shape, y.shape].append(row)
             yield [
                 StackedBatch(
                     tuple(rows),
-                    torch.stack([upload(own[row][0], self._device) for row in rows]),
-                    torch.stack([upload(own[row][1], self._device) for row in rows]),
+                    torch.stack([upload(batches[row][0], self._device) for row in rows]),  # (clients, batch, ...)
+                    torch.stack([upload(batches[row][1], self._device) for row in rows]),  # (clients, batch, ...)
                 )
                 for rows in groups.values()
             ]
 
     def padded(self, clients: Sequence[int], first: Sequence[int], steps: int) -> Iterator[PaddedBatch]:
-        """Yield every local step's batches, filled up to one length with samples that count nothing.
+        """Yield every local step's batches, filled up to one length with samples of weight 0.
 
         Args:
-            clients: Who.
+            clients: The clients.
             first: Each client's first step.
-            steps: How many.
+            steps: How many steps.
         """
         if isinstance(self._source, TensorClients):
             rows, lengths = self._source.cohort_rows(clients, first, steps, self._seed)
-            cuts = [(step, slice(None), slice(own.max())) for step, own in enumerate(lengths)]
+            cuts = [(step, slice(None), slice(step_lengths.max())) for step, step_lengths in enumerate(lengths)]
             sent = upload(torch.from_numpy(lengths), self._device)
             for step, (x, y) in enumerate(self._picked(self._source, clients, first, rows, cuts)):
                 yield PaddedBatch(x, y, *self._sample_weights(lengths[step], sent[step], x))
             return
         for step in range(steps):
             batches = [self._source.batch(c, f + step, self._seed) for c, f in zip(clients, first, strict=True)]
-            own = np.array([len(x) for x, _ in batches])
-            x = upload(torch.stack([_fill(x, own.max()) for x, _ in batches]), self._device)
-            y = upload(torch.stack([_fill(y, own.max()) for _, y in batches]), self._device)
-            yield PaddedBatch(x, y, *self._sample_weights(own, upload(torch.from_numpy(own), self._device), x))
+            counts = np.array([len(x) for x, _ in batches])
+            x = upload(torch.stack([_fill(x, counts.max()) for x, _ in batches]), self._device)  # (clients, batch, ...)
+            y = upload(torch.stack([_fill(y, counts.max()) for _, y in batches]), self._device)  # (clients, batch, ...)
+            yield PaddedBatch(x, y, *self._sample_weights(counts, upload(torch.from_numpy(counts), self._device), x))
 
     def blocks(self, clients: Sequence[int], first: Sequence[int], steps: int, more: int = 0) -> Iterator[BatchBlock]:
         """Yield the batches of several steps at once, as many as fit a bounded room; for compiled trainers.
@@ -192,18 +192,20 @@ class CohortBatches:
         clients, batch = x.shape[:2]
         if (lengths == batch).all():
             return torch.full((clients, 1, batch), 1.0 / batch, device=self._device), None
-        own = sent[:, None, None]
-        return (torch.arange(batch, device=self._device) < own) / own, tuple(lengths.tolist())
+        counts = sent[:, None, None]  # (clients, 1, 1)
+        return (torch.arange(batch, device=self._device) < counts) / counts, tuple(lengths.tolist())
 
     def _gathered(
         self, source: TensorClients, clients: Sequence[int], first: Sequence[int], steps: int
     ) -> Iterator[list[StackedBatch]]:
         rows, lengths = source.cohort_rows(clients, first, steps, self._seed)
-        groups = [_by_length(own) for own in lengths]
-        cuts = [(step, chosen, slice(length)) for step, some in enumerate(groups) for chosen, length in some]
+        groups = [_by_length(step_lengths) for step_lengths in lengths]
+        cuts = [
+            (step, members, slice(length)) for step, step_groups in enumerate(groups) for members, length in step_groups
+        ]
         batches = self._picked(source, clients, first, rows, cuts)
-        for some in groups:
-            yield [StackedBatch(tuple(chosen.tolist()), *next(batches)) for chosen, _ in some]
+        for step_groups in groups:
+            yield [StackedBatch(tuple(members.tolist()), *next(batches)) for members, _ in step_groups]
 
     def _picked(
         self,
@@ -213,14 +215,14 @@ class CohortBatches:
         rows: NDArray[np.int64],
         cuts: Sequence[_Cut],
     ) -> Iterator[Batch]:
-        """Yield batches that are cut out of a round's rows; the device is told of all of them beforehand, at once.
+        """Yield batches that are cut out of a round's row numbers; the device gets all numbers in one transfer before.
 
         Args:
-            source: Everyone's data.
-            clients: Who.
+            source: All clients' data.
+            clients: The clients.
             first: Each client's first step.
             rows: The round's row numbers, (steps, clients, largest batch).
-            cuts: Where each batch lies in them.
+            cuts: The part of them that makes each batch.
         """
         sent = upload_all([rows[cut] for cut in cuts], self._device)
         steps = np.asarray(first) + np.arange(len(rows))[:, None]
@@ -228,13 +230,13 @@ class CohortBatches:
         keys: Sequence[Keys | None] = [None if drawn is None else drawn[cut] for cut in cuts]
         if drawn is not None and source.takes_tensors:
             keys = upload_all([drawn[cut].view(np.int64) for cut in cuts], self._device)
-        for own, marks in zip(sent, keys, strict=True):
-            yield source.pick(own, marks)
+        for batch_rows, batch_keys in zip(sent, keys, strict=True):
+            yield source.pick(batch_rows, batch_keys)
 
 
 def _by_length(lengths: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], int]]:
     """Return which clients have batches of the same length, and that length, the longest first."""
-    return [((lengths == one).nonzero()[0], one) for one in sorted(set(lengths.tolist()), reverse=True)]
+    return [((lengths == length).nonzero()[0], length) for length in sorted(set(lengths.tolist()), reverse=True)]
 
 
 def _as_taken(source: TensorClients) -> bool:

@@ -1,7 +1,7 @@
-"""Whether a model's kernels are long enough to be worth a thread: the rule behind `auto`, and behind torch's threads.
+"""Whether the kernels of one client keep a core busy: the rule of `auto`, and of the number of torch's threads.
 
-Measurements stand behind it (docs/performance.md): convolutions on images of 16x16 and more and models of a million
-parameters and more fill a core by themselves; everything smaller is bound by launches, and a second thread only waits.
+It was measured (docs/performance.md): convolutions on images of 16x16 and more and models of a million parameters and
+more keep a core busy by themselves. Everything smaller is limited by starting kernels, and a second thread only waits.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _LARGE_MODEL = 1_000_000
 
 
 def is_large(model: nn.Module, clients: ClientSource) -> bool:
-    """Tell whether the kernels of one client fill a core.
+    """Return whether the kernels of one client keep a core busy.
 
     Args:
         model: The model.
-        clients: Everyone's data, for the size of the images; unknown data count as large images.
+        clients: All clients' data, for the size of the images; data that are not tensors count as large images.
     """
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     convolves = any(isinstance(module, nn.modules.conv._ConvNd) for module in model.modules())
@@ -31,7 +31,7 @@ def is_large(model: nn.Module, clients: ClientSource) -> bool:
 
 
 def _pixels(clients: ClientSource) -> int:
-    """Count the places of an input at which a convolution is computed."""
+    """Return the number of pixels of one input."""
     if not isinstance(clients, TensorClients):
         return _LARGE_IMAGE
     return int(torch.Size(clients.x.shape[2:]).numel())
@@ -39,7 +39,7 @@ def _pixels(clients: ClientSource) -> int:
 
 @contextmanager
 def intra_op_threads(count: int) -> Iterator[None]:
-    """Let torch use so many threads inside a kernel for a while."""
+    """Set the number of threads that torch uses within a kernel, and restore it afterwards."""
     usual = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

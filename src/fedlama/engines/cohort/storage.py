@@ -1,4 +1,4 @@
-"""Where stacked tensors live: in the device's memory, or in files that the operating system pages in and out."""
+"""Where stacked tensors are stored: in the device's memory, or in files that the operating system pages in and out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ _MADV_HUGEPAGE = 14  # from Linux's mman.h
 
 @functools.cache
 def keep_memory() -> bool:
-    """Raise glibc's thresholds for this process, once.
+    """Let this process keep memory that it has freed, for its next allocation; once per process.
+
+    glibc returns large blocks to the system when they are freed, and page faults of the next block take longer than
+    many kernels. Raising two thresholds of its allocator prevents it.
 
     Returns:
         Whether it was possible; other systems and C libraries are left as they are.
@@ -42,12 +45,12 @@ def keep_memory() -> bool:
 
 
 def use_huge_pages(tensor: Tensor) -> None:
-    """Ask Linux to back a large, still untouched tensor with pages of 2 MiB; elsewhere nothing happens.
+    """Ask Linux to store a large tensor in pages of 2 MiB; does nothing on other systems.
 
-    A pass over many clients' rows otherwise spends a good part of its time looking up pages.
+    With pages of 4 KiB, a pass over many clients' rows spends a good part of its time on looking up pages.
 
     Args:
-        tensor: Dense, on the CPU.
+        tensor: Dense, on the CPU, and not yet written to.
     """
     start = -(-tensor.data_ptr() // _HUGE) * _HUGE
     length = (tensor.data_ptr() + tensor.nbytes - start) // _HUGE * _HUGE
@@ -59,14 +62,14 @@ def use_huge_pages(tensor: Tensor) -> None:
 
 
 class Storage(Protocol):
-    """Makes room for tensors."""
+    """Allocates tensors."""
 
     def empty(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Return a dense tensor with arbitrary values."""
 
 
 class DeviceStorage:
-    """Room in the memory of a device.
+    """Allocates tensors in the memory of a device.
 
     Args:
         device: Which.
@@ -84,14 +87,14 @@ class DeviceStorage:
 
 
 class DiskStorage:
-    """Room in memory-mapped files, for cohorts larger than the memory.
+    """Allocates tensors in memory-mapped files, for cohorts larger than the memory.
 
-    The files live in a folder of their own, and are deleted as soon as they are mapped: their room on the disk is free
-    again when their tensor is gone, however the program ends. Pages that are in use stay in memory, so a cohort that
-    fits costs little more than in memory.
+    The files are deleted as soon as they are mapped: their space on the disk is free again when the tensor is deleted,
+    however the program ends. Pages that are in use stay in memory, so a cohort that fits into memory costs little more
+    than with :class:`DeviceStorage`.
 
     Args:
-        folder: An existing folder on a disk with enough room.
+        folder: An existing folder on a disk with enough space.
 
     Raises:
         ConfigError: The folder does not exist.
@@ -99,7 +102,7 @@ class DiskStorage:
 
     def __init__(self, folder: str | Path) -> None:
         if not Path(folder).is_dir():
-            raise ConfigError(f"state_dir is {str(folder)!r}, which is not a folder; create it or choose another")
+            raise ConfigError(f"state_dir is {str(folder)!r}, expected an existing folder; create it or choose another")
         self._folder = Path(tempfile.mkdtemp(prefix="fedlama-state-", dir=folder))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._numbers = itertools.count()
@@ -108,6 +111,6 @@ class DiskStorage:
         """Return a dense tensor in a fresh file, zero at first."""
         path = self._folder / f"{next(self._numbers)}.bin"
         flat = torch.from_file(str(path), shared=True, size=max(math.prod(shape), 1), dtype=dtype)
-        with contextlib.suppress(OSError):  # some systems delete no file that is in use: it goes with the folder then
+        with contextlib.suppress(OSError):  # some systems delete no file in use: it is deleted with the folder then
             path.unlink()
         return flat[: math.prod(shape)].view(shape)

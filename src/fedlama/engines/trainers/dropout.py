@@ -1,10 +1,10 @@
-"""A model's own random draws, given to every client as the reference engine gives them.
+"""Random numbers that a model draws, such as dropout masks: every client gets those of the loop engine.
 
-The loop engine seeds torch's global generator per client and round. Engines that run several clients at once cannot
-share one generator, so each client has its own, seeded alike. Dropout is taken over and draws from it directly; a
-model that draws otherwise borrows torch's global generator for one client at a time.
+The loop engine seeds torch's global generator per client and round. Trainers that run several clients at once cannot
+share one generator, so each client has its own with the same seed. Calls of dropout are intercepted and draw from it
+directly; for a model that draws in other ways, torch's global generator continues one client's sequence at a time.
 
-On the CPU the masks are those of the loop engine. On a GPU they are as random and as repeatable but other ones, since
+On the CPU the masks are those of the loop engine. On a GPU they are as random and as repeatable but different, since
 torch's own dropout counts its draws differently there.
 """
 
@@ -27,7 +27,7 @@ _global_generator = threading.RLock()
 
 
 def client_generators(setup: EngineSetup, round_index: int, clients: Sequence[int]) -> list[torch.Generator]:
-    """Return one generator per client, in the state in which the loop engine begins a client's round."""
+    """Return one generator per client, in the state in which the loop engine starts a client's round."""
     return [
         torch.Generator(setup.device).manual_seed(seed_of(setup.seed, "client", round_index, client))
         for client in clients
@@ -36,10 +36,9 @@ def client_generators(setup: EngineSetup, round_index: int, clients: Sequence[in
 
 @contextmanager
 def borrowed_generator(generator: torch.Generator) -> Iterator[None]:
-    """Let torch's global generator continue a client's sequence; other threads wait.
+    """Let torch's global generator of the client's device continue the client's sequence; other threads wait.
 
-    It is that of the client's device. What a model on another device draws on the CPU begins anew at each call, from
-    the client's seed.
+    If the device is not the CPU, the CPU's global generator starts from the client's seed at each call.
 
     Args:
         generator: The client's.
@@ -47,21 +46,21 @@ def borrowed_generator(generator: torch.Generator) -> Iterator[None]:
     device = generator.device
     on_cpu = device.type == "cpu"
     module = torch.random if on_cpu else torch.get_device_module(device)
-    where = () if on_cpu else (device,)
-    with _global_generator, torch.random.fork_rng(where, device_type=device.type):
+    devices = () if on_cpu else (device,)
+    with _global_generator, torch.random.fork_rng(devices, device_type=device.type):
         if not on_cpu:
             torch.manual_seed(generator.initial_seed())
-        module.set_rng_state(generator.get_state(), *where)
+        module.set_rng_state(generator.get_state(), *devices)
         yield
-        generator.set_state(module.get_rng_state(*where))
+        generator.set_state(module.get_rng_state(*devices))
 
 
 @contextmanager
 def watched_generator() -> Iterator[list[bool]]:
-    """Tell whether the body draws from torch's global generators, of the CPU or of CUDA; other threads wait.
+    """Find out whether the body draws from torch's global generators, of the CPU or of CUDA; other threads wait.
 
     Yields:
-        A list that holds one answer after the body.
+        A list that is empty at first, and after the body holds whether it drew.
     """
     answer: list[bool] = []
     started: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
@@ -98,7 +97,7 @@ class ClientDropout(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - torch's signature
-        """Pass every function on but dropout."""
+        """Run every function as it is, except dropout."""
         if func is functional.dropout:
             return self._dropout(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
@@ -137,31 +136,35 @@ class _Mask(torch.autograd.Function):
         generators: Sequence[torch.Generator],
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
         rows = x.expand(info.batch_size, *x.shape) if in_dims[0] is None else x.movedim(in_dims[0], 0)
-        mask = torch.stack([draw_mask(row.shape, p, one, row.dtype) for row, one in zip(rows, generators, strict=True)])
+        masks = [draw_mask(row.shape, p, drawn, row.dtype) for row, drawn in zip(rows, generators, strict=True)]
+        mask = torch.stack(masks)  # (clients, ...) like the rows
         return (rows * mask, mask), (0, 0)
 
 
 def draw_mask(shape: Sequence[int], p: float, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Draw a dropout mask from a client's own generator.
+    """Draw a dropout mask from a client's generator.
 
-    On a CPU it is the mask of torch's own dropout, so that equal seeds give the masks of the loop engine. On CUDA it is
-    another one than the loop engine's: torch's dropout there counts its draws differently.
+    On a CPU it is the mask that torch's own dropout draws, so equal seeds give the masks of the loop engine. On CUDA it
+    differs from the loop engine's: torch's dropout counts its draws differently there.
 
     Args:
-        shape: One client's activations.
-        p: Share that is dropped.
+        shape: Of one client's activations.
+        p: The fraction that is dropped.
         generator: The client's; its device is the mask's.
         dtype: Of the mask.
+
+    Returns:
+        0 where an activation is dropped, and 1 / (1 - p) elsewhere.
     """
     return fill_mask(torch.empty(tuple(shape), dtype=dtype, device=generator.device), p, generator)
 
 
 def fill_mask(mask: Tensor, p: float, generator: torch.Generator) -> Tensor:
-    """Do the same in place.
+    """Draw a dropout mask into an existing tensor; see :func:`draw_mask`.
 
     Args:
         mask: Dense; overwritten.
-        p: Share that is dropped.
+        p: The fraction that is dropped.
         generator: The client's.
     """
     return mask.zero_() if p == 1.0 else mask.bernoulli_(1 - p, generator=generator).div_(1 - p)

@@ -1,8 +1,8 @@
 """Every client's loss and gradients for any module, vectorised over clients with ``torch.func``.
 
-One forward and one backward pass serve all rows. Nothing is assumed of the model; what it does in place to its buffers
-(BatchNorm's statistics) goes to the stacked buffers directly. A model that vmap cannot vectorise is said to be so once,
-and its rows are then taken one after another.
+One forward and one backward pass serve all rows. Nothing is assumed of the model; what it changes in place in its
+buffers (BatchNorm's statistics) changes the stacked buffers directly. For a model that vmap cannot vectorise a warning
+is issued once, and its rows are then computed one after another.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
 def check_precision(precision: Precision, device: torch.device) -> None:
-    """Refuse what a device cannot do.
+    """Refuse a precision that a device does not offer.
 
     Args:
-        precision: What is asked for.
+        precision: The numbers that the model is to compute in.
         device: Where to compute.
 
     Raises:
@@ -46,12 +46,12 @@ def in_precision(precision: Precision, device: torch.device, compute: Callable[[
     """Compute a model's output in a precision.
 
     Args:
-        precision: Which.
+        precision: The numbers that the model computes in.
         device: Where it computes.
         compute: Runs the model.
 
     Returns:
-        The output, never in a shorter format than float32, so that the loss is not either.
+        The output in float32 at least, so that the loss is computed in float32.
     """
     if precision == "float32":
         return compute()
@@ -62,7 +62,9 @@ def in_precision(precision: Precision, device: torch.device, compute: Callable[[
 
 
 Gradients = tuple[Tensor, list[Tensor]]
+"""Every row's loss, float64 (rows,), and the gradients of its own loss, (rows, ...) per trained parameter."""
 Generators = Sequence[torch.Generator]
+"""One random generator per row."""
 
 
 class ClientGradients:
@@ -70,11 +72,11 @@ class ClientGradients:
 
     Args:
         setup: The federation's fixed parts.
-        precision: In which numbers the model computes.
+        precision: The numbers that the model computes in.
 
     Attributes:
-        form: How it is done, once the first batch has shown it: all rows at once, without or with dropout, or one after
-            another.
+        form: How gradients are computed, known from the first batch on: all rows at once without or with dropout, or
+            one row after another. None before.
     """
 
     def __init__(self, setup: EngineSetup, precision: Precision) -> None:
@@ -83,68 +85,82 @@ class ClientGradients:
         self._compute: Callable[[Values, Sequence[str], StackedBatch, Generators], Gradients] = self._first
         self.form: Literal["vectorised", "dropout", "one by one"] | None = None
 
-    def __call__(self, values: Values, trained: Sequence[str], batch: StackedBatch, draws: Generators) -> Gradients:
-        """Return every row's loss, float64 (rows,), and the gradients of its own loss, (rows, ...) each.
+    def __call__(
+        self, values: Values, trained: Sequence[str], batch: StackedBatch, generators: Generators
+    ) -> Gradients:
+        """Compute every row's loss and gradients.
 
         Args:
-            values: Stacked tensors of these rows; buffers are updated in place.
-            trained: What gradients are wanted of.
+            values: Stacked tensors of these rows, (rows, ...); buffers are updated in place.
+            trained: The parameters whose gradients are wanted.
             batch: The rows' batches.
-            draws: The rows' generators.
+            generators: The rows' random generators.
         """
-        return self._compute(values, trained, batch, draws)
+        return self._compute(values, trained, batch, generators)
 
     def loss(self, watched: Values, others: Values, x: Tensor, y: Tensor) -> tuple[Tensor, Values]:
-        """One client's loss and buffers; vmap runs it for all of them."""
+        """Return one client's loss and its buffers afterwards; vmap runs this for all clients.
+
+        Args:
+            watched: The client's parameters that get gradients.
+            others: Its other tensors.
+            x: Inputs, (batch, ...).
+            y: Targets, (batch, ...).
+        """
         tensors = {**watched, **others}
         output = in_precision(self._precision, self._setup.device, lambda: functional_call(self._model, tensors, (x,)))
         return self._setup.objective(output, y), {name: tensors[name].detach() for name in others}
 
-    def _first(self, values: Values, trained: Sequence[str], batch: StackedBatch, draws: Generators) -> Gradients:
+    def _first(self, values: Values, trained: Sequence[str], batch: StackedBatch, generators: Generators) -> Gradients:
         """Find out at the first batch whether the model can be vectorised and whether it has dropout."""
         buffers = {name: value.clone() for name, value in values.items() if name not in trained}
-        states = [generator.get_state() for generator in draws]
+        states = [generator.get_state() for generator in generators]
         try:
-            with ClientDropout(draws) as dropout:
-                result = self._vectorised(values, trained, batch, draws)
-        except torch.cuda.OutOfMemoryError:  # a RuntimeError, but says nothing of the model
+            with ClientDropout(generators) as dropout:
+                result = self._vectorised(values, trained, batch, generators)
+        except torch.cuda.OutOfMemoryError:  # a RuntimeError too, but not because of the model's kind
             raise
         except (RuntimeError, ValueError) as error:
             warnings.warn(
-                f"the model {type(self._model).__name__} cannot be vectorised over clients, so the stacked engine takes"
-                f" them one by one; engine='workers' is faster for it ({str(error).splitlines()[0]})",
+                f"the model {type(self._model).__name__} cannot be vectorised over clients, so the stacked engine "
+                f"computes them one by one; engine='workers' is faster for it ({str(error).splitlines()[0]})",
                 stacklevel=2,
             )
             for name, value in buffers.items():
                 values[name].copy_(value)
-            for generator, state in zip(draws, states, strict=True):
+            for generator, state in zip(generators, states, strict=True):
                 generator.set_state(state)
             self._compute, self.form = self._one_by_one, "one by one"
-            return self._compute(values, trained, batch, draws)
-        self._compute = self._with_dropout if dropout.used else self._vectorised
-        self.form = "dropout" if dropout.used else "vectorised"
+            return self._compute(values, trained, batch, generators)
+        if dropout.used:
+            self._compute, self.form = self._with_dropout, "dropout"
+        else:
+            self._compute, self.form = self._vectorised, "vectorised"
         return result
 
     def _with_dropout(
-        self, values: Values, trained: Sequence[str], batch: StackedBatch, draws: Generators
+        self, values: Values, trained: Sequence[str], batch: StackedBatch, generators: Generators
     ) -> Gradients:
-        with ClientDropout(draws):
-            return self._vectorised(values, trained, batch, draws)
+        with ClientDropout(generators):
+            return self._vectorised(values, trained, batch, generators)
 
-    def _vectorised(self, values: Values, trained: Sequence[str], batch: StackedBatch, draws: Generators) -> Gradients:
-        """All rows in one pass."""
+    def _vectorised(
+        self, values: Values, trained: Sequence[str], batch: StackedBatch, generators: Generators
+    ) -> Gradients:
+        """Compute all rows in one pass."""
         watched, others = _watch(values, trained)
         losses, after = vmap(self.loss)(watched, others, batch.x, batch.y)
         _keep(after, others)
         gradients = torch.autograd.grad(losses.sum(), list(watched.values()), materialize_grads=True)
         return losses.detach().double(), list(gradients)
 
-    def _one_by_one(self, values: Values, trained: Sequence[str], batch: StackedBatch, draws: Generators) -> Gradients:
-        """Do the same without vmap; the model may draw from torch's global generator."""
+    def _one_by_one(
+        self, values: Values, trained: Sequence[str], batch: StackedBatch, generators: Generators
+    ) -> Gradients:
+        """Compute the rows one after another, without vmap; the model may draw from torch's global generator."""
         losses, gradients = [], []
-        for row, generator in enumerate(draws):
-            own = {name: value[row] for name, value in values.items()}
-            watched, others = _watch(own, trained)
+        for row, generator in enumerate(generators):
+            watched, others = _watch({name: value[row] for name, value in values.items()}, trained)
             with borrowed_generator(generator):
                 loss, after = self.loss(watched, others, batch.x[row], batch.y[row])
             _keep(after, others)
@@ -154,13 +170,13 @@ class ClientGradients:
 
 
 def _watch(values: Values, trained: Sequence[str]) -> tuple[Values, Values]:
-    """Split into what gradients are wanted of, and the rest."""
+    """Split tensors into those that get gradients and the others."""
     watched = {name: values[name].detach().requires_grad_() for name in trained}
     return watched, {name: value for name, value in values.items() if name not in watched}
 
 
 def _keep(after: Values, others: Values) -> None:
-    """Copy back buffers that a module replaced instead of updating in place."""
+    """Copy buffers back that a module replaced instead of updating them in place."""
     for name, value in after.items():
         if value.data_ptr() != others[name].data_ptr():
             others[name].copy_(value)

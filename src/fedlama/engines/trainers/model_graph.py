@@ -1,7 +1,8 @@
-"""What a model computes, step by step, if all of it is known: read once with ``torch.fx``.
+"""What a model computes, step by step, if every step is known: read once with ``torch.fx``.
 
-It does not matter whether a model is an ``nn.Sequential`` or writes its forward pass out. Engines that write the
-backward pass themselves begin here; what they make of the steps is theirs.
+Trainers that write the backward pass themselves start from these steps: the kernels of :mod:`fedlama.kernels`, and the
+chains of :mod:`fedlama.engines.trainers.torch_chain`. A model may be an ``nn.Sequential`` or have a forward pass of its
+own.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from fedlama.kernels.steps import (
 
 
 class UnknownStepError(Exception):
-    """The model does something that has no step here."""
+    """The model does something for which there is no step."""
 
 
 def example_input(setup: EngineSetup) -> Tensor | None:
@@ -57,10 +58,10 @@ def example_input(setup: EngineSetup) -> Tensor | None:
 
 
 def read_graph(model: nn.Module) -> list[Step] | None:
-    """Return a model's steps, the last one making the logits, or None if any part is unknown.
+    """Return a model's steps, of which the last computes the logits, or None if any part is unknown.
 
     Args:
-        model: A model; parameters that are not float32, or that two steps or none use, make it unknown.
+        model: A model; it is unknown too if a parameter is not float32 or not used by exactly one step.
 
     >>> len(read_graph(nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))) or [])
     4
@@ -68,11 +69,11 @@ def read_graph(model: nn.Module) -> list[Step] | None:
     True
     """
     hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-    if hooked or any(one.dtype != torch.float32 for one in model.parameters()):
+    if hooked or any(parameter.dtype != torch.float32 for parameter in model.parameters()):
         return None
     try:
-        return _Reading(model).steps()
-    except Exception:  # whatever a model does that fx cannot record, it is unknown
+        return _GraphReader(model).steps()
+    except Exception:  # fx raises many kinds of errors for models that it cannot record
         return None
 
 
@@ -84,29 +85,29 @@ _ADD: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
 _MEAN: tuple[Any, ...] = (torch.mean, "mean")
 
 
-class _Reading:
-    """Goes along the recorded nodes."""
+class _GraphReader:
+    """Translates the recorded nodes in order."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._graph = fx.symbolic_trace(model).graph
         self._steps: list[Step] = []
-        self._numbers: dict[fx.Node, int] = {}  # of the values that nodes stand for
+        self._numbers: dict[fx.Node, int] = {}  # the number of each node's value; the model's input is 0
 
     def steps(self) -> list[Step]:
-        """Return them."""
+        """Return the steps."""
         for node in self._graph.nodes:
             if node.op == "placeholder":
                 self._numbers[node] = 0
             elif node.op == "output":
                 self._finish(node)
             elif node.op != "get_attr":
-                self._take(node)
+                self._translate(node)
         return self._steps
 
-    def _finish(self, node: fx.Node) -> None:
-        inputs = [own for own in self._graph.nodes if own.op == "placeholder"]
-        if len(inputs) != 1 or self._value(node.args[0]) != len(self._steps):
+    def _finish(self, output: fx.Node) -> None:
+        inputs = [node for node in self._graph.nodes if node.op == "placeholder"]
+        if len(inputs) != 1 or self._value(output.args[0]) != len(self._steps):
             raise UnknownStepError
         names = [name for step in self._steps for name in _names(step.operation)]
         known = {name for name, _ in (*self._model.named_parameters(), *self._model.named_buffers())}
@@ -118,18 +119,18 @@ class _Reading:
             raise UnknownStepError
         return self._numbers[node]
 
-    def _take(self, node: fx.Node) -> None:
+    def _translate(self, node: fx.Node) -> None:
         first = self._value(node.args[0])
         if node.op == "call_module":
-            found = _from_module(str(node.target), self._model.get_submodule(str(node.target)))
+            operations = _from_module(str(node.target), self._model.get_submodule(str(node.target)))
         elif node.target in _ADD and len(node.args) == 2 and not node.kwargs:
             self._steps.append(Step(Add(), (first, self._value(node.args[1]))))
             self._numbers[node] = len(self._steps)
             return
         else:
-            found = _from_call(node.target, list(node.args[1:]), dict(node.kwargs))
+            operations = _from_call(node.target, list(node.args[1:]), dict(node.kwargs))
         self._numbers[node] = first
-        for operation in found:
+        for operation in operations:
             self._steps.append(Step(operation, (self._numbers[node],)))
             self._numbers[node] = len(self._steps)
 
@@ -141,12 +142,12 @@ def _names(operation: Operation) -> list[str]:
 
 
 def _from_module(name: str, module: nn.Module) -> list[Operation]:
-    """Return what a module of torch's does; most do one thing, and some nothing."""
+    """Return the operations of one of torch's modules: one for most, none for some."""
     bias = None if getattr(module, "bias", None) is None else f"{name}.bias"
     if type(module) is nn.Linear:
         return [Dense(f"{name}.weight", bias)]
     if type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
-        shape = [_pair(one) for one in (module.stride, module.padding, module.dilation)]
+        shape = [_pair(setting) for setting in (module.stride, module.padding, module.dilation)]
         return [Convolution(f"{name}.weight", bias, shape[0], shape[1], shape[2], module.groups)]
     if type(module) is nn.MaxPool2d and module.dilation == 1 and not (module.ceil_mode or module.return_indices):
         return [MaxPool(_pair(module.kernel_size), _pair(module.stride), _pair(module.padding))]
@@ -171,14 +172,14 @@ def _from_module(name: str, module: nn.Module) -> list[Operation]:
     if type(module) is nn.Dropout and 0 <= module.p < 1:
         return [Dropout(module.p)] if module.p else []
     if type(module) is nn.AdaptiveAvgPool2d and module.output_size in (1, (1, 1)):
-        return [Mean()]  # its two dimensions of one pixel vanish in the flattening that must follow
+        return [Mean()]  # the flattening that must follow removes its two dimensions of one pixel
     if type(module) is nn.Identity:
         return []
     raise UnknownStepError
 
 
 def _from_call(target: Callable[..., Any] | str, args: list[Any], settings: dict[str, Any]) -> list[Operation]:
-    """Return what a function or method call does."""
+    """Return the operations of a function or method call."""
     if target in _RELU and not args and set(settings) <= {"inplace"}:
         return [Relu()]
     if target in _FLATTEN and (args == [1] or settings == {"start_dim": 1}) and len(args) + len(settings) == 1:
@@ -223,7 +224,7 @@ def _convolution(
     dilation: Any = 1,  # noqa: ANN401
     groups: int = 1,
 ) -> Convolution:
-    shape = [_pair(one) for one in (stride, padding, dilation)]
+    shape = [_pair(setting) for setting in (stride, padding, dilation)]
     return Convolution(_name(weight), None if bias is None else _name(bias), shape[0], shape[1], shape[2], groups)
 
 

@@ -5,7 +5,7 @@ Needs Linux, root, iproute2 and the extra ``flower``. In a network namespace of 
     unshare -n python -m benchmarks.flower_link --out /tmp/link --megabit 0.3
 
 Every SuperNode has a port of its own before the SuperLink, shaped by `tc` to a rate each way. One deployment
-without a limit tells how long a round takes beside the transfer (starting processes, training); nothing else is fitted.
+without a limit gives the time of a round without the transfer (starting processes, training); nothing else is fitted.
 Another with the limit is then measured and compared with what :mod:`fedlama.analysis.links` says from its ledger.
 """
 

@@ -1,4 +1,4 @@
-"""Small federations, run by the loop engine and through a rehearsed deployment."""
+"""Small federations, run by the loop engine and by a deployment inside one process."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def federation(**changes: Any) -> Federation:  # noqa: ANN401
 
 
 def in_process(given: Federation, folder: Path, fault: Fault = no_fault) -> InProcessChannel:
-    """Nodes for a federation."""
+    """A channel to nodes of a federation."""
 
     def setup() -> EngineSetup:
         model = copy.deepcopy(given.model)
@@ -61,7 +61,7 @@ def deployed(given: Federation, channel: InProcessChannel, policy: RoundPolicy =
 
 
 def assert_same_bits(result: Result, expected: Result) -> None:
-    """The same models, losses, intervals, scores and ledger, to the last bit and byte."""
+    """The same models, losses, intervals, scores and ledger, bit for bit and byte for byte."""
     assert list(result.model) == list(expected.model)
     for name, value in expected.model.items():
         assert torch.equal(result.model[name], value), name

@@ -27,7 +27,7 @@ def certificates(folder: Path, name: str = "ca") -> Path:
 
 
 def node_key(folder: Path, name: str) -> Path:
-    """Make a node's key; the public one lies beside it with .pub."""
+    """Make a node's key; the public key is in a file beside it that ends in .pub."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     command = ["ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-C", "", "-f", str(path)]

@@ -82,7 +82,7 @@ class Live:
 
 
 def wait(until: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait for something, not for ever."""
+    """Wait until a condition holds; fail when the time is over."""
     end = time.monotonic() + seconds
     while not until():
         assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
@@ -95,13 +95,13 @@ def model(run_folder: Path) -> dict[str, Tensor]:
 
 
 def lines(run_folder: Path, name: str, drop: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """A run's lines without what no two runs share."""
+    """A run's lines without the keys that differ between equal runs."""
     read = [json.loads(line) for line in (run_folder / f"{name}.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key not in drop} for line in read]
 
 
 def assert_same_folders(one: Path, other: Path) -> None:
-    """The same model to the last bit, the same intervals, ledger and metrics."""
+    """The same model bit for bit, the same intervals, ledger and metrics."""
     first, second = model(one), model(other)
     assert list(first) == list(second)
     for name in first:

@@ -1,4 +1,4 @@
-"""Runs a small experiment in Flower's own simulation; started as a program of its own by its test."""
+"""Runs a small experiment in Flower's own simulation; its test starts it as a program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real deployments on loopback: a SuperLink and SuperNodes as processes. Slow; needs the extra ``flower``."""
+"""Real deployments on loopback: a SuperLink and SuperNodes, each its own process. Slow; needs the extra ``flower``."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def quick() -> Experiment:
 
 
 MOMENTS = ((1, 0.0), (2, 2.5), (3, 5.0))
-"""Rounds that are over, and seconds since: requests are sent, then nodes are at work, then replies are back."""
+"""Finished rounds and seconds since: requests are sent, then nodes train, then replies arrive."""
 
 
 def test_four_nodes_on_loopback_give_the_bits_of_the_loop_engine(live: Live, tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_four_nodes_on_loopback_give_the_bits_of_the_loop_engine(live: Live, tmp
 
 
 def test_kill_the_server_app(live: Live, tmp_path: Path) -> None:
-    """Kill -9 the SuperLink's ServerApp at three moments; the same command goes on."""
+    """Kill -9 the SuperLink's ServerApp at three moments; the same command resumes the run."""
     out = live.submit(quick(), "killed")
     for rounds, later in MOMENTS:
         wait(lambda enough=rounds: live.rounds(out) >= enough, 240, f"{rounds} rounds")  # type: ignore[misc]
@@ -63,7 +63,7 @@ def test_kill_the_server_app(live: Live, tmp_path: Path) -> None:
 
 
 def kill_server_apps(live: Live) -> int:
-    """Kill the ServerApps of this very SuperLink, told by the port in their commands; return how many there were."""
+    """Kill the ServerApps of this SuperLink, recognised by the port in their commands; return how many there were."""
     ours, count = f"127.0.0.1:{live.services.port}".encode(), 0
     for entry in Path("/proc").iterdir():
         try:
@@ -77,7 +77,7 @@ def kill_server_apps(live: Live) -> int:
 
 
 def test_kill_the_super_link(live: Live, tmp_path: Path) -> None:
-    """Kill -9 the SuperLink at three moments; started again with its database, it goes on."""
+    """Kill -9 the SuperLink at three moments; started again with its database, it resumes."""
     out = live.submit(quick(), "link")
     for rounds, later in MOMENTS:
         wait(lambda enough=rounds: live.rounds(out) >= enough, 240, f"{rounds} rounds")  # type: ignore[misc]
@@ -102,7 +102,7 @@ def test_kill_super_nodes(live: Live, tmp_path: Path) -> None:
 
 
 def assert_same_folders_but_for_repeats(one: Path, other: Path) -> None:
-    """The same model and intervals; an request that was sent twice stands twice in the ledger."""
+    """The same model and intervals; a request that was sent twice is in the ledger twice."""
     from tests.flower.live import model
 
     first, second = model(one), model(other)
@@ -112,7 +112,7 @@ def assert_same_folders_but_for_repeats(one: Path, other: Path) -> None:
 
 
 def test_bytes_on_the_wire(tmp_path: Path) -> None:
-    """FedLAMA at phi = 4 on 4.4 MB moves at most half of FedAvg's bytes; the ledger tells the wire within 3 %."""
+    """FedLAMA at phi = 4 on 4.4 MB moves at most half of FedAvg's bytes; the ledger equals the bytes on the wire within 3 %."""
     wire = {}
     with Live(tmp_path / "live", nodes=2) as live:
         for name, strategy in (("fedavg", "strategy.name=fedavg"), ("fedlama", "strategy.increase_factor=4")):

@@ -1,4 +1,4 @@
-"""The apps that come with the project: the thin one is what `fedlama flower app` writes."""
+"""The apps that come with the project: `examples/flower` is the output of `fedlama flower app`."""
 
 from __future__ import annotations
 

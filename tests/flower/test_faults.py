@@ -1,4 +1,4 @@
-"""Lost replies, lost state, spoiled replies and clients that come and go: the round goes on and says what happened."""
+"""Lost replies, lost state, damaged replies and clients that come and go: the round goes on and its log says why."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def engine_of(run: Run) -> FlowerEngine:
 
 
 @pytest.mark.parametrize("round_index", [0, 1, 2, 4])
-def test_an_order_that_failed_is_sent_again_and_changes_nothing(round_index: int, tmp_path: Path) -> None:
+def test_a_request_that_failed_is_sent_again_and_changes_nothing(round_index: int, tmp_path: Path) -> None:
     given = everyone()
     channel = in_process(given, tmp_path, once(2, round_index, "crash"))
     assert_models(deployed(given, channel).to_end([]), given.run())
@@ -131,7 +131,7 @@ def test_a_client_back_mid_cycle_gets_exactly_what_changed_meanwhile(tmp_path: P
     for round_index in range(8):
         if round_index == 5:
             away = channel.online.pop(102)
-        if round_index == 6:  # introduces itself while the others train, and takes part from the next round on
+        if round_index == 6:  # it is known when the others train, and takes part from the next round on
             channel.online[777] = away  # another node number, as without authentication
         record = run.advance()
         changed.append({name for name, layer in record.layers.items() if layer.synchronised})
@@ -177,13 +177,13 @@ def test_two_nodes_for_one_client_are_refused(tmp_path: Path) -> None:
         tolerant.online()
     channel.online[900] = 3
     tolerant.online()  # asks; the reply comes with the next look
-    assert tolerant.online()[3] == 900  # the one that came last: the other one may be dead
+    assert tolerant.online()[3] == 900  # the later one: the other one may be dead
     strict.online()
     with pytest.raises(FedlamaError, match="103 and 900 both say that they serve client 3"):
         strict.online()
 
 
-def test_a_node_that_refuses_is_named_and_asked_again(tmp_path: Path) -> None:
+def test_a_node_that_refuses_is_named(tmp_path: Path) -> None:
     given = everyone(test_set=None)
     channel = in_process(given, tmp_path)
     channel.refusing[103] = "its file is missing"
@@ -232,7 +232,7 @@ def _by_module(given: object) -> object:
 @pytest.mark.parametrize("aggregation", ["models", "sums"])
 @pytest.mark.parametrize("killed", range(1, 6))
 def test_a_server_killed_in_any_round_goes_on_where_it_was(killed: int, aggregation: str, tmp_path: Path) -> None:
-    """The server dies after the clients have trained a round and before it has saved: they replay."""
+    """The server dies after the clients have trained a round and before it has saved: they send the same replies again."""
     given = federation(strategy=FedLAMA(2, 3))
     channel = in_process(given, tmp_path)
     run = deployed(given, channel, aggregation=aggregation)

@@ -1,4 +1,4 @@
-"""Old states are deleted, and nothing else is."""
+"""Old client states are deleted, and no other file."""
 
 from __future__ import annotations
 

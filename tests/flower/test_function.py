@@ -1,4 +1,4 @@
-"""A client of the user's own: model and training function."""
+"""A client with the user's own model and training function."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.flower.in_process import InProcessChannel
 
 
 class OwnFunction(InProcessChannel):
-    """Clients that train by plain PyTorch."""
+    """Clients that train with plain PyTorch."""
 
     def _reply(self, client: int, request: TrainRequest) -> TrainReply:
         own = skewed_clients()[client]

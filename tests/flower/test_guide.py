@@ -1,4 +1,4 @@
-"""Every command of the guide, as written, on loopback with TLS and registered nodes; only places and budgets differ."""
+"""Every command of the guide, as written, on loopback with TLS and registered nodes; only paths and budgets differ."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ SHORT = "partition.clients=4 local_steps=12 strategy.base_interval=12 strategy.i
 
 
 class Reader:
-    """Somebody who follows the guide in one folder on one machine."""
+    """A person who follows the guide in one folder on one machine."""
 
     def __init__(self, folder: Path, services: Services) -> None:
         self.folder, self.services = folder, services
         self.submitted = 0
 
     def follow(self, block: Block) -> None:
-        """Do what a block says."""
+        """Carry out a block of the guide."""
         text = self.here(block.text)
         if block.kind == "toml":
             home = self.services.folder / "home-operator"
@@ -42,7 +42,7 @@ class Reader:
                     self.do(command)
 
     def here(self, text: str) -> str:
-        """Put this test's places and budgets into a text of the guide."""
+        """Put this test's paths and budgets into a text of the guide."""
         changes = {
             "localhost:8000": f"localhost:{self.services.port}",
             "--port 8000": f"--port {self.services.port}",
@@ -57,7 +57,7 @@ class Reader:
         return text
 
     def do(self, command: str, number: int = 0) -> None:
-        """Run one command; what serves is left running, what is submitted is waited for."""
+        """Run one command; a server is left running, and a submitted run is waited for."""
         if command.startswith("flower-"):
             name = "link" if "superlink " in command.split("--", 1)[0] else f"node{number}"
             more = "" if name == "link" else f" --port {free_port()}"

@@ -1,4 +1,4 @@
-"""A deployment through a channel equals the loop engine to the last bit, ledger included."""
+"""A deployment through a channel equals the loop engine bit for bit, with its ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TLS and authentication: registered nodes train; one without a registered key or with the wrong CA gets nothing."""
+"""TLS and authentication: registered nodes train; a node without a registered key or with the wrong CA receives nothing."""
 
 from __future__ import annotations
 

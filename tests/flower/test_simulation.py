@@ -1,7 +1,8 @@
-"""Flower's own simulation gives the bits of the loop engine."""
+"""Flower's own simulation equals the loop engine bit for bit."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,9 +23,14 @@ CHANGES = ["strategy.base_interval=2", "strategy.increase_factor=3", "sampler.na
 
 def test_flower_simulation_gives_the_bits_of_the_loop_engine(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
-    environment = {**QUIET, "PYTHONPATH": str(root), "PATH": str(Path(sys.executable).parent) + ":/usr/bin:/bin"}
+    here = {
+        "PYTHONPATH": os.pathsep.join([str(root), str(root / "src")]),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"]),
+    }
     command = [sys.executable, "-m", "tests.flower.simulate", str(tmp_path), *CHANGES]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False, cwd=root)
+    done = subprocess.run(
+        command, env={**QUIET, **here}, capture_output=True, text=True, timeout=400, check=False, cwd=root
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     experiment = small(*CHANGES)
     run_one(experiment, assemble(experiment, prepare(experiment)), 2, tmp_path / "loop")

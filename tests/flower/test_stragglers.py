@@ -1,4 +1,4 @@
-"""A SuperNode that stands still: the deadline passes, the round goes on without it, and it comes back by the rule."""
+"""A SuperNode that hangs: the deadline passes, the round goes on without it, and it comes back by the rule."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 DEADLINE = 45.0
 
 
-def test_a_node_that_stands_still_is_left_behind_and_comes_back(tmp_path: Path) -> None:
+def test_a_node_that_hangs_is_left_out_and_comes_back(tmp_path: Path) -> None:
     experiment = small(
         "partition.clients=3", "strategy.base_interval=1", "strategy.increase_factor=2", "local_steps=8", "engine=loop"
     )
@@ -45,5 +45,5 @@ def test_a_node_that_stands_still_is_left_behind_and_comes_back(tmp_path: Path) 
 
 
 def log(out: Path) -> dict[int, dict[str, list[object]]]:
-    """What the network's log says by now."""
+    """The lines of the network's log so far, by round."""
     return {index: line for file in out.rglob(NAME) for index, line in read_log(file).items()}

@@ -1,4 +1,4 @@
-"""The discrepancy from sums alone: what a server behind secure aggregation would see, and what it makes of it."""
+"""The discrepancy from sums alone: what a server behind secure aggregation sees is enough."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SCALE = 2.0**32  # fixed point: masks cancel exactly only in whole numbers
 
 
 def clients(spread: float, count: int = 5) -> tuple[Layer, list[Values], Values, list[float]]:
-    """Clients that lie around a reference at a given distance, with unequal weights."""
+    """Clients whose values differ from a reference by a given distance, with unequal weights."""
     torch.manual_seed(0)
     (layer,) = by_module(torch.nn.Linear(40, 30))
     reference = {spec.name: torch.randn(spec.shape) for spec in layer.tensors}
@@ -38,7 +38,7 @@ def test_the_identity_holds_to_many_digits(spread: float) -> None:
 
 
 def test_masked_uploads_reveal_nothing_but_their_sums_suffice() -> None:
-    """Each pair of clients shares a mask that one adds and the other takes away, modulo 2^64, as SecAgg does."""
+    """Each pair of clients shares a mask that one adds and the other subtracts, modulo 2^64, as SecAgg does."""
     layer, models, reference, weights = clients(0.1)
     vectors = []
     for weight, model in zip(weights, models, strict=True):

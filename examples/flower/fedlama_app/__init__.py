@@ -1,1 +1,1 @@
-"""FedLAMA: A Flower app."""
+"""FedLAMA as a Flower app."""

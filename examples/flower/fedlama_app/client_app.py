@@ -1,4 +1,4 @@
-"""The ClientApp: one client of the run's experiment, which keeps its model between rounds."""
+"""The ClientApp: one client of the experiment, which keeps its model between rounds."""
 
 from fedlama.flower.apps import client_app
 

@@ -1,4 +1,4 @@
-"""The ServerApp: the run's experiment, driven by fedlama."""
+"""The ServerApp: runs the experiment with fedlama."""
 
 from fedlama.flower.apps import server_app
 

@@ -1,1 +1,1 @@
-"""A PyTorch model of one's own under FedLAMA."""
+"""Your own PyTorch model under FedLAMA."""

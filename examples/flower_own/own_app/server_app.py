@@ -1,11 +1,10 @@
-"""The ServerApp: FedLAMA over a model of one's own."""
+"""The ServerApp: FedLAMA over your own model."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from fedlama import Federation, FedLAMA
-from fedlama.flower.apps import server_app
-from fedlama.flower.server.nodes import RemoteClients
+from fedlama.flower.apps import RemoteClients, server_app
 from own_app.task import build
 
 

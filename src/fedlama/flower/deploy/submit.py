@@ -29,13 +29,13 @@ clientapp = "fedlama_app.client_app:app"
 [tool.flwr.app.config]
 {config}
 """
-_SERVER = '''"""The ServerApp: the run's experiment, driven by fedlama."""
+_SERVER = '''"""The ServerApp: runs the experiment with fedlama."""
 
 from fedlama.flower.apps import server_app
 
 app = server_app()
 '''
-_CLIENT = '''"""The ClientApp: one client of the run's experiment, which keeps its model between rounds."""
+_CLIENT = '''"""The ClientApp: one client of the experiment, which keeps its model between rounds."""
 
 from fedlama.flower.apps import client_app
 
@@ -52,7 +52,7 @@ def write_app(folder: Path) -> None:
     config = "\n".join(f"{key} = {json.dumps(value)}" for key, value in DEFAULTS.items())
     files = {
         "pyproject.toml": _PROJECT.format(version=metadata.version("fedlama"), config=config),
-        "fedlama_app/__init__.py": '"""FedLAMA: A Flower app."""\n',
+        "fedlama_app/__init__.py": '"""FedLAMA as a Flower app."""\n',
         "fedlama_app/server_app.py": _SERVER,
         "fedlama_app/client_app.py": _CLIENT,
     }

@@ -23,7 +23,7 @@ Aggregation = Literal["models", "sums"]
 
 
 def from_models(layer: Layer, received: Sequence[Values], weights: Sequence[float]) -> Average:
-    """Average single models in client request and measure how far each lies from the average.
+    """Average single models in client order and measure their distances from the average.
 
     Args:
         layer: The layer.

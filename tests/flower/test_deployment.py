@@ -112,7 +112,7 @@ def assert_same_folders_but_for_repeats(one: Path, other: Path) -> None:
 
 
 def test_bytes_on_the_wire(tmp_path: Path) -> None:
-    """FedLAMA at phi = 4 on 4.4 MB moves at most half of FedAvg's bytes; the ledger equals the bytes on the wire within 3 %."""
+    """FedLAMA at phi = 4 on 4.4 MB moves at most half of FedAvg's bytes; the ledger is within 3 % of the wire."""
     wire = {}
     with Live(tmp_path / "live", nodes=2) as live:
         for name, strategy in (("fedavg", "strategy.name=fedavg"), ("fedlama", "strategy.increase_factor=4")):

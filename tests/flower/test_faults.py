@@ -232,7 +232,7 @@ def _by_module(given: object) -> object:
 @pytest.mark.parametrize("aggregation", ["models", "sums"])
 @pytest.mark.parametrize("killed", range(1, 6))
 def test_a_server_killed_in_any_round_goes_on_where_it_was(killed: int, aggregation: str, tmp_path: Path) -> None:
-    """The server dies after the clients have trained a round and before it has saved: they send the same replies again."""
+    """The server dies after the clients have trained a round and before it has saved: they replay their replies."""
     given = federation(strategy=FedLAMA(2, 3))
     channel = in_process(given, tmp_path)
     run = deployed(given, channel, aggregation=aggregation)

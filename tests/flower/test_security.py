@@ -1,4 +1,4 @@
-"""TLS and authentication: registered nodes train; a node without a registered key or with the wrong CA receives nothing."""
+"""TLS and authentication: registered nodes train; without a registered key or with the wrong CA a node gets nothing."""
 
 from __future__ import annotations
 

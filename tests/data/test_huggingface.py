@@ -39,7 +39,7 @@ def picture(value: int, shape: tuple[int, ...] = (2, 3)) -> np.ndarray[tuple[int
 def test_columns_are_found_and_groups_numbered_by_name() -> None:
     train = Table(img=[picture(1), picture(2), picture(3)], fine_label=[0, 2, 1], writer=["z", "a", "z"])
     test = Table(img=[picture(4)], fine_label=[1], writer=["b"])
-    data = huggingface.from_splits("toy", train, test, group="writer")
+    data = huggingface.from_splits("toy", train, test, Columns(group="writer"))
     assert data.train_x.shape == (3, 1, 2, 3)
     assert data.train_x[:, 0, 0, 0].tolist() == [1, 2, 3]
     assert data.classes == 3
@@ -57,7 +57,7 @@ def test_colour_pictures_become_channels_first() -> None:
 
 def test_rows_are_held_out_once_each() -> None:
     table = Table(x=[picture(value) for value in range(10)], y=list(range(10)))
-    data = huggingface.from_splits("toy", table, None, test_share=0.3, seed=5)
+    data = huggingface.from_splits("toy", table, None, parts=Parts(test_share=0.3, seed=5))
     assert len(data.test_y) == 3
     assert sorted(data.train_y.tolist() + data.test_y.tolist()) == list(range(10))
     assert data.train_x[:, 0, 0, 0].tolist() == data.train_y.tolist()
@@ -86,7 +86,7 @@ def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
     with pytest.raises(MissingExtraError, match=r"pip install 'fedlama\[datasets\]'"):
         huggingface.load("uoft-cs/cifar10")
     with pytest.raises(ConfigError, match="test_share is 2"):
-        huggingface.load("uoft-cs/cifar10", test_share=2)
+        huggingface.Parts(test_share=2)
 
 
 @pytest.mark.filterwarnings("default")  # The library and what it imports warn about themselves.
@@ -98,11 +98,11 @@ def test_the_real_library_on_disk(tmp_path: Path) -> None:
     rows = {"image": [picture(value, (4, 4, 3)) for value in (10, 20, 30)], "label": [0, 1, 1], "who": [3, 1, 3]}
     split = datasets.Dataset.from_dict(rows, features)
     datasets.DatasetDict(train=split, test=split.select([1])).save_to_disk(str(tmp_path / "pets"))
-    data = huggingface.load(str(tmp_path / "pets"), group="who")
+    data = huggingface.load(str(tmp_path / "pets"), Columns(group="who"))
     assert data.train_x.shape == (3, 3, 4, 4)
     assert data.train_x[:, 0, 0, 0].tolist() == [10, 20, 30]
     assert data.class_names == ("cat", "dog")
     assert data.group_names == ("1", "3")
-    assert len(huggingface.load(str(tmp_path / "pets"), test_share=0.4).test_y) == 1
+    assert len(huggingface.load(str(tmp_path / "pets"), parts=Parts(test=None, test_share=0.4)).test_y) == 1
     with pytest.raises(DataError, match="no split 'valid'"):
-        huggingface.load(str(tmp_path / "pets"), test="valid")
+        huggingface.load(str(tmp_path / "pets"), parts=Parts(test="valid"))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedlama.data.partition import describe, dirichlet, iid, natural, shards
-from fedlama.data.partition.checks import Partition
+from fedlama.data.partition.base import Partition
 from fedlama.errors import ConfigError, DataError
 
 LABELS = st.lists(st.integers(0, 4), min_size=40, max_size=120).map(np.array)
@@ -78,7 +78,8 @@ def test_impossible_settings_are_named_together_with_the_remedy() -> None:
     with pytest.raises(ConfigError, match="use fewer clients or a smaller min_size"):
         dirichlet([0, 1, 2], 2, 0, alpha=1.0, min_size=2)
     with pytest.raises(ConfigError, match=r"larger alpha, fewer clients or a smaller min_size"):
-        dirichlet(np.zeros(100, dtype=np.int64), 10, 0, alpha=0.01, min_size=9, attempts=3)
+        monkeypatch.setattr("fedlama.data.partition.dirichlet.ATTEMPTS", 3)
+        dirichlet(np.zeros(100, dtype=np.int64), 10, 0, alpha=0.01, min_size=9)
     with pytest.raises(ConfigError) as caught:
         dirichlet([0, 1, 2], 0, 0, alpha=-1.0, min_size=0)
     assert len(caught.value.problems) == 3
@@ -90,7 +91,7 @@ def test_impossible_settings_are_named_together_with_the_remedy() -> None:
 
 def test_underflowing_alpha_ends_in_an_error_not_in_nan() -> None:
     with pytest.raises(ConfigError, match="larger alpha"):
-        dirichlet(np.repeat(np.arange(4), 50), 8, 0, alpha=1e-300, min_size=1, attempts=20)
+        dirichlet(np.repeat(np.arange(4), 50), 8, 0, alpha=1e-300, min_size=1)
 
 
 @pytest.mark.parametrize("labels", [[], [[0, 1]], [0.5, 1.0]])

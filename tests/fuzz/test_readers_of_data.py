@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from fedlama.data import idx, leaf, npz_folder, restricted_pickle
-from fedlama.data.huggingface import from_splits
+from fedlama.data.huggingface import Columns, from_splits
 from fedlama.errors import ConfigError, DataError
 from fedlama.experiment import read
 from tests.fuzz.targets.huggingface import _Split
@@ -183,7 +183,7 @@ IMAGES = [[[0, 1], [2, 3]]] * 2
 )
 def test_splits(train: dict[str, Any], test: dict[str, Any]) -> None:
     with pytest.raises(DataError):
-        from_splits("toy", _Split(train), _Split(test), image="image", label="label")
+        from_splits("toy", _Split(train), _Split(test), Columns("image", "label"))
 
 
 def test_an_experiment_file_is_small(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -93,6 +94,22 @@ class Dataset:
             )
         if self.group_names:
             _check_range(where, "group", groups, len(self.group_names), "give one name per group")
+
+
+class DataSource(Protocol):
+    """Settings that can load a data set. An implementation is a frozen dataclass whose fields are the settings."""
+
+    name: ClassVar[str]
+
+    def load(self) -> Dataset:
+        """Read the data set into memory.
+
+        Returns:
+            The data set, checked with :meth:`Dataset.check`.
+
+        Raises:
+            DataError: A file is missing or damaged.
+        """
 
 
 def _check_finite(where: str, x: Tensor) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedlama.core.registry import register
 from fedlama.data import restricted_pickle
 from fedlama.data.arrays import Dataset
 from fedlama.data.files import locate, read_whole
@@ -107,3 +110,24 @@ def _names(folder: Path, classes: int) -> tuple[str, ...]:
         return ()
     names = tuple(read_whole(file, 100_000).decode("utf-8", "replace").split())
     return names if len(names) == classes else ()
+
+
+@register("data")
+@dataclass(frozen=True)
+class Cifar:
+    """CIFAR-10 or CIFAR-100, binary or python version.
+
+    Args:
+        path: Folder of the unpacked archive, or one that contains it.
+        classes: 10 or 100.
+        complete: Expect all 60,000 images; false accepts a part of them.
+    """
+
+    name: ClassVar[str] = "cifar"
+    path: Path
+    classes: Literal[10, 100] = 10
+    complete: bool = True
+
+    def load(self) -> Dataset:
+        """Read the files; see :func:`load`."""
+        return load(self.path, self.classes, complete=self.complete)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import resources
+from typing import ClassVar
 
 import numpy as np
 import torch
 
+from fedlama.core.registry import register
 from fedlama.data.arrays import Dataset
 
 
@@ -36,3 +39,15 @@ def load() -> Dataset:
     is_test = torch.zeros(len(y), dtype=torch.bool)
     is_test[torch.from_numpy(np.argsort(labels, kind="stable")[::5].copy())] = True
     return Dataset("digits", x[~is_test], y[~is_test], x[is_test], y[is_test], classes=10).check()
+
+
+@register("data")
+@dataclass(frozen=True)
+class Digits:
+    """Handwritten digits, 8x8, embedded in the package: nothing to download."""
+
+    name: ClassVar[str] = "digits"
+
+    def load(self) -> Dataset:
+        """Read the embedded file; see :func:`load`."""
+        return load()

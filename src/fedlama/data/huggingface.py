@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import ClassVar, Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fedlama.core.randomness import permutation
+from fedlama.core.registry import register
 from fedlama.data.arrays import Dataset
 from fedlama.errors import ConfigError, DataError, MissingExtraError, cut, did_you_mean
 
@@ -32,87 +34,102 @@ class Split(Protocol):
     def __getitem__(self, key: int | str) -> object: ...
 
 
-def load(
-    name: str,
-    *,
-    image: str | None = None,
-    label: str | None = None,
-    group: str | None = None,
-    train: str = "train",
-    test: str = "test",
-    test_share: float | None = None,
-    seed: int = 0,
-) -> Dataset:
+@dataclass(frozen=True)
+class Columns:
+    """Which columns hold what.
+
+    Args:
+        image: Column of the images; None for the first of `IMAGE_COLUMNS` that exists.
+        label: Column of the labels; None for the first of `LABEL_COLUMNS` that exists.
+        group: Column of the natural client, such as ``"writer_id"``; None for no groups.
+    """
+
+    image: str | None = None
+    label: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Which rows are for training and which for testing.
+
+    Args:
+        train: Name of the training split.
+        test: Name of the test split; None to hold out rows of the training split, for data sets without a test split.
+        test_share: Share of the training rows that is held out at random where there is no test split, in (0, 1).
+        seed: Decides which rows are held out.
+
+    Raises:
+        ConfigError: If ``test_share`` is outside (0, 1).
+    """
+
+    train: str = "train"
+    test: str | None = "test"
+    test_share: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.test_share < 1:
+            raise ConfigError(f"test_share is {self.test_share}, expected a share between 0 and 1")
+
+
+_COLUMNS, _PARTS = Columns(), Parts()
+
+
+def load(name: str, columns: Columns = _COLUMNS, parts: Parts = _PARTS) -> Dataset:
     """Load a data set by name, or from a folder written by ``save_to_disk``.
 
     Args:
         name: Name on the hub, such as ``"uoft-cs/cifar10"``, or a folder.
-        image: Column of the images; None for the first of `IMAGE_COLUMNS` that exists.
-        label: Column of the labels; None for the first of `LABEL_COLUMNS` that exists.
-        group: Column of the natural client, such as ``"writer_id"``; None for no groups.
-        train: Name of the training split.
-        test: Name of the test split; unused when ``test_share`` is given.
-        test_share: Hold out this share of the training split at random, for data sets without a test split.
-        seed: Which rows are held out.
+        columns: Which columns hold images, labels and clients.
+        parts: Which splits to take.
 
     Returns:
-        Images uint8 (N, C, H, W) or float32; groups numbered in the order of their sorted names.
+        Images uint8 (N, C, H, W) or float32; labels int64 (N,); groups int64 (N,), numbered in the order of their
+        sorted names.
 
     Raises:
         MissingExtraError: If the library ``datasets`` is not installed.
         DataError: If a split or a column is missing, or images differ in shape.
-        ConfigError: If ``test_share`` is outside (0, 1).
 
     Code that a data set on the hub may bring along is never run.
     """
-    if test_share is not None and not 0 < test_share < 1:
-        raise ConfigError(f"test_share is {test_share}, expected a share between 0 and 1")
     splits = _open(name)
-    for wanted in [train] if test_share is not None else [train, test]:
+    for wanted in [parts.train] if parts.test is None else [parts.train, parts.test]:
         if wanted not in splits:
             raise DataError(
                 f"{name} has no split {wanted!r}{did_you_mean(wanted, splits)}; name it, "
-                "or hold out rows with test_share"
+                "or hold out rows with test=None"
             )
-    if test_share is not None:
-        return from_splits(name, splits[train], None, image, label, group, test_share, seed)
-    return from_splits(name, splits[train], splits[test], image, label, group)
+    test = None if parts.test is None else splits[parts.test]
+    return from_splits(name, splits[parts.train], test, columns, parts)
 
 
 def from_splits(
-    name: str,
-    train: Split,
-    test: Split | None,
-    image: str | None = None,
-    label: str | None = None,
-    group: str | None = None,
-    test_share: float = 0.1,
-    seed: int = 0,
+    name: str, train: Split, test: Split | None, columns: Columns = _COLUMNS, parts: Parts = _PARTS
 ) -> Dataset:
     """Convert splits that are already open, such as filtered or in-memory ones.
 
     Args:
         name: What to call the data set.
         train: A ``datasets.Dataset``.
-        test: Another, or None to hold out ``test_share`` of the training rows.
-        image: See `load`.
-        label: See `load`.
-        group: See `load`.
-        test_share: Share held out when ``test`` is None.
-        seed: Which rows are held out.
+        test: Another, or None to hold out ``parts.test_share`` of the training rows.
+        columns: Which columns hold images, labels and clients.
+        parts: Which rows are held out where `test` is None.
 
     Returns:
-        The data set in memory.
+        The data set in memory, as from :func:`load`.
 
     Raises:
         DataError: If a column is missing, or its values are not what they should be.
     """
-    image = _column(name, train, image, IMAGE_COLUMNS, "image")
-    label = _column(name, train, label, LABEL_COLUMNS, "label")
+    image = _column(name, train, columns.image, IMAGE_COLUMNS, "image")
+    label = _column(name, train, columns.label, LABEL_COLUMNS, "label")
+    group = columns.group
     x, y, of = _images(name, train, image), _labels(name, train, label), _values(name, train, group)
     if test is None:
-        order = permutation(seed, "held out rows", len(y))
-        held = max(1, round(len(y) * test_share))
+        order = permutation(parts.seed, "held out rows", len(y))
+        held = max(1, round(len(y) * parts.test_share))
         rows, test_rows = np.sort(order[held:]), np.sort(order[:held])
         x, test_x, y, test_y = x[rows], x[test_rows], y[rows], y[test_rows]
         of, test_of = (of[rows], of[test_rows]) if of is not None else (None, None)
@@ -219,3 +236,26 @@ def _number(
     numbers = torch.from_numpy(index.astype(np.int64))
     test = numbers[len(of) :] if test_of is not None else None
     return numbers[: len(of)], test, tuple(str(name) for name in names)
+
+
+@register("data")
+@dataclass(frozen=True)
+class HuggingFace:
+    """A Hugging Face data set by name (extra ``datasets``).
+
+    Args:
+        dataset: Its name, or a folder that ``save_to_disk`` wrote.
+        image: Column of the inputs; None to find it.
+        label: Column of the labels; None to find it.
+        group: Column with the natural client.
+    """
+
+    name: ClassVar[str] = "huggingface"
+    dataset: str
+    image: str | None = None
+    label: str | None = None
+    group: str | None = None
+
+    def load(self) -> Dataset:
+        """Load it through the library; see :func:`load`."""
+        return load(self.dataset, Columns(self.image, self.label, self.group))

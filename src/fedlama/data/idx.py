@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedlama.core.registry import register
 from fedlama.data.arrays import Dataset
 from fedlama.data.files import locate, opened, read_up_to
 from fedlama.errors import ConfigError, DataError, did_you_mean
@@ -113,3 +116,22 @@ def read_idx(path: Path, kind: str, dimensions: int, limit: int = LIMIT) -> NDAr
         found = "more" if len(body) > expected else len(body)
         raise DataError(f"{path} declares {shape}: expected {expected} bytes of data, found {found}; download it again")
     return np.frombuffer(body, _TYPES[magic[2]]).reshape(shape).astype(kind)
+
+
+@register("data")
+@dataclass(frozen=True)
+class Idx:
+    """MNIST, Fashion-MNIST or EMNIST in their own idx files.
+
+    Args:
+        path: Folder with the files.
+        split: None, or EMNIST's split such as ``"byclass"``.
+    """
+
+    name: ClassVar[str] = "idx"
+    path: Path
+    split: str | None = None
+
+    def load(self) -> Dataset:
+        """Read the files; see :func:`load`."""
+        return load(self.path, self.split)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedlama.core.registry import register
 from fedlama.data.arrays import Dataset
 from fedlama.data.files import read_whole
 from fedlama.errors import DataError, cut, shown
@@ -118,3 +121,20 @@ def _stack(users: _Users, number: dict[str, int]) -> tuple[torch.Tensor, torch.T
     y = np.concatenate([users[name][1] for name in names])
     groups = np.repeat([number[name] for name in names], [len(users[name][1]) for name in names])
     return torch.from_numpy(x.reshape(-1, 1, 28, 28)), torch.from_numpy(y), torch.from_numpy(groups.astype(np.int64))
+
+
+@register("data")
+@dataclass(frozen=True)
+class Leaf:
+    """LEAF's FEMNIST json files.
+
+    Args:
+        path: Folder with ``train`` and ``test``.
+    """
+
+    name: ClassVar[str] = "leaf"
+    path: Path
+
+    def load(self) -> Dataset:
+        """Read the files; see :func:`load`."""
+        return load(self.path)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedlama.core.registry import register
 from fedlama.data import idx
 from fedlama.data.arrays import Dataset
 from fedlama.data.files import locate
@@ -58,3 +60,22 @@ def _writers(place: Path | str, part: str, labels: NDArray[np.int64]) -> torch.T
             "different order"
         )
     return torch.from_numpy(table[:, _WRITER].copy())
+
+
+@register("data")
+@dataclass(frozen=True)
+class MnistWriters:
+    """MNIST with the writer of each digit from QMNIST's table, a natural federated split.
+
+    Args:
+        path: Folder with MNIST's files.
+        table: Folder with QMNIST's tables; None to look below `path`.
+    """
+
+    name: ClassVar[str] = "mnist-writers"
+    path: Path
+    table: Path | None = None
+
+    def load(self) -> Dataset:
+        """Read images and table; see :func:`load`."""
+        return load(self.path, self.table)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedlama.core.registry import register
 from fedlama.data.arrays import Dataset
 from fedlama.data.files import Readable, locate, read_header, read_up_to
 from fedlama.errors import DataError, cut
@@ -109,3 +111,24 @@ def _member(archive: zipfile.ZipFile, key: str, file: Path, limit: int) -> NDArr
     if len(body) != expected:
         raise DataError(f"{where} says {dtype} {shape}: expected {expected} bytes, found {len(body)}; write it again")
     return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C").astype(dtype.newbyteorder("="))
+
+
+@register("data")
+@dataclass(frozen=True)
+class Arrays:
+    """A folder with ``train.npz`` and ``test.npz``.
+
+    Args:
+        path: The folder.
+        classes: Number of classes; None for the largest label plus one.
+        channels_last: Whether images are (N, H, W, C).
+    """
+
+    name: ClassVar[str] = "npz"
+    path: Path
+    classes: int | None = None
+    channels_last: bool = False
+
+    def load(self) -> Dataset:
+        """Read the arrays; see :func:`load`."""
+        return load(self.path, self.classes, channels_last=self.channels_last)

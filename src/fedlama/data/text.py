@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedlama.core.registry import register
 from fedlama.data.arrays import Dataset
 from fedlama.data.files import locate, read_whole
 from fedlama.errors import ConfigError, DataError
@@ -54,36 +56,26 @@ def load(
     _check(sequence_length, test_share, min_sequences, small)
     file = Path(path) if Path(path).is_file() else locate(path, ["input.txt"], ["tinyshakespeare"])
     text = _decode(file)
-    alphabet = sorted(set(text))
-    train: list[NDArray[np.int64]] = []
-    test: list[NDArray[np.int64]] = []
-    names = []
-    for name, speech in _select(_speakers(text), sequence_length, test_share, min_sequences, small).items():
-        ids = np.searchsorted(_code_points("".join(alphabet)), _code_points(speech)).astype(np.int64)
-        cut = _train_length(len(ids), test_share)
-        train.append(_windows(ids[:cut], sequence_length))
-        test.append(_windows(ids[cut:], sequence_length))
-        names.append(name)
-    if not train:
+    chosen = _select(_speakers(text), sequence_length, test_share, min_sequences, small)
+    if not chosen:
         raise DataError(
             f"{file}: no speaker has text for {min_sequences} training sequences of {sequence_length} characters; "
             "expected speeches that begin with a line 'NAME:'; shorten the sequences, lower "
             "min_sequences or pass small='merge'"
         )
+    alphabet = sorted(set(text))
+    train: list[NDArray[np.int64]] = []
+    test: list[NDArray[np.int64]] = []
+    for speech in chosen.values():
+        ids = np.searchsorted(_code_points("".join(alphabet)), _code_points(speech)).astype(np.int64)
+        cut = _train_length(len(ids), test_share)
+        train.append(_windows(ids[:cut], sequence_length))
+        test.append(_windows(ids[cut:], sequence_length))
     train_x, train_y, groups = _stack(train)
     test_x, test_y, test_groups = _stack(test)
-    return Dataset(
-        file.parent.name or file.stem,
-        train_x,
-        train_y,
-        test_x,
-        test_y,
-        len(alphabet),
-        groups,
-        test_groups,
-        class_names=tuple(alphabet),
-        group_names=tuple(names),
-    ).check()
+    name, class_names = file.parent.name or file.stem, tuple(alphabet)
+    parts = (train_x, train_y, test_x, test_y, len(alphabet), groups, test_groups)
+    return Dataset(name, *parts, class_names=class_names, group_names=tuple(chosen)).check()
 
 
 def _check(sequence_length: int, test_share: float, min_sequences: int, small: str) -> None:
@@ -143,3 +135,22 @@ def _stack(windows: list[NDArray[np.int64]]) -> tuple[torch.Tensor, torch.Tensor
     rows = torch.from_numpy(np.concatenate(windows))
     groups = torch.from_numpy(np.repeat(np.arange(len(windows)), [len(window) for window in windows]))
     return rows[:, :-1].contiguous(), rows[:, 1:].contiguous(), groups
+
+
+@register("data")
+@dataclass(frozen=True)
+class Text:
+    """A text of speeches such as tinyshakespeare, to be continued character by character.
+
+    Args:
+        path: The text file, or a folder with ``input.txt``.
+        sequence_length: Characters per sample.
+    """
+
+    name: ClassVar[str] = "text"
+    path: Path
+    sequence_length: int = 80
+
+    def load(self) -> Dataset:
+        """Read the text and cut it into sequences; see :func:`load`."""
+        return load(self.path, self.sequence_length)

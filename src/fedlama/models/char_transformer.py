@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedlama.core.registry import register
 from fedlama.errors import ConfigError
+from fedlama.models.base import DatasetLike
 
 
 class CausalAttention(nn.Module):
@@ -126,3 +130,29 @@ def char_transformer(
 ) -> CharTransformer:
     """Build a character transformer; see `CharTransformer`."""
     return CharTransformer(vocabulary, sequence_length, width, blocks, heads)
+
+
+@register("model")
+@dataclass(frozen=True)
+class CharTransformerSettings:
+    """A small causal transformer over characters.
+
+    Args:
+        width: Numbers per position.
+        blocks: Transformer blocks.
+        heads: Attention heads per block.
+    """
+
+    name: ClassVar[str] = "char-transformer"
+    width: int = 64
+    blocks: int = 2
+    heads: int = 4
+
+    def build(self, dataset: DatasetLike) -> nn.Module:
+        """Build the network; see :meth:`fedlama.models.base.Architecture.build`."""
+        if dataset.train_y.ndim != 2:
+            raise ConfigError(
+                "model 'char-transformer' continues sequences, but the data have one label per row; use data 'text'"
+            )
+        length = dataset.train_x.shape[1]
+        return char_transformer(dataset.classes, length, self.width, self.blocks, self.heads)

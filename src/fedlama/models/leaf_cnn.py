@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedlama.core.registry import register
+from fedlama.models.base import DatasetLike, expect_shape
 from fedlama.models.initialise import glorot
 
 
@@ -42,3 +47,16 @@ class LeafCNN(nn.Module):
 def leaf_cnn(classes: int = 62) -> LeafCNN:
     """Build the LEAF network; see `LeafCNN`."""
     return LeafCNN(classes)
+
+
+@register("model")
+@dataclass(frozen=True)
+class LeafCNNSettings:
+    """LEAF's FEMNIST network for 28x28 grey images."""
+
+    name: ClassVar[str] = "leaf-cnn"
+
+    def build(self, dataset: DatasetLike) -> nn.Module:
+        """Build the network; see :meth:`fedlama.models.base.Architecture.build`."""
+        expect_shape(self.name, dataset, (1, 28, 28))
+        return leaf_cnn(dataset.classes)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 from torch import nn
 
+from fedlama.core.registry import register
 from fedlama.errors import ConfigError
+from fedlama.models.base import DatasetLike
 from fedlama.models.initialise import glorot
 
 
@@ -40,3 +45,20 @@ def mlp(inputs: int, hidden: Sequence[int] = (64,), classes: int = 10) -> nn.Seq
     model = nn.Sequential(layers)
     glorot(model)
     return model
+
+
+@register("model")
+@dataclass(frozen=True)
+class MLPSettings:
+    """Dense layers with ReLU on flattened inputs.
+
+    Args:
+        hidden: Widths of the hidden layers.
+    """
+
+    name: ClassVar[str] = "mlp"
+    hidden: tuple[int, ...] = (64,)
+
+    def build(self, dataset: DatasetLike) -> nn.Module:
+        """Build the network; see :meth:`fedlama.models.base.Architecture.build`."""
+        return mlp(math.prod(dataset.train_x.shape[1:]), self.hidden, dataset.classes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,22 @@ from fedlama.models.same_conv import SameConv2d, SamePadding
 BN_MOMENTUM = 0.01  # PyTorch weighs the new value; Keras, whose default is 0.99, weighs the old one.
 
 
+@dataclass(frozen=True)
+class BlockStyle:
+    """What all blocks of a network have in common.
+
+    Args:
+        bn_eps: Batch norm's epsilon.
+        dropout: Share of activations dropped between the two convolutions of a block, in [0, 1). Above 0, vmap needs
+            ``randomness="different"``.
+        same_padding: ``"torch"`` or ``"tensorflow"``; see `SameConv2d`.
+    """
+
+    bn_eps: float
+    dropout: float = 0.0
+    same_padding: SamePadding = "torch"
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with batch norm, added to a shortcut, then ReLU.
 
@@ -20,34 +38,23 @@ class ResidualBlock(nn.Module):
         outputs: Output channels.
         stride: Step of the first convolution and of the projection.
         projection: Whether the shortcut is a 1x1 convolution with batch norm instead of the identity.
-        bn_eps: Batch norm's epsilon.
-        dropout: Share of activations dropped between the two convolutions.
-        same_padding: See `SameConv2d`.
+        style: See `BlockStyle`.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        stride: int,
-        projection: bool,
-        bn_eps: float,
-        dropout: float,
-        same_padding: SamePadding,
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, projection: bool, style: BlockStyle) -> None:
         super().__init__()
-        self.conv1 = SameConv2d(inputs, outputs, 3, stride, same_padding)
-        self.bn1 = nn.BatchNorm2d(outputs, bn_eps, BN_MOMENTUM)
-        # No module at all at rate 0, so that vmap over clients needs no randomness mode.
-        self.dropout = nn.Dropout(dropout) if dropout > 0 else None
+        self.conv1 = SameConv2d(inputs, outputs, 3, stride, style.same_padding)
+        self.bn1 = nn.BatchNorm2d(outputs, style.bn_eps, BN_MOMENTUM)
+        # Without dropout there is no module either, so that vmap over clients needs no randomness mode.
+        self.dropout = nn.Dropout(style.dropout) if style.dropout > 0 else None
         self.conv2 = SameConv2d(outputs, outputs, 3)
-        self.bn2 = nn.BatchNorm2d(outputs, bn_eps, BN_MOMENTUM)
+        self.bn2 = nn.BatchNorm2d(outputs, style.bn_eps, BN_MOMENTUM)
         # With gamma = 0 every block starts as its shortcut (Goyal et al., 2017), as in the authors' model.
         nn.init.zeros_(self.bn2.weight)
         self.shortcut: nn.Module = nn.Identity()
         if projection:
-            conv = SameConv2d(inputs, outputs, 1, stride, same_padding)
-            self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(outputs, bn_eps, BN_MOMENTUM))
+            conv = SameConv2d(inputs, outputs, 1, stride, style.same_padding)
+            self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(outputs, style.bn_eps, BN_MOMENTUM))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, ceil(H / stride), ceil(W / stride))."""
@@ -65,29 +72,19 @@ class ResidualNetwork(nn.Module):
         classes: Number of classes.
         widths: Channels of the three stages; the second and third begin with stride 2.
         blocks: Blocks per stage. The first block of *every* stage has a projection, also where shapes would fit.
-        bn_eps: Batch norm's epsilon.
-        dropout: Share of activations dropped inside the blocks. Above 0, vmap needs ``randomness="different"``.
-        same_padding: ``"torch"`` or ``"tensorflow"``, see `SameConv2d`.
+        style: What all blocks have in common.
 
     Inputs are float (B, 3, H, W), outputs logits (B, classes). Kernels are Glorot uniform.
 
     Raises:
-        ConfigError: If a size is below 1 or ``dropout`` is outside [0, 1).
+        ConfigError: If a size is below 1 or ``style.dropout`` is outside [0, 1).
     """
 
-    def __init__(
-        self,
-        classes: int,
-        widths: tuple[int, int, int],
-        blocks: int,
-        bn_eps: float,
-        dropout: float = 0.0,
-        same_padding: SamePadding = "torch",
-    ) -> None:
+    def __init__(self, classes: int, widths: tuple[int, int, int], blocks: int, style: BlockStyle) -> None:
         super().__init__()
-        _check(classes, widths, blocks, dropout)
+        _check(classes, widths, blocks, style.dropout)
         self.stem = SameConv2d(3, 16, 3)
-        self.stem_bn = nn.BatchNorm2d(16, bn_eps, BN_MOMENTUM)
+        self.stem_bn = nn.BatchNorm2d(16, style.bn_eps, BN_MOMENTUM)
         stages = []
         inputs = 16
         for stage, width in enumerate(widths):
@@ -95,7 +92,7 @@ class ResidualNetwork(nn.Module):
             for index in range(blocks):
                 first = index == 0
                 stride = 2 if first and stage > 0 else 1
-                row.append(ResidualBlock(inputs, width, stride, first, bn_eps, dropout, same_padding))
+                row.append(ResidualBlock(inputs, width, stride, first, style))
                 inputs = width
             stages.append(nn.Sequential(*row))
         self.stages = nn.Sequential(*stages)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from fedlama.models.residual import ResidualNetwork
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from fedlama.core.registry import register
+from fedlama.models.base import DatasetLike, expect_shape
+from fedlama.models.residual import BlockStyle, ResidualNetwork
 from fedlama.models.same_conv import SamePadding
 
 
@@ -26,4 +33,22 @@ def resnet20(classes: int = 10, same_padding: SamePadding = "torch") -> Residual
     convention), second gamma of each block starting at 0. Deviation: the authors seed one initialiser for all layers,
     which in some versions of TensorFlow makes equal shapes start equal; here every layer has its own draw.
     """
-    return ResidualNetwork(classes, (16, 32, 64), blocks=3, bn_eps=1e-3, same_padding=same_padding)
+    return ResidualNetwork(classes, (16, 32, 64), 3, BlockStyle(bn_eps=1e-3, same_padding=same_padding))
+
+
+@register("model")
+@dataclass(frozen=True)
+class ResNet20Settings:
+    """ResNet-20 as the paper uses it on CIFAR-10.
+
+    Args:
+        same_padding: ``"tensorflow"`` pads strided convolutions as the authors' framework did.
+    """
+
+    name: ClassVar[str] = "resnet20"
+    same_padding: SamePadding = "torch"
+
+    def build(self, dataset: DatasetLike) -> nn.Module:
+        """Build the network; see :meth:`fedlama.models.base.Architecture.build`."""
+        expect_shape(self.name, dataset, (3, 32, 32))
+        return resnet20(dataset.classes, self.same_padding)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedlama.core.registry import register
+from fedlama.core.validation import at_least, refuse
 from fedlama.errors import ConfigError
+from fedlama.models.base import DatasetLike
 from fedlama.models.initialise import glorot
 
 
@@ -67,3 +73,30 @@ def small_cnn(
 ) -> SmallCNN:
     """Build a small CNN; see `SmallCNN`."""
     return SmallCNN(channels, size, classes, widths, hidden)
+
+
+@register("model")
+@dataclass(frozen=True)
+class SmallCNNSettings:
+    """Two convolutions and two dense layers, for square images of any size.
+
+    Args:
+        widths: Channels of the two convolutions.
+        hidden: Width of the dense layer.
+    """
+
+    name: ClassVar[str] = "small-cnn"
+    widths: tuple[int, int] = (32, 64)
+    hidden: int = 512
+
+    def __post_init__(self) -> None:
+        refuse(at_least(self, 1, "hidden"))
+
+    def build(self, dataset: DatasetLike) -> nn.Module:
+        """Build the network; see :meth:`fedlama.models.base.Architecture.build`."""
+        shape = tuple(dataset.train_x.shape[1:])
+        if len(shape) != 3 or shape[1] != shape[2]:
+            raise ConfigError(
+                f"model 'small-cnn' takes square images (C, H, H), the data have shape {shape}; try 'mlp'"
+            )
+        return small_cnn(shape[0], shape[1], dataset.classes, self.widths, self.hidden)

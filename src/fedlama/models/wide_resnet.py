@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from fedlama.core.registry import register
 from fedlama.errors import ConfigError
-from fedlama.models.residual import ResidualNetwork
+from fedlama.models.base import DatasetLike, expect_shape
+from fedlama.models.residual import BlockStyle, ResidualNetwork
 from fedlama.models.same_conv import SamePadding
 
 
@@ -37,4 +44,26 @@ def wide_resnet(
     if depth < 10 or (depth - 4) % 6:
         raise ConfigError(f"depth is {depth}, expected 6 n + 4 with n >= 1: 10, 16, 22, 28, 40 ...")
     widths = (16 * widen, 32 * widen, 64 * widen)
-    return ResidualNetwork(classes, widths, (depth - 4) // 6, bn_eps=1e-5, dropout=dropout, same_padding=same_padding)
+    return ResidualNetwork(classes, widths, (depth - 4) // 6, BlockStyle(1e-5, dropout, same_padding))
+
+
+@register("model")
+@dataclass(frozen=True)
+class WideResNetSettings:
+    """WideResNet; 28-10 by default, as the paper uses it on CIFAR-100.
+
+    Args:
+        depth: 6 n + 4 layers.
+        widen: Width factor.
+        dropout: Share of activations dropped between the convolutions of a block.
+    """
+
+    name: ClassVar[str] = "wide-resnet"
+    depth: int = 28
+    widen: int = 10
+    dropout: float = 0.0
+
+    def build(self, dataset: DatasetLike) -> nn.Module:
+        """Build the network; see :meth:`fedlama.models.base.Architecture.build`."""
+        expect_shape(self.name, dataset, (3, 32, 32))
+        return wide_resnet(dataset.classes, self.depth, self.widen, self.dropout)

@@ -43,7 +43,7 @@ def _read(data: bytes) -> None:
         train, test = _Split(given["train"]), _Split(given["test"])
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
         raise DataError("the library would hand over no such splits") from error
-    huggingface.from_splits("fuzz", train, test, group="writer")
+    huggingface.from_splits("fuzz", train, test, huggingface.Columns(group="writer"))
 
 
 TARGET = Target("huggingface", _make, _read)

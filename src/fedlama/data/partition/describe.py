@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlama.data.partition.checks import Labels, Partition, as_labels
+from fedlama.data.partition.base import Labels, Partition, as_labels
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlama.core.randomness import generator
-from fedlama.data.partition.checks import Labels, Partition, as_labels, check_counts
+from fedlama.core.registry import register
+from fedlama.core.validation import at_least, refuse
+from fedlama.data.arrays import Dataset
+from fedlama.data.partition.base import Labels, Partition, as_labels, check_counts, labels_of
 from fedlama.errors import ConfigError
 
 
+ATTEMPTS = 10_000
+"""Draws to try before giving up."""
+
+
 def dirichlet(
-    labels: Labels,
-    clients: int,
-    seed: int,
-    *,
-    alpha: float,
-    min_size: int = 10,
-    balancing: bool = True,
-    attempts: int = 10_000,
+    labels: Labels, clients: int, seed: int, *, alpha: float, min_size: int = 10, balancing: bool = True
 ) -> Partition:
     """Split every class over the clients in shares p ~ Dir(alpha, ..., alpha).
 
@@ -27,9 +30,8 @@ def dirichlet(
         clients: How many clients.
         seed: The run's seed.
         alpha: Concentration; 0.1 gives each client a few classes, 100 is nearly i.i.d.
-        min_size: Draw everything anew until the smallest client has this many rows.
+        min_size: Repeat the whole draw until the smallest client has this many rows.
         balancing: Give no further rows to a client that already holds rows / clients of them.
-        attempts: Draws to try before giving up.
 
     Returns:
         One shuffled int64 array of row numbers per client.
@@ -45,10 +47,10 @@ def dirichlet(
     are bounded.
     """
     classes = as_labels(labels)
-    _check(len(classes), clients, alpha, min_size, attempts)
+    _check(len(classes), clients, alpha, min_size)
     counts = np.unique(classes, return_counts=True)[1]
     smallest = 0
-    for attempt in range(attempts):
+    for attempt in range(ATTEMPTS):
         random = generator(seed, "partition", attempt)
         sizes = _draw_sizes(random, counts, clients, alpha, balancing)
         if sizes is None:
@@ -58,18 +60,16 @@ def dirichlet(
             return _deal(random, classes, sizes)
         smallest = max(smallest, least)
     raise ConfigError(
-        f"no Dirichlet draw in {attempts} attempts gave each of {clients} clients {min_size} of {len(classes)} rows at "
+        f"no Dirichlet draw in {ATTEMPTS} attempts gave each of {clients} clients {min_size} of {len(classes)} rows at "
         f"alpha={alpha} (the best draw left one with {smallest}); "
         "use a larger alpha, fewer clients or a smaller min_size"
     )
 
 
-def _check(rows: int, clients: int, alpha: float, min_size: int, attempts: int) -> None:
+def _check(rows: int, clients: int, alpha: float, min_size: int) -> None:
     problems = []
     if not (alpha > 0 and np.isfinite(alpha)):
         problems.append(f"alpha is {alpha}, expected a finite number above 0 (use iid for the limit of large alpha)")
-    if attempts < 1:
-        problems.append(f"attempts is {attempts}, expected at least 1")
     check_counts(rows, clients, min_size, problems)
 
 
@@ -101,3 +101,32 @@ def _deal(random: np.random.Generator, classes: NDArray[np.int64], sizes: NDArra
         rows = random.permutation(np.flatnonzero(classes == label))
         owner[rows] = np.repeat(np.arange(clients), row_sizes)
     return [random.permutation(np.flatnonzero(owner == client)) for client in range(clients)]
+
+
+@register("partition")
+@dataclass(frozen=True)
+class Dirichlet:
+    """Deal each class out by proportions from Dirichlet(alpha), as the paper does; see :func:`dirichlet`.
+
+    Args:
+        clients: Number of clients.
+        alpha: Concentration; the smaller, the more the clients differ.
+        min_size: Repeat the draw until every client has this many rows; None for one batch, but at least 10.
+        balancing: No more rows for clients that already hold their even share.
+    """
+
+    name: ClassVar[str] = "dirichlet"
+    clients: int
+    alpha: float = 0.5
+    min_size: int | None = None
+    balancing: bool = True
+
+    def __post_init__(self) -> None:
+        refuse(at_least(self, 1, "clients") + at_least(self, 1e-6, "alpha"))
+
+    def split(self, dataset: Dataset, seed: int, batch_size: int) -> Partition:
+        """Return the rows of every client; see :meth:`fedlama.data.partition.base.Partitioner.split`."""
+        smallest = max(10, batch_size) if self.min_size is None else self.min_size
+        return dirichlet(
+            labels_of(dataset), self.clients, seed, alpha=self.alpha, min_size=smallest, balancing=self.balancing
+        )

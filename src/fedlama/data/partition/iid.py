@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 
 from fedlama.core.randomness import permutation
-from fedlama.data.partition.checks import Labels, Partition, as_labels, check_counts
+from fedlama.core.registry import register
+from fedlama.core.validation import at_least, refuse
+from fedlama.data.arrays import Dataset
+from fedlama.data.partition.base import Labels, Partition, as_labels, check_counts, labels_of
 
 
 def iid(labels: Labels, clients: int, seed: int) -> Partition:
@@ -32,3 +38,23 @@ def iid(labels: Labels, clients: int, seed: int) -> Partition:
     rows = len(as_labels(labels))
     check_counts(rows, clients, 1)
     return [part.astype(np.int64) for part in np.array_split(permutation(seed, "partition", rows), clients)]
+
+
+@register("partition")
+@dataclass(frozen=True)
+class IID:
+    """Deal the rows out evenly at random; see :func:`iid`.
+
+    Args:
+        clients: Number of clients.
+    """
+
+    name: ClassVar[str] = "iid"
+    clients: int
+
+    def __post_init__(self) -> None:
+        refuse(at_least(self, 1, "clients"))
+
+    def split(self, dataset: Dataset, seed: int, batch_size: int) -> Partition:
+        """Return the rows of every client; see :meth:`fedlama.data.partition.base.Partitioner.split`."""
+        return iid(labels_of(dataset), self.clients, seed)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from fedlama.core.randomness import permutation
-from fedlama.data.partition.checks import Labels, Partition, as_labels, check_counts
+from fedlama.core.registry import register
+from fedlama.data.arrays import Dataset
+from fedlama.data.partition.base import Labels, Partition, as_labels, check_counts
 from fedlama.errors import ConfigError
 
 
@@ -66,3 +69,34 @@ def natural(
     order = np.argsort(owner, kind="stable")
     ends = np.searchsorted(owner[order], np.arange(wanted + 1))
     return [order[start:stop].astype(np.int64) for start, stop in pairwise(ends)]
+
+
+@register("partition")
+@dataclass(frozen=True)
+class Natural:
+    """Keep the data set's own clients: writers, speakers, users; see :func:`natural`.
+
+    Args:
+        clients: How many of them; None for all that are large enough.
+        min_size: Smallest number of rows; None for one batch.
+        surplus: What becomes of the rows of the clients left out: ``"drop"``, or ``"merge"`` into the others.
+    """
+
+    name: ClassVar[str] = "natural"
+    clients: int | None = None
+    min_size: int | None = None
+    surplus: Literal["drop", "merge"] = "drop"
+
+    def split(self, dataset: Dataset, seed: int, batch_size: int) -> Partition:
+        """Return the rows of every client; see :meth:`fedlama.data.partition.base.Partitioner.split`.
+
+        Raises:
+            ConfigError: The data set does not say which client its rows come from.
+        """
+        if dataset.groups is None:
+            raise ConfigError(
+                f"partition.name is 'natural', but the data set {dataset.name!r} does not say which client its rows "
+                "come from; choose 'dirichlet', 'iid' or 'shards', or a data set with writers, speakers or groups"
+            )
+        smallest = batch_size if self.min_size is None else self.min_size
+        return natural(dataset.groups, self.clients, seed, min_size=smallest, surplus=self.surplus)

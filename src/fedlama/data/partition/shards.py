@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 
 from fedlama.core.randomness import permutation
-from fedlama.data.partition.checks import Labels, Partition, as_labels, check_counts
+from fedlama.core.registry import register
+from fedlama.core.validation import at_least, refuse
+from fedlama.data.arrays import Dataset
+from fedlama.data.partition.base import Labels, Partition, as_labels, check_counts, labels_of
 from fedlama.errors import ConfigError
 
 
@@ -38,3 +44,25 @@ def shards(labels: Labels, clients: int, seed: int, *, shards_per_client: int = 
     pieces = np.array_split(in_order, clients * shards_per_client)
     hands = permutation(seed, "partition", len(pieces), 1).reshape(clients, shards_per_client)
     return [np.concatenate([pieces[piece] for piece in hand]).astype(np.int64) for hand in hands]
+
+
+@register("partition")
+@dataclass(frozen=True)
+class Shards:
+    """Sort by class, cut into equal shards and give each client a few; see :func:`shards`.
+
+    Args:
+        clients: Number of clients.
+        shards_per_client: Shards of each client, which is about the number of its classes.
+    """
+
+    name: ClassVar[str] = "shards"
+    clients: int
+    shards_per_client: int = 2
+
+    def __post_init__(self) -> None:
+        refuse(at_least(self, 1, "clients", "shards_per_client"))
+
+    def split(self, dataset: Dataset, seed: int, batch_size: int) -> Partition:
+        """Return the rows of every client; see :meth:`fedlama.data.partition.base.Partitioner.split`."""
+        return shards(labels_of(dataset), self.clients, seed, shards_per_client=self.shards_per_client)

@@ -1,18 +1,29 @@
-"""The `[layers]` section of an experiment: what counts as a layer."""
+"""The `[layers]` section of an experiment: which parameters form one layer, as settings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from torch import nn
 
 from fedlama.core.layers import Layers, StatisticsRule, by_mapping, by_module, by_tensor
+from fedlama.core.registry import register
 from fedlama.core.validation import one_of, refuse
 from fedlama.errors import ConfigError
 
 
+class Labelling(Protocol):
+    """Settings that can group a model's parameters into layers."""
+
+    name: ClassVar[str]
+
+    def label(self, model: nn.Module) -> Layers:
+        """Return the layers of a model, which is not changed."""
+
+
+@register("layers")
 @dataclass(frozen=True)
 class ByTensor:
     """Every parameter tensor is a layer, as in the paper.
@@ -28,24 +39,26 @@ class ByTensor:
         refuse(one_of(self, "statistics", ("average", "local")))
 
     def label(self, model: nn.Module) -> Layers:
-        """Label a model."""
+        """Return the layers of a model."""
         return by_tensor(model, statistics=self.statistics)
 
 
+@register("layers")
 @dataclass(frozen=True)
 class ByModule(ByTensor):
-    """Every module with parameters of its own is a layer."""
+    """Every module that owns parameters directly is a layer; see :func:`fedlama.core.layers.by_module`."""
 
     name: ClassVar[str] = "module"
 
     def label(self, model: nn.Module) -> Layers:
-        """Label a model."""
+        """Return the layers of a model."""
         return by_module(model, statistics=self.statistics)
 
 
+@register("layers")
 @dataclass(frozen=True)
 class ByMapping(ByTensor):
-    """The user's own grouping.
+    """Layers that the user lists; see :func:`fedlama.core.layers.by_mapping`.
 
     Args:
         groups: Layer name to the names of its parameters.
@@ -62,5 +75,5 @@ class ByMapping(ByTensor):
             raise ConfigError("layers.groups is missing; give each layer a name and the list of its parameters")
 
     def label(self, model: nn.Module) -> Layers:
-        """Label a model."""
+        """Return the layers of a model."""
         return by_mapping(model, self.groups, statistics=self.statistics, adaptive=self.adaptive)

@@ -1,14 +1,15 @@
-"""What all partitions check first, and the types they share."""
+"""The contract of the `[partition]` section, the types that all partitions share, and what they check first."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedlama.data.arrays import Dataset
 from fedlama.errors import ConfigError, DataError
 
 Labels: TypeAlias = Tensor | NDArray[np.integer] | Sequence[int]
@@ -16,6 +17,34 @@ Labels: TypeAlias = Tensor | NDArray[np.integer] | Sequence[int]
 
 Partition: TypeAlias = list[NDArray[np.int64]]
 """One array of row numbers per client."""
+
+
+class Partitioner(Protocol):
+    """Settings that can deal a data set out. An implementation is a frozen dataclass whose fields are the settings."""
+
+    name: ClassVar[str]
+
+    def split(self, dataset: Dataset, seed: int, batch_size: int) -> Partition:
+        """Return the training rows of every client.
+
+        Args:
+            dataset: The data set.
+            seed: The run's seed; the same seed gives the same rows.
+            batch_size: Samples per local step, the smallest number of rows that a client can train on.
+
+        Returns:
+            One int64 array of row numbers per client.
+
+        Raises:
+            ConfigError: The settings do not fit the data set.
+        """
+
+
+def labels_of(dataset: Dataset) -> NDArray[np.int64]:
+    """Return one label per training row, int64 (N,); a sequence counts as its first target."""
+    y = dataset.train_y
+    labels: NDArray[np.int64] = (y if y.ndim == 1 else y[:, 0]).numpy()
+    return labels
 
 
 def as_labels(labels: Labels, what: str = "labels") -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fedlama.data import huggingface
+from fedlama.data.huggingface import Columns, Parts
 from fedlama.errors import ConfigError, DataError, MissingExtraError
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -74,11 +75,11 @@ def test_balancing_stops_feeding_full_clients() -> None:
     assert sizes.max() < 100 + 100
 
 
-def test_impossible_settings_are_named_together_with_the_remedy() -> None:
+def test_impossible_settings_are_named_together_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="use fewer clients or a smaller min_size"):
         dirichlet([0, 1, 2], 2, 0, alpha=1.0, min_size=2)
+    monkeypatch.setattr(sys.modules["fedlama.data.partition.dirichlet"], "ATTEMPTS", 3)
     with pytest.raises(ConfigError, match=r"larger alpha, fewer clients or a smaller min_size"):
-        monkeypatch.setattr("fedlama.data.partition.dirichlet.ATTEMPTS", 3)
         dirichlet(np.zeros(100, dtype=np.int64), 10, 0, alpha=0.01, min_size=9)
     with pytest.raises(ConfigError) as caught:
         dirichlet([0, 1, 2], 0, 0, alpha=-1.0, min_size=0)

@@ -10,8 +10,7 @@ import pytest
 from fedlama import ConfigError
 from fedlama.core.layers import by_mapping
 from fedlama.experiment import names, read, resolve
-from fedlama.experiment.experiment import DEFAULTS
-from fedlama.experiment.registry import REGISTRY
+from fedlama.experiment.sections import SECTIONS, options
 from tests.experiment.helpers import experiment, federation
 
 REQUIRED = {
@@ -24,12 +23,12 @@ REQUIRED = {
     "recycled_layers": 1,
     "learning_rate": 0.1,
 }
-CHOICES = [(section, name) for section, choices in REGISTRY.items() for name in choices]
+CHOICES = [(section, name) for section in SECTIONS for name in options(section)]
 
 
 def table(section: str, name: str) -> dict[str, object]:
     """A choice's name and the least it needs."""
-    choice = REGISTRY[section][name]
+    choice = options(section)[name]
     needed = [f.name for f in fields(choice) if f.default is MISSING and f.default_factory is MISSING]
     extra = {
         "mapping": {"groups": {"all": ["weight"]}},
@@ -41,7 +40,7 @@ def table(section: str, name: str) -> dict[str, object]:
 @pytest.mark.parametrize(("section", "name"), CHOICES, ids=[f"{s}.{n}" for s, n in CHOICES])
 def test_every_choice_can_be_named(section: str, name: str) -> None:
     own = getattr(resolve({section: table(section, name)}), section)
-    assert type(own) is REGISTRY[section][name]
+    assert type(own) is options(section)[name]
     written = resolve({section: table(section, name)}).to_json()[section]
     assert isinstance(written, dict)
     assert written["name"] == name
@@ -53,17 +52,16 @@ def test_every_choice_refuses_unknown_keys(section: str, name: str) -> None:
         resolve({section: table(section, name) | {"zzz": 1}})
 
 
-@pytest.mark.parametrize("section", REGISTRY)
+@pytest.mark.parametrize("section", SECTIONS)
 def test_every_section_corrects_names(section: str) -> None:
-    name = next(iter(REGISTRY[section]))
+    name = next(iter(options(section)))
     with pytest.raises(ConfigError, match=rf"{section}\.name is '{name}x'; did you mean "):
         resolve({section: {"name": f"{name}x"}})
 
 
 def test_every_section_has_a_default() -> None:
-    assert set(DEFAULTS) == set(REGISTRY)
     own = resolve({})
-    assert all(getattr(own, section) == default for section, default in DEFAULTS.items())
+    assert all(getattr(own, name) == section.default for name, section in SECTIONS.items())
 
 
 @pytest.mark.parametrize("name", names())

@@ -54,7 +54,7 @@ def register(section: str, name: str | None = None) -> Callable[[T], T]:
         if name is not None and own not in (None, name):
             raise TypeError(f"{option.__qualname__} is registered as {name!r}, but its attribute name is {own!r}")
         if isinstance(option, type) and own is None:
-            option.name = name
+            type.__setattr__(option, "name", name)
         setattr(option, _MARK, [*options_of(option), (section, name or own)])
         return option
 
@@ -86,9 +86,8 @@ def registered(section: str, room: str) -> dict[str, Any]:
         TypeError: Two options have the same name.
     """
     package = import_module(room)
-    modules = [package]
-    for found in iter_modules(getattr(package, "__path__", ())):
-        modules.append(import_module(f"{room}.{found.name}"))
+    names = [found.name for found in iter_modules(getattr(package, "__path__", ()))]
+    modules = [package, *(import_module(f"{room}.{name}") for name in names)]
     options: dict[str, Any] = {}
     for module in modules:
         for name, option in marked(module, section):

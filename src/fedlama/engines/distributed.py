@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, distributed
 
 from fedlama.core.layers import Layer
+from fedlama.core.registry import register
 from fedlama.engines.api import Average, CohortState, Engine, EngineSetup, Splittable, Values
 from fedlama.engines.options import Stacked
 from fedlama.errors import ConfigError, DivergenceError
@@ -134,6 +135,7 @@ class DistributedEngine:
         return slice(places.start, places.stop)
 
 
+@register("engine", "distributed")
 @dataclass(frozen=True)
 class Distributed:
     """Options of the distributed engine; calling it with a federation's work builds this process's part.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fedlama.choices.solvers import OptimizerState
 from fedlama.core.layers import Layer
 from fedlama.core.randomness import seed_of
+from fedlama.core.registry import register
 from fedlama.engines.api import Average, CohortState, EngineSetup, Values
 from fedlama.errors import DivergenceError
 
@@ -28,6 +29,7 @@ class _Seat:
     optimizer_state: OptimizerState
 
 
+@register("engine", "loop")
 class LoopEngine:
     """Trains the cohort's clients one after another.
 

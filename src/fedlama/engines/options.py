@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from fedlama.core.registry import register
 from fedlama.core.validation import at_least, one_of, refuse
 from fedlama.data.clients import TensorClients
 from fedlama.engines.api import EngineSetup
@@ -32,6 +33,7 @@ from fedlama.errors import ConfigError
 from fedlama.kernels.program import Program
 
 
+@register("engine", "stacked")
 @dataclass(frozen=True)
 class Stacked:
     """Options of the stacked engine; calling it with a federation's fixed parts builds the engine.
@@ -109,6 +111,7 @@ class Stacked:
         return FittingTrainer(trainer, probe, setup.clients, CudaMemory(setup.device))
 
 
+@register("engine", "workers")
 @dataclass(frozen=True)
 class Workers:
     """Options of the engine with one client per thread; calling it with a federation's fixed parts builds the engine.
@@ -171,6 +174,7 @@ def choose(setup: EngineSetup) -> Literal["stacked", "workers"]:
     return "workers" if is_large(setup.model, setup.clients) else "stacked"
 
 
+@register("engine", "auto")
 @dataclass(frozen=True)
 class Auto:
     """Options of the engine that chooses; calling it with a federation's fixed parts builds what it chose.

@@ -5,20 +5,25 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from fedlama.core.deprecations import modern_choice, modern_key, modernise
 from fedlama.errors import ConfigError, did_you_mean, shown
-from fedlama.experiment.registry import REGISTRY
+from fedlama.experiment.sections import SECTIONS, options
 
 _LIMIT = 1 << 20
 
 
 def names() -> list[str]:
     """Names of the experiments that come with the package."""
-    folder = resources.files("fedlama") / "experiments"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    entries = [entry.name for entry in _library().iterdir()]
+    return sorted(entry.removesuffix(".toml") for entry in entries if entry.endswith(".toml"))
+
+
+def _library() -> Traversable:
+    return resources.files("fedlama.experiment") / "library"
 
 
 def read(experiment: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
@@ -57,7 +62,7 @@ def _parse(experiment: str) -> dict[str, Any]:
         if path.suffix == ".toml":
             text = _small(path)
         else:
-            text = (resources.files("fedlama") / "experiments" / f"{experiment}.toml").read_text(encoding="utf-8")
+            text = (_library() / f"{experiment}.toml").read_text(encoding="utf-8")
         return tomllib.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, tomllib.TOMLDecodeError):
@@ -119,7 +124,7 @@ def _put(raw: dict[str, Any], parts: list[str], value: object) -> None:
 
 def _keep_what_fits(section: str, table: dict[str, Any], name: object) -> None:
     """Drop what another choice of the section does not have in the same form: it belonged to the one replaced."""
-    old, new = (REGISTRY.get(section, {}).get(str(one)) for one in (table.get("name"), name))
+    old, new = (options(section).get(str(one)) if section in SECTIONS else None for one in (table.get("name"), name))
     if new is None or new is old:
         return
     had, has = (get_type_hints(choice) if choice else {} for choice in (old, new))

@@ -10,7 +10,7 @@ from typing import Any
 from fedlama.choices.strategies import Strategy
 from fedlama.errors import ConfigError, did_you_mean, shown
 from fedlama.experiment import read, resolve
-from fedlama.experiment.registry import REGISTRY
+from fedlama.experiment.sections import options
 
 _OPENING, _CLOSING = "{[(", "}])"
 
@@ -37,8 +37,8 @@ def parse_methods(texts: Iterable[str], experiment: str, overrides: Sequence[str
     found: list[Strategy[Any]] = []
     for text in [one for several in texts for one in split(several, " ")]:
         name, *settings = split(text, ",")
-        if name not in REGISTRY["strategy"]:
-            problems.append(f"there is no method {shown(name)}{did_you_mean(name, REGISTRY['strategy'])}")
+        if name not in options("strategy"):
+            problems.append(f"there is no method {shown(name)}{did_you_mean(name, options('strategy'))}")
             continue
         changes = [f"strategy.name={name}", *(f"strategy.{setting}" for setting in settings)]
         try:
@@ -48,7 +48,7 @@ def parse_methods(texts: Iterable[str], experiment: str, overrides: Sequence[str
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     if not found:
-        raise ConfigError(f"--methods names none; write one or several of: {', '.join(sorted(REGISTRY['strategy']))}")
+        raise ConfigError(f"--methods names none; write one or several of: {', '.join(sorted(options('strategy')))}")
     return found
 
 
@@ -89,7 +89,7 @@ def split(text: str, separator: str) -> list[str]:
 
 def _kept(overrides: Sequence[str], name: str) -> list[str]:
     """Leave out overrides of the strategy that another method does not know."""
-    known = {field.name for field in fields(REGISTRY["strategy"][name])}
+    known = {field.name for field in fields(options("strategy")[name])}
     kept = []
     for override in overrides:
         section, _, key = override.partition("=")[0].strip().replace("-", "_").partition(".")

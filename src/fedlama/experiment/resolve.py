@@ -10,8 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedlama.core.deprecations import modernise
 from fedlama.errors import ConfigError, did_you_mean, shown
-from fedlama.experiment.experiment import DEFAULTS, Experiment, Settings
-from fedlama.experiment.registry import REGISTRY
+from fedlama.experiment.sections import SECTIONS, options
+from fedlama.experiment.settings import Experiment, Settings
 from fedlama.federation.checks import check_budget
 
 Raw = Mapping[str, object]
@@ -38,11 +38,11 @@ def resolve(raw: Raw) -> Experiment:
     """
     raw = modernise(raw)
     problems: list[str] = []
-    known = [field.name for field in fields(Settings)] + list(REGISTRY)
+    known = [field.name for field in fields(Settings)] + list(SECTIONS)
     problems += [f"unknown key {shown(key)}{_outer_hint(key, known)}" for key in raw if key not in known]
-    own = {key: value for key, value in raw.items() if key in known and key not in REGISTRY}
+    own = {key: value for key, value in raw.items() if key in known and key not in SECTIONS}
     settings = _build("", Settings, own, problems)
-    choices = {section: _section(section, raw.get(section), problems) for section in REGISTRY}
+    choices = {section: _section(section, raw.get(section), problems) for section in SECTIONS}
     if settings is not None and choices["strategy"] is not None:
         problems += check_budget(settings.local_steps, choices["strategy"])
     if problems:
@@ -52,17 +52,17 @@ def resolve(raw: Raw) -> Experiment:
 
 def _section(section: str, given: object, problems: list[str]) -> Any:  # noqa: ANN401  (one of the registry's classes)
     if given is None:
-        return DEFAULTS[section]
+        return SECTIONS[section].default
     if not isinstance(given, Mapping):
         problems.append(
             f"{section} is {shown(given)}, but it must be a table; write [{section}] with name = '...' below"
         )
         return None
     values = dict(given)
-    name = values.pop("name", DEFAULTS[section].name)
-    choice = REGISTRY[section].get(name) if isinstance(name, str) else None
+    name = values.pop("name", SECTIONS[section].default.name)
+    choice = options(section).get(name) if isinstance(name, str) else None
     if choice is None:
-        problems.append(f"{section}.name is {shown(name)}{did_you_mean(str(name), REGISTRY[section])}")
+        problems.append(f"{section}.name is {shown(name)}{did_you_mean(str(name), options(section))}")
         return None
     return _build(section, choice, values, problems)
 
@@ -103,7 +103,7 @@ def _keys(choice: type[Any]) -> list[str]:
 
 def _hint(section: str, choice: type[Any], key: str) -> str:
     """Word what was meant: a key of another choice of the section, or the nearest key of this one."""
-    owners = [name for name, other in REGISTRY[section].items() if key in _keys(other)]
+    owners = [name for name, other in options(section).items() if key in _keys(other)]
     if owners:
         others = " or ".join(repr(name) for name in owners)
         return f": {section} {choice.name!r} has no such key; it belongs to {section}.name = {others}"
@@ -112,9 +112,7 @@ def _hint(section: str, choice: type[Any], key: str) -> str:
 
 def _outer_hint(key: str, known: list[str]) -> str:
     """Word what was meant: a key of some section, or the nearest key outside all sections."""
-    sections = [
-        section for section, choices in REGISTRY.items() if any(key in _keys(choice) for choice in choices.values())
-    ]
+    sections = [section for section in SECTIONS if any(key in _keys(choice) for choice in options(section).values())]
     if sections:
         return f"; did you mean {' or '.join(repr(f'{section}.{key}') for section in sections)}?"
     return did_you_mean(key, known)

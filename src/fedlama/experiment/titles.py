@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from fedlama.choices.strategies import Strategy
-from fedlama.experiment.registry import REGISTRY
+from fedlama.experiment.sections import options
 
 
 def title(strategy: Strategy[Any]) -> str:
@@ -44,6 +44,6 @@ def stored_title(config: Mapping[str, Any], summary: Mapping[str, Any], fallback
     given = dict(found) if isinstance(found, Mapping) else {}
     name = str(given.pop("name", summary.get("method", "")))
     try:
-        return title(REGISTRY["strategy"][name](**given))
+        return title(options("strategy")[name](**given))
     except (KeyError, TypeError, ValueError):
         return name or fallback

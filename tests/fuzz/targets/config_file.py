@@ -16,7 +16,7 @@ from tests.fuzz.targets.words import TOML
 
 @cache
 def _valid() -> list[bytes]:
-    folder = resources.files("fedlama") / "experiments"
+    folder = resources.files("fedlama.experiment") / "library"
     return [(folder / f"{name}.toml").read_bytes() for name in names()]
 
 

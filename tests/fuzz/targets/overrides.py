@@ -6,7 +6,7 @@ import json
 from random import Random
 
 from fedlama.experiment import read, resolve
-from fedlama.experiment.registry import REGISTRY
+from fedlama.experiment.sections import SECTIONS, options
 from tests.fuzz.damage import damage_text
 from tests.fuzz.harness import Target
 from tests.fuzz.targets.words import CHOICES, KEYS, TOML
@@ -15,8 +15,8 @@ from tests.fuzz.targets.words import CHOICES, KEYS, TOML
 def _make(draw: Random) -> bytes:
     lines = [draw.choice([b"digits"] * 8 + [b"cifar10-resnet20", b"nothing"])]
     for _ in range(draw.choice((1, 1, 2, 3))):
-        section = draw.choice(sorted(REGISTRY))
-        choice = draw.choice(list(REGISTRY[section].values()))
+        section = draw.choice(sorted(SECTIONS))
+        choice = draw.choice(list(options(section).values()))
         key = draw.choice(["name", *choice.__dataclass_fields__, draw.choice(KEYS)])
         usual = getattr(choice, key, None)  # a field's default
         value = json.dumps(usual).encode() if isinstance(usual, (bool, int, float, str)) else b"1"

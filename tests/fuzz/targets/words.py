@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fedlama.experiment.registry import REGISTRY
+from fedlama.experiment.sections import SECTIONS, options
 
-CHOICES = sorted({name for choices in REGISTRY.values() for name in choices})
+CHOICES = sorted({name for section in SECTIONS for name in options(section)})
 KEYS = sorted(
-    {key for choices in REGISTRY.values() for choice in choices.values() for key in choice.__dataclass_fields__}
+    {key for section in SECTIONS for choice in options(section).values() for key in choice.__dataclass_fields__}
 )
 TOML = [
     b"=", b"[", b"]", b"{", b"}", b",", b".", b'"', b"'", b"\n", b"#", b'"""', b"\\", b"[[", b"name", b"\x00", b"\xff",
@@ -14,5 +14,5 @@ TOML = [
     b"99999999999999999999", b"9" * 5000, b"0x" + b"f" * 5000, b"[" * 3000, b"{a=" * 3000, b"a." * 2000, b'""',
     b"[1, 2]", b"{a = 1}", b'"\\u0000"', b'"../../x"', b"1_0", b"07:32:00",
     *(f'"{name}"'.encode() for name in CHOICES), *(key.encode() for key in KEYS),
-    *(f"\n[{section}]\n".encode() for section in REGISTRY),
+    *(f"\n[{section}]\n".encode() for section in SECTIONS),
 ]  # fmt: skip

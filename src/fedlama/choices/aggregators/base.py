@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fedlama.core.layers import Layer
+from fedlama.core.registry import register
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def as_dtype(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value.to(dtype) if dtype.is_floating_point else value.round().to(dtype)
 
 
+@register("aggregator")
 @dataclass(frozen=True)
 class Mean:
     """Every client counts by its weight, as in the paper. Engines average by themselves then, without a guard."""

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from fedlama.choices.aggregators.base import Combined, as_dtype
 from fedlama.core.layers import Layer
+from fedlama.core.registry import register
 
 
+@register("aggregator")
 @dataclass(frozen=True)
 class Median:
     """Every coordinate becomes the median over the clients; with an even number, the mean of the middle two.

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from fedlama.choices.aggregators.base import Combined, weighted
 from fedlama.core.layers import Layer
+from fedlama.core.registry import register
 from fedlama.core.validation import at_least, one_of, refuse
 
 
+@register("aggregator")
 @dataclass(frozen=True)
 class NormBound:
     """Updates far longer than the cohort's median are cut to the bound, or left out.

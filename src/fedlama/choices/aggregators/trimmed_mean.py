@@ -11,9 +11,11 @@ from torch import Tensor
 
 from fedlama.choices.aggregators.base import Combined, as_dtype
 from fedlama.core.layers import Layer
+from fedlama.core.registry import register
 from fedlama.core.validation import between, refuse
 
 
+@register("aggregator")
 @dataclass(frozen=True)
 class TrimmedMean:
     """Every coordinate loses its largest and its smallest values; the rest is averaged.

@@ -11,9 +11,11 @@ import numpy as np
 from fedlama.choices.availability.base import Fate
 from fedlama.choices.availability.rules import Rules
 from fedlama.core.randomness import uniform
+from fedlama.core.registry import register
 from fedlama.core.validation import at_least, between, refuse, whole
 
 
+@register("availability")
 @dataclass(frozen=True, kw_only=True)
 class RandomAbsence(Rules):
     """Each client is away in a share of the rounds, independently of the others.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from fedlama.choices.availability.base import Fate
+from fedlama.core.registry import register
 from fedlama.core.validation import one_of, refuse
 
 
@@ -76,6 +77,7 @@ def rescaled(cohort: Sequence[int], weights: Sequence[float], answered: Collecti
     return [share / total for share in shares]
 
 
+@register("availability")
 @dataclass(frozen=True, kw_only=True)
 class Always(Rules):
     """No client ever misses a round, so the rules for those who do never apply."""

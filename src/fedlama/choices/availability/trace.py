@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from fedlama.choices.availability.base import Fate
 from fedlama.choices.availability.rules import Rules
+from fedlama.core.registry import register
 from fedlama.core.validation import at_least, one_of, refuse, whole
 from fedlama.data.files import read_whole
 from fedlama.errors import DataError
@@ -44,6 +45,7 @@ class Absence:
         refuse(at_least(self, self.first_round, "last_round"))
 
 
+@register("availability")
 @dataclass(frozen=True, kw_only=True)
 class Trace(Rules):
     """Clients miss the rounds that a trace says.

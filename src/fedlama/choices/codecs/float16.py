@@ -13,10 +13,12 @@ from torch import Tensor
 
 from fedlama.choices.codecs.float32 import Float32
 from fedlama.core.layers import TensorSpec
+from fedlama.core.registry import register
 
 _RAW = Float32()
 
 
+@register("codec")
 @dataclass(frozen=True)
 class Float16:
     """Send floating-point tensors rounded to float16."""

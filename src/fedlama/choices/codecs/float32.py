@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from fedlama.core.layers import TensorSpec
+from fedlama.core.registry import register
 from fedlama.errors import DataError
 
 
+@register("codec")
 @dataclass(frozen=True)
 class Float32:
     """Send every tensor as it is."""

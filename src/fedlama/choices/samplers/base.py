@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from fedlama.core.randomness import permutation
+from fedlama.core.registry import register
 from fedlama.core.validation import at_least, refuse
 from fedlama.errors import ConfigError
 
@@ -25,6 +26,7 @@ class Sampler(Protocol):
         """Return the cohort's client numbers in ascending order."""
 
 
+@register("sampler")
 @dataclass(frozen=True)
 class AllClients:
     """The whole population is one cohort that lasts for the whole run."""
@@ -44,6 +46,7 @@ class AllClients:
         return tuple(range(population))
 
 
+@register("sampler")
 @dataclass(frozen=True)
 class UniformSampler:
     """Draw `active` clients at the start of a cycle.

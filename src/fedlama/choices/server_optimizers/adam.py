@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.server_optimizers.base import ServerOptimizerState
+from fedlama.core.registry import register
 from fedlama.core.validation import at_least, between, refuse
 
 
+@register("server_optimizer")
 @dataclass(frozen=True)
 class ServerAdam:
     """m <- b1 m + (1 - b1) D; v <- b2 v + (1 - b2) D^2; u <- previous + rate * m / (sqrt(v) + epsilon).

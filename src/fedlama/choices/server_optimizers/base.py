@@ -7,6 +7,8 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
+from fedlama.core.registry import register
+
 ServerOptimizerState = dict[str, Tensor]
 """A tensor's buffers on the server, by name; empty at first."""
 
@@ -26,6 +28,7 @@ class ServerOptimizer(Protocol):
         """
 
 
+@register("server_optimizer")
 @dataclass(frozen=True)
 class Replace:
     """Take the average as it is."""

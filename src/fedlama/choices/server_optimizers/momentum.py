@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.server_optimizers.base import ServerOptimizerState
+from fedlama.core.registry import register
 from fedlama.core.validation import at_least, between, refuse
 
 
+@register("server_optimizer")
 @dataclass(frozen=True)
 class ServerMomentum:
     """v <- momentum * v + (average - previous); u <- previous + learning_rate * v.

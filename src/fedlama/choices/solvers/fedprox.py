@@ -15,9 +15,11 @@ from torch import Tensor
 
 from fedlama.choices.solvers.base import OptimizerState
 from fedlama.choices.solvers.sgd import SGD
+from fedlama.core.registry import register
 from fedlama.core.validation import at_least, refuse
 
 
+@register("solver")
 @dataclass(frozen=True)
 class FedProx(SGD):
     """SGD with a proximal term.

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.solvers.base import OptimizerState, StateScope
+from fedlama.core.registry import register
 from fedlama.core.validation import at_least, between, one_of, refuse
 
 
+@register("solver")
 @dataclass(frozen=True)
 class SGD:
     """Stochastic gradient descent on each client.

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 from fedlama.choices.strategies.base import Plan, Strategy
 from fedlama.core.layers import Layers
+from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, refuse, whole
 
 
@@ -31,6 +32,7 @@ class CyclicState:
     turns: tuple[frozenset[str], ...]
 
 
+@register("strategy")
 @dataclass(frozen=True)
 class Cyclic(Strategy[CyclicState]):
     """Train and send the weight tensors in turns.

@@ -11,9 +11,11 @@ from typing import ClassVar
 
 from fedlama.choices.strategies.base import Plan, Strategy
 from fedlama.core.layers import Layers
+from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, refuse, whole
 
 
+@register("strategy")
 @dataclass(frozen=True)
 class FedAvg(Strategy[tuple[str, ...]]):
     """Synchronise the whole model every `base_interval` local steps.

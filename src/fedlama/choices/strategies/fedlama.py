@@ -26,6 +26,7 @@ from typing import ClassVar, Literal
 from fedlama.choices.strategies.base import Courses, LayerStatistics, Plan, Strategy
 from fedlama.choices.strategies.cutoff import Curves, Cutoff, least_critical, most_critical
 from fedlama.core.layers import Layers
+from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, one_of, refuse, whole
 
 
@@ -46,6 +47,7 @@ class FedLAMAState:
     unit_discrepancy: Mapping[str, float]
 
 
+@register("strategy")
 @dataclass(frozen=True)
 class FedLAMA(Strategy[FedLAMAState]):
     """Synchronise the layers that diverge least only every `increase_factor` rounds.

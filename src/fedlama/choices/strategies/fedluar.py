@@ -21,6 +21,7 @@ import numpy as np
 from fedlama.choices.strategies.base import Courses, LayerStatistics, Plan, Strategy
 from fedlama.core.layers import Layers
 from fedlama.core.randomness import generator
+from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, one_of, refuse, whole
 from fedlama.errors import ConfigError
 
@@ -49,6 +50,7 @@ class FedLUARState:
     seed: int
 
 
+@register("strategy")
 @dataclass(frozen=True)
 class FedLUAR(Strategy[FedLUARState]):
     """Recycle the updates of `recycled_layers` layers in every round after the first.

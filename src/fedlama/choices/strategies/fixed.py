@@ -10,10 +10,12 @@ from typing import ClassVar
 
 from fedlama.choices.strategies.base import Plan, Strategy
 from fedlama.core.layers import Layers
+from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, refuse, whole
 from fedlama.errors import ConfigError, did_you_mean
 
 
+@register("strategy")
 @dataclass(frozen=True)
 class FixedIntervals(Strategy[Mapping[str, int]]):
     """Synchronise every layer at the interval that the table gives it.

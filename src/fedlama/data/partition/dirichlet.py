@@ -15,7 +15,6 @@ from fedlama.data.arrays import Dataset
 from fedlama.data.partition.base import Labels, Partition, as_labels, check_counts, labels_of
 from fedlama.errors import ConfigError
 
-
 ATTEMPTS = 10_000
 """Draws to try before giving up."""
 

@@ -1,0 +1,119 @@
+"""From an experiment to a federation: load the data, split them, initialise the model, put the choices together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from fedlama.core.randomness import seed_of
+from fedlama.data.arrays import Dataset
+from fedlama.data.clients import TensorClients
+from fedlama.data.transforms import Normalise, PadCropFlip
+from fedlama.errors import ConfigError
+from fedlama.experiment.settings import Experiment, Settings
+from fedlama.federation.evaluation import TestSet
+from fedlama.federation.federation import Federation
+from fedlama.federation.presets import authors
+from fedlama.models.base import Architecture
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the methods of a comparison share: data, clients and initial model.
+
+    Attributes:
+        dataset: The data set.
+        clients: The partitioned training rows.
+        model: The model with its initial weights.
+    """
+
+    dataset: Dataset
+    clients: TensorClients
+    model: nn.Module
+
+
+def prepare(experiment: Experiment) -> Material:
+    """Load the data, split them and initialise the model.
+
+    Args:
+        experiment: The experiment; its strategy does not matter here.
+
+    Returns:
+        What every method starts from.
+    """
+    settings = experiment.settings
+    dataset = experiment.data.load()
+    rows = experiment.partition.split(dataset, settings.seed, settings.batch_size)
+    clients = TensorClients(
+        dataset.train_x,
+        dataset.train_y,
+        rows,
+        settings.batch_size,
+        prepare=_preparation(settings, dataset),
+        augment=PadCropFlip() if settings.augment else None,
+        short_clients=settings.short_clients or settings.preset == "authors",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(settings.seed, "model"))
+        model = _build(experiment.model, dataset)
+    return Material(dataset, clients, model)
+
+
+def assemble(experiment: Experiment, material: Material) -> Federation:
+    """Put an experiment's choices and the prepared material together.
+
+    Args:
+        experiment: The experiment.
+        material: What :func:`prepare` made of it, or of another that differs in its strategy only.
+
+    Returns:
+        A federation that is ready to run.
+    """
+    settings, dataset = experiment.settings, material.dataset
+    federation = Federation(
+        model=material.model,
+        clients=material.clients,
+        strategy=experiment.strategy,
+        local_steps=settings.local_steps,
+        solver=experiment.solver,
+        sampler=experiment.sampler,
+        availability=experiment.availability,
+        codec=experiment.codec,
+        server_optimizer=experiment.server_optimizer,
+        aggregator=experiment.aggregator,
+        layers=experiment.layers.label(material.model),
+        weighting=settings.weighting,
+        test_set=TestSet(dataset.test_x, dataset.test_y, material.clients.prepare),
+        evaluate_every=settings.evaluate_every,
+        evaluate=settings.evaluate,
+        seed=settings.seed,
+        engine=settings.engine,
+        device=settings.device,
+    )
+    return authors(federation) if settings.preset == "authors" else federation
+
+
+def _build(architecture: Architecture, dataset: Dataset) -> nn.Module:
+    try:
+        return architecture.build(dataset)
+    except (RuntimeError, MemoryError, OverflowError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"model {architecture.name!r} cannot be built ({reason}); choose smaller sizes") from error
+
+
+def _preparation(settings: Settings, dataset: Dataset) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    images = dataset.train_x
+    if images.ndim != 4:
+        if settings.augment:
+            raise ConfigError(
+                f"augment is true, but the inputs of {dataset.name!r} have shape {tuple(images.shape[1:])} and are no "
+                "images; set augment=false"
+            )
+        return None
+    if settings.normalise == "none":
+        return Normalise(torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
+    fit = Normalise.per_channel if settings.normalise == "channel" else Normalise.per_pixel
+    return fit(images)

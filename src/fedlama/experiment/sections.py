@@ -1,0 +1,65 @@
+"""The sections of an experiment that hold a choice: where their options are, the contract, and the default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fedlama.choices.aggregators import Aggregator, Mean
+from fedlama.choices.availability import Always, Availability
+from fedlama.choices.codecs import Codec, Float32
+from fedlama.choices.samplers import AllClients, Sampler
+from fedlama.choices.server_optimizers import Replace, ServerOptimizer
+from fedlama.choices.solvers import SGD, LocalSolver
+from fedlama.choices.strategies import FedLAMA, Strategy
+from fedlama.core.labelling import ByTensor, Labelling
+from fedlama.core.registry import registered
+from fedlama.data.arrays import DataSource
+from fedlama.data.digits import Digits
+from fedlama.data.partition.base import Partitioner
+from fedlama.data.partition.dirichlet import Dirichlet
+from fedlama.models.base import Architecture
+from fedlama.models.mlp import MLPSettings
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of an experiment.
+
+    Args:
+        room: The package whose modules hold the section's options; see :func:`fedlama.core.registry.registered`.
+        contract: What an option must be able to do.
+        default: The choice of an experiment that leaves the section out.
+    """
+
+    room: str
+    contract: type[Any]
+    default: Any
+
+
+SECTIONS: dict[str, Section] = {
+    "data": Section("fedlama.data", DataSource, Digits()),
+    "partition": Section("fedlama.data.partition", Partitioner, Dirichlet(clients=32, alpha=0.5)),
+    "model": Section("fedlama.models", Architecture, MLPSettings()),
+    "layers": Section("fedlama.core.labelling", Labelling, ByTensor()),
+    "strategy": Section("fedlama.choices.strategies", Strategy, FedLAMA(base_interval=6, increase_factor=4)),
+    "solver": Section("fedlama.choices.solvers", LocalSolver, SGD(learning_rate=0.1)),
+    "sampler": Section("fedlama.choices.samplers", Sampler, AllClients()),
+    "availability": Section("fedlama.choices.availability", Availability, Always()),
+    "codec": Section("fedlama.choices.codecs", Codec, Float32()),
+    "server_optimizer": Section("fedlama.choices.server_optimizers", ServerOptimizer, Replace()),
+    "aggregator": Section("fedlama.choices.aggregators", Aggregator, Mean()),
+}
+"""Sections by name, in the order in which a configuration is written."""
+
+
+def options(section: str) -> dict[str, type[Any]]:
+    """Return a section's options of this package, by name: dataclasses whose fields are the section's other keys.
+
+    Args:
+        section: A name in :data:`SECTIONS`.
+
+    >>> sorted(options("codec"))
+    ['float16', 'float32']
+    """
+    return registered(section, SECTIONS[section].room)

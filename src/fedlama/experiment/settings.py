@@ -1,0 +1,125 @@
+"""An experiment: everything that determines a run, as plain settings and choices."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fedlama.choices.aggregators import Aggregator
+from fedlama.choices.availability import Availability
+from fedlama.choices.codecs import Codec
+from fedlama.choices.samplers import Sampler
+from fedlama.choices.server_optimizers import ServerOptimizer
+from fedlama.choices.solvers import LocalSolver
+from fedlama.choices.strategies import Strategy
+from fedlama.core.deprecations import with_first_words
+from fedlama.core.labelling import Labelling
+from fedlama.core.validation import at_least, check_seed, one_of, refuse
+from fedlama.data.arrays import DataSource
+from fedlama.data.partition.base import Partitioner
+from fedlama.engines import ENGINES
+from fedlama.errors import shown
+from fedlama.federation.federation import Weighting
+from fedlama.models.base import Architecture
+
+_NAME = re.compile(r"[\w-][\w.-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The keys of an experiment file that stand outside any section.
+
+    Args:
+        name: Names the run folder.
+        seed: Decides every random draw, initial weights and partition included.
+        local_steps: Budget K: local iterations of each active client over the whole run.
+        batch_size: Samples per local step.
+        normalise: Standardise images per ``"channel"`` or per ``"pixel"``, over the training images; ``"none"`` leaves
+            inputs as they are (pixels scaled to [0, 1]).
+        augment: Pad by 4, crop and flip training images.
+        short_clients: Let clients with fewer samples than a batch train on short batches.
+        weighting: Client weights p_i; see :class:`fedlama.Federation`.
+        evaluate: See :class:`fedlama.Federation`.
+        evaluate_every: Local steps between evaluations; None for a cycle of the strategy.
+        engine: Name of the engine.
+        device: Where to compute.
+        preset: ``"paper"`` changes nothing; ``"authors"`` sets every switch to the authors' program's way.
+    """
+
+    name: str = "digits"
+    seed: int = 0
+    local_steps: int = 480
+    batch_size: int = 16
+    normalise: Literal["channel", "pixel", "none"] = "channel"
+    augment: bool = False
+    short_clients: bool = False
+    weighting: Weighting = "samples"
+    evaluate: Literal["global", "best_client"] = "global"
+    evaluate_every: int | None = None
+    engine: str = "auto"
+    device: str = "cpu"
+    preset: Literal["paper", "authors"] = "paper"
+
+    def __post_init__(self) -> None:
+        problems = at_least(self, 1, "local_steps", "batch_size")
+        if self.evaluate_every is not None:
+            problems += at_least(self, 1, "evaluate_every")
+        if not _NAME.fullmatch(self.name):
+            problems.append(
+                f"name is {shown(self.name)}, but it names a folder; use up to 100 letters, digits, '-', '_' and '.'"
+            )
+        problems += check_seed(self.seed) + one_of(self, "engine", ENGINES)
+        refuse(problems + one_of(self, "preset", ("paper", "authors")))
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Settings and choices; see the sections of an experiment file."""
+
+    settings: Settings
+    data: DataSource
+    partition: Partitioner
+    model: Architecture
+    layers: Labelling
+    strategy: Strategy[Any]
+    solver: LocalSolver
+    sampler: Sampler
+    availability: Availability
+    codec: Codec
+    server_optimizer: ServerOptimizer
+    aggregator: Aggregator
+
+    def to_json(self) -> dict[str, object]:
+        """Return the resolved configuration: every key with the value in force."""
+        sections = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        settings = sections.pop("settings")
+        if not isinstance(settings, dict):
+            raise TypeError("settings are a dataclass")
+        return {**settings, **sections}
+
+    def digest(self, size: int = 4) -> str:
+        """Return a hexadecimal digest of the resolved configuration: equal settings have equal digests.
+
+        Names that changed since the first version count as they were then, so a rename moves no run folder.
+
+        Args:
+            size: Length in bytes.
+        """
+        text = json.dumps(with_first_words(self.to_json()), sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()
+
+
+def _plain(value: object) -> object:
+    """Return settings as plain JSON types, a choice with its name."""
+    if is_dataclass(value) and not isinstance(value, type):
+        named = {"name": value.name} if type(value) is not Settings and hasattr(value, "name") else {}
+        return named | {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
@@ -11,10 +13,29 @@ from hypothesis import strategies as st
 
 from fedlama import SGD, DataError, DivergenceError, FedAvg, Federation, Float16, Float32
 from fedlama.choices.codecs import Codec
+from fedlama.choices.codecs.float32 import check_length
 from fedlama.core.layers import TensorSpec
 from tests.core.helpers import Normed, mlp, skewed_clients
 
-CODECS = [Float32(), Float16()]
+
+@dataclass(frozen=True)
+class Doubled(Codec):
+    """A codec that sends every tensor twice, and leaves `transmit` to its base class."""
+
+    name: ClassVar[str] = "doubled"
+
+    def payload_bytes(self, spec: TensorSpec) -> int:
+        return 2 * Float32().payload_bytes(spec)
+
+    def encode(self, tensor: torch.Tensor) -> bytes:
+        return 2 * Float32().encode(tensor)
+
+    def decode(self, data: bytes, spec: TensorSpec) -> torch.Tensor:
+        check_length(data, spec, self.payload_bytes(spec))
+        return Float32().decode(data[: len(data) // 2], spec)
+
+
+CODECS = [Float32(), Float16(), Doubled()]
 SHAPES = [(), (1,), (5,), (3, 4), (2, 3, 2, 2)]
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool]
 

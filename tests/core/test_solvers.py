@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from fedlama import SGD, ConfigError, FedProx
+from fedlama import SGD, ConfigError, FedAvg, Federation, FedProx
+from fedlama.choices.solvers import LocalSolver, OptimizerState
+from tests.core.helpers import assert_same_run, mlp, skewed_clients
 
 
 def walk(
@@ -117,3 +124,59 @@ def test_bad_settings_are_told_all_at_once() -> None:
         assert word in str(caught.value)
     with pytest.raises(ConfigError, match="proximal is -1"):
         FedProx(0.1, proximal=-1)
+
+
+@dataclass(frozen=True)
+class Plain(LocalSolver):
+    """The shortest solver: what it does not define has a default."""
+
+    name: ClassVar[str] = "plain"
+    learning_rate: float
+
+    def step(
+        self,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        optimizer_state: OptimizerState,
+        rate: float,
+        decayed: Sequence[bool],
+        reference: Sequence[Tensor],
+    ) -> None:
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.sub_(rate * gradient)
+
+
+def test_a_new_solver_needs_only_a_step() -> None:
+    plain = Plain(0.5)
+    assert (plain.state_scope, plain.uses_reference, plain.rate(7), plain.init([])) == ("cohort", False, 0.5, {})
+
+
+def test_it_trains_as_plain_sgd_does() -> None:
+    rate = 0.0625  # a power of two, so that both round alike
+    ours, theirs, stacked = (
+        Federation(mlp().float(), skewed_clients(), FedAvg(2), 4, solver=solver, engine=engine).run()
+        for solver, engine in ((Plain(rate), "loop"), (SGD(rate), "loop"), (Plain(rate), "stacked"))
+    )
+    assert_same_run(ours, theirs)
+    for name, value in ours.model.items():
+        assert torch.allclose(stacked.model[name], value, rtol=1e-5, atol=1e-6), name
+
+
+def test_numbers_of_numpy_become_plain_ones() -> None:
+    solver = FedProx(np.float64(0.5), warm_up_steps=np.int64(3), decay_at=[np.int64(4), 5], proximal=np.float32(0.25))  # type: ignore[arg-type]
+    assert repr(solver) == repr(FedProx(0.5, warm_up_steps=3, decay_at=(4, 5), proximal=0.25))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"warm_up_steps": 1.5}, "SGD: warm_up_steps is 1.5, expected an integer; use an integer such as 1"),
+        ({"decay_at": 5}, "SGD: decay_at is 5, expected a tuple of local steps"),
+        ({"decay_at": (5, 0.5)}, r"SGD: decay_at is \(5, 0.5\), expected a tuple of local steps"),
+        ({"learning_rate": "fast"}, "SGD: learning_rate is 'fast', expected a number; use one of 0 or more"),
+        ({"momentum": True}, r"SGD: momentum is True, expected a number in \[0, 1\); use one in this range"),
+    ],
+)
+def test_wrong_types_are_refused(given: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        SGD(**{"learning_rate": 0.1, **given})  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Half precision: floating-point tensors travel as IEEE float16, others as they are.
+"""Half precision: floating-point tensors are sent as IEEE float16, others as they are.
 
 Values beyond +-65,504 become infinite, which the aggregation then reports as divergence.
 """
@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fedlama.choices.codecs.base import Codec
 from fedlama.choices.codecs.float32 import Float32
 from fedlama.core.layers import TensorSpec
 from fedlama.core.registry import register
@@ -20,21 +21,28 @@ _RAW = Float32()
 
 @register("codec")
 @dataclass(frozen=True)
-class Float16:
-    """Send floating-point tensors rounded to float16."""
+class Float16(Codec):
+    """Send floating-point tensors rounded to float16.
+
+    Example:
+        >>> Float16().transmit(torch.tensor([[1.0, 0.1]]))  # one client's tensor of two elements
+        tensor([[1.0000, 0.1000]])
+        >>> Float16().payload_bytes(TensorSpec("weight", (2, 3), torch.float32, trainable=True))
+        12
+    """
 
     name: ClassVar[str] = "float16"
 
     def payload_bytes(self, spec: TensorSpec) -> int:
-        """Two bytes per floating-point element."""
+        """Return two bytes per floating-point element."""
         return _RAW.payload_bytes(_halved(spec))
 
     def encode(self, tensor: Tensor) -> bytes:
-        """Round and write."""
+        """Round to float16 and write."""
         return _RAW.encode(tensor.half() if tensor.is_floating_point() else tensor)
 
     def decode(self, data: bytes, spec: TensorSpec) -> Tensor:
-        """Read and widen.
+        """Read and widen to the tensor's own dtype.
 
         Raises:
             DataError: The length is not that of the tensor.
@@ -42,7 +50,7 @@ class Float16:
         return _RAW.decode(data, _halved(spec)).to(spec.dtype)
 
     def transmit(self, stacked: Tensor) -> Tensor:
-        """Round to float16 and back."""
+        """Round to float16 and back, for all clients in one call."""
         return stacked.half().to(stacked.dtype) if stacked.is_floating_point() else stacked
 
 

@@ -1,4 +1,4 @@
-"""No compression: every tensor travels in its own dtype (float32 for usual models), little-endian."""
+"""No compression: every tensor is sent in its own dtype (float32 for usual models), little-endian."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fedlama.choices.codecs.base import Codec
 from fedlama.core.layers import TensorSpec
 from fedlama.core.registry import register
 from fedlama.errors import DataError
@@ -15,13 +16,19 @@ from fedlama.errors import DataError
 
 @register("codec")
 @dataclass(frozen=True)
-class Float32:
-    """Send every tensor as it is."""
+class Float32(Codec):
+    """Send every tensor as it is.
+
+    Example:
+        >>> spec = TensorSpec("weight", (2, 3), torch.float32, trainable=True)
+        >>> Float32().payload_bytes(spec)
+        24
+    """
 
     name: ClassVar[str] = "float32"
 
     def payload_bytes(self, spec: TensorSpec) -> int:
-        """Elements times the dtype's width."""
+        """Return the number of elements times the width of the dtype."""
         return spec.size * spec.dtype.itemsize
 
     def encode(self, tensor: Tensor) -> bytes:
@@ -38,15 +45,20 @@ class Float32:
         return torch.frombuffer(bytearray(data), dtype=spec.dtype).reshape(spec.shape)
 
     def transmit(self, stacked: Tensor) -> Tensor:
-        """Nothing is lost."""
+        """Return the tensors as they are: nothing is lost."""
         return stacked
 
 
 def check_length(data: bytes, spec: TensorSpec, expected: int) -> None:
     """Refuse a payload of the wrong length.
 
+    Args:
+        data: The payload.
+        spec: The tensor that it should hold, for the message.
+        expected: The right length, in bytes.
+
     Raises:
-        DataError: It is not `expected` bytes long.
+        DataError: The payload is not `expected` bytes long.
     """
     if len(data) != expected:
         raise DataError(

@@ -1,18 +1,22 @@
 """The contract of local solvers: how a client turns gradients into steps.
 
-A solver works on plain lists of tensors and uses element-wise operations only. So one object serves an engine that
-holds one client's tensors and an engine that holds a whole cohort's, stacked along a leading dimension.
+A solver works on plain lists of tensors and uses element-wise operations only. So the same object serves an engine that
+holds one client's tensors, and an engine that holds a whole cohort's, stacked along a leading dimension.
+
+To write one, inherit from :class:`LocalSolver` and define `name`, `learning_rate` and `step`, and `init` if steps need
+buffers. Everything else has a default.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from torch import Tensor
 
 OptimizerState = dict[str, list[Tensor]]
-"""Buffers that live as long as a client's local model, such as momentum; each list is aligned with the parameters."""
+"""Buffers such as momentum, by name; each list is aligned with the parameters. How long they live is `state_scope`."""
 
 StateScope = Literal["cohort", "slot", "round"]
 """How long buffers live. "cohort": a client keeps its own while its cohort lasts and begins with zeros when it joins.
@@ -21,24 +25,51 @@ StateScope = Literal["cohort", "slot", "round"]
 
 
 class LocalSolver(Protocol):
-    """Advances a client's parameters in place."""
+    """Moves a client's parameters, in place.
+
+    A class with the same members need not inherit, but then it has no defaults.
+
+    Attributes:
+        name: The solver's name in configuration files.
+        learning_rate: The rate that :meth:`rate` returns by default.
+    """
 
     name: ClassVar[str]
 
+    if TYPE_CHECKING:  # read-only, so that frozen fields fit; at run time the property would become a field's default
+
+        @property
+        def learning_rate(self) -> float:
+            """The rate that :meth:`rate` returns by default."""
+
     @property
     def state_scope(self) -> StateScope:
-        """How long buffers live."""
+        """How long buffers live; by default as long as the client's cohort."""
+        return "cohort"
 
     @property
     def uses_reference(self) -> bool:
-        """Whether :meth:`step` needs the last synchronised global values."""
+        """Whether :meth:`step` needs the last synchronised global values; by default False."""
+        return False
 
     def rate(self, step: int) -> float:
-        """Learning rate of a local iteration, counted from 0 over the whole run (the paper's k - 1)."""
+        """Return the learning rate of a local step; by default the same for all.
+
+        Args:
+            step: The step, counted from 0 over the whole run (the paper's k - 1).
+        """
+        return self.learning_rate
 
     def init(self, parameters: Sequence[Tensor]) -> OptimizerState:
-        """Return fresh buffers for these parameters; they depend on the shapes alone, so one client's serve all."""
+        """Return fresh buffers for these parameters; by default none.
 
+        Args:
+            parameters: One client's trainable parameters, each of its own shape. The buffers may depend on shapes,
+                dtypes and devices only, not on values: an engine makes them once for all clients.
+        """
+        return {}
+
+    @abstractmethod
     def step(
         self,
         parameters: Sequence[Tensor],
@@ -48,13 +79,14 @@ class LocalSolver(Protocol):
         decayed: Sequence[bool],
         reference: Sequence[Tensor],
     ) -> None:
-        """Take one step in place.
+        """Take one step, in place.
 
         Args:
-            parameters: What to move.
-            gradients: Gradients of the loss, aligned with `parameters`; may be overwritten.
+            parameters: What to move: one client's tensors, or a cohort's of shape (clients, ...).
+            gradients: Gradients of the loss, aligned with `parameters` and of their shapes; may be overwritten.
             optimizer_state: Buffers, aligned with `parameters`; updated in place.
             rate: Learning rate of this step.
             decayed: Per parameter, False for those of normalisation modules.
-            reference: Last synchronised global values; empty unless :attr:`uses_reference`.
+            reference: Last synchronised global values, aligned with `parameters`, each of one client's shape; empty
+                unless :attr:`uses_reference`.
         """

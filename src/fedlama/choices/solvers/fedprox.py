@@ -22,10 +22,19 @@ from fedlama.core.validation import at_least, refuse
 @register("solver")
 @dataclass(frozen=True)
 class FedProx(SGD):
-    """SGD with a proximal term.
+    """SGD with a proximal term; all fields of :class:`~fedlama.choices.solvers.sgd.SGD` besides.
 
     Args:
-        proximal: mu, the strength of the pull; 0 is plain SGD.
+        proximal: mu, the strength of the pull, 0 or more; 0 is plain SGD.
+
+    Raises:
+        ConfigError: A value is out of range.
+
+    Example:
+        >>> x, u = [torch.tensor([3.0])], [torch.tensor([1.0])]
+        >>> FedProx(learning_rate=0.1, proximal=0.5).step(x, [torch.tensor([0.0])], {}, 0.1, [True], u)
+        >>> x  # 3 - 0.1 * 0.5 * (3 - 1)
+        [tensor([2.9000])]
     """
 
     name: ClassVar[str] = "fedprox"
@@ -37,7 +46,7 @@ class FedProx(SGD):
 
     @property
     def uses_reference(self) -> bool:
-        """The pull is towards the global values."""
+        """True: the pull is towards the last synchronised values."""
         return True
 
     def step(
@@ -49,8 +58,8 @@ class FedProx(SGD):
         decayed: Sequence[bool],
         reference: Sequence[Tensor],
     ) -> None:
-        """Add mu * (x - u) to the gradients and take an SGD step."""
+        """Add mu * (x - u) to the gradients and take an SGD step; see :meth:`LocalSolver.step`."""
         pulled = torch._foreach_add(list(gradients), list(parameters), alpha=self.proximal)
-        # Anchors are one client's shape; broadcasting serves stacked parameters too.
+        # The reference has one client's shape; broadcasting serves stacked parameters too.
         torch._foreach_add_(pulled, list(reference), alpha=-self.proximal)
         super().step(parameters, pulled, optimizer_state, rate, decayed, reference)

@@ -22,7 +22,7 @@ from fedlama.choices.aggregators import Aggregator
 from fedlama.core.layers import Layer
 from fedlama.core.randomness import permutation, seed_of
 from fedlama.data.clients import TensorClients
-from fedlama.engines.api import Average, EngineSetup, Values
+from fedlama.engines.api import Average, EngineSetup, RoundOrder, RoundReply, Values
 from fedlama.engines.loop import LoopEngine
 from fedlama.experiment import assemble, prepare, read, resolve
 from fedlama.flower.server.aggregation import from_models
@@ -57,14 +57,13 @@ class Attacked(LoopEngine):
     def __init__(self, work: EngineSetup, attackers: frozenset[int], attack: Attack) -> None:
         super().__init__(work)
         self._attackers, self._attack = attackers, attack
-        self._seed, self._round, self._global = work.seed, 0, dict[str, Tensor]()
+        self._seed, self._round = work.seed, 0
+        self._global: Mapping[str, Tensor] = {}
 
-    def train(
-        self, round_index: int, steps: int, frozen: frozenset[str], reference: Mapping[str, Tensor]
-    ) -> list[float]:
+    def run_round(self, order: RoundOrder) -> RoundReply:
         """Train, and keep the global values it started from."""
-        self._round, self._global = round_index, dict(reference)
-        return super().train(round_index, steps, frozen, reference)
+        self._round, self._global = order.plan.round_index, order.values
+        return super().run_round(order)
 
     def client_values(self, client: int) -> Values:
         """Return what the client sends."""
@@ -76,7 +75,7 @@ class Attacked(LoopEngine):
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
         """Average what was sent."""
-        return from_models(layer, [self.client_values(seat.client) for seat in self._seats], weights)
+        return from_models(layer, [self.client_values(slot.client) for slot in self._slots], weights)
 
 
 def with_false_labels(clients: TensorClients, attackers: frozenset[int]) -> TensorClients:

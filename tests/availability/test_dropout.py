@@ -136,5 +136,5 @@ def test_who_is_always_there_costs_nothing() -> None:
 
 def test_a_deployments_clients_answer_for_themselves(tmp_path: Path) -> None:
     given = everyone(availability=RANDOM)
-    with pytest.raises(fl.ConfigError, match="who answers is not up to FlowerEngine"):
+    with pytest.raises(fl.ConfigError, match="which clients answer is not decided by FlowerEngine"):
         deployed(given, in_process(given, tmp_path))

@@ -17,8 +17,10 @@ from fedlama.choices.solvers import SGD
 from fedlama.choices.solvers.base import StateScope
 from fedlama.core.layers import by_tensor
 from fedlama.core.losses import cross_entropy
+from fedlama.core.plan import Plan
 from fedlama.data.clients import TensorClients
 from fedlama.engines import Auto, EngineSetup, Stacked
+from fedlama.engines.api import RoundOrder
 from fedlama.engines.cohort.averaging import (
     flat_one,
     flat_rows,
@@ -261,8 +263,11 @@ def test_memory_of_a_round_does_not_grow_with_the_population() -> None:
         rows = [np.array([client]) for client in range(population)]
         setup = _setup(mlp(4, (3,), 2), TensorClients(x, y, rows, 1))
         engine = Stacked()(setup)
-        engine.start_cohort(range(0, population, population // 8), dict(setup.model.named_parameters()))
-        engine.train(0, 2, frozenset(), {})
+        cohort, values = tuple(range(0, population, population // 8)), dict(setup.model.named_parameters())
+        plan = Plan(0, frozenset(), {}, cycle_start=True)
+        engine.run_round(
+            RoundOrder(plan=plan, steps=2, cohort=cohort, new_cohort=True, values=values, lacking=frozenset())
+        )
         state = engine.state_dict()
         return sum(value.nbytes for value in state.values.values()) + len(state.steps_done)
 

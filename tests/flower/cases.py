@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,7 @@ from fedlama import Federation, Result, Run
 from fedlama.choices.samplers import UniformSampler
 from fedlama.choices.solvers import SGD
 from fedlama.choices.strategies import FedLAMA
-from fedlama.core.layers import by_tensor
 from fedlama.data.clients import as_source
-from fedlama.engines.api import EngineSetup
 from fedlama.federation.evaluation import TestSet
 from fedlama.flower import Flower, RoundPolicy
 from tests.engines.cases import clients, network
@@ -44,15 +41,7 @@ def federation(**changes: Any) -> Federation:  # noqa: ANN401
 
 def in_process(given: Federation, folder: Path, fault: Fault = no_fault) -> InProcessChannel:
     """A channel to nodes of a federation."""
-
-    def setup() -> EngineSetup:
-        model = copy.deepcopy(given.model)
-        layers = given.layers if given.layers is not None else by_tensor(given.model)
-        source = as_source(given.clients)
-        device = torch.device("cpu")
-        return EngineSetup(model, layers, source, given.solver, given.codec, given.objective, given.seed, device)
-
-    return InProcessChannel(setup, len(as_source(given.clients)), folder, fault)
+    return InProcessChannel(given.engine_setup, len(as_source(given.clients)), folder, fault)
 
 
 def deployed(given: Federation, channel: InProcessChannel, policy: RoundPolicy = QUICK, **options: Any) -> Run:  # noqa: ANN401

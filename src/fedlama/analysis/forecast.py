@@ -18,7 +18,7 @@ from fedlama.choices.samplers import Sampler
 from fedlama.choices.strategies import Plan, Strategy
 from fedlama.core.layers import Layers, total_parameters
 from fedlama.core.ledger import Ledger, cost_percent
-from fedlama.engines.transfers import TransferPlanner
+from fedlama.engines.transfers import TransferPlanner, TransferTable
 
 Certainty = Literal["exact", "depends on training: within bounds", "depends on training: unknown"]
 
@@ -98,13 +98,11 @@ def forecast(
     rounds = local_steps // strategy.local_steps
     volumes = []
     for plans in _courses(strategy, layers, rounds, seed):
-        planner = TransferPlanner(layers, codec, sampler, population, seed, rounds)
+        planner, table = TransferPlanner(layers, sampler, population, seed, rounds), TransferTable(layers, codec)
         transfers = []
         for plan in plans:
-            closed = planner.close(plan)
-            transfers.append(
-                [planner.download(closed)[1], planner.upload(closed, scalars=strategy.measures_discrepancy)]
-            )
+            order = planner.order(planner.close(plan), strategy.local_steps, {}, scalars=strategy.measures_discrepancy)
+            transfers.append(table.planned(order))
         ledger = Ledger(chain.from_iterable(transfers))
         up, down = ledger.total_bytes("up"), ledger.total_bytes("down")
         cost = cost_percent(ledger.cost(), total_parameters(layers), local_steps, base_interval)

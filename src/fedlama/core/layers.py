@@ -156,6 +156,17 @@ def by_mapping(
     return _assemble(model, labels, statistics, adaptive)
 
 
+def named_layers(layers: Layers, names: Iterable[str]) -> Layers:
+    """Return layers by their names, in the order of the labelling, whatever the order of the names.
+
+    Args:
+        layers: The labelling.
+        names: The names of the layers to return.
+    """
+    wanted = frozenset(names)
+    return tuple(layer for layer in layers if layer.name in wanted)
+
+
 def check_layers(layers: Layers, model: nn.Module) -> None:
     """Refuse a labelling that does not hold every trainable parameter of the model exactly once.
 

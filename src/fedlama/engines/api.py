@@ -1,15 +1,22 @@
-"""The contract of engines: where and how the cohort's work runs.
+"""The contract of engines: one request per round, and one reply that says what happened.
 
-An engine holds the cohort's local models between rounds. The driver (:mod:`fedlama.federation.federation`) tells it
-what to do in terms of layers; strategies, the ledger and the global model are not its business. Global values that it
-is given are never changed in place, so it may keep them and copy them when they are needed.
+An engine holds the cohort's local models between rounds. The federation (:mod:`fedlama.federation.run`) sends a
+:class:`RoundOrder` and receives a :class:`RoundReply`; then it averages the layers that are due and writes the new
+global values back. Strategies, the ledger and the global model are outside of an engine's knowledge. It never changes
+global values in place, so it may keep those that it receives and copy them when they are needed.
+
+======================  ==============================================================================================
+``run_round(order)``    start a new cohort where one is due, bring every client up to date, train, and report
+``average(layer, p)``   what the server receives for a layer, averaged; nothing is overwritten
+``overwrite(layer, u)``  the layer's new value, for every client
+======================  ==============================================================================================
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +35,14 @@ Values = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class EngineSetup:
-    """All that an engine has to know of a federation.
+    """The parts of a federation that an engine needs, the same in every round.
+
+    Made by :meth:`fedlama.federation.settings.FederationSettings.engine_setup`.
 
     Attributes:
-        model: A model whose tensors the engine may overwrite at will; it gives the shape of the computation.
+        model: A model whose tensors the engine may overwrite; it gives the shape of the computation.
         layers: The labelling.
-        clients: Everyone's data.
+        clients: The data of all clients.
         solver: How a client trains.
         codec: How an upload is compressed.
         objective: The loss.
@@ -51,14 +60,57 @@ class EngineSetup:
     device: torch.device
 
 
+@dataclass(frozen=True, kw_only=True)
+class RoundOrder:
+    """What the federation asks of an engine in one round.
+
+    What a later solver or codec sends down beside the layers (a control variate, a reference for differences) belongs
+    here, as named tensors next to `values`; its upload belongs into :class:`RoundReply`, and both into `transfers`.
+
+    Attributes:
+        plan: The round's plan: which layers come up, which are not trained, whether a cycle begins.
+        steps: Local steps of every client.
+        cohort: The active clients, in ascending order.
+        new_cohort: Whether the cohort replaces another one; its members then start from the complete global model.
+        values: The global values before the round, by tensor name. Solvers that look back take them as reference.
+        lacking: Layers that the members of the cohort do not have yet, given that all of them answered in every round
+            before: those that the server changed since, or all layers for a new cohort.
+        evaluation: Layers that come up only to evaluate the global model, in addition to those of the plan.
+        scalars: Whether every uploaded layer carries its discrepancy scalar.
+    """
+
+    plan: Plan
+    steps: int
+    cohort: tuple[int, ...]
+    new_cohort: bool
+    values: Mapping[str, Tensor]
+    lacking: frozenset[str]
+    evaluation: frozenset[str] = frozenset()
+    scalars: bool = False
+
+
+@dataclass(frozen=True)
+class RoundReply:
+    """What happened in a round, before any layer is averaged.
+
+    Attributes:
+        losses: Mean training loss by client, of those that answered, in the cohort's order. Empty when too few
+            answered for an average: the round is void, and the server changes nothing.
+        transfers: All that was sent, to and by which clients, in the order in which it happened.
+    """
+
+    losses: Mapping[int, float]
+    transfers: tuple[Transfer, ...]
+
+
 @dataclass(frozen=True)
 class Average:
-    """One layer's synchronisation, before anything is overwritten.
+    """One layer, averaged over the clients, before anything is overwritten.
 
     Attributes:
         values: u = sum_i p_i x_i for every tensor of the layer.
         discrepancy: sum_i p_i ||u - x_i||^2 over its trainable parameters.
-        refused: Clients whose values a guard left out.
+        refused: Clients whose values the aggregator left out.
     """
 
     values: Values
@@ -68,7 +120,7 @@ class Average:
 
 @dataclass(frozen=True)
 class CohortState:
-    """All that an engine holds between two rounds, in a form that every engine can take up again.
+    """All that an engine holds between two rounds, in a form that every engine can load.
 
     Attributes:
         clients: The cohort, in order.
@@ -86,31 +138,46 @@ class CohortState:
 
 
 class Engine(Protocol):
-    """Holds and advances the cohort's local models."""
+    """Holds and advances the cohort's local models.
+
+    Attributes:
+        holds_clients: Whether all local models are in this process, so that clients can be taken out of the cohort
+            and put back, and their models compared. Without it, no availability and no aggregator can be wrapped
+            around the engine.
+    """
+
+    holds_clients: ClassVar[bool]
 
     def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
-        """Replace the cohort; every member starts from the complete global model."""
+        """Replace the cohort; every member starts from the complete global model.
 
-    def train(
-        self, round_index: int, steps: int, frozen: frozenset[str], reference: Mapping[str, Tensor]
-    ) -> list[float]:
-        """Advance every client by `steps` local steps.
+        :meth:`run_round` does this itself where the order says so.
 
         Args:
-            round_index: The round, from 0.
-            steps: Local steps.
-            frozen: Layers that are not trained.
-            reference: The global values, for solvers that look back at them.
+            clients: The new members, in ascending order.
+            values: The global values, by tensor name.
+        """
+
+    def run_round(self, order: RoundOrder) -> RoundReply:
+        """Run the clients' part of one round.
+
+        Args:
+            order: What to do.
 
         Returns:
-            Mean training loss per client, in the cohort's order.
+            The clients' losses, and the transfers as they happened.
 
         Raises:
-            DivergenceError: A client left the finite numbers.
+            DivergenceError: A client's loss is not finite.
         """
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
-        """Average a layer over the cohort, as the server would receive it; overwrites nothing."""
+        """Average a layer over the clients that answered, as the server receives it; overwrites nothing.
+
+        Args:
+            layer: A layer of the round's plan, or of its evaluation.
+            weights: p_i of every client of the cohort, in order, summing to 1; re-scaled over those that answered.
+        """
 
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
         """Set a layer to one value on every client."""
@@ -122,29 +189,16 @@ class Engine(Protocol):
         """Return a copy of the cohort's state."""
 
     def load_state_dict(self, state: CohortState) -> None:
-        """Take up a state that an engine of the same federation exported."""
+        """Load a state that an engine of the same federation returned."""
 
 
-@runtime_checkable
-class Splittable(Engine, Protocol):
-    """An engine that can hold a part of a cohort."""
+class LocalEngine(Engine, Protocol):
+    """An engine that holds all its clients in this process, so that it can also hold a part of a cohort."""
 
-    def count(self, clients: Sequence[int], steps: int) -> None:
-        """Book local steps that clients made elsewhere, so that their data go on from there."""
-
-
-@runtime_checkable
-class RemoteEngine(Engine, Protocol):
-    """An engine that needs the plan before the round and reports the traffic after it."""
-
-    def announce(self, plan: Plan, evaluation: frozenset[str], scalars: bool) -> None:
-        """Take in the round's plan before :meth:`train`.
+    def count_steps(self, clients: Sequence[int], steps: int) -> None:
+        """Count local steps that clients made elsewhere, so that their data continue from there.
 
         Args:
-            plan: The round's plan.
-            evaluation: Layers that come up for an evaluation alone.
-            scalars: Whether uploads carry ||x_i - r||^2 with each layer.
+            clients: Clients outside of this engine's part of the cohort.
+            steps: How many steps each of them made.
         """
-
-    def travelled(self, planned: Sequence[Transfer]) -> list[Transfer]:
-        """Return what really travelled in the round, given what would have, had every client answered at once."""

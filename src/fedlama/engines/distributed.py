@@ -1,71 +1,85 @@
 """Split a cohort over the processes of ``torch.distributed``.
 
-Every process runs the same program with the same seeds, as under ``torchrun``; each seats its share of the cohort in
-an engine of its own. A synchronisation is one all-reduce of the weighted sums of a layer and one of its discrepancy;
-models never travel otherwise, and the server's part is computed alike everywhere.
+Every process runs the same program with the same seeds, as under ``torchrun``; each holds its part of the cohort in an
+inner engine. A synchronisation is one all-reduce of the weighted sums of a layer and one of its discrepancy. Models are
+not exchanged otherwise, and every process computes the server's part with the same result.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, distributed
 
 from fedlama.core.layers import Layer
 from fedlama.core.registry import register
-from fedlama.engines.api import Average, CohortState, Engine, EngineSetup, Splittable, Values
+from fedlama.engines.api import (
+    Average,
+    CohortState,
+    Engine,
+    EngineSetup,
+    LocalEngine,
+    RoundOrder,
+    RoundReply,
+    Values,
+)
 from fedlama.engines.options import Stacked
+from fedlama.engines.transfers import TransferTable
 from fedlama.errors import ConfigError, DivergenceError
 
 
 class DistributedEngine:
-    """One process's part.
+    """One process's part of the cohort.
 
     Args:
         setup: The federation's fixed parts.
-        inner: Holds this process's share.
+        inner: Holds this process's clients.
     """
 
-    def __init__(self, setup: EngineSetup, inner: Splittable) -> None:
+    holds_clients: ClassVar[bool] = False
+
+    def __init__(self, setup: EngineSetup, inner: LocalEngine) -> None:
         self._setup, self._inner = setup, inner
+        self._transfers = TransferTable(setup.layers, setup.codec)
         self._rank, self._processes = distributed.get_rank(), distributed.get_world_size()
         self._clients: tuple[int, ...] = ()
 
     def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
-        """Seat this process's run of the cohort.
+        """Replace the cohort; this process holds a run of neighbouring clients of it.
 
         Raises:
             ConfigError: There are fewer clients than processes.
         """
-        if len(clients) < self._processes:
-            raise ConfigError(
-                f"a cohort of {len(clients)} cannot be split over {self._processes} processes; start fewer processes"
-            )
-        self._clients = tuple(clients)
+        self._split(clients)
         self._inner.start_cohort(self._clients[self._own(self._rank)], values)
 
-    def train(
-        self, round_index: int, steps: int, frozen: frozenset[str], reference: Mapping[str, Tensor]
-    ) -> list[float]:
-        """Train the own share and exchange losses; what fails in one process is raised in all of them."""
-        outcome: list[float] | tuple[int, str, str]
+    def run_round(self, order: RoundOrder) -> RoundReply:
+        """Train this process's clients and exchange losses; a divergence in one process is raised in all of them."""
+        if order.new_cohort:
+            self._split(order.cohort)
+        own = self._own(self._rank)
+        losses: dict[int, float] = {}
+        for part in self._gathered(replace(order, cohort=self._clients[own])):
+            if isinstance(part, tuple):
+                raise DivergenceError(order.plan.round_index, *part)
+            losses |= part
+        self._inner.count_steps(self._clients[: own.start] + self._clients[own.stop :], order.steps)
+        return RoundReply(losses, self._transfers.planned(order))
+
+    def _gathered(self, order: RoundOrder) -> list[dict[int, float] | tuple[int, str, str]]:
+        """Run this process's part of a round, and return what each process found: its losses, or its divergence."""
+        outcome: dict[int, float] | tuple[int, str, str]
         try:
-            outcome = self._inner.train(round_index, steps, frozen, reference)
+            outcome = dict(self._inner.run_round(order).losses)
         except DivergenceError as error:
             outcome = (error.client, error.layer, error.detail)
-        everyone: list[list[float] | tuple[int, str, str]] = [[] for _ in range(self._processes)]
-        distributed.all_gather_object(everyone, outcome)
-        losses: list[float] = []
-        for part in everyone:
-            if isinstance(part, tuple):
-                raise DivergenceError(round_index, *part)
-            losses += part
-        own = self._own(self._rank)
-        self._inner.count(self._clients[: own.start] + self._clients[own.stop :], steps)
-        return losses
+        outcomes: list[dict[int, float] | tuple[int, str, str]] = [{} for _ in range(self._processes)]
+        distributed.all_gather_object(outcomes, outcome)
+        return outcomes
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
         """Average a layer over all processes.
@@ -95,17 +109,19 @@ class DistributedEngine:
         self._inner.overwrite(layer, values)
 
     def client_values(self, client: int) -> Values:
-        """Return a copy of one client's local model, sent by the process that holds it; all have to ask."""
-        place = self._clients.index(client)
-        owner = next(rank for rank in range(self._processes) if place in self._places(rank))
+        """Return a copy of one client's local model, sent by the process that holds it; all processes must call."""
+        position = self._clients.index(client)
+        owner = next(rank for rank in range(self._processes) if position in self._positions(rank))
         held: list[Values | None] = [self._inner.client_values(client) if owner == self._rank else None]
         distributed.broadcast_object_list(held, src=owner)
         if held[0] is None:
-            raise ConfigError("the processes disagree about who holds a client; start all with the same settings")
+            raise ConfigError(
+                f"the processes disagree about which of them holds client {client}; start all with the same settings"
+            )
         return {name: value.to(self._setup.device) for name, value in held[0].items()}
 
     def state_dict(self) -> CohortState:
-        """Return a copy of the whole cohort's state, gathered from all processes; all have to ask."""
+        """Return a copy of the whole cohort's state, gathered from all processes; all processes must call."""
         parts: list[CohortState] = [self._inner.state_dict()] * self._processes
         distributed.all_gather_object(parts, parts[0])
         first = parts[0]
@@ -117,7 +133,7 @@ class DistributedEngine:
         return CohortState(self._clients, values, optimizer_state, first.steps_done)
 
     def load_state_dict(self, state: CohortState) -> None:
-        """Take up this process's part of a state that an engine of the same federation exported."""
+        """Load this process's part of a state that an engine of the same federation returned."""
         self._clients = state.clients
         own = self._own(self._rank)
         values = {name: value[own] for name, value in state.values.items()}
@@ -126,29 +142,37 @@ class DistributedEngine:
         }
         self._inner.load_state_dict(CohortState(state.clients[own], values, optimizer_state, state.steps_done))
 
-    def _places(self, rank: int) -> range:
+    def _split(self, clients: Sequence[int]) -> None:
+        if len(clients) < self._processes:
+            raise ConfigError(
+                f"a cohort of {len(clients)} cannot be split over {self._processes} processes; start fewer processes"
+            )
+        self._clients = tuple(clients)
+
+    def _positions(self, rank: int) -> range:
+        """Return the positions in the cohort that a process holds."""
         count = len(self._clients)
         return range(count * rank // self._processes, count * (rank + 1) // self._processes)
 
     def _own(self, rank: int) -> slice:
-        places = self._places(rank)
-        return slice(places.start, places.stop)
+        positions = self._positions(rank)
+        return slice(positions.start, positions.stop)
 
 
 @register("engine", "distributed")
 @dataclass(frozen=True)
 class Distributed:
-    """Options of the distributed engine; calling it with a federation's work builds this process's part.
+    """Options of the distributed engine; calling it with a federation's setup builds this process's part.
 
     Start the program with ``torchrun --nproc-per-node=2 program.py`` and give ``engine=Distributed()``.
 
     Args:
-        engine: What holds each process's share.
+        engine: Makes the engine that holds each process's clients.
         backend: Of ``torch.distributed``; by default ``"nccl"`` on CUDA and ``"gloo"`` elsewhere. A process group
             that exists already is used as it is.
     """
 
-    engine: Callable[[EngineSetup], Splittable] = field(default_factory=Stacked)
+    engine: Callable[[EngineSetup], LocalEngine] = field(default_factory=Stacked)
     backend: str | None = None
 
     def __call__(self, setup: EngineSetup) -> Engine:

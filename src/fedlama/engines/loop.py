@@ -1,13 +1,14 @@
 """The reference engine: one client after another in plain PyTorch, meant to be read.
 
-Every client owns its tensors; to train a client, the one shared model is pointed at them, so nothing is copied and the
-optimiser works in place. Sums run in client order.
+Every client owns its tensors. To train a client, the one shared model is made to compute with them, so nothing is
+copied and the solver works in place. Sums run in client order. All other engines are tested against this one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +17,20 @@ from fedlama.choices.solvers import OptimizerState
 from fedlama.core.layers import Layer
 from fedlama.core.randomness import seed_of
 from fedlama.core.registry import register
-from fedlama.engines.api import Average, CohortState, EngineSetup, Values
+from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
+from fedlama.engines.transfers import TransferTable
 from fedlama.errors import DivergenceError
 
 
 @dataclass
-class _Seat:
-    """One place in the cohort: who sits there, its local model and its solver's buffers."""
+class _ClientSlot:
+    """One position in the cohort.
+
+    Attributes:
+        client: The client that takes part in this position.
+        values: Its local model.
+        optimizer_state: Its solver's buffers.
+    """
 
     client: int
     values: Values
@@ -37,38 +45,43 @@ class LoopEngine:
         setup: The federation's fixed parts.
     """
 
+    holds_clients: ClassVar[bool] = True
+
     def __init__(self, setup: EngineSetup) -> None:
         self._setup = setup
+        self._transfers = TransferTable(setup.layers, setup.codec)
         self._model = setup.model.to(setup.device).train()
-        self._slots = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
+        self._tensors = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
         self._names = [name for name, p in self._model.named_parameters() if p.requires_grad]
         self._buffers = [name for name, _ in self._model.named_buffers()]
-        travelling = {spec.name for layer in setup.layers for spec in layer.tensors}
-        self._local = {name: self._slots[name].clone() for name in self._buffers if name not in travelling}
+        sent = {spec.name for layer in setup.layers for spec in layer.tensors}
+        self._local = {name: self._tensors[name].clone() for name in self._buffers if name not in sent}
         self._decayed = _decayed(setup)
         self._generators = [setup.device] if setup.device.type == "cuda" else []
-        self._seats: list[_Seat] = []
+        self._slots: list[_ClientSlot] = []
         self._steps_done: dict[int, int] = {}
 
     def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort; every member starts from the complete global model."""
-        before = self._seats if self._setup.solver.state_scope == "slot" else []
-        self._seats = []
-        for slot, client in enumerate(clients):
-            # What never travels (buffers under the "local" rule) and momentum stay in the slot, or begin afresh.
-            heir = before[slot] if slot < len(before) else None
-            local = {name: heir.values[name] if heir else value.clone() for name, value in self._local.items()}
-            own = local | {name: value.detach().clone().to(self._setup.device) for name, value in values.items()}
-            self._seats.append(_Seat(client, own, heir.optimizer_state if heir else self._fresh_optimizer_state(own)))
+        before = self._slots if self._setup.solver.state_scope == "slot" else []
+        self._slots = []
+        for position, client in enumerate(clients):
+            # Buffers that never leave a client, and momentum, either stay in the slot or start fresh.
+            old = before[position] if position < len(before) else None
+            local = {name: old.values[name] if old else value.clone() for name, value in self._local.items()}
+            model = local | {name: value.detach().clone().to(self._setup.device) for name, value in values.items()}
+            state = old.optimizer_state if old else self._fresh_optimizer_state(model)
+            self._slots.append(_ClientSlot(client, model, state))
 
-    def train(
-        self, round_index: int, steps: int, frozen: frozenset[str], reference: Mapping[str, Tensor]
-    ) -> list[float]:
-        """Advance every client by `steps` local steps, one client after another."""
-        fixed = {spec.name for layer in self._setup.layers if layer.name in frozen for spec in layer.tensors}
-        trained = [index for index, name in enumerate(self._names) if name not in fixed]
+    def run_round(self, order: RoundOrder) -> RoundReply:
+        """Train one client after another; all of them answer."""
+        if order.new_cohort:
+            self.start_cohort(order.cohort, order.values)
+        frozen = {s.name for layer in self._setup.layers if layer.name in order.plan.frozen for s in layer.tensors}
+        trained = [index for index, name in enumerate(self._names) if name not in frozen]
         with torch.random.fork_rng(devices=self._generators):  # dropout draws from the global generator
-            return [self._train_client(seat, round_index, steps, trained, reference) for seat in self._seats]
+            losses = {slot.client: self._train_client(slot, order, trained) for slot in self._slots}
+        return RoundReply(losses, self._transfers.planned(order))
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
         """Average a layer over the cohort, in client order."""
@@ -76,7 +89,7 @@ class LoopEngine:
         means: Values = {}
         discrepancy = 0.0
         for spec in layer.tensors:
-            received = [codec.transmit(seat.values[spec.name].unsqueeze(0))[0] for seat in self._seats]
+            received = [codec.transmit(slot.values[spec.name].unsqueeze(0))[0] for slot in self._slots]
             mean = weighted_mean(received, weights)
             means[spec.name] = mean
             if spec.trainable:
@@ -87,29 +100,29 @@ class LoopEngine:
 
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
         """Set a layer to one value on every client."""
-        for seat in self._seats:
+        for slot in self._slots:
             for spec in layer.tensors:
-                seat.values[spec.name].copy_(values[spec.name])
+                slot.values[spec.name].copy_(values[spec.name])
 
     def client_values(self, client: int) -> Values:
         """Return a copy of one client's local model."""
-        seat = next(seat for seat in self._seats if seat.client == client)
-        return {name: value.clone() for name, value in seat.values.items()}
+        slot = next(slot for slot in self._slots if slot.client == client)
+        return {name: value.clone() for name, value in slot.values.items()}
 
-    def count(self, clients: Sequence[int], steps: int) -> None:
-        """Book local steps that clients made elsewhere, so that their data go on from there."""
+    def count_steps(self, clients: Sequence[int], steps: int) -> None:
+        """Count local steps that clients made elsewhere, so that their data continue from there."""
         for client in clients:
             self._steps_done[client] = self._steps_done.get(client, 0) + steps
 
     def state_dict(self) -> CohortState:
         """Return a copy of the cohort's state."""
-        first = self._seats[0]
+        first = self._slots[0]
         return CohortState(
-            clients=tuple(seat.client for seat in self._seats),
-            values={name: torch.stack([seat.values[name] for seat in self._seats]) for name in first.values},
+            clients=tuple(slot.client for slot in self._slots),
+            values={name: torch.stack([slot.values[name] for slot in self._slots]) for name in first.values},
             optimizer_state={
                 kind: {
-                    name: torch.stack([seat.optimizer_state[kind][index] for seat in self._seats])
+                    name: torch.stack([slot.optimizer_state[kind][index] for slot in self._slots])
                     for index, name in enumerate(self._names)
                 }
                 for kind in first.optimizer_state
@@ -118,10 +131,10 @@ class LoopEngine:
         )
 
     def load_state_dict(self, state: CohortState) -> None:
-        """Take up a state that an engine of the same federation exported."""
+        """Load a state that an engine of the same federation returned."""
         self._steps_done = dict(state.steps_done)
-        self._seats = [
-            _Seat(
+        self._slots = [
+            _ClientSlot(
                 client,
                 {name: stacked[row].clone() for name, stacked in state.values.items()},
                 {
@@ -132,50 +145,55 @@ class LoopEngine:
             for row, client in enumerate(state.clients)
         ]
 
-    def _train_client(
-        self, seat: _Seat, round_index: int, steps: int, trained: list[int], reference: Mapping[str, Tensor]
-    ) -> float:
-        setup, solver = self._setup, self._setup.solver
-        self._point_model_at(seat.values)
+    def _train_client(self, slot: _ClientSlot, order: RoundOrder, trained: list[int]) -> float:
+        """Take one client's local steps, and return the mean of their losses.
+
+        Args:
+            slot: The client; its tensors are overwritten.
+            order: The round's order.
+            trained: Positions in `_names` of the parameters that are trained.
+        """
+        setup, solver, round_index = self._setup, self._setup.solver, order.plan.round_index
+        self._compute_with(slot.values)
         if solver.state_scope == "round":
-            seat.optimizer_state = self._fresh_optimizer_state(seat.values)
-        torch.manual_seed(seed_of(setup.seed, "client", round_index, seat.client))
-        parameters = [seat.values[self._names[index]] for index in trained]
-        watched = [self._slots[self._names[index]] for index in trained]
+            slot.optimizer_state = self._fresh_optimizer_state(slot.values)
+        torch.manual_seed(seed_of(setup.seed, "client", round_index, slot.client))
+        parameters = [slot.values[self._names[index]] for index in trained]
+        differentiated = [self._tensors[self._names[index]] for index in trained]
         optimizer_state = {
-            kind: [buffers[index] for index in trained] for kind, buffers in seat.optimizer_state.items()
+            kind: [buffers[index] for index in trained] for kind, buffers in slot.optimizer_state.items()
         }
         decayed = [self._decayed[index] for index in trained]
-        pulls = [reference[self._names[index]] for index in trained] if solver.uses_reference else []
-        done = self._steps_done.get(seat.client, 0)
-        total = 0.0
-        for step in range(steps):
-            x, y = setup.clients.batch(seat.client, done + step, setup.seed)
+        reference = [order.values[self._names[index]] for index in trained] if solver.uses_reference else []
+        done, total = self._steps_done.get(slot.client, 0), 0.0
+        for step in range(order.steps):
+            x, y = setup.clients.batch(slot.client, done + step, setup.seed)
             loss = setup.objective(self._model(x.to(setup.device)), y.to(setup.device))
-            gradients = torch.autograd.grad(loss, watched, materialize_grads=True)
-            solver.step(parameters, gradients, optimizer_state, solver.rate(round_index * steps + step), decayed, pulls)
-            total += self._finite(float(loss.detach()), seat, round_index)
-        self._steps_done[seat.client] = done + steps
-        keep_reassigned_buffers(self._model, self._slots, self._buffers, seat.values)
-        return total / steps
+            gradients = torch.autograd.grad(loss, differentiated, materialize_grads=True)
+            rate = solver.rate(round_index * order.steps + step)
+            solver.step(parameters, gradients, optimizer_state, rate, decayed, reference)
+            total += self._finite(float(loss.detach()), slot, round_index)
+        self._steps_done[slot.client] = done + order.steps
+        keep_reassigned_buffers(self._model, self._tensors, self._buffers, slot.values)
+        return total / order.steps
 
-    def _point_model_at(self, values: Values) -> None:
+    def _compute_with(self, values: Values) -> None:
         """Let the shared model compute with a client's own tensors, without copying them."""
-        for name, slot in self._slots.items():
+        for name, tensor in self._tensors.items():
             if name in values:
-                slot.data = values[name]
+                tensor.data = values[name]
 
     def _fresh_optimizer_state(self, values: Values) -> OptimizerState:
         return self._setup.solver.init([values[name] for name in self._names])
 
-    def _finite(self, loss: float, seat: _Seat, round_index: int) -> float:
+    def _finite(self, loss: float, slot: _ClientSlot, round_index: int) -> float:
         if loss - loss == 0.0:
             return loss
         for layer in self._setup.layers:
             for spec in layer.tensors:
-                if not torch.isfinite(seat.values[spec.name]).all():
-                    raise DivergenceError(round_index, seat.client, layer.name, f"{spec.name} is not finite")
-        raise DivergenceError(round_index, seat.client, self._setup.layers[-1].name, f"the loss is {loss}")
+                if not torch.isfinite(slot.values[spec.name]).all():
+                    raise DivergenceError(round_index, slot.client, layer.name, f"{spec.name} is not finite")
+        raise DivergenceError(round_index, slot.client, self._setup.layers[-1].name, f"the loss is {loss}")
 
 
 def weighted_mean(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -203,13 +221,13 @@ def _decayed(setup: EngineSetup) -> list[bool]:
 
 
 def keep_reassigned_buffers(
-    model: nn.Module, slots: Mapping[str, Tensor], names: Iterable[str], values: Mapping[str, Tensor]
+    model: nn.Module, tensors: Mapping[str, Tensor], names: Iterable[str], values: Mapping[str, Tensor]
 ) -> None:
     """Copy back buffers that a module replaced instead of updating in place, and put the old ones back.
 
     Args:
         model: The module that has just run.
-        slots: The tensors that belong in it, by name.
+        tensors: The tensors that belong in it, by name.
         names: Its buffers.
         values: The client's own tensors, overwritten where a buffer was replaced.
     """
@@ -217,6 +235,6 @@ def keep_reassigned_buffers(
         module, _, short = name.rpartition(".")
         owner = model.get_submodule(module)
         current = owner.get_buffer(short)
-        if current is not slots[name]:
+        if current is not tensors[name]:
             values[name].copy_(current)
-            setattr(owner, short, slots[name])
+            setattr(owner, short, tensors[name])

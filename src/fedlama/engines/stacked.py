@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,11 +20,12 @@ from torch import Tensor
 from fedlama.core.devices import upload
 from fedlama.core.layers import Layer
 from fedlama.data.clients import TensorClients
-from fedlama.engines.api import Average, CohortState, EngineSetup, Values
+from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
 from fedlama.engines.cohort.averaging import mean_and_discrepancy
 from fedlama.engines.cohort.cohort import Cohort, CohortSlice
 from fedlama.engines.cohort.threads import WorkerThreads, cores
 from fedlama.engines.trainers.base import ALL_ROWS, LocalSteps, Trainer, make_local_steps
+from fedlama.engines.transfers import TransferTable
 from fedlama.errors import DivergenceError
 
 _MULTIPLY_ADDS_PER_THREAD = 1 << 26
@@ -43,10 +45,13 @@ class StackedEngine:
         label: The trainer, how it computes, and how many clients it advances at a time, in words.
     """
 
+    holds_clients: ClassVar[bool] = True
+
     def __init__(
         self, setup: EngineSetup, trainers: Sequence[Trainer], cohort: Cohort, chunk: int | None = None
     ) -> None:
         self._setup = setup
+        self._transfers = TransferTable(setup.layers, setup.codec)
         self._trainers = trainers
         self._cohort = cohort
         self._chunk = chunk or trainers[0].rows_per_call or ALL_ROWS
@@ -59,17 +64,18 @@ class StackedEngine:
         """Replace the cohort; every member starts from the complete global model."""
         self._cohort.start_cohort(clients, values)
 
-    def train(
-        self, round_index: int, steps: int, frozen: frozenset[str], reference: Mapping[str, Tensor]
-    ) -> list[float]:
-        """Advance every client by `steps` local steps, in slices of neighbouring rows."""
+    def run_round(self, order: RoundOrder) -> RoundReply:
+        """Advance every client by the order's local steps, in slices of neighbouring rows; all clients answer."""
+        if order.new_cohort:
+            self.start_cohort(order.cohort, order.values)
         if self._setup.solver.state_scope == "round":
             self._cohort.reset_optimizer_state()
-        work = make_local_steps(self._setup, self._cohort.names, round_index, steps, frozen, reference)
+        plan, names = order.plan, self._cohort.names
+        work = make_local_steps(self._setup, names, plan.round_index, order.steps, plan.frozen, order.values)
         fresh = self._cohort.flush(caller_starts=work.trained if self._trainers[0].starts_fresh else ())
         losses = self._train(self._cohort.view(fresh), work)
-        self._cohort.count(self._cohort.clients, steps)
-        return losses
+        self._cohort.count(self._cohort.clients, order.steps)
+        return RoundReply(dict(zip(self._cohort.clients, losses, strict=True)), self._transfers.planned(order))
 
     def _train(self, rows: CohortSlice, work: LocalSteps) -> list[float]:
         """Take all local steps of a round and return every client's mean loss."""
@@ -126,7 +132,7 @@ class StackedEngine:
         """Return a copy of one client's local model."""
         return self._cohort.client_values(client)
 
-    def count(self, clients: Sequence[int], steps: int) -> None:
+    def count_steps(self, clients: Sequence[int], steps: int) -> None:
         """Record local steps that clients made elsewhere, so that their data continue from there."""
         self._cohort.count(clients, steps)
 

@@ -1,28 +1,33 @@
-"""Who is in the cohort, what it lacks, and the shipments that follow from a plan.
+"""From a plan to the order of a round, and from an order to the transfers that follow from it.
 
-This is all that is needed to know what a run moves, so the driver and the forecast before training share it.
+:class:`TransferPlanner` knows who is in the cohort and which layers its members lack. :class:`TransferTable` knows how
+many bytes each layer takes in a message. Together they say what a run moves without training anything, so the
+federation, the engines and the forecast before training share them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
+
+from torch import Tensor
 
 from fedlama.choices.codecs import Codec, Float32
 from fedlama.choices.samplers import Sampler
 from fedlama.choices.strategies import Plan
 from fedlama.core.layers import Layer, Layers
 from fedlama.core.ledger import Direction, LayerPayload, Transfer
+from fedlama.engines.api import RoundOrder
 
-_DOWNLOAD_CODEC = Float32()  # every client continues from the value that the server really holds
+DOWNLOAD_CODEC = Float32()
+"""How layers go down: uncompressed, because every client continues from the value that the server really holds. A codec
+that compresses downloads too, with a state on both sides, would replace this constant."""
 
 
 class TransferPlanner:
-    """Turns plans into shipments, round after round.
+    """Draws the cohorts, and makes the order of each round from its plan.
 
     Args:
         layers: The labelling.
-        codec: How uploads are compressed.
         sampler: Who takes part.
         population: Number of clients.
         seed: The run's seed.
@@ -30,105 +35,127 @@ class TransferPlanner:
 
     Attributes:
         cohort: The active clients, in ascending order.
-        changed: Layers that the cohort lacks, because the server changed them since.
+        changed: Layers that the server has changed since the cohort's latest download.
     """
 
-    def __init__(self, layers: Layers, codec: Codec, sampler: Sampler, population: int, seed: int, rounds: int) -> None:
+    def __init__(self, layers: Layers, sampler: Sampler, population: int, seed: int, rounds: int) -> None:
         self._layers, self._sampler = layers, sampler
-        self._down, self._up = _payloads(layers, _DOWNLOAD_CODEC), _payloads(layers, codec)
         self._population, self._seed, self._rounds = population, seed, rounds
         self.cohort: tuple[int, ...] = ()
         self.changed: frozenset[str] = frozenset()
 
     def close(self, plan: Plan) -> Plan:
-        """Let the last round of the run bring everything into sync, also when it falls inside a cycle."""
+        """Let the last round of the run bring all layers into sync, also when it falls inside a cycle."""
         return plan if plan.round_index + 1 < self._rounds else plan.closing(self._layers)
 
-    def download(self, plan: Plan) -> tuple[bool, Transfer]:
-        """Draw a new cohort where one is due and send every member what it lacks.
+    def order(
+        self,
+        plan: Plan,
+        steps: int,
+        values: Mapping[str, Tensor],
+        *,
+        evaluation: frozenset[str] = frozenset(),
+        scalars: bool = False,
+    ) -> RoundOrder:
+        """Make the order of a round; to be called once for every round, in sequence.
 
         Args:
             plan: The round's plan.
+            steps: Local steps of every client.
+            values: The global values before the round.
+            evaluation: Layers that come up only for an evaluation.
+            scalars: Whether uploads carry a discrepancy scalar with each layer.
 
         Returns:
-            Whether the cohort is new, and the shipment: the complete model for a new cohort, else what changed.
+            The order, for a new cohort where the plan and the sampler allow one.
         """
-        first = plan.round_index == 0
-        new = first or (plan.cycle_start and self._sampler.redraws(plan.round_index))
+        new = plan.round_index == 0 or (plan.cycle_start and self._sampler.redraws(plan.round_index))
         if new:
             self.cohort = self._sampler.draw(self._population, plan.round_index, self._seed)
-        lacking = self._layers if new else self.named(self.changed)
+        lacking = frozenset(layer.name for layer in self._layers) if new else self.changed
         self.changed = plan.upload | plan.recycle
-        return new, self._shipment(plan.round_index, "down", lacking, self._down, scalars=False)
+        return RoundOrder(
+            plan=plan,
+            steps=steps,
+            cohort=self.cohort,
+            new_cohort=new,
+            values=values,
+            lacking=lacking,
+            evaluation=evaluation,
+            scalars=scalars,
+        )
 
-    def upload(self, plan: Plan, *, scalars: bool) -> Transfer:
-        """Return what the cohort sends at the end of the round.
+
+class TransferTable:
+    """What each layer takes inside a message, in either direction, and the transfers that are made of it.
+
+    Args:
+        layers: The labelling.
+        codec: How uploads are compressed.
+    """
+
+    def __init__(self, layers: Layers, codec: Codec) -> None:
+        self._down, self._up = _payloads(layers, DOWNLOAD_CODEC), _payloads(layers, codec)
+
+    def planned(self, order: RoundOrder) -> tuple[Transfer, ...]:
+        """Return what a round moves when every client of the cohort receives the order and answers.
 
         Args:
-            plan: The round's plan.
-            scalars: Whether the strategy measures discrepancy.
+            order: The round's order.
+
+        Returns:
+            One download, one upload, and one upload for the evaluation where layers come up for it.
         """
-        return self._shipment(plan.round_index, "up", self.named(plan.upload), self._up, scalars)
+        return (
+            self._transfer(order, "down", order.cohort, order.lacking),
+            *self.uploads(order, order.cohort),
+        )
 
-    def evaluation(self, plan: Plan) -> Transfer | None:
-        """Return what the cohort would send for an evaluation alone: the layers that it holds back."""
-        held = self.named(plan.held(self._layers))
-        return self._shipment(plan.round_index, "evaluation", held, self._up, scalars=False) if held else None
+    def downloads(self, order: RoundOrder, sent: Mapping[int, Collection[str]]) -> tuple[Transfer, ...]:
+        """Return what goes down when clients lack different layers: one transfer for each set of layers.
 
-    def named(self, names: Iterable[str]) -> Layers:
-        """Return layers in the model's order, whatever the order of the names."""
-        wanted = frozenset(names)
-        return tuple(layer for layer in self._layers if layer.name in wanted)
+        Args:
+            order: The round's order.
+            sent: Client to the names of the layers that it is sent, in the cohort's order.
+        """
+        groups: dict[frozenset[str], list[int]] = {}
+        for client, names in sent.items():
+            groups.setdefault(frozenset(names), []).append(client)
+        return tuple(self._transfer(order, "down", clients, names) for names, clients in groups.items())
 
-    def _shipment(
+    def uploads(self, order: RoundOrder, answered: Collection[int], *, evaluation: bool = True) -> tuple[Transfer, ...]:
+        """Return what comes up from the clients that answered: nothing when none did.
+
+        Args:
+            order: The round's order.
+            answered: The clients, in the cohort's order.
+            evaluation: Whether to include what comes up only for an evaluation.
+        """
+        if not answered:
+            return ()
+        trained = self._transfer(order, "up", answered, order.plan.upload, scalars=order.scalars)
+        if not (order.evaluation and evaluation):
+            return (trained,)
+        return trained, self._transfer(order, "evaluation", answered, order.evaluation)
+
+    def _transfer(
         self,
-        round_index: int,
+        order: RoundOrder,
         direction: Direction,
-        layers: Layers,
-        payloads: Mapping[str, LayerPayload],
-        scalars: bool,
+        clients: Iterable[int],
+        names: Collection[str],
+        *,
+        scalars: bool = False,
     ) -> Transfer:
-        return Transfer(round_index, direction, self.cohort, tuple(payloads[layer.name] for layer in layers), scalars)
-
-
-def downloads(round_index: int, sent: Mapping[int, tuple[str, ...]], layers: Layers) -> list[Transfer]:
-    """Return what went down when clients lacked different layers: one shipment for each set of layers.
-
-    Args:
-        round_index: The round, from 0.
-        sent: Client to the names of the layers that it was sent, in the cohort's order.
-        layers: The labelling.
-    """
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for client, names in sent.items():
-        groups.setdefault(names, []).append(client)
-    payloads = _payloads(layers, _DOWNLOAD_CODEC)
-    return [
-        Transfer(round_index, "down", tuple(clients), tuple(payloads[name] for name in names))
-        for names, clients in groups.items()
-    ]
-
-
-def uploads(planned: Sequence[Transfer], answered: tuple[int, ...], *, scalars: bool) -> list[Transfer]:
-    """Return what came up: as planned, but of those who answered.
-
-    Args:
-        planned: The round's shipments, had everyone answered.
-        answered: Who did; nothing came up when it is nobody.
-        scalars: Whether the uploads carried a scalar with each layer.
-    """
-    return [
-        replace(transfer, clients=answered, scalars=scalars and transfer.direction == "up")
-        for transfer in planned
-        if transfer.direction != "down" and answered
-    ]
+        payloads = self._down if direction == "down" else self._up
+        listed = tuple(payload for name, payload in payloads.items() if name in names)  # in the model's order
+        return Transfer(order.plan.round_index, direction, tuple(clients), listed, scalars)
 
 
 def _payloads(layers: Layers, codec: Codec) -> dict[str, LayerPayload]:
-    """Return what each layer is inside a message."""
     return {layer.name: LayerPayload(layer.name, layer.parameters, payload_bytes(layer, codec)) for layer in layers}
 
 
 def payload_bytes(layer: Layer, codec: Codec) -> int:
-    """Bytes of one layer's payload in one message."""
+    """Return the bytes of one layer's payload in one message."""
     return sum(codec.payload_bytes(spec) for spec in layer.tensors)

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import torch
@@ -19,18 +19,18 @@ from fedlama.choices.samplers import AllClients, Sampler
 from fedlama.choices.server_optimizers import Replace, ServerOptimizer, ServerOptimizerState
 from fedlama.choices.solvers import SGD, LocalSolver
 from fedlama.choices.strategies import LayerStatistics, Plan, Strategy
-from fedlama.core.layers import Layer, Layers, by_tensor, total_parameters
+from fedlama.core.layers import Layer, Layers, by_tensor, named_layers, total_parameters
 from fedlama.core.ledger import Direction, Ledger, Transfer, cost_percent
 from fedlama.core.losses import Objective, cross_entropy
 from fedlama.core.records import LayerRecord, Result, RoundRecord
 from fedlama.data.clients import Batch, ClientData, ClientSource, as_source
 from fedlama.engines import ENGINES, Engine, EngineSetup
-from fedlama.engines.api import Average, RemoteEngine, Values
+from fedlama.engines.api import Average, Values
 from fedlama.engines.cohort.norms import squared_norms
 from fedlama.engines.cohort.sizes import intra_op_threads, is_large
 from fedlama.engines.cohort.threads import WorkerThreads, cores
 from fedlama.engines.transfers import TransferPlanner
-from fedlama.engines.wrappers.unreliable import surrounded
+from fedlama.engines.wrappers import wrap
 from fedlama.errors import ConfigError, DivergenceError
 from fedlama.federation.checks import check_federation, check_fit
 from fedlama.federation.evaluation import Score, TestSet
@@ -102,6 +102,20 @@ class Federation:
         """Number of rounds that the budget buys."""
         return self.local_steps // self.strategy.local_steps
 
+    def engine_setup(self) -> EngineSetup:
+        """Return the parts that an engine needs, with a copy of the model."""
+        device = torch.device(self.device)
+        return EngineSetup(
+            model=copy.deepcopy(self.model).to(device),
+            layers=self.layers if self.layers is not None else by_tensor(self.model),
+            clients=as_source(self.clients),
+            solver=self.solver,
+            codec=self.codec,
+            objective=self.objective,
+            seed=self.seed,
+            device=device,
+        )
+
     def run(self, callbacks: Iterable[Callback] = ()) -> Result:
         """Train to the end of the budget.
 
@@ -131,8 +145,8 @@ class Run:
         self.clients = as_source(federation.clients)
         self.layers = federation.layers if federation.layers is not None else by_tensor(federation.model)
         check_federation(federation, self.layers, self.clients)
-        device = torch.device(federation.device)
-        self._model = copy.deepcopy(federation.model).to(device)
+        setup = replace(federation, layers=self.layers, clients=self.clients).engine_setup()
+        self._model = copy.deepcopy(setup.model)
         check_fit(federation, copy.deepcopy(self._model), self.clients)
         tensors = dict(self._model.state_dict(keep_vars=True))
         names = [spec.name for layer in self.layers for spec in layer.tensors]
@@ -143,29 +157,13 @@ class Run:
         # A second thread inside the kernels of a small model only waits, for long where the machine is busy.
         self._threads = torch.get_num_threads() if is_large(self._model, self.clients) else 1
         self.planner = TransferPlanner(
-            self.layers,
-            federation.codec,
-            federation.sampler,
-            len(self.clients),
-            federation.seed,
-            federation.rounds,
+            self.layers, federation.sampler, len(self.clients), federation.seed, federation.rounds
         )
         self.ledger = Ledger()
         self.state = federation.strategy.init(self.layers, federation.seed)
         chosen = federation.engine
-        setup = EngineSetup(
-            copy.deepcopy(self._model),
-            self.layers,
-            self.clients,
-            federation.solver,
-            federation.codec,
-            federation.objective,
-            federation.seed,
-            device,
-        )
         engine = (ENGINES[chosen] if isinstance(chosen, str) else chosen)(setup)
-        self.engine: Engine = surrounded(engine, setup, federation.availability, federation.aggregator)
-        self._remote = self.engine if isinstance(self.engine, RemoteEngine) else None
+        self.engine: Engine = wrap(engine, setup, federation.availability, federation.aggregator)
         self.server_optimizer_state: dict[str, ServerOptimizerState] = {}
         self.last_update: Values = {}  # what recycling adds again
         self._helpers = WorkerThreads(cores())  # for passes over large layers
@@ -213,27 +211,28 @@ class Run:
         start = time.perf_counter()
         strategy, round_index = self.federation.strategy, self.round_index
         plan = self.planner.close(strategy.plan(self.state, round_index))
-        transfers = [self._download(plan)]
-        if self._remote is not None:
-            self._remote.announce(plan, self._evaluated(plan), strategy.measures_discrepancy)
-        losses = self.engine.train(round_index, strategy.local_steps, plan.frozen, self.values)
-        transfers.append(self.planner.upload(plan, scalars=strategy.measures_discrepancy))
-        plan = plan if losses else plan.void()
+        order = self.planner.order(
+            plan,
+            strategy.local_steps,
+            dict(self.values),
+            evaluation=self._evaluated(plan),
+            scalars=strategy.measures_discrepancy,
+        )
+        reply = self.engine.run_round(order)
+        plan = plan if reply.losses else plan.void()
         statistics = self._synchronise(plan)
-        self.state = strategy.fold(self.state, plan, statistics) if losses else self.state
+        self.state = strategy.fold(self.state, plan, statistics) if reply.losses else self.state
         trained = time.perf_counter()
-        score = self._evaluate(plan, transfers, void=not losses)
-        if self._remote is not None:
-            transfers = self._remote.travelled(transfers)
+        score = self._evaluate(plan, void=not reply.losses)
         self.round_index += 1
-        self.ledger.extend(transfers)
+        self.ledger.extend(reply.transfers)
         return RoundRecord(
             round_index=round_index,
             local_steps=(round_index + 1) * strategy.local_steps,
             cohort=self.cohort,
-            loss=math.fsum(losses) / len(losses) if losses else math.nan,
-            layers=self._layer_records(plan, statistics, transfers),
-            transfers=tuple(transfers),
+            loss=math.fsum(reply.losses.values()) / len(reply.losses) if reply.losses else math.nan,
+            layers=self._layer_records(plan, statistics, reply.transfers),
+            transfers=reply.transfers,
             score=score,
             seconds=trained - start,
             evaluation_seconds=time.perf_counter() - trained,
@@ -260,26 +259,19 @@ class Run:
         total = sum(samples)
         return [count / total for count in samples]
 
-    def _download(self, plan: Plan) -> Transfer:
-        """Seat a new cohort where one is due; the others have been told at the synchronisation."""
-        new, transfer = self.planner.download(plan)
-        if new:
-            self.engine.start_cohort(self.planner.cohort, self.values)
-        return transfer
-
     def _synchronise(self, plan: Plan) -> dict[str, LayerStatistics]:
         """Average the due layers, move the recycled ones, and write both back to the cohort."""
         weights, statistics = self.weights(), {}
         self._refused = {}
-        for layer in self.planner.named(plan.upload):
+        for layer in named_layers(self.layers, plan.upload):
             average = self.engine.average(layer, weights)
             if not math.isfinite(average.discrepancy):
                 raise self._divergence(layer)
             statistics[layer.name] = self._enter(layer, average)
             self._refused[layer.name] = average.refused
-        for layer in self.planner.named(plan.recycle):
+        for layer in named_layers(self.layers, plan.recycle):
             self._set(layer, {spec.name: self._recycled(spec.name) for spec in layer.tensors})
-        for layer in self.planner.named(plan.frozen):
+        for layer in named_layers(self.layers, plan.frozen):
             if any(not spec.trainable for spec in layer.tensors):
                 self.engine.overwrite(layer, self.values)  # statistics move in a forward pass though nothing is trained
         return statistics
@@ -308,8 +300,8 @@ class Run:
         self.values.update(values)
         self.engine.overwrite(layer, values)
 
-    def _evaluate(self, plan: Plan, transfers: list[Transfer], *, void: bool) -> Score | None:
-        """Score the global model when it is time to; book what that alone makes travel, nothing in a void round."""
+    def _evaluate(self, plan: Plan, *, void: bool) -> Score | None:
+        """Score the global model when it is time to."""
         federation = self.federation
         if federation.test_set is None or not self._evaluation_due(plan.round_index):
             return None
@@ -318,9 +310,7 @@ class Run:
             return max(scores, key=lambda score: score.accuracy)
         if void:
             return self._score(self.values)
-        transfer = self.planner.evaluation(plan)
-        transfers += [transfer] if transfer else []
-        weights, held = self.weights(), self.planner.named(plan.held(self.layers))
+        weights, held = self.weights(), named_layers(self.layers, plan.held(self.layers))
         consolidated = {k: v for layer in held for k, v in self.engine.average(layer, weights).values.items()}
         return self._score(self.values | consolidated)
 

@@ -13,9 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from fedlama.engines.api import EngineSetup
 from fedlama.errors import FedlamaError
 from fedlama.experiment import assemble, prepare
 from fedlama.federation.federation import Federation
@@ -151,18 +148,4 @@ def experiment_trainer(client: int, text: str) -> ClientTrainer:
     """
     experiment = experiment_of({"experiment": text})
     federation = assemble(experiment, prepare(experiment))
-    layers, clients = federation.layers, federation.clients
-    if layers is None or isinstance(clients, list | tuple):
-        raise TypeError("an assembled experiment has layers and a client source")
-    device = torch.device(federation.device)
-    setup = EngineSetup(
-        federation.model,
-        layers,
-        clients,  # type: ignore[arg-type]
-        federation.solver,
-        federation.codec,
-        federation.objective,
-        federation.seed,
-        device,
-    )
-    return LoopTrainer(setup, client)
+    return LoopTrainer(federation.engine_setup(), client)

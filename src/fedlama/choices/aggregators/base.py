@@ -35,9 +35,15 @@ class Combined:
 
 
 class Aggregator(Protocol):
-    """Combines a layer's values."""
+    """Combines a layer's values; derive from it, so that the class attributes have their defaults.
+
+    Attributes:
+        name: The aggregator's name in experiments.
+        is_plain_mean: Whether it is the weighted mean, which engines compute themselves in one pass.
+    """
 
     name: ClassVar[str]
+    is_plain_mean: ClassVar[bool] = False
 
     def combine(
         self, layer: Layer, received: Mapping[str, Tensor], weights: Sequence[float], reference: Mapping[str, Tensor]
@@ -80,10 +86,11 @@ def as_dtype(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 @register("aggregator")
 @dataclass(frozen=True)
-class Mean:
+class Mean(Aggregator):
     """Every client counts by its weight, as in the paper. Engines average by themselves then, without a guard."""
 
     name: ClassVar[str] = "mean"
+    is_plain_mean: ClassVar[bool] = True
 
     def combine(
         self, layer: Layer, received: Mapping[str, Tensor], weights: Sequence[float], reference: Mapping[str, Tensor]

@@ -9,14 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedlama.choices.aggregators.base import Combined, as_dtype
+from fedlama.choices.aggregators.base import Aggregator, Combined, as_dtype
 from fedlama.core.layers import Layer
 from fedlama.core.registry import register
 
 
 @register("aggregator")
 @dataclass(frozen=True)
-class Median:
+class Median(Aggregator):
     """Every coordinate becomes the median over the clients; with an even number, the mean of the middle two.
 
     Source: Yin, Chen, Ramchandran and Bartlett, "Byzantine-Robust Distributed Learning: Towards Optimal Statistical

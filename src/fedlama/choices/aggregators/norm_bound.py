@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from fedlama.choices.aggregators.base import Combined, weighted
+from fedlama.choices.aggregators.base import Aggregator, Combined, weighted
 from fedlama.core.layers import Layer
 from fedlama.core.registry import register
 from fedlama.core.validation import at_least, one_of, refuse
@@ -17,7 +17,7 @@ from fedlama.core.validation import at_least, one_of, refuse
 
 @register("aggregator")
 @dataclass(frozen=True)
-class NormBound:
+class NormBound(Aggregator):
     """Updates far longer than the cohort's median are cut to the bound, or left out.
 
     Source: Sun, Kairouz, Suresh and McMahan, "Can You Really Backdoor Federated Learning?" (arXiv 1911.07963), who

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedlama.choices.aggregators.base import Combined, as_dtype
+from fedlama.choices.aggregators.base import Aggregator, Combined, as_dtype
 from fedlama.core.layers import Layer
 from fedlama.core.registry import register
 from fedlama.core.validation import between, refuse
@@ -17,7 +17,7 @@ from fedlama.core.validation import between, refuse
 
 @register("aggregator")
 @dataclass(frozen=True)
-class TrimmedMean:
+class TrimmedMean(Aggregator):
     """Every coordinate loses its largest and its smallest values; the rest is averaged.
 
     Source: Yin, Chen, Ramchandran and Bartlett, "Byzantine-Robust Distributed Learning: Towards Optimal Statistical

@@ -14,6 +14,7 @@ class Availability(Protocol):
     """Tells fates; the rules for those who did not answer are :class:`~fedlama.choices.availability.rules.Rules`."""
 
     name: ClassVar[str]
+    always_answers: ClassVar[bool]
 
     @property
     def min_replies(self) -> float:

@@ -33,6 +33,8 @@ class Rules:
         ConfigError: A value is out of range.
     """
 
+    always_answers: ClassVar[bool] = False
+    """Whether no client ever misses a round, so that engines run without the machinery for absent clients."""
     min_replies: float = 1.0
     rejoin: Literal["now", "next-cycle"] = "now"
 
@@ -83,6 +85,7 @@ class Always(Rules):
     """No client ever misses a round, so the rules for those who do never apply."""
 
     name: ClassVar[str] = "always"
+    always_answers: ClassVar[bool] = True
 
     def fates(self, clients: Sequence[int], round_index: int, seed: int) -> list[Fate]:
         """Everyone answers."""

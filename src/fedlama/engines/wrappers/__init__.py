@@ -1,1 +1,45 @@
-"""See docs/architecture.md."""
+"""Engines around an engine: clients that do not always answer, and averages other than the weighted mean."""
+
+from __future__ import annotations
+
+from fedlama.choices.aggregators import Aggregator
+from fedlama.choices.availability import Availability
+from fedlama.engines.api import Engine, EngineSetup
+from fedlama.engines.wrappers.aggregated import AggregatedEngine
+from fedlama.engines.wrappers.unreliable import UnreliableEngine
+from fedlama.errors import ConfigError
+
+
+def wrap(engine: Engine, setup: EngineSetup, availability: Availability, aggregator: Aggregator) -> Engine:
+    """Return an engine whose clients answer as an availability says, and whose layers an aggregator combines.
+
+    Args:
+        engine: The engine.
+        setup: The parts of the federation that do not change.
+        availability: Which clients answer.
+        aggregator: How a layer's values are combined.
+
+    Returns:
+        The engine as it is, where all clients always answer and layers are averaged by the weighted mean.
+
+    Raises:
+        ConfigError: The engine does not hold its clients' models in this process, which both need.
+    """
+    problems = []
+    if not availability.always_answers and not engine.holds_clients:
+        problems.append(
+            f"availability is {availability.name!r}, but which clients answer is not decided by {type(engine).__name__}"
+        )
+    if not aggregator.is_plain_mean and not engine.holds_clients:
+        problems.append(
+            f"aggregator is {aggregator.name!r}, but {type(engine).__name__} does not show single clients' models"
+        )
+    if problems:
+        remedy = "choose engine='loop', 'stacked' or 'workers', or leave it out"
+        raise ConfigError([f"{problem}; {remedy}" for problem in problems])
+    if not aggregator.is_plain_mean:
+        engine = AggregatedEngine(setup, engine, aggregator)
+    return engine if availability.always_answers else UnreliableEngine(setup, engine, availability)
+
+
+__all__ = ["AggregatedEngine", "UnreliableEngine", "wrap"]

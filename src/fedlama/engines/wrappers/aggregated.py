@@ -1,11 +1,12 @@
-"""An engine whose averages pass a guard: any engine that can hand over single clients' models.
+"""An engine whose layers an aggregator combines: any engine that shows single clients' models.
 
-The clients' models are copied once per round for it, so a guard costs as much memory as the cohort again.
+The clients' models are copied once per round for it, so it needs as much memory as the cohort again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,20 +14,22 @@ from torch import Tensor
 from fedlama.choices.aggregators import Aggregator
 from fedlama.choices.availability.rules import rescaled
 from fedlama.core.layers import Layer
-from fedlama.engines.api import Average, CohortState, Engine, EngineSetup, Values
+from fedlama.engines.api import Average, CohortState, Engine, EngineSetup, RoundOrder, RoundReply, Values
 
 
 class AggregatedEngine:
-    """Drives an inner engine, but combines what it holds by a guard.
+    """Drives an inner engine, but combines its clients' values by an aggregator.
 
-    Values that are not finite are refused whatever the guard; when none are left, the discrepancy is not a number, and
-    the driver stops the run as it does without a guard.
+    Values that are not finite are refused under every aggregator. When none are left, the discrepancy is NaN, and the
+    run stops as it does with the weighted mean.
 
     Args:
-        setup: The federation's fixed parts.
+        setup: The parts of the federation that do not change.
         inner: Holds and trains the clients.
         aggregator: How values are combined.
     """
+
+    holds_clients: ClassVar[bool] = True
 
     def __init__(self, setup: EngineSetup, inner: Engine, aggregator: Aggregator) -> None:
         self._codec, self._inner, self._aggregator = setup.codec, inner, aggregator
@@ -39,12 +42,12 @@ class AggregatedEngine:
         self._clients = tuple(clients)
         self._inner.start_cohort(clients, values)
 
-    def train(
-        self, round_index: int, steps: int, frozen: frozenset[str], reference: Mapping[str, Tensor]
-    ) -> list[float]:
-        """Advance every client; what was copied of their models before is out of date then."""
-        self._models, self._global = [], reference
-        return self._inner.train(round_index, steps, frozen, reference)
+    def run_round(self, order: RoundOrder) -> RoundReply:
+        """Run a round in the inner engine; copies of the clients' models from the round before are dropped."""
+        if order.new_cohort:
+            self._clients = order.cohort
+        self._models, self._global = [], order.values
+        return self._inner.run_round(order)
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
         """Combine a layer over the clients, as the server would receive it."""
@@ -54,15 +57,13 @@ class AggregatedEngine:
             spec.name: self._codec.transmit(torch.stack([model[spec.name] for model in self._models]))
             for spec in layer.tensors
         }
-        finite = torch.stack([torch.isfinite(value).reshape(len(value), -1).all(1) for value in received.values()]).all(
-            0
-        )
-        sound = torch.nonzero(finite).flatten()
-        if not len(sound):
+        finite = [torch.isfinite(value).reshape(len(value), -1).all(1) for value in received.values()]
+        usable = torch.nonzero(torch.stack(finite).all(0)).flatten()  # (tensors, clients) -> rows of the cohort
+        if not len(usable):
             return Average({spec.name: self._global[spec.name] for spec in layer.tensors}, float("nan"), self._clients)
-        rows: list[int] = sound.tolist()
+        rows: list[int] = usable.tolist()
         if len(rows) < len(self._clients):
-            received = {name: value[sound] for name, value in received.items()}
+            received = {name: value[usable] for name, value in received.items()}
         shares = rescaled(range(len(weights)), weights, set(rows))
         combined = self._aggregator.combine(layer, received, shares, self._global)
         kept = {rows[row] for row in range(len(rows)) if row not in combined.refused}
@@ -82,6 +83,6 @@ class AggregatedEngine:
         return self._inner.state_dict()
 
     def load_state_dict(self, state: CohortState) -> None:
-        """Take up a state that an engine of the same federation exported."""
+        """Load a state that an engine of the same federation returned."""
         self._clients = state.clients
         self._inner.load_state_dict(state)

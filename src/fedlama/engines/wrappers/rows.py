@@ -1,4 +1,4 @@
-"""Rows of an exported cohort: taking some out, and putting several together."""
+"""Rows of a cohort's state: taking some out, joining two states, and restarting clients."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from fedlama.engines.api import CohortState, EngineSetup, Values
 
 
 def rows_of(state: CohortState, clients: Sequence[int]) -> CohortState:
-    """Return some clients of a state, as copies in the order asked for.
+    """Return some clients of a state, as copies in the given order.
 
     Args:
         state: The state.
-        clients: Whose rows.
+        clients: The clients to return.
     """
-    where = torch.tensor([state.clients.index(client) for client in clients], dtype=torch.int64)
+    rows = torch.tensor([state.clients.index(client) for client in clients], dtype=torch.int64)
 
     def pick(value: Tensor) -> Tensor:
-        return value.index_select(0, where.to(value.device))
+        return value.index_select(0, rows.to(value.device))
 
     return _mapped(replace(state, clients=tuple(clients)), lambda kind, name: pick(_tensor(state, kind, name)))
 
 
 def joined(first: CohortState, second: CohortState) -> CohortState:
-    """Return the clients of two states of one federation; all else is the first one's.
+    """Return the clients of two states of one federation; everything else is the first state's.
 
     Args:
-        first: Comes first.
-        second: Comes behind it.
+        first: The state whose clients come first.
+        second: The state whose clients follow.
     """
     both = replace(first, clients=first.clients + second.clients)
-    return _mapped(both, lambda kind, name: torch.cat([_tensor(one, kind, name) for one in (first, second)]))
+    return _mapped(both, lambda kind, name: torch.cat([_tensor(state, kind, name) for state in (first, second)]))
 
 
 def restarted(
@@ -44,14 +44,14 @@ def restarted(
     values: Mapping[str, Tensor],
     local: Mapping[str, Tensor],
 ) -> CohortState:
-    """Let some clients of a state begin anew, from the full model with fresh solver buffers.
+    """Let some clients of a state start again, from the complete global model with fresh solver buffers.
 
     Args:
         state: The state; overwritten in place.
-        clients: Who begins anew.
-        setup: The federation's fixed parts.
-        values: The full model.
-        local: Buffers that never travel, as they were at first.
+        clients: The clients that start again.
+        setup: The parts of the federation that do not change.
+        values: The complete global model.
+        local: Initial values of the buffers that never leave a client.
 
     Returns:
         The state.
@@ -72,7 +72,7 @@ def _tensor(state: CohortState, kind: str | None, name: str) -> Tensor:
 
 
 def _mapped(state: CohortState, make: Callable[[str | None, str], Tensor]) -> CohortState:
-    """Return a state with every stacked tensor made anew from its kind (None for the models) and its name."""
+    """Return a state whose stacked tensors are made from their kind (None for the models) and their name."""
     values: Values = {name: make(None, name) for name in state.values}
     optimizer_state = {
         kind: {name: make(kind, name) for name in named} for kind, named in state.optimizer_state.items()

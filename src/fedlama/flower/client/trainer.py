@@ -13,7 +13,8 @@ from torch import Tensor
 
 from fedlama.choices.codecs import Codec
 from fedlama.core.layers import Layers
-from fedlama.engines.api import CohortState, EngineSetup, Values
+from fedlama.core.plan import Plan
+from fedlama.engines.api import CohortState, EngineSetup, RoundOrder, Values
 from fedlama.engines.loop import LoopEngine
 
 
@@ -129,7 +130,15 @@ class LoopTrainer:
         stacked = {name: value.unsqueeze(0) for name, value in values.items()}
         steps_done = {self._client: local_round.steps_done}
         self._engine.load_state_dict(CohortState((self._client,), stacked, kinds, steps_done))
-        (loss,) = self._engine.train(local_round.round_index, local_round.steps, local_round.frozen, reference)
+        order = RoundOrder(
+            plan=Plan(local_round.round_index, frozenset(), {}, cycle_start=False, frozen=local_round.frozen),
+            steps=local_round.steps,
+            cohort=(self._client,),
+            new_cohort=False,
+            values=reference,
+            lacking=frozenset(),
+        )
+        (loss,) = self._engine.run_round(order).losses.values()
         return *self._state(), loss
 
     def _state(self) -> tuple[Values, Values]:

@@ -21,18 +21,17 @@ import math
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from fedlama.choices.availability.rules import rescaled
-from fedlama.choices.strategies import Plan
 from fedlama.core.layers import Layer
-from fedlama.core.ledger import Transfer
-from fedlama.engines.api import Average, CohortState, EngineSetup, Values
-from fedlama.engines.transfers import uploads
+from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
+from fedlama.engines.transfers import TransferTable
 from fedlama.errors import ConfigError, DivergenceError
 from fedlama.flower.protocol import EVERYONE, NEVER, Channel, TrainRequest, fingerprint
 from fedlama.flower.server.aggregation import Aggregation, from_models, from_sums
@@ -77,67 +76,64 @@ class FlowerEngine:
         registry: Which node serves which client.
     """
 
+    holds_clients: ClassVar[bool] = False
+
     def __init__(self, setup: EngineSetup, options: Flower) -> None:
         if setup.solver.state_scope == "slot":
             raise ConfigError(
                 "solver.state_scope is 'slot', but momentum cannot move from one machine to another; choose 'cohort'"
             )
         self._setup, self._options = setup, options
+        self._transfers = TransferTable(setup.layers, setup.codec)
         self._fingerprint = fingerprint(setup.layers, setup.codec)
         self.registry = NodeRegistry(options.channel, len(setup.clients))
         self._runner = RoundRunner(options.channel, self.registry, options.policy, setup.layers, setup.codec)
         self.state = EngineState(run=secrets.token_hex(8))
         self.latest = RoundResult()
-        self._round_seconds = 0.0
-        self._plan: Plan | None = None
-        self._evaluation: frozenset[str] = frozenset()
-        self._scalars = False
-        self._reference: Values = {}
+        self._order: RoundOrder | None = None  # of the latest round
 
     def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort; the next request to each member carries the complete model."""
         self.state.start_cohort(clients)
 
-    def announce(self, plan: Plan, evaluation: frozenset[str], scalars: bool) -> None:
-        """Take in the round's plan."""
-        self._plan, self._evaluation = plan, evaluation
-        self._scalars = scalars or self._options.aggregation == "sums"
-        if plan.cycle_start:
-            self.state.begin_cycle()
-
-    def train(
-        self, round_index: int, steps: int, frozen: frozenset[str], reference: Mapping[str, Tensor]
-    ) -> list[float]:
+    def run_round(self, order: RoundOrder) -> RoundReply:
         """Send the requests and wait for the replies; return the losses of the clients that replied."""
-        start, state = time.perf_counter(), self.state
-        self._reference = dict(reference)
-        writer = RequestWriter(self._common_request(round_index, steps, frozen), self._setup.layers, state, reference)
+        start, state, round_index = time.perf_counter(), self.state, order.plan.round_index
+        if order.new_cohort:
+            self.start_cohort(order.cohort, order.values)
+        if order.plan.cycle_start:
+            state.begin_cycle()
+        self._order = order = replace(order, scalars=order.scalars or self._options.aggregation == "sums")
+        writer = RequestWriter(self._common_request(order), self._setup.layers, state, order.values)
         self.latest = self._runner.run(round_index, state.asked(), writer.request, state.absent)
         state.close(round_index, self.latest.updates, self.latest.missing, self._options.policy.rejoin)
         for client in self.latest.updates:
-            state.steps_done[client] = state.steps_done.get(client, 0) + steps
+            state.steps_done[client] = state.steps_done.get(client, 0) + order.steps
         state.absent = set(self.latest.missing)
-        self._round_seconds = time.perf_counter() - start
-        return [self.latest.updates[client].loss for client in self._answered()]
+        if self._options.log is not None:
+            append_log_line(self._options.log, self.latest, state, time.perf_counter() - start)
+        answered = self._answered()
+        transfers = (*downloads(self.latest.sent, self._setup.layers), *self._transfers.uploads(order, answered))
+        return RoundReply({client: self.latest.updates[client].loss for client in answered}, transfers)
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
         """Average a layer over the clients that replied; their weights are rescaled when a client is missing."""
         updates = self.latest.updates
         rescaled_weights = rescaled(self.state.cohort, weights, updates)
         received = {client: updates[client].layers[layer.name] for client in self._answered()}
-        if self._options.aggregation == "models" or layer.name in self._evaluation:
+        if self._order is None or self._options.aggregation == "models" or layer.name in self._order.evaluation:
             average = from_models(layer, list(received.values()), rescaled_weights)
         else:
             squares = [updates[client].scalars[layer.name] for client in received]
-            average = from_sums(layer, list(received.values()), rescaled_weights, squares, self._reference)
+            average = from_sums(layer, list(received.values()), rescaled_weights, squares, self._order.values)
         if not math.isfinite(average.discrepancy):
             raise self._divergence(layer, received)
         return average
 
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
         """Send the layer with the next requests; clients restore frozen layers by themselves."""
-        if self._plan is not None and layer.name not in self._plan.frozen:
-            self.state.versions[layer.name] = self._plan.round_index
+        if self._order is not None and layer.name not in self._order.plan.frozen:
+            self.state.versions[layer.name] = self._order.plan.round_index
 
     def client_values(self, client: int) -> Values:
         """Refuse: a client's model stays on its machine.
@@ -158,34 +154,26 @@ class FlowerEngine:
         """Restore what an engine of the same run remembered; the clients then recognise their files as this run's."""
         self.state = EngineState.from_json(dict(state.facts))
 
-    def travelled(self, planned: Sequence[Transfer]) -> list[Transfer]:
-        """Return the round's transfers as they happened."""
-        if self._options.log is not None:
-            append_log_line(self._options.log, self.latest, self.state, self._round_seconds)
-        return downloads(self.latest.sent, self._setup.layers) + uploads(
-            planned, tuple(self._answered()), scalars=self._scalars
-        )
-
-    def _common_request(self, round_index: int, steps: int, frozen: frozenset[str]) -> TrainRequest:
+    def _common_request(self, order: RoundOrder) -> TrainRequest:
         """Return the part of the round's requests that is the same for all clients."""
         layers = self._setup.layers
         return TrainRequest(
             run=self.state.run,
             fingerprint=self._fingerprint,
-            round_index=round_index,
+            round_index=order.plan.round_index,
             client=EVERYONE,
             answered_round=NEVER,
-            steps=steps,
+            steps=order.steps,
             steps_done=0,
-            upload=indices(layers, self._plan.upload if self._plan else ()),
-            evaluation=indices(layers, self._evaluation),
-            frozen=indices(layers, frozen),
-            scalars=self._scalars,
+            upload=indices(layers, order.plan.upload),
+            evaluation=indices(layers, order.evaluation),
+            frozen=indices(layers, order.plan.frozen),
+            scalars=order.scalars,
             payload=b"",
         )
 
     def _divergence(self, layer: Layer, received: Mapping[int, Values]) -> DivergenceError:
-        round_index = self._plan.round_index if self._plan else 0
+        round_index = self._order.plan.round_index if self._order else 0
         for client, values in received.items():
             if any(not torch.isfinite(values[spec.name]).all() for spec in layer.tensors):
                 return DivergenceError(round_index, client, layer.name, "its values are not finite")

@@ -117,7 +117,7 @@ class Poisoned(LoopEngine):
         return {name: self.poison(v) if v.is_floating_point() else v for name, v in values.items()}
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
-        return from_models(layer, [self.client_values(seat.client) for seat in self._seats], weights)
+        return from_models(layer, [self.client_values(slot.client) for slot in self._slots], weights)
 
 
 @pytest.mark.parametrize("aggregator", GUARDS, ids=str)

@@ -1,0 +1,88 @@
+"""The ClientApp, called as Flower calls it: its replies, and its sentences when it cannot take part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("flwr", reason="needs Flower: pip install 'fedlama[flower]'")
+
+from flwr.app import Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedlama.flower.apps import client_app, experiment_trainer
+from fedlama.flower.protocol import (
+    NEVER,
+    ClientInfo,
+    Failure,
+    InfoRequest,
+    Outgoing,
+    TrainReply,
+    TrainRequest,
+    fingerprint,
+)
+from fedlama.flower.server.requests import EngineState, RequestWriter
+from fedlama.flower.transport import _content, _message
+
+SMALL = "digits engine=loop partition.clients=2 local_steps=12"
+
+
+@pytest.fixture(autouse=True)
+def task_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand in for the process of a run, which Flower asks for its ids when a message is made."""
+    for name in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+
+
+def call(outgoing: Outgoing, node: dict[str, Any], run: dict[str, Any]) -> TrainReply | ClientInfo | Failure:
+    """Send a message through the ClientApp and read its reply as the server does."""
+    message = _message(outgoing, 60.0)
+    context = Context(run_id=1, node_id=outgoing.node, node_config=node, state=RecordDict(), run_config=run)
+    reply: Message = client_app()(message, context)
+    return _content(reply)
+
+
+def request(client: int) -> TrainRequest:
+    """The first request to a client of the small experiment."""
+    trainer = experiment_trainer(client, SMALL)
+    common = TrainRequest(
+        "run", fingerprint(trainer.layers, trainer.codec), 0, client, NEVER, 2, 0, (0, 1), (), (), False, b""
+    )
+    state = EngineState(run="run")
+    state.start_cohort([client])
+    values = {name: value.clone() for name, value in trainer._setup.model.state_dict().items()}  # type: ignore[attr-defined]
+    return RequestWriter(common, trainer.layers, state, values).request(client, full=False)
+
+
+def test_a_node_names_its_client_and_trains(tmp_path: Path) -> None:
+    node, run = {"partition-id": 1, "state-dir": str(tmp_path)}, {"experiment": SMALL}
+    info = call(Outgoing(7, InfoRequest()), node, run)
+    assert info == ClientInfo(1, experiment_trainer(1, SMALL).samples)
+    reply = call(Outgoing(7, request(1)), node, run)
+    assert isinstance(reply, TrainReply)
+    assert (reply.status, reply.client, reply.trained_round, reply.replayed) == ("done", 1, 0, False)
+    again = call(Outgoing(7, request(1)), node, run)
+    assert isinstance(again, TrainReply)
+    assert again.replayed
+    assert again.payload == reply.payload
+    assert [path.name for path in tmp_path.glob("*/*.safetensors")] == ["client-1.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("node", "run", "says"),
+    [
+        ({}, {"experiment": SMALL}, "the node's partition-id is None, expected a whole number"),
+        ({"partition-id": 1}, {"experiment": "digits solver.name=sdg"}, "solver.name is 'sdg'; did you mean 'sgd'?"),
+        ({"partition-id": 1}, {"experiment": "nothing.toml"}, "nothing.toml"),
+    ],
+)
+def test_a_node_says_why_it_cannot_take_part(node: dict[str, Any], run: dict[str, Any], says: str) -> None:
+    info = call(Outgoing(7, InfoRequest()), node, run)
+    assert isinstance(info, Failure)
+    assert says in info.reason
+    reply = call(Outgoing(7, request(1)), node, run)
+    assert isinstance(reply, TrainReply)
+    assert reply.status == "refused"
+    assert says in reply.detail

@@ -30,7 +30,7 @@ from fedlama.engines.trainers.torch_chain.translate import chain_for
 from fedlama.engines.trainers.torch_compiled import check_compiler
 from fedlama.engines.trainers.vmapped import VmapTrainer
 from fedlama.errors import ConfigError
-from fedlama.kernels.program import Program
+from fedlama.kernels import Model
 
 
 @register("engine", "stacked")
@@ -94,7 +94,7 @@ class Stacked:
         """Whether the options ask for what only the vectorised trainer can do."""
         return self.compile_steps or self.precision != "float32"
 
-    def _trainer(self, setup: EngineSetup, batches: CohortBatches, program: Program | None) -> Trainer:
+    def _trainer(self, setup: EngineSetup, batches: CohortBatches, program: Model | None) -> Trainer:
         """Make the trainer that these options ask for, or the fastest that can train the model."""
         if program is not None:
             return NumbaTrainer(setup, batches, program)

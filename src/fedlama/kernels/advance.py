@@ -34,6 +34,10 @@ from fedlama.kernels.table import (
 from fedlama.kernels.update import begin, move, step_of
 
 
+_REFUSED = -(1 << 62)
+"""The counter of clients when a thread has refused its input: every thread stops at a negative client."""
+
+
 class Round(NamedTuple):
     """Sizes and settings of a round.
 
@@ -41,6 +45,7 @@ class Round(NamedTuple):
         clients: How many.
         steps: Local steps.
         batch: The largest batch.
+        samples: Samples in the pool that batches are gathered from.
         channels: Of one input, or its features if it is no image.
         height: Of one input, 0 if it is no image.
         width: Of one input, 0 if it is no image.
@@ -54,6 +59,7 @@ class Round(NamedTuple):
     clients: int
     steps: int
     batch: int
+    samples: int
     channels: int
     height: int
     width: int
@@ -85,7 +91,8 @@ def advance(
         room: float32 scratch; its first element lies at a multiple of 64 bytes.
         state: int64, (1,): the batch that the zeros in the scratch were laid out for.
         losses: float64, (clients,): every step's loss is added. A client stops at the first that is not finite.
-        turn: int64, (1,): the next client; threads that advance the same clients share it.
+        turn: int64, (1,): the next client; threads that advance the same clients share it. It is negative at the end if
+            a batch names a sample or a class that does not exist.
         r: The :class:`Round`.
     """
     scratch = floats(room.ctypes.data)
@@ -96,7 +103,7 @@ def advance(
     classes = np.empty(r.batch, np.int64)
     inputs, y_own = ahead(spare, r.spare), integers(classes.ctypes.data)
     client = take(integers(turn.ctypes.data))
-    while client < r.clients:
+    while 0 <= client < r.clients:
         for step in range(r.steps):
             batch, number = lengths[step, client], step * r.clients + client
             if state[0] != batch:
@@ -108,7 +115,9 @@ def advance(
             context[FRESH] = step == 0 and r.fresh
             if context[FRESH]:
                 begin(step_of(told, set_))
-            _gather(inputs, y_own, floats(x), integers(y), rows[step, client], batch, features)
+            if not _gather(inputs, y_own, floats(x), integers(y), rows[step, client, :batch], features, r):
+                turn[0] = _REFUSED
+                return
             if r.height > 0:
                 f = field(r.channels, r.height, r.width, context[MARGIN], batch)
                 enter(ahead(scratch, program[0, IN]), inputs, f)
@@ -131,14 +140,17 @@ def advance(
 
 
 @kernel
-def _gather(inputs: Any, classes: Any, x: Any, y: Any, rows: Any, batch: int, features: int) -> None:
-    """Bring a batch's samples together."""
-    for sample in range(batch):
+def _gather(inputs: Any, classes: Any, x: Any, y: Any, rows: Any, features: int, r: Any) -> bool:
+    """Bring a batch's samples together; return whether all of them and their classes exist."""
+    for sample in range(len(rows)):
         row = rows[sample]
+        if not (0 <= row < r.samples and 0 <= y[row] < r.classes):
+            return False
         classes[sample] = y[row]
         own, to = ahead(x, row * features), ahead(inputs, sample * features)
         for feature in range(features):
             to[feature] = own[feature]
+    return True
 
 
 @kernel

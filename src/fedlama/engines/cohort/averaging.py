@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fedlama.engines.cohort.storage import use_huge_pages
 from fedlama.engines.cohort.threads import WorkerThreads
-from fedlama.kernels import can_compile
+from fedlama.kernels import average_rows, can_compile, fill_rows
 
 
 def physical_order(stacked: Tensor) -> tuple[int, ...]:
@@ -110,15 +110,16 @@ def _of_whole_numbers(mean: Tensor, stacked: Tensor, weights: Tensor, measure: b
 
 def _compiled(mean: Tensor, stacked: Tensor, weights: Tensor, measure: bool, threads: WorkerThreads) -> float:
     """Fill in the mean and return the discrepancy, every column in one kernel."""
-    from fedlama.kernels.averaging import average_columns  # needs Numba
-
-    clients, elements = stacked.shape
-    shares = weights.numpy().astype(np.float32)
-    addresses = mean.data_ptr(), stacked.data_ptr(), elements, clients, shares, measure
+    rows, out, shares = stacked.numpy(), mean.numpy(), weights.numpy().astype(np.float32)  # views but for the weights
+    elements = stacked.shape[1]
     if elements <= _CHUNK:
-        return float(average_columns(*addresses, 0, elements))
-    parts: list[float] = threads.map_strided(lambda span: average_columns(*addresses, *span), _spans(elements, _CHUNK))
-    return sum(parts)  # chunk after chunk, whoever took them
+        return average_rows(rows, shares, out, measure=measure)
+
+    def average(span: tuple[int, int]) -> float:
+        first, last = span
+        return average_rows(rows[:, first:last], shares, out[first:last], measure=measure)
+
+    return sum(threads.map_strided(average, _spans(elements, _CHUNK)))  # in the order of the chunks
 
 
 def _by_blocks(mean: Tensor, stacked: Tensor, weights: Tensor, measure: bool) -> Tensor:
@@ -149,10 +150,10 @@ def write_back(stacked: Tensor, value: Tensor, threads: WorkerThreads) -> None:
     clients, elements = stacked.shape
     on_cpu = stacked.device.type == "cpu"
     if on_cpu and _suits_kernels(stacked, value) and stacked.nbytes >= _LARGE:
-        from fedlama.kernels.averaging import set_columns  # needs Numba
+        rows, source = stacked.numpy(), value.numpy()  # views
 
         def set_some(first: int, last: int) -> None:
-            set_columns(stacked.data_ptr(), value.data_ptr(), elements, clients, first, last)
+            fill_rows(rows[:, first:last], source[first:last])
     else:
 
         def set_some(first: int, last: int) -> None:

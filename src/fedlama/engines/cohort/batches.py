@@ -19,6 +19,7 @@ from torch import Tensor
 from fedlama.core.devices import upload, upload_all
 from fedlama.core.randomness import address
 from fedlama.data.clients import Batch, ClientSource, Keys, TensorClients
+from fedlama.kernels import SampleTable, shuffle_rows
 
 _ROOM = 1 << 22
 """Elements of inputs that a :class:`BatchBlock` gathers, at most."""
@@ -176,14 +177,8 @@ class CohortBatches:
         self, source: TensorClients, clients: NDArray[np.int64], first: NDArray[np.int64], steps: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return what `cohort_rows` does, but leave Python's lock to the other threads meanwhile."""
-        from fedlama.kernels.drawing import draw_rows  # needs Numba
-
-        held, begins, batch_sizes = source.tables
-        sizes = begins[clients + 1] - begins[clients]
-        rows = np.empty((steps, len(clients), int(np.minimum(batch_sizes[clients], sizes).max())), np.int64)
-        lengths = np.empty((steps, len(clients)), np.int64)
-        draw_rows(rows, lengths, clients, first, held, begins, batch_sizes, self._shuffles)
-        return np.ascontiguousarray(rows[:, :, : lengths.max()]), lengths
+        table = SampleTable(*source.tables)
+        return shuffle_rows(table, clients, first, steps, self._shuffles)
 
     def _sample_weights(
         self, lengths: NDArray[np.int64], sent: Tensor, x: Tensor

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fedlama.engines.cohort.sizes import intra_op_threads
 from fedlama.engines.cohort.threads import WorkerThreads
+from fedlama import kernels
 from fedlama.kernels import can_compile
 
 _PIECE = 1 << 16
@@ -41,8 +42,5 @@ def _by_torch(now: Tensor, before: Tensor) -> tuple[float, float]:
 
 
 def _compiled(piece: tuple[Tensor, Tensor]) -> tuple[float, float]:
-    from fedlama.kernels.averaging import squares  # needs Numba
-
-    now, before = (one.contiguous() for one in piece)
-    found: tuple[float, float] = squares(now.data_ptr(), before.data_ptr(), len(now))
-    return found
+    now, before = (part.contiguous().numpy() for part in piece)
+    return kernels.squared_norms(now, before)

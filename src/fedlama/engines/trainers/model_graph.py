@@ -18,7 +18,7 @@ from torch.nn import functional
 from fedlama.core.losses import cross_entropy
 from fedlama.data.clients import TensorClients
 from fedlama.engines.api import EngineSetup
-from fedlama.kernels.steps import (
+from fedlama.kernels import (
     Add,
     Convolution,
     Dense,

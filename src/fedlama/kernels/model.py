@@ -1,0 +1,292 @@
+"""The door for training: a model's local steps, planned once and then run on arrays of stacked clients.
+
+:func:`plan_model` turns a model's steps into a :class:`Model`, or says that there are no kernels for it.
+:meth:`Model.run` checks the arrays of a block of steps, notes where they are in memory for the kernels, and keeps them
+until the last thread is done. No address leaves this file but into the tables that the kernels read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlama.kernels import table
+from fedlama.kernels.arrays import address_of, check_array
+from fedlama.kernels.kernel import operation
+from fedlama.kernels.program import Program, Size, write_program
+from fedlama.kernels.steps import Step
+from fedlama.kernels.table import Scratch
+
+if TYPE_CHECKING:
+    from fedlama.kernels.advance import Round
+
+Floats: TypeAlias = NDArray[np.float32]
+Integers: TypeAlias = NDArray[np.int64]
+Parallel: TypeAlias = Callable[[Callable[[int], None], int], None]
+"""Runs ``job(0), ..., job(count - 1)`` at the same time, given the job and the count, and returns when all are done."""
+
+
+class StackedTensor(NamedTuple):
+    """One parameter, or one running statistic of a normalisation, of all clients.
+
+    Attributes:
+        values: float32, (clients, *shape); advanced in place.
+        velocities: The momentum buffer, float32, (clients, *shape); advanced in place. None without momentum.
+        reference: The global value for FedProx, float32, of one client's shape. None without a proximal term.
+        weight_decay: Of this parameter.
+        trained: Whether it is trained.
+    """
+
+    values: Floats
+    velocities: Floats | None = None
+    reference: Floats | None = None
+    weight_decay: float = 0.0
+    trained: bool = True
+
+
+class Batches(NamedTuple):
+    """The batches of several steps of several clients.
+
+    Attributes:
+        x: Inputs of a pool of samples, float32, (samples, *input shape).
+        y: Their classes, int64, (samples,).
+        rows: int64, (steps, clients, batch): which samples are in a batch.
+        lengths: int64, (steps, clients): how many of them count; those beyond only fill up.
+        masks: Every batch's dropout masks, float32, (steps, clients, batch * mask elements of a sample), each batch's
+            masks one after another and each (samples that count, *size); None for a model without dropout.
+    """
+
+    x: Floats
+    y: Integers
+    rows: Integers
+    lengths: Integers
+    masks: Floats | None = None
+
+
+class SGDSettings(NamedTuple):
+    """SGD in PyTorch's convention, and FedProx: v <- m v + g + w x + mu (x - u), x <- x - eta v.
+
+    Attributes:
+        rates: eta of each step, float32, (steps,).
+        momentum: m.
+        proximal: mu.
+        fresh: Whether velocities count as zero before the first step, whatever is in their memory.
+    """
+
+    rates: Floats
+    momentum: float = 0.0
+    proximal: float = 0.0
+    fresh: bool = False
+
+
+class Model:
+    """A model's local training in compiled kernels. Threads may share it.
+
+    Args:
+        program: The model as the kernels read it.
+        shapes: Every parameter's and running statistic's.
+
+    Attributes:
+        program: As given.
+        names: The parameters and running statistics that :meth:`run` takes.
+        multiply_adds: Multiplications of one sample's forward pass; a step takes about three times as many.
+        masks: One sample's dropout masks, in the order in which they are drawn: their sizes and rates.
+        counters: Buffers that count batches; the caller advances them.
+    """
+
+    def __init__(self, program: Program, shapes: Mapping[str, Sequence[int]]) -> None:
+        self.program = program
+        self.multiply_adds = program.products
+        self.masks = tuple(program.masks)
+        self.counters = tuple(row.count for row in program.rows if row.count is not None)
+        self._shapes = {
+            name: tuple(shapes.get(name, row.sizes[:1])) for row in program.rows for name in row.names if name
+        }
+        self.names = tuple(self._shapes)
+        self._constants = np.array([row.reals for row in program.rows], np.float32)  # (operations, 2)
+        self._tables: dict[tuple[int, tuple[str, ...]], tuple[Integers, int]] = {}
+
+    def compile(self) -> None:
+        """Compile what the model needs, or read it from disk; otherwise the first :meth:`run` does."""
+        from fedlama.kernels.operations import OPERATIONS  # needs Numba
+
+        for row in self.program.rows:
+            for function in OPERATIONS[row.kind]:
+                operation(function)
+
+    def run(
+        self,
+        tensors: Mapping[str, StackedTensor],
+        batches: Batches,
+        solver: SGDSettings,
+        losses: NDArray[np.float64],
+        scratches: Sequence[Scratch],
+        parallel: Parallel | None = None,
+    ) -> None:
+        """Take a block of local steps of every client, in place.
+
+        Each thread takes the next client when it is free; which one takes which changes no bit of the result. A client
+        stops at the first step whose loss is not finite.
+
+        Args:
+            tensors: State and settings of everything in `names`.
+            batches: The block's batches.
+            solver: How gradients move parameters.
+            losses: float64, (clients,): the sum of a client's losses is added.
+            scratches: One per thread.
+            parallel: Runs a job on several threads; not needed with one scratch.
+
+        Raises:
+            TypeError: An array has another dtype.
+            ValueError: Shapes do not fit together, an array is not contiguous, or a normalisation would meet a single
+                number per channel.
+            IndexError: A batch names a sample that does not exist, or a class is not one of the model's.
+        """
+        from fedlama.kernels.advance import advance  # needs Numba
+
+        self._check(tensors, batches, solver, losses)
+        trained = tuple(name for name in self.names if tensors[name].trained)
+        program, sizes = self._program_table(batches.rows.shape[2], trained), self._sizes(batches, solver, trained)
+        parameters, decays = self._parameter_table(tensors), self._decays(tensors)
+        context = np.zeros(table.CONTEXT, np.int64)
+        context[table.PARAMETERS], context[table.DECAYS] = address_of(parameters), address_of(decays)
+        context[table.COUNT], context[table.MARGIN] = len(parameters), self.program.margin
+        settings = np.array([0.0, solver.momentum, solver.proximal], np.float32)
+        masks = np.empty((0, 0, 0), np.float32) if batches.masks is None else batches.masks
+        given = solver.rates, address_of(batches.x), address_of(batches.y), batches.rows, batches.lengths, masks
+        elements = sizes.scratch + sizes.spare + sizes.batch * math.prod(self.program.sizes[0])
+        turn = np.zeros(1, np.int64)  # the next client; all threads share it
+
+        def work_off(thread: int) -> None:
+            scratch = scratches[thread]
+            scratch.resize(elements)
+            notes = context.copy(), settings.copy()  # where a thread writes down which client and step it is at
+            advance(program, self._constants, *notes, *given, scratch.room, scratch.state, losses, turn, sizes)
+
+        if parallel is None or len(scratches) == 1:
+            work_off(0)
+        else:
+            parallel(work_off, len(scratches))
+        if turn[0] < 0:
+            raise IndexError(
+                f"a batch names a sample that is not among the {len(batches.y)} given ones, or a sample's class is not "
+                f"among the model's {self.program.classes}"
+            )
+
+    def _check(
+        self, tensors: Mapping[str, StackedTensor], batches: Batches, solver: SGDSettings, losses: NDArray[np.float64]
+    ) -> None:
+        """Check everything that the kernels will read or write without looking."""
+        steps, clients = self._check_batches(batches)
+        check_array("solver.rates", solver.rates, np.float32, (steps,))
+        check_array("losses", losses, np.float64, (clients,))
+        for name, shape in self._shapes.items():
+            tensor = tensors[name]
+            check_array(f"values of {name}", tensor.values, np.float32, (clients, *shape))
+            if solver.momentum > 0.0 and tensor.trained:
+                self._check_needed(f"velocities of {name}", tensor.velocities, (clients, *shape))
+            if solver.proximal > 0.0 and tensor.trained:
+                self._check_needed(f"reference of {name}", tensor.reference, shape)
+
+    @staticmethod
+    def _check_needed(name: str, array: Floats | None, shape: Sequence[int]) -> None:
+        if array is None:
+            raise ValueError(f"{name} is None, but the solver's settings need it")
+        check_array(name, array, np.float32, shape)
+
+    def _check_batches(self, batches: Batches) -> tuple[int, int]:
+        """Check a block's arrays; return how many steps and clients it has."""
+        check_array("batches.rows", batches.rows, np.int64, (None, None, None))
+        steps, clients, batch = batches.rows.shape
+        check_array("batches.lengths", batches.lengths, np.int64, (steps, clients))
+        check_array("batches.y", batches.y, np.int64, (None,))
+        samples, features = len(batches.y), math.prod(self.program.sizes[0])
+        check_array("batches.x", batches.x, np.float32, (samples, *[None] * (batches.x.ndim - 1)))
+        if math.prod(batches.x.shape[1:]) != features:
+            raise ValueError(f"batches.x has inputs of shape {batches.x.shape[1:]}, expected {features} elements")
+        drawn = sum(math.prod(size) for size, _ in self.masks)
+        if drawn and batches.masks is None:
+            raise ValueError("batches.masks is None, but the model has dropout")
+        if batches.masks is not None:
+            check_array("batches.masks", batches.masks, np.float32, (steps, clients, batch * drawn))
+        lengths = batches.lengths
+        if lengths.size and not 1 <= lengths.min() <= lengths.max() <= batch:
+            raise ValueError(f"batches.lengths are {lengths.min()} to {lengths.max()}, expected 1 to {batch}")
+        self._check_statistics(lengths)
+        return steps, clients
+
+    def _check_statistics(self, lengths: Integers) -> None:
+        """Refuse, as PyTorch does, to normalise a channel by a single number."""
+        areas = [math.prod(row.sizes[1:3]) for row in self.program.rows if row.kind == table.NORM]
+        if areas and lengths.size and min(areas) * lengths.min() < 2:
+            raise ValueError(
+                f"batch norm in training needs more than one number per channel, but a client's batch of "
+                f"{lengths.min()} sample meets images of one pixel there; give batches of two samples or more"
+            )
+
+    def _program_table(self, batch: int, trained: tuple[str, ...]) -> Integers:
+        """Return the program with the places of this batch size and the addresses of its machine code."""
+        return self._placed(batch, trained)[0]
+
+    def _placed(self, batch: int, trained: tuple[str, ...]) -> tuple[Integers, int]:
+        """Lay the scratch out for a batch size, unless that was done before."""
+        from fedlama.kernels.operations import OPERATIONS  # needs Numba
+
+        if (batch, trained) not in self._tables:
+            rows, scratch = self.program.place(batch, self.names, trained)
+            code = [[operation(function).address for function in OPERATIONS[row.kind]] for row in self.program.rows]
+            rows[:, table.DO : table.UNDO + 1] = code
+            self._tables[batch, trained] = rows, scratch
+        return self._tables[batch, trained]
+
+    def _sizes(self, batches: Batches, solver: SGDSettings, trained: tuple[str, ...]) -> Round:
+        """Put the numbers together that the kernel asks for."""
+        from fedlama.kernels.advance import Round  # needs Numba
+
+        steps, clients, batch = batches.rows.shape
+        channels, height, width = (*self.program.sizes[0], 0, 0)[:3]
+        drawn = 0 if batches.masks is None else batches.masks.shape[2] // max(batch, 1)
+        return Round(
+            clients, steps, batch, len(batches.y), channels, height, width, self.program.classes, drawn,
+            self._placed(batch, trained)[1], self.program.spare(batch), solver.fresh and solver.momentum > 0.0,
+        )  # fmt: skip
+
+    def _parameter_table(self, tensors: Mapping[str, StackedTensor]) -> Integers:
+        """Note where every tensor is in memory; see :mod:`~fedlama.kernels.table`."""
+        own = self.program.moving
+        rows = []
+        for name, shape in self._shapes.items():
+            tensor = tensors[name]
+            arrays = tensor.values, tensor.velocities, tensor.reference
+            addresses = [0 if array is None else address_of(array) for array in arrays]
+            rows.append([*addresses, math.prod(shape), (2 if name in own else 1) if tensor.trained else 0])
+        return np.array(rows, np.int64)
+
+    def _decays(self, tensors: Mapping[str, StackedTensor]) -> Floats:
+        return np.array([tensors[name].weight_decay for name in self.names], np.float32)
+
+
+def plan_model(
+    steps: Sequence[Step], shapes: Mapping[str, Sequence[int]], input_shape: Size, batch: int
+) -> Model | None:
+    """Plan a model's local training, or return None if a part of the model has no kernel.
+
+    Args:
+        steps: What the model computes; the last step makes the logits.
+        shapes: Every parameter's shape, by name.
+        input_shape: One sample's, (channels, height, width) or (features,).
+        batch: The usual batch; which kernels are the faster ones depends on it.
+
+    >>> from fedlama.kernels import Dense, Relu
+    >>> steps = [Step(Dense("a.weight", None), (0,)), Step(Relu(), (1,)), Step(Dense("b.weight", "b.bias"), (2,))]
+    >>> shapes = {"a.weight": (8, 4), "b.weight": (3, 8), "b.bias": (3,)}
+    >>> plan_model(steps, shapes, (4,), 16).multiply_adds
+    56
+    """
+    program = write_program(steps, shapes, input_shape, batch)
+    return None if program is None else Model(program, shapes)

@@ -147,7 +147,7 @@ def _wherever_possible(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 def _kinds(**choices: Any) -> set[int]:  # noqa: ANN401
     program = compiled_form(Run(federation("loop", **choices)).engine._setup)  # type: ignore[attr-defined]
     assert program is not None
-    return {row.kind for row in program.rows} & {CONVOLUTION, WINOGRAD_3, WINOGRAD_5}
+    return {row.kind for row in program.program.rows} & {CONVOLUTION, WINOGRAD_3, WINOGRAD_5}
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,6 @@ from fedlama.kernels.table import (
 )
 from fedlama.kernels.update import begin, move, step_of
 
-
 _REFUSED = -(1 << 62)
 """The counter of clients when a thread has refused its input: every thread stops at a negative client."""
 

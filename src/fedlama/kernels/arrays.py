@@ -80,5 +80,6 @@ def _check_shape(name: str, array: NDArray[Any], shape: Sequence[int | None]) ->
         wanted is None or length == wanted for length, wanted in zip(array.shape, shape, strict=True)
     )
     if not fits:
-        expected = "(" + ", ".join("any" if wanted is None else str(wanted) for wanted in shape) + ")"
+        lengths = ["any" if wanted is None else str(wanted) for wanted in shape]
+        expected = f"({lengths[0]},)" if len(lengths) == 1 else f"({', '.join(lengths)})"
         raise ValueError(f"{name} has shape {array.shape}, expected {expected}")

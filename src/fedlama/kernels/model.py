@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
@@ -158,7 +157,7 @@ class Model:
         context[table.COUNT], context[table.MARGIN] = len(parameters), self.program.margin
         settings = np.array([0.0, solver.momentum, solver.proximal], np.float32)
         masks = np.empty((0, 0, 0), np.float32) if batches.masks is None else batches.masks
-        given = solver.rates, address_of(batches.x), address_of(batches.y), batches.rows, batches.lengths, masks
+        x, y = address_of(batches.x), address_of(batches.y)
         elements = sizes.scratch + sizes.spare + sizes.batch * math.prod(self.program.sizes[0])
         turn = np.zeros(1, np.int64)  # the next client; all threads share it
 
@@ -166,7 +165,10 @@ class Model:
             scratch = scratches[thread]
             scratch.resize(elements)
             notes = context.copy(), settings.copy()  # where a thread writes down which client and step it is at
-            advance(program, self._constants, *notes, *given, scratch.room, scratch.state, losses, turn, sizes)
+            advance(
+                program, self._constants, *notes, solver.rates, x, y, batches.rows, batches.lengths, masks,
+                scratch.room, scratch.state, losses, turn, sizes,
+            )  # fmt: skip
 
         if parallel is None or len(scratches) == 1:
             work_off(0)

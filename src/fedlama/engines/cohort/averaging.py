@@ -147,7 +147,7 @@ def write_back(stacked: Tensor, value: Tensor, threads: WorkerThreads) -> None:
         value: (elements,).
         threads: Who helps with large layers on the CPU.
     """
-    clients, elements = stacked.shape
+    elements = stacked.shape[1]
     on_cpu = stacked.device.type == "cpu"
     if on_cpu and _suits_kernels(stacked, value) and stacked.nbytes >= _LARGE:
         rows, source = stacked.numpy(), value.numpy()  # views

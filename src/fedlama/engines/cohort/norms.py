@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fedlama import kernels
 from fedlama.engines.cohort.sizes import intra_op_threads
 from fedlama.engines.cohort.threads import WorkerThreads
-from fedlama import kernels
 from fedlama.kernels import can_compile
 
 _PIECE = 1 << 16

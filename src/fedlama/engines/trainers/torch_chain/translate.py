@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from fedlama import kernels as graph
 from fedlama.engines.api import EngineSetup
 from fedlama.engines.trainers.model_graph import example_input, read_graph
 from fedlama.engines.trainers.torch_chain.operations import (
@@ -22,7 +23,6 @@ from fedlama.engines.trainers.torch_chain.operations import (
     StackedRelu,
     StackImages,
 )
-from fedlama.kernels import steps as graph
 
 
 def chain_for(setup: EngineSetup) -> list[ChainOperation] | None:

@@ -1,0 +1,1 @@
+"""Tests of the compiled kernels: the door, each kernel, checked mode."""

@@ -1,9 +1,9 @@
-"""Timing by repetition."""
+"""Timing by repetition: one job for a while, or several jobs in turns."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 
 def repeat(job: Callable[[], object], seconds: float) -> list[float]:
@@ -19,7 +19,35 @@ def repeat(job: Callable[[], object], seconds: float) -> list[float]:
     job()
     taken: list[float] = []
     while len(taken) < 2 or sum(taken) < seconds:
-        start = time.perf_counter()
-        job()
-        taken.append(time.perf_counter() - start)
+        taken.append(_time(job))
     return taken
+
+
+def take_turns(jobs: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
+    """Run each job once to warm up, then all of them in turns until the time is over, at least three turns.
+
+    Whatever else the machine does slows neighbouring runs alike, so ratios of neighbours depend little on it.
+
+    Args:
+        jobs: What to time, by name.
+        seconds: For how long, all jobs together.
+
+    Returns:
+        The seconds of every run after the first, by name; entry i of all lists is of the same turn.
+    """
+    for job in jobs.values():
+        job()
+    taken: dict[str, list[float]] = {name: [] for name in jobs}
+    start = time.perf_counter()
+    turns = 0
+    while turns < 3 or time.perf_counter() - start < seconds:
+        for name, job in jobs.items():
+            taken[name].append(_time(job))
+        turns += 1
+    return taken
+
+
+def _time(job: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    job()
+    return time.perf_counter() - start

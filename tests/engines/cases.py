@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedlama.choices.samplers import UniformSampler
 from fedlama.choices.solvers import SGD
 from fedlama.choices.strategies import FedLAMA
+from fedlama.core.plan import Plan
 from fedlama.core.records import Result
 from fedlama.data.clients import TensorClients
+from fedlama.engines.api import EngineSetup, RoundOrder
+from fedlama.engines.cohort.cohort import Cohort
+from fedlama.engines.trainers.base import LocalSteps
 from fedlama.federation.federation import Federation
 
 
@@ -37,6 +42,17 @@ def clients(sizes: tuple[int, ...] = (12, 10, 14, 12, 7), batch: int = 4, **sett
     rows = [np.arange(ends[i], ends[i + 1]) for i in range(len(sizes))]
     settings = {"prepare": lambda pixels: pixels.float() / 128 - 1} | settings
     return TensorClients(x, y, rows, batch, **settings)
+
+
+def local_steps(
+    setup: EngineSetup, cohort: Cohort, steps: int, values: Mapping[str, Tensor], round_index: int = 0
+) -> LocalSteps:
+    """Return the local steps of a round in which all layers are trained."""
+    plan = Plan(round_index, frozenset(), {}, cycle_start=True)
+    order = RoundOrder(
+        plan=plan, steps=steps, cohort=cohort.clients, new_cohort=False, values=values, lacking=frozenset()
+    )
+    return LocalSteps.of(setup, cohort.names, order)
 
 
 def federation(engine: Any, **changes: Any) -> Federation:  # noqa: ANN401

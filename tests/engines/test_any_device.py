@@ -25,11 +25,11 @@ from fedlama.engines.cohort.batches import CohortBatches
 from fedlama.engines.cohort.cohort import Cohort
 from fedlama.engines.cohort.storage import DeviceStorage
 from fedlama.engines.cohort.threads import WorkerThreads
-from fedlama.engines.trainers.base import Trainer, make_local_steps
+from fedlama.engines.trainers.base import Trainer
 from fedlama.engines.trainers.torch_chain.trainer import TorchChainTrainer
 from fedlama.engines.trainers.torch_chain.translate import translate
 from fedlama.engines.trainers.vmapped import VmapTrainer, copy_all
-from tests.engines.cases import clients, network
+from tests.engines.cases import clients, local_steps, network
 
 META = torch.device("meta")
 
@@ -93,7 +93,7 @@ def test_no_step_looks_at_a_number(
     values = {name: value.detach() for name, value in [*net.named_parameters(), *net.named_buffers()]}
     cohort.start_cohort(range(5), values)
     cohort.flush()
-    work = make_local_steps(setup, cohort.names, 0, 4, frozenset(), values)
+    work = local_steps(setup, cohort, 4, values)
     with pytest.raises((RuntimeError, NotImplementedError), match=r"meta"):
         make(setup, CohortBatches(source, META, 0)).run(cohort.view(), work, WorkerThreads(1))
     assert solver.taken == [META] * 4
@@ -113,7 +113,7 @@ def test_sgd_of_a_chain_looks_at_no_number() -> None:
                 yield batch
                 asked.append(number)
 
-    work = make_local_steps(setup, cohort.names, 0, 4, frozenset(), {})
+    work = local_steps(setup, cohort, 4, {})
     with pytest.raises((RuntimeError, NotImplementedError), match=r"meta"):
         _chain(setup, Steps(setup.clients, META, 0)).run(cohort.view(), work, WorkerThreads(1))
     assert asked == [0, 1, 2, 3]

@@ -18,12 +18,12 @@ from fedlama.engines.cohort.batches import CohortBatches
 from fedlama.engines.cohort.cohort import Cohort, CohortSlice
 from fedlama.engines.cohort.storage import DeviceStorage
 from fedlama.engines.cohort.threads import WorkerThreads
-from fedlama.engines.trainers.base import LocalSteps, Trainer, make_local_steps
+from fedlama.engines.trainers.base import LocalSteps, Trainer
 from fedlama.engines.trainers.fitting import FittingTrainer, clients_that_fit
 from fedlama.engines.trainers.torch_chain.trainer import TorchChainTrainer
 from fedlama.engines.trainers.torch_chain.translate import translate
 from fedlama.engines.trainers.vmapped import VmapTrainer
-from tests.engines.cases import clients, network
+from tests.engines.cases import clients, local_steps, network
 
 CPU = torch.device("cpu")
 
@@ -101,7 +101,7 @@ def _trained(setup: EngineSetup, trainer: Trainer, rounds: int = 1) -> tuple[lis
     cohort = _started(setup)
     losses = []
     for index in range(rounds):
-        work = make_local_steps(setup, cohort.names, index, 3, frozenset(), {})
+        work = local_steps(setup, cohort, 3, {}, index)
         losses = trainer.run(cohort.view(), work, WorkerThreads(1))
         cohort.count(cohort.clients, 3)
     return losses, cohort.state_dict()
@@ -141,7 +141,7 @@ def test_pieces_are_even_and_decided_once() -> None:
     inner, probe = Noting(_vmap(setup)), Noting(_vmap(setup))
     fitting = FittingTrainer(inner, probe, setup.clients, memory)  # type: ignore[arg-type]
     cohort = _started(setup)
-    work = make_local_steps(setup, cohort.names, 0, 3, frozenset(), {})
+    work = local_steps(setup, cohort, 3, {})
     for _ in range(2):
         fitting.run(cohort.view(), work, WorkerThreads(1))
         memory.left = 0

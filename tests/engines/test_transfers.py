@@ -23,11 +23,11 @@ from fedlama.engines.cohort.batches import CohortBatches
 from fedlama.engines.cohort.cohort import Cohort
 from fedlama.engines.cohort.storage import DeviceStorage
 from fedlama.engines.cohort.threads import WorkerThreads
-from fedlama.engines.trainers.base import Trainer, make_local_steps
+from fedlama.engines.trainers.base import Trainer
 from fedlama.engines.trainers.torch_chain.trainer import TorchChainTrainer
 from fedlama.engines.trainers.torch_chain.translate import translate
 from fedlama.engines.trainers.vmapped import VmapTrainer
-from tests.engines.cases import clients, network
+from tests.engines.cases import clients, local_steps, network
 from tests.engines.watch import DeviceWatch
 
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -68,7 +68,7 @@ def _round(
     )
     cohort.flush()
     trainer = make(setup, CohortBatches(source, META, 0))
-    work = make_local_steps(setup, cohort.names, 0, steps, frozenset(), {})
+    work = local_steps(setup, cohort, steps, {})
     with DeviceWatch() as watch:
         losses = trainer.run(cohort.view(), work, WorkerThreads(1))
     assert len(losses) == 5

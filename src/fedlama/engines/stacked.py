@@ -24,7 +24,7 @@ from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, R
 from fedlama.engines.cohort.averaging import mean_and_discrepancy
 from fedlama.engines.cohort.cohort import Cohort, CohortSlice
 from fedlama.engines.cohort.threads import WorkerThreads, cores
-from fedlama.engines.trainers.base import ALL_ROWS, LocalSteps, Trainer, make_local_steps
+from fedlama.engines.trainers.base import ALL_ROWS, LocalSteps, Trainer
 from fedlama.engines.transfers import TransferTable
 from fedlama.errors import DivergenceError
 
@@ -70,8 +70,7 @@ class StackedEngine:
             self.start_cohort(order.cohort, order.values)
         if self._setup.solver.state_scope == "round":
             self._cohort.reset_optimizer_state()
-        plan, names = order.plan, self._cohort.names
-        work = make_local_steps(self._setup, names, plan.round_index, order.steps, plan.frozen, order.values)
+        work = LocalSteps.of(self._setup, self._cohort.names, order)
         fresh = self._cohort.flush(caller_starts=work.trained if self._trainers[0].starts_fresh else ())
         losses = self._train(self._cohort.view(fresh), work)
         self._cohort.count(self._cohort.clients, order.steps)

@@ -6,13 +6,13 @@ many clients it takes at a time, and what it can do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
-from fedlama.engines.api import EngineSetup
+from fedlama.engines.api import EngineSetup, RoundOrder
 from fedlama.engines.cohort.cohort import CohortSlice
 from fedlama.engines.cohort.threads import WorkerThreads
 
@@ -41,6 +41,30 @@ class LocalSteps:
     decayed: tuple[bool, ...]
     reference: tuple[Tensor, ...]
     rates: tuple[float, ...]
+
+    @classmethod
+    def of(cls, setup: EngineSetup, names: Sequence[str], order: RoundOrder) -> LocalSteps:
+        """Resolve the local steps of a round.
+
+        Args:
+            setup: The federation's fixed parts.
+            names: All parameters that require a gradient, in the model's order.
+            order: The round's order.
+        """
+        plan, solver = order.plan, setup.solver
+        fixed = {spec.name for layer in setup.layers if layer.name in plan.frozen for spec in layer.tensors}
+        normalising = {spec.name for layer in setup.layers for spec in layer.tensors if spec.normalisation}
+        trained = tuple(position for position, name in enumerate(names) if name not in fixed)
+        trained_names = tuple(names[position] for position in trained)
+        return cls(
+            plan.round_index,
+            order.steps,
+            trained,
+            trained_names,
+            tuple(name not in normalising for name in trained_names),
+            tuple(order.values[name] for name in trained_names) if solver.uses_reference else (),
+            tuple(solver.rate(plan.round_index * order.steps + step) for step in range(order.steps)),
+        )
 
 
 class Trainer(Protocol):
@@ -81,36 +105,3 @@ class Trainer(Protocol):
         Raises:
             DivergenceError: A client's loss or parameters are no longer finite.
         """
-
-
-def make_local_steps(
-    setup: EngineSetup,
-    names: Sequence[str],
-    round_index: int,
-    steps: int,
-    frozen: frozenset[str],
-    reference: Mapping[str, Tensor],
-) -> LocalSteps:
-    """Resolve the local steps of a round.
-
-    Args:
-        setup: The federation's fixed parts.
-        names: All parameters that require a gradient, in the model's order.
-        round_index: The round, from 0.
-        steps: Local steps.
-        frozen: Layers that are not trained.
-        reference: The global values.
-    """
-    fixed = {spec.name for layer in setup.layers if layer.name in frozen for spec in layer.tensors}
-    normalising = {spec.name for layer in setup.layers for spec in layer.tensors if spec.normalisation}
-    trained = tuple(position for position, name in enumerate(names) if name not in fixed)
-    trained_names = tuple(names[position] for position in trained)
-    return LocalSteps(
-        round_index,
-        steps,
-        trained,
-        trained_names,
-        tuple(name not in normalising for name in trained_names),
-        tuple(reference[name] for name in trained_names) if setup.solver.uses_reference else (),
-        tuple(setup.solver.rate(round_index * steps + step) for step in range(steps)),
-    )

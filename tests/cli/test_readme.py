@@ -97,3 +97,22 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with contextlib.redirect_stdout(io.StringIO()):
         for block in blocks("python"):
             exec(compile(block, "README.md", "exec"), names)
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """Return the numbers of each row of a printed comparison, by method."""
+    return {
+        name: numbers.split() for name, numbers in re.findall(r"^  (Fed\w+\([\d, ]+\)) +([\d. ]+)$", text, re.MULTILINE)
+    }
+
+
+@pytest.mark.slow
+def test_the_first_table_is_what_the_first_command_prints(tmp_path: Path) -> None:
+    printed = rows(fedlama("compare", "--out", tmp_path).out)
+    shown = rows(README.partition("<!-- table: fedlama compare -->")[2].partition("## ")[0])
+    assert list(printed) == list(shown) == ["FedAvg(6)", "FedAvg(24)", "FedLAMA(6, 4)"]
+    for method, (accuracy, loss, *counted, _) in shown.items():
+        computed_accuracy, computed_loss, *computed, _ = printed[method]
+        assert computed == counted  # C, MB up, MB down, rounds
+        assert abs(float(computed_accuracy) - float(accuracy)) < 1  # the last bits of sums differ between processors
+        assert abs(float(computed_loss) - float(loss)) < 0.01

@@ -1,4 +1,4 @@
-"""The attack simulation: what a guard buys shows after a few rounds already."""
+"""The attack simulation: what a robust aggregator gains shows after a few rounds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_false_labels_touch_the_attackers_alone() -> None:
     assert with_false_labels(clients, frozenset({1})).y.tolist() == [0, 1, 7, 0]
 
 
-def test_guards_keep_a_model_that_an_attack_destroys() -> None:
+def test_robust_aggregators_keep_a_model_that_an_attack_destroys() -> None:
     torch.set_num_threads(1)
     experiment = resolve(read("digits", ["local_steps=24"]))
     federation = assemble(experiment, prepare(experiment))

@@ -88,8 +88,8 @@ def test_unknown_experiment(name: str, part: str) -> None:
         (b"seed = = 3", "is no valid TOML: Invalid value (at line 1, column 8)"),
         (b"\xff\xfe\x00", "is no UTF-8 text"),
         (b"seed = " + b"[" * 20_000, "cannot be read (maximum recursion depth"),
-        (b"[[strategy]]\nname = 'fedavg'", "strategy is [{'name': 'fedavg'}], but it must be a table"),
-        (b"strategy = 'fedavg'", "strategy is 'fedavg', but it must be a table; write [strategy] with name = '...'"),
+        (b"[[strategy]]\nname = 'fedavg'", "strategy is [{'name': 'fedavg'}], expected a table"),
+        (b"strategy = 'fedavg'", "strategy is 'fedavg', expected a table; write [strategy] with name = '...'"),
         (b"seed = 1979-01-01", "seed is datetime.date(1979, 1, 1): input should be a valid integer"),
     ],
 )

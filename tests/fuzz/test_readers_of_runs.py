@@ -136,7 +136,7 @@ def test_the_lines_below_are_otherwise_sound(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("metrics", "shipment", "layer"),
+    ("metrics", "transfer", "layer"),
     [
         ({"round": False}, {}, {}),
         ({"local_steps": "1"}, {}, {}),

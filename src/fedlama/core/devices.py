@@ -1,4 +1,4 @@
-"""Data and transforms on their way to the device that computes with them.
+"""Moving data and transforms to the device that computes with them.
 
 Written for CUDA and not yet run there; on the CPU nothing is moved.
 """
@@ -26,14 +26,14 @@ class Movable(Protocol):
 
 
 def upload(values: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on a device, without waiting for what the device still has to do.
+    """Return a tensor on a device, without waiting for the device's pending work.
 
-    A plain copy to a CUDA device waits until the device has done all that was asked of it before; a copy from pinned
-    memory queues up behind that, and torch keeps the pinned memory until it has been read.
+    A plain copy to a CUDA device waits until all earlier work on the device is done. A copy from pinned memory is
+    queued after that work instead, and torch keeps the pinned memory until it has been read.
 
     Args:
-        values: The tensor, on the CPU or on the device already.
-        device: Where it is wanted.
+        values: The tensor, on the CPU or already on the device.
+        device: The target device.
     """
     if device.type == "cuda" and values.device.type == "cpu":
         return values.pin_memory().to(device, non_blocking=True)
@@ -41,19 +41,19 @@ def upload(values: Tensor, device: torch.device) -> Tensor:
 
 
 def transform_on(transform: Transform, device: torch.device) -> Transform:
-    """Return a transform for data on a device: a copy with its tensors there, if it has a ``to``.
+    """Return a transform for data on a device: a copy with its tensors there, if it has a method ``to``.
 
-    Without this it would have to send its tensors there for every batch. On the CPU, and without a ``to``, it is the
-    transform that was given.
+    Otherwise it would copy its tensors to the device for every batch. On the CPU, and without a ``to``, the transform
+    itself is returned.
 
     Args:
         transform: The transform; never changed.
         device: Where the data are.
     """
-    own: object = transform
-    if device.type == "cpu" or not isinstance(own, Movable):
+    candidate: object = transform
+    if device.type == "cpu" or not isinstance(candidate, Movable):
         return transform
-    return cast(Transform, copy.deepcopy(own).to(device))  # copied first: a module moves itself
+    return cast(Transform, copy.deepcopy(candidate).to(device))  # copied first: a module moves itself
 
 
 def row_numbers(rows: Sequence[int], device: torch.device) -> Tensor:
@@ -61,7 +61,7 @@ def row_numbers(rows: Sequence[int], device: torch.device) -> Tensor:
 
     Args:
         rows: The numbers.
-        device: Where they are wanted.
+        device: The target device.
     """
     return upload(torch.tensor(rows, dtype=torch.int64), device)
 
@@ -71,7 +71,7 @@ def upload_all(pieces: Sequence[NDArray[np.int64]], device: torch.device) -> lis
 
     Args:
         pieces: The arrays, at least one, of any shapes.
-        device: Where they are wanted.
+        device: The target device.
 
     Returns:
         Dense tensors of the same shapes.

@@ -1,7 +1,7 @@
-"""Layers: the named groups of parameters and buffers that travel as one.
+"""Layers: the named groups of parameters and buffers that are synchronised together.
 
-A labelling is made once from the model; strategies, codecs, the wire format and the ledger are keyed by its names.
-Parameters with ``requires_grad=False`` never change and never travel; every party is taken to have them already.
+A labelling is made once from the model; strategies, codecs, the message format and the ledger use its names.
+Parameters with ``requires_grad=False`` never change and are never sent; every client is assumed to have them already.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import nn
 from fedlama.errors import ConfigError, did_you_mean
 
 StatisticsRule = Literal["average", "local"]
-"""What becomes of buffers such as BatchNorm's running statistics: travel with their layer, or stay on each client."""
+"""Whether buffers such as BatchNorm's running statistics are averaged with their layer, or stay on each client."""
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What is known of one tensor of a layer without its values.
+    """Name, shape and dtype of one tensor of a layer.
 
     Attributes:
         name: Its name in the model's state dict.
@@ -46,7 +46,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Layer:
-    """One unit of travel.
+    """A unit of synchronisation.
 
     Attributes:
         name: The label.
@@ -93,7 +93,7 @@ def by_tensor(model: nn.Module, *, statistics: StatisticsRule = "average") -> La
 
     Args:
         model: The model; it is not changed.
-        statistics: ``"average"`` lets buffers travel with their layer; ``"local"`` leaves them on each client, as the
+        statistics: ``"average"`` synchronises buffers with their layer; ``"local"`` leaves them on each client, as the
             authors' FedLAMA does with BatchNorm statistics.
 
     Returns:

@@ -1,13 +1,13 @@
-"""The ledger: what travelled, by round, client, layer and direction, and everything that is computed from it.
+"""The ledger: all transfers by round, client, layer and direction, and everything that is computed from them.
 
 What is counted: the payload of every layer as its codec serialises it (parameters and the statistics that belong to
 them), the headers of the message and of each layer, the discrepancy scalars in uploads, and the first download of the
-complete model by every client that joins a cohort. Traffic that only serves evaluation is kept apart. The last global
-model is not sent out again when a run ends. The layout that is counted is that of :mod:`fedlama.core.wire`; what a
-transport adds below it (HTTP, TLS, TCP) is not in here.
+complete model by every client that joins a cohort. Uploads that only serve an evaluation are kept apart. The final
+global model is not sent to the clients again. The sizes are those of the message format in :mod:`fedlama.core.wire`;
+what a transport adds (HTTP, TLS, TCP) is not counted.
 
 The paper's cost (eq. 9), C = sum_l dim(u_l) * kappa_l, is derived from the same records: kappa_l is the number of
-rounds in which layer l came up for training.
+rounds in which layer l was uploaded for training.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Transfer:
         """Read back what :meth:`to_json` wrote."""
         layers, clients = record["layers"], record["clients"]
         if not isinstance(layers, dict) or not isinstance(clients, list):
-            raise TypeError("a shipment holds an object 'layers' and a list 'clients'")
+            raise TypeError("a transfer has an object 'layers' and a list 'clients'")
         payloads = tuple(LayerPayload(name, int(sizes[0]), int(sizes[1])) for name, sizes in layers.items())
         direction: Direction = record["direction"]  # type: ignore[assignment]
         return cls(round_index, direction, tuple(int(c) for c in clients), payloads, bool(record["scalars"]))
@@ -99,7 +99,7 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Row:
-    """One layer of one client in one round and direction: the ledger at its finest grain."""
+    """One layer of one client in one round and direction, the smallest entry of the ledger."""
 
     round_index: int
     client: int
@@ -110,17 +110,17 @@ class Row:
 
 
 class Ledger:
-    """The shipments of a run, in the order in which they happened.
+    """The transfers of a run, in the order in which they happened.
 
     Args:
-        transfers: Those known so far.
+        transfers: The transfers so far.
     """
 
     def __init__(self, transfers: Iterable[Transfer] = ()) -> None:
         self.transfers: list[Transfer] = list(transfers)
 
     def extend(self, transfers: Iterable[Transfer]) -> None:
-        """Append a round's shipments."""
+        """Append a round's transfers."""
         self.transfers.extend(transfers)
 
     def rows(self) -> Iterator[Row]:
@@ -138,15 +138,15 @@ class Ledger:
                     )
 
     def total_bytes(self, direction: Direction) -> int:
-        """Bytes of one direction over the whole run: payload, headers and scalars."""
+        """Return the bytes of one direction over the whole run: payload, headers and scalars."""
         return sum(transfer.total_bytes for transfer in self._of(direction))
 
     def payload_bytes(self, direction: Direction) -> int:
-        """Payload bytes of one direction over the whole run."""
+        """Return the payload bytes of one direction over the whole run."""
         return sum(transfer.payload_bytes for transfer in self._of(direction))
 
     def synchronisations(self) -> dict[str, int]:
-        """Number of rounds in which each layer came up for training, the paper's kappa_l."""
+        """Return the number of rounds in which each layer was uploaded for training, the paper's kappa_l."""
         rounds: dict[str, set[int]] = {}
         for transfer in self._of("up"):
             for item in transfer.payloads:
@@ -154,7 +154,7 @@ class Ledger:
         return {layer: len(seen) for layer, seen in rounds.items()}
 
     def cost(self) -> int:
-        """The paper's cost C = sum_l dim(u_l) * kappa_l (eq. 9), in parameters."""
+        """Return the paper's cost C = sum_l dim(u_l) * kappa_l (eq. 9), in parameters."""
         sizes = {item.layer: item.parameters for transfer in self._of("up") for item in transfer.payloads}
         return sum(sizes[layer] * count for layer, count in self.synchronisations().items())
 
@@ -181,5 +181,5 @@ def cost_percent(cost: int, parameters: int, local_steps: int, base_interval: in
 
 
 def round_bytes(transfers: Sequence[Transfer], direction: Direction) -> int:
-    """Bytes of one direction in one round's shipments."""
+    """Return the bytes of one direction in one round's transfers: payload, headers and scalars."""
     return sum(transfer.total_bytes for transfer in transfers if transfer.direction == direction)

@@ -14,7 +14,7 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 
 
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy from logits; every position of a sequence counts as one prediction.
+    """Return the mean cross-entropy of logits; every position of a sequence counts as one prediction.
 
     Args:
         output: Logits, shape (batch, classes) or (batch, ..., classes), the classes last.
@@ -24,14 +24,14 @@ def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
         Scalar.
 
     Raises:
-        DataError: A target is no class of the model.
+        DataError: A target is not a class of the model.
     """
     try:
         return functional.cross_entropy(output.reshape(-1, output.shape[-1]), target.reshape(-1))
     except IndexError as error:
         raise DataError(
-            f"a label is not one of the {output.shape[-1]} classes (0 to {output.shape[-1] - 1}) that the model tells "
-            f"apart ({error}); fix the labels or the model's number of classes"
+            f"a label is not one of the model's {output.shape[-1]} classes, 0 to {output.shape[-1] - 1} ({error}); "
+            "fix the labels or the model's number of classes"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What a strategy decides before a round, and what it learns after it."""
+"""What a strategy decides before a round (`Plan`), and what it receives after it (`LayerStatistics`)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Plan:
         upload: Layers that are synchronised at the end of the round.
         intervals: Aggregation interval in force for each layer, in rounds (tau_l / tau').
         cycle_start: Whether a new cohort may be drawn before this round: every layer is in sync.
-        recycle: Layers that no client sends and that the server moves by their previous update (FedLUAR).
-        frozen: Layers that the clients do not train in this round; they stay in sync without travelling.
+        recycle: Layers that no client sends; the server applies their previous update again (FedLUAR).
+        frozen: Layers that the clients do not train in this round; they stay in sync without a transfer.
     """
 
     round_index: int
@@ -35,14 +35,14 @@ class Plan:
         return frozenset(layer.name for layer in layers) - self.upload - self.recycle - self.frozen
 
     def rounds_apart(self, layer: str) -> int:
-        """Rounds that a layer has trained since it was last in sync, this one included.
+        """Return the number of rounds that a layer has trained since it was last in sync, this one included.
 
-        It is the interval in force when the layer is due, and less when a run's last round closes a cycle early.
+        It is the layer's interval when the layer is due, and less when a run's last round ends a cycle early.
         """
         return self.round_index % self.intervals[layer] + 1
 
     def void(self) -> Plan:
-        """Return the same plan for a round that too few clients answered: the server changes nothing."""
+        """Return the same plan for a round with too few replies: the server changes nothing."""
         return replace(self, upload=frozenset(), recycle=frozenset())
 
     def closing(self, layers: Layers) -> Plan:
@@ -52,7 +52,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """What the synchronisation of one layer measured, over its trainable parameters only.
+    """Measurements of one layer's synchronisation, over its trainable parameters only.
 
     Attributes:
         discrepancy: sum_i p_i ||u - x_i||^2, u the average, x_i the clients' values before they are overwritten.

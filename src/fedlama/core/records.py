@@ -12,7 +12,7 @@ from fedlama.core.ledger import Ledger, Transfer, round_bytes
 
 @dataclass(frozen=True)
 class Score:
-    """What an evaluation found.
+    """The result of an evaluation.
 
     Attributes:
         accuracy: Share of correct predictions, in [0, 1].
@@ -29,12 +29,12 @@ class LayerRecord:
 
     Attributes:
         interval: Aggregation interval in force, in rounds.
-        synchronised: Whether it came up and was averaged.
+        synchronised: Whether it was uploaded and averaged.
         discrepancy: sum_i p_i ||u - x_i||^2 before overwriting; None when it was not synchronised.
         unit_discrepancy: The paper's d_l: `discrepancy` per local step of the interval and parameter (eq. 2).
-        bytes_up: Payload bytes that came up for it, all clients together.
-        bytes_down: Payload bytes that went down for it, all clients together.
-        refused: Clients whose values a guard left out of the average.
+        bytes_up: Uploaded payload bytes of all clients together.
+        bytes_down: Downloaded payload bytes of all clients together.
+        refused: Clients whose values the aggregator left out.
     """
 
     interval: int
@@ -76,8 +76,8 @@ class RoundRecord:
 
     @property
     def answered(self) -> tuple[int, ...]:
-        """The clients whose replies came, in ascending order; fewer than the cohort when some were away."""
-        return next((one.clients for one in self.transfers if one.direction == "up"), ())
+        """The clients that replied, in ascending order; fewer than the cohort when some were away."""
+        return next((transfer.clients for transfer in self.transfers if transfer.direction == "up"), ())
 
     @property
     def missing(self) -> tuple[int, ...]:
@@ -87,12 +87,12 @@ class RoundRecord:
 
     @property
     def bytes_up(self) -> int:
-        """Bytes that came up for training: payload, headers and scalars."""
+        """Bytes uploaded for training: payload, headers and scalars."""
         return round_bytes(self.transfers, "up")
 
     @property
     def bytes_down(self) -> int:
-        """Bytes that went down: payload and headers."""
+        """Bytes downloaded: payload and headers."""
         return round_bytes(self.transfers, "down")
 
 
@@ -103,7 +103,7 @@ class Result:
     Attributes:
         method: The strategy's name.
         rounds: The records, in order.
-        ledger: What travelled.
+        ledger: All transfers.
         model: The aggregated global model's tensors by name.
         score: The last evaluation of it; None without a test set.
         cost: The paper's C, in parameters.

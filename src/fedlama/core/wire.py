@@ -1,15 +1,15 @@
-"""The message in which layers travel: its exact layout, its packing, and its size without packing.
+"""The message format: its exact layout, packing, unpacking, and the size of a message without packing it.
 
-The ledger counts with the sizes given here, and every engine that really sends uses this packing, so what is counted
-and what is sent cannot drift apart. All numbers are little-endian.
+The ledger counts with the sizes given here, and deployments send messages packed here, so what is counted and what is
+sent cannot differ. All numbers are little-endian.
 
 ==========  =====  ==========================================================================
 part        bytes  content
 ==========  =====  ==========================================================================
 message     40     magic, version, flags, round, client, number of layers, samples n_i, mean loss
 per layer   16     index of the layer, reserved, length of its payload
-scalar      8      in uploads for a strategy that measures discrepancy: ||x_i - r||^2 in float64,
-                   r being the value last synchronised, so that the server may work from sums alone
+scalar      8      in uploads for a strategy that measures discrepancy: ||x_i - r||^2 in float64, where
+                   r is the value last synchronised, so that the server needs sums only
 payload     -      the layer's tensors one after another, as its codec writes them
 ==========  =====  ==========================================================================
 """
@@ -98,7 +98,7 @@ def unpack(data: bytes) -> Message:
         DataError: The bytes are not one whole message of this version.
     """
     if len(data) < _MESSAGE.size:
-        raise DataError(f"a message has at least {_MESSAGE.size} bytes, {len(data)} were given; ask for it again")
+        raise DataError(f"the message has {len(data)} bytes, expected at least {_MESSAGE.size}; ask for it again")
     magic, version, flags, round_index, client, count, samples, loss = _MESSAGE.unpack_from(data)
     if magic != _MAGIC or version != _VERSION:
         raise DataError(
@@ -113,7 +113,7 @@ def unpack(data: bytes) -> Message:
             index, _reserved, length = _LAYER.unpack_from(data, at)
             at += _LAYER.size
             if index in payloads:
-                raise DataError(f"layer {index} stands twice in a message of client {client}; refuse it")
+                raise DataError(f"layer {index} occurs twice in a message of client {client}; refuse it")
             if flags & _WITH_SCALARS:
                 (scalars[index],) = _SCALAR.unpack_from(data, at)
                 at += _SCALAR.size
@@ -123,14 +123,14 @@ def unpack(data: bytes) -> Message:
         at = len(data) + 1
     if at != len(data):
         raise DataError(
-            f"the message of client {client} ends at byte {len(data)} where its headers ask for another length; "
-            "it was cut or added to on the way, ask for it again"
+            f"the message of client {client} has {len(data)} bytes, but its headers describe another length; "
+            "it was damaged on the way, ask for it again"
         )
     return Message(round_index, client, payloads, scalars, samples, loss)
 
 
 def message_bytes(payload_lengths: Sequence[int], *, scalars: bool) -> int:
-    """Length of a packed message without packing it.
+    """Return the length of a packed message without packing it.
 
     Args:
         payload_lengths: Bytes of each layer's payload.

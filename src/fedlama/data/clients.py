@@ -377,7 +377,7 @@ def _check_rows(
         raise DataError(f"there are {len(rows)} clients but {len(sizes)} batch sizes; give one, or one per client")
     for client, (own, size) in enumerate(zip(rows, sizes, strict=True)):
         if size < 1:
-            raise DataError(f"client {client}: batch_size is {size}, but it must be 1 or more; raise it")
+            raise DataError(f"client {client}: batch_size is {size}, expected 1 or more; raise it")
         if len(own) == 0:
             raise DataError(f"client {client} has no samples; leave it out or give it some")
         if len(own) < size and not short_clients:

@@ -55,7 +55,7 @@ def _section(section: str, given: object, problems: list[str]) -> Any:  # noqa: 
         return SECTIONS[section].default
     if not isinstance(given, Mapping):
         problems.append(
-            f"{section} is {shown(given)}, but it must be a table; write [{section}] with name = '...' below"
+            f"{section} is {shown(given)}, expected a table; write [{section}] with name = '...' below"
         )
         return None
     values = dict(given)

@@ -33,11 +33,11 @@ def check_federation(federation: Federation, layers: Layers, source: ClientSourc
     if isinstance(federation.engine, str) and federation.engine not in ENGINES:
         problems.append(f"engine is {federation.engine!r}{did_you_mean(federation.engine, ENGINES)}")
     if federation.weighting not in ("samples", "equal"):
-        problems.append(f"weighting is {federation.weighting!r}, but it must be 'samples' or 'equal'")
+        problems.append(f"weighting is {federation.weighting!r}, expected 'samples' or 'equal'; choose one of them")
     if federation.evaluate not in ("global", "best_client"):
-        problems.append(f"evaluate is {federation.evaluate!r}, but it must be 'global' or 'best_client'")
+        problems.append(f"evaluate is {federation.evaluate!r}, expected 'global' or 'best_client'; choose one of them")
     if federation.evaluate_every is not None and federation.evaluate_every < 1:
-        problems.append(f"evaluate_every is {federation.evaluate_every}, but it must be 1 local step or more")
+        problems.append(f"evaluate_every is {federation.evaluate_every}, expected 1 local step or more; raise it")
     problems += check_seed(federation.seed)
     problems += _check_statistics(federation, layers)
     checks: list[Callable[[], object]] = [

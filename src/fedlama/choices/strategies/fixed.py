@@ -38,7 +38,7 @@ class FixedIntervals(Strategy[Mapping[str, int]]):
         normalise_numbers(self)
         problems = whole(self, "base_interval", minimum=1)
         problems += [
-            f"FixedIntervals: the interval of {name!r} is {rounds!r}, but it must be a whole number of rounds, "
+            f"FixedIntervals: the interval of {name!r} is {rounds!r}, expected a whole number of rounds, "
             "1 or more; change it"
             for name, rounds in self.intervals.items()
             if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds < 1

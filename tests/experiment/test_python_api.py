@@ -179,7 +179,7 @@ def test_callbacks_see_every_round() -> None:
     ("changes", "part"),
     [
         ({"local_steps": 3}, "local_steps is 3, but a round of fedavg lasts 2"),
-        ({"seed": 2**63}, "expected a number that fits into 64 bits"),
+        ({"seed": 2**63}, "expected an integer that fits into 64 bits"),
         ({"device": "abacus"}, "device is 'abacus', but torch cannot compute there"),
         ({"engine": "lop"}, "did you mean 'loop'"),
         ({"sampler": fl.UniformSampler(9)}, "there are only 4 clients"),

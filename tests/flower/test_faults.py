@@ -87,7 +87,11 @@ def test_a_client_that_lost_its_state_is_sent_the_full_model(round_index: int, t
 
 @pytest.mark.parametrize(
     ("what", "says"),
-    [("round", "reply is for round 0"), ("short", "its headers describe another length"), ("client", "reply is for client 3")],
+    [
+        ("round", "reply is for round 0"),
+        ("short", "another length"),
+        ("client", "reply is for client 3"),
+    ],
 )
 def test_a_wrong_reply_is_refused_and_named_and_the_round_goes_on(what: str, says: str, tmp_path: Path) -> None:
     given = everyone()

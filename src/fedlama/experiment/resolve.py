@@ -54,9 +54,7 @@ def _section(section: str, given: object, problems: list[str]) -> Any:  # noqa: 
     if given is None:
         return SECTIONS[section].default
     if not isinstance(given, Mapping):
-        problems.append(
-            f"{section} is {shown(given)}, expected a table; write [{section}] with name = '...' below"
-        )
+        problems.append(f"{section} is {shown(given)}, expected a table; write [{section}] with name = '...' below")
         return None
     values = dict(given)
     name = values.pop("name", SECTIONS[section].default.name)

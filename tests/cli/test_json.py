@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.cli.call import RUN_KEYS, SMALL, fedlama
 from tests.cli.conftest import Compared
 
 
 def test_compare_lists_the_three_methods(compared: Compared) -> None:
     content = compared.called.json
-    assert set(content) == {"runs"}
+    assert set(content) == {"version", "runs", "base", "target_accuracy", "seeds", "methods"}
+    assert (content["version"], content["base"], content["seeds"]) == (1, "FedAvg(3)", [0])
+    assert [row["method"] for row in content["methods"]] == ["FedAvg(3)", "FedAvg(6)", "FedLAMA(3, 2)"]
     assert [set(run) for run in content["runs"]] == [RUN_KEYS] * 3
     assert [run["method"] for run in content["runs"]] == ["fedavg", "fedavg", "fedlama"]
     assert [run["hyperparameters"]["base_interval"] for run in content["runs"]] == [3, 6, 3]
@@ -39,6 +43,25 @@ def test_the_comparison_is_kept_as_a_file_with_pictures(compared: Compared) -> N
     assert json.loads((folder / "comparison.json").read_text()) == compared.called.json
     pictures = {file.name for file in folder.glob("*.png")}
     assert pictures == {"accuracy_steps.png", "accuracy_rounds.png", "accuracy_megabytes.png"}
+
+
+@pytest.mark.parametrize(
+    "flags", [("--seeds", "2"), ("--methods", "fedavg fedlama"), ("--target", "90"), ("--seeds", "0,", "--again")]
+)
+def test_the_schema_is_the_same_whatever_the_flags(flags: tuple[str, ...], compared: Compared, tmp_path: Path) -> None:
+    content = fedlama("compare", "digits", *SMALL, *flags, "--json", "--out", tmp_path).json
+    plain = compared.called.json
+    assert content.keys() == plain.keys()
+    for section in ("runs", "methods"):
+        assert {frozenset(entry) for entry in content[section]} == {frozenset(plain[section][0])}
+    assert json.loads((tmp_path / "digits" / "comparison.json").read_text()) == content
+
+
+def test_every_key_is_documented(compared: Compared) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "reports.md").read_text(encoding="utf-8")
+    content = compared.called.json
+    for key in [*content, *content["methods"][0], *content["runs"][0]]:
+        assert f"`{key}`" in page, key
 
 
 def test_run_lists_one_method(tmp_path: Path) -> None:

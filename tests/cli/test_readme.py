@@ -13,9 +13,9 @@ import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from fedlama.analysis.study import baselines
 from fedlama.cli.app import app
 from fedlama.experiment import Experiment, names, read, resolve
-from fedlama.runs.execute import baselines
 from tests.cli.call import fedlama
 
 ROOT = Path(__file__).parents[2]

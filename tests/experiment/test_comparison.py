@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from fedlama import Result
+from fedlama.analysis.study import baselines
 from fedlama.choices.strategies import Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals
 from fedlama.experiment import assemble, prepare
-from fedlama.runs.execute import baselines, title
+from fedlama.experiment.titles import title
 from tests.experiment.helpers import experiment
 
 PART = ("sampler.name=uniform", "sampler.active=2")
@@ -77,5 +78,5 @@ def test_without_increase_fedlama_is_fedavg_bit_for_bit() -> None:
         (FixedIntervals(5, {"a": 2, "b": 3}), ["FedAvg(5)", "FedAvg(30)", "FixedIntervals(5)"]),
     ],
 )
-def test_anchors(strategy: Any, titles: list[str]) -> None:  # noqa: ANN401
+def test_baselines(strategy: Any, titles: list[str]) -> None:  # noqa: ANN401
     assert [title(one) for one in baselines(strategy)] == titles

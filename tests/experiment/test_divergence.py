@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedlama import DivergenceError
-from fedlama.runs.execute import run_methods
+from fedlama.runs.execute import RunOptions, execute
 from tests.cli.call import refused
 from tests.experiment.helpers import SMALL, experiment
 
@@ -27,7 +27,7 @@ def test_the_command_names_round_client_and_layer(rate: str, tmp_path: Path) -> 
 def test_whole_rounds_before_it_are_kept(tmp_path: Path) -> None:
     own = experiment("solver.warm_up_steps=8", "solver.learning_rate=1e6", "solver.momentum=0")
     with pytest.raises(DivergenceError) as caught:
-        run_methods(own, [own.strategy], tmp_path, quiet=True)
+        execute(own, [own.strategy], RunOptions(tmp_path))
     error = caught.value
     assert error.round_index >= 1
     assert 0 <= error.client < 4

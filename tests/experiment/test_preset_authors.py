@@ -12,7 +12,7 @@ import torch
 
 from fedlama import SGD, FedAvg, Federation, FedLAMA, ReplayedClients, Run
 from fedlama.federation.presets import authors
-from fedlama.runs.execute import in_force, run_methods
+from fedlama.runs.execute import RunOptions, execute, in_force
 from tests.core.helpers import dense, variables
 from tests.experiment.helpers import experiment, federation
 from tests.golden.load import load_golden
@@ -20,7 +20,7 @@ from tests.golden.load import load_golden
 
 def test_every_switch_is_in_force(tmp_path: Path) -> None:
     own = experiment("preset=authors", "sampler.name=uniform", "sampler.active=4", "evaluate_every=12")
-    (finished,) = run_methods(own, [own.strategy], tmp_path, quiet=True)
+    (finished,) = execute(own, [own.strategy], RunOptions(tmp_path))
     config = json.loads((Path(str(finished.summary["run_folder"])) / "config.json").read_text())
     force = config["in_force"]
     assert force["strategy"] == {

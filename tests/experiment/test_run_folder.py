@@ -19,8 +19,9 @@ from safetensors.torch import load_file
 from fedlama import Ledger, TestSet
 from fedlama.core.ledger import Transfer, cost_percent, round_bytes
 from fedlama.experiment import prepare
+from fedlama.reporting.observer import RunReporter
 from fedlama.runs import finite
-from fedlama.runs.execute import Finished, folder_of, run_methods
+from fedlama.runs.execute import Finished, RunOptions, execute, folder_of
 from tests.experiment.helpers import experiment
 
 CHANGES = ("sampler.name=uniform", "sampler.active=3", "local_steps=15", "seed=7")  # the budget ends inside a cycle
@@ -29,7 +30,9 @@ CHANGES = ("sampler.name=uniform", "sampler.active=3", "local_steps=15", "seed=7
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     own = experiment(*CHANGES)
-    (one,) = run_methods(own, [own.strategy], tmp_path_factory.mktemp("runs"), quiet=True)
+    options = RunOptions(tmp_path_factory.mktemp("runs"), quiet=True)
+    with RunReporter(options) as reporter:
+        (one,) = execute(own, [own.strategy], options, reporter)
     return one
 
 
@@ -161,7 +164,7 @@ def test_a_second_run_replaces_the_first(finished: Finished, folder: Path) -> No
     before = (folder / "ledger.jsonl").read_text()
     (folder / "model.safetensors").write_bytes(b"")
     own = experiment(*CHANGES)
-    (again,) = run_methods(own, [own.strategy], folder.parents[1], quiet=True)
+    (again,) = execute(own, [own.strategy], RunOptions(folder.parents[1]))
     assert again.summary["run_folder"] == finished.summary["run_folder"]
     assert (folder / "ledger.jsonl").read_text() == before
     for name, value in load_file(folder / "model.safetensors").items():

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("flwr", reason="needs Flower: pip install 'fedlama[flower]'")
 
 from fedlama.experiment import Experiment, assemble, prepare
-from fedlama.runs.execute import run_one
+from fedlama.runs.execute import PlannedRun, RunOptions, run_one
 from fedlama.runs.network_log import NAME, read_log
 from tests.flower.live import Live, assert_same_folders, lines, small, wait
 
@@ -29,7 +29,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 def in_loop(experiment: Experiment, out: Path) -> Path:
     """Run an experiment on the loop engine; return its run folder."""
-    run_one(experiment, assemble(experiment, prepare(experiment)), experiment.strategy.base_interval, out)
+    run_one(PlannedRun.of(experiment, assemble(experiment, prepare(experiment)), out), RunOptions(out))
     return next(out.rglob("summary.json")).parent
 
 

@@ -14,7 +14,7 @@ pytest.importorskip("ray", reason="needs Flower's simulation: pip install 'flwr[
 
 from fedlama.experiment import assemble, prepare
 from fedlama.flower.deploy.processes import QUIET
-from fedlama.runs.execute import run_one
+from fedlama.runs.execute import PlannedRun, RunOptions, run_one
 from tests.flower.live import assert_same_folders, small
 
 pytestmark = pytest.mark.slow
@@ -33,7 +33,7 @@ def test_flower_simulation_gives_the_bits_of_the_loop_engine(tmp_path: Path) -> 
     )
     assert done.returncode == 0, done.stderr[-3000:]
     experiment = small(*CHANGES)
-    run_one(experiment, assemble(experiment, prepare(experiment)), 2, tmp_path / "loop")
+    run_one(PlannedRun.of(experiment, assemble(experiment, prepare(experiment)), tmp_path / "loop"), RunOptions())
     (simulated,) = (path.parent for path in (tmp_path / "runs").rglob("summary.json"))
     (loop,) = (path.parent for path in (tmp_path / "loop").rglob("summary.json"))
     assert_same_folders(simulated, loop)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from fedlama.analysis.study import run_study
 from fedlama.experiment import read, resolve
-from fedlama.runs.execute import Finished, compare
+from fedlama.runs.execute import Finished, RunOptions
 
 SMALL = ("partition.clients=4", "strategy.base_interval=3", "strategy.increase_factor=2", "local_steps=12")
 
@@ -17,9 +18,9 @@ SMALL = ("partition.clients=4", "strategy.base_interval=3", "strategy.increase_f
 def finished(tmp_path_factory: pytest.TempPathFactory) -> list[Finished]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    runs = compare(resolve(read("digits", SMALL)), tmp_path_factory.mktemp("runs"), quiet=True)
+    study = run_study(resolve(read("digits", SMALL)), options=RunOptions(tmp_path_factory.mktemp("runs")))
     torch.set_num_threads(threads)
-    return runs
+    return study.finished
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedlama.analysis.study import run_study
+from fedlama.analysis.study import StudyPlan, run_study
 from fedlama.experiment import read, resolve
 from fedlama.experiment.methods import parse_methods
 from fedlama.reporting.html import write_report
+from fedlama.runs.execute import RunOptions
 from fedlama.runs.stored import find_runs
 
 SMALL = ("partition.clients=4", "strategy.base_interval=3", "strategy.increase_factor=2", "local_steps=24")
@@ -22,7 +23,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("runs")
     methods = parse_methods(["fedavg fedlama fedluar,recycled_layers=1"], "digits", SMALL)
-    run_study(resolve(read("digits", SMALL)), methods, [0, 1], out, quiet=True)
+    run_study(resolve(read("digits", SMALL)), StudyPlan(tuple(methods), (0, 1)), RunOptions(out))
     torch.set_num_threads(threads)
     return find_runs([out / "digits"])
 

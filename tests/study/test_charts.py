@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from fedlama.analysis.study import run_study
 from fedlama.experiment import read, resolve
 from fedlama.reporting.charts import Curve, accuracy_charts, mean_curve
-from fedlama.runs.execute import compare
+from fedlama.runs.execute import RunOptions
 from tests.cli.call import SMALL, fedlama
 
 
@@ -26,7 +27,7 @@ def test_one_seed_is_its_own_mean() -> None:
 
 
 def test_a_second_seed_changes_the_picture(tmp_path: Path) -> None:
-    (finished, *_) = compare(resolve(read("digits", list(SMALL))), tmp_path, quiet=True)
+    (finished, *_) = run_study(resolve(read("digits", list(SMALL))), options=RunOptions(tmp_path)).finished
     result = finished.result
     lower = [replace(one, score=one.score and replace(one.score, accuracy=0.1)) for one in result.rounds]
     pictures = {}
@@ -41,5 +42,5 @@ def test_a_second_seed_changes_the_picture(tmp_path: Path) -> None:
 
 def test_it_is_said_when_runs_were_reused(tmp_path: Path) -> None:
     first, second = (fedlama("run", *SMALL, "--out", tmp_path).out for _ in range(2))
-    assert "had been done before" not in first
-    assert "1 of 1 runs had been done before and were taken; --again trains them anew" in second
+    assert "already finished" not in first
+    assert "1 of 1 runs had already finished and were reused; --again retrains them" in second

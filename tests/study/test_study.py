@@ -78,7 +78,7 @@ def test_what_is_done_is_not_done_again(called: Called, out: Path, monkeypatch: 
     again = fedlama(*ARGUMENTS, "--json", "--out", out)
     assert again.json == called.json
     told = fedlama(*ARGUMENTS, "--out", out)
-    assert "9 of 9 runs had been done before" in told.out
+    assert "9 of 9 runs had already finished" in told.out
     with pytest.raises(AssertionError, match="trained again"):
         fedlama(*ARGUMENTS, "--again", "--out", out)
 
@@ -127,4 +127,4 @@ def test_seeds_that_are_none(seeds: str) -> None:
 
 def test_a_method_twice_is_refused(tmp_path: Path) -> None:
     (problem,) = refused("compare", *SMALL, "--methods", "fedavg fedavg", "--out", tmp_path)
-    assert problem == "a method stands twice among FedAvg(3), FedAvg(3); name each once"
+    assert problem == "a method is listed twice among FedAvg(3), FedAvg(3); name each once"

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fedlama import DataError
-from fedlama.runs.execute import run_methods
+from fedlama.runs.execute import RunOptions, execute
 from fedlama.runs.verify import verify
 from tests.cli.call import SMALL, fedlama
 from tests.experiment.helpers import experiment
@@ -25,7 +25,7 @@ ABSENT = ("availability.name=random", "availability.away=0.3")
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     own = experiment(*SMALL, *ABSENT)
-    (one,) = run_methods(own, [own.strategy], tmp_path_factory.mktemp("runs"), quiet=True)
+    (one,) = execute(own, [own.strategy], RunOptions(tmp_path_factory.mktemp("runs")))
     return Path(str(one.summary["run_folder"]))
 
 
@@ -53,7 +53,7 @@ def edit(path: Path, round_index: int, change: Callable[[Any], None]) -> None:
 )
 def test_a_run_verifies(changes: tuple[str, ...], tmp_path: Path) -> None:
     own = experiment(*SMALL, *changes)
-    (one,) = run_methods(own, [own.strategy], tmp_path, quiet=True)
+    (one,) = execute(own, [own.strategy], RunOptions(tmp_path))
     verdict = verify(Path(str(one.summary["run_folder"])))
     assert verdict.difference is None, verdict.difference
     assert verdict.recorded == verdict.computed

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, replace
 
 from fedlama.analysis.forecast import Forecast, forecast
 from fedlama.analysis.links import Link
+from fedlama.analysis.study import baselines
 from fedlama.core.layers import Layers, total_parameters
 from fedlama.engines.transfers import payload_bytes
 from fedlama.experiment import Experiment, assemble, prepare
 from fedlama.experiment.titles import title
 from fedlama.federation.federation import Run
-from fedlama.runs.execute import baselines
 
 
 @dataclass(frozen=True)

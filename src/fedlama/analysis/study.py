@@ -16,12 +16,15 @@ from typing import Any
 from fedlama.analysis.statistics import Interval, interval, paired
 from fedlama.analysis.timing import bytes_until, first_reaching
 from fedlama.choices.strategies import FedAvg, Strategy
-from fedlama.errors import ConfigError
+from fedlama.errors import ConfigError, FedlamaError
 from fedlama.experiment import Experiment
 from fedlama.experiment.methods import written
 from fedlama.experiment.titles import title
-from fedlama.reporting.charts import accuracy_charts
-from fedlama.runs.execute import Finished, run_methods
+from fedlama.runs.checkpoint import write_atomically
+from fedlama.runs.execute import Finished, Observer, RunOptions, execute
+
+VERSION = 1
+"""Version of ``comparison.json``: raised when a key goes or changes its meaning, not when one is added."""
 
 BySeed = Mapping[int, Finished]
 
@@ -78,6 +81,22 @@ class Method:
 
 
 @dataclass(frozen=True)
+class StudyPlan:
+    """What to compare.
+
+    Attributes:
+        strategies: The methods; none stands for the experiment's strategy and its baselines. The base is FedAvg at the
+            experiment's base interval, or else the first method.
+        seeds: The seeds, each once; none stands for the experiment's own.
+        target: Accuracy in [0, 1] to count MB to; None for the highest whole percent that every run reaches.
+    """
+
+    strategies: tuple[Strategy[Any], ...] = ()
+    seeds: tuple[int, ...] = ()
+    target: float | None = None
+
+
+@dataclass(frozen=True)
 class Study:
     """A finished comparison of methods by seeds.
 
@@ -99,8 +118,9 @@ class Study:
         return [run for method in self.methods for run in method.runs.values()]
 
     def to_json(self) -> dict[str, object]:
-        """Return it as plain JSON types: the runs as in every ``--json``, and the rows."""
+        """Return it as plain JSON types; this is the content of ``comparison.json`` and of ``compare --json``."""
         return {
+            "version": VERSION,
             "runs": [dict(one.summary) for one in self.finished],
             "base": self.base,
             "target_accuracy": self.target,
@@ -109,60 +129,94 @@ class Study:
         }
 
 
-def run_study(
-    experiment: Experiment,
-    strategies: Sequence[Strategy[Any]],
-    seeds: Sequence[int],
-    out: Path,
-    *,
-    target: float | None = None,
-    quiet: bool = False,
-    checkpoint_seconds: float = 30.0,
-    again: bool = False,
-    track: Sequence[str] = (),
-) -> Study:
-    """Run several methods under several seeds, taking what has been done before.
+def baselines(strategy: Strategy[Any]) -> list[Strategy[Any]]:
+    """Return what a strategy is compared with, itself last: FedAvg at its base interval and at its long one.
 
     Args:
-        experiment: The experiment; its own strategy tells the interval of the FedAvg that counts as 100 %.
-        strategies: The methods. The base is FedAvg at the experiment's base interval, or else the first.
-        seeds: The seeds, each once.
-        out: Folder for the run folders.
-        target: Accuracy in [0, 1] to count MB to; by default the whole percent that every run reaches.
-        quiet: Show no progress.
-        checkpoint_seconds: Least time between two checkpoints; 0 saves after every round.
-        again: Train also what has been done before.
-        track: Names of trackers, see :mod:`fedlama.reporting.tracking`.
+        strategy: The strategy of the experiment.
+
+    >>> from fedlama import FedLAMA
+    >>> [title(strategy) for strategy in baselines(FedLAMA(6, 4))]
+    ['FedAvg(6)', 'FedAvg(24)', 'FedLAMA(6, 4)']
+    """
+    base, long = strategy.base_interval, strategy.local_steps * strategy.cycle_rounds
+    candidates: list[Strategy[Any]] = [FedAvg(base)]
+    if long > base:
+        candidates.append(FedAvg(long))
+    return [*(candidate for candidate in candidates if candidate != strategy), strategy]
+
+
+def run_study(
+    experiment: Experiment,
+    plan: StudyPlan | None = None,
+    options: RunOptions | None = None,
+    observer: Observer | None = None,
+) -> Study:
+    """Run several methods under one or several seeds; runs that finished before are reused.
+
+    Args:
+        experiment: The experiment; its own strategy names the interval of the FedAvg that counts as 100 %.
+        plan: Methods and seeds; by default the experiment's strategy and its baselines under the experiment's seed.
+        options: How to run them.
+        observer: Watches the runs; by default nothing does.
 
     Returns:
-        The study; it is also written to ``comparison.json`` beside the run folders.
+        The study. It is also written to ``comparison.json`` beside the run folders.
 
     Raises:
-        ConfigError: A method does not fit the experiment, or stands twice in the list.
+        ConfigError: A method does not fit the experiment, or is listed twice.
+        FedlamaError: ``comparison.json`` cannot be written.
     """
-    names = [title(strategy) for strategy in strategies]
-    if len(set(map(written, strategies))) < len(strategies):
-        raise ConfigError(f"a method stands twice among {', '.join(names)}; name each once")
-    names = [f"{name} #{names[: i + 1].count(name)}" if names.count(name) > 1 else name for i, name in enumerate(names)]
+    plan, options = plan or StudyPlan(), options or RunOptions()
+    strategies = plan.strategies or tuple(baselines(experiment.strategy))
+    seeds = plan.seeds or (experiment.settings.seed,)
+    names = _unique_titles(strategies)
     runs: dict[str, dict[int, Finished]] = {name: {} for name in names}
     for seed in seeds:
         seeded = replace(experiment, settings=replace(experiment.settings, seed=seed))
-        finished = run_methods(
-            seeded,
-            strategies,
-            out,
-            quiet=quiet,
-            checkpoint_seconds=checkpoint_seconds,
-            again=again,
-            track=track,
-        )
-        for name, one in zip(names, finished, strict=True):
-            runs[name][seed] = replace(one, title=name)
-    study = summarise(experiment, dict(zip(names, strategies, strict=True)), runs, target)
-    folder = out / experiment.settings.name
-    (folder / "comparison.json").write_text(json.dumps(study.to_json(), indent=2) + "\n", encoding="utf-8")
-    accuracy_charts({name: [one.result for one in by_seed.values()] for name, by_seed in runs.items()}, folder)
+        for name, finished in zip(names, execute(seeded, strategies, options, observer), strict=True):
+            runs[name][seed] = replace(finished, title=name)
+    study = summarise(experiment, dict(zip(names, strategies, strict=True)), runs, plan.target)
+    write_comparison(study, options.out / experiment.settings.name)
     return study
+
+
+def _unique_titles(strategies: Sequence[Strategy[Any]]) -> list[str]:
+    """Return one title per strategy, numbered where two settings share a title.
+
+    Raises:
+        ConfigError: A strategy is listed twice.
+    """
+    titles = [title(strategy) for strategy in strategies]
+    if len(set(map(written, strategies))) < len(strategies):
+        raise ConfigError(f"a method is listed twice among {', '.join(titles)}; name each once")
+    return [
+        f"{name} #{titles[: index + 1].count(name)}" if titles.count(name) > 1 else name
+        for index, name in enumerate(titles)
+    ]
+
+
+def write_comparison(study: Study, folder: Path) -> Path:
+    """Write ``comparison.json`` atomically.
+
+    Args:
+        study: A finished study.
+        folder: Folder of its run folders.
+
+    Returns:
+        The file.
+
+    Raises:
+        FedlamaError: It cannot be written.
+    """
+    path = folder / "comparison.json"
+    try:
+        write_atomically(path, (json.dumps(study.to_json(), indent=2) + "\n").encode())
+    except OSError as error:
+        raise FedlamaError(
+            f"{path} cannot be written ({error.strerror}); free some disk space, or choose another --out"
+        ) from error
+    return path
 
 
 def summarise(

@@ -11,22 +11,25 @@ from typing import Annotated
 
 import typer
 
+from fedlama.cli.options import Json
 from fedlama.errors import FedlamaError, MissingExtraError
 from fedlama.experiment import read, resolve
 from fedlama.flower.deploy.loopback import run_on_loopback
 from fedlama.flower.deploy.processes import QUIET
 from fedlama.flower.deploy.submit import run_config, submit
 from fedlama.flower.deploy.submit import write_app as write_app_folder
+from fedlama.reporting.observer import draw_run
+from fedlama.runs.stored import load_run
 
 app = typer.Typer(no_args_is_help=True, help="Run an experiment as a real deployment on Flower.")
 
 Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A TOML file or an experiment's name.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")]
 Deadline = Annotated[float, typer.Option(help="Seconds that a round waits for replies.")]
-MinReplies = Annotated[float, typer.Option(help="Share of the cohort that must reply in a round.")]
-Rejoin = Annotated[str, typer.Option(help="When a client that missed a round may come back: now or next-cycle.")]
+MinReplies = Annotated[float, typer.Option(help="Share of the cohort that must reply, or the round is not averaged.")]
+Rejoin = Annotated[str, typer.Option(help="When a client that missed a round may rejoin: now or next-cycle.")]
 Aggregation = Annotated[
-    str, typer.Option(help="models, or sums: the discrepancy from one scalar per client and layer.")
+    str, typer.Option(help="models, or sums (the discrepancy is computed from one scalar per client and layer).")
 ]
 
 
@@ -39,12 +42,14 @@ def up(
     min_replies: MinReplies = 1.0,
     rejoin: Rejoin = "now",
     aggregation: Aggregation = "models",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Start a SuperLink and one SuperNode per client on this machine, run the experiment, and stop them."""
     options = _options(deadline, min_replies, rejoin, aggregation)
     resolved = resolve(read(experiment, list(overrides or [])))
     summary = run_on_loopback(resolved, out, options, report=lambda line: None if as_json else typer.echo(line))
+    stored = load_run(Path(summary["run_folder"]))
+    draw_run(stored.title, stored.result(), stored.path)
     if as_json:
         typer.echo(json.dumps(summary))
         return
@@ -65,7 +70,7 @@ def run(
     rejoin: Rejoin = "now",
     aggregation: Aggregation = "models",
 ) -> None:
-    """Submit the experiment to a SuperLink with `flwr run`; SuperNodes are started by their owners."""
+    """Submit the experiment to a SuperLink with `flwr run`; the SuperNodes are started by their owners."""
     resolved = resolve(read(experiment, list(overrides or [])))
     options = _options(deadline, min_replies, rejoin, aggregation)
     flwr = shutil.which("flwr")
@@ -83,7 +88,7 @@ def run(
 
 
 @app.command("app")
-def write_app(folder: Annotated[Path, typer.Argument(help="Folder of the app.")]) -> None:
+def write_app(folder: Annotated[Path, typer.Argument(help="Folder to write it to.")]) -> None:
     """Write the Flower app that runs any experiment, for plain `flwr run`."""
     write_app_folder(folder)
     typer.echo(f"try: flwr run {folder}")

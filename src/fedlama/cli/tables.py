@@ -43,11 +43,11 @@ def comparison(finished: Sequence[Finished]) -> list[Table | str]:
 
 
 def reused(finished: Sequence[Finished]) -> list[str]:
-    """Say how many runs had been done before; nothing when none had."""
-    count = sum(one.reused for one in finished)
+    """Say how many runs were reused; nothing when none was."""
+    count = sum(run.reused for run in finished)
     if not count:
         return []
-    return [f"{count} of {len(finished)} runs had been done before and were taken; --again trains them anew"]
+    return [f"{count} of {len(finished)} runs had already finished and were reused; --again retrains them"]
 
 
 def preview(seen: Preview) -> list[Table | str]:

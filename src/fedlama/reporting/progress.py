@@ -1,8 +1,6 @@
-"""Live progress on the terminal: rounds, loss, accuracy, MB and time left; silent where nobody watches."""
+"""Live progress on the terminal (standard error): rounds, loss, accuracy, MB and time left."""
 
 from __future__ import annotations
-
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import (
@@ -20,10 +18,10 @@ from fedlama.core.units import MEGABYTE
 
 
 class LiveProgress:
-    """A progress bar for one or several runs; use it as a context manager.
+    """Progress bars for one or several runs, drawn between `start` and `stop`.
 
     Args:
-        quiet: Show nothing. Nothing is shown either when standard error is no terminal.
+        quiet: Show nothing. Nothing is shown either when standard error is not a terminal.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -40,15 +38,12 @@ class LiveProgress:
             disable=quiet or not console.is_terminal,
         )
 
-    def __enter__(self) -> LiveProgress:
-        """Start to draw."""
+    def start(self) -> None:
+        """Start drawing."""
         self._progress.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop to draw."""
+    def stop(self) -> None:
+        """Stop drawing; the bars stay on the screen as they are."""
         self._progress.stop()
 
     def track(self, title: str, rounds: int) -> RunProgress:

@@ -1,17 +1,22 @@
-"""Several methods on the same clients, data, seed and initial model, and the line that sums each of them up."""
+"""Execute one experiment under several strategies and leave a run folder for each.
+
+A run is planned first (`PlannedRun`: what to run and where its folder is), so that everything that cannot work is
+refused before the first round. Then each planned run is taken from its folder where it was finished before, continued
+where it was interrupted, or trained. Nothing here draws, tracks or shows progress: an :class:`Observer` that the caller
+hands in does (see :mod:`fedlama.reporting.observer`).
+"""
 
 from __future__ import annotations
 
 import json
-import sys
+import logging
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-from fedlama.choices.strategies import FedAvg, Strategy
+from fedlama.choices.strategies import Strategy
 from fedlama.core.layers import total_parameters
 from fedlama.core.ledger import cost_percent
 from fedlama.core.records import Result
@@ -23,12 +28,78 @@ from fedlama.experiment.titles import hyperparameters, title
 from fedlama.federation.checks import check_federation
 from fedlama.federation.federation import Callback, Federation, Run
 from fedlama.federation.state import put_back, take
-from fedlama.reporting.charts import accuracy_charts, interval_chart
-from fedlama.reporting.progress import LiveProgress
-from fedlama.reporting.tracking import Tracker, trackers
-from fedlama.runs import Checkpoints, RunFolder, finite, resume_point, stop_on_interrupt
+from fedlama.runs.autosave import Checkpoints, resume_point, stop_on_interrupt
 from fedlama.runs.checkpoint import save_snapshot
+from fedlama.runs.folder import RunFolder, finite
 from fedlama.runs.stored import finished_before
+
+_LOG = logging.getLogger("fedlama.runs")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to execute runs; nothing here changes what a run computes.
+
+    Attributes:
+        out: Folder for the run folders.
+        quiet: Show no progress.
+        checkpoint_seconds: Least time between two checkpoints; 0 saves after every round.
+        again: Retrain runs that already finished.
+        track: Names of trackers, see :mod:`fedlama.reporting.tracking`.
+    """
+
+    out: Path = Path("runs")
+    quiet: bool = False
+    checkpoint_seconds: float = 30.0
+    again: bool = False
+    track: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run before its first round.
+
+    Attributes:
+        experiment: Its settings; they name the folder.
+        federation: What to run.
+        base_interval: Interval of the FedAvg that counts as 100 % cost, in local steps.
+        folder: The run folder.
+    """
+
+    experiment: Experiment
+    federation: Federation
+    base_interval: int
+    folder: Path
+
+    @classmethod
+    def of(
+        cls, experiment: Experiment, federation: Federation, out: Path, base_interval: int | None = None
+    ) -> PlannedRun:
+        """Plan a run of an experiment.
+
+        Args:
+            experiment: The experiment.
+            federation: The experiment as assembled; its engine may have been replaced.
+            out: Folder for the run folders.
+            base_interval: Interval that counts as 100 % cost; by default the strategy's own base interval.
+        """
+        base_interval = experiment.strategy.base_interval if base_interval is None else base_interval
+        return cls(experiment, federation, base_interval, folder_of(experiment, out))
+
+    @property
+    def title(self) -> str:
+        """The method with its intervals, such as ``FedLAMA(6, 4)``."""
+        return title(self.federation.strategy)
+
+    @property
+    def config(self) -> dict[str, object]:
+        """The resolved configuration, as ``config.json`` holds it beside the environment."""
+        return {**self.experiment.to_json(), "in_force": in_force(self.federation)}
+
+    def cost_percent(self, result: Result) -> float:
+        """Return the paper's C of a finished run relative to FedAvg at the base interval, in percent."""
+        parameters = total_parameters(self.federation.layers or ())
+        return cost_percent(result.cost, parameters, self.federation.local_steps, self.base_interval)
 
 
 @dataclass(frozen=True)
@@ -39,7 +110,7 @@ class Finished:
         title: The method with its intervals, such as ``FedLAMA(6, 4)``.
         result: The run.
         summary: Its line in ``--json``.
-        reused: Whether it had been done before and was not trained again.
+        reused: Whether it had finished before and was not trained again.
     """
 
     title: str
@@ -48,120 +119,73 @@ class Finished:
     reused: bool = False
 
 
-def baselines(strategy: Strategy[Any]) -> list[Strategy[Any]]:
-    """Return what a strategy is compared with, itself last: FedAvg at its base interval and at its long one.
+class Observer:
+    """Watches runs from outside: progress bars, trackers, pictures. This base class logs notes and nothing else."""
 
-    Args:
-        strategy: The strategy of the experiment.
+    def expect(self, runs: Sequence[PlannedRun]) -> None:
+        """Called with all planned runs before the first starts; raise here to refuse them."""
 
-    >>> from fedlama import FedLAMA
-    >>> [title(one) for one in anchors(FedLAMA(6, 4))]
-    ['FedAvg(6)', 'FedAvg(24)', 'FedLAMA(6, 4)']
-    """
-    base, long = strategy.base_interval, strategy.local_steps * strategy.cycle_rounds
-    candidates: list[Strategy[Any]] = [FedAvg(base)]
-    if long > base:
-        candidates.append(FedAvg(long))
-    return [*(one for one in candidates if one != strategy), strategy]
+    def watch(self, run: PlannedRun) -> AbstractContextManager[Sequence[Callback]]:
+        """Return a context manager that is open while one run trains; it yields the callbacks for its rounds."""
+        return nullcontext(())
 
+    def on_reused(self, run: PlannedRun, result: Result) -> None:
+        """Called instead of `watch` for a run that had finished before."""
 
-def compare(
-    experiment: Experiment,
-    out: Path,
-    *,
-    quiet: bool = False,
-    checkpoint_seconds: float = 30.0,
-    again: bool = False,
-    track: Sequence[str] = (),
-) -> list[Finished]:
-    """Run an experiment's strategy and its anchors.
+    def on_finished(self, run: PlannedRun, result: Result) -> None:
+        """Called when a run has been trained and its folder is complete."""
 
-    Args:
-        experiment: The experiment.
-        out: Folder for the run folders and the pictures of the comparison.
-        quiet: Show no progress.
-        checkpoint_seconds: Least time between two checkpoints; 0 saves after every round.
-        again: Train also what has been done before.
-        track: Names of trackers, see :mod:`fedlama.reporting.tracking`.
-
-    Returns:
-        The finished runs, the experiment's own strategy last.
-    """
-    strategies = baselines(experiment.strategy)
-    finished = run_methods(
-        experiment,
-        strategies,
-        out,
-        quiet=quiet,
-        checkpoint_seconds=checkpoint_seconds,
-        again=again,
-        track=track,
-    )
-    folder = out / experiment.settings.name
-    accuracy_charts({one.title: [one.result] for one in finished}, folder)
-    summary = {"runs": [one.summary for one in finished]}
-    (folder / "comparison.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    return finished
+    def note(self, sentence: str) -> None:
+        """Called with a sentence for the user, such as a damaged checkpoint that was skipped."""
+        _LOG.warning("%s", sentence)
 
 
-def run_methods(
+def execute(
     experiment: Experiment,
     strategies: Sequence[Strategy[Any]],
-    out: Path,
-    *,
-    quiet: bool = False,
-    checkpoint_seconds: float = 30.0,
-    again: bool = False,
-    track: Sequence[str] = (),
+    options: RunOptions | None = None,
+    observer: Observer | None = None,
 ) -> list[Finished]:
     """Run one experiment under several strategies; everything else is the same for all.
 
     Args:
-        experiment: The experiment; its own strategy tells the interval of the FedAvg that counts as 100 %.
+        experiment: The experiment; its own strategy names the interval of the FedAvg that counts as 100 %.
         strategies: What to run, in this order.
-        out: Folder for the run folders.
-        quiet: Show no progress.
-        checkpoint_seconds: Least time between two checkpoints; 0 saves after every round.
-        again: Train also what has been done before.
-        track: Names of trackers, see :mod:`fedlama.reporting.tracking`.
+        options: How to run it; by default the defaults of :class:`RunOptions`.
+        observer: Watches the runs; by default nothing does.
 
     Returns:
-        The finished runs.
+        The finished runs, in the order of the strategies.
 
     Raises:
         ConfigError: A strategy does not fit the experiment; nothing has been trained then.
+        Interrupted: The user asked to stop; the same call continues from there.
+    """
+    options, observer = options or RunOptions(), observer or Observer()
+    runs = plan_runs(experiment, strategies, options.out)
+    observer.expect(runs)
+    return [(None if options.again else _reused(run, observer)) or run_one(run, options, observer) for run in runs]
+
+
+def plan_runs(experiment: Experiment, strategies: Iterable[Strategy[Any]], out: Path) -> list[PlannedRun]:
+    """Assemble the runs of several strategies on the same data, clients and initial model.
+
+    Raises:
+        ConfigError: A strategy does not fit the experiment; holds the problems of all strategies.
     """
     material = prepare(experiment)
-    if experiment.settings.evaluate_every is None:  # at the same local steps for every method
-        cycle = experiment.strategy.local_steps * experiment.strategy.cycle_rounds
+    own = experiment.strategy
+    if experiment.settings.evaluate_every is None:  # evaluate every method at the same local steps
+        cycle = own.local_steps * own.cycle_rounds
         experiment = replace(experiment, settings=replace(experiment.settings, evaluate_every=cycle))
     variants = [replace(experiment, strategy=strategy) for strategy in strategies]
-    federations = [assemble(variant, material) for variant in variants]
-    _refuse_misfits(federations)
-    base_interval = experiment.strategy.base_interval
-    watching = [_trackers(track, variant, out) for variant in variants]
-    with LiveProgress(quiet=quiet) as display:
-        bars = [display.track(title(federation.strategy), federation.rounds) for federation in federations]
-        finished = []
-        for variant, federation, bar, told in zip(variants, federations, bars, watching, strict=True):
-            one = None if again else _done(variant, federation, base_interval, out, [bar])
-            if one is None:
-                with ExitStack() as stack:
-                    callbacks: list[Callback] = [bar, *(stack.enter_context(tracker) for tracker in told)]
-                    one = run_one(
-                        variant, federation, base_interval, out, callbacks, checkpoint_seconds=checkpoint_seconds
-                    )
-            finished.append(one)
-        return finished
-
-
-def _trackers(names: Sequence[str], experiment: Experiment, out: Path) -> list[Tracker]:
-    path = folder_of(experiment, out)
-    return trackers(names, path, experiment.settings.name, path.name, experiment.to_json())
+    runs = [PlannedRun.of(variant, assemble(variant, material), out, own.base_interval) for variant in variants]
+    _refuse_misfits(run.federation for run in runs)
+    return runs
 
 
 def _refuse_misfits(federations: Iterable[Federation]) -> None:
-    """Refuse all that cannot run before the first is trained."""
+    """Refuse every federation that cannot run, before the first one trains."""
     problems: list[str] = []
     for federation in federations:
         try:
@@ -171,83 +195,69 @@ def _refuse_misfits(federations: Iterable[Federation]) -> None:
     refuse(list(dict.fromkeys(problems)))
 
 
-def _done(
-    experiment: Experiment, federation: Federation, base_interval: int, out: Path, callbacks: Sequence[Callback]
-) -> Finished | None:
-    """Take a run that was done before, with its cost relative to this comparison's interval."""
-    config = {**experiment.to_json(), "in_force": in_force(federation)}
-    found = finished_before(folder_of(experiment, out), config, federation.rounds)
+def _reused(run: PlannedRun, observer: Observer) -> Finished | None:
+    """Return a run that finished before, with its cost relative to this comparison's base interval."""
+    found = finished_before(run.folder, run.config, run.federation.rounds)
     if found is None:
         return None
     result, summary = found
-    for record, callback in product(result.rounds, callbacks):
-        callback.on_round(record)
-    parameters = total_parameters(federation.layers or ())
-    cost = cost_percent(result.cost, parameters, federation.local_steps, base_interval)
-    return Finished(title(federation.strategy), result, {**summary, "cost_percent": cost}, reused=True)
+    observer.on_reused(run, result)
+    return Finished(run.title, result, {**summary, "cost_percent": run.cost_percent(result)}, reused=True)
 
 
-def run_one(
-    experiment: Experiment,
-    federation: Federation,
-    base_interval: int,
-    out: Path,
-    callbacks: Sequence[Callback] = (),
-    *,
-    checkpoint_seconds: float = 30.0,
-) -> Finished:
-    """Run one federation into its run folder, from where an interrupted run of it stopped.
+def run_one(planned: PlannedRun, options: RunOptions, observer: Observer | None = None) -> Finished:
+    """Train one run into its folder, from where an interrupted run of it stopped.
 
     Args:
-        experiment: Where it comes from, for the folder's name and the configuration.
-        federation: What to run.
-        base_interval: The interval of the FedAvg that counts as 100 %.
-        out: Folder for the run folders.
-        callbacks: Told of every round, beside the run folder.
-        checkpoint_seconds: Least time between two checkpoints; 0 saves after every round.
+        planned: What to run and where.
+        options: Only the time between checkpoints is used.
+        observer: Watches the run; by default nothing does.
 
     Returns:
         The finished run.
 
     Raises:
-        Interrupted: The user has asked to stop; the same call goes on from there.
+        Interrupted: The user asked to stop; the same call continues from there.
     """
-    config = {**experiment.to_json(), "in_force": in_force(federation)}
-    path = folder_of(experiment, out)
-    found = resume_point(path, config, warn=_tell)
+    observer = observer or Observer()
+    config, path = planned.config, planned.folder
+    found = resume_point(path, config, warn=observer.note)
     before = found[1] if found else []
-    with RunFolder(path, config, len(before)) as folder, stop_on_interrupt() as stop:
-        run = Run(federation)
+    with (
+        observer.watch(planned) as callbacks,
+        RunFolder(path, config, len(before)) as folder,
+        stop_on_interrupt() as stop,
+    ):
+        run = Run(planned.federation)
         if found:
             put_back(run, *found)
-            _tell(f"{path}: going on after round {len(before) - 1}")
-        for record, callback in product(before, callbacks):
-            callback.on_round(record)
-        saving = Checkpoints(folder, lambda target: save_snapshot(take(run), target), checkpoint_seconds, stop)
+            observer.note(f"{path}: continuing after round {len(before) - 1}")
+        for record in before:
+            for callback in callbacks:
+                callback.on_round(record)
+        saving = Checkpoints(folder, lambda target: save_snapshot(take(run), target), options.checkpoint_seconds, stop)
         result = run.to_end([folder, *callbacks, saving], before)
-        layers = federation.layers or ()
-        summary = {
-            "method": result.method,
-            "hyperparameters": hyperparameters(federation.strategy),
-            "seed": federation.seed,
-            "accuracy": result.score.accuracy if result.score else None,
-            "loss": finite(result.score.loss) if result.score else None,
-            "cost_percent": cost_percent(result.cost, total_parameters(layers), federation.local_steps, base_interval),
-            "bytes_up": result.ledger.total_bytes("up"),
-            "bytes_down": result.ledger.total_bytes("down"),
-            "rounds": len(result.rounds),
-            "seconds": result.seconds,
-            "run_folder": str(path),
-        }
+        summary = _summary(planned, result)
         folder.finish(result, summary)
-    heading = title(federation.strategy)
-    accuracy_charts({heading: [result]}, path)
-    interval_chart(result, path / "intervals.png")
-    return Finished(heading, result, summary)
+    observer.on_finished(planned, result)
+    return Finished(planned.title, result, summary)
 
 
-def _tell(sentence: str) -> None:
-    print(f"note: {sentence}", file=sys.stderr)
+def _summary(planned: PlannedRun, result: Result) -> dict[str, object]:
+    """Return a run's line in ``--json``."""
+    return {
+        "method": result.method,
+        "hyperparameters": hyperparameters(planned.federation.strategy),
+        "seed": planned.federation.seed,
+        "accuracy": result.score.accuracy if result.score else None,
+        "loss": finite(result.score.loss) if result.score else None,
+        "cost_percent": planned.cost_percent(result),
+        "bytes_up": result.ledger.total_bytes("up"),
+        "bytes_down": result.ledger.total_bytes("down"),
+        "rounds": len(result.rounds),
+        "seconds": result.seconds,
+        "run_folder": str(planned.folder),
+    }
 
 
 def folder_of(experiment: Experiment, out: Path) -> Path:
@@ -264,7 +274,7 @@ def folder_of(experiment: Experiment, out: Path) -> Path:
 
 
 def in_force(federation: Federation) -> dict[str, object]:
-    """Return the federation's choices as they run, after a preset has had its say."""
+    """Return the federation's choices as they run, after a preset has changed some of them."""
     described: dict[str, object] = {}
     for section in ("strategy", "solver", "sampler", "availability", "codec", "server_optimizer", "aggregator"):
         choice = getattr(federation, section)

@@ -8,7 +8,7 @@ from random import Random
 
 from fedlama.experiment import assemble, prepare, read, resolve
 from fedlama.reporting.html import report_page
-from fedlama.runs.execute import run_one
+from fedlama.runs.execute import PlannedRun, RunOptions, run_one
 from fedlama.runs.reader import read_config, read_records
 from fedlama.runs.stored import find_runs, load_run
 from tests.fuzz.damage import damage_json
@@ -21,7 +21,7 @@ _SMALL = ["partition.clients=2", "strategy.base_interval=1", "strategy.increase_
 
 def _fill(folder: Path) -> None:
     experiment = resolve(read("digits", [*_SMALL, "model.hidden=[2]", "partition.name=iid"]))
-    finished = run_one(experiment, assemble(experiment, prepare(experiment)), 1, folder)
+    finished = run_one(PlannedRun.of(experiment, assemble(experiment, prepare(experiment)), folder), RunOptions(folder))
     source = Path(str(finished.summary["run_folder"]))
     for path in source.iterdir():
         if path.suffix != ".png":

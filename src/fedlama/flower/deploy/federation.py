@@ -18,7 +18,7 @@ from fedlama.flower.server.engine import Flower
 from fedlama.flower.server.nodes import NodeRegistry, RemoteClients
 from fedlama.runs import Checkpoints, RunFolder, resume_point
 from fedlama.runs.checkpoint import save_snapshot
-from fedlama.runs.execute import Finished, folder_of, in_force, run_one
+from fedlama.runs.execute import Finished, PlannedRun, RunOptions, in_force, run_one
 from fedlama.runs.network_log import NAME
 
 _LOG = logging.getLogger("fedlama.flower")
@@ -35,10 +35,10 @@ def deploy_experiment(experiment: Experiment, engine: Flower, out: Path) -> Fini
     Returns:
         The finished run.
     """
-    path = folder_of(experiment, out)
-    federation = deployable(assemble(experiment, prepare(experiment)), engine, path)
-    with exclusive_folder(path):
-        return run_one(experiment, federation, experiment.strategy.base_interval, out, checkpoint_seconds=0.0)
+    planned = PlannedRun.of(experiment, assemble(experiment, prepare(experiment)), out)
+    planned = replace(planned, federation=deployable(planned.federation, engine, planned.folder))
+    with exclusive_folder(planned.folder):
+        return run_one(planned, RunOptions(out, checkpoint_seconds=0.0))
 
 
 def deploy_federation(build: Callable[[RemoteClients], Federation], clients: int, engine: Flower, path: Path) -> Result:

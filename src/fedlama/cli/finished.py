@@ -1,0 +1,67 @@
+"""Commands that read finished runs: `links`, `report` and `verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from fedlama.analysis.links import parse_links
+from fedlama.analysis.timing import time_runs
+from fedlama.cli import tables
+from fedlama.cli.options import Json, LinkOption, LinksFile, Price, Seed, Target, check_price, check_target, show
+from fedlama.reporting.html import write_report
+from fedlama.runs.stored import find_runs
+from fedlama.runs.verify import verify as verify_run
+
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders that contain some.")]
+
+
+def links(
+    runs: Runs,
+    link: LinkOption = None,
+    links: LinksFile = None,
+    target: Target = None,
+    price: Price = None,
+    seed: Seed = 0,
+    evaluation: Annotated[bool, typer.Option("--evaluation", help="Include uploads made only for evaluation.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show how long finished runs take on given links, computed from their ledgers without training."""
+    share, per_gb = check_target(target), check_price(price)
+    timings = time_runs(find_runs(runs), parse_links(link or [], links), seed=seed, evaluation=evaluation)
+    content = {"runs": [timing.to_json(share, per_gb) for timing in timings]}
+    show(content, tables.timings(timings, share, per_gb), as_json, quiet=False)
+
+
+def report(
+    runs: Runs,
+    out: Annotated[Path, typer.Option("--out", help="The HTML file.")] = Path("report.html"),
+    link: LinkOption = None,
+    links: LinksFile = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Write one self-contained HTML file about finished runs; it opens offline and makes no request."""
+    folders = find_runs(runs)
+    file = write_report(folders, out, parse_links(link or [], links), seed=seed)
+    size = f"{len(folders)} run{'s' if len(folders) > 1 else ''}, {file.stat().st_size / 1000:.0f} kB"
+    content = {"report": str(file), "runs": [str(folder) for folder in folders]}
+    show(content, [f"{file}: {size}; open it in a browser"], as_json, quiet=False)
+
+
+def verify(
+    runs: Runs,
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", min=1, help="Number of rounds to compute again.", show_default="all")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compute the first rounds of runs again and compare them bit for bit; exit with code 1 if any differs."""
+    verdicts = [verify_run(folder, rounds) for folder in find_runs(runs)]
+    lines: list[Table | str] = [line for verdict in verdicts for line in verdict.lines()]
+    show({"runs": [verdict.to_json() for verdict in verdicts]}, lines, as_json, quiet=False)
+    if any(verdict.difference is not None for verdict in verdicts):
+        raise typer.Exit(1)

@@ -1,0 +1,138 @@
+"""Commands that take an experiment: `compare` and `run` train it, `plan` says beforehand what that moves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedlama.analysis.links import parse_links
+from fedlama.analysis.preview import preview
+from fedlama.analysis.study import StudyPlan, run_study
+from fedlama.cli import tables
+from fedlama.cli.options import Json, LinkOption, LinksFile, Price, Target, check_price, check_target, parse_seeds, show
+from fedlama.experiment import Experiment, names, read, resolve
+from fedlama.experiment.methods import parse_methods
+from fedlama.reporting.observer import RunReporter, draw_study
+from fedlama.reporting.tracking import TRACKERS
+from fedlama.runs.execute import RunOptions, execute
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="[EXPERIMENT]",
+        help=f"A TOML file, or one of: {', '.join(names())}.",
+        show_default=True,
+        autocompletion=names,
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as strategy.increase_factor=2."),
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the run folders.")]
+Seconds = Annotated[
+    float,
+    typer.Option(
+        "--checkpoint-seconds", min=0.0, help="Seconds between two checkpoints, at least; 0: after every round."
+    ),
+]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--methods",
+        help="Methods to compare, such as 'fedavg fedlama,increase_factor=2'; the option can be repeated.",
+    ),
+]
+Seeds = Annotated[str | None, typer.Option("--seeds", help="Number of seeds (5), or a list of them (0,1,2).")]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        help=f"{', '.join(TRACKERS)} or none. Can be repeated.",
+        show_default="tensorboard",
+        autocompletion=lambda: [*TRACKERS, "none"],
+    ),
+]
+Again = Annotated[bool, typer.Option("--again", help="Retrain runs that already finished.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress and no table.")]
+
+
+def compare(
+    experiment: Name = "digits",
+    overrides: Overrides = None,
+    methods: Methods = None,
+    seeds: Seeds = None,
+    target: Target = None,
+    again: Again = False,
+    track: Track = None,
+    out: Out = Path("runs"),
+    checkpoint_seconds: Seconds = 30.0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train FedAvg(tau'), FedAvg(phi*tau') and the experiment's strategy on the same clients, and compare them.
+
+    With --seeds or --methods: means with 95 % intervals over seeds, and differences paired by seed. Runs that already
+    finished are reused.
+    """
+    name, given = _named(experiment, overrides)
+    resolved = resolve(read(name, given))
+    options = RunOptions(out, quiet or as_json, checkpoint_seconds, again, _trackers(track))
+    plan = StudyPlan(
+        () if methods is None else tuple(parse_methods(methods, name, given)),
+        parse_seeds(seeds, resolved.settings.seed),
+        check_target(target),
+    )
+    with RunReporter(options) as reporter:
+        study = run_study(resolved, plan, options, reporter)
+    draw_study(study, out / resolved.settings.name)
+    plain = methods is None and seeds is None and target is None
+    parts = tables.comparison(study.finished) if plain else tables.study_table(study, name, given, str(out))
+    show(study.to_json(), parts, as_json, quiet)
+
+
+def run(
+    experiment: Name = "digits",
+    overrides: Overrides = None,
+    again: Again = False,
+    track: Track = None,
+    out: Out = Path("runs"),
+    checkpoint_seconds: Seconds = 30.0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train the experiment's strategy, unless that run already finished."""
+    resolved = _experiment(experiment, overrides)
+    options = RunOptions(out, quiet or as_json, checkpoint_seconds, again, _trackers(track))
+    with RunReporter(options) as reporter:
+        finished = execute(resolved, [resolved.strategy], options, reporter)
+    show({"runs": [run.summary for run in finished]}, tables.comparison(finished), as_json, quiet)
+
+
+def plan(
+    experiment: Name = "digits",
+    overrides: Overrides = None,
+    link: LinkOption = None,
+    links: LinksFile = None,
+    price: Price = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a comparison will send, before any training: bytes, time on links, and cost at a price per GB."""
+    foreseen = preview(_experiment(experiment, overrides), parse_links(link or [], links), check_price(price))
+    show(foreseen.to_json(), tables.preview(foreseen), as_json, quiet=False)
+
+
+def _experiment(name: str, overrides: list[str] | None) -> Experiment:
+    return resolve(read(*_named(name, overrides)))
+
+
+def _trackers(given: list[str] | None) -> tuple[str, ...]:
+    return ("tensorboard",) if given is None else tuple(given)
+
+
+def _named(name: str, overrides: list[str] | None) -> tuple[str, list[str]]:
+    """Return the experiment's name and its overrides: `fedlama compare seed=1` changes the default experiment."""
+    given = list(overrides or [])
+    return ("digits", [name, *given]) if "=" in name else (name, given)

@@ -1,0 +1,121 @@
+"""The observer of the command line: progress bars on the terminal, trackers, and pictures in the run folders.
+
+:mod:`fedlama.runs` and :mod:`fedlama.analysis` train without knowing any of these; the command line hands this observer
+in. From Python::
+
+    with RunReporter(options) as reporter:
+        study = run_study(experiment, options=options, observer=reporter)
+    draw_study(study, options.out / experiment.settings.name)
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from fedlama.analysis.study import Study
+from fedlama.core.records import Result
+from fedlama.federation.federation import Callback
+from fedlama.reporting.charts import accuracy_charts, interval_chart
+from fedlama.reporting.progress import LiveProgress, RunProgress
+from fedlama.reporting.tracking import Tracker, trackers
+from fedlama.runs.execute import Observer, PlannedRun, RunOptions
+
+
+class RunReporter(Observer):
+    """Shows progress, feeds the trackers and draws each run's pictures; use it as a context manager.
+
+    Args:
+        options: `quiet` and `track` are used.
+    """
+
+    def __init__(self, options: RunOptions) -> None:
+        self._options = options
+        self._display: LiveProgress | None = None
+        self._bars: dict[Path, RunProgress] = {}
+        self._trackers: dict[Path, list[Tracker]] = {}
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop drawing."""
+        self._stop()
+
+    def expect(self, runs: Sequence[PlannedRun]) -> None:
+        """Make the trackers, which refuses unknown and missing ones, and one progress bar per run.
+
+        Raises:
+            ConfigError: An unknown tracker.
+            MissingExtraError: A tracker's library is not installed.
+        """
+        self._trackers = {run.folder: self._make_trackers(run) for run in runs}
+        self._stop()  # the bars of an earlier batch (another seed) stay on the screen
+        self._display = LiveProgress(quiet=self._options.quiet)
+        self._display.start()
+        self._bars = {run.folder: self._display.track(run.title, run.federation.rounds) for run in runs}
+
+    @contextmanager
+    def watch(self, run: PlannedRun) -> Iterator[Sequence[Callback]]:
+        """Yield the run's progress bar and trackers."""
+        with ExitStack() as stack:
+            opened = [stack.enter_context(tracker) for tracker in self._trackers.get(run.folder, [])]
+            bars = [self._bars[run.folder]] if run.folder in self._bars else []
+            yield [*bars, *opened]
+
+    def on_reused(self, run: PlannedRun, result: Result) -> None:
+        """Fill the progress bar; trackers have seen the run when it was trained."""
+        for record in result.rounds:
+            self._bars[run.folder].on_round(record)
+
+    def on_finished(self, run: PlannedRun, result: Result) -> None:
+        """Draw the run's pictures."""
+        draw_run(run.title, result, run.folder)
+
+    def note(self, sentence: str) -> None:
+        """Print the sentence on standard error."""
+        print(f"note: {sentence}", file=sys.stderr)
+
+    def _make_trackers(self, run: PlannedRun) -> list[Tracker]:
+        project, config = run.experiment.settings.name, run.experiment.to_json()
+        return trackers(self._options.track, run.folder, project, run.folder.name, config)
+
+    def _stop(self) -> None:
+        if self._display is not None:
+            self._display.stop()
+            self._display = None
+
+
+def draw_run(title: str, result: Result, folder: Path) -> list[Path]:
+    """Draw a finished run's pictures: accuracy, and the layers' intervals over time.
+
+    Args:
+        title: The method, as the legend shows it.
+        result: The run.
+        folder: The run folder.
+
+    Returns:
+        The files written.
+    """
+    return [*accuracy_charts({title: [result]}, folder), interval_chart(result, folder / "intervals.png")]
+
+
+def draw_study(study: Study, folder: Path) -> list[Path]:
+    """Draw the accuracy of all methods of a study; over several seeds their mean and 95 % interval.
+
+    Args:
+        study: A finished study.
+        folder: The folder of its ``comparison.json``.
+
+    Returns:
+        The files written.
+    """
+    results = {method.title: [run.result for run in method.runs.values()] for method in study.methods}
+    return accuracy_charts(results, folder)

@@ -8,7 +8,6 @@ hands in does (see :mod:`fedlama.reporting.observer`).
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext

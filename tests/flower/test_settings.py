@@ -1,4 +1,4 @@
-"""The keys of a run's configuration: what an older submission sends still works, and a state folder keeps its name."""
+"""The keys of a run's configuration: older submissions still work, and a client finds the state of its run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 
 from fedlama.core.deprecations import RenamedWarning
 from fedlama.errors import ConfigError
-from fedlama.experiment import read, resolve
+from fedlama.experiment import assemble, prepare, read, resolve
 from fedlama.flower.deploy.submit import run_config
+from fedlama.flower.protocol import fingerprint
 from fedlama.flower.settings import (
     DEFAULTS,
     aggregation_of,
@@ -35,6 +36,15 @@ NAMES = {
 @pytest.mark.parametrize("experiment", NAMES)
 def test_the_state_folder_of_an_experiment_keeps_its_name(experiment: str) -> None:
     assert state_name({"experiment": experiment}) == NAMES[experiment]
+
+
+@pytest.mark.parametrize(("codec", "expected"), [("float32", "26bd5918abe8bced"), ("float16", "791f70a26ae30446")])
+def test_the_fingerprint_of_a_federation_stays(codec: str, expected: str) -> None:
+    """A client ignores its file when the fingerprint differs, so a run that goes on would lose its momentum."""
+    experiment = resolve(read("digits", [f"codec.name={codec}"]))
+    federation = assemble(experiment, prepare(experiment))
+    assert federation.layers is not None
+    assert fingerprint(federation.layers, federation.codec) == expected
 
 
 def test_an_experiment_is_the_same_as_words_and_as_json() -> None:

@@ -1,4 +1,4 @@
-"""Layers to bytes and back, with a layer's tensors packed one after another."""
+"""Layers to bytes and back: the tensors of a layer are packed one after another."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 from fedlama.choices.codecs import Codec
 from fedlama.core import wire
 from fedlama.core.layers import Layer, Layers
+from fedlama.core.ledger import LayerPayload
 from fedlama.engines.api import Values
 from fedlama.errors import DataError
 
@@ -65,3 +66,14 @@ def decode_message(message: wire.Message, indices: Sequence[int], layers: Layers
             f"the message holds the layers {sent}, expected {due}; install the same version of fedlama on both sides"
         )
     return {layers[i].name: decode_layer(layers[i], message.payloads[i], codec) for i in indices}
+
+
+def layer_payloads(message: wire.Message, layers: Layers) -> tuple[LayerPayload, ...]:
+    """Return the layers of a message with the bytes that they take in it, in the order of the labelling.
+
+    Args:
+        message: The message; all its layers are in the labelling.
+        layers: The labelling.
+    """
+    sizes = sorted((index, len(payload)) for index, payload in message.payloads.items())
+    return tuple(LayerPayload(layers[index].name, layers[index].parameters, size) for index, size in sizes)

@@ -1,14 +1,13 @@
-"""The engine whose clients run on other machines: each call of the run becomes messages to them.
+"""The engine whose clients run on other machines: a round becomes requests to them and replies from them.
 
 =================  ====================================================================================
 the run calls      this engine
 =================  ====================================================================================
 start_cohort       sends the full model with the members' next request
-announce           notes what the next request asks for
-train              sends requests with the layers that each client lacks; receives and checks the replies
+run_round          sends requests with the layers that each client lacks, receives and checks the
+                   replies, and returns what was really sent and received
 average            averages the replies
 overwrite          sends the layer with the next request of every client that lacks it
-travelled          returns the transfers as they happened: what was sent to whom, and who replied
 =================  ====================================================================================
 
 :class:`~fedlama.choices.availability.membership.Membership` finds the layers that a client lacks, in simulations too.
@@ -31,11 +30,11 @@ from torch import Tensor
 from fedlama.choices.availability.rules import rescaled
 from fedlama.core.layers import Layer
 from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
-from fedlama.engines.transfers import TransferTable
 from fedlama.errors import ConfigError, DivergenceError
 from fedlama.flower.protocol import EVERYONE, NEVER, Channel, TrainRequest, fingerprint
 from fedlama.flower.server.aggregation import Aggregation, from_models, from_sums
 from fedlama.flower.server.nodes import NodeRegistry
+from fedlama.flower.server.replies import uploads
 from fedlama.flower.server.requests import EngineState, RequestWriter, downloads, indices
 from fedlama.flower.server.round import RoundPolicy, RoundResult, RoundRunner
 
@@ -84,7 +83,6 @@ class FlowerEngine:
                 "solver.state_scope is 'slot', but momentum cannot move from one machine to another; choose 'cohort'"
             )
         self._setup, self._options = setup, options
-        self._transfers = TransferTable(setup.layers, setup.codec)
         self._fingerprint = fingerprint(setup.layers, setup.codec)
         self.registry = NodeRegistry(options.channel, len(setup.clients))
         self._runner = RoundRunner(options.channel, self.registry, options.policy, setup.layers, setup.codec)
@@ -112,9 +110,10 @@ class FlowerEngine:
         state.absent = set(self.latest.missing)
         if self._options.log is not None:
             append_log_line(self._options.log, self.latest, state, time.perf_counter() - start)
-        answered = self._answered()
-        transfers = (*downloads(self.latest.sent, self._setup.layers), *self._transfers.uploads(order, answered))
-        return RoundReply({client: self.latest.updates[client].loss for client in answered}, transfers)
+        updates = {client: self.latest.updates[client] for client in self._answered()}
+        down = downloads(self.latest.sent, self._setup.layers)
+        transfers = (*down, *uploads(round_index, updates, scalars=order.scalars))
+        return RoundReply({client: update.loss for client, update in updates.items()}, transfers)
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
         """Average a layer over the clients that replied; their weights are rescaled when a client is missing."""

@@ -1,4 +1,4 @@
-"""The check of a client's reply: what the server accepts from it, and the reason when it does not."""
+"""The check of a client's reply: what the server accepts from it, what it was sent, and why a reply is refused."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from fedlama.choices.codecs import Codec
 from fedlama.core import wire
 from fedlama.core.layers import Layers
+from fedlama.core.ledger import Direction, LayerPayload, Transfer
 from fedlama.engines.api import Values
 from fedlama.errors import DataError
-from fedlama.flower.payloads import decode_message
+from fedlama.flower.payloads import decode_message, layer_payloads
 from fedlama.flower.protocol import TrainReply, TrainRequest
 
 _LARGEST = 1e18
@@ -25,6 +26,8 @@ class ClientUpdate:
     Attributes:
         layers: Layer to its tensors, the layers for evaluation included.
         scalars: Layer to ||x_i - r||^2; empty when none were requested.
+        upload: Uploaded layers and their bytes, as they arrived.
+        evaluation: The same of the layers that were uploaded for an evaluation only.
         loss: Mean training loss.
         samples: Number of training samples n_i that the client claims.
         replayed: Whether the client had trained the round before and sent its result again.
@@ -32,6 +35,8 @@ class ClientUpdate:
 
     layers: dict[str, Values]
     scalars: dict[str, float]
+    upload: tuple[LayerPayload, ...]
+    evaluation: tuple[LayerPayload, ...]
     loss: float
     samples: int
     replayed: bool
@@ -57,10 +62,12 @@ def check(reply: TrainReply, request: TrainRequest, layers: Layers, codec: Codec
     _check_address("the reply", reply.round_index, reply.client, request)
     _check_address("the reply's payload", message.round_index, message.client, request)
     values = decode_message(message, request.upload, layers, codec)
+    evaluation: tuple[LayerPayload, ...] = ()
     if request.evaluation:
         held = wire.unpack(reply.evaluation)
         _check_address("the reply's evaluation", held.round_index, held.client, request)
         values |= decode_message(held, request.evaluation, layers, codec)
+        evaluation = layer_payloads(held, layers)
     expected = set(request.upload) if request.scalars else set()
     if set(message.scalars) != expected or not all(0 <= value < math.inf for value in message.scalars.values()):
         raise DataError(
@@ -69,7 +76,28 @@ def check(reply: TrainReply, request: TrainRequest, layers: Layers, codec: Codec
         )
     _check_finite(values, message.loss)
     scalars = {layers[index].name: value for index, value in message.scalars.items()}
-    return ClientUpdate(values, scalars, message.loss, message.samples, reply.replayed)
+    upload = layer_payloads(message, layers)
+    return ClientUpdate(values, scalars, upload, evaluation, message.loss, message.samples, reply.replayed)
+
+
+def uploads(round_index: int, updates: Mapping[int, ClientUpdate], *, scalars: bool) -> list[Transfer]:
+    """Return the transfers from the clients: one for each direction and list of layers and sizes.
+
+    Args:
+        round_index: The round, from 0.
+        updates: Client to the content of its accepted reply, in the cohort's order.
+        scalars: Whether the uploads carried a discrepancy scalar with each layer.
+    """
+    groups: dict[tuple[Direction, tuple[LayerPayload, ...]], list[int]] = {}
+    for client, update in updates.items():
+        groups.setdefault(("up", update.upload), []).append(client)
+    for client, update in updates.items():
+        if update.evaluation:
+            groups.setdefault(("evaluation", update.evaluation), []).append(client)
+    return [
+        Transfer(round_index, direction, tuple(clients), payloads, scalars and direction == "up")
+        for (direction, payloads), clients in groups.items()
+    ]
 
 
 def _check_address(part: str, round_index: int, client: int, request: TrainRequest) -> None:

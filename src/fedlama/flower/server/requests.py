@@ -16,8 +16,8 @@ from fedlama.choices.availability.membership import Membership
 from fedlama.choices.codecs import Float32
 from fedlama.core import wire
 from fedlama.core.layers import Layers
-from fedlama.core.ledger import LayerPayload, Transfer
-from fedlama.flower.payloads import encode_layer
+from fedlama.core.ledger import Transfer
+from fedlama.flower.payloads import encode_layer, layer_payloads
 from fedlama.flower.protocol import EVERYONE, NEVER, TrainRequest
 
 _DOWNLOAD_CODEC = Float32()
@@ -114,12 +114,7 @@ def downloads(sent: Sequence[TrainRequest], layers: Layers) -> list[Transfer]:
             requests[0].round_index,
             "down",
             tuple(sorted(request.client for request in requests)),
-            _layer_payloads(payload, layers),
+            layer_payloads(wire.unpack(payload), layers),
         )
         for (_, payload), requests in groups.items()
     ]
-
-
-def _layer_payloads(payload: bytes, layers: Layers) -> tuple[LayerPayload, ...]:
-    sizes = {index: len(data) for index, data in wire.unpack(payload).payloads.items()}
-    return tuple(LayerPayload(layers[i].name, layers[i].parameters, size) for i, size in sorted(sizes.items()))

@@ -8,14 +8,7 @@ import re
 import pytest
 
 from tests.structure.drawing import PAGE, drawn
-from tests.structure.source import (
-    SRC,
-    floors,
-    imported_packages,
-    imports,
-    modules,
-    room_of,
-)
+from tests.structure.source import SRC, floors, functions, imported_packages, imports, modules, room_of
 
 ROOT_FILES = {"__init__.py", "__main__.py", "errors.py", "py.typed"}
 
@@ -43,6 +36,8 @@ def test_a_room_says_in_one_sentence_what_the_page_says(room: str) -> None:
 
 def test_the_package_root_holds_rooms_and_the_public_face_only() -> None:
     assert {path.name for path in SRC.iterdir() if path.is_file()} == ROOT_FILES
+    folders = {path.name for path in SRC.iterdir() if path.is_dir()} - {"__pycache__"}
+    assert folders | {"errors"} == {room for floor in floors() for room in floor}
 
 
 def test_kernels_stand_alone() -> None:
@@ -59,3 +54,9 @@ def test_few_files_are_so_small_that_they_belong_to_their_caller() -> None:
         if file.name != "__init__.py" and len(file.read_text(encoding="utf-8").splitlines()) < 40
     ]
     assert len(small) <= 0.08 * len(files), small
+
+
+def test_few_functions_take_more_than_five_arguments() -> None:
+    outside = [function for function in functions() if function.file.parts[0] != "kernels"]
+    many = [function for function in outside if function.arguments > 5]
+    assert len(many) <= 0.025 * len(outside), many

@@ -1,4 +1,4 @@
-"""Compiled kernels for local training and for synchronisation on a CPU.
+"""Compiled CPU kernels over NumPy arrays, built with Numba; never knows PyTorch, an engine or a federation.
 
 This file is the room's one door: NumPy arrays come in, are checked once, and are advanced in place. The kernels need
 Numba (``pip install 'fedlama[fast]'``), and :func:`can_compile` says whether it is installed; importing this costs

@@ -75,8 +75,8 @@ def measured(run: StoredRun) -> list[float]:
 def predicted(run: StoredRun, rate: float, beside: Sequence[float]) -> list[float]:
     """Seconds of each round: the transfer by the link model, and the mean of what was seen beside it."""
     link = Link("shaped", up=rate, down=rate, overhead=OVERHEAD)
-    (one,) = clock(Exchanges.of_records(run.rounds), [link])
-    return [float(seconds) + sum(beside) / len(beside) for seconds in one.rounds]
+    (timed,) = clock(Exchanges.of_records(run.rounds), [link])
+    return [float(seconds) + sum(beside) / len(beside) for seconds in timed.rounds]
 
 
 class OwnPorts(Services):

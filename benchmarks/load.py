@@ -98,9 +98,9 @@ def watched(federation: fl.Federation, at: tuple[int, ...] = ()) -> dict[str, An
     watch, before, start = Watch(), resident(), time.perf_counter()
     federation.run([watch])
     seconds = (time.perf_counter() - start) / federation.rounds
-    found = {"before MiB": round(before, 1), "peak MiB": round(peak(), 1), "own MiB": round(sampler.highest, 1)}
-    found["ms per round"] = round(1000 * seconds, 1)
-    return found | {f"MiB after round {number}": value for number, value in watch.seen.items()}
+    measured = {"before MiB": round(before, 1), "peak MiB": round(peak(), 1), "own MiB": round(sampler.highest, 1)}
+    measured["ms per round"] = round(1000 * seconds, 1)
+    return measured | {f"MiB after round {number}": value for number, value in watch.seen.items()}
 
 
 def population(given: argparse.Namespace) -> dict[str, Any]:
@@ -158,8 +158,8 @@ def main() -> None:
         arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         arguments += ["--folder", given.folder] if given.folder else []
         command = [sys.executable, "-m", "benchmarks.load", what, "--here", *arguments]
-        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        print(f"{what}: {options}: {json.loads(found)}", flush=True)
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        print(f"{what}: {options}: {json.loads(output)}", flush=True)
 
 
 if __name__ == "__main__":

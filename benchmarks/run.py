@@ -41,7 +41,7 @@ def main() -> None:
     if asked.rivals:
         pythons["rivals"] = str(Path(asked.rivals) / "bin" / "python")
     sides = [side for side in OURS + (RIVALS if asked.rivals else ()) if side in (asked.sides or OURS + RIVALS)]
-    found: dict[str, dict[str, list[float]]] = {name: {side: [] for side in sides} for name in asked.workloads}
+    rates_by_side: dict[str, dict[str, list[float]]] = {name: {side: [] for side in sides} for name in asked.workloads}
     problems: dict[str, str] = {}
     for _ in range(asked.turns):
         for name in asked.workloads:
@@ -49,7 +49,7 @@ def main() -> None:
                 python = pythons["rivals" if side in RIVALS else "ours"]
                 rate = _measure(python, side, name, asked.seconds, problems)
                 if rate is not None:
-                    found[name][side].append(rate)
+                    rates_by_side[name][side].append(rate)
                     print(f"{name} {side}: {rate:,.1f} client-steps/s", flush=True)
     report = {
         "machine": {
@@ -60,8 +60,8 @@ def main() -> None:
         "versions": {who: json.loads(_run([python, "-c", _VERSIONS], 60).stdout) for who, python in pythons.items()},
         "load": os.getloadavg(),
         "seconds": asked.seconds,
-        "client_steps_per_second": found,
-        "medians": {n: {s: statistics.median(r) for s, r in rates.items() if r} for n, rates in found.items()},
+        "client_steps_per_second": rates_by_side,
+        "medians": {n: {s: statistics.median(r) for s, r in rates.items() if r} for n, rates in rates_by_side.items()},
         "problems": problems,
     }
     print(markdown(report))

@@ -23,14 +23,16 @@ MODELS = ("W3", "W3c")
 
 def main(turns: int = 3, seconds: float = 3) -> None:
     """Measure all sizes in turns and print a line for each."""
-    found: dict[tuple[str, int], list[tuple[float, float]]] = {(m, size): [] for m in MODELS for size in COHORTS}
+    measured: dict[tuple[str, int], list[tuple[float, float]]] = {(m, size): [] for m in MODELS for size in COHORTS}
     for _ in range(turns):
-        for name, size in found:
+        for name, size in measured:
             command = [sys.executable, "-m", "benchmarks.scaling", name, str(size), str(seconds)]
             done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
-            found[name, size].append(tuple(json.loads(done.stdout)))
+            measured[name, size].append(tuple(json.loads(done.stdout)))
     print("| model | clients | us per client-step | of 4,096 clients' | peak memory, MiB |\n|---|---|---|---|---|")
-    middle = {key: [statistics.median(column) for column in zip(*taken, strict=True)] for key, taken in found.items()}
+    middle = {
+        key: [statistics.median(column) for column in zip(*taken, strict=True)] for key, taken in measured.items()
+    }
     for (name, size), (micro, memory) in middle.items():
         print(f"| {name} | {size} | {micro:.2f} | x {micro / middle[name, COHORTS[-1]][0]:.2f} | {memory:.0f} |")
 

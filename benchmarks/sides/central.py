@@ -21,7 +21,7 @@ def measure(workload: Workload, seconds: float) -> list[float]:
     keep_memory()
     both = [_steps(workload, seconds / 2, layout) for layout in (torch.contiguous_format, torch.channels_last)]
     scale = workload.cohort * workload.samples / BATCH
-    return [scale * one for one in min(both, key=lambda taken: sorted(taken)[len(taken) // 2])]
+    return [scale * step_seconds for step_seconds in min(both, key=lambda taken: sorted(taken)[len(taken) // 2])]
 
 
 def _steps(workload: Workload, seconds: float, layout: torch.memory_format) -> list[float]:

@@ -38,16 +38,16 @@ def _simulate(workload: Workload, rounds: int, stamps: list[float]) -> None:
     @client.train()
     def train(message: Message, context: Context) -> Message:
         torch.set_num_threads(1)
-        own = torch.tensor(rows[int(context.node_config["partition-id"])])
+        mine = torch.tensor(rows[int(context.node_config["partition-id"])])
         model = workload.build().train()
         model.load_state_dict(message.content["arrays"].to_torch_state_dict())
         optimiser = torch.optim.SGD(model.parameters(), workload.learning_rate, momentum=workload.momentum)
-        order = own[torch.randperm(len(own))]
+        order = mine[torch.randperm(len(mine))]
         for part in order.split(workload.batch):
             optimiser.zero_grad()
             functional.cross_entropy(model(x[part]), y[part]).backward()
             optimiser.step()
-        metrics = MetricRecord({"num-examples": len(own)})
+        metrics = MetricRecord({"num-examples": len(mine)})
         return Message(
             content=RecordDict({"arrays": ArrayRecord(model.state_dict()), "metrics": metrics}), reply_to=message
         )

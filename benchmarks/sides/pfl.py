@@ -51,8 +51,8 @@ def measure(workload: Workload, seconds: float) -> list[float]:
     module.metrics = lambda *_, **__: {}  # type: ignore[assignment]
     x, y, rows = workload.data()
     users = [str(user) for user in range(workload.population)]
-    own = {user: torch.from_numpy(r) for user, r in zip(users, rows, strict=True)}
-    data = {user: (x[r], y[r]) for user, r in own.items()}
+    rows_of = {user: torch.from_numpy(r) for user, r in zip(users, rows, strict=True)}
+    data = {user: (x[r], y[r]) for user, r in rows_of.items()}
     federated = FederatedDataset(lambda user: Dataset(data[user]), get_user_sampler("minimize_reuse", users))
     model = PyTorchModel(
         module,

@@ -1,4 +1,4 @@
-"""Guards: literal numbers, properties, the same on every engine, and what they buy against an attack."""
+"""Aggregators: literal numbers, properties, the same on every engine, and their worth against an attack."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import fedlama as fl
+from fedlama.choices.aggregators import Combined
 from fedlama.core.layers import Layer
 from fedlama.engines.api import Average, Values
 from fedlama.engines.loop import LoopEngine
@@ -103,6 +104,32 @@ def test_without_an_attack_a_mean_that_trims_nothing_is_the_mean() -> None:
     plain = run("loop", weighting="equal", local_steps=4)
     trimmed = run("loop", weighting="equal", local_steps=4, aggregator=fl.TrimmedMean(0.0))
     assert_same(trimmed, plain, tolerance=1e-5)
+
+
+class FirstClient(fl.Mean):
+    """A user's aggregator that changes the mean: the first client's values count alone."""
+
+    def combine(
+        self, layer: Layer, received: Mapping[str, Tensor], weights: Sequence[float], reference: Mapping[str, Tensor]
+    ) -> Combined:
+        return super().combine(layer, received, [1.0, *[0.0] * (len(weights) - 1)], reference)
+
+
+class FirstOfThem:
+    """The same in a class that does not inherit."""
+
+    name, is_plain_mean = "first-of-them", False
+    combine = FirstClient.combine.__get__(FirstClient())
+
+
+@pytest.mark.parametrize("aggregator", [FirstClient(), FirstOfThem()], ids=["subclass", "own class"])
+@pytest.mark.parametrize("engine", ["loop", "stacked"])
+def test_a_users_aggregator_is_asked(engine: str, aggregator: Any) -> None:  # noqa: ANN401
+    """Also where it inherits from the mean, which engines compute by themselves."""
+    result = run(engine, local_steps=2, aggregator=aggregator, sampler=fl.AllClients(), keep_client_models=True)
+    plain = run(engine, local_steps=2, sampler=fl.AllClients(), keep_client_models=True)
+    assert not any(layer.discrepancy for layer in result.rounds[0].layers.values())
+    assert any(not torch.equal(result.model[name], value) for name, value in plain.model.items())
 
 
 class Poisoned(LoopEngine):

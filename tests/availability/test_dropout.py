@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 import fedlama as fl
+from fedlama.choices.availability import Fate
 from fedlama.engines.loop import LoopEngine
 from fedlama.federation.state import put_back, take
 from fedlama.flower.protocol import TrainRequest
@@ -47,6 +49,19 @@ def in_deployment(given: fl.Federation, trace: fl.Trace, folder: Path) -> fl.Res
         channel.online = {node: client for node, client in nodes.items() if fates[node] != "away"}
         records.append(run.advance())
     return run.to_end([], records)
+
+
+class AlmostAlways(fl.Always):
+    """A user's change of the default: client 1 misses round 1."""
+
+    def fates(self, clients: Sequence[int], round_index: int, seed: int) -> list[Fate]:
+        return ["away" if (client, round_index) == (1, 1) else "answers" for client in clients]
+
+
+def test_a_users_availability_is_asked() -> None:
+    """Also where it inherits from the default, for which engines need no rules."""
+    result = everyone(availability=AlmostAlways()).run()
+    assert [record.missing for record in result.rounds] == [(1,) if e == 1 else () for e in range(len(result.rounds))]
 
 
 @pytest.mark.parametrize("rejoin", ["now", "next-cycle"])

@@ -77,7 +77,7 @@ def test_a_trace_reads_json_and_csv_alike(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_what_is_no_trace_is_said_to_be_none(content: str, tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text(content)
-    with pytest.raises(DataError, match=r"bad.json is no trace"):
+    with pytest.raises(DataError, match=r"bad.json is not a trace"):
         Trace(path=str(tmp_path / "bad.json"))
 
 
@@ -87,7 +87,7 @@ def test_what_is_no_trace_is_said_to_be_none(content: str, tmp_path: Path) -> No
         (lambda: RandomAbsence(away=1.0), r"away is 1.0, expected a number in \[0, 1\)"),
         (lambda: RandomAbsence(dies=-0.1), "dies is -0.1"),
         (lambda: RandomAbsence(lasts=0), "lasts is 0, expected 1 or more"),
-        (lambda: RandomAbsence(min_replies=0), "min_replies is 0, but it is a share"),
+        (lambda: RandomAbsence(min_replies=0), "min_replies is 0, expected a fraction"),
         (lambda: RandomAbsence(rejoin="later"), "rejoin is 'later'"),  # type: ignore[arg-type]
         (lambda: Absence(0, 5, 4), "last_round is 4, expected 5 or more"),
         (lambda: Absence(-1, 0, 0), "client is -1"),

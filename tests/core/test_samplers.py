@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
+from typing import ClassVar
 
+import numpy as np
 import pytest
 
-from fedlama import AllClients, ConfigError, UniformSampler
+from fedlama import AllClients, ConfigError, FedAvg, Federation, UniformSampler
+from fedlama.choices.samplers import Sampler
+from tests.core.helpers import mlp, skewed_clients
 
 
 def test_everyone() -> None:
@@ -50,7 +55,34 @@ def test_holding() -> None:
     assert redraws == [True, False, False, True, False, False, True]
 
 
+@dataclass(frozen=True)
+class Turns(Sampler):
+    """The shortest sampler: pairs of clients take turns."""
+
+    name: ClassVar[str] = "turns"
+
+    def cohort_size(self, population: int) -> int:
+        return 2
+
+    def draw(self, population: int, round_index: int, seed: int) -> tuple[int, ...]:
+        first = 2 * round_index % (population - 1)
+        return first, first + 1
+
+
+def test_a_new_sampler_redraws_in_every_cycle() -> None:
+    federation = Federation(mlp().float(), skewed_clients(4), FedAvg(1), 3, sampler=Turns())
+    assert [record.cohort for record in federation.run().rounds] == [(0, 1), (2, 3), (1, 2)]
+
+
+def test_numbers_of_numpy_become_plain_ones() -> None:
+    assert repr(UniformSampler(np.int64(3), np.int32(2))) == repr(UniformSampler(3, 2))  # type: ignore[arg-type]
+
+
 def test_bad_settings() -> None:
+    with pytest.raises(
+        ConfigError, match=r"UniformSampler: active is 2\.5, expected an integer; use an integer such as 2"
+    ):
+        UniformSampler(2.5)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="active is 0"):
         UniformSampler(0)
     with pytest.raises(ConfigError, match="hold_rounds is 0"):

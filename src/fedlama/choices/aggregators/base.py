@@ -1,12 +1,16 @@
-"""The contract of guards: how the clients' values of one layer become one value.
+"""The contract of aggregators: how the clients' values of one layer become one value.
 
-A guard sees single clients' values, so it cannot work where only sums are seen. Values that are not finite never get
-this far. Guards weaken what a few clients can do; they do not make training private, and with as many attackers as
-honest clients none of them helps.
+The plain weighted mean is computed by the engines themselves. Every other aggregator sees single clients' values, so it
+does not work where only sums are visible. Values that are not finite are refused before. A robust aggregator limits
+what a few clients can do; it does not make training private, and with as many attackers as honest clients none of them
+helps.
+
+To write one, inherit from :class:`Aggregator` and define `name` and `combine`.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -15,18 +19,17 @@ import torch
 from torch import Tensor
 
 from fedlama.core.layers import Layer
-from fedlama.core.registry import register
 
 
 @dataclass(frozen=True)
 class Combined:
-    """What a guard makes of a layer.
+    """What an aggregator makes of a layer.
 
     Attributes:
-        values: The layer's tensors.
-        discrepancy: sum_i p_i ||u - x_i||^2 over the trainable parameters, or the guard's counterpart of it, which
-            attackers move as little as they move the values.
-        refused: Rows that the guard left out altogether.
+        values: The layer's tensors by name, each of one client's shape and dtype.
+        discrepancy: sum_i p_i ||u - x_i||^2 over the trainable parameters, or the aggregator's counterpart of it, which
+            attackers can move as little as the values.
+        refused: Rows of the clients whose values were left out, in ascending order.
     """
 
     values: dict[str, Tensor]
@@ -35,16 +38,22 @@ class Combined:
 
 
 class Aggregator(Protocol):
-    """Combines a layer's values; derive from it, so that the class attributes have their defaults.
+    """Combines a layer's values.
+
+    A class with the same members need not inherit, but then it has no defaults.
 
     Attributes:
-        name: The aggregator's name in experiments.
-        is_plain_mean: Whether it is the weighted mean, which engines compute themselves in one pass.
+        name: The aggregator's name in configuration files.
     """
 
     name: ClassVar[str]
-    is_plain_mean: ClassVar[bool] = False
 
+    @property
+    def is_plain_mean(self) -> bool:
+        """Whether :meth:`combine` is the weighted mean, which engines compute by themselves; by default False."""
+        return False
+
+    @abstractmethod
     def combine(
         self, layer: Layer, received: Mapping[str, Tensor], weights: Sequence[float], reference: Mapping[str, Tensor]
     ) -> Combined:
@@ -52,26 +61,23 @@ class Aggregator(Protocol):
 
         Args:
             layer: The layer.
-            received: Its tensors, (clients, ...), all finite.
-            weights: p_i, summing to 1.
-            reference: The layer's global value before, which all clients once started from.
-
-        Returns:
-            The combination.
+            received: Its tensors by name, of shape (clients, ...), all finite; never changed.
+            weights: p_i of each client, summing to 1.
+            reference: The layer's global value before the round, from which all clients once started.
         """
 
 
-def weighted(layer: Layer, received: Mapping[str, Tensor], weights: Tensor) -> Combined:
-    """Return the weighted mean and the discrepancy of a layer.
+def weighted_mean(layer: Layer, received: Mapping[str, Tensor], weights: Tensor) -> Combined:
+    """Return the weighted mean and the discrepancy of a layer, both computed in float64.
 
     Args:
         layer: The layer.
-        received: Its tensors, (clients, ...).
-        weights: p_i, float64, summing to 1.
+        received: Its tensors by name, of shape (clients, ...).
+        weights: p_i, float64 of shape (clients,), summing to 1.
     """
     means, discrepancy = {}, 0.0
     for spec in layer.tensors:
-        rows = received[spec.name].double().reshape(len(weights), -1)
+        rows = received[spec.name].double().reshape(len(weights), -1)  # (clients, elements)
         mean = weights @ rows
         means[spec.name] = as_dtype(mean.view(received[spec.name].shape[1:]), received[spec.name].dtype)
         if spec.trainable:
@@ -80,21 +86,10 @@ def weighted(layer: Layer, received: Mapping[str, Tensor], weights: Tensor) -> C
 
 
 def as_dtype(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a float64 tensor in a tensor's own dtype; whole numbers are rounded."""
+    """Return a float64 tensor in another dtype; for integer dtypes it is rounded.
+
+    Args:
+        value: The tensor.
+        dtype: The dtype of the layer's tensor.
+    """
     return value.to(dtype) if dtype.is_floating_point else value.round().to(dtype)
-
-
-@register("aggregator")
-@dataclass(frozen=True)
-class Mean(Aggregator):
-    """Every client counts by its weight, as in the paper. Engines average by themselves then, without a guard."""
-
-    name: ClassVar[str] = "mean"
-    is_plain_mean: ClassVar[bool] = True
-
-    def combine(
-        self, layer: Layer, received: Mapping[str, Tensor], weights: Sequence[float], reference: Mapping[str, Tensor]
-    ) -> Combined:
-        """Average; see :meth:`fedlama.choices.aggregators.base.Aggregator.combine`."""
-        device = next(iter(received.values())).device
-        return weighted(layer, received, torch.tensor(weights, dtype=torch.float64, device=device))

@@ -20,8 +20,15 @@ class Median(Aggregator):
     """Every coordinate becomes the median over the clients; with an even number, the mean of the middle two.
 
     Source: Yin, Chen, Ramchandran and Bartlett, "Byzantine-Robust Distributed Learning: Towards Optimal Statistical
-    Rates" (ICML 2018), Algorithm 1. Clients count alike there and here, whatever their numbers of samples. The
-    discrepancy of a coordinate is the median of its squared distances to that median.
+    Rates" (ICML 2018), Algorithm 1, option I. Every client counts the same there and here, whatever its number of
+    samples. The discrepancy of a coordinate is the median of its squared distances to that median.
+
+    Example:
+        >>> from fedlama.core.layers import TensorSpec
+        >>> layer = Layer("w", (TensorSpec("w", (1,), torch.float32, trainable=True),), adaptive=True)
+        >>> received = {"w": torch.tensor([[1.0], [2.0], [900.0]])}  # three clients, one of them an attacker
+        >>> Median().combine(layer, received, [1 / 3] * 3, {"w": torch.tensor([0.0])}).values
+        {'w': tensor([2.])}
     """
 
     name: ClassVar[str] = "median"
@@ -32,7 +39,7 @@ class Median(Aggregator):
         """Take the medians; see :meth:`fedlama.choices.aggregators.base.Aggregator.combine`."""
         values, discrepancy = {}, 0.0
         for spec in layer.tensors:
-            rows = received[spec.name].double()
+            rows = received[spec.name].double()  # (clients, ...)
             middle = _median(rows)
             values[spec.name] = as_dtype(middle, spec.dtype)
             if spec.trainable:
@@ -41,5 +48,6 @@ class Median(Aggregator):
 
 
 def _median(rows: Tensor) -> Tensor:
+    """Return the median over the first dimension; torch.median would take the lower of the middle two."""
     ordered, count = torch.sort(rows, dim=0).values, len(rows)
     return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2

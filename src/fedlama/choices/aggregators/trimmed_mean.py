@@ -12,7 +12,7 @@ from torch import Tensor
 from fedlama.choices.aggregators.base import Aggregator, Combined, as_dtype
 from fedlama.core.layers import Layer
 from fedlama.core.registry import register
-from fedlama.core.validation import between, refuse
+from fedlama.core.validation import between, normalise_numbers, refuse
 
 
 @register("aggregator")
@@ -21,21 +21,29 @@ class TrimmedMean(Aggregator):
     """Every coordinate loses its largest and its smallest values; the rest is averaged.
 
     Source: Yin, Chen, Ramchandran and Bartlett, "Byzantine-Robust Distributed Learning: Towards Optimal Statistical
-    Rates" (ICML 2018), Algorithm 1. Clients count alike there and here, whatever their numbers of samples. The
-    discrepancy of a coordinate is the mean of the squared distances that were left.
+    Rates" (ICML 2018), Algorithm 1, option II. Every client counts the same there and here, whatever its number of
+    samples. The discrepancy of a coordinate is the mean of the squared distances that remain.
 
     Args:
-        share: Share of the clients that is cut off at each end, rounded down, in [0, 0.5). It must be at least the
-            share of attackers to help against them.
+        share: Fraction of the clients that is cut off at each end, rounded down to whole clients, in [0, 0.5). To help
+            against attackers it must be at least their fraction.
 
     Raises:
-        ConfigError: The share is out of range.
+        ConfigError: The fraction is out of range.
+
+    Example:
+        >>> from fedlama.core.layers import TensorSpec
+        >>> layer = Layer("w", (TensorSpec("w", (1,), torch.float32, trainable=True),), adaptive=True)
+        >>> received = {"w": torch.tensor([[-900.0], [1.0], [2.0], [900.0]])}  # four clients
+        >>> TrimmedMean(share=0.25).combine(layer, received, [0.25] * 4, {"w": torch.tensor([0.0])}).values
+        {'w': tensor([1.5000])}
     """
 
     name: ClassVar[str] = "trimmed-mean"
     share: float = 0.25
 
     def __post_init__(self) -> None:
+        normalise_numbers(self)
         refuse(between(self, 0, 0.5, "share"))
 
     def combine(

@@ -1,9 +1,10 @@
-"""Who answers in a round: one rule of availability per file, and the rules for those who did not."""
+"""Which clients answer in a round: one rule of availability per file, and the rules for clients that did not."""
 
+from fedlama.choices.availability.always import Always
 from fedlama.choices.availability.base import Availability, Fate
 from fedlama.choices.availability.membership import Membership
 from fedlama.choices.availability.random_absence import RandomAbsence
-from fedlama.choices.availability.rules import Always, Rules
+from fedlama.choices.availability.rules import Rules
 from fedlama.choices.availability.trace import Absence, Trace
 
 __all__ = ["Absence", "Always", "Availability", "Fate", "Membership", "RandomAbsence", "Rules", "Trace"]

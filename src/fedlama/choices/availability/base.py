@@ -1,34 +1,55 @@
-"""The contract of availability: what becomes of each client's part in a round."""
+"""The contract of availability: which clients of a cohort answer in a round.
+
+To write one, inherit from :class:`~fedlama.choices.availability.rules.Rules`, which brings the settings of what happens
+to clients that did not answer, and define `name` and `fates`.
+"""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Literal, Protocol
 
 Fate = Literal["answers", "away", "dies"]
-"""``"answers"``: its reply comes in time. ``"away"``: it cannot be reached, so nothing is sent to it. ``"dies"``: it is
-sent what it lacks, and its work of the round is lost before the reply leaves."""
+"""``"answers"``: the client's reply comes in time. ``"away"``: it cannot be reached, so nothing is sent to it.
+``"dies"``: it receives the layers that it lacks, and its work of the round is lost before the reply is sent."""
+
+Rejoin = Literal["now", "next-cycle"]
+"""When a client that missed a round may come back."""
 
 
 class Availability(Protocol):
-    """Tells fates; the rules for those who did not answer are :class:`~fedlama.choices.availability.rules.Rules`."""
+    """Decides which clients answer; :class:`~fedlama.choices.availability.rules.Rules` says what happens to the others.
+
+    Attributes:
+        name: The rule's name in configuration files.
+    """
 
     name: ClassVar[str]
-    always_answers: ClassVar[bool]
 
     @property
     def min_replies(self) -> float:
-        """Share of the clients that are asked, without whose replies a round is void."""
+        """Fraction of the asked clients without whose replies a round is void, in (0, 1]."""
 
     @property
-    def rejoin(self) -> Literal["now", "next-cycle"]:
+    def rejoin(self) -> Rejoin:
         """When a client that missed a round may come back."""
 
     def needed(self, asked: int) -> int:
-        """Number of replies below which a round is void."""
+        """Return the number of replies below which a round is void.
 
+        Args:
+            asked: Number of clients that are asked.
+        """
+
+    @property
+    def always_answers(self) -> bool:
+        """Whether every client answers in every round, so that engines need no rules; by default False."""
+        return False
+
+    @abstractmethod
     def fates(self, clients: Sequence[int], round_index: int, seed: int) -> list[Fate]:
-        """Tell what becomes of some clients in a round.
+        """Return what becomes of some clients in a round.
 
         Args:
             clients: Their numbers.
@@ -36,5 +57,5 @@ class Availability(Protocol):
             seed: The run's seed.
 
         Returns:
-            One fate per client; a pure function of the client, the round and the seed.
+            One fate per client, in the order of `clients`; a pure function of the client, the round and the seed.
         """

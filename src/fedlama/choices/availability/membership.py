@@ -1,17 +1,20 @@
-"""What a server remembers of its cohort: who answered last when, what changed since, and who has to wait.
+"""The server's bookkeeping of its cohort: the last reply of each client, what changed since, and who has to wait.
 
-A layer has the number of the round at whose end the server set it last; a client lacks the layers that are not older
-than the last round that it answered. So a client that missed rounds gets exactly what it lacks, and nobody else does.
+Each layer has the number of the round at whose end the server set it last. A client lacks the layers that were set in
+or after the last round that it answered. So a client that missed rounds receives exactly what it lacks, and no other
+client receives anything twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Self
+
+from fedlama.choices.availability.base import Rejoin
 
 NEVER = -1
-"""The round of a client that holds nothing of the cohort's model."""
+"""In place of a round: the client holds nothing of the cohort's model."""
 
 
 @dataclass(kw_only=True)
@@ -20,9 +23,18 @@ class Membership:
 
     Attributes:
         cohort: The active clients.
-        answered: Client to the latest round of which a reply was accepted, in this cohort.
+        answered: Client to the latest round of which a reply was accepted, in this cohort; :data:`NEVER` before.
         versions: Layer to the round at whose end the server set it last.
         excluded: Clients that must wait for the next cycle.
+
+    Example:
+        >>> members = Membership()
+        >>> members.start_cohort([3, 5])
+        >>> members.versions = {"conv": 0, "dense": 1}  # set at the end of rounds 0 and 1
+        >>> members.close(0, answered=[3, 5], missing=[], rejoin="now")
+        >>> members.close(1, answered=[3], missing=[5], rejoin="now")
+        >>> [members.lacking(["conv", "dense"], members.answered[client]) for client in members.asked()]
+        [['dense'], ['conv', 'dense']]
     """
 
     cohort: list[int] = field(default_factory=list)
@@ -31,23 +43,27 @@ class Membership:
     excluded: set[int] = field(default_factory=set)
 
     def start_cohort(self, clients: Sequence[int]) -> None:
-        """Begin with a new cohort; nobody in it holds anything yet."""
+        """Begin with a new cohort, whose clients hold nothing yet.
+
+        Args:
+            clients: The cohort's clients.
+        """
         self.cohort = list(clients)
         self.answered = dict.fromkeys(clients, NEVER)
         self.excluded = set()
 
     def begin_cycle(self) -> set[int]:
-        """Let those come back who had to wait for a cycle, with the full model; return who they are."""
+        """Let the clients that waited for a cycle come back with the full model, and return them."""
         returning, self.excluded = self.excluded, set()
         self.answered |= dict.fromkeys(returning, NEVER)
         return returning
 
     def asked(self) -> list[int]:
-        """Name the clients that take part if they can, in the cohort's order."""
+        """Return the clients that take part if they can, in the cohort's order."""
         return [client for client in self.cohort if client not in self.excluded]
 
     def lacking(self, names: Iterable[str], since: int) -> list[str]:
-        """Name the layers that a client lacks.
+        """Return the layers that a client lacks.
 
         Args:
             names: All layers, in their order.
@@ -55,15 +71,13 @@ class Membership:
         """
         return [name for name in names if since == NEVER or self.versions.get(name, NEVER) >= since]
 
-    def close(
-        self, round_index: int, answered: Collection[int], missing: Iterable[int], rejoin: Literal["now", "next-cycle"]
-    ) -> None:
-        """Book who answered in a round.
+    def close(self, round_index: int, answered: Collection[int], missing: Iterable[int], rejoin: Rejoin) -> None:
+        """Record which clients answered in a round.
 
         Args:
             round_index: The round, from 0.
-            answered: Who did.
-            missing: Who was asked and did not.
+            answered: The clients that answered.
+            missing: The clients that were asked and did not answer.
             rejoin: See :class:`~fedlama.choices.availability.rules.Rules`.
         """
         self.answered |= dict.fromkeys(answered, round_index)
@@ -71,11 +85,15 @@ class Membership:
             self.excluded |= set(missing)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON types."""
+        """Return the fields as plain JSON types."""
         return {**asdict(self), "excluded": sorted(self.excluded)}
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Self:
-        """Read back what :meth:`to_json` wrote; JSON makes text of numbers that are keys."""
+        """Read back what :meth:`to_json` wrote.
+
+        Args:
+            record: The fields; the client numbers are text where JSON made them keys.
+        """
         answered = {int(client): round_index for client, round_index in record["answered"].items()}
         return cls(**{**record, "answered": answered, "excluded": set(record["excluded"])})

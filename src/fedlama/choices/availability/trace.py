@@ -1,4 +1,4 @@
-"""Absences as they were recorded, or written down: a trace."""
+"""Absences given one by one: a trace, recorded or made up."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ from typing import Any, ClassVar, Literal
 from fedlama.choices.availability.base import Fate
 from fedlama.choices.availability.rules import Rules
 from fedlama.core.registry import register
-from fedlama.core.validation import at_least, one_of, refuse, whole
+from fedlama.core.validation import at_least, normalise_numbers, one_of, refuse, whole
 from fedlama.data.files import read_whole
 from fedlama.errors import DataError
 
 _LIMIT = 64 << 20
-"""Bytes of a trace that are read at most."""
+"""Largest file that is read, in bytes."""
 
 
 @dataclass(frozen=True)
 class Absence:
-    """One client's absence over some rounds.
+    """One client's absence over consecutive rounds.
 
     Args:
         client: The client's number.
         first_round: Its first round, from 0.
-        last_round: Its last round.
+        last_round: Its last round, `first_round` or later.
         fate: ``"away"`` or ``"dies"``; see :data:`~fedlama.choices.availability.base.Fate`.
+
+    Raises:
+        ConfigError: A value is out of range.
     """
 
     client: int
@@ -39,8 +42,8 @@ class Absence:
     fate: Literal["away", "dies"] = "away"
 
     def __post_init__(self) -> None:
-        numbers = ("client", "first_round", "last_round")
-        problems = whole(self, *numbers) or at_least(self, 0, *numbers)
+        normalise_numbers(self)
+        problems = whole(self, "client", "first_round", "last_round", minimum=0)
         refuse(problems + one_of(self, "fate", ("away", "dies")))
         refuse(at_least(self, self.first_round, "last_round"))
 
@@ -48,16 +51,17 @@ class Absence:
 @register("availability")
 @dataclass(frozen=True, kw_only=True)
 class Trace(Rules):
-    """Clients miss the rounds that a trace says.
+    """Clients miss the rounds that a trace lists, and answer in all others.
 
     Args:
-        absences: The absences. A run's configuration keeps them, so that it can be repeated without the file.
+        absences: The absences. A run's ``config.json`` holds them, so that it can be repeated without the file.
         path: A file with them, read when `absences` is empty: JSON, a list of objects with the keys of
             :class:`Absence`, or CSV with those keys as its first line.
         min_replies: See :class:`~fedlama.choices.availability.rules.Rules`.
         rejoin: See :class:`~fedlama.choices.availability.rules.Rules`.
 
     Raises:
+        ConfigError: Neither absences nor a path is given, or a value is out of range.
         DataError: The file cannot be read as a trace.
 
     Example:
@@ -84,16 +88,18 @@ class Trace(Rules):
 
 
 def _fate(absences: Sequence[Absence], round_index: int) -> Fate:
-    here = (one.fate for one in absences if one.first_round <= round_index <= one.last_round)
-    return next(here, "answers")
+    """Return the first fate that the trace gives for a round."""
+    matching = (absence.fate for absence in absences if absence.first_round <= round_index <= absence.last_round)
+    return next(matching, "answers")
 
 
 @lru_cache(maxsize=4)
 def _by_client(absences: tuple[Absence, ...]) -> Mapping[int, tuple[Absence, ...]]:
-    found: dict[int, tuple[Absence, ...]] = {}
-    for one in absences:
-        found[one.client] = (*found.get(one.client, ()), one)
-    return found
+    """Group absences by client; cached, because a trace is asked in every round."""
+    grouped: dict[int, list[Absence]] = {}
+    for absence in absences:
+        grouped.setdefault(absence.client, []).append(absence)
+    return {client: tuple(group) for client, group in grouped.items()}
 
 
 def _read(path: Path) -> tuple[Absence, ...]:
@@ -104,8 +110,8 @@ def _read(path: Path) -> tuple[Absence, ...]:
         if isinstance(error, DataError):
             raise
         raise DataError(
-            f"{path} is no trace ({error}); write a JSON list of objects, or a CSV file, with the keys client, "
-            "first_round, last_round and, if wanted, fate"
+            f"{path} is not a trace ({error}); write a JSON list of objects, or a CSV file, with the keys client, "
+            "first_round, last_round and, optionally, fate"
         ) from error
 
 
@@ -114,7 +120,7 @@ def _rows(path: Path, text: str) -> list[Any]:
         return list(csv.DictReader(io.StringIO(text)))
     rows = json.loads(text)
     if not isinstance(rows, list):
-        raise TypeError("it holds no list")
+        raise TypeError("expected a list")
     return rows
 
 

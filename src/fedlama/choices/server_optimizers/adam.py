@@ -11,21 +11,31 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedlama.choices.server_optimizers.base import ServerOptimizerState
+from fedlama.choices.server_optimizers.base import ServerOptimizer, ServerOptimizerState
 from fedlama.core.registry import register
-from fedlama.core.validation import at_least, between, refuse
+from fedlama.core.validation import at_least, between, normalise_numbers, refuse
 
 
 @register("server_optimizer")
 @dataclass(frozen=True)
-class ServerAdam:
-    """m <- b1 m + (1 - b1) D; v <- b2 v + (1 - b2) D^2; u <- previous + rate * m / (sqrt(v) + epsilon).
+class ServerAdam(ServerOptimizer):
+    """m <- beta1 m + (1 - beta1) D; v <- beta2 v + (1 - beta2) D^2; u <- previous + rate * m / (sqrt(v) + epsilon).
+
+    D is average minus previous.
 
     Args:
-        learning_rate: Server learning rate.
-        beta1: b1, in [0, 1).
-        beta2: b2, in [0, 1).
-        epsilon: The paper's tau (not an interval).
+        learning_rate: Server learning rate, 0 or more.
+        beta1: Decay of the first moment, in [0, 1).
+        beta2: Decay of the second moment, in [0, 1).
+        epsilon: Added to the root of the second moment, 0 or more; the adaptivity tau of the source.
+
+    Raises:
+        ConfigError: A value is out of range.
+
+    Example:
+        >>> adam = ServerAdam(learning_rate=0.1, beta1=0.0, beta2=0.0, epsilon=0.5)
+        >>> adam.apply(torch.tensor([1.0]), torch.tensor([3.0]), {})  # 1 + 0.1 * 2 / (2 + 0.5)
+        tensor([1.0800])
     """
 
     name: ClassVar[str] = "adam"
@@ -35,11 +45,13 @@ class ServerAdam:
     epsilon: float = 1e-3
 
     def __post_init__(self) -> None:
+        normalise_numbers(self)
         refuse(at_least(self, 0, "learning_rate", "epsilon") + between(self, 0, 1, "beta1", "beta2"))
 
     def apply(self, previous: Tensor, average: Tensor, optimizer_state: ServerOptimizerState) -> Tensor:
-        """Return the new global value."""
+        """Return the new global value; see :meth:`fedlama.choices.server_optimizers.base.ServerOptimizer.apply`."""
         change = average - previous
+        # Checkpoints of the first version hold the moments under these names.
         first = optimizer_state.setdefault("first", torch.zeros_like(previous))
         second = optimizer_state.setdefault("second", torch.full_like(previous, self.epsilon**2))
         first.mul_(self.beta1).add_(change, alpha=1 - self.beta1)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from fedlama import SGD, ConfigError, FedAvg, Federation, FixedIntervals, Replace, ServerAdam, ServerMomentum
-from fedlama.choices.server_optimizers import ServerOptimizer
-from tests.core.helpers import Line, product, pushed
+from fedlama.choices.server_optimizers import ServerOptimizer, ServerOptimizerState
+from tests.core.helpers import Line, mlp, product, pushed, skewed_clients
 
 
 def entered(step: ServerOptimizer, averages: list[float], start: float = 0.0) -> list[float]:
@@ -80,6 +84,29 @@ def test_the_server_remembers_from_one_synchronisation_of_a_layer_to_the_next() 
     models = [record.client_models[0] for record in federation.run().rounds]
     assert [float(values["free"]) for values in models[:3]] == [2.0, 5.0, 8.5]
     assert [float(models[e]["held"]) for e in (2, 5)] == [6.0, 15.0]
+
+
+@dataclass(frozen=True)
+class HalfWay(ServerOptimizer):
+    """The shortest server optimizer."""
+
+    name: ClassVar[str] = "half-way"
+
+    def apply(self, previous: Tensor, average: Tensor, optimizer_state: ServerOptimizerState) -> Tensor:
+        return (previous + average) / 2
+
+
+def test_a_new_server_optimizer_needs_only_one_method() -> None:
+    assert entered(HalfWay(), [4.0, 4.0]) == [2.0, 3.0]
+    given = Federation(mlp().float(), skewed_clients(2), FedAvg(1), 1, server_optimizer=HalfWay())
+    plain = Federation(mlp().float(), skewed_clients(2), FedAvg(1), 1).run()
+    for name, value in given.run().model.items():
+        assert torch.equal(value, (mlp().float().state_dict()[name] + plain.model[name]) / 2)
+
+
+def test_numbers_of_numpy_become_plain_ones() -> None:
+    assert repr(ServerAdam(beta1=np.float64(0.5))) == repr(ServerAdam(beta1=0.5))
+    assert repr(ServerMomentum(np.float32(0.5))) == repr(ServerMomentum(0.5))
 
 
 def test_bad_settings() -> None:

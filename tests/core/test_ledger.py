@@ -21,6 +21,7 @@ from fedlama import (
     Float16,
     Ledger,
     Result,
+    RoundRecord,
     TestSet,
     UniformSampler,
 )
@@ -264,3 +265,11 @@ def test_synchronisations_count_rounds_not_messages(uploads: list[tuple[str, int
     expected = {name: len({e for layer, e in uploads if layer == name}) for name, _ in uploads}
     assert ledger.synchronisations() == expected
     assert ledger.cost() == sum(sizes[name] * count for name, count in expected.items())
+
+
+def test_clients_whose_uploads_differ_in_size_all_answered() -> None:
+    """A deployment groups uploads by their sizes; a record knows all clients that answered."""
+    up = [Transfer(0, "up", clients, (LayerPayload("a", 1, size),)) for clients, size in (((0, 4), 4), ((2,), 5))]
+    record = RoundRecord(0, 1, (0, 1, 2, 4), 0.5, {}, tuple(up), None, 0.0, 0.0)
+    assert (record.answered, record.missing) == ((0, 2, 4), (1,))
+    assert record.bytes_up == 4 + 4 + 5 + 3 * (HEADER + PER_LAYER)

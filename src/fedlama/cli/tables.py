@@ -16,7 +16,7 @@ from fedlama.analysis.statistics import Interval
 from fedlama.analysis.study import Method, Study
 from fedlama.analysis.timing import Timing, bytes_until, first_reaching
 from fedlama.core.layers import total_parameters
-from fedlama.core.units import MEGABYTE
+from fedlama.core.ledger import MEGABYTE
 from fedlama.runs.execute import Finished
 
 _TIMES = "wall-clock time on a link, local steps included"

@@ -22,7 +22,7 @@ class Movable(Protocol):
     """A transform with tensors of its own, such as the statistics of a normalisation."""
 
     def to(self, device: torch.device) -> object:
-        """Return it with its tensors on a device; a module moves itself and returns itself."""
+        """Return it with its tensors on a device; a module changes in place and returns itself."""
 
 
 def upload(values: Tensor, device: torch.device) -> Tensor:
@@ -57,7 +57,7 @@ def transform_on(transform: Transform, device: torch.device) -> Transform:
 
 
 def row_numbers(rows: Sequence[int], device: torch.device) -> Tensor:
-    """Return numbers of rows as an int64 tensor on a device; see :func:`fedlama.core.devices.upload`.
+    """Return numbers of rows as an int64 tensor of shape (rows,) on a device; see :func:`upload`.
 
     Args:
         rows: The numbers.
@@ -67,14 +67,17 @@ def row_numbers(rows: Sequence[int], device: torch.device) -> Tensor:
 
 
 def upload_all(pieces: Sequence[NDArray[np.int64]], device: torch.device) -> list[Tensor]:
-    """Return arrays of whole numbers as tensors on a device, sent there in one transfer.
+    """Return integer arrays as tensors on a device, copied there in one transfer.
 
     Args:
         pieces: The arrays, at least one, of any shapes.
         device: The target device.
 
     Returns:
-        Dense tensors of the same shapes.
+        Contiguous int64 tensors of the same shapes, views of one buffer.
+
+    >>> [piece.tolist() for piece in upload_all([np.array([1, 2]), np.array([[3], [4]])], torch.device("cpu"))]
+    [[1, 2], [[3], [4]]]
     """
     flat = upload(torch.from_numpy(np.concatenate([piece.reshape(-1) for piece in pieces])), device)
     parts = torch.split(flat, [piece.size for piece in pieces])

@@ -40,7 +40,7 @@ class TensorSpec:
 
     @property
     def size(self) -> int:
-        """Number of elements."""
+        """Number of elements; 1 for a scalar."""
         return math.prod(self.shape)
 
 
@@ -77,11 +77,18 @@ _NORMALISATION = (
 )
 
 
-_ROOT = "(root)"  # the layer of what the model owns itself; no submodule can be called so
+_ROOT = "(root)"  # the layer of the tensors that the model owns directly; a submodule cannot have this name
 
 
 def total_parameters(layers: Layers) -> int:
-    """Number of trainable parameters of all layers together, the paper's lambda."""
+    """Return the number of trainable parameters of all layers together, the paper's lambda.
+
+    Args:
+        layers: The labelling.
+
+    >>> total_parameters(by_tensor(nn.Linear(4, 3)))
+    15
+    """
     return sum(layer.parameters for layer in layers)
 
 
@@ -109,6 +116,8 @@ def by_tensor(model: nn.Module, *, statistics: StatisticsRule = "average") -> La
 def by_module(model: nn.Module, *, statistics: StatisticsRule = "average") -> Layers:
     """Make every module that owns parameters directly a layer: weight, bias and buffers together.
 
+    Parameters of the model itself, outside all submodules, form the layer ``(root)``.
+
     Args:
         model: The model; it is not changed.
         statistics: As in :func:`by_tensor`.
@@ -130,7 +139,7 @@ def by_mapping(
     statistics: StatisticsRule = "average",
     adaptive: Iterable[str] | None = None,
 ) -> Layers:
-    """Group the parameters as the user says.
+    """Group the parameters by a table or a function.
 
     Args:
         model: The model; it is not changed.
@@ -139,10 +148,15 @@ def by_mapping(
         adaptive: Names of the layers that may adapt; None applies the default of :class:`Layer`.
 
     Returns:
-        The layers, in the order in which the model first meets them.
+        The layers, in the order of their first parameters in the model.
 
     Raises:
-        ConfigError: A parameter is missed or claimed twice, or a name is unknown; all such problems at once.
+        ConfigError: A parameter is in no layer or in two, or a name is unknown; all such problems at once.
+
+    >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> layers = by_mapping(model, lambda parameter: "biases" if parameter.endswith("bias") else "weights")
+    >>> [(layer.name, layer.parameters, layer.adaptive) for layer in layers]
+    [('weights', 18, True), ('biases', 5, False)]
     """
     known = [spec.name for spec in _specs(model) if spec.trainable]
     labels = {name: mapping(name) for name in known} if callable(mapping) else _invert(mapping, known)
@@ -188,6 +202,7 @@ def check_layers(layers: Layers, model: nn.Module) -> None:
 
 
 def _invert(mapping: Mapping[str, Iterable[str]], known: list[str]) -> dict[str, str]:
+    """Return each parameter's layer; raise a ConfigError unless every known parameter is in exactly one."""
     labels: dict[str, str] = {}
     problems = []
     for layer, names in mapping.items():
@@ -213,6 +228,7 @@ def _invert(mapping: Mapping[str, Iterable[str]], known: list[str]) -> dict[str,
 def _specs(model: nn.Module) -> list[TensorSpec]:
     """Describe trainable parameters and persistent buffers in the order of the modules."""
     persistent = set(model.state_dict(keep_vars=True))
+    # A tied tensor has several names but is one object: only its first name counts, so that it is averaged once.
     found, seen = [], set()
     for prefix, module in model.named_modules():
         dot = f"{prefix}." if prefix else ""
@@ -236,8 +252,9 @@ def _specs(model: nn.Module) -> list[TensorSpec]:
 def _assemble(
     model: nn.Module, labels: Mapping[str, str], statistics: StatisticsRule, adaptive: set[str] | None
 ) -> Layers:
+    """Make layers of the labels (parameter to layer); buffers follow the first parameter of their module."""
     specs = _specs(model)
-    owner: dict[str, str] = {}  # module -> layer of its first parameter, where its buffers go
+    owner: dict[str, str] = {}  # module -> layer of its first parameter, to which its buffers belong
     groups: dict[str, list[TensorSpec]] = {}
     for spec in specs:
         module = spec.name.rpartition(".")[0]

@@ -1,4 +1,4 @@
-"""Losses and the accuracy that goes with them."""
+"""The loss of classification, and the number of correct predictions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 from fedlama.errors import DataError
 
 Objective = Callable[[Tensor, Tensor], Tensor]
-"""Mean loss of a batch from the model's output and the targets; a scalar tensor."""
+"""Maps a model's output and the targets, both of shape (batch, ...), to the batch's mean loss, a scalar tensor."""
 
 
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
@@ -21,10 +21,14 @@ def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
         target: int64 classes, shape (batch,) or (batch, ...).
 
     Returns:
-        Scalar.
+        A scalar, in nats.
 
     Raises:
         DataError: A target is not a class of the model.
+
+    >>> import torch
+    >>> round(float(cross_entropy(torch.zeros(3, 4), torch.tensor([0, 1, 3]))), 4)  # ln 4
+    1.3863
     """
     try:
         return functional.cross_entropy(output.reshape(-1, output.shape[-1]), target.reshape(-1))
@@ -36,5 +40,13 @@ def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
 
 
 def correct(output: Tensor, target: Tensor) -> Tensor:
-    """Count the positions whose largest logit is that of the target; an int64 scalar."""
+    """Count the positions whose largest logit is that of the target.
+
+    Args:
+        output: Logits, shape (batch, classes) or (batch, ..., classes), the classes last.
+        target: int64 classes, shape (batch,) or (batch, ...).
+
+    Returns:
+        An int64 scalar; a tensor, so that the caller decides when to wait for the device.
+    """
     return (output.argmax(dim=-1) == target).sum()

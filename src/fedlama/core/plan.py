@@ -12,7 +12,7 @@ from fedlama.core.layers import Layers
 class Plan:
     """What a strategy decides before a round.
 
-    A layer that is trained, but neither uploaded nor recycled, keeps each client's own value into the next round.
+    A layer that is trained, but neither uploaded nor recycled, keeps each client's own value in the next round.
 
     Attributes:
         round_index: The round, from 0.
@@ -21,6 +21,11 @@ class Plan:
         cycle_start: Whether a new cohort may be drawn before this round: every layer is in sync.
         recycle: Layers that no client sends; the server applies their previous update again (FedLUAR).
         frozen: Layers that the clients do not train in this round; they stay in sync without a transfer.
+
+    Example:
+        >>> plan = Plan(4, upload=frozenset({"conv"}), intervals={"conv": 1, "dense": 3}, cycle_start=False)
+        >>> plan.rounds_apart("dense")  # it was in sync after round 2, and has trained in rounds 3 and 4
+        2
     """
 
     round_index: int
@@ -31,13 +36,20 @@ class Plan:
     frozen: frozenset[str] = field(default=frozenset())
 
     def held(self, layers: Layers) -> frozenset[str]:
-        """Name the layers that keep each client's own value beyond this round."""
+        """Return the layers that keep each client's own value beyond this round.
+
+        Args:
+            layers: The labelling.
+        """
         return frozenset(layer.name for layer in layers) - self.upload - self.recycle - self.frozen
 
     def rounds_apart(self, layer: str) -> int:
         """Return the number of rounds that a layer has trained since it was last in sync, this one included.
 
         It is the layer's interval when the layer is due, and less when a run's last round ends a cycle early.
+
+        Args:
+            layer: The layer's name.
         """
         return self.round_index % self.intervals[layer] + 1
 
@@ -46,7 +58,11 @@ class Plan:
         return replace(self, upload=frozenset(), recycle=frozenset())
 
     def closing(self, layers: Layers) -> Plan:
-        """Return the same plan, but with every layer in sync at its end."""
+        """Return the same plan, but with every layer in sync at its end: for the last round of a run.
+
+        Args:
+            layers: The labelling.
+        """
         return replace(self, upload=self.upload | self.held(layers))
 
 

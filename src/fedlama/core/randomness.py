@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+# The constants of SplitMix64: an odd increment, then two rounds of xor-shift and multiply, and a last xor-shift.
 INCREMENT = 0x9E3779B97F4A7C15
 FIRST, SECOND = (30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)
 LAST_SHIFT = 31
@@ -22,7 +23,7 @@ _HALF_STEP = 2.0**-54  # keeps uniform draws away from 0
 
 
 def _mix_one(value: int) -> int:
-    """Mix a whole number, in a tenth of the time that arrays of one number take."""
+    """Mix one integer, in a tenth of the time that an array of one number takes."""
     value = (value + INCREMENT) & _WORD
     for shift, factor in (FIRST, SECOND):
         value = ((value ^ (value >> shift)) * factor) & _WORD
@@ -30,7 +31,7 @@ def _mix_one(value: int) -> int:
 
 
 def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Mix numbers; arrays wrap around without a warning."""
+    """Mix an array of integers; NumPy's arrays wrap around at 2^64 without a warning, its scalars would warn."""
     value = value + np.uint64(INCREMENT)
     for shift, factor in (FIRST, SECOND):
         value ^= value >> np.uint64(shift)
@@ -67,7 +68,8 @@ def address(seed: int, purpose: str, *where: int | ArrayLike) -> NDArray[np.uint
 
 
 def _key(seed: int, purpose: str, where: Iterable[int]) -> int:
-    """Hash an address of whole numbers."""
+    """Hash an address of plain integers to 64 bits."""
+    # Not Python's hash(): that of text differs from process to process.
     digest = hashlib.blake2b(purpose.encode(), digest_size=8).digest()
     key = int.from_bytes(digest, "little")
     for part in (seed, *where):
@@ -76,25 +78,53 @@ def _key(seed: int, purpose: str, where: Iterable[int]) -> int:
 
 
 def seed_of(seed: int, purpose: str, *where: int) -> int:
-    """Return the address as one integer in [0, 2**63), fit to seed another library's generator."""
+    """Return the address as one integer in [0, 2**63), to seed another library's generator with.
+
+    Args:
+        seed: The run's seed.
+        purpose: As in :func:`address`.
+        where: Integers, as in :func:`address`.
+    """
     return _key(seed, purpose, where) >> 1
 
 
 def uniform(seed: int, purpose: str, *where: int | ArrayLike) -> NDArray[np.float64]:
-    """Return numbers in (0, 1), of the address's shape."""
+    """Return uniform numbers in (0, 1), float64 of the address's shape.
+
+    Args:
+        seed: The run's seed.
+        purpose: As in :func:`address`.
+        where: As in :func:`address`.
+    """
+    # The upper 53 bits are as many as a float64 holds.
     return (address(seed, purpose, *where) >> np.uint64(11)).astype(np.float64) * 2.0**-53 + _HALF_STEP
 
 
 def generator(seed: int, purpose: str, *where: int) -> np.random.Generator:
-    """Return a NumPy generator that belongs to this address alone."""
+    """Return a NumPy generator that belongs to this address alone.
+
+    Args:
+        seed: The run's seed.
+        purpose: As in :func:`address`.
+        where: Integers, as in :func:`address`.
+    """
     return np.random.Generator(np.random.Philox(seed_of(seed, purpose, *where)))
 
 
 def permutation(seed: int, purpose: str, size: int, *where: int) -> NDArray[np.int64]:
     """Return a uniform permutation of ``range(size)`` that belongs to this address.
 
-    Sorting hashed keys, rather than asking a sequential generator, lets a whole cohort be shuffled in one call
-    with the same result.
+    It sorts hashed keys and uses no sequential generator, so that a whole cohort can be shuffled in one call with the
+    same result.
+
+    Args:
+        seed: The run's seed.
+        purpose: As in :func:`address`.
+        size: Number of elements.
+        where: Integers, as in :func:`address`.
+
+    Returns:
+        int64 array of shape (size,).
     """
     return ranked(address(seed, purpose, *where, np.arange(size)))
 
@@ -102,8 +132,14 @@ def permutation(seed: int, purpose: str, size: int, *where: int) -> NDArray[np.i
 def ranked(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Return the positions along the last axis in the order of their keys.
 
-    The position takes the place of a key's lowest bits. So no two are equal, and plain numbers are sorted, which is
-    several times faster than sorting positions by their keys.
+    Each key's lowest bits are replaced by its position. So no two keys are equal, and the keys themselves are sorted,
+    which is several times faster than sorting positions by their keys.
+
+    Args:
+        keys: uint64 array of shape (..., size); not changed.
+
+    Returns:
+        int64 array of the same shape; each row is a permutation of ``range(size)``.
 
     >>> ranked(np.array([[5 << 40, 1 << 40, 3 << 40]], dtype=np.uint64))
     array([[1, 2, 0]])

@@ -15,8 +15,8 @@ class Score:
     """The result of an evaluation.
 
     Attributes:
-        accuracy: Share of correct predictions, in [0, 1].
-        loss: Mean loss.
+        accuracy: Fraction of correct predictions, in [0, 1].
+        loss: Mean loss per prediction.
     """
 
     accuracy: float
@@ -31,10 +31,11 @@ class LayerRecord:
         interval: Aggregation interval in force, in rounds.
         synchronised: Whether it was uploaded and averaged.
         discrepancy: sum_i p_i ||u - x_i||^2 before overwriting; None when it was not synchronised.
-        unit_discrepancy: The paper's d_l: `discrepancy` per local step of the interval and parameter (eq. 2).
+        unit_discrepancy: The paper's d_l: `discrepancy` per local step of the interval and per parameter (eq. 2); None
+            when it was not synchronised.
         bytes_up: Uploaded payload bytes of all clients together.
         bytes_down: Downloaded payload bytes of all clients together.
-        refused: Clients whose values the aggregator left out.
+        refused: Numbers of the clients whose values the aggregator left out.
     """
 
     interval: int
@@ -53,14 +54,14 @@ class RoundRecord:
     Attributes:
         round_index: The round, from 0.
         local_steps: Local steps done by each active client since the run began, the paper's k.
-        cohort: The active clients.
+        cohort: Numbers of the active clients, in ascending order.
         loss: Mean training loss over the clients that answered; NaN when too few did, and the round is void.
-        layers: Every layer's record.
+        layers: Every layer's record, by its name.
         transfers: The round's part of the ledger.
-        score: Evaluation of the aggregated global model after the round, when there was one.
+        score: Evaluation of the aggregated global model after the round; None when there was none.
         seconds: Wall-clock time of the round without evaluation.
         evaluation_seconds: Wall-clock time of the evaluation.
-        client_models: Each client's local model after the round, when asked for.
+        client_models: Client to its local model after the round, tensors by name; empty unless asked for.
     """
 
     round_index: int
@@ -77,7 +78,9 @@ class RoundRecord:
     @property
     def answered(self) -> tuple[int, ...]:
         """The clients that replied, in ascending order; fewer than the cohort when some were away."""
-        return next((transfer.clients for transfer in self.transfers if transfer.direction == "up"), ())
+        # A deployment groups uploads by their sizes, so a round may have several.
+        uploads = [transfer.clients for transfer in self.transfers if transfer.direction == "up"]
+        return tuple(sorted(client for clients in uploads for client in clients))
 
     @property
     def missing(self) -> tuple[int, ...]:
@@ -104,8 +107,8 @@ class Result:
         method: The strategy's name.
         rounds: The records, in order.
         ledger: All transfers.
-        model: The aggregated global model's tensors by name.
-        score: The last evaluation of it; None without a test set.
+        model: The aggregated global model, as a state dict.
+        score: Its last evaluation; None without a test set.
         cost: The paper's C, in parameters.
         cost_percent: C relative to FedAvg with the strategy's base interval over the same local steps.
         seconds: Wall-clock time of all rounds, evaluation included.

@@ -62,7 +62,13 @@ def pack(message: Message) -> bytes:
         message: What to send.
 
     Returns:
-        Its bytes; ``len`` of them equals :func:`message_bytes` of the payload lengths.
+        Its bytes; their number equals :func:`message_bytes` of the payload lengths.
+
+    >>> packed = pack(Message(round_index=2, client=7, payloads={0: b"abcd"}))
+    >>> len(packed) == message_bytes([4], scalars=False)
+    True
+    >>> unpack(packed).payloads
+    {0: b'abcd'}
     """
     flags = _WITH_SCALARS if message.scalars else 0
     parts = [
@@ -118,7 +124,7 @@ def unpack(data: bytes) -> Message:
                 (scalars[index],) = _SCALAR.unpack_from(data, at)
                 at += _SCALAR.size
             payloads[index] = data[at : at + length]
-            at = min(at + length, len(data) + 1)  # one beyond the end is as wrong as 2^64
+            at = min(at + length, len(data) + 1)  # a length may be as large as 2^64; one beyond the end is enough
     except struct.error:
         at = len(data) + 1
     if at != len(data):

@@ -14,8 +14,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from fedlama.analysis.statistics import interval
+from fedlama.core.ledger import MEGABYTE
 from fedlama.core.records import Result
-from fedlama.core.units import MEGABYTE
 
 # Okabe and Ito's palette: distinct for every kind of colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

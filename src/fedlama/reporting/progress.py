@@ -13,8 +13,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from fedlama.core.ledger import MEGABYTE
 from fedlama.core.records import RoundRecord
-from fedlama.core.units import MEGABYTE
 
 
 class LiveProgress:

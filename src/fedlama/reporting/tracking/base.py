@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from fedlama.core.ledger import MEGABYTE
 from fedlama.core.records import RoundRecord
-from fedlama.core.units import MEGABYTE
 from fedlama.errors import MissingExtraError
 
 

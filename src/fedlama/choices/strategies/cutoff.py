@@ -1,8 +1,8 @@
-"""Where FedLAMA cuts the layers into those that travel often and those that travel seldom (Algorithm 2).
+"""How FedLAMA selects the layers that are synchronised less often (Algorithm 2).
 
-Layers are sorted by unit discrepancy d_l; delta_l is the share of the discrepancy and lambda_l the share of the
-parameters that the first l sorted layers hold (eqs. 3 and 4). The cut is where relaxing one more layer would add a
-larger share of discrepancy than of the cost that is left: the crossing of delta_l and 1 - lambda_l.
+Layers are sorted by unit discrepancy d_l. delta_l is the fraction of the discrepancy, and lambda_l the fraction of the
+parameters, of the first l sorted layers (eqs. 3 and 4). The selection ends at the crossing of delta_l and 1 - lambda_l:
+beyond it, one more layer would add a larger fraction of the discrepancy than remains of the cost.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ Cutoff = Literal["crossing", "printed"]
 
 @dataclass(frozen=True)
 class Curves:
-    """The two curves of the paper's Figure 1 and the layers they select.
+    """The two curves of the paper's Figure 1 and the layers that they select.
 
     Attributes:
         order: Layers in sorted order.
-        delta: Share of the discrepancy held by the first l layers of `order`.
-        rest: 1 - lambda_l, the share of the parameters held by the layers after the first l.
-        chosen: The layers selected by the cut.
+        delta: delta_l for l = 1, 2, ...: the fraction of the discrepancy in the first l layers of `order`.
+        rest: 1 - lambda_l for l = 1, 2, ...: the fraction of the parameters in the layers after the first l.
+        chosen: The selected layers.
     """
 
     order: tuple[str, ...]
@@ -38,15 +38,15 @@ def least_critical(
     rule: Cutoff = "crossing",
     total: float | None = None,
 ) -> Curves:
-    """Select the layers that may travel seldom.
+    """Select the layers that may be synchronised less often.
 
     Args:
         unit_discrepancy: d_l of every layer that may adapt.
         parameters: dim(u_l) of the same layers.
         rule: ``"crossing"`` selects the shortest prefix up to and including the first l with 1 - lambda_l < delta_l,
-            as the paper's text and Figure 1 say and as its program does. ``"printed"`` applies line 9 of Algorithm 2
-            as printed, delta_l < lambda_l, which holds for nearly every layer because sorting makes
-            delta_l <= lambda_l always: it amounts to FedAvg with the long interval.
+            as in the paper's text, its Figure 1 and the authors' program. ``"printed"`` applies line 9 of Algorithm 2
+            as printed, delta_l < lambda_l. That holds for nearly every layer, because sorting makes
+            delta_l <= lambda_l always, so the result is close to FedAvg with the long interval.
         total: Denominator of delta; None means the sum over these layers.
 
     Returns:
@@ -66,10 +66,10 @@ def least_critical(
 
 
 def most_critical(unit_discrepancy: Mapping[str, float], parameters: Mapping[str, int]) -> Curves:
-    """Select the few layers that should travel more often (the accelerating variant, section 4 of the paper).
+    """Select the few layers that should be synchronised more often (the accelerating variant, section 4 of the paper).
 
-    Layers are sorted by decreasing d_l; the cut is the crossing of 1 - delta_l and lambda_l. The crossing layer is
-    included, as in :func:`least_critical`; the paper leaves that open.
+    Layers are sorted by decreasing d_l; the selection ends at the crossing of 1 - delta_l and lambda_l. The layer at
+    the crossing is included, as in :func:`least_critical`; the paper leaves that open.
 
     Args:
         unit_discrepancy: d_l of every layer that may adapt.
@@ -83,7 +83,7 @@ def most_critical(unit_discrepancy: Mapping[str, float], parameters: Mapping[str
     """
     order = sorted(unit_discrepancy, key=lambda name: -unit_discrepancy[name])
     delta, lam = _shares(order, unit_discrepancy, parameters, None)
-    # Without any discrepancy, or any layer that may adapt, there is nothing to hasten.
+    # Without any discrepancy, or any layer that may adapt, no layer needs a shorter interval.
     crossing = _first(1.0 - d < share for d, share in zip(delta, lam, strict=True))
     chosen = order[:crossing] if any(delta) else []
     return Curves(tuple(order), tuple(delta), tuple(1.0 - share for share in lam), frozenset(chosen))
@@ -92,7 +92,7 @@ def most_critical(unit_discrepancy: Mapping[str, float], parameters: Mapping[str
 def _shares(
     order: list[str], unit_discrepancy: Mapping[str, float], parameters: Mapping[str, int], total: float | None
 ) -> tuple[list[float], list[float]]:
-    """Accumulate both shares along the order, in float64 as the authors' program does."""
+    """Return delta_l and lambda_l along the order, accumulated in float64 as in the authors' program."""
     if total is None:
         total = sum(unit_discrepancy[name] * parameters[name] for name in order)
     size = sum(parameters[name] for name in order)
@@ -101,14 +101,14 @@ def _shares(
     for name in order:
         held_discrepancy += unit_discrepancy[name] * parameters[name]
         held_parameters += parameters[name]
-        # Without any discrepancy nothing is lost by relaxing everything: the curve stays at 0 and never crosses.
+        # Without any discrepancy a longer interval costs nothing: the curve stays at 0 and never crosses.
         delta.append(held_discrepancy / total if total > 0.0 else 0.0)
         lam.append(held_parameters / size)
     return delta, lam
 
 
 def _first(conditions: Iterable[bool]) -> int:
-    """Length of the shortest prefix that includes the first true condition (all, when none is true)."""
+    """Return the length of the shortest prefix that includes the first true condition (all, when none is true)."""
     count = 0
     for condition in conditions:
         count += 1

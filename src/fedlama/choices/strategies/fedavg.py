@@ -1,7 +1,7 @@
 """FedAvg with interval tau: every layer is synchronised in every round.
 
-McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017, counted in
-local steps instead of epochs as in the FedLAMA paper. It equals FedLAMA with phi = 1 bit for bit.
+McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017. Deviation:
+local work is counted in steps, as in the FedLAMA paper, and not in epochs. It equals FedLAMA with phi = 1 bit for bit.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ class FedAvg(Strategy[tuple[str, ...]]):
     Args:
         base_interval: Local steps per round, the paper's tau; 1 or more.
 
+    Raises:
+        ConfigError: The interval is out of range.
+
     Example:
-        >>> from fedlama.core.layers import Layer
         >>> fedavg = FedAvg(base_interval=6)
-        >>> state = fedavg.init((Layer("conv", (), adaptive=True), Layer("bias", (), adaptive=False)), seed=0)
-        >>> sorted(fedavg.plan(state, round_index=0).upload)
+        >>> sorted(fedavg.plan(("conv", "bias"), round_index=0).upload)
         ['bias', 'conv']
     """
 

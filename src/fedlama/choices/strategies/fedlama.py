@@ -14,7 +14,7 @@ client weights             p_i = n_i / n (see Federation.weighting)    "equal"
 =========================  ==========================================  ==============================================
 
 A layer that is not due keeps each client's own value. Intervals change only when every layer has just been
-synchronised, so no stale layer crosses an adjustment.
+synchronised, so each layer's discrepancy belongs to a single interval.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from fedlama.core.validation import normalise_numbers, one_of, refuse, whole
 
 @dataclass(frozen=True)
 class FedLAMAState:
-    """What FedLAMA carries from round to round.
+    """FedLAMA's state between rounds.
 
     Attributes:
         parameters: dim(u_l) of every layer.
@@ -53,20 +53,28 @@ class FedLAMA(Strategy[FedLAMAState]):
     """Synchronise the layers that diverge least only every `increase_factor` rounds.
 
     Args:
-        base_interval: tau', the base interval in local steps.
-        increase_factor: phi, by which the interval of the least critical layers grows.
-        cutoff: The rule for the cut; see :func:`fedlama.choices.strategies.cutoff.least_critical`.
+        base_interval: tau', the base interval in local steps; 1 or more.
+        increase_factor: phi, the factor by which the interval of the least critical layers grows; 1 or more.
+        cutoff: The rule of the selection; see :func:`fedlama.choices.strategies.cutoff.least_critical`.
         discrepancy_share: Layers in the denominator of delta_l: the ``"adaptive"`` ones, or ``"all"``.
-        warm_up_rounds: No adjustment at the end of the first so many rounds.
-        accelerate: The variant of section 4: nothing is relaxed; instead the few most diverged layers get the shorter
-            interval tau' / phi, which the paper leaves open and this reading fills in. A round then lasts tau' / phi
-            local steps, and every layer is in sync every tau'.
+        warm_up_rounds: Number of first rounds after which nothing is adjusted; 0 or more.
+        accelerate: The variant of section 4: no interval grows; instead the few most diverged layers get the shorter
+            interval tau' / phi. The paper does not say how they are selected, so
+            :func:`fedlama.choices.strategies.cutoff.most_critical` is this program's reading. A round then lasts
+            tau' / phi local steps, and every layer is in sync every tau'.
+
+    Raises:
+        ConfigError: A value is out of range, or `accelerate` does not fit the other settings.
 
     Example:
-        >>> FedLAMA(base_interval=6, increase_factor=4).local_steps
-        6
-        >>> FedLAMA(base_interval=6, increase_factor=2, accelerate=True).local_steps
-        3
+        >>> from fedlama.core.layers import Layer
+        >>> fedlama = FedLAMA(base_interval=6, increase_factor=2)
+        >>> fedlama.local_steps, fedlama.cycle_rounds
+        (6, 2)
+        >>> start = fedlama.init((Layer("conv", (), adaptive=True), Layer("bias", (), adaptive=False)), seed=0)
+        >>> relaxed = fedlama.adjusted(start, {"conv"})
+        >>> [sorted(fedlama.plan(relaxed, index).upload) for index in (2, 3)]
+        [['bias'], ['bias', 'conv']]
     """
 
     name: ClassVar[str] = "fedlama"
@@ -87,7 +95,7 @@ class FedLAMA(Strategy[FedLAMAState]):
             refuse(self._misfits())
 
     def _misfits(self) -> list[str]:
-        """Report what does not go with the accelerating variant."""
+        """Return the problems of settings that do not fit the accelerating variant."""
         problems = []
         if self.base_interval % self.increase_factor:
             problems.append(
@@ -108,16 +116,16 @@ class FedLAMA(Strategy[FedLAMAState]):
 
     @property
     def cycle_rounds(self) -> int:
-        """Phi rounds lie between two full synchronisations."""
+        """Phi: the rounds between two full synchronisations."""
         return self.increase_factor
 
     @property
     def measures_discrepancy(self) -> bool:
-        """With phi = 1 there is nothing to decide."""
+        """True, but for phi = 1, where there is nothing to decide."""
         return self.increase_factor > 1
 
     def init(self, layers: Layers, seed: int) -> FedLAMAState:
-        """Start with tau' everywhere (Algorithm 1, line 1)."""
+        """Return the state with tau' for every layer (Algorithm 1, line 1)."""
         start = self.increase_factor if self.accelerate else 1
         return FedLAMAState(
             parameters={layer.name: layer.parameters for layer in layers},
@@ -127,15 +135,15 @@ class FedLAMA(Strategy[FedLAMAState]):
         )
 
     def plan(self, state: FedLAMAState, round_index: int) -> Plan:
-        """Upload the layers whose interval ends with this round (line 5)."""
+        """Plan the upload of the layers whose interval ends with this round (line 5)."""
         due = frozenset(name for name, interval in state.intervals.items() if (round_index + 1) % interval == 0)
         return Plan(round_index, due, state.intervals, cycle_start=round_index % self.increase_factor == 0)
 
     def fold(self, state: FedLAMAState, plan: Plan, statistics: Mapping[str, LayerStatistics]) -> FedLAMAState:
-        """Take in d_l (line 7) and, at the end of a cycle, adjust the intervals (lines 8 and 9)."""
+        """Update d_l (line 7) and, at the end of a cycle, adjust the intervals (lines 8 and 9)."""
         measured = dict(state.unit_discrepancy)
         for name, statistic in statistics.items():
-            steps = plan.rounds_apart(name) * self.local_steps
+            steps = plan.rounds_apart(name) * self.local_steps  # less than tau_l when a last round ends a cycle early
             measured[name] = statistic.discrepancy / (steps * max(state.parameters[name], 1))  # eq. 2
         state = replace(state, unit_discrepancy=measured)
         return self.adjusted(state, self.curves(state).chosen) if self.adjusts_after(plan.round_index) else state
@@ -159,18 +167,31 @@ class FedLAMA(Strategy[FedLAMAState]):
                 state = self.adjusted(state, chosen)
 
     def adjusts_after(self, round_index: int) -> bool:
-        """Return whether the intervals are adjusted at the end of a round (line 8, and the warm-up)."""
+        """Return whether the intervals are adjusted at the end of a round (line 8, and the warm-up).
+
+        Args:
+            round_index: The round, from 0.
+        """
         rounds_done = round_index + 1
         ends_cycle = rounds_done % self.increase_factor == 0
         return ends_cycle and rounds_done > self.warm_up_rounds and self.increase_factor > 1
 
     def adjusted(self, state: FedLAMAState, chosen: Collection[str]) -> FedLAMAState:
-        """Give the chosen layers the other interval: the long one, or the short one when accelerating."""
+        """Return the state in which the chosen layers have the long interval, or the short one when accelerating.
+
+        Args:
+            state: The state before the adjustment.
+            chosen: Names of layers that may adapt.
+        """
         inside, outside = (1, self.increase_factor) if self.accelerate else (self.increase_factor, 1)
         return replace(state, intervals={name: inside if name in chosen else outside for name in state.intervals})
 
     def curves(self, state: FedLAMAState) -> Curves:
-        """Return delta_l, 1 - lambda_l and the cut for the discrepancies in `state` (Algorithm 2)."""
+        """Return delta_l, 1 - lambda_l and the selection for the discrepancies of a state (Algorithm 2).
+
+        Args:
+            state: The state, with all layers measured.
+        """
         d = {name: state.unit_discrepancy[name] for name in state.intervals if name in state.adaptive}
         if self.accelerate:
             return most_critical(d, state.parameters)

@@ -1,13 +1,12 @@
-"""FedLUAR: some layers are not sent; the server moves them by their previous update again.
+"""FedLUAR: some layers are not uploaded; the server applies their previous update again.
 
 Kim, Kang and Lee, "Layer-wise Update Aggregation with Recycling for Communication-Efficient Federated Learning",
-NeurIPS 2025 (arXiv 2503.11146). After each round every layer that came up gets the score
-s_l = ||Delta_l|| / ||x_l||; the layers to recycle next are drawn without replacement with probabilities proportional
-to 1 / s_l. A recycled layer keeps its score, and it may be recycled again. Only uploads are saved: clients receive the
-whole model in every round.
+NeurIPS 2025 (arXiv 2503.11146). After each round every uploaded layer gets the score s_l = ||Delta_l|| / ||x_l||. The
+layers to recycle next are drawn without replacement, with probabilities proportional to 1 / s_l. A recycled layer keeps
+its score, and it may be recycled again. Only uploads are saved: clients receive the whole model in every round.
 
-As in the authors' program only weight tensors (`Layer.adaptive`) are recycled, and 1e-6 is added to ||x_l||.
-The rules ``"random"`` and ``"round-robin"`` are the controls that show what the score is worth.
+As in the authors' program only weight tensors (`Layer.adaptive`) are recycled, and 1e-6 is added to ||x_l||. The rules
+``"random"`` and ``"round-robin"`` are controls, to measure what the score gains.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ _SMALLEST_SCORE = 1e-30  # a layer that did not move at all stays drawable: 1 / 
 
 @dataclass(frozen=True)
 class FedLUARState:
-    """What FedLUAR carries from round to round.
+    """FedLUAR's state between rounds.
 
     Attributes:
         names: All layers.
         candidates: Layers that may be recycled, in the model's order.
-        scores: The latest s_l of the candidates that have come up at least once.
+        scores: The latest s_l of the candidates that were uploaded at least once.
         recycle: Layers to recycle in the next round.
         seed: The run's seed, for the draws.
     """
@@ -56,9 +55,24 @@ class FedLUAR(Strategy[FedLUARState]):
     """Recycle the updates of `recycled_layers` layers in every round after the first.
 
     Args:
-        base_interval: Local steps per round.
-        recycled_layers: Number of layers to recycle, the paper's delta.
+        base_interval: Local steps per round; 1 or more.
+        recycled_layers: Number of layers to recycle, the paper's delta; 0 or more.
         rule: ``"score"`` as published, or a control: ``"random"`` (uniform) or ``"round-robin"``.
+
+    Raises:
+        ConfigError: A value is out of range.
+
+    Example:
+        >>> from fedlama.core.layers import Layer
+        >>> fedluar = FedLUAR(base_interval=6, recycled_layers=1, rule="round-robin")
+        >>> state = fedluar.init((Layer("conv", (), adaptive=True), Layer("dense", (), adaptive=True)), seed=0)
+        >>> for index in range(3):
+        ...     plan = fedluar.plan(state, index)
+        ...     print(sorted(plan.upload), sorted(plan.recycle))
+        ...     state = fedluar.fold(state, plan, {})
+        ['conv', 'dense'] []
+        ['dense'] ['conv']
+        ['conv'] ['dense']
     """
 
     name: ClassVar[str] = "fedluar"
@@ -73,30 +87,30 @@ class FedLUAR(Strategy[FedLUARState]):
 
     @property
     def recycles(self) -> bool:
-        """The server keeps the latest update of every layer."""
+        """True: the server keeps the latest update of every layer."""
         return True
 
     def init(self, layers: Layers, seed: int) -> FedLUARState:
-        """Start with nothing to recycle.
+        """Return the state of the first round, in which nothing is recycled.
 
         Raises:
-            ConfigError: More layers are to be recycled than there are candidates to leave one over.
+            ConfigError: `recycled_layers` leaves no candidate to upload.
         """
         candidates = tuple(layer.name for layer in layers if layer.adaptive)
         if self.recycled_layers >= max(len(candidates), 1):
             raise ConfigError(
                 f"FedLUAR: recycled_layers is {self.recycled_layers}, but only {len(candidates)} layers of the model "
-                f"may be recycled and one at least must travel; choose {max(len(candidates) - 1, 0)} or fewer"
+                f"may be recycled and one at least must be uploaded; choose {max(len(candidates) - 1, 0)} or fewer"
             )
         return FedLUARState(tuple(layer.name for layer in layers), candidates, {}, frozenset(), seed)
 
     def plan(self, state: FedLUARState, round_index: int) -> Plan:
-        """Upload everything but the recycled layers."""
+        """Plan the upload of all layers but the recycled ones."""
         upload = frozenset(state.names) - state.recycle
         return Plan(round_index, upload, dict.fromkeys(state.names, 1), cycle_start=True, recycle=state.recycle)
 
     def fold(self, state: FedLUARState, plan: Plan, statistics: Mapping[str, LayerStatistics]) -> FedLUARState:
-        """Refresh the scores of what came up and draw the next recycling set."""
+        """Update the scores of the uploaded layers and draw the layers to recycle next."""
         scores = dict(state.scores)
         for name in state.candidates:
             if name in statistics:
@@ -137,6 +151,7 @@ class FedLUAR(Strategy[FedLUARState]):
             yield self.plan(replace(state, recycle=group) if index else state, index)
 
     def _draw(self, state: FedLUARState, round_index: int) -> frozenset[str]:
+        """Return the layers to recycle in a round after the first."""
         count, total = self.recycled_layers, len(state.candidates)
         if count == 0:
             return frozenset()

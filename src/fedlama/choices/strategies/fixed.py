@@ -1,4 +1,4 @@
-"""A fixed table of aggregation intervals, given by the user, layer by layer."""
+"""A fixed table of aggregation intervals, given layer by layer: to repeat a schedule, or to try one by hand."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ class FixedIntervals(Strategy[Mapping[str, int]]):
     """Synchronise every layer at the interval that the table gives it.
 
     Args:
-        base_interval: Local steps per round.
+        base_interval: Local steps per round; 1 or more.
         intervals: Layer name, or shell-style pattern such as ``"fc*.weight"``, to its interval in rounds. The first
-            entry that matches a layer counts; layers that no entry matches travel in every round.
+            entry that matches a layer counts; layers that no entry matches are synchronised in every round.
+
+    Raises:
+        ConfigError: A value is out of range.
 
     Example:
         >>> FixedIntervals(base_interval=5, intervals={"*.bias": 1, "fc1.weight": 4, "fc2.weight": 6}).cycle_rounds
@@ -39,7 +42,7 @@ class FixedIntervals(Strategy[Mapping[str, int]]):
         problems = whole(self, "base_interval", minimum=1)
         problems += [
             f"FixedIntervals: the interval of {name!r} is {rounds!r}, expected a whole number of rounds, "
-            "1 or more; change it"
+            "1 or more; use such a number"
             for name, rounds in self.intervals.items()
             if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds < 1
         ]
@@ -47,11 +50,11 @@ class FixedIntervals(Strategy[Mapping[str, int]]):
 
     @property
     def cycle_rounds(self) -> int:
-        """All layers are due together at the least common multiple of the intervals."""
+        """The least common multiple of the intervals, at which all layers are due together."""
         return math.lcm(*self.intervals.values())
 
     def init(self, layers: Layers, seed: int) -> Mapping[str, int]:
-        """Resolve the table against the layers.
+        """Return each layer's interval.
 
         Raises:
             ConfigError: An entry matches no layer.
@@ -70,6 +73,6 @@ class FixedIntervals(Strategy[Mapping[str, int]]):
         }
 
     def plan(self, state: Mapping[str, int], round_index: int) -> Plan:
-        """Upload what is due."""
+        """Plan the upload of the layers that are due."""
         due = frozenset(name for name, interval in state.items() if (round_index + 1) % interval == 0)
         return Plan(round_index, due, state, cycle_start=round_index % self.cycle_rounds == 0)

@@ -1,6 +1,7 @@
-"""Time on a link against reality: a Flower deployment through a rate-limited loopback, predicted and measured.
+"""The predicted time of transfers against a measured one: a Flower deployment through a rate-limited loopback device.
 
-Needs Linux, root, iproute2 and the extra ``flower``. In a network namespace of its own, so that nothing else is slowed:
+It needs Linux, root, iproute2 and the extra ``flower``, and runs in its own network namespace, so that nothing else is
+slowed:
 
     unshare -n python -m benchmarks.flower_link --out /tmp/link --megabit 0.3
 
@@ -39,20 +40,20 @@ def main() -> None:
     given = parser.parse_args()
     tc("ip link set lo up")
     free = deploy(given.out / "free", given.settings)
-    beside = [seconds - moving for seconds, moving in zip(measured(free), predicted(free, 1e9, [0.0]), strict=True)]
+    others = [seconds - moving for seconds, moving in zip(measured(free), predicted(free, 1e9, [0.0]), strict=True)]
     rate = given.megabit * 1e6
     limit(given.megabit)
     limited = deploy(given.out / "limited", given.settings)
-    told, seen = predicted(limited, rate, beside), measured(limited)
+    expected, seen = predicted(limited, rate, others), measured(limited)
     report = {
         "rate_bits": rate,
         "bytes": limited.ledger.total_bytes("up") + limited.ledger.total_bytes("down"),
-        "seconds_beside_the_transfer": beside,
-        "predicted": told,
+        "seconds_beside_the_transfer": others,
+        "predicted": expected,
         "measured": seen,
-        "predicted_total": sum(told),
+        "predicted_total": sum(expected),
         "measured_total": sum(seen),
-        "error_percent": 100 * (sum(told) / sum(seen) - 1),
+        "error_percent": 100 * (sum(expected) / sum(seen) - 1),
     }
     print(json.dumps(report))
 
@@ -72,15 +73,15 @@ def measured(run: StoredRun) -> list[float]:
     return [float(json.loads(line)["seconds"]) for line in lines]
 
 
-def predicted(run: StoredRun, rate: float, beside: Sequence[float]) -> list[float]:
-    """Seconds of each round: the transfer by the link model, and the mean of what was seen beside it."""
+def predicted(run: StoredRun, rate: float, others: Sequence[float]) -> list[float]:
+    """Return the seconds of each round: its transfers by the link model, and the mean of the other seconds."""
     link = Link("shaped", up=rate, down=rate, overhead=OVERHEAD)
-    (timed,) = clock(Exchanges.of_records(run.rounds), [link])
-    return [float(seconds) + sum(beside) / len(beside) for seconds in timed.rounds]
+    (times,) = clock(Exchanges.of_records(run.rounds), [link])
+    return [float(seconds) + sum(others) / len(others) for seconds in times.rounds]
 
 
 class OwnPorts(Services):
-    """Services whose nodes each reach the SuperLink through a byte counter on its own port."""
+    """Services whose nodes reach the SuperLink, each through a byte counter on its own port."""
 
     def __init__(self, folder: Path, **settings: bool) -> None:
         super().__init__(folder, **settings)

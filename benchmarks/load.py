@@ -1,13 +1,13 @@
-"""Load: how much memory large federations take, and how long a round of them.
+"""How much memory large federations take, and how long their rounds.
 
     python -m benchmarks.load population       # 10,000 clients, 100 active
     python -m benchmarks.load populations      # 1,000 and 100,000 clients, 128 active
     python -m benchmarks.load rounds           # 1,000 rounds
     python -m benchmarks.load disk --folder F  # 36.5 million parameters, 32 active clients, their state in files
 
-Each measurement runs in a process of its own. "peak" is the largest resident set that the system has seen of it, the
-program and its libraries included; pages of the state's files count in it while the system keeps them. "own" is the
-largest amount seen that the system could not write back to a file.
+Each measurement runs in its own process. "peak" is its largest resident set, the program and its libraries included;
+pages of the state's files count while the system keeps them in memory. "own" is the largest amount of memory that the
+system could not write back to a file.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ def peak() -> float:
 
 
 class Sampler(threading.Thread):
-    """Looks at the process's own memory every tenth of a second."""
+    """Reads the memory of this process every tenth of a second."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.highest = 0.0
 
     def run(self) -> None:
-        """Look until the process ends."""
+        """Read until the process ends."""
         while True:
             self.highest = max(self.highest, resident("RssAnon"))
             time.sleep(0.1)
@@ -83,7 +83,7 @@ def small(population: int, active: int, rounds: int, engine: str) -> fl.Federati
 
 
 def watched(federation: fl.Federation, at: tuple[int, ...] = ()) -> dict[str, Any]:
-    """Run a federation; note the resident set after some rounds."""
+    """Run a federation and record the resident set after some rounds."""
 
     class Watch:
         def __init__(self) -> None:
@@ -134,7 +134,7 @@ MEASUREMENTS = {"population": population, "rounds": rounds, "disk": disk}
 
 
 def main() -> None:
-    """Measure in a process of its own, and print the figures."""
+    """Start a process per measurement, and print its figures."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("what", choices=[*MEASUREMENTS, "populations"])
     parser.add_argument("--clients", type=int, default=10_000)
@@ -158,8 +158,8 @@ def main() -> None:
         arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         arguments += ["--folder", given.folder] if given.folder else []
         command = [sys.executable, "-m", "benchmarks.load", what, "--here", *arguments]
-        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        print(f"{what}: {options}: {json.loads(output)}", flush=True)
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        print(f"{what}: {options}: {json.loads(printed)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -36,20 +36,20 @@ _VERSIONS = (
 
 def main() -> None:
     """Measure, print the table, and write the JSON."""
-    asked = _arguments()
+    given = _arguments()
     pythons = {"ours": sys.executable}
-    if asked.rivals:
-        pythons["rivals"] = str(Path(asked.rivals) / "bin" / "python")
-    sides = [side for side in OURS + (RIVALS if asked.rivals else ()) if side in (asked.sides or OURS + RIVALS)]
-    rates_by_side: dict[str, dict[str, list[float]]] = {name: {side: [] for side in sides} for name in asked.workloads}
+    if given.rivals:
+        pythons["rivals"] = str(Path(given.rivals) / "bin" / "python")
+    sides = [side for side in OURS + (RIVALS if given.rivals else ()) if side in (given.sides or OURS + RIVALS)]
+    rates: dict[str, dict[str, list[float]]] = {name: {side: [] for side in sides} for name in given.workloads}
     problems: dict[str, str] = {}
-    for _ in range(asked.turns):
-        for name in asked.workloads:
+    for _ in range(given.turns):
+        for name in given.workloads:
             for side in sides:
                 python = pythons["rivals" if side in RIVALS else "ours"]
-                rate = _measure(python, side, name, asked.seconds, problems)
+                rate = _measure(python, side, name, given.seconds, problems)
                 if rate is not None:
-                    rates_by_side[name][side].append(rate)
+                    rates[name][side].append(rate)
                     print(f"{name} {side}: {rate:,.1f} client-steps/s", flush=True)
     report = {
         "machine": {
@@ -59,15 +59,17 @@ def main() -> None:
         },
         "versions": {who: json.loads(_run([python, "-c", _VERSIONS], 60).stdout) for who, python in pythons.items()},
         "load": os.getloadavg(),
-        "seconds": asked.seconds,
-        "client_steps_per_second": rates_by_side,
-        "medians": {n: {s: statistics.median(r) for s, r in rates.items() if r} for n, rates in rates_by_side.items()},
+        "seconds": given.seconds,
+        "client_steps_per_second": rates,
+        "medians": {n: {s: statistics.median(r) for s, r in of_sides.items() if r} for n, of_sides in rates.items()},
         "problems": problems,
     }
     print(markdown(report))
-    if asked.output:
-        Path(asked.output).parent.mkdir(parents=True, exist_ok=True)
-        Path(asked.output).write_text(json.dumps(report, indent=2) + "\n")
+    for name, problem in problems.items():
+        print(f"{name}: not measured, {problem}")
+    if given.output:
+        Path(given.output).parent.mkdir(parents=True, exist_ok=True)
+        Path(given.output).write_text(json.dumps(report, indent=2) + "\n")
 
 
 def _arguments() -> Any:  # noqa: ANN401 - argparse's namespace
@@ -86,7 +88,7 @@ def _measure(python: str, side: str, name: str, seconds: float, problems: dict[s
         done = _run([python, "-m", "benchmarks.one", side, name, str(seconds)], 120 + 6 * seconds)
         return float(json.loads(done.stdout.strip().splitlines()[-1])["client_steps_per_second"])
     except subprocess.TimeoutExpired:
-        problems[f"{name} {side}"] = "gave up waiting"
+        problems[f"{name} {side}"] = "it took too long"
     except (subprocess.CalledProcessError, ValueError, IndexError) as error:
         detail = error.stderr[-400:] if isinstance(error, subprocess.CalledProcessError) else str(error)
         problems[f"{name} {side}"] = str(detail)

@@ -1,7 +1,7 @@
 """Cost per client-step from 8 to 4,096 clients: ``python -m benchmarks.scaling``.
 
-W3 is the hardest case, a model whose step takes a few microseconds; W3c's takes some tens. Every cohort is a process of
-its own, so that its peak memory is its own too; the sizes take turns, and medians count.
+W3 is the hardest case, a model whose step takes a few microseconds; W3c's takes some tens. Every cohort is measured in
+its own process, which gives its peak memory too. The sizes take turns, and medians are printed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main(turns: int = 3, seconds: float = 3) -> None:
 
 
 def one(name: str, size: int, seconds: float) -> None:
-    """Measure a workload's model and batches with a cohort of this size."""
+    """Measure a workload's model and batches with a cohort of this size, and print JSON."""
     workload = replace(WORKLOADS[name], cohort=size, population=size)
     taken = ours.measure(workload, seconds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,6 +1,6 @@
-"""Install the rivals in an environment of their own: ``python -m benchmarks.setup FOLDER``.
+"""Install the rivals in a separate environment: ``python -m benchmarks.setup FOLDER``.
 
-They get the PyTorch version of the calling environment, so that every side computes with the same kernels.
+They get the PyTorch version of the calling environment, so all sides compute with the same kernels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ OURS = ("numpy", "pydantic>=2.7", "rich>=13.7", "safetensors>=0.4.3", "typer>=0.
 
 
 def main(folder: str) -> None:
-    """Create the environment and install everything; pip says what does not fit, if anything."""
+    """Create the environment and install everything; pip reports what does not fit together."""
     venv.create(folder, with_pip=True)
     pip = [str(Path(folder) / "bin" / "python"), "-m", "pip", "install", "--quiet"]
     version = torch.__version__.partition("+")[0]

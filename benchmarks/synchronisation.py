@@ -1,7 +1,8 @@
 """Bandwidth of a synchronisation: ``python -m benchmarks.synchronisation``.
 
-WRN-28-10 (36.5 million parameters) on 16 clients: mean, discrepancy and write-back of every layer. Every client's
-bytes must be read once and written once; the rate of that is compared with a plain copy's, counted alike, in turns.
+WRN-28-10 (36.5 million parameters) on 16 clients: mean, discrepancy and write-back of every layer. Every client's bytes
+have to be read once and written once. The rate is compared with that of a plain copy, counted alike and measured in
+turns.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def main(repetitions: int = 7) -> dict[str, float]:
     model = wide_resnet()
     source = TensorClients(torch.zeros(1, 3, 32, 32), torch.zeros(1, dtype=torch.int64), [np.zeros(1, np.int64)], 1)
     layers = by_tensor(model)
-    work = EngineSetup(model, layers, source, SGD(0.1), Float32(), cross_entropy, 0, torch.device("cpu"))
-    engine = Stacked()(work)
+    setup = EngineSetup(model, layers, source, SGD(0.1), Float32(), cross_entropy, 0, torch.device("cpu"))
+    engine = Stacked()(setup)
     tensors = dict(model.state_dict())
     engine.start_cohort(range(CLIENTS), {spec.name: tensors[spec.name] for layer in layers for spec in layer.tensors})
     moved = 2 * CLIENTS * sum(spec.size * 4 for layer in layers for spec in layer.tensors)

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """Return client-steps per second, and how many times each side ours (`auto`) makes.
+    """Return client-steps per second, and in brackets the rate of `auto` divided by the rate of the side.
 
     >>> print(markdown({"medians": {"W3": {"ours:auto": 200.0, "naive": 10.0}}}))
     | workload | ours:auto | naive |

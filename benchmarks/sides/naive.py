@@ -1,4 +1,4 @@
-"""The loop that one writes first: load_state_dict, a new optimiser and a DataLoader per client, then an average."""
+"""The loop that most people write first: load_state_dict, a new optimizer, a DataLoader per client, then an average."""
 
 from __future__ import annotations
 

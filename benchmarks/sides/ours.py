@@ -20,7 +20,7 @@ def measure(workload: Workload, seconds: float, engine: str = "auto") -> list[fl
             clients=TensorClients(x, y, rows, workload.batch),
             strategy=FedAvg(workload.steps),
             local_steps=workload.steps * 1_000_000,
-            # A new optimiser per round, as in the other frameworks.
+            # A new optimizer per round, as in the other frameworks.
             solver=SGD(workload.learning_rate, momentum=workload.momentum, state_scope="round"),
             sampler=UniformSampler(workload.cohort),
             engine=engine,

@@ -234,7 +234,7 @@ def test_a_parameter_that_is_never_trained() -> None:
 def test_any_chunk_and_any_number_of_threads_give_the_same_bits(
     make: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compiled, "_WORTH", 1)  # so that threads take part even in so small a share
+    monkeypatch.setattr(compiled, "_WORTH", 1)  # so that threads take part even in so small a slice
     choices = {"model": _build(make), "sampler": AllClients(), "strategy": FedLAMA(2, 2)}
     expected = run(Stacked(chunk=5, threads=1), **choices)
     for engine in (Stacked(chunk=1, threads=1), Stacked(chunk=2, threads=3), Stacked(chunk=5, threads=4)):

@@ -17,7 +17,7 @@ from tests.engines.cases import assert_same, federation, run
 
 
 class Recording(nn.Module):
-    """A dense model that tells in which numbers it computes."""
+    """A dense model that records the dtype it computes in."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ def test_an_unknown_precision_is_refused() -> None:
         Stacked(precision="bfloat")  # type: ignore[arg-type]
 
 
-def test_a_device_without_mixed_precision_is_told() -> None:
+def test_a_device_without_mixed_precision_is_refused() -> None:
     with pytest.raises(ConfigError, match="no mixed precision for device 'meta'; set precision='float32'"):
         check_precision("bfloat16", torch.device("meta"))
     check_precision("float32", torch.device("meta"))

@@ -92,7 +92,7 @@ def test_two_groups_of_half_the_rows(counting: Counting) -> None:
     assert counting.programs == 2
 
 
-def test_small_groups_are_not_compiled(counting: Counting) -> None:
+def test_small_groups_are_not_torch_compiled(counting: Counting) -> None:
     choices = {"clients": clients(sizes=(4, 9, 10, 11, 12), batch=12, short_clients=True), "sampler": AllClients()}
     assert_same(run(ENGINE, **choices), run("loop", **choices))
     assert counting.programs == 0
@@ -101,7 +101,7 @@ def test_small_groups_are_not_compiled(counting: Counting) -> None:
 def test_chunks(counting: Counting) -> None:
     choices = {"sampler": AllClients(), "clients": _equal_clients()}
     assert_same(run(Stacked(compile_steps=True, chunk=2), **choices), run("loop", **choices))
-    assert counting.programs == 2  # shares of one and of two rows
+    assert counting.programs == 2  # slices of one and of two rows
 
 
 def test_both_options_together(counting: Counting) -> None:
@@ -136,7 +136,7 @@ def test_literal_losses_gradients_and_buffers() -> None:
     assert traced.buffers["steps"].tolist() == [5, 8]
 
 
-def test_the_ninth_shape_is_not_compiled_and_the_first_ones_stay() -> None:
+def test_the_ninth_shape_is_not_torch_compiled_and_the_first_ones_stay() -> None:
     program = TorchCompiledStep(_loss, ["weight"], CPU, backend="eager")
     answers = [_step(program, batch) for batch in (1, 2, 3, 4, 5, 6, 7, 8, 9, 1)]
     assert [answer is None for answer in answers] == [False] * 8 + [True, False]
@@ -154,16 +154,16 @@ def test_models_reach_the_compiler_as_parameters() -> None:
     assert kinds == [nn.Parameter, nn.Parameter, Tensor, Tensor]
 
 
-def test_every_federation_of_a_process_is_compiled() -> None:
+def test_every_federation_of_a_process_is_torch_compiled() -> None:
     for _ in range(10):  # torch would give up at the ninth
         assert _step(TorchCompiledStep(_loss, ["weight"], CPU, backend="eager"), 2) is not None
 
 
-def test_dropout_is_told_once_and_runs_uncompiled(counting: Counting) -> None:
+def test_dropout_warns_once_and_runs_without_torch_compile(counting: Counting) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(72, 16), nn.Dropout(0.3), nn.Linear(16, 5))
-    with pytest.warns(UserWarning, match="not torch-compiled.*dropout") as told:
+    with pytest.warns(UserWarning, match="not torch-compiled.*dropout") as warned:
         ours = run(ENGINE, model=model)
-    assert len(told) == 1
+    assert len(warned) == 1
     assert_same(ours, run("loop", model=model))
     assert counting.programs == 0
 
@@ -183,14 +183,14 @@ class Untraceable(nn.Module):
         return output
 
 
-def test_what_cannot_be_traced_is_told_once_and_runs_uncompiled(counting: Counting) -> None:
-    with pytest.warns(UserWarning, match="Untraceable are not torch-compiled") as told:
+def test_what_cannot_be_traced_warns_once_and_runs_without_torch_compile(counting: Counting) -> None:
+    with pytest.warns(UserWarning, match="Untraceable are not torch-compiled") as warned:
         ours = run(ENGINE, model=Untraceable())
-    assert len(told) == 1
+    assert len(warned) == 1
     assert_same(ours, run("loop", model=Untraceable()))
 
 
-def test_a_missing_compiler_is_told_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_refused_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ConfigError, match=r"C\+\+ compiler.*install one.*or set compile_steps=False"):
@@ -200,7 +200,7 @@ def test_a_missing_compiler_is_told_before_training(monkeypatch: pytest.MonkeyPa
         Run(federation(ENGINE))
 
 
-def test_cuda_takes_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_needs_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match="needs Triton"):
         check_compiler(torch.device("cuda"))

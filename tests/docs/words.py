@@ -92,6 +92,23 @@ def prose(file: Path) -> Iterator[tuple[int, str]]:
             yield from enumerate(token.string.splitlines(), token.start[0])
 
 
+def replaced(text: str) -> list[tuple[str, str]]:
+    """Return the words of a line that are not written, each with what is written instead.
+
+    >>> replaced("'x' is no override, but there is no error")
+    [('is no', "'is not a valid X'")]
+    >>> replaced("C lies between 25 % and 100 %; the file lies there")
+    [('lies', "'is', 'is stored'")]
+    """
+    allowed = [match for pattern in ALLOWED for match in re.finditer(pattern, text, re.IGNORECASE)]
+    return [
+        (match[0], remedy)
+        for pattern, remedy in BANNED.items()
+        for match in re.finditer(pattern, text, re.IGNORECASE)
+        if not any(context.start() <= match.start() < context.end() for context in allowed)
+    ]
+
+
 def files() -> list[Path]:
     """Return all sources and pages."""
     pages = [ROOT / name for name in PAGES if (ROOT / name).exists()]
@@ -105,11 +122,9 @@ def files() -> list[Path]:
 def findings(file: Path) -> list[Finding]:
     """Return the banned words of a file."""
     return [
-        Finding(file.relative_to(ROOT), number, match[0], remedy, text.strip())
+        Finding(file.relative_to(ROOT), number, word, remedy, text.strip())
         for number, text in prose(file)
-        for pattern, remedy in BANNED.items()
-        for match in re.finditer(pattern, text, re.IGNORECASE)
-        if not any(allowed.start() <= match.start() < allowed.end() for allowed in _allowed(text))
+        for word, remedy in replaced(text)
     ]
 
 
@@ -126,10 +141,6 @@ def vague_names(file: Path) -> list[Finding]:
         for line, name in bound
         if name in VAGUE_NAMES
     ]
-
-
-def _allowed(text: str) -> list[re.Match[str]]:
-    return [match for pattern in ALLOWED for match in re.finditer(pattern, text, re.IGNORECASE)]
 
 
 def main() -> None:

@@ -34,7 +34,8 @@ from fedlama.engines.trainers.serial import SerialTrainer
 from fedlama.engines.trainers.torch_chain.trainer import TorchChainTrainer
 from fedlama.engines.trainers.torch_chain.translate import chain_for
 from fedlama.engines.trainers.vmapped import VmapTrainer
-from fedlama.federation.federation import Federation, Run
+from fedlama.federation.federation import Federation
+from fedlama.federation.run import Run
 
 SIDES = ("numba", "chain", "vmap", "chain per thread", "serial per thread")
 

@@ -8,7 +8,8 @@ from fedlama.choices.samplers import UniformSampler
 from fedlama.choices.solvers import SGD
 from fedlama.choices.strategies import FedAvg
 from fedlama.data.clients import TensorClients
-from fedlama.federation.federation import Federation, Run
+from fedlama.federation.federation import Federation
+from fedlama.federation.run import Run
 
 
 def measure(workload: Workload, seconds: float, engine: str = "auto") -> list[float]:

@@ -26,8 +26,9 @@ from fedlama.core.records import LayerRecord, Result, RoundRecord, Score
 from fedlama.data.clients import ClientData, ClientSource, ReplayedClients, TensorClients
 from fedlama.engines import Auto, Distributed, Stacked, Workers
 from fedlama.errors import ConfigError, DataError, DivergenceError, FedlamaError, MissingExtraError
-from fedlama.federation.evaluation import TestSet
-from fedlama.federation.federation import Callback, Federation, Run
+from fedlama.federation.federation import Federation
+from fedlama.federation.held_out import TestSet
+from fedlama.federation.run import Callback, Run
 
 if TYPE_CHECKING:
     from fedlama.reporting.html import write_report

@@ -170,7 +170,7 @@ def test_weights_are_taken_over_the_cohort() -> None:
     )
     run.advance()
     samples = [client + 1 for client in run.cohort]
-    assert run.weights() == [count / sum(samples) for count in samples]
+    assert run.server.weights(run.cohort) == [count / sum(samples) for count in samples]
 
 
 @pytest.mark.parametrize(("scope", "carried"), [("cohort", 0.0), ("slot", 1.0), ("round", 0.0)])
@@ -200,7 +200,7 @@ def test_momentum_at_a_change_of_cohort(scope: str, carried: float) -> None:
 
 def test_averages_run_in_client_order_and_tolerate_other_types() -> None:
     # 64-bit counters are averaged in float64 and rounded.
-    from fedlama.engines.loop import weighted_mean
+    from fedlama.core.averaging import weighted_mean
 
     counters = [torch.tensor(3), torch.tensor(4), torch.tensor(4)]
     assert weighted_mean(counters, [0.2, 0.4, 0.4]).item() == 4

@@ -19,7 +19,7 @@ from fedlama.engines import Stacked
 from fedlama.engines.cohort.cohort import Cohort
 from fedlama.engines.trainers import numba as compiled
 from fedlama.errors import DivergenceError
-from fedlama.federation.federation import Run
+from fedlama.federation.run import Run
 from tests.engines.cases import assert_same, clients, federation, run
 
 pytest.importorskip("numba", reason="the extra 'fast' is not installed")

@@ -12,7 +12,7 @@ from fedlama.core.losses import cross_entropy
 from fedlama.engines import Stacked
 from fedlama.engines.trainers.gradients import check_precision, in_precision
 from fedlama.errors import ConfigError
-from fedlama.federation.federation import Run
+from fedlama.federation.run import Run
 from tests.engines.cases import assert_same, federation, run
 
 

@@ -20,7 +20,7 @@ from fedlama.engines import Stacked
 from fedlama.engines.api import Values
 from fedlama.engines.trainers.torch_compiled import StepResult, TorchCompiledStep, check_compiler
 from fedlama.errors import ConfigError
-from fedlama.federation.federation import Run
+from fedlama.federation.run import Run
 from tests.engines.cases import assert_same, clients, federation, network, run
 
 # torch's compiler imports parts of torch that warn of their own deprecation.

@@ -15,7 +15,7 @@ from fedlama.choices.samplers import AllClients
 from fedlama.choices.strategies import Cyclic
 from fedlama.engines import Stacked
 from fedlama.engines.trainers.numba import compiled_form
-from fedlama.federation.federation import Run
+from fedlama.federation.run import Run
 from fedlama.kernels.table import CONVOLUTION, WINOGRAD_3, WINOGRAD_5
 from fedlama.kernels.tiling import pays
 from tests.engines.cases import assert_same, clients, federation, run

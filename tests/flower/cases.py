@@ -13,7 +13,7 @@ from fedlama.choices.samplers import UniformSampler
 from fedlama.choices.solvers import SGD
 from fedlama.choices.strategies import FedLAMA
 from fedlama.data.clients import as_source
-from fedlama.federation.evaluation import TestSet
+from fedlama.federation.held_out import TestSet
 from fedlama.flower import Flower, RoundPolicy
 from tests.engines.cases import clients, network
 from tests.flower.in_process import Fault, InProcessChannel, no_fault

@@ -122,7 +122,7 @@ def test_another_environment_is_named(folder: Path) -> None:
 
 def test_an_interrupted_run_is_compared_with_its_checkpoint(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fedlama.experiment import assemble, prepare
-    from fedlama.federation.federation import Run
+    from fedlama.federation.run import Run
     from fedlama.federation.state import take
     from fedlama.runs.checkpoint import save_snapshot
 

@@ -12,7 +12,7 @@ from fedlama.core.layers import Layers, total_parameters
 from fedlama.engines.transfers import payload_bytes
 from fedlama.experiment import Experiment, assemble, prepare
 from fedlama.experiment.titles import title
-from fedlama.federation.federation import Run
+from fedlama.federation.run import Run
 
 
 @dataclass(frozen=True)

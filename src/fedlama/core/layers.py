@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedlama.errors import ConfigError, did_you_mean
 
@@ -179,6 +179,19 @@ def named_layers(layers: Layers, names: Iterable[str]) -> Layers:
     """
     wanted = frozenset(names)
     return tuple(layer for layer in layers if layer.name in wanted)
+
+
+def local_buffers(model: nn.Module, layers: Layers) -> dict[str, Tensor]:
+    """Return the buffers that are in no layer, by name: they never leave a client.
+
+    These are non-persistent buffers, and all buffers under the statistics rule ``"local"``.
+
+    Args:
+        model: The model.
+        layers: Its labelling.
+    """
+    sent = {spec.name for layer in layers for spec in layer.tensors}
+    return {name: buffer for name, buffer in model.named_buffers() if name not in sent}
 
 
 def check_layers(layers: Layers, model: nn.Module) -> None:

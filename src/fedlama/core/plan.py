@@ -74,8 +74,10 @@ class LayerStatistics:
         discrepancy: sum_i p_i ||u - x_i||^2, u the average, x_i the clients' values before they are overwritten.
         update_norm: ||u_new - u_old|| of the global value.
         value_norm: ||u_old|| of the global value.
+        refused: Clients whose values the aggregator left out of the average.
     """
 
     discrepancy: float
     update_norm: float
     value_norm: float
+    refused: tuple[int, ...] = ()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from fedlama.core.ledger import Ledger, Transfer, round_bytes
+from fedlama.core.layers import Layers
+from fedlama.core.ledger import Direction, Ledger, Transfer, round_bytes
+from fedlama.core.plan import LayerStatistics, Plan
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,11 @@ class Score:
 
     accuracy: float
     loss: float
+
+    @property
+    def primary(self) -> float:
+        """The number by which two evaluations are compared; larger is better."""
+        return self.accuracy
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,52 @@ class LayerRecord:
     bytes_up: int
     bytes_down: int
     refused: tuple[int, ...] = ()
+
+
+def layer_records(
+    layers: Layers,
+    plan: Plan,
+    local_steps: int,
+    statistics: Mapping[str, LayerStatistics],
+    transfers: Sequence[Transfer],
+) -> dict[str, LayerRecord]:
+    """Return the record of every layer in a round.
+
+    Args:
+        layers: The labelling.
+        plan: The round's plan.
+        local_steps: Local steps in a round.
+        statistics: What the synchronisations measured, by layer that was averaged.
+        transfers: The round's transfers.
+    """
+    up, down = _payload_bytes(transfers, "up"), _payload_bytes(transfers, "down")
+    records = {}
+    for layer in layers:
+        measured = statistics.get(layer.name)
+        steps = plan.rounds_apart(layer.name) * local_steps
+        records[layer.name] = LayerRecord(
+            interval=plan.intervals[layer.name],
+            synchronised=layer.name in plan.upload,
+            discrepancy=measured.discrepancy if measured else None,
+            unit_discrepancy=measured.discrepancy / (steps * max(layer.parameters, 1)) if measured else None,
+            bytes_up=up.get(layer.name, 0),
+            bytes_down=down.get(layer.name, 0),
+            refused=measured.refused if measured else (),
+        )
+    return records
+
+
+def _payload_bytes(transfers: Sequence[Transfer], direction: Direction) -> dict[str, int]:
+    """Return the payload bytes of each layer in one direction, of all clients together.
+
+    When a layer is sent in several transfers, those of the last one count.
+    """
+    return {
+        item.layer: len(transfer.clients) * item.payload_bytes
+        for transfer in transfers
+        if transfer.direction == direction
+        for item in transfer.payloads
+    }
 
 
 @dataclass(frozen=True)

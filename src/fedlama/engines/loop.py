@@ -6,6 +6,7 @@ copied and the solver works in place. Sums run in client order. All other engine
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from fedlama.choices.solvers import OptimizerState
-from fedlama.core.layers import Layer
+from fedlama.core.averaging import average_models
+from fedlama.core.layers import Layer, local_buffers
 from fedlama.core.randomness import seed_of
 from fedlama.core.registry import register
 from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
+from fedlama.engines.divergence import loss_divergence
 from fedlama.engines.transfers import TransferTable
-from fedlama.errors import DivergenceError
 
 
 @dataclass
@@ -54,8 +56,7 @@ class LoopEngine:
         self._tensors = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
         self._names = [name for name, p in self._model.named_parameters() if p.requires_grad]
         self._buffers = [name for name, _ in self._model.named_buffers()]
-        sent = {spec.name for layer in setup.layers for spec in layer.tensors}
-        self._local = {name: self._tensors[name].clone() for name in self._buffers if name not in sent}
+        self._local = {name: buffer.clone() for name, buffer in local_buffers(self._model, setup.layers).items()}
         self._decayed = _decayed(setup)
         self._generators = [setup.device] if setup.device.type == "cuda" else []
         self._slots: list[_ClientSlot] = []
@@ -86,17 +87,11 @@ class LoopEngine:
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
         """Average a layer over the cohort, in client order."""
         codec = self._setup.codec
-        means: Values = {}
-        discrepancy = 0.0
-        for spec in layer.tensors:
-            received = [codec.transmit(slot.values[spec.name].unsqueeze(0))[0] for slot in self._slots]
-            mean = weighted_mean(received, weights)
-            means[spec.name] = mean
-            if spec.trainable:
-                discrepancy += sum(
-                    weight * squared_norm(value - mean) for weight, value in zip(weights, received, strict=True)
-                )
-        return Average(means, discrepancy)
+        received = [
+            {spec.name: codec.transmit(slot.values[spec.name].unsqueeze(0))[0] for spec in layer.tensors}
+            for slot in self._slots
+        ]
+        return Average(*average_models(layer, received, weights))
 
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
         """Set a layer to one value on every client."""
@@ -187,32 +182,10 @@ class LoopEngine:
         return self._setup.solver.init([values[name] for name in self._names])
 
     def _finite(self, loss: float, slot: _ClientSlot, round_index: int) -> float:
-        if loss - loss == 0.0:
+        """Return a loss, if it is finite."""
+        if math.isfinite(loss):
             return loss
-        for layer in self._setup.layers:
-            for spec in layer.tensors:
-                if not torch.isfinite(slot.values[spec.name]).all():
-                    raise DivergenceError(round_index, slot.client, layer.name, f"{spec.name} is not finite")
-        raise DivergenceError(round_index, slot.client, self._setup.layers[-1].name, f"the loss is {loss}")
-
-
-def weighted_mean(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Return sum_i p_i x_i, added up in order; whole numbers are averaged in float64 and rounded.
-
-    Args:
-        values: One tensor per client.
-        weights: p_i, summing to 1.
-    """
-    exact = values[0].is_floating_point()
-    total = torch.zeros_like(values[0], dtype=values[0].dtype if exact else torch.float64)
-    for value, weight in zip(values, weights, strict=True):
-        total.add_(value if exact else value.double(), alpha=weight)
-    return total if exact else total.round().to(values[0].dtype)
-
-
-def squared_norm(value: Tensor) -> float:
-    """Return ||x||^2, squared in the tensor's dtype and added up in float64."""
-    return float((value * value).sum(dtype=torch.float64))
+        raise loss_divergence(self._setup.layers, round_index, slot.client, slot.values, loss)
 
 
 def _decayed(setup: EngineSetup) -> list[bool]:

@@ -14,8 +14,8 @@ from fedlama.data.clients import TensorClients
 from fedlama.data.transforms import Normalise, PadCropFlip
 from fedlama.errors import ConfigError
 from fedlama.experiment.settings import Experiment, Settings
-from fedlama.federation.evaluation import TestSet
 from fedlama.federation.federation import Federation
+from fedlama.federation.held_out import TestSet
 from fedlama.federation.presets import authors
 from fedlama.models.base import Architecture
 

@@ -23,7 +23,7 @@ from fedlama.data.arrays import DataSource
 from fedlama.data.partition.base import Partitioner
 from fedlama.engines import ENGINES
 from fedlama.errors import shown
-from fedlama.federation.federation import Weighting
+from fedlama.federation.settings import Weighting
 from fedlama.models.base import Architecture
 
 _NAME = re.compile(r"[\w-][\w.-]{0,99}")

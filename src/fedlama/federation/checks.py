@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fedlama.choices.strategies import Strategy
-from fedlama.core.layers import Layers, check_layers
+from fedlama.core.layers import Layers, check_layers, local_buffers
 from fedlama.core.losses import cross_entropy
 from fedlama.core.validation import check_seed
 from fedlama.data.clients import ClientSource, TensorClients
 from fedlama.engines import ENGINES
 from fedlama.errors import ConfigError, DataError, did_you_mean
-
-if TYPE_CHECKING:
-    from fedlama.federation.federation import Federation
+from fedlama.federation.settings import FederationSettings
 
 MOST_ROUNDS = 10_000_000
 """More rounds than this are taken for a slip of the keyboard: they would fill any disk with their ledger."""
 
 
-def check_federation(federation: Federation, layers: Layers, source: ClientSource) -> None:
+def check_federation(federation: FederationSettings, layers: Layers, source: ClientSource) -> None:
     """Refuse choices that do not fit together.
 
     Raises:
@@ -56,11 +54,10 @@ def check_federation(federation: Federation, layers: Layers, source: ClientSourc
         raise ConfigError(problems)
 
 
-def _check_statistics(federation: Federation, layers: Layers) -> list[str]:
+def _check_statistics(federation: FederationSettings, layers: Layers) -> list[str]:
     """Report normalisation statistics that nobody ever averages, though the global model is to be scored with them."""
-    travelling = {spec.name for layer in layers for spec in layer.tensors}
     persistent = federation.model.state_dict()
-    at_home = [name for name, _ in federation.model.named_buffers() if name in persistent and name not in travelling]
+    at_home = [name for name in local_buffers(federation.model, layers) if name in persistent]
     if not at_home or federation.evaluate != "global" or federation.test_set is None:
         return []
     return [
@@ -95,7 +92,7 @@ def _check_device(device: str) -> None:
         raise ConfigError(f"device is {device!r}, but torch cannot compute there ({reason}); choose 'cpu'") from error
 
 
-def check_fit(federation: Federation, model: nn.Module, source: ClientSource) -> None:
+def check_fit(federation: FederationSettings, model: nn.Module, source: ClientSource) -> None:
     """Try the model on two samples, so that a misfit is told in one sentence and not in the midst of training."""
     test, tensors = federation.test_set, source if isinstance(source, TensorClients) else None
     given = test or tensors

@@ -1,94 +1,73 @@
-"""Evaluation of a model on held-out data, in large batches.
+"""When the global model is evaluated, from what, and how well it does.
 
-Losses and hits are added up where the model is, and looked at once at the end.
+What a score consists of is decided by the test set alone (:class:`~fedlama.federation.held_out.TestSet`); this module
+only compares scores by their primary number.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fedlama.core.devices import transform_on, upload
-from fedlama.core.losses import Objective, correct, cross_entropy
-from fedlama.core.records import Score as Score
-from fedlama.data.clients import Prepare
-from fedlama.errors import DataError
+from fedlama.core.layers import named_layers
+from fedlama.core.plan import Plan
+from fedlama.core.records import Score
+from fedlama.engines.api import Engine, Values
+from fedlama.federation.held_out import TestSet
+from fedlama.federation.server import Server
+from fedlama.federation.settings import FederationSettings
 
 
-@dataclass(frozen=True)
-class TestSet:
-    """Held-out data.
-
-    A model on another device than the data brings a copy of them there, in their own dtype, at its first evaluation. It
-    is kept for the next ones, as long as the test set itself.
+class Evaluator:
+    """Scores the global model after the rounds in which an evaluation is due.
 
     Args:
-        x: Inputs, shape (samples, ...).
-        y: Targets, shape (samples, ...).
-        prepare: Applied to every batch of inputs, as on the clients.
-        batch_size: Samples per forward pass.
-
-    Raises:
-        DataError: No samples, not one target for each input, or NaN or infinite inputs.
+        federation: The settings of the federation.
+        server: Holds the global model.
     """
 
-    __test__ = False  # the name begins with Test; this tells pytest that it is no test case
-    x: Tensor
-    y: Tensor
-    prepare: Prepare | None = None
-    batch_size: int = 500
-    _elsewhere: dict[torch.device, TestSet] = field(default_factory=dict, init=False, repr=False, compare=False)
+    def __init__(self, federation: FederationSettings, server: Server) -> None:
+        self._federation, self._server = federation, server
+        self._layers = federation.labelling()
 
-    def __post_init__(self) -> None:
-        if len(self.x) != len(self.y):
-            raise DataError(
-                f"the test set has {len(self.x)} inputs but {len(self.y)} targets; give one target for each input"
-            )
-        if len(self.x) == 0:
-            raise DataError("the test set has no samples; give some, or leave test_set out")
-        if self.x.is_floating_point() and not torch.isfinite(self.x).all():
-            raise DataError("the test set holds NaN or infinite inputs; clean or drop those rows")
+    def layers(self, plan: Plan) -> frozenset[str]:
+        """Return the names of the layers that come up after a round only to evaluate the global model."""
+        due = self._test_set(plan) is not None
+        return plan.held(self._layers) if due and self._federation.evaluate == "global" else frozenset()
 
-    def score(self, model: nn.Module, objective: Objective = cross_entropy) -> Score:
-        """Evaluate a model.
+    def evaluate(self, plan: Plan, engine: Engine, cohort: Sequence[int], *, void: bool) -> Score | None:
+        """Score the global model, if an evaluation is due after this round.
 
         Args:
-            model: Put into evaluation mode for the time and back.
-            objective: Mean loss of a batch.
-
-        Returns:
-            Accuracy and mean loss over all samples.
+            plan: The round's plan.
+            engine: Holds the clients' models.
+            cohort: The active clients.
+            void: Whether too few clients answered, so that their models cannot be averaged.
         """
-        here = self._on(next(model.parameters()).device)
-        training = model.training
-        model.eval()
-        with torch.no_grad():
-            loss, hits = here._sums(model, objective)
-        model.train(training)
-        return Score(hits / self.y.numel(), loss / self.y.numel())
+        test_set = self._test_set(plan)
+        if test_set is None:
+            return None
+        if self._federation.evaluate == "best_client":
+            scores = [self._score(test_set, engine.client_values(client)) for client in cohort[::4]]
+            return max(scores, key=lambda score: score.primary)
+        values = dict(self._server.values)
+        return self._score(test_set, values if void else values | self._averaged(plan, engine, cohort))
 
-    def _on(self, device: torch.device) -> TestSet:
-        """Return the same data on a device, moved there at most once."""
-        if self.x.device == self.y.device == device:
-            return self
-        if device not in self._elsewhere:
-            prepare = None if self.prepare is None else transform_on(self.prepare, device)
-            moved = object.__new__(TestSet)  # not checked again: that would wait for the device
-            moved.__dict__.update(self.__dict__, x=upload(self.x, device), y=upload(self.y, device), prepare=prepare)
-            moved.__dict__["_elsewhere"] = {}
-            self._elsewhere[device] = moved
-        return self._elsewhere[device]
+    def _averaged(self, plan: Plan, engine: Engine, cohort: Sequence[int]) -> Values:
+        """Return the average of the layers that keep each client's own value beyond this round."""
+        weights, averaged = self._server.weights(cohort), Values()
+        for layer in named_layers(self._layers, plan.held(self._layers)):
+            averaged |= engine.average(layer, weights).values
+        return averaged
 
-    def _sums(self, model: nn.Module, objective: Objective) -> tuple[float, int]:
-        """Return the sums of losses and of hits over all positions; the model is where the data are."""
-        loss = torch.zeros((), dtype=torch.float64, device=self.x.device)
-        hits = torch.zeros((), dtype=torch.int64, device=self.x.device)
-        for start in range(0, len(self.x), self.batch_size):
-            x, y = self.x[start : start + self.batch_size], self.y[start : start + self.batch_size]
-            output = model(x if self.prepare is None else self.prepare(x))
-            loss = loss + objective(output, y).double() * y.numel()
-            hits = hits + correct(output, y)
-        total, count = torch.cat([loss.reshape(1), hits.reshape(1).double()]).tolist()  # one look for both
-        return total, int(count)
+    def _score(self, test_set: TestSet, values: Mapping[str, Tensor]) -> Score:
+        return test_set.score(self._server.model_with(values), self._federation.objective)
+
+    def _test_set(self, plan: Plan) -> TestSet | None:
+        """Return the test set, if an evaluation is due after this round."""
+        settings = self._federation
+        every = settings.evaluate_every
+        rounds = settings.strategy.cycle_rounds if every is None else -(-every // settings.strategy.local_steps)
+        finished = plan.round_index + 1
+        return settings.test_set if finished % rounds == 0 or finished == settings.rounds else None

@@ -17,7 +17,7 @@ from fedlama.choices.strategies.base import LayerStatistics
 from fedlama.core.records import RoundRecord
 from fedlama.engines.api import CohortState
 from fedlama.errors import DataError, cut
-from fedlama.federation.federation import Run
+from fedlama.federation.run import Run
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ def take(run: Run) -> Snapshot:
         Everything that the next rounds depend on; random draws need nothing but the round's number.
     """
     cohort = run.engine.state_dict()
-    server = {name: buffers for name, buffers in run.server_optimizer_state.items() if buffers}
-    tensors = _prefixed("global", run.values) | _prefixed("update", run.last_update)
+    server = {name: buffers for name, buffers in run.server.optimizer_state.items() if buffers}
+    tensors = _prefixed("global", run.values) | _prefixed("update", run.server.last_update)
     tensors |= _prefixed("client", cohort.values)
     for kind, buffers in cohort.optimizer_state.items():
         tensors |= _prefixed(f"memory/{kind}", buffers)
@@ -110,9 +110,9 @@ def _put_back(run: Run, snapshot: Snapshot, before: Iterable[RoundRecord]) -> No
     run.engine.load_state_dict(_cohort_state(run, facts, groups))  # the last thing that may fail
     run.round_index, run.state = snapshot.rounds_done, state
     run.planner.cohort, run.planner.changed = cohort, changed
-    run.values = {name: values[name].to(value.device) for name, value in run.values.items()}
-    run.last_update = {name: value.to(run.values[name].device) for name, value in update.items()}
-    run.server_optimizer_state = {
+    run.server.values = {name: values[name].to(value.device) for name, value in run.values.items()}
+    run.server.last_update = {name: value.to(run.values[name].device) for name, value in update.items()}
+    run.server.optimizer_state = {
         name: {kind: value.to(run.values[name].device) for kind, value in kinds.items()}
         for name, kinds in server.items()
     }

@@ -19,7 +19,7 @@ from typing import Self
 
 from fedlama.analysis.study import Study
 from fedlama.core.records import Result
-from fedlama.federation.federation import Callback
+from fedlama.federation.run import Callback
 from fedlama.reporting.charts import accuracy_charts, interval_chart
 from fedlama.reporting.progress import LiveProgress, RunProgress
 from fedlama.reporting.tracking import Tracker, trackers

@@ -25,7 +25,9 @@ from fedlama.errors import ConfigError
 from fedlama.experiment import Experiment, assemble, prepare
 from fedlama.experiment.titles import hyperparameters, title
 from fedlama.federation.checks import check_federation
-from fedlama.federation.federation import Callback, Federation, Run
+from fedlama.federation.federation import Federation
+from fedlama.federation.run import Callback, Run
+from fedlama.federation.settings import FederationSettings
 from fedlama.federation.state import put_back, take
 from fedlama.runs.autosave import Checkpoints, resume_point, stop_on_interrupt
 from fedlama.runs.checkpoint import save_snapshot
@@ -272,7 +274,7 @@ def folder_of(experiment: Experiment, out: Path) -> Path:
     return out / experiment.settings.name / "-".join([strategy.name, *numbers[:2], seed, experiment.digest()])
 
 
-def in_force(federation: Federation) -> dict[str, object]:
+def in_force(federation: FederationSettings) -> dict[str, object]:
     """Return the federation's choices as they run, after a preset has changed some of them."""
     described: dict[str, object] = {}
     for section in ("strategy", "solver", "sampler", "availability", "codec", "server_optimizer", "aggregator"):

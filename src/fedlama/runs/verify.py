@@ -21,7 +21,7 @@ from torch import Tensor
 from fedlama.core.records import RoundRecord
 from fedlama.errors import DataError, DivergenceError
 from fedlama.experiment import assemble, prepare, resolve
-from fedlama.federation.federation import Run
+from fedlama.federation.run import Run
 from fedlama.federation.state import take
 from fedlama.runs.autosave import FOLDER
 from fedlama.runs.checkpoint import Snapshot, whole_snapshots

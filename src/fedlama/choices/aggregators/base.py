@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-import torch
 from torch import Tensor
 
 from fedlama.core.layers import Layer
@@ -65,31 +64,3 @@ class Aggregator(Protocol):
             weights: p_i of each client, summing to 1.
             reference: The layer's global value before the round, from which all clients once started.
         """
-
-
-def weighted_mean(layer: Layer, received: Mapping[str, Tensor], weights: Tensor) -> Combined:
-    """Return the weighted mean and the discrepancy of a layer, both computed in float64.
-
-    Args:
-        layer: The layer.
-        received: Its tensors by name, of shape (clients, ...).
-        weights: p_i, float64 of shape (clients,), summing to 1.
-    """
-    means, discrepancy = {}, 0.0
-    for spec in layer.tensors:
-        rows = received[spec.name].double().reshape(len(weights), -1)  # (clients, elements)
-        mean = weights @ rows
-        means[spec.name] = as_dtype(mean.view(received[spec.name].shape[1:]), received[spec.name].dtype)
-        if spec.trainable:
-            discrepancy += float(weights @ (rows - mean).square().sum(1))
-    return Combined(means, discrepancy)
-
-
-def as_dtype(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a float64 tensor in another dtype; for integer dtypes it is rounded.
-
-    Args:
-        value: The tensor.
-        dtype: The dtype of the layer's tensor.
-    """
-    return value.to(dtype) if dtype.is_floating_point else value.round().to(dtype)

@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedlama.choices.aggregators.base import Aggregator, Combined, weighted_mean
+from fedlama.choices.aggregators.base import Aggregator, Combined
+from fedlama.core.averaging import average_rows
 from fedlama.core.layers import Layer
 from fedlama.core.registry import register
 
@@ -41,4 +42,4 @@ class Mean(Aggregator):
     ) -> Combined:
         """Average; see :meth:`fedlama.choices.aggregators.base.Aggregator.combine`."""
         device = next(iter(received.values())).device
-        return weighted_mean(layer, received, torch.tensor(weights, dtype=torch.float64, device=device))
+        return Combined(*average_rows(layer, received, torch.tensor(weights, dtype=torch.float64, device=device)))

@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedlama.choices.aggregators.base import Aggregator, Combined, as_dtype
+from fedlama.choices.aggregators.base import Aggregator, Combined
+from fedlama.core.averaging import as_dtype
 from fedlama.core.layers import Layer
 from fedlama.core.registry import register
 

@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from fedlama.choices.aggregators.base import Aggregator, Combined, weighted_mean
+from fedlama.choices.aggregators.base import Aggregator, Combined
+from fedlama.core.averaging import average_rows
 from fedlama.core.layers import Layer
 from fedlama.core.registry import register
 from fedlama.core.validation import at_least, normalise_numbers, one_of, refuse
@@ -64,8 +65,7 @@ class NormBound(Aggregator):
         if self.excess == "refuse":
             kept = torch.where(within, shares, 0.0)
             outside = tuple(torch.nonzero(~within).flatten().tolist())
-            combined = weighted_mean(layer, received, kept / kept.sum())
-            return Combined(combined.values, combined.discrepancy, outside)
+            return Combined(*average_rows(layer, received, kept / kept.sum()), outside)
         scale = torch.where(within, 1.0, bound / norms.clamp(min=torch.finfo(torch.float64).tiny))
         bounded = dict(received)
         for name, update in updates.items():
@@ -73,4 +73,4 @@ class NormBound(Aggregator):
             shortened = reference[name].double() + update * scale.view(per_client)
             # Updates within the bound keep their exact values, without the way through float64 and back.
             bounded[name] = torch.where(within.view(per_client), received[name], shortened.to(received[name].dtype))
-        return weighted_mean(layer, bounded, shares)
+        return Combined(*average_rows(layer, bounded, shares))

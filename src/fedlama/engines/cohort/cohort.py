@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.solvers import OptimizerState
+from fedlama.core.layers import local_buffers
 from fedlama.engines.api import CohortState, EngineSetup, Values
 from fedlama.engines.cohort.averaging import set_rows
 from fedlama.engines.cohort.storage import Storage
 from fedlama.engines.cohort.threads import WorkerThreads, cores
-from fedlama.errors import DivergenceError
+from fedlama.engines.divergence import loss_divergence
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,6 @@ class Cohort:
 
     def __init__(self, setup: EngineSetup, storage: Storage, channels_last: bool) -> None:
         model, device = setup.model, setup.device
-        synchronised = {spec.name for layer in setup.layers for spec in layer.tensors}
         self.names = [name for name, p in model.named_parameters() if p.requires_grad]
         self.clients: tuple[int, ...] = ()
         self._values: Values = {}
@@ -86,7 +86,7 @@ class Cohort:
         self._setup = setup
         self._storage = storage
         self._channels_last = channels_last
-        self._local = {n: b.detach().clone().to(device) for n, b in model.named_buffers() if n not in synchronised}
+        self._local = {n: b.detach().clone().to(device) for n, b in local_buffers(model, setup.layers).items()}
         self._steps_done: dict[int, int] = {}
         self._threads = WorkerThreads(cores())
 
@@ -228,8 +228,5 @@ def check_losses(setup: EngineSetup, rows: CohortSlice, losses: Sequence[float],
     for row, (client, loss) in enumerate(zip(rows.clients, losses, strict=True)):
         if math.isfinite(loss):
             continue
-        for layer in setup.layers:
-            for spec in layer.tensors:
-                if not torch.isfinite(rows.values[spec.name][row]).all():
-                    raise DivergenceError(round_index, client, layer.name, f"{spec.name} is not finite")
-        raise DivergenceError(round_index, client, setup.layers[-1].name, f"the loss is {loss}")
+        values = {name: stacked[row] for name, stacked in rows.values.items()}
+        raise loss_divergence(setup.layers, round_index, client, values, loss)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fedlama.choices.availability import Availability, Membership
 from fedlama.choices.availability.rules import rescaled
-from fedlama.core.layers import Layer
+from fedlama.core.layers import Layer, local_buffers
 from fedlama.engines.api import Average, CohortState, Engine, EngineSetup, RoundOrder, RoundReply, Values
 from fedlama.engines.transfers import TransferTable
 from fedlama.engines.wrappers.rows import joined, restarted, rows_of
@@ -34,10 +34,9 @@ class UnreliableEngine:
     holds_clients: ClassVar[bool] = True
 
     def __init__(self, setup: EngineSetup, inner: Engine, availability: Availability) -> None:
-        sent = {spec.name for layer in setup.layers for spec in layer.tensors}
         self._setup, self._inner, self._availability = setup, inner, availability
         self._transfers = TransferTable(setup.layers, setup.codec)
-        self._local = {n: b.detach().clone() for n, b in setup.model.named_buffers() if n not in sent}
+        self._local = {n: b.detach().clone() for n, b in local_buffers(setup.model, setup.layers).items()}
         self._names = [layer.name for layer in setup.layers]
         self._membership = Membership()
         self._present: tuple[int, ...] = ()  # the clients in the inner engine

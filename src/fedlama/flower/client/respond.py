@@ -22,9 +22,9 @@ from torch import Tensor
 
 from fedlama.choices.codecs import Float32
 from fedlama.core import wire
+from fedlama.core.averaging import squared_norm
 from fedlama.core.layers import Layer
 from fedlama.engines.api import Values
-from fedlama.engines.loop import squared_norm
 from fedlama.flower.client.state import ClientState, exclusive, load, save
 from fedlama.flower.client.trainer import ClientTrainer, LocalRound
 from fedlama.flower.payloads import decode_message, encode_layer

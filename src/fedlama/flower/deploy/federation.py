@@ -12,7 +12,8 @@ from typing import Any
 from fedlama.core.records import Result
 from fedlama.errors import ConfigError, FedlamaError
 from fedlama.experiment import Experiment, assemble, prepare
-from fedlama.federation.federation import Federation, Run
+from fedlama.federation.federation import Federation
+from fedlama.federation.run import Run
 from fedlama.federation.state import put_back, take
 from fedlama.flower.server.engine import Flower
 from fedlama.flower.server.nodes import NodeRegistry, RemoteClients

@@ -15,9 +15,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fedlama.core.averaging import average_models, squared_norm, weighted_mean
 from fedlama.core.layers import Layer
 from fedlama.engines.api import Average, Values
-from fedlama.engines.loop import squared_norm, weighted_mean
 
 Aggregation = Literal["models", "sums"]
 
@@ -30,14 +30,7 @@ def from_models(layer: Layer, received: Sequence[Values], weights: Sequence[floa
         received: Its tensors, one entry per client.
         weights: p_i, summing to 1.
     """
-    means: Values = {}
-    discrepancy = 0.0
-    for spec in layer.tensors:
-        values = [tensors[spec.name] for tensors in received]
-        mean = means[spec.name] = weighted_mean(values, weights)
-        if spec.trainable:
-            discrepancy += sum(w * squared_norm(value - mean) for w, value in zip(weights, values, strict=True))
-    return Average(means, discrepancy)
+    return Average(*average_models(layer, received, weights))
 
 
 def from_sums(

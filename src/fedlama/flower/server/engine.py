@@ -24,13 +24,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from fedlama.choices.availability.rules import rescaled
 from fedlama.core.layers import Layer
 from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
-from fedlama.errors import ConfigError, DivergenceError
+from fedlama.engines.divergence import average_divergence
+from fedlama.errors import ConfigError
 from fedlama.flower.protocol import EVERYONE, NEVER, Channel, TrainRequest, fingerprint
 from fedlama.flower.server.aggregation import Aggregation, from_models, from_sums
 from fedlama.flower.server.nodes import NodeRegistry
@@ -126,7 +126,8 @@ class FlowerEngine:
             squares = [updates[client].scalars[layer.name] for client in received]
             average = from_sums(layer, list(received.values()), rescaled_weights, squares, self._order.values)
         if not math.isfinite(average.discrepancy):
-            raise self._divergence(layer, received)
+            round_index = self._order.plan.round_index if self._order else 0
+            raise average_divergence(layer, round_index, received.items())
         return average
 
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
@@ -170,14 +171,6 @@ class FlowerEngine:
             scalars=order.scalars,
             payload=b"",
         )
-
-    def _divergence(self, layer: Layer, received: Mapping[int, Values]) -> DivergenceError:
-        round_index = self._order.plan.round_index if self._order else 0
-        for client, values in received.items():
-            if any(not torch.isfinite(values[spec.name]).all() for spec in layer.tensors):
-                return DivergenceError(round_index, client, layer.name, "its values are not finite")
-        first = next(iter(received))
-        return DivergenceError(round_index, first, layer.name, "the average overflows although every client is finite")
 
     def _answered(self) -> list[int]:
         return [client for client in self.state.cohort if client in self.latest.updates]

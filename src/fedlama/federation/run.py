@@ -1,0 +1,157 @@
+"""One run, round by round: Algorithm 1 of the paper. Every engine and every strategy is driven by it."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fedlama.core.layers import total_parameters
+from fedlama.core.ledger import Ledger, cost_percent
+from fedlama.core.records import Result, RoundRecord, layer_records
+from fedlama.data.clients import as_source
+from fedlama.engines import ENGINES, Engine
+from fedlama.engines.api import Values
+from fedlama.engines.cohort.sizes import intra_op_threads, is_large
+from fedlama.engines.transfers import TransferPlanner
+from fedlama.engines.wrappers import wrap
+from fedlama.federation.checks import check_federation, check_fit
+from fedlama.federation.evaluation import Evaluator
+from fedlama.federation.server import Server
+from fedlama.federation.settings import FederationSettings
+
+
+class Callback(Protocol):
+    """What is not the algorithm: progress, files, plots, tracking."""
+
+    def on_round(self, record: RoundRecord) -> None:
+        """Called after each round."""
+
+
+class Run:
+    """The state of a federation between rounds, and the step from one round to the next.
+
+    Args:
+        federation: What to run.
+
+    Attributes:
+        federation: As given.
+        clients: The data of all clients.
+        layers: The labelling.
+        planner: Which clients are in the cohort, and which layers they lack.
+        engine: Holds the clients' local models, and trains them.
+        server: Holds the global model.
+        evaluator: Scores the global model.
+        state: The strategy's state.
+        ledger: All transfers so far.
+        round_index: The next round, from 0.
+    """
+
+    def __init__(self, federation: FederationSettings) -> None:
+        self.federation = federation
+        self.layers, self.clients = federation.labelling(), as_source(federation.clients)
+        check_federation(federation, self.layers, self.clients)
+        setup = replace(federation, layers=self.layers, clients=self.clients).engine_setup()
+        check_fit(federation, copy.deepcopy(setup.model), self.clients)
+        self.planner = TransferPlanner(
+            self.layers, federation.sampler, len(self.clients), federation.seed, federation.rounds
+        )
+        self.server = Server(federation, setup)
+        self.evaluator = Evaluator(federation, self.server)
+        self.state = federation.strategy.init(self.layers, federation.seed)
+        self.ledger, self.round_index = Ledger(), 0
+        # A second thread inside the kernels of a small model only waits, for long where the machine is busy.
+        self._threads = torch.get_num_threads() if is_large(setup.model, self.clients) else 1
+        make = ENGINES[federation.engine] if isinstance(federation.engine, str) else federation.engine
+        self.engine: Engine = wrap(make(setup), setup, federation.availability, federation.aggregator)
+
+    @property
+    def cohort(self) -> tuple[int, ...]:
+        """The active clients, in ascending order."""
+        return self.planner.cohort
+
+    @property
+    def values(self) -> Values:
+        """The global values, by tensor name."""
+        return self.server.values
+
+    def global_model(self) -> Mapping[str, Tensor]:
+        """Return the global model as a state dict, frozen parameters and local buffers as they were given."""
+        return self.server.global_model()
+
+    def to_end(self, callbacks: Sequence[Callback], before: Iterable[RoundRecord] = ()) -> Result:
+        """Run all rounds that are left.
+
+        Args:
+            callbacks: Called after every round.
+            before: The records of the rounds before, when the run was restored from a checkpoint.
+
+        Returns:
+            The result of the whole run.
+        """
+        records = list(before)
+        while self.round_index < self.federation.rounds:
+            records.append(self.advance())
+            for callback in callbacks:
+                callback.on_round(records[-1])
+        strategy, cost, parameters = self.federation.strategy, self.ledger.cost(), total_parameters(self.layers)
+        return Result(
+            method=strategy.name,
+            rounds=tuple(records),
+            ledger=self.ledger,
+            model=self.global_model(),
+            score=next((record.score for record in reversed(records) if record.score), None),
+            cost=cost,
+            cost_percent=cost_percent(cost, parameters, self.federation.local_steps, strategy.base_interval),
+            seconds=sum(record.seconds + record.evaluation_seconds for record in records),
+        )
+
+    def advance(self) -> RoundRecord:
+        """Run one round.
+
+        Returns:
+            Its record; `round_index` is then the next round's.
+        """
+        with intra_op_threads(self._threads):
+            return self._round()
+
+    def _round(self) -> RoundRecord:
+        start = time.perf_counter()
+        strategy, engine, server = self.federation.strategy, self.engine, self.server
+        plan = self.planner.close(strategy.plan(self.state, self.round_index))
+        order = self.planner.order(
+            plan,
+            strategy.local_steps,
+            dict(server.values),
+            evaluation=self.evaluator.layers(plan),
+            scalars=strategy.measures_discrepancy,
+        )
+        reply = engine.run_round(order)
+        void = not reply.losses  # too few clients answered for an average
+        plan = plan.void() if void else plan
+        statistics = server.synchronise(plan, engine, order.cohort)
+        self.state = self.state if void else strategy.fold(self.state, plan, statistics)
+        trained = time.perf_counter()
+        score = self.evaluator.evaluate(plan, engine, order.cohort, void=void)
+        evaluated = time.perf_counter()
+        self.ledger.extend(reply.transfers)
+        self.round_index += 1
+        kept = order.cohort if self.federation.keep_client_models else ()
+        return RoundRecord(
+            round_index=plan.round_index,
+            local_steps=self.round_index * strategy.local_steps,
+            cohort=order.cohort,
+            loss=math.nan if void else math.fsum(reply.losses.values()) / len(reply.losses),
+            layers=layer_records(self.layers, plan, strategy.local_steps, statistics, reply.transfers),
+            transfers=reply.transfers,
+            score=score,
+            seconds=trained - start,
+            evaluation_seconds=evaluated - trained,
+            client_models={client: engine.client_values(client) for client in kept},
+        )

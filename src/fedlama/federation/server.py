@@ -1,0 +1,114 @@
+"""The server's part of a round: the global model, and how a synchronisation changes it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from fedlama.choices.server_optimizers import ServerOptimizerState
+from fedlama.core.layers import Layer, local_buffers, named_layers
+from fedlama.core.plan import LayerStatistics, Plan
+from fedlama.engines.api import Average, Engine, EngineSetup, Values
+from fedlama.engines.cohort.norms import squared_norms
+from fedlama.engines.cohort.threads import WorkerThreads, cores
+from fedlama.engines.divergence import average_divergence
+from fedlama.federation.settings import FederationSettings
+
+
+class Server:
+    """Holds the global model and everything else that the server keeps between rounds.
+
+    Args:
+        federation: The settings of the federation.
+        setup: The parts that it shares with the engine; its model is copied.
+
+    Attributes:
+        values: The global values, by tensor name. They are replaced, never changed in place.
+        optimizer_state: The server optimizer's buffers, by tensor name.
+        last_update: The latest change of every tensor, which recycling repeats; empty for other strategies.
+    """
+
+    def __init__(self, federation: FederationSettings, setup: EngineSetup) -> None:
+        self._federation, self._layers, self._clients = federation, setup.layers, setup.clients
+        self._model = copy.deepcopy(setup.model)
+        tensors = dict(self._model.state_dict(keep_vars=True))
+        names = [spec.name for layer in self._layers for spec in layer.tensors]
+        self.values: Values = {name: tensors[name].detach().clone() for name in names}
+        self.optimizer_state: dict[str, ServerOptimizerState] = {}
+        self.last_update: Values = {}
+        local = local_buffers(self._model, self._layers)
+        self._local: Values = {name: value.detach().clone() for name, value in local.items() if name in tensors}
+        self._threads = WorkerThreads(cores())  # for passes over large layers
+
+    def synchronise(self, plan: Plan, engine: Engine, cohort: Sequence[int]) -> dict[str, LayerStatistics]:
+        """Average the layers that are due, move the recycled ones, and send the new values to the engine.
+
+        Args:
+            plan: The round's plan.
+            engine: Holds the clients' models.
+            cohort: The active clients.
+
+        Returns:
+            What was measured, by layer that was averaged.
+
+        Raises:
+            DivergenceError: A layer's values are not finite, or their squares overflow.
+        """
+        weights, statistics = self.weights(cohort), {}
+        for layer in named_layers(self._layers, plan.upload):
+            average = engine.average(layer, weights)
+            if not math.isfinite(average.discrepancy):
+                models = ((client, engine.client_values(client)) for client in cohort)
+                raise average_divergence(layer, plan.round_index, models)
+            values, statistics[layer.name] = self._step(layer, average)
+            self._set(layer, values, engine)
+        for layer in named_layers(self._layers, plan.recycle):
+            self._set(layer, {spec.name: self._recycled(spec.name) for spec in layer.tensors}, engine)
+        for layer in named_layers(self._layers, plan.frozen):
+            if any(not spec.trainable for spec in layer.tensors):
+                engine.overwrite(layer, self.values)  # a forward pass changes statistics, also of what is not trained
+        return statistics
+
+    def weights(self, cohort: Sequence[int]) -> list[float]:
+        """Return the weights p_i of a cohort's clients, which sum to 1."""
+        if self._federation.weighting == "equal":
+            return [1.0 / len(cohort)] * len(cohort)
+        samples = [self._clients.samples(client) for client in cohort]
+        total = sum(samples)
+        return [count / total for count in samples]
+
+    def model_with(self, values: Mapping[str, Tensor]) -> nn.Module:
+        """Return the server's own copy of the model, with some of its tensors replaced; it is overwritten next time."""
+        self._model.load_state_dict(dict(values), strict=False)
+        return self._model
+
+    def global_model(self) -> Values:
+        """Return a copy of the global model as a state dict, frozen parameters and local buffers as they were given."""
+        model = self.model_with(self._local | self.values)  # through the module, so that tied parameters stay tied
+        return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    def _step(self, layer: Layer, average: Average) -> tuple[Values, LayerStatistics]:
+        """Return a layer's new global values, from its average and the server optimizer."""
+        new, squared_update, squared_value = dict(average.values), 0.0, 0.0
+        for spec in layer.tensors:
+            previous = self.values[spec.name]
+            if spec.trainable:
+                state = self.optimizer_state.setdefault(spec.name, {})
+                new[spec.name] = self._federation.server_optimizer.apply(previous, new[spec.name], state)
+                update, value = squared_norms(new[spec.name], previous, self._threads)
+                squared_update, squared_value = squared_update + update, squared_value + value
+            if self._federation.strategy.recycles:
+                self.last_update[spec.name] = new[spec.name] - previous
+        norms = math.sqrt(squared_update), math.sqrt(squared_value)
+        return new, LayerStatistics(average.discrepancy, *norms, average.refused)
+
+    def _recycled(self, name: str) -> Tensor:
+        update = self.last_update.get(name)
+        return self.values[name] if update is None else self.values[name] + update
+
+    def _set(self, layer: Layer, values: Values, engine: Engine) -> None:
+        self.values.update(values)
+        engine.overwrite(layer, values)

@@ -1,0 +1,79 @@
+"""The settings of a federation: everything that determines a run, and what is made of it.
+
+:class:`fedlama.federation.federation.Federation` adds the call that runs them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from fedlama.choices.aggregators import Aggregator, Mean
+from fedlama.choices.availability import Always, Availability
+from fedlama.choices.codecs import Codec, Float32
+from fedlama.choices.samplers import AllClients, Sampler
+from fedlama.choices.server_optimizers import Replace, ServerOptimizer
+from fedlama.choices.solvers import SGD, LocalSolver
+from fedlama.choices.strategies import Strategy
+from fedlama.core.layers import Layers, by_tensor
+from fedlama.core.losses import Objective, cross_entropy
+from fedlama.data.clients import Batch, ClientData, ClientSource, as_source
+from fedlama.engines import Engine, EngineSetup
+from fedlama.federation.held_out import TestSet
+
+Weighting = Literal["samples", "equal"]
+Evaluated = Literal["global", "best_client"]
+
+
+@dataclass(frozen=True)
+class FederationSettings:
+    """The settings of a federation; :class:`~fedlama.federation.federation.Federation` describes each of them."""
+
+    model: nn.Module
+    clients: ClientSource | Sequence[ClientData] | Sequence[Iterable[Batch]]
+    strategy: Strategy[Any]
+    local_steps: int
+    solver: LocalSolver = field(default_factory=lambda: SGD(learning_rate=0.1))
+    sampler: Sampler = field(default_factory=AllClients)
+    availability: Availability = field(default_factory=Always)
+    codec: Codec = field(default_factory=Float32)
+    server_optimizer: ServerOptimizer = field(default_factory=Replace)
+    aggregator: Aggregator = field(default_factory=Mean)
+    layers: Layers | None = None
+    weighting: Weighting = "samples"
+    test_set: TestSet | None = None
+    evaluate_every: int | None = None
+    evaluate: Evaluated = "global"
+    objective: Objective = cross_entropy
+    seed: int = 0
+    engine: str | Callable[[EngineSetup], Engine] = "loop"
+    device: str = "cpu"
+    keep_client_models: bool = False
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds that the budget of local steps allows."""
+        return self.local_steps // self.strategy.local_steps
+
+    def labelling(self) -> Layers:
+        """Return the layers: those that were given, or one for every parameter tensor."""
+        return self.layers if self.layers is not None else by_tensor(self.model)
+
+    def engine_setup(self) -> EngineSetup:
+        """Return the parts that an engine needs, with a copy of the model on the federation's device."""
+        device = torch.device(self.device)
+        return EngineSetup(
+            model=copy.deepcopy(self.model).to(device),
+            layers=self.labelling(),
+            clients=as_source(self.clients),
+            solver=self.solver,
+            codec=self.codec,
+            objective=self.objective,
+            seed=self.seed,
+            device=device,
+        )

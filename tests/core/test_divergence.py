@@ -20,8 +20,10 @@ from fedlama import (
     RoundRecord,
     Run,
     ServerMomentum,
+    by_module,
 )
 from fedlama.choices.strategies import Strategy
+from fedlama.engines.divergence import average_divergence, loss_divergence
 from tests.core.helpers import FEATURES, Line, Normed, mlp, product, pushed, skewed_clients
 
 
@@ -127,3 +129,27 @@ def test_the_ledger_keeps_what_it_had() -> None:
 def test_large_but_finite_is_no_divergence() -> None:
     clients = [ClientData(1e6 * one.x, one.y, one.batch_size) for one in skewed_clients(2)]
     Federation(Normed(), clients, FedAvg(1), 2, solver=SGD(0.01)).run()
+
+
+def test_the_first_layer_and_the_first_tensor_that_are_not_finite_are_named() -> None:
+    layers = by_module(mlp().float())
+    values = {name: value.clone() for name, value in mlp().float().state_dict().items()}
+    error = loss_divergence(layers, 3, 7, values, float("nan"))
+    assert (error.layer, error.detail) == (layers[-1].name, "the loss is nan")  # every layer is finite
+    values["4.weight"][0, 0] = float("inf")
+    values["2.bias"][0] = float("nan")
+    error = loss_divergence(layers, 3, 7, values, float("nan"))
+    assert (error.round_index, error.client, error.layer) == (3, 7, "2")
+    assert error.detail == "2.bias is not finite"
+
+
+def test_of_an_average_the_first_client_that_is_not_finite_is_named_or_the_one_with_the_largest_value() -> None:
+    (layer, *_) = by_module(mlp().float())
+    models = {client: {n: v.clone() for n, v in mlp().float().state_dict().items()} for client in (4, 6, 9)}
+    models[6]["0.weight"][0, 0] = -1e30
+    error = average_divergence(layer, 2, models.items())
+    assert (error.round_index, error.client, error.layer) == (2, 6, "0")
+    assert error.detail == "its largest value is 1.0e+30 and the discrepancy overflows"
+    models[9]["0.bias"][1] = float("nan")
+    error = average_divergence(layer, 2, models.items())
+    assert (error.client, error.detail) == (9, "0.bias is not finite")

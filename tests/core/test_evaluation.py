@@ -140,7 +140,7 @@ FEDERATION = Federation(
 def test_between_full_synchronisations_the_clients_average_is_scored() -> None:
     def compare(run: Run, record: RoundRecord) -> None:
         mean: dict[str, Tensor] = {}
-        for weight, values in zip(run.weights(), record.client_models.values(), strict=True):
+        for weight, values in zip(run.server.weights(run.cohort), record.client_models.values(), strict=True):
             for name, value in values.items():
                 mean[name] = mean.get(name, 0.0) + weight * value.double()
         rounded = {name: value.float() if "tracked" not in name else value.round() for name, value in mean.items()}

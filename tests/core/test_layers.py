@@ -26,7 +26,7 @@ from fedlama import (
     by_tensor,
 )
 from fedlama.choices.strategies import Strategy
-from fedlama.core.layers import check_layers, total_parameters
+from fedlama.core.layers import check_layers, local_buffers, named_layers, total_parameters
 from fedlama.models import resnet20, wide_resnet
 from tests.core.helpers import CLASSES, FEATURES, Normed, skewed_clients
 
@@ -94,6 +94,21 @@ def test_local_statistics_stay_out(label: Callable[..., Layers]) -> None:
     names = [name for tensors in shape(label(Normed(), statistics="local")).values() for name in tensors]
     assert not any("running" in name or "tracked" in name for name in names)
     assert len(names) == 6
+
+
+def test_local_buffers_are_those_in_no_layer() -> None:
+    model = Normed()
+    model.register_buffer("scratch", torch.zeros(2), persistent=False)
+    statistics = ["norm.running_mean", "norm.running_var", "norm.num_batches_tracked"]
+    assert list(local_buffers(model, by_tensor(model, statistics="average"))) == ["scratch"]
+    assert set(local_buffers(model, by_tensor(model, statistics="local"))) == {"scratch", *statistics}
+    assert local_buffers(model, by_tensor(model))["scratch"] is model.scratch
+
+
+def test_layers_by_name_come_in_the_models_order() -> None:
+    layers = by_module(Normed())
+    assert named_layers(layers, {layers[2].name, layers[0].name}) == (layers[0], layers[2])
+    assert named_layers(layers, ()) == ()
 
 
 def test_what_the_paper_counts_in_its_models() -> None:

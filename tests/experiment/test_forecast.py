@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ from rich.console import Console
 from torch import nn
 
 from fedlama import (
+    Absence,
     ClientData,
     Cyclic,
     FedAvg,
@@ -23,7 +25,9 @@ from fedlama import (
     FixedIntervals,
     Float16,
     Ledger,
+    RandomAbsence,
     Run,
+    Trace,
     UniformSampler,
     by_mapping,
     by_module,
@@ -65,6 +69,7 @@ def foreseen(own: Federation) -> Forecast:
         population=5,
         local_steps=own.local_steps,
         base_interval=BASE,
+        availability=own.availability,
         seed=own.seed,
     )
 
@@ -135,6 +140,43 @@ def test_a_schedule_that_depends_on_training_lies_within_the_bounds(
     assert all(least <= real <= most for least, real, most in zip(low, moved(actual), high, strict=True))
     assert low != high
     assert expected.certainty == "depends on training: within bounds"
+
+
+ABSENT = [
+    RandomAbsence(away=0.3, dies=0.2),
+    RandomAbsence(away=0.3, lasts=2, rejoin="next-cycle"),
+    Trace(absences=(Absence(1, 1, 2), Absence(3, 2, 2, "dies"), Absence(0, 4, 4), Absence(2, 0, 1))),
+]
+
+
+@pytest.mark.parametrize("availability", ABSENT, ids=["random", "long", "trace"])
+@pytest.mark.parametrize("changes", [{}, PART, HELD], ids=["all", "part", "held"])
+@pytest.mark.parametrize("strategy", [FedAvg(BASE), FixedIntervals(BASE, {"0.*": 3}), Cyclic(BASE)], ids=str)
+def test_absences_are_foreseen_exactly(strategy: Any, changes: dict[str, Any], availability: Any) -> None:  # noqa: ANN401
+    own = federation(strategy, availability=availability, **changes)
+    expected = foreseen(own)
+    assert limits(expected)[0] == limits(expected)[1] == moved(volume(own))
+    assert limits(expected) != limits(foreseen(federation(strategy, **changes)))
+
+
+@pytest.mark.parametrize("availability", ABSENT, ids=["random", "long", "trace"])
+@pytest.mark.parametrize("strategy", [FedLAMA(BASE, 2), FedLUAR(BASE, 1)], ids=str)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_absences_stay_within_the_bounds(strategy: Any, availability: Any, seed: int) -> None:  # noqa: ANN401
+    own = federation(strategy, availability=availability, seed=seed)
+    (low, high), actual = limits(foreseen(own)), moved(volume(own))
+    assert all(least <= real <= most for least, real, most in zip(low, actual, high, strict=True))
+
+
+def test_void_rounds_are_exact_for_a_fixed_schedule_and_unknown_for_others() -> None:
+    """Bounds are for runs in which every round counts; a void round keeps the strategy from learning."""
+    nobody = Trace(absences=tuple(Absence(client, 2, 2) for client in range(4)), min_replies=0.5)
+    own = federation(FedAvg(BASE), availability=nobody)
+    assert limits(foreseen(own))[0] == moved(volume(own))
+    assert sum(math.isnan(record.loss) for record in own.run().rounds) == 1
+    for strategy in (FedLUAR(BASE, 1), FedLAMA(BASE, 2)):
+        expected = foreseen(federation(strategy, availability=nobody))
+        assert expected.certainty == "depends on training: unknown"
 
 
 @pytest.mark.parametrize("rounds", [1, 2, 3, 4, 5])

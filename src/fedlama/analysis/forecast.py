@@ -1,8 +1,8 @@
 """What a run will move, computed before any training from the plans that the strategy can make.
 
 The forecast asks the strategy alone (:meth:`fedlama.choices.strategies.base.Strategy.bounds`): one course of plans is
-exact, several are limits, and none means that the schedule depends on training and nothing can be said. All clients are
-taken to answer.
+exact, several are limits, and none means that the schedule depends on training and nothing can be said. Which clients
+answer is decided by the availability, as in the run itself.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from itertools import chain
 from typing import Any, Literal
 
 from fedlama.analysis.links import Exchanges, Link, clock, money
+from fedlama.choices.availability import Always, Availability, Membership
 from fedlama.choices.codecs import Codec
 from fedlama.choices.samplers import Sampler
 from fedlama.choices.strategies import Plan, Strategy
 from fedlama.core.layers import Layers, total_parameters
-from fedlama.core.ledger import Ledger, cost_percent
+from fedlama.core.ledger import Ledger, Transfer, cost_percent
+from fedlama.engines.api import RoundOrder
 from fedlama.engines.transfers import TransferPlanner, TransferTable
 
 Certainty = Literal["exact", "depends on training: within bounds", "depends on training: unknown"]
@@ -73,6 +75,7 @@ def forecast(
     population: int,
     local_steps: int,
     base_interval: int,
+    availability: Availability | None = None,
     seed: int = 0,
     links: Sequence[Link] = (),
     price_per_gb: float | None = None,
@@ -87,6 +90,7 @@ def forecast(
         population: Number of clients.
         local_steps: Budget K of the run.
         base_interval: The interval of the FedAvg that counts as 100 %.
+        availability: Which clients answer; None for all of them.
         seed: The run's seed; it also decides the random draws of links.
         links: Links to compute the run's time on.
         price_per_gb: Price of 10^9 bytes, in any currency.
@@ -98,11 +102,10 @@ def forecast(
     rounds = local_steps // strategy.local_steps
     volumes = []
     for plans in _courses(strategy, layers, rounds, seed):
-        planner, table = TransferPlanner(layers, sampler, population, seed, rounds), TransferTable(layers, codec)
-        transfers = []
-        for plan in plans:
-            order = planner.order(planner.close(plan), strategy.local_steps, {}, scalars=strategy.measures_discrepancy)
-            transfers.append(table.planned(order))
+        course = _Course(strategy, layers, codec, availability or Always(), seed)
+        transfers = course.transfers(plans, TransferPlanner(layers, sampler, population, seed, rounds))
+        if course.void_rounds and type(strategy).fold is not Strategy.fold:
+            return Forecast(rounds, None, None)  # the strategy's bounds are for runs in which every round counts
         ledger = Ledger(chain.from_iterable(transfers))
         up, down = ledger.total_bytes("up"), ledger.total_bytes("down")
         cost = cost_percent(ledger.cost(), total_parameters(layers), local_steps, base_interval)
@@ -113,6 +116,55 @@ def forecast(
     if not volumes:
         return Forecast(rounds, None, None)
     return Forecast(rounds, _limit(volumes, min), _limit(volumes, max))
+
+
+class _Course:
+    """Follows one course of plans through the rounds of a run, with the clients that answer in each.
+
+    Args:
+        strategy: The strategy, for the local steps of a round and the scalars of uploads.
+        layers: The labelling.
+        codec: How uploads are compressed.
+        availability: Which clients answer.
+        seed: The run's seed.
+
+    Attributes:
+        void_rounds: Number of rounds with too few replies for an average.
+    """
+
+    def __init__(
+        self, strategy: Strategy[Any], layers: Layers, codec: Codec, availability: Availability, seed: int
+    ) -> None:
+        self._strategy, self._availability, self._seed = strategy, availability, seed
+        self._names, self._table = [layer.name for layer in layers], TransferTable(layers, codec)
+        self._members = Membership()
+        self.void_rounds = 0
+
+    def transfers(self, plans: Iterable[Plan], planner: TransferPlanner) -> list[tuple[Transfer, ...]]:
+        """Return the transfers of each round.
+
+        Args:
+            plans: The plans of all rounds.
+            planner: The run's planner, before its first round.
+        """
+        strategy, moved = self._strategy, []
+        for plan in plans:
+            order = planner.order(planner.close(plan), strategy.local_steps, {}, scalars=strategy.measures_discrepancy)
+            moved.append(self._table.planned(order) if self._availability.always_answers else self._attended(order))
+        return moved
+
+    def _attended(self, order: RoundOrder) -> tuple[Transfer, ...]:
+        """Return a round's transfers to and from the clients that the availability lets take part."""
+        plan, members = order.plan, self._members
+        if order.new_cohort:
+            members.start_cohort(order.cohort)
+        found = members.attend(
+            self._availability, self._names, plan.round_index, self._seed, cycle_start=plan.cycle_start
+        )
+        if found.enough:
+            members.versions |= dict.fromkeys(plan.upload | plan.recycle, plan.round_index)
+        self.void_rounds += not found.enough
+        return self._table.downloads(order, found.sent) + self._table.uploads(order, found.answered)
 
 
 def _courses(strategy: Strategy[Any], layers: Layers, rounds: int, seed: int) -> Iterable[Iterable[Plan]]:

@@ -99,6 +99,7 @@ def preview(experiment: Experiment, links: Sequence[Link] = (), price_per_gb: fl
             population=len(material.clients),
             local_steps=federation.local_steps,
             base_interval=experiment.strategy.base_interval,
+            availability=federation.availability,
             seed=federation.seed,
             links=links,
             price_per_gb=price_per_gb,

@@ -2,9 +2,19 @@
 
 from fedlama.choices.availability.always import Always
 from fedlama.choices.availability.base import Availability, Fate
-from fedlama.choices.availability.membership import Membership
+from fedlama.choices.availability.membership import Attendance, Membership
 from fedlama.choices.availability.random_absence import RandomAbsence
 from fedlama.choices.availability.rules import Rules
 from fedlama.choices.availability.trace import Absence, Trace
 
-__all__ = ["Absence", "Always", "Availability", "Fate", "Membership", "RandomAbsence", "Rules", "Trace"]
+__all__ = [
+    "Absence",
+    "Always",
+    "Attendance",
+    "Availability",
+    "Fate",
+    "Membership",
+    "RandomAbsence",
+    "Rules",
+    "Trace",
+]

@@ -7,14 +7,31 @@ client receives anything twice.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from fedlama.choices.availability.base import Rejoin
+from fedlama.choices.availability.base import Availability, Rejoin
 
 NEVER = -1
 """In place of a round: the client holds nothing of the cohort's model."""
+
+
+@dataclass(frozen=True)
+class Attendance:
+    """Which clients took part in a round.
+
+    Attributes:
+        returning: Clients that had to wait for a cycle, and restart from the complete model.
+        sent: Client that was reached to the layers that it was sent, both in their order.
+        answered: Clients whose replies came, in the cohort's order.
+        enough: Whether there are enough replies for an average; without, the round is void.
+    """
+
+    returning: frozenset[int]
+    sent: Mapping[int, list[str]]
+    answered: tuple[int, ...]
+    enough: bool
 
 
 @dataclass(kw_only=True)
@@ -70,6 +87,27 @@ class Membership:
             since: The latest round that the client answered; :data:`NEVER` when it holds nothing.
         """
         return [name for name in names if since == NEVER or self.versions.get(name, NEVER) >= since]
+
+    def attend(
+        self, availability: Availability, names: Sequence[str], round_index: int, seed: int, *, cycle_start: bool
+    ) -> Attendance:
+        """Decide which clients take part in a round, and record it.
+
+        Args:
+            availability: Which clients answer.
+            names: All layers, in their order.
+            round_index: The round, from 0.
+            seed: The run's seed.
+            cycle_start: Whether a cycle starts with this round, so that clients that waited for one come back.
+        """
+        returning = self.begin_cycle() if cycle_start else set[int]()
+        asked = self.asked()
+        fates = dict(zip(asked, availability.fates(asked, round_index, seed), strict=True))
+        reached = [client for client in asked if fates[client] != "away"]
+        answered = tuple(client for client in reached if fates[client] == "answers")
+        sent = {client: self.lacking(names, self.answered[client]) for client in reached}
+        self.close(round_index, answered, set(asked) - set(answered), availability.rejoin)
+        return Attendance(frozenset(returning), sent, answered, len(answered) >= availability.needed(len(asked)))
 
     def close(self, round_index: int, answered: Collection[int], missing: Iterable[int], rejoin: Rejoin) -> None:
         """Record which clients answered in a round.

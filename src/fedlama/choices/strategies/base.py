@@ -108,7 +108,7 @@ class Strategy(Protocol[S]):
 
         The default returns one exact course for a strategy that keeps the default :meth:`fold`, and None for others.
         A strategy that adapts may return the two extreme courses that it can take, as
-        :meth:`fedlama.choices.strategies.fedlama.FedLAMA.bounds` does. All clients are taken to answer.
+        :meth:`fedlama.choices.strategies.fedlama.FedLAMA.bounds` does. Every round is taken to have enough replies.
 
         Args:
             layers: The labelling.

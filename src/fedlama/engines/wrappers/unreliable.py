@@ -8,7 +8,7 @@ that it lacked, and starts its next round from the end of its last completed one
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -56,22 +56,18 @@ class UnreliableEngine:
         """Advance the clients that answer; the reply has no losses when too few answer for an average."""
         if order.new_cohort:
             self.start_cohort(order.cohort, order.values)
-        members, rules, round_index = self._membership, self._availability, order.plan.round_index
-        returning = members.begin_cycle() if order.plan.cycle_start else set()
-        asked = members.asked()
-        fates = dict(zip(asked, rules.fates(asked, round_index, self._setup.seed), strict=True))
-        reached = [client for client in asked if fates[client] != "away"]
-        answered = tuple(client for client in reached if fates[client] == "answers")
-        sent = {client: members.lacking(self._names, members.answered[client]) for client in reached}
+        plan, seed = order.plan, self._setup.seed
+        attendance = self._membership.attend(
+            self._availability, self._names, plan.round_index, seed, cycle_start=plan.cycle_start
+        )
+        answered = attendance.answered
         self._order, self._answered = order, answered
-        self._exchange_clients(answered or self._present, returning, order.values)
+        self._exchange_clients(answered or self._present, attendance.returning, order.values)
         inner_order = replace(order, cohort=answered, new_cohort=False)
         losses = self._inner.run_round(inner_order).losses if answered else {}
-        members.close(round_index, answered, set(asked) - set(answered), rules.rejoin)
-        enough = len(answered) >= rules.needed(len(asked))
-        transfers = self._transfers.downloads(order, sent)
-        transfers += self._transfers.uploads(order, answered, evaluation=enough)
-        return RoundReply(losses if enough else {}, transfers)
+        transfers = self._transfers.downloads(order, attendance.sent)
+        transfers += self._transfers.uploads(order, answered, evaluation=attendance.enough)
+        return RoundReply(losses if attendance.enough else {}, transfers)
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
         """Average a layer over the clients that answered."""
@@ -102,7 +98,9 @@ class UnreliableEngine:
         self._membership = Membership.from_json(dict(state.facts))
         self._load(state)
 
-    def _exchange_clients(self, wanted: tuple[int, ...], returning: set[int], values: Mapping[str, Tensor]) -> None:
+    def _exchange_clients(
+        self, wanted: tuple[int, ...], returning: Collection[int], values: Mapping[str, Tensor]
+    ) -> None:
         """Put the wanted clients into the inner engine and keep the others aside.
 
         Args:

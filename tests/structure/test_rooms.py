@@ -40,6 +40,19 @@ def test_the_package_root_holds_rooms_and_the_public_face_only() -> None:
     assert folders | {"errors"} == {room for floor in floors() for room in floor}
 
 
+def test_imports_point_down() -> None:
+    level = {room: number for number, floor in enumerate(floors()) for room in floor}
+    level |= {"": level["reporting"], "__main__": level["cli"] + 1}  # only the command line imports the package itself
+    upward = [
+        f"{item.file}:{item.line}: {room_of(item.importer)} imports {item.imported}"
+        for item in imports()
+        if room_of(item.importer)
+        and room_of(item.importer) != room_of(item.imported)
+        and level[room_of(item.imported)] >= level[room_of(item.importer)]
+    ]
+    assert upward == []
+
+
 def test_kernels_stand_alone() -> None:
     assert imported_packages(SRC / "kernels").isdisjoint({"torch", "pydantic", "safetensors"})
     beside = {room_of(item.imported) for item in imports() if room_of(item.importer) == "kernels"}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -21,13 +21,16 @@ from fedlama import (
     FedlamaError,
     FedLUAR,
     FixedIntervals,
+    Layers,
+    Plan,
     ReplayedClients,
+    Strategy,
     TensorClients,
     TestSet,
     UniformSampler,
     by_tensor,
 )
-from tests.core.helpers import CLASSES, FEATURES, Normed, skewed_clients
+from tests.core.helpers import CLASSES, FEATURES, Normed, assert_same_run, skewed_clients
 
 
 def federation(**changes: object) -> Federation:
@@ -237,6 +240,41 @@ def test_more_active_clients_than_clients() -> None:
 def test_a_budget_that_is_no_whole_number_of_rounds(budget: int, advice: str) -> None:
     with pytest.raises(ConfigError, match=f"local_steps is {budget}, but a round of fedavg lasts 2 local.*{advice}"):
         federation(local_steps=budget).run()
+
+
+@dataclass(frozen=True)
+class Unchecked(Strategy[None]):
+    """A user's strategy that checks nothing."""
+
+    name: ClassVar[str] = "unchecked"
+    base_interval: Any
+
+    def init(self, layers: Layers, seed: int) -> None:
+        return None
+
+    def plan(self, state: None, round_index: int) -> Plan:
+        return Plan(round_index, frozenset(), {}, cycle_start=True)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "budget", "said"),
+    [
+        (Unchecked(0), 4, "Unchecked: a round has 0 local steps, expected 1 or more"),
+        (Unchecked(1.5), 3, r"Unchecked: local_steps is 1\.5, expected an integer"),
+        (Unchecked("2"), 4, "Unchecked: local_steps is '2', expected an integer"),
+        (FedAvg(2), 4.0, r"local_steps is 4\.0, expected an integer"),
+        (FedAvg(2), True, "local_steps is True, expected an integer"),
+    ],
+)
+def test_a_round_and_a_budget_that_are_not_whole(strategy: Any, budget: Any, said: str) -> None:  # noqa: ANN401
+    with pytest.raises(ConfigError, match=said):
+        federation(strategy=strategy, local_steps=budget).run()
+
+
+def test_numbers_of_numpy_are_settings_too() -> None:
+    given = federation(local_steps=np.int64(4), seed=np.int32(3), evaluate_every=np.int64(2))
+    assert [type(value) for value in (given.local_steps, given.seed, given.evaluate_every)] == [int] * 3
+    assert_same_run(given.run(), federation(local_steps=4, seed=3, evaluate_every=2).run())
 
 
 @pytest.mark.parametrize("base", [0, -1])

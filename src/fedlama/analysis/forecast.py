@@ -158,13 +158,14 @@ class _Course:
         plan, members = order.plan, self._members
         if order.new_cohort:
             members.start_cohort(order.cohort)
-        found = members.attend(
+        attendance = members.attend(
             self._availability, self._names, plan.round_index, self._seed, cycle_start=plan.cycle_start
         )
-        if found.enough:
+        if attendance.enough:
             members.versions |= dict.fromkeys(plan.upload | plan.recycle, plan.round_index)
-        self.void_rounds += not found.enough
-        return self._table.downloads(order, found.sent) + self._table.uploads(order, found.answered)
+        else:
+            self.void_rounds += 1
+        return self._table.downloads(order, attendance.sent) + self._table.uploads(order, attendance.answered)
 
 
 def _courses(strategy: Strategy[Any], layers: Layers, rounds: int, seed: int) -> Iterable[Iterable[Plan]]:

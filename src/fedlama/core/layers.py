@@ -242,24 +242,24 @@ def _specs(model: nn.Module) -> list[TensorSpec]:
     """Describe trainable parameters and persistent buffers in the order of the modules."""
     persistent = set(model.state_dict(keep_vars=True))
     # A tied tensor has several names but is one object: only its first name counts, so that it is averaged once.
-    found, seen = [], set()
+    specs, seen = [], set()
     for prefix, module in model.named_modules():
         dot = f"{prefix}." if prefix else ""
         for short, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
                 normal = isinstance(module, _NORMALISATION)
-                found.append(TensorSpec(dot + short, tuple(parameter.shape), parameter.dtype, True, normal))
+                specs.append(TensorSpec(dot + short, tuple(parameter.shape), parameter.dtype, True, normal))
         for short, buffer in module.named_buffers(recurse=False):
             if dot + short in persistent and id(buffer) not in seen:
                 seen.add(id(buffer))
-                found.append(TensorSpec(dot + short, tuple(buffer.shape), buffer.dtype, False))
-    if not any(spec.trainable for spec in found):
+                specs.append(TensorSpec(dot + short, tuple(buffer.shape), buffer.dtype, False))
+    if not any(spec.trainable for spec in specs):
         raise ConfigError(
             f"the model {type(model).__name__} has no trainable parameter, so there is nothing to federate; "
             "pass a model with at least one parameter that requires a gradient"
         )
-    return found
+    return specs
 
 
 def _assemble(

@@ -18,7 +18,7 @@ from fedlama.choices.solvers import LocalSolver
 from fedlama.choices.strategies import Strategy
 from fedlama.core.deprecations import with_first_words
 from fedlama.core.labelling import Labelling
-from fedlama.core.validation import at_least, check_seed, one_of, refuse
+from fedlama.core.validation import at_least, check_seed, normalise_numbers, one_of, refuse
 from fedlama.data.arrays import DataSource
 from fedlama.data.partition.base import Partitioner
 from fedlama.engines import ENGINES
@@ -65,6 +65,7 @@ class Settings:
     preset: Literal["paper", "authors"] = "paper"
 
     def __post_init__(self) -> None:
+        normalise_numbers(self)
         problems = at_least(self, 1, "local_steps", "batch_size")
         if self.evaluate_every is not None:
             problems += at_least(self, 1, "evaluate_every")

@@ -14,7 +14,7 @@ from fedlama.core.losses import cross_entropy
 from fedlama.core.validation import check_seed
 from fedlama.data.clients import ClientSource, TensorClients
 from fedlama.engines import ENGINES
-from fedlama.errors import ConfigError, DataError, did_you_mean
+from fedlama.errors import ConfigError, DataError, did_you_mean, shown
 from fedlama.federation.settings import FederationSettings
 
 MOST_ROUNDS = 10_000_000
@@ -68,8 +68,18 @@ def _check_statistics(federation: FederationSettings, layers: Layers) -> list[st
 
 
 def check_budget(local_steps: int, strategy: Strategy[Any]) -> list[str]:
-    """Report a budget that is no whole number of rounds."""
+    """Return the problems of a budget that is not a whole number of rounds.
+
+    Args:
+        local_steps: Budget K of the run.
+        strategy: Its strategy, which may be the user's own and unchecked.
+    """
     step = strategy.local_steps
+    for name, value in ((f"{type(strategy).__name__}: local_steps", step), ("local_steps", local_steps)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            return [f"{name} is {shown(value)}, expected an integer; use a whole number of local steps"]
+    if step < 1:
+        return [f"{type(strategy).__name__}: a round has {step} local steps, expected 1 or more; raise base_interval"]
     if local_steps // step > MOST_ROUNDS:
         return [
             f"local_steps is {local_steps}, which makes {local_steps // step} rounds of {strategy.name}; a run has "

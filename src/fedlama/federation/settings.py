@@ -22,6 +22,7 @@ from fedlama.choices.solvers import SGD, LocalSolver
 from fedlama.choices.strategies import Strategy
 from fedlama.core.layers import Layers, by_tensor
 from fedlama.core.losses import Objective, cross_entropy
+from fedlama.core.validation import normalise_numbers
 from fedlama.data.clients import Batch, ClientData, ClientSource, as_source
 from fedlama.engines import Engine, EngineSetup
 from fedlama.federation.held_out import TestSet
@@ -54,6 +55,9 @@ class FederationSettings:
     engine: str | Callable[[EngineSetup], Engine] = "loop"
     device: str = "cpu"
     keep_client_models: bool = False
+
+    def __post_init__(self) -> None:
+        normalise_numbers(self)
 
     @property
     def rounds(self) -> int:

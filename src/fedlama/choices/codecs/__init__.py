@@ -1,4 +1,4 @@
-"""In how many bits a layer travels: one codec per file."""
+"""In how many bits a layer is uploaded: one codec per file."""
 
 from fedlama.choices.codecs.base import Codec
 from fedlama.choices.codecs.float16 import Float16

@@ -31,8 +31,11 @@ from fedlama.federation.held_out import TestSet
 from fedlama.federation.run import Callback, Run
 
 if TYPE_CHECKING:
+    from fedlama.analysis.study import Study, StudyPlan, run_study
+    from fedlama.experiment import Experiment, load_experiment
     from fedlama.reporting.html import write_report
     from fedlama.reporting.tracking import MLflow, TensorBoard, WeightsAndBiases
+    from fedlama.runs.execute import RunOptions
     from fedlama.runs.stored import StoredRun, find_runs, load_run
 
 try:
@@ -59,6 +62,7 @@ __all__ = [
     "Distributed",
     "DivergenceError",
     "Exchanges",
+    "Experiment",
     "FedAvg",
     "FedLAMA",
     "FedLUAR",
@@ -87,6 +91,7 @@ __all__ = [
     "Result",
     "RoundRecord",
     "Run",
+    "RunOptions",
     "Sampler",
     "Score",
     "ServerAdam",
@@ -95,6 +100,8 @@ __all__ = [
     "Stacked",
     "StoredRun",
     "Strategy",
+    "Study",
+    "StudyPlan",
     "TensorBoard",
     "TensorClients",
     "TensorSpec",
@@ -111,18 +118,26 @@ __all__ = [
     "data",
     "find_runs",
     "forecast",
+    "load_experiment",
     "load_run",
     "models",
+    "run_study",
     "write_report",
 ]
 
 _LATER = {
+    "Experiment": "fedlama.experiment",
     "MLflow": "fedlama.reporting.tracking",
+    "RunOptions": "fedlama.runs.execute",
+    "StoredRun": "fedlama.runs.stored",
+    "Study": "fedlama.analysis.study",
+    "StudyPlan": "fedlama.analysis.study",
     "TensorBoard": "fedlama.reporting.tracking",
     "WeightsAndBiases": "fedlama.reporting.tracking",
-    "StoredRun": "fedlama.runs.stored",
     "find_runs": "fedlama.runs.stored",
+    "load_experiment": "fedlama.experiment",
     "load_run": "fedlama.runs.stored",
+    "run_study": "fedlama.analysis.study",
     "write_report": "fedlama.reporting.html",
 }
 """Exported names that are imported at their first use: training does not need the libraries behind them."""

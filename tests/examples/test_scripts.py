@@ -80,6 +80,19 @@ def test_05_own_codec(run: Any) -> None:  # noqa: ANN401
     assert abs(exact - rounded) < 5
 
 
+def test_06_compare_from_python(run: Any, tmp_path: Path) -> None:  # noqa: ANN401
+    names, lines = run("06")
+    study = names["study"]
+    assert [method.title for method in study.methods] == ["FedAvg(6)", "FedLAMA(6, 4)", "FedLUAR(6, 1)"]
+    assert (study.base, study.seeds) == ("FedAvg(6)", (0, 1))
+    assert len(study.finished) == 6
+    assert all(Path(finished.summary["run_folder"], "summary.json").exists() for finished in study.finished)
+    assert lines[1].startswith("FedAvg(6): accuracy ")
+    assert "noise" in lines[2]
+    assert [line.split()[0] for line in lines[4:]] == ["trained"] * 6
+    assert [line.split()[0] for line in run("06")[1][4:]] == ["reused"] * 6
+
+
 def test_07_run_folder_to_pandas(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
     assert fedlama("run", *SMALL).code == 0
     monkeypatch.setitem(sys.modules, "pandas", None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, get_type_hints
 
@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedlama.core.deprecations import modernise
 from fedlama.errors import ConfigError, did_you_mean, shown
+from fedlama.experiment.files import read
 from fedlama.experiment.sections import SECTIONS, options
 from fedlama.experiment.settings import Experiment, Settings
 from fedlama.federation.checks import check_budget
@@ -48,6 +49,22 @@ def resolve(raw: Raw) -> Experiment:
     if problems:
         raise ConfigError(problems)
     return Experiment(settings=settings, **choices)
+
+
+def load_experiment(experiment: str, overrides: Iterable[str] = ()) -> Experiment:
+    """Read an experiment and resolve it, as the command line does.
+
+    Args:
+        experiment: Path of a TOML file, or the name of an experiment that comes with the package.
+        overrides: Changes such as ``"strategy.increase_factor=2"``.
+
+    Raises:
+        ConfigError: With one sentence for each problem.
+
+    >>> load_experiment("digits", ["local_steps=96", "seed=3"]).settings.seed
+    3
+    """
+    return resolve(read(experiment, overrides))
 
 
 def _section(section: str, given: object, problems: list[str]) -> Any:  # noqa: ANN401  (one of the registry's classes)

@@ -15,12 +15,23 @@ from fedlama.errors import ConfigError
 
 
 class Labelling(Protocol):
-    """Settings that can group a model's parameters into layers."""
+    """Settings that can group a model's parameters into layers.
+
+    Attributes:
+        name: The labelling's name in configuration files.
+    """
 
     name: ClassVar[str]
 
     def label(self, model: nn.Module) -> Layers:
-        """Return the layers of a model, which is not changed."""
+        """Return the layers of a model.
+
+        Args:
+            model: The model; it is not changed.
+
+        Raises:
+            ConfigError: The settings do not fit the model.
+        """
 
 
 @register("layers")
@@ -30,6 +41,13 @@ class ByTensor:
 
     Args:
         statistics: ``"average"`` or ``"local"``; see :func:`fedlama.core.layers.by_tensor`.
+
+    Raises:
+        ConfigError: The rule for the statistics is not known.
+
+    Example:
+        >>> [layer.name for layer in ByTensor().label(nn.Linear(4, 3))]
+        ['weight', 'bias']
     """
 
     name: ClassVar[str] = "tensor"
@@ -39,19 +57,27 @@ class ByTensor:
         refuse(one_of(self, "statistics", ("average", "local")))
 
     def label(self, model: nn.Module) -> Layers:
-        """Return the layers of a model."""
+        """Return the layers of a model; see :meth:`Labelling.label`."""
         return by_tensor(model, statistics=self.statistics)
 
 
 @register("layers")
 @dataclass(frozen=True)
 class ByModule(ByTensor):
-    """Every module that owns parameters directly is a layer; see :func:`fedlama.core.layers.by_module`."""
+    """Every module that owns parameters directly is a layer; see :func:`fedlama.core.layers.by_module`.
+
+    Args:
+        statistics: As in :class:`ByTensor`.
+
+    Example:
+        >>> [layer.name for layer in ByModule().label(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)))]
+        ['0', '1']
+    """
 
     name: ClassVar[str] = "module"
 
     def label(self, model: nn.Module) -> Layers:
-        """Return the layers of a model."""
+        """Return the layers of a model; see :meth:`Labelling.label`."""
         return by_module(model, statistics=self.statistics)
 
 
@@ -61,8 +87,16 @@ class ByMapping(ByTensor):
     """Layers that the user lists; see :func:`fedlama.core.layers.by_mapping`.
 
     Args:
+        statistics: As in :class:`ByTensor`.
         groups: Layer name to the names of its parameters.
         adaptive: Layers that may adapt; None for those with a weight tensor.
+
+    Raises:
+        ConfigError: There are no groups.
+
+    Example:
+        >>> [layer.name for layer in ByMapping(groups={"all": ("weight", "bias")}).label(nn.Linear(4, 3))]
+        ['all']
     """
 
     name: ClassVar[str] = "mapping"
@@ -75,5 +109,5 @@ class ByMapping(ByTensor):
             raise ConfigError("layers.groups is missing; give each layer a name and the list of its parameters")
 
     def label(self, model: nn.Module) -> Layers:
-        """Return the layers of a model."""
+        """Return the layers of a model; see :meth:`Labelling.label`."""
         return by_mapping(model, self.groups, statistics=self.statistics, adaptive=self.adaptive)

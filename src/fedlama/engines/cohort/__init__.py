@@ -1,1 +1,1 @@
-"""See docs/architecture.md."""
+"""The cohort's state as stacked tensors, its mini-batches, and its synchronisation."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,15 +44,25 @@ def clients(sizes: tuple[int, ...] = (12, 10, 14, 12, 7), batch: int = 4, **sett
     return TensorClients(x, y, rows, batch, **settings)
 
 
+def order_of(
+    cohort: Sequence[int], steps: int, values: Mapping[str, Tensor], round_index: int = 0, new_cohort: bool = False
+) -> RoundOrder:
+    """Return the order of a round in which all layers are trained and none is uploaded."""
+    return RoundOrder(
+        plan=Plan(round_index, frozenset(), {}, cycle_start=True),
+        steps=steps,
+        cohort=tuple(cohort),
+        new_cohort=new_cohort,
+        values=values,
+        lacking=frozenset(),
+    )
+
+
 def local_steps(
     setup: EngineSetup, cohort: Cohort, steps: int, values: Mapping[str, Tensor], round_index: int = 0
 ) -> LocalSteps:
     """Return the local steps of a round in which all layers are trained."""
-    plan = Plan(round_index, frozenset(), {}, cycle_start=True)
-    order = RoundOrder(
-        plan=plan, steps=steps, cohort=cohort.clients, new_cohort=False, values=values, lacking=frozenset()
-    )
-    return LocalSteps.of(setup, cohort.names, order)
+    return LocalSteps.of(setup, cohort.names, order_of(cohort.clients, steps, values, round_index))
 
 
 def federation(engine: Any, **changes: Any) -> Federation:  # noqa: ANN401

@@ -17,10 +17,8 @@ from fedlama.choices.solvers import SGD
 from fedlama.choices.solvers.base import StateScope
 from fedlama.core.layers import by_tensor
 from fedlama.core.losses import cross_entropy
-from fedlama.core.plan import Plan
 from fedlama.data.clients import TensorClients
 from fedlama.engines import Auto, EngineSetup, Stacked
-from fedlama.engines.api import RoundOrder
 from fedlama.engines.cohort.averaging import (
     flat_one,
     flat_rows,
@@ -36,7 +34,7 @@ from fedlama.engines.cohort.threads import WorkerThreads
 from fedlama.engines.options import choose
 from fedlama.errors import ConfigError
 from fedlama.models import mlp, resnet20
-from tests.engines.cases import assert_same, clients, run
+from tests.engines.cases import assert_same, clients, order_of, run
 
 
 def _setup(model: nn.Module, source: TensorClients) -> EngineSetup:
@@ -264,10 +262,7 @@ def test_memory_of_a_round_does_not_grow_with_the_population() -> None:
         setup = _setup(mlp(4, (3,), 2), TensorClients(x, y, rows, 1))
         engine = Stacked()(setup)
         cohort, values = tuple(range(0, population, population // 8)), dict(setup.model.named_parameters())
-        plan = Plan(0, frozenset(), {}, cycle_start=True)
-        engine.run_round(
-            RoundOrder(plan=plan, steps=2, cohort=cohort, new_cohort=True, values=values, lacking=frozenset())
-        )
+        engine.run_round(order_of(cohort, 2, values, new_cohort=True))
         state = engine.state_dict()
         return sum(value.nbytes for value in state.values.values()) + len(state.steps_done)
 

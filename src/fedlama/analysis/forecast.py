@@ -1,14 +1,15 @@
 """What a run will move, computed before any training from the plans that the strategy can make.
 
 The forecast asks the strategy alone (:meth:`fedlama.choices.strategies.base.Strategy.bounds`): one course of plans is
-exact, several are limits, and none means that the schedule depends on training and nothing can be said. Which clients
-answer is decided by the availability, as in the run itself.
+exact, several are limits, and none means that the schedule depends on training in an unknown way. Then only the range
+is given that holds for every strategy: from nothing to everything in each round. Which clients answer is decided by the
+availability, as in the run itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Literal
 
@@ -19,7 +20,6 @@ from fedlama.choices.samplers import Sampler
 from fedlama.choices.strategies import Plan, Strategy
 from fedlama.core.layers import Layers, total_parameters
 from fedlama.core.ledger import Ledger, Transfer, cost_percent
-from fedlama.engines.api import RoundOrder
 from fedlama.engines.transfers import TransferPlanner, TransferTable
 
 Certainty = Literal["exact", "depends on training: within bounds", "depends on training: unknown"]
@@ -33,7 +33,7 @@ class Volume:
         bytes_up: Uploads for training: payload, headers and scalars.
         bytes_down: Downloads: payload and headers.
         cost_percent: The paper's cost C relative to FedAvg with the base interval.
-        seconds: Wall-clock time of the run on each link asked for, by its name.
+        seconds: Wall-clock time of the run on each link asked for, by its name; empty where it is unknown.
         money: What the bytes cost, up and down; None without a price.
     """
 
@@ -50,20 +50,16 @@ class Forecast:
 
     Attributes:
         rounds: Number of rounds.
-        low: The least it can move, each quantity for itself; None when that depends on training and is unknown.
-        high: The most; equal to `low` when the volume is exact, and None together with `low`.
+        low: The least it can move, each quantity for itself.
+        high: The most; equal to `low` only when the volume is exact.
+        certainty: How well the volume is known before training. When it is unknown, `low` and `high` hold for every
+            strategy: no layer, and all layers, sent to and by all clients in each round.
     """
 
     rounds: int
-    low: Volume | None
-    high: Volume | None
-
-    @property
-    def certainty(self) -> Certainty:
-        """How well the volume is known before training."""
-        if self.low is None or self.high is None:
-            return "depends on training: unknown"
-        return "exact" if self.low == self.high else "depends on training: within bounds"
+    low: Volume
+    high: Volume
+    certainty: Certainty
 
 
 def forecast(
@@ -96,76 +92,19 @@ def forecast(
         price_per_gb: Price of 10^9 bytes, in any currency.
 
     Returns:
-        The limits. They are equal for a strategy whose schedule does not depend on training, and None for one that
-        adapts and does not bring bounds of its own.
+        The limits. They are equal for a strategy whose schedule does not depend on training. A strategy that adapts and
+        does not bring bounds of its own is never called exact.
     """
-    rounds = local_steps // strategy.local_steps
-    volumes = []
-    for plans in _courses(strategy, layers, rounds, seed):
-        course = _Course(strategy, layers, codec, availability or Always(), seed)
-        transfers = course.transfers(plans, TransferPlanner(layers, sampler, population, seed, rounds))
-        if course.void_rounds and type(strategy).fold is not Strategy.fold:
-            return Forecast(rounds, None, None)  # the strategy's bounds are for runs in which every round counts
-        ledger = Ledger(chain.from_iterable(transfers))
-        up, down = ledger.total_bytes("up"), ledger.total_bytes("down")
-        cost = cost_percent(ledger.cost(), total_parameters(layers), local_steps, base_interval)
-        exchanges = Exchanges.of(transfers, [strategy.local_steps] * rounds)
-        seconds = {timed.link.name: timed.total for timed in clock(exchanges, links, seed=seed)}
-        price = None if price_per_gb is None else money(up + down, price_per_gb)
-        volumes.append(Volume(up, down, cost, seconds, price))
-    if not volumes:
-        return Forecast(rounds, None, None)
-    return Forecast(rounds, _limit(volumes, min), _limit(volumes, max))
-
-
-class _Course:
-    """Follows one course of plans through the rounds of a run, with the clients that answer in each.
-
-    Args:
-        strategy: The strategy, for the local steps of a round and the scalars of uploads.
-        layers: The labelling.
-        codec: How uploads are compressed.
-        availability: Which clients answer.
-        seed: The run's seed.
-
-    Attributes:
-        void_rounds: Number of rounds with too few replies for an average.
-    """
-
-    def __init__(
-        self, strategy: Strategy[Any], layers: Layers, codec: Codec, availability: Availability, seed: int
-    ) -> None:
-        self._strategy, self._availability, self._seed = strategy, availability, seed
-        self._names, self._table = [layer.name for layer in layers], TransferTable(layers, codec)
-        self._members = Membership()
-        self.void_rounds = 0
-
-    def transfers(self, plans: Iterable[Plan], planner: TransferPlanner) -> list[tuple[Transfer, ...]]:
-        """Return the transfers of each round.
-
-        Args:
-            plans: The plans of all rounds.
-            planner: The run's planner, before its first round.
-        """
-        strategy, moved = self._strategy, []
-        for plan in plans:
-            order = planner.order(planner.close(plan), strategy.local_steps, {}, scalars=strategy.measures_discrepancy)
-            moved.append(self._table.planned(order) if self._availability.always_answers else self._attended(order))
-        return moved
-
-    def _attended(self, order: RoundOrder) -> tuple[Transfer, ...]:
-        """Return a round's transfers to and from the clients that the availability lets take part."""
-        plan, members = order.plan, self._members
-        if order.new_cohort:
-            members.start_cohort(order.cohort)
-        attendance = members.attend(
-            self._availability, self._names, plan.round_index, self._seed, cycle_start=plan.cycle_start
-        )
-        if attendance.enough:
-            members.versions |= dict.fromkeys(plan.upload | plan.recycle, plan.round_index)
-        else:
-            self.void_rounds += 1
-        return self._table.downloads(order, attendance.sent) + self._table.uploads(order, attendance.answered)
+    run = _Run(strategy, layers, codec, sampler, population, local_steps, base_interval, seed, links, price_per_gb)
+    courses = [run.follow(plans, availability or Always()) for plans in _courses(strategy, layers, run.rounds, seed)]
+    # The bounds of a strategy are for runs in which every round counts, and a void round keeps it from adapting.
+    void = any(void_rounds for _, void_rounds in courses) and type(strategy).fold is not Strategy.fold
+    if void or not courses:
+        low, high = run.everything_possible(availability or Always())
+        return Forecast(run.rounds, low, high, "depends on training: unknown")
+    volumes = [run.volume(transfers) for transfers, _ in courses]
+    low, high = _limit(volumes, min), _limit(volumes, max)
+    return Forecast(run.rounds, low, high, "exact" if low == high else "depends on training: within bounds")
 
 
 def _courses(strategy: Strategy[Any], layers: Layers, rounds: int, seed: int) -> Iterable[Iterable[Plan]]:
@@ -185,3 +124,74 @@ def _limit(volumes: Sequence[Volume], choose: Callable[[Iterable[Any]], Any]) ->
         seconds={link: choose(volume.seconds[link] for volume in volumes) for link in volumes[0].seconds},
         money=choose(prices) if prices else None,
     )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The settings of a run that decide what it moves; the arguments of :func:`forecast`."""
+
+    strategy: Strategy[Any]
+    layers: Layers
+    codec: Codec
+    sampler: Sampler
+    population: int
+    local_steps: int
+    base_interval: int
+    seed: int
+    links: Sequence[Link]
+    price_per_gb: float | None
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds."""
+        return self.local_steps // self.strategy.local_steps
+
+    def follow(self, plans: Iterable[Plan], availability: Availability) -> tuple[list[tuple[Transfer, ...]], int]:
+        """Follow one course of plans, with the clients that answer in each round.
+
+        Returns:
+            The transfers of each round, and the number of rounds with too few replies for an average.
+        """
+        planner = TransferPlanner(self.layers, self.sampler, self.population, self.seed, self.rounds)
+        table, names = TransferTable(self.layers, self.codec), [layer.name for layer in self.layers]
+        members, moved, void_rounds = Membership(), list[tuple[Transfer, ...]](), 0
+        steps, scalars = self.strategy.local_steps, self.strategy.measures_discrepancy
+        for plan in plans:
+            order = planner.order(planner.close(plan), steps, {}, scalars=scalars)
+            if availability.always_answers:
+                moved.append(table.planned(order))
+                continue
+            if order.new_cohort:
+                members.start_cohort(order.cohort)
+            index, cycle_start = order.plan.round_index, order.plan.cycle_start
+            attendance = members.attend(availability, names, index, self.seed, cycle_start=cycle_start)
+            moved.append(table.downloads(order, attendance.sent) + table.uploads(order, attendance.answered))
+            if attendance.enough:
+                members.versions |= dict.fromkeys(order.plan.upload | order.plan.recycle, index)
+            void_rounds += not attendance.enough
+        return moved, void_rounds
+
+    def volume(self, transfers: Sequence[tuple[Transfer, ...]]) -> Volume:
+        """Return what the transfers of all rounds come to."""
+        ledger = Ledger(chain.from_iterable(transfers))
+        up, down = ledger.total_bytes("up"), ledger.total_bytes("down")
+        cost = cost_percent(ledger.cost(), total_parameters(self.layers), self.local_steps, self.base_interval)
+        exchanges = Exchanges.of(transfers, [self.strategy.local_steps] * self.rounds)
+        seconds = {timed.link.name: timed.total for timed in clock(exchanges, self.links, seed=self.seed)}
+        price = None if self.price_per_gb is None else money(up + down, self.price_per_gb)
+        return Volume(up, down, cost, seconds, price)
+
+    def everything_possible(self, availability: Availability) -> tuple[Volume, Volume]:
+        """Return the range of every strategy: nothing, and everything in each round.
+
+        The cohorts depend on the plans, so links of single clients, and with absences the number of replies, do too.
+        Therefore no times are given, all clients answer in the upper limit, and in the lower one none needs to.
+        """
+        everything = frozenset(layer.name for layer in self.layers)
+        intervals = dict.fromkeys(everything, 1)
+        idle = [Plan(index, frozenset(), intervals, False, frozen=everything) for index in range(self.rounds)]
+        busy = [Plan(index, everything, intervals, True) for index in range(self.rounds)]
+        timeless = replace(self, links=())
+        low, high = (timeless.volume(timeless.follow(plans, Always())[0]) for plans in (idle, busy))
+        nothing = Volume(0, 0, 0.0, money=None if self.price_per_gb is None else 0.0)
+        return (low if availability.always_answers else nothing), high

@@ -56,18 +56,15 @@ class Preview:
 
 
 def _method(heading: str, expected: Forecast) -> dict[str, object]:
-    """Return one method's forecast as plain JSON types; null where the volume is unknown."""
-    low, high = expected.low, expected.high
-    per_round = None
-    if low is not None and high is not None:
-        per_round = [(volume.bytes_up + volume.bytes_down) / expected.rounds for volume in (low, high)]
+    """Return one method's forecast as plain JSON types."""
+    limits = (expected.low, expected.high)
     return {
         "method": heading,
         "rounds": expected.rounds,
         "certainty": expected.certainty,
-        "low": None if low is None else asdict(low),
-        "high": None if high is None else asdict(high),
-        "bytes_per_round": per_round,
+        "low": asdict(expected.low),
+        "high": asdict(expected.high),
+        "bytes_per_round": [(volume.bytes_up + volume.bytes_down) / expected.rounds for volume in limits],
     }
 
 
@@ -80,8 +77,8 @@ def preview(experiment: Experiment, links: Sequence[Link] = (), price_per_gb: fl
         price_per_gb: Price of 10^9 bytes, in any currency.
 
     Returns:
-        Layers, sizes, rounds, and bytes per method: bounds where the schedule depends on training, None where it does
-        so in a way that the strategy does not bound.
+        Layers, sizes, rounds, and bytes per method: bounds where the schedule depends on training, and "unknown" where
+        the strategy gives no bounds.
 
     Raises:
         ConfigError: The experiment does not fit together; it is checked as it would be for training.

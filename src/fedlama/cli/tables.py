@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
-from fedlama.analysis.forecast import Volume
+from fedlama.analysis.forecast import Forecast, Volume
 from fedlama.analysis.links import Link, money, show_rate, show_seconds
 from fedlama.analysis.links.link import PerClient
 from fedlama.analysis.preview import Preview
@@ -67,24 +67,27 @@ def preview(seen: Preview) -> list[Table | str]:
         methods.add_column(heading, justify="right")
     for name, expected in seen.forecasts.items():
         low, high, rounds = expected.low, expected.high, expected.rounds
-        cells = ["unknown"] * 4
-        if low is not None and high is not None:
-            cells = [
-                _range(low.bytes_up / MEGABYTE, high.bytes_up / MEGABYTE),
-                _range(low.bytes_down / MEGABYTE, high.bytes_down / MEGABYTE),
-                _range(_both(low) / MEGABYTE / rounds, _both(high) / MEGABYTE / rounds),
-                _range(low.cost_percent, high.cost_percent),
-            ]
-        methods.add_row(name, str(rounds), *cells)
-    notes = [f"{name}: {one.certainty}" for name, one in seen.forecasts.items() if one.low is None]
+        cells = [
+            _range(low.bytes_up / MEGABYTE, high.bytes_up / MEGABYTE),
+            _range(low.bytes_down / MEGABYTE, high.bytes_down / MEGABYTE),
+            _range(_both(low) / MEGABYTE / rounds, _both(high) / MEGABYTE / rounds),
+            _range(low.cost_percent, high.cost_percent),
+        ]
+        methods.add_row(name, str(rounds), *(["unknown"] * 4 if _is_unknown(expected) else cells))
+    notes = [
+        f"{name}: {expected.certainty}; at most {expected.high.bytes_up / MEGABYTE:.2f} MB up and "
+        f"{expected.high.bytes_down / MEGABYTE:.2f} MB down"
+        for name, expected in seen.forecasts.items()
+        if _is_unknown(expected)
+    ]
     times = _times_ahead(seen)
     return [layers, methods, *([] if times is None else [times]), *notes]
 
 
 def _times_ahead(seen: Preview) -> Table | None:
     """Return the time on each link, and the money where a price was given."""
-    # Links and price are the same for every method; a method whose volume is unknown does not hold them.
-    known = next((one.low for one in seen.forecasts.values() if one.low is not None), None)
+    # Links and price are the same for every method; a method whose volume is unknown has no times.
+    known = next((expected.low for expected in seen.forecasts.values() if not _is_unknown(expected)), None)
     if known is None or (not known.seconds and known.money is None):
         return None
     table = Table(Column("link", no_wrap=True), Column("method", no_wrap=True), box=SIMPLE_HEAD, title=_TIMES)
@@ -92,18 +95,21 @@ def _times_ahead(seen: Preview) -> Table | None:
         table.add_column(heading, justify="right")
     for link in known.seconds:
         for index, (name, expected) in enumerate(seen.forecasts.items()):
-            limits = [
-                "unknown" if volume is None else show_seconds(volume.seconds[link])
-                for volume in (expected.low, expected.high)
-            ]
-            table.add_row("" if index else link, name, *limits)
+            times = [show_seconds(volume.seconds[link]) for volume in _limits(expected)]
+            table.add_row("" if index else link, name, *(times or ["unknown"] * 2))
     for index, (name, expected) in enumerate(seen.forecasts.items() if known.money is not None else ()):
-        limits = [
-            "unknown" if volume is None or volume.money is None else f"{volume.money:.4g}"
-            for volume in (expected.low, expected.high)
-        ]
-        table.add_row("" if index else "(price)", name, *limits)
+        prices = [f"{volume.money:.4g}" for volume in _limits(expected) if volume.money is not None]
+        table.add_row("" if index else "(price)", name, *(prices or ["unknown"] * 2))
     return table
+
+
+def _is_unknown(expected: Forecast) -> bool:
+    return expected.certainty == "depends on training: unknown"
+
+
+def _limits(expected: Forecast) -> tuple[Volume, ...]:
+    """Return the least and the most; nothing where they are unknown."""
+    return () if _is_unknown(expected) else (expected.low, expected.high)
 
 
 def timings(seen: Sequence[Timing], target: float | None, price_per_gb: float | None) -> list[Table | str]:

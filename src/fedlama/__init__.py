@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING
 from fedlama import data, models
 from fedlama.analysis.forecast import forecast
 from fedlama.analysis.links import Exchanges, Link, clock
-from fedlama.choices.aggregators import Aggregator, Mean, Median, NormBound, TrimmedMean
-from fedlama.choices.availability import Absence, Always, Availability, RandomAbsence, Trace
+from fedlama.choices.aggregators import Aggregator, Combined, Mean, Median, NormBound, TrimmedMean
+from fedlama.choices.availability import Absence, Always, Availability, Fate, RandomAbsence, Trace
 from fedlama.choices.codecs import Codec, Float16, Float32
 from fedlama.choices.samplers import AllClients, Sampler, UniformSampler
-from fedlama.choices.server_optimizers import Replace, ServerAdam, ServerMomentum, ServerOptimizer
-from fedlama.choices.solvers import SGD, FedProx, LocalSolver
+from fedlama.choices.server_optimizers import (
+    Replace,
+    ServerAdam,
+    ServerMomentum,
+    ServerOptimizer,
+    ServerOptimizerState,
+)
+from fedlama.choices.solvers import SGD, FedProx, LocalSolver, OptimizerState
 from fedlama.choices.strategies import Courses, Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals, Strategy
 from fedlama.core.deprecations import Renamed, renamed_attributes
 from fedlama.core.layers import Layer, Layers, TensorSpec, by_mapping, by_module, by_tensor
@@ -55,6 +61,7 @@ __all__ = [
     "ClientData",
     "ClientSource",
     "Codec",
+    "Combined",
     "ConfigError",
     "Courses",
     "Cyclic",
@@ -63,6 +70,7 @@ __all__ = [
     "DivergenceError",
     "Exchanges",
     "Experiment",
+    "Fate",
     "FedAvg",
     "FedLAMA",
     "FedLUAR",
@@ -84,6 +92,7 @@ __all__ = [
     "Median",
     "MissingExtraError",
     "NormBound",
+    "OptimizerState",
     "Plan",
     "RandomAbsence",
     "Replace",
@@ -97,6 +106,7 @@ __all__ = [
     "ServerAdam",
     "ServerMomentum",
     "ServerOptimizer",
+    "ServerOptimizerState",
     "Stacked",
     "StoredRun",
     "Strategy",

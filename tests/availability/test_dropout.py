@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -58,9 +58,20 @@ class AlmostAlways(fl.Always):
         return ["away" if (client, round_index) == (1, 1) else "answers" for client in clients]
 
 
-def test_a_users_availability_is_asked() -> None:
+@dataclass(frozen=True)
+class Shortest(fl.Availability):
+    """The shortest availability, with the same absence."""
+
+    name: ClassVar[str] = "shortest"
+
+    def fates(self, clients: Sequence[int], round_index: int, seed: int) -> list[Fate]:
+        return AlmostAlways().fates(clients, round_index, seed)
+
+
+@pytest.mark.parametrize("availability", [AlmostAlways(), Shortest()], ids=["subclass of the default", "own class"])
+def test_a_users_availability_is_asked(availability: fl.Availability) -> None:
     """Also where it inherits from the default, for which engines need no rules."""
-    result = everyone(availability=AlmostAlways()).run()
+    result = everyone(availability=availability).run()
     assert [record.missing for record in result.rounds] == [(1,) if e == 1 else () for e in range(len(result.rounds))]
 
 

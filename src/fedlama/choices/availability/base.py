@@ -1,7 +1,7 @@
 """The contract of availability: which clients of a cohort answer in a round.
 
-To write one, inherit from :class:`~fedlama.choices.availability.rules.Rules`, which brings the settings of what happens
-to clients that did not answer, and define `name` and `fates`.
+To write one, inherit from :class:`Availability` and define `name` and `fates`. What happens to clients that did not
+answer has defaults; inherit from :class:`~fedlama.choices.availability.rules.Rules` instead to make it a setting.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ Rejoin = Literal["now", "next-cycle"]
 
 
 class Availability(Protocol):
-    """Decides which clients answer; :class:`~fedlama.choices.availability.rules.Rules` says what happens to the others.
+    """Decides which clients answer; :mod:`fedlama.choices.availability.rules` says what happens to the others.
+
+    A class with the same members need not inherit, but then it has no defaults.
 
     Attributes:
         name: The rule's name in configuration files.
@@ -29,11 +31,13 @@ class Availability(Protocol):
 
     @property
     def min_replies(self) -> float:
-        """Fraction of the asked clients without whose replies a round is void, in (0, 1]."""
+        """Fraction of the asked clients without whose replies a round is void, in (0, 1]; by default 0.1."""
+        return 0.1
 
     @property
     def rejoin(self) -> Rejoin:
-        """When a client that missed a round may come back."""
+        """When a client that missed a round may come back; by default at once."""
+        return "now"
 
     def needed(self, asked: int) -> int:
         """Return the number of replies below which a round is void.
@@ -41,6 +45,7 @@ class Availability(Protocol):
         Args:
             asked: Number of clients that are asked.
         """
+        return replies_needed(self.min_replies, asked)
 
     @property
     def always_answers(self) -> bool:
@@ -59,3 +64,16 @@ class Availability(Protocol):
         Returns:
             One fate per client, in the order of `clients`; a pure function of the client, the round and the seed.
         """
+
+
+def replies_needed(share: float, asked: int) -> int:
+    """Return the number of replies that make up a fraction of the asked clients, rounded up; at least 1.
+
+    Args:
+        share: The fraction, in (0, 1].
+        asked: Number of clients that are asked.
+
+    >>> replies_needed(0.5, 5)
+    3
+    """
+    return max(1, -int(-share * asked // 1))

@@ -14,7 +14,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from fedlama.choices.availability.base import Rejoin
+from fedlama.choices.availability.base import Rejoin, replies_needed
 from fedlama.core.validation import normalise_numbers, one_of, refuse
 
 
@@ -62,7 +62,7 @@ class Rules:
         >>> Rules(min_replies=0.5).needed(5)
         3
         """
-        return max(1, -int(-self.min_replies * asked // 1))
+        return replies_needed(self.min_replies, asked)
 
 
 def rescaled(cohort: Sequence[int], weights: Sequence[float], answered: Collection[int]) -> list[float]:

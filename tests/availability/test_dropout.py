@@ -164,3 +164,18 @@ def test_a_deployments_clients_answer_for_themselves(tmp_path: Path) -> None:
     given = everyone(availability=RANDOM)
     with pytest.raises(fl.ConfigError, match="which clients answer is not decided by FlowerEngine"):
         deployed(given, in_process(given, tmp_path))
+
+
+def test_the_bytes_of_a_layer_are_those_of_all_transfers_that_hold_it() -> None:
+    # Clients that were away lack more layers than the others, so a layer goes down in several transfers of a round.
+    result = everyone(strategy=fl.FedLAMA(2, 2), availability=fl.Trace(absences=AWAY)).run()
+    apart = 0
+    for record in result.rounds:
+        for direction in ("down", "up"):
+            sent = [one for one in record.transfers if one.direction == direction]
+            apart += len(sent) > 1
+            for name, layer in record.layers.items():
+                of_layer = [(len(one.clients), item) for one in sent for item in one.payloads if item.layer == name]
+                total = sum(clients * item.payload_bytes for clients, item in of_layer)
+                assert total == (layer.bytes_down if direction == "down" else layer.bytes_up)
+    assert apart

@@ -40,6 +40,25 @@ def edit(path: Path, round_index: int, change: Callable[[Any], None]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+def test_a_folder_of_version_0_1_that_counted_one_transfer_of_several_verifies(tmp_path: Path) -> None:
+    own = experiment(*SMALL, "availability.name=trace", "availability.absences=[{client=1,first_round=1,last_round=2}]")
+    (one,) = execute(own, [own.strategy], RunOptions(tmp_path))
+    folder = Path(str(one.summary["run_folder"]))
+    ledger = [json.loads(line)["shipments"] for line in (folder / "ledger.jsonl").read_text().splitlines()]
+    path, old = folder / "layers.jsonl", 0
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line, transfers in zip(lines, ledger, strict=True):
+        for transfer in (one for one in transfers if one["direction"] == "down"):
+            for name, (_, size) in transfer["layers"].items():
+                old += line["layers"][name]["bytes_down"] != len(transfer["clients"]) * size
+                line["layers"][name]["bytes_down"] = len(transfer["clients"]) * size
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert old
+    assert verify(folder).difference is None
+    edit(path, 1, lambda line: next(iter(line["layers"].values())).update(bytes_down=4))
+    assert "bytes_down is 4, computed now" in str(verify(folder).difference)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -88,16 +88,12 @@ def layer_records(
 
 
 def _payload_bytes(transfers: Sequence[Transfer], direction: Direction) -> dict[str, int]:
-    """Return the payload bytes of each layer in one direction, of all clients together.
-
-    When a layer is sent in several transfers, those of the last one count.
-    """
-    return {
-        item.layer: len(transfer.clients) * item.payload_bytes
-        for transfer in transfers
-        if transfer.direction == direction
-        for item in transfer.payloads
-    }
+    """Return the payload bytes of each layer in one direction, of all clients together."""
+    total: dict[str, int] = {}
+    for transfer in transfers:
+        for item in transfer.payloads if transfer.direction == direction else ():
+            total[item.layer] = total.get(item.layer, 0) + len(transfer.clients) * item.payload_bytes
+    return total
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
-from fedlama.core.ledger import Transfer
+from fedlama.core.ledger import Direction, Transfer
 from fedlama.core.records import LayerRecord, RoundRecord, Score
 
 _Whole = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
@@ -68,7 +69,7 @@ def round_record(metrics: Mapping[str, Any], ledger: Mapping[str, Any], layers: 
         KeyError: A line lacks its content.
         ValueError: Its content is not as :mod:`fedlama.runs.folder` writes it.
     """
-    line = _METRICS.validate_python(metrics)
+    line, layer_lines = _METRICS.validate_python(metrics), _LAYERS.validate_python(layers["layers"])
     transfers = tuple(Transfer.from_json(line["round"], one) for one in _SHIPMENTS.validate_python(ledger["shipments"]))
     answered = next((one.clients for one in transfers if one.direction == "up"), ())
     missing = line.get("missing", [])
@@ -77,12 +78,37 @@ def round_record(metrics: Mapping[str, Any], ledger: Mapping[str, Any], layers: 
         local_steps=line["local_steps"],
         cohort=tuple(sorted([*answered, *missing])) if missing else answered,
         loss=_number(line["train_loss"]),
-        layers={name: LayerRecord(**one) for name, one in _LAYERS.validate_python(layers["layers"]).items()},
+        layers={name: _layer(name, layer, transfers) for name, layer in layer_lines.items()},
         transfers=transfers,
         score=None if line["accuracy"] is None else Score(line["accuracy"], _number(line["test_loss"])),
         seconds=line["seconds"],
         evaluation_seconds=line["evaluation_seconds"],
     )
+
+
+def _layer(name: str, line: _Layer, transfers: Sequence[Transfer]) -> LayerRecord:
+    """Return a layer's record.
+
+    When clients lacked different layers, version 0.1 wrote the bytes of the last transfer alone; all are counted here.
+    """
+    record = LayerRecord(**line)
+    up, down = _parts(name, "up", transfers), _parts(name, "down", transfers)
+    return replace(
+        record,
+        bytes_up=sum(up) if up[-1:] == [record.bytes_up] else record.bytes_up,
+        bytes_down=sum(down) if down[-1:] == [record.bytes_down] else record.bytes_down,
+    )
+
+
+def _parts(name: str, direction: Direction, transfers: Sequence[Transfer]) -> list[int]:
+    """Return a layer's payload bytes in each transfer of one direction that holds it."""
+    return [
+        len(transfer.clients) * item.payload_bytes
+        for transfer in transfers
+        if transfer.direction == direction
+        for item in transfer.payloads
+        if item.layer == name
+    ]
 
 
 def _number(value: float | None) -> float:

@@ -131,9 +131,7 @@ def test_labels_out_of_range(label: int) -> None:
     wrong = torch.zeros(10, dtype=torch.int64)
     wrong[4] = label
     low, high = min(label, 0), max(label, 0)
-    with pytest.raises(
-        DataError, match=f"labels of the clients run from {low} to {high}, but the model tells 3 classes"
-    ):
+    with pytest.raises(DataError, match=f"labels of the clients run from {low} to {high}, but the model has 3 classes"):
         federation(clients=[data(), data(y=wrong)]).run()
 
 

@@ -303,7 +303,7 @@ def test_local_statistics_differ_between_clients_and_stay_as_given_in_the_result
 
 def test_a_global_model_without_statistics_is_not_scored() -> None:
     model, test = Normed(), TestSet(torch.zeros(4, FEATURES), torch.zeros(4, dtype=torch.int64))
-    with pytest.raises(ConfigError, match=r"norm.running_mean, .* never travel .* set evaluate='best_client'"):
+    with pytest.raises(ConfigError, match=r"norm.running_mean, .* never leave the clients .*='best_client'"):
         federated(model, FedAvg(2), layers=by_tensor(model, statistics="local"), test_set=test)
 
 

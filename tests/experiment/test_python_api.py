@@ -157,7 +157,7 @@ def test_clients_of_different_sizes_weigh_by_their_samples() -> None:
     assert len(fl.Federation(model(), own, fl.FedAvg(1), 1).run().rounds) == 1
     run = fl.Run(fl.Federation(model(), own, fl.FedAvg(1), 1))
     run.advance()
-    assert run.weights() == [0.25, 0.75]
+    assert run.server.weights(run.cohort) == [0.25, 0.75]
 
 
 def test_callbacks_see_every_round() -> None:
@@ -188,7 +188,7 @@ def test_callbacks_see_every_round() -> None:
         ({"clients": [fl.ClientData(X[:0], Y[:0], 5)]}, "client 0 has no samples"),
         ({"clients": [fl.ClientData(X[:9], Y[:8], 5)]}, "client 0 has 9 inputs but 8 targets"),
         ({"clients": [fl.ClientData(X[:9] / 0, Y[:9], 5)]}, "holds NaN or infinite values"),
-        ({"clients": [fl.ClientData(X[:9], Y[:9] + 2, 5)]}, "the model tells 3 classes apart"),
+        ({"clients": [fl.ClientData(X[:9], Y[:9] + 2, 5)]}, "the model has 3 classes"),
         ({"clients": [fl.ClientData(X[:9, :5], Y[:9], 5)]}, "cannot take inputs of shape"),
         ({"test_set": fl.TestSet(X, Y - 1)}, "the labels of the test set run from -1"),
         ({"model": nn.ReLU()}, "has no trainable parameter"),

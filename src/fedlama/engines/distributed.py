@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, distributed
 
+from fedlama.core.averaging import as_dtype
 from fedlama.core.layers import Layer
 from fedlama.core.registry import register
 from fedlama.engines.api import (
@@ -55,19 +56,19 @@ class DistributedEngine:
             ConfigError: There are fewer clients than processes.
         """
         self._split(clients)
-        self._inner.start_cohort(self._clients[self._own(self._rank)], values)
+        self._inner.start_cohort(self._clients[self._rows(self._rank)], values)
 
     def run_round(self, order: RoundOrder) -> RoundReply:
         """Train this process's clients and exchange losses; a divergence in one process is raised in all of them."""
         if order.new_cohort:
             self._split(order.cohort)
-        own = self._own(self._rank)
+        rows = self._rows(self._rank)
         losses: dict[int, float] = {}
-        for part in self._gathered(replace(order, cohort=self._clients[own])):
-            if isinstance(part, tuple):
-                raise DivergenceError(order.plan.round_index, *part)
-            losses |= part
-        self._inner.count_steps(self._clients[: own.start] + self._clients[own.stop :], order.steps)
+        for outcome in self._gathered(replace(order, cohort=self._clients[rows])):
+            if isinstance(outcome, tuple):
+                raise DivergenceError(order.plan.round_index, *outcome)
+            losses |= outcome
+        self._inner.count_steps(self._clients[: rows.start] + self._clients[rows.stop :], order.steps)
         return RoundReply(losses, self._transfers.planned(order))
 
     def _gathered(self, order: RoundOrder) -> list[dict[int, float] | tuple[int, str, str]]:
@@ -88,21 +89,20 @@ class DistributedEngine:
         discrepancy is sum_r D_r + P_r ||u_r - u||^2. That needs no second pass and does not cancel, unlike a
         difference of squares.
         """
-        own = weights[self._own(self._rank)]
-        share = sum(own)
-        mine = self._inner.average(layer, [weight / share for weight in own] if share else own)
-        flat = torch.cat([mine.values[spec.name].double().reshape(-1) for spec in layer.tensors]) * share
+        part = weights[self._rows(self._rank)]
+        total = sum(part)  # P_r
+        inner = self._inner.average(layer, [weight / total for weight in part] if total else part)
+        flat = torch.cat([inner.values[spec.name].double().reshape(-1) for spec in layer.tensors]) * total
         distributed.all_reduce(flat)
         means: Values = {}
-        apart = torch.tensor(mine.discrepancy * share, dtype=torch.float64, device=flat.device)
-        parts = torch.split(flat, [spec.size for spec in layer.tensors])
-        for spec, part in zip(layer.tensors, parts, strict=True):
-            rounded = part if spec.dtype.is_floating_point else part.round()
-            means[spec.name] = rounded.to(spec.dtype).view(spec.shape)
+        discrepancy = torch.tensor(inner.discrepancy * total, dtype=torch.float64, device=flat.device)
+        tensors = torch.split(flat, [spec.size for spec in layer.tensors])
+        for spec, mean in zip(layer.tensors, tensors, strict=True):
+            means[spec.name] = as_dtype(mean, spec.dtype).view(spec.shape)
             if spec.trainable:
-                apart += share * (mine.values[spec.name].double().reshape(-1) - part).square().sum()
-        distributed.all_reduce(apart)
-        return Average(means, float(apart))
+                discrepancy += total * (inner.values[spec.name].double().reshape(-1) - mean).square().sum()
+        distributed.all_reduce(discrepancy)
+        return Average(means, float(discrepancy))
 
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
         """Set a layer to one value on every client of this process; the others do the same."""
@@ -111,7 +111,7 @@ class DistributedEngine:
     def client_values(self, client: int) -> Values:
         """Return a copy of one client's local model, sent by the process that holds it; all processes must call."""
         position = self._clients.index(client)
-        owner = next(rank for rank in range(self._processes) if position in self._positions(rank))
+        owner = next(rank for rank in range(self._processes) if position < self._rows(rank).stop)
         held: list[Values | None] = [self._inner.client_values(client) if owner == self._rank else None]
         distributed.broadcast_object_list(held, src=owner)
         if held[0] is None:
@@ -135,12 +135,13 @@ class DistributedEngine:
     def load_state_dict(self, state: CohortState) -> None:
         """Load this process's part of a state that an engine of the same federation returned."""
         self._clients = state.clients
-        own = self._own(self._rank)
-        values = {name: value[own] for name, value in state.values.items()}
+        rows = self._rows(self._rank)
+        values = {name: value[rows] for name, value in state.values.items()}
         optimizer_state = {
-            kind: {name: b[own] for name, b in named.items()} for kind, named in state.optimizer_state.items()
+            kind: {name: buffer[rows] for name, buffer in named.items()}
+            for kind, named in state.optimizer_state.items()
         }
-        self._inner.load_state_dict(CohortState(state.clients[own], values, optimizer_state, state.steps_done))
+        self._inner.load_state_dict(CohortState(state.clients[rows], values, optimizer_state, state.steps_done))
 
     def _split(self, clients: Sequence[int]) -> None:
         if len(clients) < self._processes:
@@ -149,14 +150,10 @@ class DistributedEngine:
             )
         self._clients = tuple(clients)
 
-    def _positions(self, rank: int) -> range:
-        """Return the positions in the cohort that a process holds."""
+    def _rows(self, rank: int) -> slice:
+        """Return the rows of the cohort that a process holds."""
         count = len(self._clients)
-        return range(count * rank // self._processes, count * (rank + 1) // self._processes)
-
-    def _own(self, rank: int) -> slice:
-        positions = self._positions(rank)
-        return slice(positions.start, positions.stop)
+        return slice(count * rank // self._processes, count * (rank + 1) // self._processes)
 
 
 @register("engine", "distributed")

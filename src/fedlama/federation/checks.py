@@ -1,4 +1,4 @@
-"""Whether the parts of a federation fit together: told before anything is trained, all problems at once."""
+"""Whether the parts of a federation fit together: checked before anything is trained, all problems at once."""
 
 from __future__ import annotations
 
@@ -18,11 +18,16 @@ from fedlama.errors import ConfigError, DataError, did_you_mean, shown
 from fedlama.federation.settings import FederationSettings
 
 MOST_ROUNDS = 10_000_000
-"""More rounds than this are taken for a slip of the keyboard: they would fill any disk with their ledger."""
+"""More rounds than this are refused as a typing error: their ledger would fill any disk."""
 
 
 def check_federation(federation: FederationSettings, layers: Layers, source: ClientSource) -> None:
     """Refuse choices that do not fit together.
+
+    Args:
+        federation: The settings.
+        layers: The labelling.
+        source: The clients' data.
 
     Raises:
         ConfigError: With every problem found.
@@ -55,20 +60,20 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
 
 
 def _check_statistics(federation: FederationSettings, layers: Layers) -> list[str]:
-    """Report normalisation statistics that nobody ever averages, though the global model is to be scored with them."""
+    """Report normalisation statistics that are never averaged, although the global model is to be scored with them."""
     persistent = federation.model.state_dict()
-    at_home = [name for name in local_buffers(federation.model, layers) if name in persistent]
-    if not at_home or federation.evaluate != "global" or federation.test_set is None:
+    local = [name for name in local_buffers(federation.model, layers) if name in persistent]
+    if not local or federation.evaluate != "global" or federation.test_set is None:
         return []
     return [
-        f"the buffers {', '.join(at_home[:3])}{', ...' if len(at_home) > 3 else ''} never travel (layers.statistics is "
-        "'local'), so the global model has no values for them to be scored with; set evaluate='best_client', or "
-        "layers.statistics='average'"
+        f"the buffers {', '.join(local[:3])}{', ...' if len(local) > 3 else ''} never leave the clients "
+        "(layers.statistics is 'local'), so the global model cannot be scored: it has no values for them; set "
+        "evaluate='best_client', or layers.statistics='average'"
     ]
 
 
 def check_budget(local_steps: int, strategy: Strategy[Any]) -> list[str]:
-    """Return the problems of a budget that is not a whole number of rounds.
+    """Return the problems of a budget: it must be a whole number of rounds, and not too many of them.
 
     Args:
         local_steps: Budget K of the run.
@@ -82,8 +87,8 @@ def check_budget(local_steps: int, strategy: Strategy[Any]) -> list[str]:
         return [f"{type(strategy).__name__}: a round has {step} local steps, expected 1 or more; raise base_interval"]
     if local_steps // step > MOST_ROUNDS:
         return [
-            f"local_steps is {local_steps}, which makes {local_steps // step} rounds of {strategy.name}; a run has "
-            f"{MOST_ROUNDS} rounds at the most, choose {MOST_ROUNDS * step} or fewer"
+            f"local_steps is {local_steps}, which makes {local_steps // step} rounds of {strategy.name}, expected "
+            f"{MOST_ROUNDS} rounds or fewer; choose {MOST_ROUNDS * step} local steps or fewer"
         ]
     if local_steps >= step and local_steps % step == 0:
         return []
@@ -103,7 +108,16 @@ def _check_device(device: str) -> None:
 
 
 def check_fit(federation: FederationSettings, model: nn.Module, source: ClientSource) -> None:
-    """Try the model on two samples, so that a misfit is told in one sentence and not in the midst of training."""
+    """Refuse data that the model cannot take: tried on two samples, before training fails with a longer message.
+
+    Args:
+        federation: The settings.
+        model: A copy of the model; only its mode is changed during the call.
+        source: The clients' data.
+
+    Raises:
+        DataError: The model refuses inputs of that shape, or the labels are not those of its classes.
+    """
     test, tensors = federation.test_set, source if isinstance(source, TensorClients) else None
     given = test or tensors
     if given is None:
@@ -131,6 +145,6 @@ def _check_labels(owner: str, labels: Tensor | None, classes: int) -> None:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise DataError(
-            f"the labels of {owner} run from {low} to {high}, but the model tells {classes} classes apart "
-            f"(0 to {classes - 1}); fix the labels or the model's number of classes"
+            f"the labels of {owner} run from {low} to {high}, but the model has {classes} classes "
+            f"(0 to {classes - 1}); correct the labels or the model's number of classes"
         )

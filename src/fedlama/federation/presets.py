@@ -1,12 +1,13 @@
-"""The preset `authors`: every place where paper and program differ, set to the program's way.
+"""The preset `authors`: every setting in which paper and program differ, as in the program.
 
-Source: the authors' public repository swblaster/FedLAMA. What the preset sets:
+Source: the authors' public repository swblaster/FedLAMA. The preset sets:
 
 * no adjustment before round index 6 (`FedLAMA.warm_up_rounds`), delta over all layers (`FedLAMA.discrepancy_share`);
 * equal client weights instead of n_i / n (`Federation.weighting`);
 * Keras's momentum, with the learning rate inside the velocity (`SGD.velocity`), that stays in the cohort's slot
   (`SGD.state_scope`), and no weight decay on normalisation parameters (`SGD.decay_normalisation`);
-* BatchNorm statistics that never travel under FedLAMA, though they do under FedAvg (`by_tensor(statistics=...)`);
+* BatchNorm statistics that stay on the clients under FedLAMA, but are averaged under FedAvg
+  (`by_tensor(statistics=...)`);
 * a new cohort every phi rounds (`UniformSampler.hold_rounds`);
 * the best of every fourth slot's local model as the accuracy (`Federation.evaluate`).
 
@@ -27,13 +28,13 @@ from fedlama.federation.federation import Federation
 
 
 def authors(federation: Federation) -> Federation:
-    """Set every switch to the authors' program's way.
+    """Return a federation with the choices of the authors' program.
 
     Args:
         federation: Any federation; it is not changed.
 
     Returns:
-        The same federation with the program's choices.
+        The same federation, changed as the module's docstring lists.
     """
     strategy, solver, sampler = federation.strategy, federation.solver, federation.sampler
     if isinstance(strategy, FedLAMA):

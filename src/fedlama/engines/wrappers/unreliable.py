@@ -1,7 +1,7 @@
 """An engine whose clients are sometimes away: any engine that holds its clients, under the rules of a deployment.
 
 In every round the inner engine holds the clients that answer. The models and solver buffers of the others are kept
-aside, stacked, until they take part again. A layer that the server sets meanwhile is written to the clients that are
+aside, stacked, until they take part again. A layer that the server sets in the meantime is written to clients that are
 away at once, because they read it only after they have received it. A client that dies in a round was sent the layers
 that it lacked, and starts its next round from the end of its last completed one.
 """

@@ -36,6 +36,7 @@ from fedlama.analysis.forecast import Forecast, Volume, forecast
 from fedlama.analysis.links import PROFILES
 from fedlama.analysis.preview import preview
 from fedlama.choices.strategies import Courses, LayerStatistics, Plan, Strategy
+from fedlama.choices.strategies.cutoff import Curves
 from fedlama.choices.strategies.fedlama import FedLAMAState
 from fedlama.choices.strategies.fedluar import FedLUARState
 from fedlama.cli import tables
@@ -265,6 +266,13 @@ class LateLAMA(FedLAMA):
         return super().fold(state, plan, statistics)
 
 
+class BiasLAMA(FedLAMA):
+    """A user's change of FedLAMA: it selects layers that may not adapt by default."""
+
+    def curves(self, state: FedLAMAState) -> Curves:
+        return replace(super().curves(state), chosen=frozenset(state.intervals))
+
+
 class StickyLUAR(FedLUAR):
     """A user's change of FedLUAR: its bounds are not known to hold."""
 
@@ -292,7 +300,9 @@ NAMES = tuple(layer.name for layer in Run(federation(FedAvg(BASE))).layers)
 
 
 @pytest.mark.parametrize(
-    "strategy", [LoudestOnly(BASE), LateLAMA(BASE, 2), StickyLUAR(BASE, 1), Stranger()], ids=lambda one: one.name
+    "strategy",
+    [LoudestOnly(BASE), LateLAMA(BASE, 2), BiasLAMA(BASE, 2), StickyLUAR(BASE, 1), Stranger()],
+    ids=lambda one: type(one).__name__,
 )
 @pytest.mark.parametrize("changes", [{}, PART, {"availability": ABSENT[0]}], ids=["all", "part", "absent"])
 def test_a_schedule_without_bounds_is_unknown(strategy: Any, changes: dict[str, Any]) -> None:  # noqa: ANN401

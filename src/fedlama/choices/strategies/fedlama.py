@@ -152,9 +152,9 @@ class FedLAMA(Strategy[FedLAMAState]):
         """Return the two courses in which each adjustment selects no layer, and all layers that may adapt.
 
         Every run stays between them, since a longer interval never adds an upload. For a subclass with another
-        :meth:`fold`, which may adjust in another way, it is None.
+        :meth:`fold` or other :meth:`curves`, which may adjust in another way, it is None.
         """
-        if type(self).fold is not FedLAMA.fold:
+        if type(self).fold is not FedLAMA.fold or type(self).curves is not FedLAMA.curves:
             return None
         start = self.init(layers, seed)
         return tuple(self._course(start, chosen, rounds) for chosen in (frozenset[str](), start.adaptive))

@@ -29,6 +29,7 @@ from fedlama.core.layers import Layer, Layers, TensorSpec, by_mapping, by_module
 from fedlama.core.ledger import Ledger
 from fedlama.core.plan import LayerStatistics, Plan
 from fedlama.core.records import LayerRecord, Result, RoundRecord, Score
+from fedlama.core.registry import register
 from fedlama.data.clients import ClientData, ClientSource, ReplayedClients, TensorClients
 from fedlama.engines import Auto, Distributed, Stacked, Workers
 from fedlama.errors import ConfigError, DataError, DivergenceError, FedlamaError, MissingExtraError
@@ -131,6 +132,7 @@ __all__ = [
     "load_experiment",
     "load_run",
     "models",
+    "register",
     "run_study",
     "write_report",
 ]

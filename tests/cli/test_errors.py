@@ -20,7 +20,7 @@ def test_all_problems_at_once() -> None:
         "weighting is 'equl': input should be 'samples' or 'equal'; change it",
         "Settings: local_steps is 0, expected 1 or more; use a larger number",
         "name is 'a/b', but it names a folder; use up to 100 letters, digits, '-', '_' and '.'",
-        "Settings: engine is 'lop'; did you mean 'loop'?",
+        "engine is 'lop'; did you mean 'loop'?",
         "Dirichlet: clients is 0, expected 1 or more; use a larger number",
         "model.hidden is 64: input should be a valid tuple; change it",
         "unknown key 'strategy.cutof'; did you mean 'cutoff'?",
@@ -39,7 +39,7 @@ def test_settings_that_are_each_of_the_right_type_are_told_together() -> None:
         "Settings: batch_size is 0, expected 1 or more; use a larger number",
         "Settings: evaluate_every is 0, expected 1 or more; use a larger number",
         "name is 'a/b', but it names a folder; use up to 100 letters, digits, '-', '_' and '.'",
-        "Settings: engine is 'lop'; did you mean 'loop'?",
+        "engine is 'lop'; did you mean 'loop'?",
     ]
 
 
@@ -85,8 +85,8 @@ def test_unknown_experiment(name: str, part: str) -> None:
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        (b"seed = = 3", "is no valid TOML: Invalid value (at line 1, column 8)"),
-        (b"\xff\xfe\x00", "is no UTF-8 text"),
+        (b"seed = = 3", "is not valid TOML: Invalid value (at line 1, column 8)"),
+        (b"\xff\xfe\x00", "is not UTF-8 text"),
         (b"seed = " + b"[" * 20_000, "cannot be read (maximum recursion depth"),
         (b"[[strategy]]\nname = 'fedavg'", "strategy is [{'name': 'fedavg'}], expected a table"),
         (b"strategy = 'fedavg'", "strategy is 'fedavg', expected a table; write [strategy] with name = '...'"),

@@ -9,7 +9,7 @@ from tests.cli.call import SMALL, fedlama, refused
 LONG = "x" * 5000
 REFUSED = [
     ("seed=1.5", "seed is 1.5"),
-    ("seed=true", "seed is True: true and false are no numbers or names"),
+    ("seed=true", "seed is True: expected a number or a name, got a boolean"),
     ("seed=", "seed is ''"),
     ("seed=99999999999999999999", "seed is 99999999999999999999: it does not fit into 64 bits"),
     ("seed=0x" + "f" * 5000, "seed is a number of thousands of digits"),
@@ -68,9 +68,9 @@ REFUSED = [
     ("device=meta", "device is 'meta'"),
     ("layers.name=mapping", "layers.groups is missing"),
     ("a.b.c.d=5", "unknown key 'a'"),
-    ("=5", "'=5' is no override"),
-    ("seed", "'seed' is no override"),
-    (LONG, "(5002 characters) is no override"),
+    ("=5", "'=5' is not a valid override"),
+    ("seed", "'seed' is not a valid override"),
+    (LONG, "(5002 characters) is not a valid override"),
 ]
 
 

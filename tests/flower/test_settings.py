@@ -9,7 +9,7 @@ import pytest
 
 from fedlama.core.deprecations import RenamedWarning
 from fedlama.errors import ConfigError
-from fedlama.experiment import assemble, prepare, read, resolve
+from fedlama.experiment import assemble, load_experiment, prepare, read, resolve
 from fedlama.flower.deploy.submit import run_config
 from fedlama.flower.protocol import fingerprint
 from fedlama.flower.settings import (
@@ -94,3 +94,38 @@ def test_a_node_has_a_number() -> None:
     for wrong in ({}, {"partition-id": -1}, {"partition-id": "0"}):
         with pytest.raises(ConfigError, match=r"partition-id is .*, expected a whole number of 0 or more; start the"):
             client_number(wrong)
+
+
+CODEC = """from dataclasses import dataclass
+from typing import ClassVar
+
+from fedlama import Float32
+
+
+@dataclass(frozen=True)
+class Whole(Float32):
+    name: ClassVar[str] = "whole"
+"""
+
+
+def test_files_of_a_users_own_are_in_the_plugins_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "node").mkdir()
+    (tmp_path / "mine.toml").write_text("[codec]\nname = 'my_codec.py:Whole'\n")
+    (tmp_path / "my_codec.py").write_text(CODEC)
+    experiment = load_experiment(str(tmp_path / "mine.toml"))
+    run, node = {"experiment": json.dumps(experiment.to_json())}, {"plugins-dir": str(tmp_path / "node")}
+    missing = (
+        r"my_codec\.py cannot be read: No such file or directory \(.*node/my_codec\.py\); put it there, on every node "
+        r"and on the server, or set plugins-dir \(in the node's --node-config, or with --plugins-dir when the run is "
+    )
+    with pytest.raises(ConfigError, match=missing):
+        experiment_of(run, node)
+    (tmp_path / "node" / "my_codec.py").write_text(CODEC)
+    assert experiment_of(run, node).to_json() == experiment.to_json()
+    assert state_name(run, node) == f"digits-{experiment.digest(8)}"
+    assert experiment_of({**run, "plugins-dir": str(tmp_path)}).codec.name == "whole"
+    monkeypatch.setenv("FEDLAMA_PLUGINS", str(tmp_path))
+    assert experiment_of(run).codec.name == "whole"
+    (tmp_path / "node" / "my_codec.py").write_text("raise SystemExit('other code is not run')")
+    with pytest.raises(ConfigError, match=r"my_codec\.py has changed: the configuration was written with SHA-256"):
+        experiment_of(run, node)

@@ -11,7 +11,18 @@ from rich.table import Table
 from fedlama.analysis.links import parse_links
 from fedlama.analysis.timing import time_runs
 from fedlama.cli import tables
-from fedlama.cli.options import Json, LinkOption, LinksFile, Price, Seed, Target, check_price, check_target, show
+from fedlama.cli.options import (
+    Json,
+    LinkOption,
+    LinksFile,
+    Plugins,
+    Price,
+    Seed,
+    Target,
+    check_price,
+    check_target,
+    show,
+)
 from fedlama.reporting.html import write_report
 from fedlama.runs.stored import find_runs
 from fedlama.runs.verify import verify as verify_run
@@ -57,10 +68,11 @@ def verify(
     rounds: Annotated[
         int | None, typer.Option("--rounds", min=1, help="Number of rounds to compute again.", show_default="all")
     ] = None,
+    plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Compute the first rounds of runs again and compare them bit for bit; exit with code 1 if any differs."""
-    verdicts = [verify_run(folder, rounds) for folder in find_runs(runs)]
+    verdicts = [verify_run(folder, rounds, plugin or ()) for folder in find_runs(runs)]
     lines: list[Table | str] = [line for verdict in verdicts for line in verdict.lines()]
     show({"runs": [verdict.to_json() for verdict in verdicts]}, lines, as_json, quiet=False)
     if any(verdict.difference is not None for verdict in verdicts):

@@ -13,7 +13,8 @@ import typer
 
 from fedlama.cli.options import Json
 from fedlama.errors import FedlamaError, MissingExtraError
-from fedlama.experiment import read, resolve
+from fedlama.experiment import load_experiment
+from fedlama.experiment.files import catalogue_for
 from fedlama.flower.deploy.loopback import run_on_loopback
 from fedlama.flower.deploy.processes import QUIET
 from fedlama.flower.deploy.submit import run_config, submit
@@ -46,7 +47,8 @@ def up(
 ) -> None:
     """Start a SuperLink and one SuperNode per client on this machine, run the experiment, and stop them."""
     options = _options(deadline, min_replies, rejoin, aggregation)
-    resolved = resolve(read(experiment, list(overrides or [])))
+    resolved = load_experiment(experiment, overrides or ())
+    options["plugins-dir"] = str(catalogue_for(experiment).folder.resolve())
     summary = run_on_loopback(resolved, out, options, report=lambda line: None if as_json else typer.echo(line))
     stored = load_run(Path(summary["run_folder"]))
     draw_run(stored.title, stored.result(), stored.path)
@@ -69,9 +71,12 @@ def run(
     min_replies: MinReplies = 1.0,
     rejoin: Rejoin = "now",
     aggregation: Aggregation = "models",
+    plugins_dir: Annotated[
+        str, typer.Option(help="Folder on the nodes and on the server where files with options of your own are.")
+    ] = "",
 ) -> None:
     """Submit the experiment to a SuperLink with `flwr run`; the SuperNodes are started by their owners."""
-    resolved = resolve(read(experiment, list(overrides or [])))
+    resolved = load_experiment(experiment, overrides or ())
     options = _options(deadline, min_replies, rejoin, aggregation)
     flwr = shutil.which("flwr")
     if flwr is None:
@@ -79,7 +84,7 @@ def run(
     with tempfile.TemporaryDirectory() as folder:
         target, config = Path(folder) / "app", Path(folder) / "run.toml"
         write_app_folder(target)
-        config.write_text(run_config(resolved, {**options, "out": out}), encoding="utf-8")
+        config.write_text(run_config(resolved, {**options, "out": out, "plugins-dir": plugins_dir}), encoding="utf-8")
         reply = submit(flwr, target, superlink, config, {**os.environ, **QUIET})
     if reply["returncode"] != 0:
         raise FedlamaError(f"flwr refused the run: {reply['stderr'] or reply['stdout']}")

@@ -30,6 +30,15 @@ Target = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of what links draw for each client.")]
 
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE.py",
+        help="A Python file (or module) to run, whose registered options can then be named. Can be repeated.",
+    ),
+]
+
 
 def check_target(percent: float | None) -> float | None:
     """Return a target accuracy as a share of 1.

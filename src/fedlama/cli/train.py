@@ -11,8 +11,19 @@ from fedlama.analysis.links import parse_links
 from fedlama.analysis.preview import preview
 from fedlama.analysis.study import StudyPlan, run_study
 from fedlama.cli import tables
-from fedlama.cli.options import Json, LinkOption, LinksFile, Price, Target, check_price, check_target, parse_seeds, show
-from fedlama.experiment import Experiment, names, read, resolve
+from fedlama.cli.options import (
+    Json,
+    LinkOption,
+    LinksFile,
+    Plugins,
+    Price,
+    Target,
+    check_price,
+    check_target,
+    parse_seeds,
+    show,
+)
+from fedlama.experiment import load_experiment, names
 from fedlama.experiment.methods import parse_methods
 from fedlama.reporting.observer import RunReporter, draw_study
 from fedlama.reporting.tracking import TRACKERS
@@ -65,6 +76,7 @@ def compare(
     methods: Methods = None,
     seeds: Seeds = None,
     target: Target = None,
+    plugin: Plugins = None,
     again: Again = False,
     track: Track = None,
     out: Out = Path("runs"),
@@ -78,10 +90,10 @@ def compare(
     finished are reused.
     """
     name, given = _named(experiment, overrides)
-    resolved = resolve(read(name, given))
+    resolved = load_experiment(name, given, plugin or ())
     options = RunOptions(out, quiet or as_json, checkpoint_seconds, again, _trackers(track))
     plan = StudyPlan(
-        () if methods is None else tuple(parse_methods(methods, name, given)),
+        () if methods is None else tuple(parse_methods(methods, name, given, plugin or ())),
         parse_seeds(seeds, resolved.settings.seed),
         check_target(target),
     )
@@ -96,6 +108,7 @@ def compare(
 def run(
     experiment: Name = "digits",
     overrides: Overrides = None,
+    plugin: Plugins = None,
     again: Again = False,
     track: Track = None,
     out: Out = Path("runs"),
@@ -104,7 +117,7 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Train the experiment's strategy, unless that run already finished."""
-    resolved = _experiment(experiment, overrides)
+    resolved = load_experiment(*_named(experiment, overrides), plugin or ())
     options = RunOptions(out, quiet or as_json, checkpoint_seconds, again, _trackers(track))
     with RunReporter(options) as reporter:
         finished = execute(resolved, [resolved.strategy], options, reporter)
@@ -117,15 +130,13 @@ def plan(
     link: LinkOption = None,
     links: LinksFile = None,
     price: Price = None,
+    plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Show what a comparison will send, before any training: bytes, time on links, and cost at a price per GB."""
-    foreseen = preview(_experiment(experiment, overrides), parse_links(link or [], links), check_price(price))
+    resolved = load_experiment(*_named(experiment, overrides), plugin or ())
+    foreseen = preview(resolved, parse_links(link or [], links), check_price(price))
     show(foreseen.to_json(), tables.preview(foreseen), as_json, quiet=False)
-
-
-def _experiment(name: str, overrides: list[str] | None) -> Experiment:
-    return resolve(read(*_named(name, overrides)))
 
 
 def _trackers(given: list[str] | None) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -12,12 +13,16 @@ from fedlama.core.randomness import seed_of
 from fedlama.data.arrays import Dataset
 from fedlama.data.clients import TensorClients
 from fedlama.data.transforms import Normalise, PadCropFlip
-from fedlama.errors import ConfigError
+from fedlama.errors import ConfigError, FedlamaError, cut
+from fedlama.experiment.catalogue import name_of, origin_of
+from fedlama.experiment.loading import location_of
 from fedlama.experiment.settings import Experiment, Settings
 from fedlama.federation.federation import Federation
 from fedlama.federation.held_out import TestSet
 from fedlama.federation.presets import authors
 from fedlama.models.base import Architecture
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,16 @@ def prepare(experiment: Experiment) -> Material:
         What every method starts from.
     """
     settings = experiment.settings
-    dataset = experiment.data.load()
-    rows = experiment.partition.split(dataset, settings.seed, settings.batch_size)
+    dataset = guarded("data", experiment.data, experiment.data.load)
+    if not isinstance(dataset, Dataset):
+        raise ConfigError(
+            f"data {name_of(experiment.data)!r} returned {_kind(dataset)}, expected a fedlama.data.Dataset; return one"
+        )
+    rows = guarded(
+        "partition",
+        experiment.partition,
+        lambda: experiment.partition.split(dataset, settings.seed, settings.batch_size),
+    )
     clients = TensorClients(
         dataset.train_x,
         dataset.train_y,
@@ -84,24 +97,58 @@ def assemble(experiment: Experiment, material: Material) -> Federation:
         codec=experiment.codec,
         server_optimizer=experiment.server_optimizer,
         aggregator=experiment.aggregator,
-        layers=experiment.layers.label(material.model),
+        layers=guarded("layers", experiment.layers, lambda: experiment.layers.label(material.model)),
         weighting=settings.weighting,
         test_set=TestSet(dataset.test_x, dataset.test_y, material.clients.prepare),
         evaluate_every=settings.evaluate_every,
         evaluate=settings.evaluate,
         seed=settings.seed,
-        engine=settings.engine,
+        engine=experiment.engine or settings.engine,
         device=settings.device,
     )
     return authors(federation) if settings.preset == "authors" else federation
 
 
+def guarded(section: str, option: object, call: Callable[[], T]) -> T:
+    """Call an option of a section; an error in code of the user's own is reported with its file and line.
+
+    Args:
+        section: The section.
+        option: Its option.
+        call: What to call.
+
+    Raises:
+        ConfigError: Code of the user's own failed.
+    """
+    try:
+        return call()
+    except FedlamaError:
+        raise
+    except Exception as error:
+        origin = origin_of(option)
+        if origin is None:
+            raise
+        raise ConfigError(
+            f"{section} {origin.reference!r} failed: {type(error).__name__}: {cut(error)}"
+            f"{location_of(error, origin.file)}; correct it there"
+        ) from error
+
+
 def _build(architecture: Architecture, dataset: Dataset) -> nn.Module:
     try:
-        return architecture.build(dataset)
+        model = guarded("model", architecture, lambda: architecture.build(dataset))
     except (RuntimeError, MemoryError, OverflowError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"model {architecture.name!r} cannot be built ({reason}); choose smaller sizes") from error
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"model {name_of(architecture)!r} returned {_kind(model)}, expected a torch.nn.Module; return one"
+        )
+    return model
+
+
+def _kind(value: object) -> str:
+    return "nothing" if value is None else f"an object of the class {type(value).__name__}"
 
 
 def _preparation(settings: Settings, dataset: Dataset) -> Callable[[torch.Tensor], torch.Tensor] | None:

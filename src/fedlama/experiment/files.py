@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -11,7 +11,10 @@ from typing import Any, get_type_hints
 
 from fedlama.core.deprecations import modern_choice, modern_key, modernise
 from fedlama.errors import ConfigError, did_you_mean, shown
-from fedlama.experiment.sections import SECTIONS, options
+from fedlama.experiment.catalogue import Catalogue
+from fedlama.experiment.resolve import resolve
+from fedlama.experiment.sections import SECTIONS
+from fedlama.experiment.settings import Experiment
 
 _LIMIT = 1 << 20
 
@@ -26,29 +29,65 @@ def _library() -> Traversable:
     return resources.files("fedlama.experiment") / "library"
 
 
-def read(experiment: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
+def load_experiment(experiment: str, overrides: Iterable[str] = (), plugins: Sequence[str] = ()) -> Experiment:
+    """Read an experiment, apply overrides, and build it with its options, the user's own included.
+
+    Args:
+        experiment: A name that :func:`names` lists, or the path of a TOML file.
+        overrides: As for :func:`read`.
+        plugins: Files or modules with registered options; see :mod:`fedlama.experiment.catalogue`.
+
+    Returns:
+        The experiment.
+
+    Raises:
+        ConfigError: As :func:`read` and :func:`fedlama.experiment.resolve`.
+
+    >>> load_experiment("digits", ["seed=3"]).settings.seed
+    3
+    """
+    catalogue = catalogue_for(experiment, plugins)
+    return resolve(read(experiment, overrides, catalogue), catalogue)
+
+
+def catalogue_for(experiment: str, plugins: Sequence[str] = ()) -> Catalogue:
+    """Return the options that an experiment can name: paths of files count from its folder.
+
+    Args:
+        experiment: As for :func:`load_experiment`.
+        plugins: As for :func:`load_experiment`.
+    """
+    path = Path(experiment)
+    return Catalogue(path.parent if path.suffix == ".toml" else Path(), tuple(plugins))
+
+
+def read(experiment: str, overrides: Iterable[str] = (), catalogue: Catalogue | None = None) -> dict[str, Any]:
     """Read an experiment and apply overrides.
 
     Args:
         experiment: A name that :func:`names` lists, or the path of a TOML file.
-        overrides: ``key=value`` or ``section.key=value``; the value is read as TOML, or as text where it is none.
+        overrides: ``key=value`` or ``section.key=value``; the value is read as TOML, or as text where it is not TOML.
             Another ``section.name`` keeps of the section's keys those that both choices have in the same form.
+        catalogue: Where options of the user's own are found; by default as :func:`catalogue_for` returns it.
 
     Returns:
-        Plain keys and values for :func:`fedlama.experiment.resolve`.
+        Plain keys and values for :func:`fedlama.experiment.resolve`, which needs the same catalogue.
 
     Raises:
-        ConfigError: There is no such experiment, it is no TOML, or overrides are malformed.
+        ConfigError: There is no such experiment, it is not valid TOML, or overrides are malformed.
     """
+    catalogue = catalogue or catalogue_for(experiment)
     raw = modernise(_parse(experiment))
     problems = []
     for override in sorted(overrides, key=_names_no_choice):
         key, equals, text = override.partition("=")
         if not equals or not key.strip():
-            problems.append(f"{shown(override)} is no override; write key=value, such as strategy.increase_factor=4")
+            problems.append(
+                f"{shown(override)} is not a valid override; write key=value, such as strategy.increase_factor=4"
+            )
             continue
         try:
-            _put(raw, modern_key(_parts(key.strip()), raw), _value(text.strip()))
+            _put(raw, modern_key(_parts(key.strip()), raw), _value(text.strip()), catalogue)
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -66,9 +105,9 @@ def _parse(experiment: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, tomllib.TOMLDecodeError):
-            raise ConfigError(f"{experiment} is no valid TOML: {error}; correct that line") from error
+            raise ConfigError(f"{experiment} is not valid TOML: {error}; correct that line") from error
         if isinstance(error, UnicodeDecodeError):
-            raise ConfigError(f"{experiment} is no UTF-8 text; an experiment is a TOML file") from error
+            raise ConfigError(f"{experiment} is not UTF-8 text; an experiment is a TOML file") from error
         if path.suffix == ".toml":
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise ConfigError(f"{experiment} cannot be read ({reason}); give the path of a TOML file") from error
@@ -105,12 +144,12 @@ def _names_no_choice(override: str) -> bool:
     return not override.partition("=")[0].rstrip().endswith(".name")
 
 
-def _put(raw: dict[str, Any], parts: list[str], value: object) -> None:
+def _put(raw: dict[str, Any], parts: list[str], value: object, catalogue: Catalogue) -> None:
     """Set a value, making tables on the way."""
     if len(parts) == 2 and parts[1] == "name":
         value = modern_choice(parts[0], value)
         if isinstance(table := raw.get(parts[0]), dict):
-            _keep_what_fits(parts[0], table, value)
+            _keep_what_fits(parts[0], table, value, catalogue)
     table = raw
     for depth, part in enumerate(parts[:-1], 1):
         table = table.setdefault(part, {})
@@ -122,9 +161,11 @@ def _put(raw: dict[str, Any], parts: list[str], value: object) -> None:
     table[parts[-1]] = value
 
 
-def _keep_what_fits(section: str, table: dict[str, Any], name: object) -> None:
-    """Drop what another choice of the section does not have in the same form: it belonged to the one replaced."""
-    old, new = (options(section).get(str(one)) if section in SECTIONS else None for one in (table.get("name"), name))
+def _keep_what_fits(section: str, table: dict[str, Any], name: object, catalogue: Catalogue) -> None:
+    """Drop the keys that another choice of the section does not have in the same form: they belonged to the old one."""
+    if section not in SECTIONS:
+        return
+    old, new = (catalogue.known(section, choice) for choice in (table.get("name"), name))
     if new is None or new is old:
         return
     had, has = (get_type_hints(choice) if choice else {} for choice in (old, new))
@@ -135,5 +176,5 @@ def _keep_what_fits(section: str, table: dict[str, Any], name: object) -> None:
 def _value(text: str) -> object:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):  # no TOML, or numbers and brackets beyond what Python reads
+    except (ValueError, RecursionError):  # not TOML, or numbers and brackets beyond what Python reads
         return text

@@ -9,20 +9,27 @@ from typing import Any
 
 from fedlama.choices.strategies import Strategy
 from fedlama.errors import ConfigError, did_you_mean, shown
-from fedlama.experiment import read, resolve
+from fedlama.experiment.catalogue import name_of
+from fedlama.experiment.contracts import settings_of
+from fedlama.experiment.files import catalogue_for, read
+from fedlama.experiment.resolve import resolve
 from fedlama.experiment.sections import options
 
 _OPENING, _CLOSING = "{[(", "}])"
 
 
-def parse_methods(texts: Iterable[str], experiment: str, overrides: Sequence[str]) -> list[Strategy[Any]]:
+def parse_methods(
+    texts: Iterable[str], experiment: str, overrides: Sequence[str], plugins: Sequence[str] = ()
+) -> list[Strategy[Any]]:
     """Read methods, each as a change of an experiment's strategy.
 
     Args:
         texts: Each holds one or several methods with spaces between them: a strategy's name, and settings behind
-            commas. What is not set stays as the experiment has it, where the strategy knows it.
-        experiment: The experiment, as :func:`fedlama.experiment.read` takes it.
+            commas. The name may be one of the user's own, such as ``my_strategy.py:Mine``. What is not set stays as the
+            experiment has it, where the strategy has such a setting.
+        experiment: The experiment, as :func:`fedlama.experiment.load_experiment` takes it.
         overrides: Its overrides.
+        plugins: As for :func:`fedlama.experiment.load_experiment`.
 
     Returns:
         The strategies, in their order.
@@ -33,23 +40,27 @@ def parse_methods(texts: Iterable[str], experiment: str, overrides: Sequence[str
     >>> parse_methods(["fedavg fedlama,increase_factor=2"], "digits", [])[1].increase_factor
     2
     """
+    catalogue = catalogue_for(experiment, plugins)
     problems: list[str] = []
-    found: list[Strategy[Any]] = []
-    for text in [one for several in texts for one in split(several, " ")]:
+    strategies: list[Strategy[Any]] = []
+    for text in [method for several in texts for method in split(several, " ")]:
         name, *settings = split(text, ",")
-        if name not in options("strategy"):
+        name = _unquoted(name)
+        if ":" not in name and catalogue.known("strategy", name) is None:
             problems.append(f"there is no method {shown(name)}{did_you_mean(name, options('strategy'))}")
             continue
-        changes = [f"strategy.name={name}", *(f"strategy.{setting}" for setting in settings)]
         try:
-            found.append(resolve(read(experiment, [*_kept(overrides, name), *changes])).strategy)
+            known = settings_of(catalogue.find("strategy", name))
+            changes = [f"strategy.name={json.dumps(name)}", *(f"strategy.{setting}" for setting in settings)]
+            raw = read(experiment, [*_kept(overrides, known), *changes], catalogue)
+            strategies.append(resolve(raw, catalogue).strategy)
         except ConfigError as error:
             problems += [f"method {shown(text)}: {problem}" for problem in error.problems]
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
-    if not found:
+    if not strategies:
         raise ConfigError(f"--methods names none; write one or several of: {', '.join(sorted(options('strategy')))}")
-    return found
+    return strategies
 
 
 def written(strategy: Strategy[Any]) -> str:
@@ -59,7 +70,8 @@ def written(strategy: Strategy[Any]) -> str:
     >>> written(FedLAMA(6, 4))
     'fedlama,base_interval=6,increase_factor=4'
     """
-    parts = [strategy.name]
+    name = name_of(strategy)
+    parts = [json.dumps(name) if set(name) & set(" ,") else name]
     for field in fields(strategy):
         value = getattr(strategy, field.name)
         if field.default is MISSING or value != field.default:
@@ -87,9 +99,18 @@ def split(text: str, separator: str) -> list[str]:
     return [part.strip() for part in [*parts, text[start:]] if part.strip()]
 
 
-def _kept(overrides: Sequence[str], name: str) -> list[str]:
-    """Leave out overrides of the strategy that another method does not know."""
-    known = {field.name for field in fields(options("strategy")[name])}
+def _unquoted(name: str) -> str:
+    """Return a name without the quotes that a path with spaces needs."""
+    return name[1:-1] if len(name) > 1 and name[0] == name[-1] and name[0] in "\"'" else name
+
+
+def _kept(overrides: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Leave out overrides of the strategy that another method does not have.
+
+    Args:
+        overrides: The overrides.
+        known: The settings of the method.
+    """
     kept = []
     for override in overrides:
         section, _, key = override.partition("=")[0].strip().replace("-", "_").partition(".")

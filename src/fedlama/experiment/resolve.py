@@ -1,35 +1,39 @@
-"""From a file's plain keys to an experiment, with every problem found told at once."""
+"""From a file's plain keys to an experiment; every problem found is reported at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import fields
-from typing import Any, get_type_hints
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from fedlama.core.deprecations import modernise
-from fedlama.errors import ConfigError, did_you_mean, shown
-from fedlama.experiment.files import read
+from fedlama.errors import ConfigError, cut, did_you_mean, shown
+from fedlama.experiment.catalogue import Catalogue, OwnEngine, origin_of
+from fedlama.experiment.contracts import check_plain, settings_of
+from fedlama.experiment.loading import location_of
 from fedlama.experiment.sections import SECTIONS, options
-from fedlama.experiment.settings import Experiment, Settings
+from fedlama.experiment.settings import Experiment, Settings, plain_choice
 from fedlama.federation.checks import check_budget
 
 Raw = Mapping[str, object]
 
 
-def resolve(raw: Raw) -> Experiment:
+def resolve(raw: Raw, catalogue: Catalogue | None = None) -> Experiment:
     """Build an experiment from plain keys and values.
 
     Args:
-        raw: As read from TOML: settings, and one table per section.
+        raw: As read from TOML: settings, and one table per section. ``sources`` holds digests of options of the user's
+            own, as :meth:`Experiment.to_json` writes them; they are compared with the code before it is used.
+        catalogue: Where options of the user's own are found; by default paths count from the current folder.
 
     Returns:
         The experiment, with defaults filled in.
 
     Raises:
         ConfigError: With one sentence for each problem: unknown keys and names (with the nearest known), missing keys,
-            wrong types, values out of range.
+            wrong types, values out of range, code of the user's own that cannot be used or has changed.
 
     >>> resolve({"strategy": {"name": "fedlama", "base_interval": 0, "increase_factor": 0}})
     Traceback (most recent call last):
@@ -39,108 +43,156 @@ def resolve(raw: Raw) -> Experiment:
     """
     raw = modernise(raw)
     problems: list[str] = []
+    catalogue = _with_digests(catalogue or Catalogue(), raw.pop("sources", {}), problems)
     known = [field.name for field in fields(Settings)] + list(SECTIONS)
     problems += [f"unknown key {shown(key)}{_outer_hint(key, known)}" for key in raw if key not in known]
-    own = {key: value for key, value in raw.items() if key in known and key not in SECTIONS}
-    settings = _build("", Settings, own, problems)
-    choices = {section: _section(section, raw.get(section), problems) for section in SECTIONS}
+    outside = {key: value for key, value in raw.items() if key in known and key not in SECTIONS}
+    settings = _Builder("", Settings, problems).build(outside)
+    engine = _engine(outside.get("engine", Settings.engine), catalogue, problems)
+    choices = {section: _section(section, raw.get(section), catalogue, problems) for section in SECTIONS}
     if settings is not None and choices["strategy"] is not None:
         problems += check_budget(settings.local_steps, choices["strategy"])
     if problems:
         raise ConfigError(problems)
-    return Experiment(settings=settings, **choices)
+    return Experiment(settings=settings, **choices, engine=engine)
 
 
-def load_experiment(experiment: str, overrides: Iterable[str] = ()) -> Experiment:
-    """Read an experiment and resolve it, as the command line does.
-
-    Args:
-        experiment: Path of a TOML file, or the name of an experiment that comes with the package.
-        overrides: Changes such as ``"strategy.increase_factor=2"``.
-
-    Raises:
-        ConfigError: With one sentence for each problem.
-
-    >>> load_experiment("digits", ["local_steps=96", "seed=3"]).settings.seed
-    3
-    """
-    return resolve(read(experiment, overrides))
+def _with_digests(catalogue: Catalogue, given: object, problems: list[str]) -> Catalogue:
+    if isinstance(given, Mapping) and all(isinstance(digest, str) for digest in given.values()):
+        return replace(catalogue, digests=dict(given)) if given else catalogue
+    problems.append(f"sources is {shown(given)}, expected a table of digests; remove it")
+    return catalogue
 
 
-def _section(section: str, given: object, problems: list[str]) -> Any:  # noqa: ANN401  (one of the registry's classes)
+def _engine(name: object, catalogue: Catalogue, problems: list[str]) -> OwnEngine | None:
+    if not isinstance(name, str):
+        return None  # reported with the other settings
+    try:
+        return catalogue.find_engine(name)
+    except ConfigError as error:
+        problems += error.problems
+        return None
+
+
+def _section(section: str, given: object, catalogue: Catalogue, problems: list[str]) -> Any:  # noqa: ANN401
+    """Build the option that a section chooses; None where it cannot be built."""
+    default = SECTIONS[section].default
     if given is None:
-        return SECTIONS[section].default
+        return default
     if not isinstance(given, Mapping):
         problems.append(f"{section} is {shown(given)}, expected a table; write [{section}] with name = '...' below")
         return None
     values = dict(given)
-    name = values.pop("name", SECTIONS[section].default.name)
-    choice = options(section).get(name) if isinstance(name, str) else None
-    if choice is None:
+    name = values.pop("name", default.name)
+    if not isinstance(name, str):
         problems.append(f"{section}.name is {shown(name)}{did_you_mean(str(name), options(section))}")
         return None
-    return _build(section, choice, values, problems)
+    try:
+        choice = catalogue.find(section, name)
+    except ConfigError as error:
+        problems += error.problems
+        return None
+    built = _Builder(section, choice, problems).build(values)
+    if built is not None and origin_of(built) is not None:
+        problems += check_plain(section, built, plain_choice(built))
+    return built
 
 
-def _build(section: str, choice: type[Any], values: dict[str, object], problems: list[str]) -> Any:  # noqa: ANN401
-    dotted = f"{section}." if section else ""
-    kinds = {field.name: get_type_hints(choice)[field.name] for field in fields(choice)}
-    accepted = {}
-    for key, value in values.items():
-        if key not in kinds:
-            problems.append(f"unknown key {shown(dotted + key)}{_hint(section, choice, key)}")
-        elif strange := _strange(value, kinds[key] is bool):
-            problems.append(f"{dotted + key} is {shown(value)}: {strange}; change it")
-        else:
-            accepted[key] = value
-    sound = len(accepted) == len(values)
-    while True:
-        try:
-            built = TypeAdapter(choice).validate_python(accepted)
-        except ValidationError as error:
-            details = error.errors()
-            for detail in details:
-                if detail["type"] != "missing" or detail["loc"][0] not in values:
-                    problems += _sentences(dotted, detail)
-            wrong = {detail["loc"][0] for detail in details if detail["loc"]} & accepted.keys()
-            if not wrong:
+@dataclass(frozen=True)
+class _Builder:
+    """Makes settings of plain values.
+
+    Args:
+        section: The section; empty for the keys outside any section.
+        choice: The dataclass of the settings.
+        problems: Where problems are added.
+    """
+
+    section: str
+    choice: type[Any]
+    problems: list[str]
+
+    def build(self, values: Mapping[str, object]) -> Any:  # noqa: ANN401  (an instance of `choice`)
+        """Return the settings, or None with problems added."""
+        accepted = self._accepted(values)
+        sound = len(accepted) == len(values)
+        while True:
+            try:
+                built = TypeAdapter(self.choice).validate_python(accepted)
+            except ValidationError as error:
+                details = error.errors()
+                for detail in details:
+                    if detail["type"] != "missing" or detail["loc"][0] not in values:
+                        self.problems.extend(_sentences(self._dotted, detail))
+                wrong = {detail["loc"][0] for detail in details if detail["loc"]} & accepted.keys()
+                if not wrong:
+                    return None
+                # Once more without them: values out of range are only seen when every type is right.
+                accepted = {key: value for key, value in accepted.items() if key not in wrong}
+                sound = False
+            except Exception as error:  # whatever the __post_init__ of a user's class raises
+                self.problems.append(
+                    f"{self.section} {self.choice.__name__}: {type(error).__name__}: {cut(error)}"
+                    f"{location_of(error, None)}; correct the settings, or the class"
+                )
                 return None
-            # Once more without them: values out of range are only seen when every type is right.
-            accepted = {key: value for key, value in accepted.items() if key not in wrong}
-            sound = False
-        else:
-            return built if sound else None
+            else:
+                return built if sound else None
 
+    @property
+    def _dotted(self) -> str:
+        return f"{self.section}." if self.section else ""
 
-def _keys(choice: type[Any]) -> list[str]:
-    return [field.name for field in fields(choice)]
+    def _accepted(self, values: Mapping[str, object]) -> dict[str, object]:
+        """Return the values whose keys are known and that are not refused beforehand."""
+        hints = get_type_hints(self.choice)
+        known = settings_of(self.choice) if self.section else [field.name for field in fields(self.choice)]
+        accepted = {}
+        for key, value in values.items():
+            if key not in known:
+                self.problems.append(f"unknown key {shown(self._dotted + key)}{_hint(self.section, self.choice, key)}")
+            elif strange := _strange(value, _takes_booleans(hints[key])):
+                self.problems.append(f"{self._dotted + key} is {shown(value)}: {strange}; change it")
+            else:
+                accepted[key] = value
+        return accepted
 
 
 def _hint(section: str, choice: type[Any], key: str) -> str:
     """Word what was meant: a key of another choice of the section, or the nearest key of this one."""
-    owners = [name for name, other in options(section).items() if key in _keys(other)]
+    own = did_you_mean(key, settings_of(choice))
+    if choice not in options(section).values() and own.startswith("; did you mean"):
+        return own
+    owners = [name for name, other in options(section).items() if key in settings_of(other)]
     if owners:
         others = " or ".join(repr(name) for name in owners)
         return f": {section} {choice.name!r} has no such key; it belongs to {section}.name = {others}"
-    return did_you_mean(key, _keys(choice))
+    return own
 
 
 def _outer_hint(key: str, known: list[str]) -> str:
     """Word what was meant: a key of some section, or the nearest key outside all sections."""
-    sections = [section for section in SECTIONS if any(key in _keys(choice) for choice in options(section).values())]
+    sections = [
+        section for section in SECTIONS if any(key in settings_of(choice) for choice in options(section).values())
+    ]
     if sections:
         return f"; did you mean {' or '.join(repr(f'{section}.{key}') for section in sections)}?"
     return did_you_mean(key, known)
 
 
-def _strange(value: object, switch: bool) -> str:
-    """Tell what is wrong with a value that pydantic would let pass: true for 1, and numbers without bounds."""
+def _takes_booleans(hint: object) -> bool:
+    """Return whether a type takes true and false."""
+    return hint in (bool, Any, object) or any(_takes_booleans(part) for part in get_args(hint))
+
+
+def _strange(value: object, booleans: bool) -> str:
+    """Word what is wrong with a value that pydantic would accept: true for 1, and integers without bounds."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list):
-        return next((told for item in value if (told := _strange(item, switch))), "")
-    if isinstance(value, bool) and not switch:
-        return "true and false are no numbers or names"
+        return next((reason for item in value if (reason := _strange(item, booleans))), "")
+    if isinstance(value, bool) and not booleans:
+        return "expected a number or a name, got a boolean"
     return "it does not fit into 64 bits" if isinstance(value, int) and not -(2**63) <= value < 2**63 else ""
 
 

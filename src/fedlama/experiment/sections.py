@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from fedlama.choices.aggregators import Aggregator, Mean
@@ -30,20 +31,34 @@ class Section:
         room: The package whose modules hold the section's options; see :func:`fedlama.core.registry.registered`.
         contract: What an option must be able to do.
         default: The choice of an experiment that leaves the section out.
+        function: The contract's one method and its arguments, where a function of the user's own will do.
+        fields: Settings that every option needs, each with the method that makes it needless when it is overridden.
     """
 
     room: str
     contract: type[Any]
     default: Any
+    function: tuple[str, tuple[str, ...]] | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
 
 
 SECTIONS: dict[str, Section] = {
-    "data": Section("fedlama.data", DataSource, Digits()),
-    "partition": Section("fedlama.data.partition", Partitioner, Dirichlet(clients=32, alpha=0.5)),
-    "model": Section("fedlama.models", Architecture, MLPSettings()),
-    "layers": Section("fedlama.core.labelling", Labelling, ByTensor()),
-    "strategy": Section("fedlama.choices.strategies", Strategy, FedLAMA(base_interval=6, increase_factor=4)),
-    "solver": Section("fedlama.choices.solvers", LocalSolver, SGD(learning_rate=0.1)),
+    "data": Section("fedlama.data", DataSource, Digits(), ("load", ())),
+    "partition": Section(
+        "fedlama.data.partition",
+        Partitioner,
+        Dirichlet(clients=32, alpha=0.5),
+        ("split", ("dataset", "seed", "batch_size")),
+    ),
+    "model": Section("fedlama.models", Architecture, MLPSettings(), ("build", ("dataset",))),
+    "layers": Section("fedlama.core.labelling", Labelling, ByTensor(), ("label", ("model",))),
+    "strategy": Section(
+        "fedlama.choices.strategies",
+        Strategy,
+        FedLAMA(base_interval=6, increase_factor=4),
+        fields={"base_interval": ""},
+    ),
+    "solver": Section("fedlama.choices.solvers", LocalSolver, SGD(learning_rate=0.1), fields={"learning_rate": "rate"}),
     "sampler": Section("fedlama.choices.samplers", Sampler, AllClients()),
     "availability": Section("fedlama.choices.availability", Availability, Always()),
     "codec": Section("fedlama.choices.codecs", Codec, Float32()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +22,10 @@ from fedlama.core.labelling import Labelling
 from fedlama.core.validation import at_least, check_seed, normalise_numbers, one_of, refuse
 from fedlama.data.arrays import DataSource
 from fedlama.data.partition.base import Partitioner
-from fedlama.engines import ENGINES
 from fedlama.errors import shown
+from fedlama.experiment.catalogue import Origin, OwnEngine, name_of, origin_of
+from fedlama.experiment.contracts import settings_of
+from fedlama.experiment.sections import SECTIONS
 from fedlama.federation.settings import Weighting
 from fedlama.models.base import Architecture
 
@@ -45,7 +48,7 @@ class Settings:
         weighting: Client weights p_i; see :class:`fedlama.Federation`.
         evaluate: See :class:`fedlama.Federation`.
         evaluate_every: Local steps between evaluations; None for a cycle of the strategy.
-        engine: Name of the engine.
+        engine: Name of the engine, or where one of the user's own is, such as ``"my_engine.py:MyEngine"``.
         device: Where to compute.
         preset: ``"paper"`` changes nothing; ``"authors"`` sets every switch to the authors' program's way.
     """
@@ -73,13 +76,18 @@ class Settings:
             problems.append(
                 f"name is {shown(self.name)}, but it names a folder; use up to 100 letters, digits, '-', '_' and '.'"
             )
-        problems += check_seed(self.seed) + one_of(self, "engine", ENGINES)
+        problems += check_seed(self.seed)
         refuse(problems + one_of(self, "preset", ("paper", "authors")))
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Settings and choices; see the sections of an experiment file."""
+    """Settings and choices; see the sections of an experiment file.
+
+    Attributes:
+        settings: The keys outside any section.
+        engine: An engine of the user's own; None for the one that ``settings.engine`` names.
+    """
 
     settings: Settings
     data: DataSource
@@ -93,14 +101,24 @@ class Experiment:
     codec: Codec
     server_optimizer: ServerOptimizer
     aggregator: Aggregator
+    engine: OwnEngine | None = None
+
+    @property
+    def origins(self) -> dict[str, Origin]:
+        """Where the options of the user's own come from, by section; empty when all options are ours."""
+        origins = {name: origin_of(getattr(self, name)) for name in SECTIONS}
+        origins["engine"] = None if self.engine is None else self.engine.origin
+        return {section: origin for section, origin in origins.items() if origin is not None}
 
     def to_json(self) -> dict[str, object]:
-        """Return the resolved configuration: every key with the value in force."""
-        sections = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
-        settings = sections.pop("settings")
-        if not isinstance(settings, dict):
-            raise TypeError("settings are a dataclass")
-        return {**settings, **sections}
+        """Return the resolved configuration: every key with the value in force.
+
+        With options of the user's own, ``sources`` has the SHA-256 of each one's code.
+        """
+        settings = {field.name: plain(getattr(self.settings, field.name)) for field in fields(self.settings)}
+        sections = {section: plain_choice(getattr(self, section)) for section in SECTIONS}
+        sources = {section: origin.digest for section, origin in self.origins.items()}
+        return {**settings, **sections} | ({"sources": sources} if sources else {})
 
     def digest(self, size: int = 4) -> str:
         """Return a hexadecimal digest of the resolved configuration: equal settings have equal digests.
@@ -114,13 +132,17 @@ class Experiment:
         return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()
 
 
-def _plain(value: object) -> object:
-    """Return settings as plain JSON types, a choice with its name."""
+def plain_choice(choice: Any) -> dict[str, object]:  # noqa: ANN401  (an option of any section)
+    """Return an option's name and settings as plain JSON types."""
+    return {"name": name_of(choice)} | {key: plain(getattr(choice, key)) for key in settings_of(type(choice))}
+
+
+def plain(value: object) -> object:
+    """Return a setting as plain JSON types."""
     if is_dataclass(value) and not isinstance(value, type):
-        named = {"name": value.name} if type(value) is not Settings and hasattr(value, "name") else {}
-        return named | {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value

@@ -1,8 +1,8 @@
-"""What a method is called, and its settings in plain types: for tables, charts and run folders."""
+"""The title of a method and its settings as plain types: for tables, charts and run folders."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -17,10 +17,10 @@ def title(strategy: Strategy[Any]) -> str:
     >>> title(FedLAMA(6, 4)), title(FedLAMA(6, 4, cutoff="printed"))
     ('FedLAMA(6, 4)', 'FedLAMA(6, 4, printed)')
     """
-    given = [(value, field.default) for field in fields(strategy) for value in [getattr(strategy, field.name)]]
-    values = [str(value) for value, default in given if type(value) in (int, str) and value != default]
-    flags = [field.name for field in fields(strategy) if getattr(strategy, field.name) is True]
-    return f"{type(strategy).__name__}({', '.join([*values, *flags])})"
+    values = {field.name: getattr(strategy, field.name) for field in fields(strategy)}
+    defaults = {field.name: field.default for field in fields(strategy)}
+    changed = [(key, value) for key, value in values.items() if value is True or value != defaults[key]]
+    return _heading(type(strategy).__name__, changed)
 
 
 def hyperparameters(strategy: Strategy[Any]) -> dict[str, object]:
@@ -40,10 +40,22 @@ def stored_title(config: Mapping[str, Any], summary: Mapping[str, Any], fallback
         fallback: What to call it when neither file names a known strategy.
     """
     settings = config.get("strategy")
-    found = settings if isinstance(settings, Mapping) else summary.get("hyperparameters")
-    given = dict(found) if isinstance(found, Mapping) else {}
+    stored = settings if isinstance(settings, Mapping) else summary.get("hyperparameters")
+    given = dict(stored) if isinstance(stored, Mapping) else {}
     name = str(given.pop("name", summary.get("method", "")))
+    choice = options("strategy").get(name)
+    if choice is None:  # a strategy of the user's own, whose code is not run to read its results
+        heading = name.rpartition(":")[2]
+        return _heading(heading, given.items()) if given and heading else heading or fallback
     try:
-        return title(options("strategy")[name](**given))
-    except (KeyError, TypeError, ValueError):
+        return title(choice(**given))
+    except (TypeError, ValueError):
         return name or fallback
+
+
+def _heading(name: str, settings: Iterable[tuple[str, object]]) -> str:
+    """Return a name with the numbers, words and switches among some settings."""
+    settings = list(settings)
+    values = [str(value) for _, value in settings if type(value) in (int, str)]
+    flags = [key for key, value in settings if value is True]
+    return f"{name}({', '.join([*values, *flags])})"

@@ -27,6 +27,7 @@ from fedlama.flower.settings import (
     aggregation_of,
     client_number,
     experiment_of,
+    plugins_folder,
     policy_of,
     state_folder,
     state_name,
@@ -103,7 +104,10 @@ def client_app(
 
     def trainer_of(context: Context) -> tuple[int, ClientTrainer]:
         client, given = client_number(context.node_config), {**base, **context.run_config}
-        return client, make(client, given) if make else experiment_trainer(client, str(given["experiment"]))
+        if make:
+            return client, make(client, given)
+        folder = str(plugins_folder(context.node_config, given))
+        return client, experiment_trainer(client, str(given["experiment"]), folder)
 
     def inform(message: Message, context: Context) -> Message:
         try:
@@ -122,7 +126,7 @@ def client_app(
             _LOG.error("this node cannot train: %s", error)
             return _reply(message, reply_records(refusal(request, str(error))))
         root = state_folder(context.node_config, given)
-        folder = root / (name if make else state_name(given))
+        folder = root / (name if make else state_name(given, context.node_config))
         reply = respond(request, trainer, folder / f"client-{client}.safetensors")
         if request.answered_round == NEVER:  # rare, so most rounds do not pay for it
             forget_old(root)
@@ -139,13 +143,14 @@ def _reply(message: Message, records: RecordDict) -> Message:
 
 
 @lru_cache(maxsize=4)
-def experiment_trainer(client: int, text: str) -> ClientTrainer:
+def experiment_trainer(client: int, text: str, folder: str = "") -> ClientTrainer:
     """Return the trainer of a client of an experiment: its rows of the data, the model and the solver.
 
     Args:
         client: The client's number.
         text: The run's ``experiment``.
+        folder: Where files with options of the user's own are; see :func:`fedlama.flower.settings.plugins_folder`.
     """
-    experiment = experiment_of({"experiment": text})
+    experiment = experiment_of({"experiment": text, "plugins-dir": folder})
     federation = assemble(experiment, prepare(experiment))
     return LoopTrainer(federation.engine_setup(), client)

@@ -13,11 +13,12 @@ from typing import Any, get_args
 
 from fedlama.core.validation import refuse
 from fedlama.errors import ConfigError, did_you_mean, shown
-from fedlama.experiment import Experiment, read, resolve
+from fedlama.experiment import Catalogue, Experiment, read, resolve
 from fedlama.flower.server.aggregation import Aggregation
 from fedlama.flower.server.round import RoundPolicy
 
 RunConfig = Mapping[str, Any]
+WHERE = "in the node's --node-config, or with --plugins-dir when the run is submitted"
 
 DEFAULTS: dict[str, str | float] = {
     "experiment": "digits",
@@ -28,26 +29,30 @@ DEFAULTS: dict[str, str | float] = {
     "rejoin": "now",
     "join": 300.0,
     "aggregation": "models",
+    "plugins-dir": "",
 }
 """The content of an app's ``[tool.flwr.app.config]``; Flower lets a run override only keys that are in it."""
 
 
-def experiment_of(config: RunConfig) -> Experiment:
+def experiment_of(config: RunConfig, node: Mapping[str, Any] | None = None) -> Experiment:
     """Return the experiment of a run.
 
     Args:
         config: The run's configuration; ``experiment`` is JSON, or the arguments of `fedlama run` on a command line:
             the name of an experiment that comes with the package, and settings to change.
+        node: The configuration of the node that asks, for :func:`plugins_folder`.
 
     Raises:
         ConfigError: The experiment cannot be resolved.
     """
+    folder = plugins_folder(node or {}, config)
+    catalogue = Catalogue(folder, remedy=f"put it there, on every node and on the server, or set plugins-dir ({WHERE})")
     text = str(config.get("experiment", DEFAULTS["experiment"]))
     if not text.lstrip().startswith("{"):
         name, *overrides = text.split() or [text]
-        return resolve(read(name, overrides))
+        return resolve(read(name, overrides, catalogue), catalogue)
     try:
-        return resolve(json.loads(text))
+        return resolve(json.loads(text), catalogue)
     except (ValueError, RecursionError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -101,13 +106,26 @@ def state_folder(node: Mapping[str, Any], config: RunConfig) -> Path:
     return Path(str(given)).expanduser() if given else Path.home() / ".fedlama" / "state"
 
 
-def state_name(config: RunConfig) -> str:
+def plugins_folder(node: Mapping[str, Any], config: RunConfig) -> Path:
+    """Return the folder in which files with options of the user's own are on a machine.
+
+    Args:
+        node: The node's configuration; its ``plugins-dir`` is used first.
+        config: The run's configuration; its ``plugins-dir`` is used next, then the environment variable
+            FEDLAMA_PLUGINS, then the current folder.
+    """
+    given = node.get("plugins-dir") or config.get("plugins-dir") or os.environ.get("FEDLAMA_PLUGINS")
+    return Path(str(given)).expanduser() if given else Path.cwd()
+
+
+def state_name(config: RunConfig, node: Mapping[str, Any] | None = None) -> str:
     """Return the name of the folder of a run's states on a node; an experiment always has the same one.
 
     Args:
         config: The run's configuration.
+        node: The node's configuration.
     """
-    experiment = experiment_of(config)
+    experiment = experiment_of(config, node)
     return f"{experiment.settings.name}-{experiment.digest(8)}"
 
 

@@ -32,7 +32,8 @@ from fedlama.federation.state import put_back, take
 from fedlama.runs.autosave import Checkpoints, resume_point, stop_on_interrupt
 from fedlama.runs.checkpoint import save_snapshot
 from fedlama.runs.folder import RunFolder, finite
-from fedlama.runs.stored import finished_before
+from fedlama.runs.reader import read_config
+from fedlama.runs.stored import finished_before, run_with_other_code
 
 _LOG = logging.getLogger("fedlama.runs")
 
@@ -233,6 +234,11 @@ def run_one(planned: PlannedRun, options: RunOptions, observer: Observer | None 
         if found:
             put_back(run, *found)
             observer.note(f"{path}: continuing after round {len(before) - 1}")
+        elif earlier := run_with_other_code(path, planned.experiment.to_json()):
+            observer.note(
+                f"code of your own has changed since the run in {earlier} ({_changed(planned, earlier)}); that run "
+                f"stays as it is, and this is another run in {path}"
+            )
         for record in before:
             for callback in callbacks:
                 callback.on_round(record)
@@ -242,6 +248,13 @@ def run_one(planned: PlannedRun, options: RunOptions, observer: Observer | None 
         folder.finish(result, summary)
     observer.on_finished(planned, result)
     return Finished(planned.title, result, summary)
+
+
+def _changed(planned: PlannedRun, earlier: Path) -> str:
+    """Name the options whose code an earlier run did not have."""
+    digests = (read_config(earlier) or {}).get("sources", {})
+    origins = planned.experiment.origins.items()
+    return ", ".join(sorted({one.reference for section, one in origins if digests.get(section) != one.digest}))
 
 
 def _summary(planned: PlannedRun, result: Result) -> dict[str, object]:

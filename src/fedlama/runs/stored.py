@@ -183,3 +183,24 @@ def finished_before(path: Path, config: Mapping[str, object], rounds: int) -> tu
     except DataError:
         return None
     return (result, {**run.summary, "run_folder": str(path)}) if len(result.rounds) == rounds else None
+
+
+def run_with_other_code(path: Path, config: Mapping[str, object]) -> Path | None:
+    """Find the latest run of the same settings whose options of the user's own had other code.
+
+    Args:
+        path: The run folder of these settings; its neighbours are searched.
+        config: The resolved configuration, with the digests of the code under ``sources``.
+
+    Returns:
+        The folder of that run; None if there is none, or no option is the user's own.
+    """
+    wanted = json.loads(json.dumps(dict(config)))
+    if not wanted.pop("sources", None):
+        return None
+    earlier: list[tuple[float, Path]] = []
+    for file in path.parent.glob("*/config.json"):
+        stored = read_config(file.parent) or {}
+        if file.parent != path and stored.get("sources") and {key: stored.get(key) for key in wanted} == wanted:
+            earlier.append((file.stat().st_mtime, file.parent))
+    return max(earlier)[1] if earlier else None

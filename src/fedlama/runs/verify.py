@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fedlama.core.records import RoundRecord
 from fedlama.errors import DataError, DivergenceError
-from fedlama.experiment import assemble, prepare, resolve
+from fedlama.experiment import Catalogue, assemble, prepare, resolve
 from fedlama.federation.run import Run
 from fedlama.federation.state import take
 from fedlama.runs.autosave import FOLDER
@@ -74,12 +74,14 @@ class Verdict:
         return told
 
 
-def verify(path: Path, rounds: int | None = None) -> Verdict:
+def verify(path: Path, rounds: int | None = None, plugins: Sequence[str] = ()) -> Verdict:
     """Compute a run's first rounds again and compare them.
 
     Args:
         path: The run folder; the run may be unfinished.
         rounds: How many rounds; by default all that the folder holds.
+        plugins: Files or modules with options of the user's own. A run folder is not trusted to name code, so nothing
+            else is imported.
 
     Returns:
         What was found.
@@ -89,7 +91,7 @@ def verify(path: Path, rounds: int | None = None) -> Verdict:
         ConfigError: The configuration is none that this version can run.
     """
     stored = load_run(path)
-    run = Run(_federation(stored))
+    run = Run(_federation(stored, plugins))
     count = min(len(stored.rounds), run.federation.rounds, rounds or len(stored.rounds))
     snapshots = {one.rounds_done: one for one in whole_snapshots(path / FOLDER, lambda _: None)}
     computed: list[RoundRecord] = []
@@ -128,7 +130,7 @@ def fingerprint(records: Iterable[RoundRecord]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _federation(stored: StoredRun) -> Any:  # noqa: ANN401  (a Federation)
+def _federation(stored: StoredRun, plugins: Sequence[str]) -> Any:  # noqa: ANN401  (a Federation)
     if not stored.config:
         raise DataError(f"{stored.path} holds no config.json, so its run cannot be computed again; run it anew")
     if (stored.path / "network.jsonl").exists():
@@ -136,7 +138,8 @@ def _federation(stored: StoredRun) -> Any:  # noqa: ANN401  (a Federation)
             f"the run in {stored.path} was a deployment: its clients computed, and who answered was up to them; "
             "verify a run of `fedlama run` or `compare`"
         )
-    experiment = resolve({key: value for key, value in stored.config.items() if key not in _ADDED})
+    config = {key: value for key, value in stored.config.items() if key not in _ADDED}
+    experiment = resolve(config, Catalogue(plugins=tuple(plugins), trusted_only=True))
     return assemble(experiment, prepare(experiment))
 
 

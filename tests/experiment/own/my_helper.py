@@ -1,0 +1,3 @@
+"""What the options of a user share."""
+
+HIDDEN = 6

@@ -148,7 +148,10 @@ def main() -> None:
             jobs = {side: prepared(workload, solver, side) for side in given.sides}
             taken = take_turns({side: job for side, job in jobs.items() if job is not None}, given.seconds)
             steps = workload.cohort * workload.steps
-            cells = [f"{steps / statistics.median(taken[side]):,.0f}" if side in taken else "" for side in given.sides]
+            rates = {side: steps / statistics.median(seconds) for side, seconds in taken.items()}
+            cells = [
+                f"{rates[side]:,.{0 if rates[side] >= 100 else 1}f}" if side in rates else "" for side in given.sides
+            ]
             turns = len(next(iter(taken.values())))
             print(f"| {name} | {label} | {' | '.join(cells)} | {turns} |", flush=True)
 

@@ -44,7 +44,7 @@ BANNED = {
 
 ALLOWED = (
     r"lies between -?[\w.']+ (?:%\s)?and",  # a number in an interval
-    r"[\"'](?:guard|server_step|memory_scope)[\"']",  # the old keys of configuration files
+    r"[\"'`](?:guard|server_step|memory_scope)[\"'`]",  # the old keys of configuration files
     r"server_step|guard\.",
 )
 """Places where a word has its ordinary meaning, by their context."""

@@ -37,17 +37,22 @@ class DivergenceError(FedlamaError, ArithmeticError):
         client: The client whose values are not finite.
         layer: The first layer that is not finite on that client.
         detail: What was seen there.
+        remedy: What to do about it.
     """
 
-    def __init__(self, round_index: int, client: int, layer: str, detail: str) -> None:
+    def __init__(
+        self,
+        round_index: int,
+        client: int,
+        layer: str,
+        detail: str,
+        remedy: str = "lower the learning rate, warm it up over more steps, or check that client's data",
+    ) -> None:
         self.detail = detail
         self.round_index = round_index
         self.client = client
         self.layer = layer
-        super().__init__(
-            f"round {round_index}: client {client} diverged in layer {layer!r} ({detail}); "
-            "lower the learning rate, warm it up over more steps, or check that client's data"
-        )
+        super().__init__(f"round {round_index}: client {client} diverged in layer {layer!r} ({detail}); {remedy}")
 
 
 class MissingExtraError(FedlamaError, ImportError):

@@ -22,6 +22,7 @@ from fedlama import (
     ServerMomentum,
     by_module,
 )
+from fedlama.choices.codecs import Float32
 from fedlama.choices.strategies import Strategy
 from fedlama.engines.divergence import average_divergence, loss_divergence
 from tests.core.helpers import FEATURES, Line, Normed, mlp, product, pushed, skewed_clients
@@ -147,9 +148,9 @@ def test_of_an_average_the_first_client_that_is_not_finite_is_named_or_the_one_w
     (layer, *_) = by_module(mlp().float())
     models = {client: {n: v.clone() for n, v in mlp().float().state_dict().items()} for client in (4, 6, 9)}
     models[6]["0.weight"][0, 0] = -1e30
-    error = average_divergence(layer, 2, models.items())
+    error = average_divergence(layer, 2, models.items(), Float32())
     assert (error.round_index, error.client, error.layer) == (2, 6, "0")
     assert error.detail == "its largest value is 1.0e+30 and the discrepancy overflows"
     models[9]["0.bias"][1] = float("nan")
-    error = average_divergence(layer, 2, models.items())
+    error = average_divergence(layer, 2, models.items(), Float32())
     assert (error.client, error.detail) == (9, "0.bias is not finite")

@@ -24,7 +24,7 @@ from fedlama import (
     UniformSampler,
     by_module,
 )
-from fedlama.choices.codecs import Codec
+from fedlama.choices.codecs import Codec, codec_of
 from fedlama.choices.strategies import Strategy
 from fedlama.core.layers import Layer
 from fedlama.core.ledger import Transfer
@@ -103,7 +103,7 @@ class Sending(Run):
                 values = before if transfer.direction == "down" else record.client_models[client]
                 codec = Float32() if transfer.direction == "down" else self.federation.codec
                 payloads = {
-                    index: b"".join(codec.encode(values[spec.name]) for spec in layer.tensors)
+                    index: b"".join(codec_of(spec, codec).encode(values[spec.name]) for spec in layer.tensors)
                     for index, layer in self._payloads(transfer)
                 }
                 scalars = dict.fromkeys(payloads, 1.5) if transfer.scalars else {}

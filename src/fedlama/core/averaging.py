@@ -10,18 +10,26 @@ function              for                                        arithmetic
                       values of a layer in one stack             float32 must not overflow when they are squared
 ====================  =========================================  ===================================================
 
+Real and complex tensors are averaged in their dtype; integers and booleans in float64, rounded, and exactly where
+float64 does not hold them. Rows that are all equal average to themselves in an element that is infinite, such as the
+-inf of a mask, where a difference from the mean would be NaN.
+
 The two agree to the rounding of the tensors' dtype, not to the last bit, which is why both exist. The stacked engine's
 counterpart is :mod:`fedlama.engines.cohort.averaging`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from fedlama.core.layers import Layer
+
+EXACT_IN_FLOAT64 = 2**53
+"""The largest magnitude up to which float64 holds every integer."""
 
 
 def average_models(
@@ -43,7 +51,7 @@ def average_models(
         values = [tensors[spec.name] for tensors in received]
         mean = means[spec.name] = weighted_mean(values, weights)
         if spec.trainable:
-            discrepancy += sum(w * squared_norm(value - mean) for w, value in zip(weights, values, strict=True))
+            discrepancy += sum(w * squared_distance(value, mean) for w, value in zip(weights, values, strict=True))
     return means, discrepancy
 
 
@@ -62,16 +70,19 @@ def average_rows(layer: Layer, received: Mapping[str, Tensor], weights: Tensor) 
     discrepancy = 0.0
     for spec in layer.tensors:
         value = received[spec.name]
-        rows = value.double().reshape(len(weights), -1)
-        mean = weights @ rows
-        means[spec.name] = as_dtype(mean.view(value.shape[1:]), value.dtype)
+        if not value.is_floating_point() and not value.is_complex():
+            means[spec.name] = integer_mean(value, weights)
+            continue
+        rows = value.to(wide_dtype(value.dtype)).reshape(len(weights), -1)
+        mean = weights.to(rows.dtype) @ rows
+        means[spec.name] = mean.view(value.shape[1:]).to(value.dtype)
         if spec.trainable:
-            discrepancy += float(weights @ (rows - mean).square().sum(1))
+            discrepancy += float(weights @ difference(rows, mean).abs().square().sum(1))
     return means, discrepancy
 
 
 def weighted_mean(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Return sum_i p_i x_i, added up in order; whole numbers are averaged in float64 and rounded.
+    """Return sum_i p_i x_i, added up in order; integers as in :func:`integer_mean`.
 
     Args:
         values: One tensor per client, of one shape and dtype.
@@ -80,16 +91,68 @@ def weighted_mean(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     >>> weighted_mean([torch.tensor([1.0, 2.0]), torch.tensor([3.0, 6.0])], [0.25, 0.75])
     tensor([2.5000, 5.0000])
     """
-    real = values[0].is_floating_point()
-    total = torch.zeros_like(values[0], dtype=values[0].dtype if real else torch.float64)
+    if not values[0].is_floating_point() and not values[0].is_complex():
+        return integer_mean(torch.stack(list(values)), torch.tensor(weights, dtype=torch.float64))
+    total = torch.zeros_like(values[0])
     for value, weight in zip(values, weights, strict=True):
-        total.add_(value if real else value.double(), alpha=weight)
-    return total if real else total.round().to(values[0].dtype)
+        total.add_(value, alpha=weight)
+    return total
+
+
+def integer_mean(rows: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted mean of integers or booleans, rounded half to even.
+
+    Args:
+        rows: x_i, (clients, ...), of an integer or boolean dtype.
+        weights: p_i, float64 of shape (clients,), summing to 1.
+
+    Returns:
+        The mean, of one client's shape and the dtype of `rows`. Values beyond 2^53, which float64 does not hold, are
+        averaged as differences from the first client's.
+
+    >>> integer_mean(torch.tensor([[2**60 + 1], [2**60 + 3]]), torch.tensor([0.5, 0.5], dtype=torch.float64)) - 2**60
+    tensor([2])
+    """
+    first, shares = rows[0], weights.to(rows.device)
+    wide = rows.to(torch.float64)
+    total = torch.zeros_like(wide[0])
+    if not (wide.abs() > EXACT_IN_FLOAT64).any():
+        for value, share in zip(wide, shares.tolist(), strict=True):
+            total.add_(value, alpha=share)
+        return total.round().to(rows.dtype)
+    for value, share in zip(rows, shares.tolist(), strict=True):
+        total.add_((value - first).to(torch.float64), alpha=share)
+    return first + total.round().to(rows.dtype)
+
+
+def wide_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return complex128 for a complex dtype, else float64."""
+    return torch.complex128 if dtype.is_complex else torch.float64
+
+
+def difference(values: Tensor, reference: Tensor) -> Tensor:
+    """Return x - r, with 0 where both are the same infinity.
+
+    Args:
+        values: x.
+        reference: r, of the same shape or one that is broadcast to it.
+    """
+    apart = values - reference
+    if torch.isfinite(apart).all():
+        return apart
+    return torch.where(values == reference, torch.zeros_like(apart), apart)
+
+
+def squared_distance(value: Tensor, reference: Tensor) -> float:
+    """Return ||x - r||^2, squared in the dtype of the tensors and added up in float64."""
+    squares = squared_norm(value - reference)
+    return squares if math.isfinite(squares) else squared_norm(difference(value, reference))
 
 
 def squared_norm(value: Tensor) -> float:
-    """Return ||x||^2, squared in the tensor's dtype and added up in float64."""
-    return float((value * value).sum(dtype=torch.float64))
+    """Return ||x||^2, squared in the dtype of the tensor and added up in float64; of complex numbers, sum |x|^2."""
+    parts = torch.view_as_real(value) if value.is_complex() else value
+    return float((parts * parts).sum(dtype=torch.float64))
 
 
 def as_dtype(value: Tensor, dtype: torch.dtype) -> Tensor:
@@ -99,4 +162,4 @@ def as_dtype(value: Tensor, dtype: torch.dtype) -> Tensor:
         value: The tensor.
         dtype: The dtype of the layer's tensor.
     """
-    return value.to(dtype) if dtype.is_floating_point else value.round().to(dtype)
+    return value.to(dtype) if dtype.is_floating_point or dtype.is_complex else value.round().to(dtype)

@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, distributed
 
-from fedlama.core.averaging import as_dtype
+from fedlama.core.averaging import EXACT_IN_FLOAT64, as_dtype, difference
 from fedlama.core.layers import Layer
 from fedlama.core.registry import register
 from fedlama.engines.api import (
@@ -48,6 +48,7 @@ class DistributedEngine:
         self._transfers = TransferTable(setup.layers, setup.codec)
         self._rank, self._processes = distributed.get_rank(), distributed.get_world_size()
         self._clients: tuple[int, ...] = ()
+        self._global: Mapping[str, Tensor] = {}
 
     def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort; this process holds a run of neighbouring clients of it.
@@ -62,6 +63,7 @@ class DistributedEngine:
         """Train this process's clients and exchange losses; a divergence in one process is raised in all of them."""
         if order.new_cohort:
             self._split(order.cohort)
+        self._global = order.values
         rows = self._rows(self._rank)
         losses: dict[int, float] = {}
         for outcome in self._gathered(replace(order, cohort=self._clients[rows])):
@@ -92,15 +94,17 @@ class DistributedEngine:
         part = weights[self._rows(self._rank)]
         total = sum(part)  # P_r
         inner = self._inner.average(layer, [weight / total for weight in part] if total else part)
-        flat = torch.cat([inner.values[spec.name].double().reshape(-1) for spec in layer.tensors]) * total
+        before = {spec.name: self._global[spec.name] for spec in layer.tensors}
+        parts = {name: _as_reals(inner.values[name], before[name]) for name in before}
+        flat = torch.cat(list(parts.values())) * total
         distributed.all_reduce(flat)
         means: Values = {}
         discrepancy = torch.tensor(inner.discrepancy * total, dtype=torch.float64, device=flat.device)
-        tensors = torch.split(flat, [spec.size for spec in layer.tensors])
+        tensors = torch.split(flat, [len(part) for part in parts.values()])
         for spec, mean in zip(layer.tensors, tensors, strict=True):
-            means[spec.name] = as_dtype(mean, spec.dtype).view(spec.shape)
+            means[spec.name] = _from_reals(mean, before[spec.name])
             if spec.trainable:
-                discrepancy += total * (inner.values[spec.name].double().reshape(-1) - mean).square().sum()
+                discrepancy += total * difference(parts[spec.name], mean).square().sum()
         distributed.all_reduce(discrepancy)
         return Average(means, float(discrepancy))
 
@@ -157,6 +161,31 @@ class DistributedEngine:
 
 
 @register("engine", "distributed")
+def _as_reals(value: Tensor, previous: Tensor) -> Tensor:
+    """Return a tensor as a flat float64 vector, which sums over processes add up.
+
+    Complex numbers become pairs, and integers that float64 does not hold become differences from `previous`, which is
+    the same in all processes.
+    """
+    if value.is_complex():
+        return torch.view_as_real(value).double().reshape(-1)
+    return (value - previous if _is_large_integer(previous) else value).double().reshape(-1)
+
+
+def _from_reals(flat: Tensor, previous: Tensor) -> Tensor:
+    """Undo :func:`_as_reals` for an averaged vector; `previous` also gives the shape and the dtype."""
+    if previous.is_complex():
+        return torch.view_as_complex(flat.view(*previous.shape, 2)).to(previous.dtype)
+    mean = as_dtype(flat, previous.dtype).view(previous.shape)
+    return previous + mean if _is_large_integer(previous) else mean
+
+
+def _is_large_integer(value: Tensor) -> bool:
+    """Return whether a tensor holds integers near or beyond the largest that float64 holds exactly."""
+    integer = not value.is_floating_point() and not value.is_complex() and value.dtype != torch.bool
+    return integer and bool((value.double().abs() > EXACT_IN_FLOAT64 / 2).any())
+
+
 @dataclass(frozen=True)
 class Distributed:
     """Options of the distributed engine; calling it with a federation's setup builds this process's part.

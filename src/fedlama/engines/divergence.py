@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from fedlama.choices.codecs import Codec, codec_of
 from fedlama.core.layers import Layer, Layers
 from fedlama.errors import DivergenceError
 
@@ -30,22 +31,33 @@ def loss_divergence(
 
 
 def average_divergence(
-    layer: Layer, round_index: int, models: Iterable[tuple[int, Mapping[str, Tensor]]]
+    layer: Layer, round_index: int, models: Iterable[tuple[int, Mapping[str, Tensor]]], codec: Codec
 ) -> DivergenceError:
-    """Return the error of a layer whose discrepancy is not finite.
+    """Return the error of a layer whose average or discrepancy is not finite.
 
-    It names the first client whose values of the layer are not finite. Where all of them are, squares overflow, and it
-    names the client with the largest value.
+    It names the first client whose values of the layer are not finite, or whose finite values the codec turns into
+    infinity. Where neither is the case, squares overflow, and it names the client with the largest value.
 
     Args:
         layer: The layer.
         round_index: The round, from 0.
         models: Clients' numbers with their values of the layer, in the cohort's order.
+        codec: The codec of uploads.
     """
     largest = {}
     for client, values in models:
         if name := not_finite(layer, values):
             return DivergenceError(round_index, client, layer.name, f"{name} is not finite")
+        for spec in layer.tensors:
+            if not torch.isfinite(codec_of(spec, codec).transmit(values[spec.name].unsqueeze(0))).all():
+                largest_value = float(values[spec.name].abs().max())
+                return DivergenceError(
+                    round_index,
+                    client,
+                    layer.name,
+                    f"the codec {codec.name!r} cannot hold {spec.name}, whose largest magnitude is {largest_value:.4g}",
+                    "use the codec 'float32', or scale the model's inputs so that its weights stay smaller",
+                )
         largest[client] = max(float(values[spec.name].abs().max()) for spec in layer.tensors if spec.size)
     client = max(largest, key=lambda client: largest[client])
     detail = f"its largest value is {largest[client]:.1e} and the discrepancy overflows"

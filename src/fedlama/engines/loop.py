@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from fedlama.choices.codecs import codec_of
 from fedlama.choices.solvers import OptimizerState
 from fedlama.core.averaging import average_models
 from fedlama.core.layers import Layer, local_buffers
@@ -88,7 +89,10 @@ class LoopEngine:
         """Average a layer over the cohort, in client order."""
         codec = self._setup.codec
         received = [
-            {spec.name: codec.transmit(slot.values[spec.name].unsqueeze(0))[0] for spec in layer.tensors}
+            {
+                spec.name: codec_of(spec, codec).transmit(slot.values[spec.name].unsqueeze(0))[0]
+                for spec in layer.tensors
+            }
             for slot in self._slots
         ]
         return Average(*average_models(layer, received, weights))

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedlama.choices.codecs import codec_of
 from fedlama.core.devices import upload
 from fedlama.core.layers import Layer
 from fedlama.data.clients import TensorClients
@@ -118,7 +119,7 @@ class StackedEngine:
         means: Values = {}
         total: float | Tensor = 0.0
         for spec in layer.tensors:
-            received = self._setup.codec.transmit(self._cohort.stacked(spec.name))
+            received = codec_of(spec, self._setup.codec).transmit(self._cohort.stacked(spec.name))
             means[spec.name], discrepancy = mean_and_discrepancy(received, on_device, spec.trainable, self._all_cores)
             total = total + discrepancy
         return Average(means, float(total))

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from torch import Tensor
 
-from fedlama.choices.codecs import Codec, Float32
+from fedlama.choices.codecs import Codec, Float32, codec_of
 from fedlama.choices.samplers import Sampler
 from fedlama.choices.strategies import Plan
 from fedlama.core.layers import Layer, Layers
@@ -158,4 +158,4 @@ def _payloads(layers: Layers, codec: Codec) -> dict[str, LayerPayload]:
 
 def payload_bytes(layer: Layer, codec: Codec) -> int:
     """Return the bytes of one layer's payload in one message."""
-    return sum(codec.payload_bytes(spec) for spec in layer.tensors)
+    return sum(codec_of(spec, codec).payload_bytes(spec) for spec in layer.tensors)

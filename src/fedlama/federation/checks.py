@@ -42,7 +42,7 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
     if federation.evaluate_every is not None and federation.evaluate_every < 1:
         problems.append(f"evaluate_every is {federation.evaluate_every}, expected 1 local step or more; raise it")
     problems += check_seed(federation.seed)
-    problems += _check_statistics(federation, layers)
+    problems += _check_statistics(federation, layers) + _check_complex(federation, layers)
     checks: list[Callable[[], object]] = [
         lambda: _check_device(federation.device),
         lambda: check_layers(layers, federation.model),
@@ -69,6 +69,17 @@ def _check_statistics(federation: FederationSettings, layers: Layers) -> list[st
         f"the buffers {', '.join(local[:3])}{', ...' if len(local) > 3 else ''} never leave the clients "
         "(layers.statistics is 'local'), so the global model cannot be scored: it has no values for them; set "
         "evaluate='best_client', or layers.statistics='average'"
+    ]
+
+
+def _check_complex(federation: FederationSettings, layers: Layers) -> list[str]:
+    """Refuse an aggregator that sorts values for a model with complex numbers, which have no order."""
+    names = [spec.name for layer in layers for spec in layer.tensors if spec.dtype.is_complex]
+    if not names or not getattr(federation.aggregator, "orders_values", False):
+        return []
+    return [
+        f"aggregator is {federation.aggregator.name!r}, which sorts values, but the tensor {names[0]} is complex; use "
+        "the mean or a norm bound"
     ]
 
 

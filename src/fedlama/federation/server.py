@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from fedlama.choices.server_optimizers import ServerOptimizerState
@@ -15,6 +16,7 @@ from fedlama.engines.api import Average, Engine, EngineSetup, Values
 from fedlama.engines.cohort.norms import squared_norms
 from fedlama.engines.cohort.threads import WorkerThreads, cores
 from fedlama.engines.divergence import average_divergence
+from fedlama.errors import DivergenceError
 from fedlama.federation.settings import FederationSettings
 
 
@@ -60,10 +62,11 @@ class Server:
         weights, statistics = self.weights(cohort), {}
         for layer in named_layers(self._layers, plan.upload):
             average = engine.average(layer, weights)
-            if not math.isfinite(average.discrepancy):
-                models = ((client, engine.client_values(client)) for client in cohort)
-                raise average_divergence(layer, plan.round_index, models)
+            if not self._is_usable(layer, average):
+                raise self._divergence(layer, plan.round_index, engine, cohort)
             values, statistics[layer.name] = self._step(layer, average)
+            if not math.isfinite(statistics[layer.name].update_norm):  # all clients have the same infinity
+                raise self._divergence(layer, plan.round_index, engine, cohort)
             self._set(layer, values, engine)
         for layer in named_layers(self._layers, plan.recycle):
             self._set(layer, {spec.name: self._recycled(spec.name) for spec in layer.tensors}, engine)
@@ -90,6 +93,21 @@ class Server:
         model = self.model_with(self._local | self.values)  # through the module, so that tied parameters stay tied
         return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
+    def _divergence(self, layer: Layer, round_index: int, engine: Engine, cohort: Sequence[int]) -> DivergenceError:
+        """Return the error that says which client's values of a layer are not finite, and why."""
+        models = ((client, engine.client_values(client)) for client in cohort)
+        return average_divergence(layer, round_index, models, self._federation.codec)
+
+    def _is_usable(self, layer: Layer, average: Average) -> bool:
+        """Return whether an average is finite; statistics may keep an infinity, such as the -inf of a mask."""
+        if not math.isfinite(average.discrepancy):
+            return False
+        for spec in layer.tensors:
+            value = average.values[spec.name]
+            if not spec.trainable and not (torch.isfinite(value) | (value == self.values[spec.name])).all():
+                return False
+        return True
+
     def _step(self, layer: Layer, average: Average) -> tuple[Values, LayerStatistics]:
         """Return a layer's new global values, from its average and the server optimizer."""
         new, squared_update, squared_value = dict(average.values), 0.0, 0.0
@@ -97,13 +115,20 @@ class Server:
             previous = self.values[spec.name]
             if spec.trainable:
                 state = self.optimizer_state.setdefault(spec.name, {})
-                new[spec.name] = self._federation.server_optimizer.apply(previous, new[spec.name], state)
+                new[spec.name] = self._optimized(previous, new[spec.name], state)
                 update, value = squared_norms(new[spec.name], previous, self._threads)
                 squared_update, squared_value = squared_update + update, squared_value + value
             if self._federation.strategy.recycles:
                 self.last_update[spec.name] = new[spec.name] - previous
         norms = math.sqrt(squared_update), math.sqrt(squared_value)
         return new, LayerStatistics(average.discrepancy, *norms, average.refused)
+
+    def _optimized(self, previous: Tensor, average: Tensor, state: ServerOptimizerState) -> Tensor:
+        """Return the server optimizer's new value; it sees a complex tensor as pairs of real numbers."""
+        apply = self._federation.server_optimizer.apply
+        if not average.is_complex():
+            return apply(previous, average, state)
+        return torch.view_as_complex(apply(torch.view_as_real(previous), torch.view_as_real(average), state))
 
     def _recycled(self, name: str) -> Tensor:
         update = self.last_update.get(name)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from fedlama.choices.codecs import Codec
+from fedlama.choices.codecs import Codec, codec_of
 from fedlama.core import wire
 from fedlama.core.layers import Layer, Layers
 from fedlama.core.ledger import LayerPayload
@@ -20,9 +20,9 @@ def encode_layer(layer: Layer, values: Mapping[str, Tensor], codec: Codec) -> by
     Args:
         layer: The layer.
         values: Tensors by name.
-        codec: How they are written.
+        codec: How parameters are written; see :func:`fedlama.choices.codecs.codec_of`.
     """
-    return b"".join(codec.encode(values[spec.name]) for spec in layer.tensors)
+    return b"".join(codec_of(spec, codec).encode(values[spec.name]) for spec in layer.tensors)
 
 
 def decode_layer(layer: Layer, data: bytes, codec: Codec) -> Values:
@@ -31,7 +31,7 @@ def decode_layer(layer: Layer, data: bytes, codec: Codec) -> Values:
     Raises:
         DataError: The bytes are not as many as the layer takes.
     """
-    sizes = [codec.payload_bytes(spec) for spec in layer.tensors]
+    sizes = [codec_of(spec, codec).payload_bytes(spec) for spec in layer.tensors]
     if len(data) != sum(sizes):
         raise DataError(
             f"the payload of layer {layer.name!r} has {len(data)} bytes, expected {sum(sizes)}; use the same model and "
@@ -39,7 +39,7 @@ def decode_layer(layer: Layer, data: bytes, codec: Codec) -> Values:
         )
     values, offset = {}, 0
     for spec, size in zip(layer.tensors, sizes, strict=True):
-        values[spec.name] = codec.decode(data[offset : offset + size], spec)
+        values[spec.name] = codec_of(spec, codec).decode(data[offset : offset + size], spec)
         offset += size
     return values
 

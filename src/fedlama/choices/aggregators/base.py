@@ -48,6 +48,11 @@ class Aggregator(Protocol):
     name: ClassVar[str]
 
     @property
+    def orders_values(self) -> bool:
+        """Whether :meth:`combine` sorts values, which complex numbers do not allow; by default False."""
+        return False
+
+    @property
     def is_plain_mean(self) -> bool:
         """Whether :meth:`combine` is the weighted mean, which engines compute by themselves; by default False."""
         return False

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.aggregators.base import Aggregator, Combined
-from fedlama.core.averaging import as_dtype
+from fedlama.core.averaging import difference, integer_mean
 from fedlama.core.layers import Layer
 from fedlama.core.registry import register
+
+_HALVES = torch.tensor([0.5, 0.5], dtype=torch.float64)
 
 
 @register("aggregator")
@@ -34,21 +36,35 @@ class Median(Aggregator):
 
     name: ClassVar[str] = "median"
 
+    @property
+    def orders_values(self) -> bool:
+        """A median needs an order."""
+        return True
+
     def combine(
         self, layer: Layer, received: Mapping[str, Tensor], weights: Sequence[float], reference: Mapping[str, Tensor]
     ) -> Combined:
         """Take the medians; see :meth:`fedlama.choices.aggregators.base.Aggregator.combine`."""
         values, discrepancy = {}, 0.0
         for spec in layer.tensors:
+            if not spec.dtype.is_floating_point:
+                values[spec.name] = integer_mean(_middle(received[spec.name]), _HALVES)
+                continue
             rows = received[spec.name].double()  # (clients, ...)
             middle = _median(rows)
-            values[spec.name] = as_dtype(middle, spec.dtype)
+            values[spec.name] = middle.to(spec.dtype)
             if spec.trainable:
-                discrepancy += float(_median((rows - middle).square()).sum())
+                discrepancy += float(_median(difference(rows, middle).square()).sum())
         return Combined(values, discrepancy)
 
 
 def _median(rows: Tensor) -> Tensor:
     """Return the median over the first dimension; torch.median would take the lower of the middle two."""
+    middle = _middle(rows)
+    return (middle[0] + middle[1]) / 2
+
+
+def _middle(rows: Tensor) -> Tensor:
+    """Return the two values in the middle of the first dimension, (2, ...); the same twice for an odd number."""
     ordered, count = torch.sort(rows, dim=0).values, len(rows)
-    return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+    return torch.stack([ordered[(count - 1) // 2], ordered[count // 2]])

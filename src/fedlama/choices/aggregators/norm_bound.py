@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.aggregators.base import Aggregator, Combined
-from fedlama.core.averaging import average_rows
+from fedlama.core.averaging import average_rows, difference, wide_dtype
 from fedlama.core.layers import Layer
 from fedlama.core.registry import register
 from fedlama.core.validation import at_least, normalise_numbers, one_of, refuse
@@ -54,11 +54,13 @@ class NormBound(Aggregator):
         self, layer: Layer, received: Mapping[str, Tensor], weights: Sequence[float], reference: Mapping[str, Tensor]
     ) -> Combined:
         """Bound and average; see :meth:`fedlama.choices.aggregators.base.Aggregator.combine`."""
-        floating = [spec.name for spec in layer.tensors if spec.dtype.is_floating_point]
-        updates = {name: received[name].double() - reference[name].double() for name in floating}  # (clients, ...)
+        floating = [spec.name for spec in layer.tensors if spec.dtype.is_floating_point or spec.dtype.is_complex]
+        updates = {
+            name: difference(_wide(received[name]), _wide(reference[name])) for name in floating
+        }  # (clients, ...)
         device = next(iter(received.values())).device
         shares = torch.tensor(weights, dtype=torch.float64, device=device)
-        squares = [update.reshape(len(shares), -1).square().sum(1) for update in updates.values()]
+        squares = [update.reshape(len(shares), -1).abs().square().sum(1) for update in updates.values()]
         norms = torch.stack(squares).sum(0).sqrt() if squares else torch.zeros_like(shares)  # (clients,)
         bound = self.factor * norms.median()
         within = norms <= bound
@@ -70,7 +72,12 @@ class NormBound(Aggregator):
         bounded = dict(received)
         for name, update in updates.items():
             per_client = (-1, *[1] * (update.dim() - 1))  # one number per client, broadcast over its tensor
-            shortened = reference[name].double() + update * scale.view(per_client)
+            shortened = _wide(reference[name]) + update * scale.view(per_client)
             # Updates within the bound keep their exact values, without the way through float64 and back.
             bounded[name] = torch.where(within.view(per_client), received[name], shortened.to(received[name].dtype))
         return Combined(*average_rows(layer, bounded, shares))
+
+
+def _wide(value: Tensor) -> Tensor:
+    """Return a tensor in float64, or complex128."""
+    return value.to(wide_dtype(value.dtype))

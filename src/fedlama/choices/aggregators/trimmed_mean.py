@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.aggregators.base import Aggregator, Combined
-from fedlama.core.averaging import as_dtype
+from fedlama.core.averaging import difference, integer_mean
 from fedlama.core.layers import Layer
 from fedlama.core.registry import register
 from fedlama.core.validation import between, normalise_numbers, refuse
@@ -43,6 +43,11 @@ class TrimmedMean(Aggregator):
     name: ClassVar[str] = "trimmed-mean"
     share: float = 0.25
 
+    @property
+    def orders_values(self) -> bool:
+        """Extremes need an order."""
+        return True
+
     def __post_init__(self) -> None:
         normalise_numbers(self)
         refuse(between(self, 0, 0.5, "share"))
@@ -54,9 +59,14 @@ class TrimmedMean(Aggregator):
         cut = int(self.share * len(weights))
         values, discrepancy = {}, 0.0
         for spec in layer.tensors:
-            kept = torch.sort(received[spec.name].double(), dim=0).values[cut : len(weights) - cut]
+            ordered = torch.sort(received[spec.name], dim=0).values[cut : len(weights) - cut]  # (clients, ...)
+            if not spec.dtype.is_floating_point:
+                equal = torch.full((len(ordered),), 1 / len(ordered), dtype=torch.float64)
+                values[spec.name] = integer_mean(ordered, equal)
+                continue
+            kept = ordered.double()
             mean = kept.mean(0)
-            values[spec.name] = as_dtype(mean, spec.dtype)
+            values[spec.name] = mean.to(spec.dtype)
             if spec.trainable:
-                discrepancy += float((kept - mean).square().mean(0).sum())
+                discrepancy += float(difference(kept, mean).square().mean(0).sum())
         return Combined(values, discrepancy)

@@ -49,6 +49,22 @@ class Float32(Codec):
         return stacked
 
 
+_UNCOMPRESSED = Float32()
+
+
+def codec_of(spec: TensorSpec, codec: Codec) -> Codec:
+    """Return the codec that a tensor is sent with: a parameter's is the chosen one, statistics are sent as they are.
+
+    Statistics such as a BatchNorm's variance are few, and their range is not that of weights: 70,000 is a usual
+    variance of inputs that are not normalised, and beyond float16.
+
+    Args:
+        spec: The tensor.
+        codec: The codec of the federation.
+    """
+    return codec if spec.trainable else _UNCOMPRESSED
+
+
 def check_length(data: bytes, spec: TensorSpec, expected: int) -> None:
     """Refuse a payload of the wrong length.
 

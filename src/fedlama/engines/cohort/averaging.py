@@ -8,12 +8,14 @@ discrepancy stays there, so that whoever adds several of them up looks only at t
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fedlama.core.averaging import difference, integer_mean
 from fedlama.engines.cohort.storage import use_huge_pages
 from fedlama.engines.cohort.threads import WorkerThreads
 from fedlama.kernels import average_rows, can_compile, fill_rows
@@ -75,7 +77,7 @@ def mean_and_discrepancy(
 
     Returns:
         u = sum_i p_i x_i, contiguous and of one client's shape, and sum_i p_i ||x_i - u||^2: a float on the CPU, and
-        elsewhere a float64 scalar on the device. Whole numbers are averaged in float64 and rounded.
+        elsewhere a float64 scalar on the device. Integers as in :func:`fedlama.core.averaging.integer_mean`.
     """
     if stacked.is_contiguous():
         mean, total = _of_rows(stacked.view(stacked.shape[0], -1), weights, measure, threads)
@@ -91,18 +93,21 @@ def _of_rows(stacked: Tensor, weights: Tensor, measure: bool, threads: WorkerThr
     mean = torch.empty(stacked.shape[1], dtype=stacked.dtype, device=stacked.device)
     if on_cpu:
         use_huge_pages(mean)
-    if not stacked.is_floating_point():
-        total = _of_whole_numbers(mean, stacked, weights, measure)
+    if not stacked.is_floating_point() and not stacked.is_complex():
+        total = _of_integers(mean, stacked, weights, measure)
     elif on_cpu and _suits_kernels(stacked):
-        return mean, _compiled(mean, stacked, weights, measure, threads)
+        measured = _compiled(mean, stacked, weights, measure, threads)
+        if not math.isnan(measured):
+            return mean, measured
+        total = _by_blocks(mean, stacked, weights, measure)  # the kernels make NaN of rows of equal infinities
     else:
         total = _by_blocks(mean, stacked, weights, measure)
     return mean, float(total) if on_cpu else total
 
 
-def _of_whole_numbers(mean: Tensor, stacked: Tensor, weights: Tensor, measure: bool) -> Tensor:
+def _of_integers(mean: Tensor, stacked: Tensor, weights: Tensor, measure: bool) -> Tensor:
     """Fill in the mean, rounded, and return the discrepancy."""
-    mean.copy_((weights @ stacked.double()).round())
+    mean.copy_(integer_mean(stacked, weights))
     if not measure:
         return weights.new_zeros(())
     return weights @ (stacked - mean).double().square().sum(1)
@@ -125,7 +130,7 @@ def _compiled(mean: Tensor, stacked: Tensor, weights: Tensor, measure: bool, thr
 def _by_blocks(mean: Tensor, stacked: Tensor, weights: Tensor, measure: bool) -> Tensor:
     """Fill in the mean and return the discrepancy, with PyTorch's kernels."""
     clients, elements = stacked.shape
-    own = weights.to(stacked.dtype)
+    own, on_cpu = weights.to(stacked.dtype), stacked.device.type == "cpu"
     total = torch.zeros((), dtype=torch.float64, device=stacked.device)
     width = min(_block_width(stacked), elements)
     # Room that is used again and again: a fresh block of this size would cost page faults each time.
@@ -135,7 +140,10 @@ def _by_blocks(mean: Tensor, stacked: Tensor, weights: Tensor, measure: bool) ->
         torch.mv(block.t(), own, out=part)
         if measure:
             apart = torch.sub(block, part, out=room[: block.numel()].view(block.shape))
-            total += weights @ torch.linalg.vector_norm(apart, dim=1).double().square()
+            squares = weights @ torch.linalg.vector_norm(apart, dim=1).double().square()
+            if on_cpu and not math.isfinite(squares):
+                squares = weights @ torch.linalg.vector_norm(difference(block, part), dim=1).double().square()
+            total += squares
     return total
 
 

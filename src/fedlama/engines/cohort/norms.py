@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from fedlama import kernels
+from fedlama.core.averaging import difference
 from fedlama.engines.cohort.sizes import intra_op_threads
 from fedlama.engines.cohort.threads import WorkerThreads
 from fedlama.kernels import can_compile
@@ -26,9 +29,10 @@ def squared_norms(new: Tensor, previous: Tensor, threads: WorkerThreads) -> tupl
     if len(now) <= _PIECE or new.device.type != "cpu":  # not worth loading Numba for, which takes 100 MiB
         return _by_torch(now, before)
     pieces = list(zip(torch.split(now, _PIECE), torch.split(before, _PIECE), strict=True))
+    parts: list[tuple[float, float]] = []
     if can_compile() and now.dtype == before.dtype == torch.float32:
         parts = threads.map_strided(_compiled, pieces)
-    else:
+    if not parts or not all(math.isfinite(moved) for moved, _ in parts):
         with intra_op_threads(1):  # two of torch's own threads wait for each other longer than that they save
             parts = [_by_torch(*piece) for piece in pieces]
     return sum(moved for moved, _ in parts), sum(held for _, held in parts)
@@ -36,6 +40,8 @@ def squared_norms(new: Tensor, previous: Tensor, threads: WorkerThreads) -> tupl
 
 def _by_torch(now: Tensor, before: Tensor) -> tuple[float, float]:
     moved, held = torch.linalg.vector_norm(now - before), torch.linalg.vector_norm(before)
+    if now.device.type == "cpu" and not torch.isfinite(moved):  # an infinity that stays, such as a mask's
+        moved = torch.linalg.vector_norm(difference(now, before))
     if now.device.type != "cpu":
         moved, held = torch.stack([moved, held]).cpu()  # the device is looked at once for both
     return float(moved) ** 2, float(held) ** 2

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fedlama.choices.aggregators import Aggregator
 from fedlama.choices.availability.rules import rescaled
+from fedlama.choices.codecs import codec_of
 from fedlama.core.layers import Layer
 from fedlama.engines.api import Average, CohortState, Engine, EngineSetup, RoundOrder, RoundReply, Values
 
@@ -54,10 +55,14 @@ class AggregatedEngine:
         if not self._models:
             self._models = [self._inner.client_values(client) for client in self._clients]
         received = {
-            spec.name: self._codec.transmit(torch.stack([model[spec.name] for model in self._models]))
+            spec.name: codec_of(spec, self._codec).transmit(torch.stack([model[spec.name] for model in self._models]))
             for spec in layer.tensors
         }
-        finite = [torch.isfinite(value).reshape(len(value), -1).all(1) for value in received.values()]
+        # An infinity that the global model has too, such as the -inf of a mask, is usable.
+        finite = [
+            (torch.isfinite(value) | (value == self._global[name])).reshape(len(value), -1).all(1)
+            for name, value in received.items()
+        ]
         usable = torch.nonzero(torch.stack(finite).all(0)).flatten()  # (tensors, clients) -> rows of the cohort
         if not len(usable):
             return Average({spec.name: self._global[spec.name] for spec in layer.tensors}, float("nan"), self._clients)

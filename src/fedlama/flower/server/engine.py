@@ -127,7 +127,7 @@ class FlowerEngine:
             average = from_sums(layer, list(received.values()), rescaled_weights, squares, self._order.values)
         if not math.isfinite(average.discrepancy):
             round_index = self._order.plan.round_index if self._order else 0
-            raise average_divergence(layer, round_index, received.items())
+            raise average_divergence(layer, round_index, received.items(), self._setup.codec)
         return average
 
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:

@@ -110,7 +110,11 @@ def _check_address(part: str, round_index: int, client: int, request: TrainReque
 def _check_finite(layers: Mapping[str, Values], loss: float) -> None:
     """Refuse values that would make the average useless, before anything has been averaged."""
     for layer, values in layers.items():
-        if not all(bool((value.abs() <= _LARGEST).all()) for value in values.values() if value.is_floating_point()):
+        if not all(
+            bool((value.abs() <= _LARGEST).all())
+            for value in values.values()
+            if value.is_floating_point() or value.is_complex()
+        ):
             raise DataError(
                 f"layer {layer!r} holds NaN, infinity or values beyond {_LARGEST:g}; lower the learning rate or check "
                 "that client's data"

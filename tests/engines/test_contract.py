@@ -14,7 +14,6 @@ from torch import distributed, nn
 import fedlama as fl
 from fedlama.engines import ENGINES
 from fedlama.engines.api import Engine, RoundOrder, RoundReply, Values
-from fedlama.federation.state import put_back, take
 from tests.engines.cases import assert_same, clients
 from tests.flower.cases import deployed, federation, in_process
 
@@ -198,7 +197,7 @@ def test_an_average_is_that_of_the_clients_and_overwrites_nothing(engine: str) -
 def test_its_state_continues_on_loop(engine: str, start: Start) -> None:
     first, second = start(engine), start("loop")
     before = [first.advance() for _ in range(3)]
-    put_back(second, take(first), before)
+    second.load_state_dict(first.state_dict(), before)
     assert_same(second.to_end([], before), start("loop").to_end([]))
 
 

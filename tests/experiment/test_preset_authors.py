@@ -12,7 +12,7 @@ import torch
 
 from fedlama import SGD, FedAvg, Federation, FedLAMA, ReplayedClients, Run
 from fedlama.federation.presets import authors
-from fedlama.runs.execute import RunOptions, execute, in_force
+from fedlama.runs.execute import RunOptions, execute
 from tests.core.helpers import dense, variables
 from tests.experiment.helpers import experiment, federation
 from tests.golden.load import load_golden
@@ -37,16 +37,13 @@ def test_every_switch_is_in_force(tmp_path: Path) -> None:
     solver = force["solver"]
     assert (solver["velocity"], solver["state_scope"], solver["decay_normalisation"]) == ("step", "slot", False)
     assert (solver["learning_rate"], solver["momentum"]) == (0.1, 0.9)
-    assert force["statistics_travel"] is False
+    assert not any(layer["buffers"] for layer in force["layers"].values())
     assert config["preset"] == "authors"
 
 
 def test_the_paper_is_the_default() -> None:
-    force = in_force(federation("sampler.name=uniform", "sampler.active=4"))
+    force = federation("sampler.name=uniform", "sampler.active=4").describe()
     strategy, solver, sampler = force["strategy"], force["solver"], force["sampler"]
-    assert isinstance(strategy, dict)
-    assert isinstance(solver, dict)
-    assert isinstance(sampler, dict)
     assert (strategy["discrepancy_share"], strategy["warm_up_rounds"]) == ("adaptive", 0)
     assert (solver["velocity"], solver["state_scope"], solver["decay_normalisation"]) == ("gradient", "cohort", True)
     assert (sampler["hold_rounds"], force["weighting"], force["evaluate"]) == (1, "samples", "global")
@@ -56,8 +53,9 @@ def test_statistics_travel_under_fedavg_only() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     clients = [[(torch.zeros(2, 2), torch.zeros(2, dtype=torch.int64))]]
     own = Federation(model, clients, FedLAMA(1, 2), 1)
-    assert in_force(authors(own))["statistics_travel"] is False
-    assert in_force(authors(replace(own, strategy=FedAvg(1))))["statistics_travel"] is True
+    assert authors(own).describe()["layers"]["1.weight"]["buffers"] == []
+    sent = authors(replace(own, strategy=FedAvg(1))).describe()["layers"]["1.weight"]["buffers"]
+    assert sent == ["1.running_mean", "1.running_var", "1.num_batches_tracked"]
 
 
 def test_the_recorded_run_is_matched_through_the_preset() -> None:

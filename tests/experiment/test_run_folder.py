@@ -78,7 +78,9 @@ def test_config_holds_settings_versions_and_commit(folder: Path) -> None:
     assert {"python", "fedlama", "numpy"} <= set(environment["versions"])
     assert config["in_force"]["strategy"] == config["strategy"]
     assert config["in_force"]["weighting"] == "samples"
-    assert config["in_force"]["statistics_travel"] is False  # the MLP has no statistics
+    assert config["in_force"]["layers"]["dense0.weight"] == {
+        "parameters": 8192, "adaptive": True, "tensors": ["dense0.weight"], "buffers": [],
+    }  # fmt: skip
 
 
 def test_commit_is_that_of_the_checkout(folder: Path) -> None:

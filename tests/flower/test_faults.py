@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from fedlama import AllClients, FedAvg, FedLAMA, FedlamaError, Run
-from fedlama.federation.state import put_back, take
 from fedlama.flower import Flower, RoundPolicy
 from fedlama.flower.deploy.federation import deploy_federation
 from fedlama.flower.protocol import NEVER, TrainRequest
@@ -241,11 +240,11 @@ def test_a_server_killed_in_any_round_goes_on_where_it_was(killed: int, aggregat
     channel = in_process(given, tmp_path)
     run = deployed(given, channel, aggregation=aggregation)
     records = [run.advance() for _ in range(killed)]
-    facts = take(run)
+    facts = run.state_dict()
     run.advance()  # lost with the server
     facts = replace(facts, facts=json.loads(json.dumps(facts.facts)))
     again = deployed(given, channel, aggregation=aggregation)
-    put_back(again, facts, records)
+    again.load_state_dict(facts, records)
     result = again.to_end([], records)
     replayed = [reply for reply in channel.replies if reply.replayed]
     assert {reply.round_index for reply in replayed} == {killed}

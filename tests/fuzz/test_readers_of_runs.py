@@ -14,7 +14,6 @@ from safetensors.torch import save
 
 from fedlama import Run
 from fedlama.errors import DataError
-from fedlama.federation.state import put_back, take
 from fedlama.flower.client.state import load
 from fedlama.runs.checkpoint import VERSION, Snapshot, whole_snapshots
 from fedlama.runs.reader import read_config, read_records
@@ -49,12 +48,12 @@ def test_a_checkpoint_that_vouches_for_nonsense_is_passed_over(record: str, says
 def taken() -> Snapshot:
     run = Run(small())
     run.advance()
-    return take(run)
+    return run.state_dict()
 
 
 def test_a_checkpoint_of_another_seed_is_refused() -> None:
-    with pytest.raises(DataError, match="its settings, seed or number of rounds differ"):
-        put_back(Run(small(seed=1)), taken(), [])
+    with pytest.raises(DataError, match="it is of another federation: seed was 0, and is 1 now"):
+        Run(small(seed=1)).load_state_dict(taken(), [])
 
 
 @pytest.mark.parametrize(
@@ -78,7 +77,7 @@ def test_forged_facts_are_refused_and_leave_the_run_alone(changes: dict[str, Any
     snapshot, run = taken(), Run(small())
     before = {name: value.clone() for name, value in run.values.items()}
     with pytest.raises(DataError, match="is not one of this run"):
-        put_back(run, replace(snapshot, facts={**snapshot.facts, **changes}), [])
+        run.load_state_dict(replace(snapshot, facts={**snapshot.facts, **changes}), [])
     assert run.round_index == 0
     assert all(torch.equal(run.values[name], value) for name, value in before.items())
 
@@ -106,7 +105,7 @@ def test_forged_tensors_are_refused(name: str, value: torch.Tensor | None) -> No
     if value is not None:
         tensors[name] = value
     with pytest.raises(DataError, match="is not one of this run"):
-        put_back(Run(small()), replace(snapshot, tensors=tensors), [])
+        Run(small()).load_state_dict(replace(snapshot, tensors=tensors), [])
 
 
 METRICS = {

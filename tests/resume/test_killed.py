@@ -83,7 +83,7 @@ def test_killed_again_and_again(tmp_path: Path, undisturbed: tuple[object, ...])
         code, _ = stop_after(tmp_path, rounds, signal.SIGKILL)
         assert code == -signal.SIGKILL
         assert not (folder(tmp_path) / "summary.json").exists()
-    assert "going on after round" in finish(tmp_path)
+    assert "continuing after round" in finish(tmp_path)
     assert content(tmp_path) == undisturbed
     assert not (folder(tmp_path) / "checkpoints").exists()
 
@@ -94,7 +94,7 @@ def test_ctrl_c_finishes_the_round_and_says_how_to_go_on(tmp_path: Path, undistu
     assert code != 0
     assert "start the same command again to go on" in said
     assert "Traceback" not in said
-    assert "going on after round" in finish(tmp_path)
+    assert "continuing after round" in finish(tmp_path)
     assert content(tmp_path) == undisturbed
 
 
@@ -109,7 +109,7 @@ def test_power_cuts(tmp_path: Path, undisturbed: tuple[object, ...]) -> None:
         file.write(b'{"round": 99, "ship')
     said = finish(tmp_path)
     assert "is damaged" in said
-    assert "going on after round" in said
+    assert "continuing after round" in said
     assert content(tmp_path) == undisturbed
 
 
@@ -122,7 +122,7 @@ def test_lost_lines_go_back_to_an_older_checkpoint(tmp_path: Path, undisturbed: 
     assert int(newest.name[6:14]) == rounds + 1
     kept = (path / "layers.jsonl").read_bytes().splitlines(keepends=True)[:rounds]
     (path / "layers.jsonl").write_bytes(b"".join(kept))
-    assert f"going on after round {rounds - 1}" in finish(tmp_path)
+    assert f"continuing after round {rounds - 1}" in finish(tmp_path)
     assert content(tmp_path) == undisturbed
 
 
@@ -133,5 +133,7 @@ def test_other_settings_begin_afresh(tmp_path: Path) -> None:
     stored = json.loads(config.read_text())
     stored["seed"] = 7
     config.write_text(json.dumps(stored))
-    assert "going on" not in finish(tmp_path)
+    said = finish(tmp_path)
+    assert "has checkpoints of a run with other settings (seed was 7, and is 0 now); starting from round 0" in said
+    assert "continuing" not in said
     assert lines(tmp_path) == ROUNDS

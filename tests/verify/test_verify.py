@@ -123,9 +123,13 @@ def test_settings_that_were_changed_are_found(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["solver"]["learning_rate"] = 0.11
     (folder / "config.json").write_text(json.dumps(config))
-    assert str(verify(folder).difference).startswith("before round 0: solver was ")
+    assert verify(folder).difference == "before round 0: solver.learning_rate was 0.1, and is 0.11 now"
     config["solver"] = config["in_force"]["solver"]
     config["seed"] = 8
+    (folder / "config.json").write_text(json.dumps(config))
+    assert verify(folder).difference == "before round 0: seed was 0, and is 8 now"
+    config["in_force"]["seed"] = 8
+    config["in_force"]["clients"].pop("sizes")
     (folder / "config.json").write_text(json.dumps(config))
     assert str(verify(folder).difference).startswith("round 0")
 
@@ -142,20 +146,19 @@ def test_another_environment_is_named(folder: Path) -> None:
 def test_an_interrupted_run_is_compared_with_its_checkpoint(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fedlama.experiment import assemble, prepare
     from fedlama.federation.run import Run
-    from fedlama.federation.state import take
     from fedlama.runs.checkpoint import save_snapshot
 
-    own = experiment(*SMALL, *ABSENT)
+    own = experiment(*SMALL, *ABSENT, "evaluate_every=6")
     run = Run(assemble(own, prepare(own)))
     for _ in range(2):
         run.advance()
-    save_snapshot(take(run), folder / "checkpoints")
+    save_snapshot(run.state_dict(), folder / "checkpoints")
     (folder / "summary.json").unlink()
     verdict = verify(folder)
     assert (verdict.difference, verdict.models) == (None, ("the checkpoint after round 1",))
     next(iter(run.values.values())).add_(1.0)
     shutil.rmtree(folder / "checkpoints")
-    save_snapshot(take(run), folder / "checkpoints")
+    save_snapshot(run.state_dict(), folder / "checkpoints")
     assert str(verify(folder).difference).startswith("the checkpoint after round 1: tensor 'global/")
 
 

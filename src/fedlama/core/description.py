@@ -168,7 +168,7 @@ class _Describer:
             return _identity(value) | self._module(value, where)
         return _identity(value) | self._state(value, where)
 
-    def _state(self, value: Any, where: str) -> dict[str, Any]:
+    def _state(self, value: Any, where: str) -> dict[str, Any]:  # noqa: ANN401
         """Describe any other object by what makes it again, as copying and pickling it would."""
         try:
             reduce = copyreg.dispatch_table.get(type(value))
@@ -207,7 +207,7 @@ class _Describer:
 
 
 _PROTOCOL = 4
-_REMEDY = "build it in a method instead of keeping it, or give its class a method __describe__() that returns plain JSON types"
+_REMEDY = "make it in a method instead of keeping it, or give its class a method __describe__() that returns JSON types"
 
 
 def _plain(value: Any) -> bool | int | float | str | None:  # noqa: ANN401

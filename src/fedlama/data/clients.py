@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedlama.core.description import describe
 from fedlama.core.devices import transform_on, upload
 from fedlama.core.randomness import address, permutation, ranked
 from fedlama.errors import ConfigError, DataError
@@ -109,6 +110,17 @@ class TensorClients:
     def tables(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """All row numbers one client after another, where each client's begin (and the last end), and batch sizes."""
         return self._held, self._begins, self._batch_sizes
+
+    def __describe__(self) -> dict[str, object]:
+        """Return what a run's description says of the clients: sizes, batches and preparation, but not the data."""
+        batch_sizes = set(self.batch_sizes)
+        return {
+            "samples": int(self._sizes.sum()),
+            "sizes": describe(self._sizes)["digest"],
+            "batch_size": batch_sizes.pop() if len(batch_sizes) == 1 else describe(self._batch_sizes)["digest"],
+            "prepare": describe(self.prepare, "clients.prepare"),
+            "augment": describe(self.augment, "clients.augment"),
+        }
 
     def samples(self, client: int) -> int:
         """Number of the client's rows."""

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from fedlama.choices.strategies import Strategy
+from fedlama.core.description import describe
 from fedlama.experiment.sections import options
 
 
@@ -24,11 +25,9 @@ def title(strategy: Strategy[Any]) -> str:
 
 
 def hyperparameters(strategy: Strategy[Any]) -> dict[str, object]:
-    """Return a strategy's fields as plain JSON types."""
-    return {
-        field.name: dict(value) if isinstance(value := getattr(strategy, field.name), Mapping) else value
-        for field in fields(strategy)
-    }
+    """Return a strategy's settings as plain JSON types, without its name."""
+    described: dict[str, object] = describe(strategy, "strategy")
+    return {key: value for key, value in described.items() if key not in ("name", "class", "code")}
 
 
 def stored_title(config: Mapping[str, Any], summary: Mapping[str, Any], fallback: str) -> str:

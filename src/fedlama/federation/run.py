@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -22,9 +23,11 @@ from fedlama.engines.cohort.sizes import intra_op_threads, is_large
 from fedlama.engines.transfers import TransferPlanner
 from fedlama.engines.wrappers import wrap
 from fedlama.federation.checks import check_federation, check_fit
+from fedlama.federation.describe import Description
 from fedlama.federation.evaluation import Evaluator
 from fedlama.federation.server import Server
 from fedlama.federation.settings import FederationSettings
+from fedlama.federation.state import Snapshot, load_state, take_state
 
 
 class Callback(Protocol):
@@ -41,7 +44,7 @@ class Run:
         federation: What to run.
 
     Attributes:
-        federation: As given.
+        federation: As given, with its layers and clients in the form in which they are used.
         clients: The data of all clients.
         layers: The labelling.
         planner: Which clients are in the cohort, and which layers they lack.
@@ -54,10 +57,10 @@ class Run:
     """
 
     def __init__(self, federation: FederationSettings) -> None:
-        self.federation = federation
         self.layers, self.clients = federation.labelling(), as_source(federation.clients)
+        self.federation = replace(federation, layers=self.layers, clients=self.clients)
         check_federation(federation, self.layers, self.clients)
-        setup = replace(federation, layers=self.layers, clients=self.clients).engine_setup()
+        setup = self.federation.engine_setup()
         check_fit(federation, copy.deepcopy(setup.model), self.clients)
         self.planner = TransferPlanner(
             self.layers, federation.sampler, len(self.clients), federation.seed, federation.rounds
@@ -84,6 +87,35 @@ class Run:
     def global_model(self) -> Mapping[str, Tensor]:
         """Return the global model as a state dict, frozen parameters and local buffers as they were given."""
         return self.server.global_model()
+
+    @cached_property
+    def description(self) -> Description:
+        """What decides this run, as plain JSON types; see :meth:`fedlama.Federation.describe`."""
+        return self.federation.describe()
+
+    def state_dict(self) -> Snapshot:
+        """Return the state of the run, which has done at least one round.
+
+        Returns:
+            Everything that the next rounds depend on; a fresh run of the same federation that loads it continues bit
+            for bit.
+
+        Raises:
+            ConfigError: A choice of the federation cannot be described.
+        """
+        return take_state(self, self.description)
+
+    def load_state_dict(self, snapshot: Snapshot, before: Iterable[RoundRecord]) -> None:
+        """Load a state into this run, which has done no round yet.
+
+        Args:
+            snapshot: What :meth:`state_dict` returned, in a run of the same federation; the engine may be another one.
+            before: The records of the rounds done, from which the ledger is rebuilt.
+
+        Raises:
+            DataError: The snapshot is of another federation, or contradicts itself; this run is then as before.
+        """
+        load_state(self, snapshot, before)
 
     def to_end(self, callbacks: Sequence[Callback], before: Iterable[RoundRecord] = ()) -> Result:
         """Run all rounds that are left.

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import torch
@@ -25,6 +25,7 @@ from fedlama.core.losses import Objective, cross_entropy
 from fedlama.core.validation import normalise_numbers
 from fedlama.data.clients import Batch, ClientData, ClientSource, as_source
 from fedlama.engines import Engine, EngineSetup
+from fedlama.federation.describe import Description, describe_federation, differences_since
 from fedlama.federation.held_out import TestSet
 
 Weighting = Literal["samples", "equal"]
@@ -67,6 +68,33 @@ class FederationSettings:
     def labelling(self) -> Layers:
         """Return the layers: those that were given, or one for every parameter tensor."""
         return self.layers if self.layers is not None else by_tensor(self.model)
+
+    def describe(self) -> Description:
+        """Return what decides a run as plain JSON types; see :mod:`fedlama.federation.describe`.
+
+        Raises:
+            ConfigError: A choice holds something that cannot be described, such as a lock or an open file.
+        """
+        return describe_federation(self._parts())
+
+    def differences(self, description: Mapping[str, Any]) -> list[str]:
+        """Return what decides a run and differs between a stored description and this federation.
+
+        Args:
+            description: What :meth:`describe` returned, in this version or an older one.
+
+        Returns:
+            One clause for each difference, such as ``"solver.momentum was 0.9, and is 0.5 now"``.
+
+        Raises:
+            ConfigError: It cannot be compared.
+        """
+        return differences_since(description, self._parts(), {field.name: field for field in fields(self)})
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        first = {"seed": self.seed, "local_steps": self.local_steps}
+        return first | parts | {"layers": self.labelling(), "clients": as_source(self.clients)}
 
     def engine_setup(self) -> EngineSetup:
         """Return the parts that an engine needs, with a copy of the model on the federation's device."""

@@ -84,8 +84,8 @@ class RunReporter(Observer):
         print(f"note: {sentence}", file=sys.stderr)
 
     def _make_trackers(self, run: PlannedRun) -> list[Tracker]:
-        project, config = run.experiment.settings.name, run.experiment.to_json()
-        return trackers(self._options.track, run.folder, project, run.folder.name, config)
+        project = run.experiment.settings.name
+        return trackers(self._options.track, run.folder, project, run.folder.name, run.config)
 
     def _stop(self) -> None:
         if self._display is not None:

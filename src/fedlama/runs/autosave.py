@@ -6,14 +6,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 from fedlama.core.records import RoundRecord
 from fedlama.errors import FedlamaError
+from fedlama.federation.describe import shown_differences
 from fedlama.runs.checkpoint import Snapshot, whole_snapshots
+from fedlama.runs.configuration import Differences, completed
 from fedlama.runs.folder import RunFolder
 from fedlama.runs.reader import read_config, read_records
 
@@ -85,31 +87,35 @@ def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
 
 
 def resume_point(
-    path: Path, config: Mapping[str, object], warn: Callable[[str], None]
+    path: Path, differences: Differences, warn: Callable[[str], None]
 ) -> tuple[Snapshot, list[RoundRecord]] | None:
-    """Find where an interrupted run of the same configuration can go on.
+    """Find the state from which an interrupted run can continue.
 
     Args:
         path: The run folder; it need not exist.
-        config: The resolved configuration.
-        warn: Told in a sentence of all that had to be passed over.
+        differences: Compares the folder's configuration with that of the run.
+        warn: Called with a sentence for everything that has to be skipped.
 
     Returns:
-        The newest whole checkpoint whose rounds stand in the folder's files, and their records; None to begin afresh.
+        The newest whole checkpoint whose rounds are in the folder's files, and their records; None to start from
+        round 0.
     """
     stored = read_config(path)
-    if stored is None or {key: stored.get(key) for key in config} != dict(config):
+    if stored is None or not (path / FOLDER).is_dir():
+        return None
+    if found := differences(stored):
+        warn(f"{path} has checkpoints of a run with other settings ({shown_differences(found)}); starting from round 0")
         return None
     for snapshot in whole_snapshots(path / FOLDER, warn):
         try:
             records = read_records(path)
         except FedlamaError as error:
-            warn(f"{error}; the run begins afresh")
+            warn(f"{error}; starting from round 0")
             return None
         if len(records) >= snapshot.rounds_done:
-            return snapshot, records[: snapshot.rounds_done]
+            return completed(snapshot, stored), records[: snapshot.rounds_done]
         warn(
             f"the files of {path} end with round {len(records) - 1}, before the checkpoint of round "
-            f"{snapshot.rounds_done - 1}; the one before it is taken"
+            f"{snapshot.rounds_done - 1}; using the checkpoint before it"
         )
     return None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,9 @@ from fedlama.experiment.titles import hyperparameters, title
 from fedlama.federation.checks import check_federation
 from fedlama.federation.federation import Federation
 from fedlama.federation.run import Callback, Run
-from fedlama.federation.settings import FederationSettings
-from fedlama.federation.state import put_back, take
 from fedlama.runs.autosave import Checkpoints, resume_point, stop_on_interrupt
 from fedlama.runs.checkpoint import save_snapshot
+from fedlama.runs.configuration import Config, config_differences, config_of
 from fedlama.runs.folder import RunFolder, finite
 from fedlama.runs.reader import read_config
 from fedlama.runs.stored import finished_before, run_with_other_code
@@ -95,8 +94,12 @@ class PlannedRun:
 
     @property
     def config(self) -> dict[str, object]:
-        """The resolved configuration, as ``config.json`` holds it beside the environment."""
-        return {**self.experiment.to_json(), "in_force": in_force(self.federation)}
+        """The configuration, as ``config.json`` holds it beside the environment."""
+        return config_of(self.experiment, self.federation)
+
+    def differences(self, stored: Config) -> list[str]:
+        """Return what differs between a stored configuration and this run, one clause each."""
+        return config_differences(stored, self.experiment, self.federation)
 
     def cost_percent(self, result: Result) -> float:
         """Return the paper's C of a finished run relative to FedAvg at the base interval, in percent."""
@@ -199,7 +202,7 @@ def _refuse_misfits(federations: Iterable[Federation]) -> None:
 
 def _reused(run: PlannedRun, observer: Observer) -> Finished | None:
     """Return a run that finished before, with its cost relative to this comparison's base interval."""
-    found = finished_before(run.folder, run.config, run.federation.rounds)
+    found = finished_before(run.folder, run.differences, run.federation.rounds, observer.note)
     if found is None:
         return None
     result, summary = found
@@ -223,7 +226,7 @@ def run_one(planned: PlannedRun, options: RunOptions, observer: Observer | None 
     """
     observer = observer or Observer()
     config, path = planned.config, planned.folder
-    found = resume_point(path, config, warn=observer.note)
+    found = resume_point(path, planned.differences, warn=observer.note)
     before = found[1] if found else []
     with (
         observer.watch(planned) as callbacks,
@@ -232,7 +235,7 @@ def run_one(planned: PlannedRun, options: RunOptions, observer: Observer | None 
     ):
         run = Run(planned.federation)
         if found:
-            put_back(run, *found)
+            run.load_state_dict(*found)
             observer.note(f"{path}: continuing after round {len(before) - 1}")
         elif earlier := run_with_other_code(path, planned.experiment.to_json()):
             observer.note(
@@ -242,7 +245,9 @@ def run_one(planned: PlannedRun, options: RunOptions, observer: Observer | None 
         for record in before:
             for callback in callbacks:
                 callback.on_round(record)
-        saving = Checkpoints(folder, lambda target: save_snapshot(take(run), target), options.checkpoint_seconds, stop)
+        saving = Checkpoints(
+            folder, lambda target: save_snapshot(run.state_dict(), target), options.checkpoint_seconds, stop
+        )
         result = run.to_end([folder, *callbacks, saving], before)
         summary = _summary(planned, result)
         folder.finish(result, summary)
@@ -285,28 +290,3 @@ def folder_of(experiment: Experiment, out: Path) -> Path:
     numbers = [str(v) for v in hyperparameters(strategy).values() if type(v) is int]
     seed = f"seed{experiment.settings.seed}"
     return out / experiment.settings.name / "-".join([strategy.name, *numbers[:2], seed, experiment.digest()])
-
-
-def in_force(federation: FederationSettings) -> dict[str, object]:
-    """Return the federation's choices as they run, after a preset has changed some of them."""
-    described: dict[str, object] = {}
-    for section in ("strategy", "solver", "sampler", "availability", "codec", "server_optimizer", "aggregator"):
-        choice = getattr(federation, section)
-        values = {field.name: _json(getattr(choice, field.name)) for field in fields(choice)}
-        described[section] = {"name": choice.name, **values}
-    statistics = any(not spec.trainable for layer in federation.layers or () for spec in layer.tensors)
-    return {
-        **described,
-        "weighting": federation.weighting,
-        "evaluate": federation.evaluate,
-        "statistics_travel": statistics,
-        "labelling": {layer.name: [layer.parameters, layer.adaptive] for layer in federation.layers or ()},
-    }
-
-
-def _json(value: object) -> object:
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, tuple):
-        return [asdict(item) if is_dataclass(item) and not isinstance(item, type) else item for item in value]
-    return value

@@ -6,7 +6,7 @@ A run that goes on or was killed reads up to its last whole round.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from fedlama.core.ledger import Ledger
 from fedlama.core.records import Result, RoundRecord
 from fedlama.errors import DataError, cut
 from fedlama.experiment.titles import stored_title
+from fedlama.federation.describe import Description, modern, shown_differences
+from fedlama.runs.configuration import Differences, stored_description
 from fedlama.runs.reader import read_config, read_records
 
 Line = Mapping[str, Any]
@@ -50,6 +52,11 @@ class StoredRun:
         """The run's seed, None when it is not known."""
         seed = self.summary.get("seed", self.config.get("seed"))
         return seed if isinstance(seed, int) else None
+
+    @property
+    def description(self) -> Description:
+        """What ran, in today's form; see :mod:`fedlama.federation.describe`. Empty when it is not known."""
+        return modern(stored_description(self.config))
 
     @property
     def ledger(self) -> Ledger:
@@ -160,22 +167,25 @@ def _object(path: Path) -> Line:
     return value
 
 
-def finished_before(path: Path, config: Mapping[str, object], rounds: int) -> tuple[Result, dict[str, object]] | None:
-    """Find the finished run of a configuration.
+def finished_before(
+    path: Path, differences: Differences, rounds: int, warn: Callable[[str], None]
+) -> tuple[Result, dict[str, object]] | None:
+    """Find a run that has finished already.
 
     Args:
         path: The run folder; it need not exist.
-        config: The resolved configuration, without versions and commit.
-        rounds: Number of rounds that the run has.
+        differences: Compares the folder's configuration with that of the run.
+        rounds: Number of rounds of the run.
+        warn: Called with a sentence when the folder's run is of other settings.
 
     Returns:
         The run and its summary; None when it is not there whole.
     """
     stored = read_config(path)
-    wanted = json.loads(json.dumps(dict(config)))
-    if stored is None or {key: stored.get(key) for key in wanted} != wanted:
+    if stored is None or not (path / "summary.json").exists():
         return None
-    if not (path / "summary.json").exists():
+    if found := differences(stored):
+        warn(f"{path} has a run with other settings ({shown_differences(found)}); training again")
         return None
     try:
         run = load_run(path)

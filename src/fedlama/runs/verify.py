@@ -16,21 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from fedlama.core.records import RoundRecord
 from fedlama.errors import DataError, DivergenceError
 from fedlama.experiment import Catalogue, assemble, prepare, resolve
 from fedlama.federation.run import Run
-from fedlama.federation.state import take
 from fedlama.runs.autosave import FOLDER
 from fedlama.runs.checkpoint import Snapshot, whole_snapshots
-from fedlama.runs.execute import in_force
+from fedlama.runs.configuration import ADDED, completed, federation_differences
 from fedlama.runs.folder import environment, metrics_line
 from fedlama.runs.stored import StoredRun, load_run
 
 _SECONDS = ("seconds", "evaluation_seconds")
-_ADDED = ("in_force", "environment")  # what config.json holds beside the experiment
 
 
 @dataclass(frozen=True)
@@ -96,14 +95,15 @@ def verify(path: Path, rounds: int | None = None, plugins: Sequence[str] = ()) -
     snapshots = {one.rounds_done: one for one in whole_snapshots(path / FOLDER, lambda _: None)}
     computed: list[RoundRecord] = []
     models: list[str] = []
-    difference = _choices(stored, run)
+    difference = _description(stored, run)
     try:
         while difference is None and run.round_index < count:
             computed.append(run.advance())
             difference = _round(stored.rounds[len(computed) - 1], computed[-1])
             if difference is None and run.round_index in snapshots:
                 models.append(f"the checkpoint after round {run.round_index - 1}")
-                difference = _snapshot(snapshots[run.round_index], take(run), models[-1])
+                recorded = completed(snapshots[run.round_index], stored.config)
+                difference = _snapshot(recorded, run, models[-1])
     except DivergenceError as error:
         difference = f"the run folder knows nothing of it, but {error}"
     if difference is None and run.round_index == run.federation.rounds and stored.summary:
@@ -138,18 +138,15 @@ def _federation(stored: StoredRun, plugins: Sequence[str]) -> Any:  # noqa: ANN4
             f"the run in {stored.path} was a deployment: its clients computed, and who answered was up to them; "
             "verify a run of `fedlama run` or `compare`"
         )
-    config = {key: value for key, value in stored.config.items() if key not in _ADDED}
+    config = {key: value for key, value in stored.config.items() if key not in ADDED}
     experiment = resolve(config, Catalogue(plugins=tuple(plugins), trusted_only=True))
     return assemble(experiment, prepare(experiment))
 
 
-def _choices(stored: StoredRun, run: Run) -> str | None:
-    """Compare the choices in force, which a preset or another version may have changed."""
-    then, now = stored.config.get("in_force"), json.loads(json.dumps(in_force(run.federation)))
-    if not isinstance(then, Mapping):
-        return None
-    key = next((key for key in then if key in now and then[key] != now[key]), None)
-    return None if key is None else f"before round 0: {key} was {then[key]}, and is {now[key]} now"
+def _description(stored: StoredRun, run: Run) -> str | None:
+    """Compare what ran then and now, which a preset or another version may have changed."""
+    found = federation_differences(stored.config["in_force"], run.federation) if "in_force" in stored.config else []
+    return f"before round 0: {found[0]}" if found else None
 
 
 def _facts(record: RoundRecord) -> dict[str, Any]:
@@ -177,10 +174,25 @@ def _round(recorded: RoundRecord, computed: RoundRecord) -> str | None:
     return None if then["shipments"] == now["shipments"] else f"{where}: the ledger's shipments differ"
 
 
-def _snapshot(recorded: Snapshot, computed: Snapshot, what: str) -> str | None:
-    if json.loads(json.dumps(computed.facts)) != recorded.facts:
+def _snapshot(recorded: Snapshot, run: Run, what: str) -> str | None:
+    """Word the first difference between a checkpoint and a run in the same round."""
+    computed = run.state_dict()
+    then: dict[str, Any] = dict(recorded.facts)
+    now = dict(computed.facts)
+    if found := federation_differences(then.pop("federation", {}), run.federation):
+        return f"{what}: {found[0]}"
+    del now["federation"], now["strategy"]
+    if not _same_state(then.pop("strategy", None), run) or json.loads(json.dumps(now)) != then:
         return f"{what}: the strategy's or the cohort's state differs"
     return _tensors(recorded.tensors, computed.tensors, what)
+
+
+def _same_state(recorded: object, run: Run) -> bool:
+    """Compare the strategy's state as an object: a set in it has no order, and its JSON differs between processes."""
+    try:
+        return bool(TypeAdapter(type(run.state)).validate_python(recorded) == run.state)
+    except ValueError:
+        return False
 
 
 def _tensors(recorded: Mapping[str, Tensor], computed: Mapping[str, Tensor], what: str) -> str | None:

@@ -12,7 +12,6 @@ from safetensors.torch import load, save
 
 from fedlama import RoundRecord, Run
 from fedlama.errors import DataError
-from fedlama.federation.state import put_back, take
 from fedlama.runs.checkpoint import Snapshot
 from tests.fuzz.damage import damage_value
 from tests.fuzz.harness import Target
@@ -23,7 +22,7 @@ from tests.fuzz.targets.federations import small
 def _valid() -> tuple[Snapshot, list[RoundRecord]]:
     run = Run(small())
     records = [run.advance() for _ in range(3)]
-    return take(run), records
+    return run.state_dict(), records
 
 
 def _make(draw: Random) -> bytes:
@@ -67,7 +66,7 @@ def _read(data: bytes) -> None:
     run = Run(small())
     before = {name: value.clone() for name, value in run.values.items()}
     try:
-        put_back(run, Snapshot(3, tensors, facts), _valid()[1])
+        run.load_state_dict(Snapshot(3, tensors, facts), _valid()[1])
     except DataError:
         assert run.round_index == 0
         assert all(torch.equal(run.values[name], value) for name, value in before.items()), (

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from fedlama.core.records import Result
 from fedlama.errors import ConfigError, FedlamaError
 from fedlama.experiment import Experiment, assemble, prepare
 from fedlama.federation.federation import Federation
 from fedlama.federation.run import Run
-from fedlama.federation.state import put_back, take
 from fedlama.flower.server.engine import Flower
 from fedlama.flower.server.nodes import NodeRegistry, RemoteClients
 from fedlama.runs import Checkpoints, RunFolder, resume_point
 from fedlama.runs.checkpoint import save_snapshot
-from fedlama.runs.execute import Finished, PlannedRun, RunOptions, in_force, run_one
+from fedlama.runs.configuration import Config, federation_differences, stored_description
+from fedlama.runs.execute import Finished, PlannedRun, RunOptions, run_one
 from fedlama.runs.network_log import NAME
 
 _LOG = logging.getLogger("fedlama.flower")
@@ -68,15 +67,19 @@ def deploy_federation(build: Callable[[RemoteClients], Federation], clients: int
         )
     federation = build(RemoteClients([registry.samples[client] for client in range(clients)]))
     federation = deployable(federation, engine, path)
-    config: Mapping[str, Any] = {"seed": federation.seed, **in_force(federation)}
+    config = {"seed": federation.seed, "in_force": federation.describe()}
+
+    def differences(stored: Config) -> list[str]:
+        return federation_differences(stored_description(stored), federation)
+
     with exclusive_folder(path):
-        found = resume_point(path, config, warn=_LOG.warning)
+        found = resume_point(path, differences, warn=_LOG.warning)
         before = found[1] if found else []
         with RunFolder(path, config, len(before)) as folder:
             run = Run(federation)
             if found:
-                put_back(run, *found)
-            saving = Checkpoints(folder, lambda target: save_snapshot(take(run), target), 0.0, lambda: False)
+                run.load_state_dict(*found)
+            saving = Checkpoints(folder, lambda target: save_snapshot(run.state_dict(), target), 0.0, lambda: False)
             result = run.to_end([folder, saving], before)
             folder.finish(result, {"method": result.method, "rounds": len(result.rounds)})
     return result

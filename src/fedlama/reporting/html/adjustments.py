@@ -21,19 +21,18 @@ def adjustments(run: StoredRun) -> list[dict[str, Any]]:
         accelerating variant 1 - delta and lambda) and the layers selected. Empty for other strategies, and for folders
         that lack the labelling.
     """
-    in_force = run.config.get("in_force")
-    strategy = _strategy(in_force) if isinstance(in_force, dict) else None
-    labelling = in_force.get("labelling") if isinstance(in_force, dict) else None
-    if strategy is None or not isinstance(labelling, dict):
+    description = run.description
+    strategy, layers = _strategy(description.get("strategy")), description.get("layers")
+    if strategy is None or not isinstance(layers, dict):
         return []
     try:
         state = FedLAMAState(
-            parameters={name: int(size) for name, (size, _) in labelling.items()},
-            adaptive=frozenset(name for name, (_, adaptive) in labelling.items() if adaptive),
-            intervals=dict.fromkeys(labelling, 1),
-            unit_discrepancy=dict.fromkeys(labelling, 0.0),
+            parameters={name: int(layer["parameters"]) for name, layer in layers.items()},
+            adaptive=frozenset(name for name, layer in layers.items() if layer["adaptive"]),
+            intervals=dict.fromkeys(layers, 1),
+            unit_discrepancy=dict.fromkeys(layers, 0.0),
         )
-    except (TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         return []
     found = []
     measured = dict(state.unit_discrepancy)
@@ -60,8 +59,8 @@ def _one(strategy: FedLAMA, state: FedLAMAState, measured: dict[str, float], rou
     }
 
 
-def _strategy(in_force: dict[str, Any]) -> FedLAMA | None:
-    settings = dict(in_force.get("strategy") or {})
+def _strategy(described: object) -> FedLAMA | None:
+    settings = dict(described) if isinstance(described, dict) else {}
     if settings.pop("name", None) != FedLAMA.name:
         return None
     try:

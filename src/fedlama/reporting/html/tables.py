@@ -25,8 +25,8 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]], caption: st
     for first, *rest in rows:
         cells = "".join(f"<td>{escape(_cell(value))}</td>" for value in rest)
         body.append(f'<tr><th scope="row">{escape(_cell(first))}</th>{cells}</tr>')
-    told = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return f"<table>{told}<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    above = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return f"<table>{above}<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
 def summary_table(runs: Runs) -> str:
@@ -156,7 +156,7 @@ def link_table(timings: Sequence[Timing]) -> str:
 
 def config_table(runs: Runs) -> str:
     """Return every setting of every run; those that differ between the runs come first."""
-    flat = [_told_once(dict(_flat("", run["config"]))) for run in runs]
+    flat = [_without_repetition(dict(_flat("", run["config"]))) for run in runs]
     keys = list(dict.fromkeys(key for one in flat for key in one))
     differ = [key for key in keys if len({one.get(key, "") for one in flat}) > 1]
     parts = []
@@ -169,8 +169,8 @@ def config_table(runs: Runs) -> str:
     return "".join(parts) + f"<details><summary>All settings, versions and commit</summary>{body}</details>\n"
 
 
-def _told_once(settings: dict[str, str]) -> dict[str, str]:
-    """Leave out what is in force as it was set."""
+def _without_repetition(settings: dict[str, str]) -> dict[str, str]:
+    """Leave out what ran as it was set."""
     inner = "in_force."
     return {
         key: value
@@ -184,10 +184,10 @@ def _scrolled(inner: str) -> str:
 
 
 def _flat(prefix: str, value: object) -> Iterable[tuple[str, str]]:
-    """Yield dotted keys and values; the labelling stands in the table of layers."""
+    """Yield dotted keys and values; the layers of a run have a table of their own."""
     if isinstance(value, Mapping):
         for key, item in value.items():
-            if key != "labelling":
+            if (prefix, key) not in (("in_force", "layers"), ("in_force", "labelling")):
                 yield from _flat(f"{prefix}.{key}" if prefix else str(key), item)
     else:
         yield prefix, str(value)

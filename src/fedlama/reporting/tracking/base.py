@@ -12,6 +12,9 @@ from fedlama.core.ledger import MEGABYTE
 from fedlama.core.records import RoundRecord
 from fedlama.errors import MissingExtraError
 
+_OWN_KEYS = ("version", "model", "layers", "engine")
+"""Keys of a description that a configuration uses for something else, or that say nothing new."""
+
 
 class Tracker(Protocol):
     """A callback that is also a context manager; nothing is opened before the first round."""
@@ -62,13 +65,22 @@ class Scalars:
 
 
 def flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Flatten a configuration to dotted keys, as trackers show them; what is in force as set is left out.
+    """Flatten a configuration to dotted keys, as trackers show them.
 
-    >>> flat({"seed": 0, "data": {"name": "digits"}})
-    {'seed': 0, 'data.name': 'digits'}
+    What ran (``in_force``) replaces what was set; versions, and the list of the layers, are left out.
+
+    Args:
+        settings: A configuration as ``config.json`` holds it, or the description of a federation.
+        prefix: Put before every key.
+
+    >>> flat({"seed": 0, "weighting": "samples", "data": {"name": "digits"}, "in_force": {"weighting": "equal"}})
+    {'seed': 0, 'weighting': 'equal', 'data.name': 'digits'}
     """
+    ran = settings.get("in_force")
+    choices = ran if isinstance(ran, Mapping) and not prefix else {}
+    merged = {**settings, **{key: value for key, value in choices.items() if key not in _OWN_KEYS}}
     found: dict[str, object] = {}
-    for key, value in settings.items():
+    for key, value in merged.items():
         if isinstance(value, Mapping) and key not in ("in_force", "environment"):
             found |= flat(value, f"{prefix}{key}.")
         elif not isinstance(value, Mapping):

@@ -1,0 +1,246 @@
+"""The one description of a federation: what decides a run, as plain JSON types.
+
+It is written into ``config.json`` (as ``in_force``: what runs after a preset has changed some settings) and into every
+checkpoint, shown in reports and by trackers, and compared whole when a run is resumed or verified. Every field of a
+federation is in it, so a field added later cannot be forgotten. What is described shortly instead of by value:
+
+===============  ====================================================================================================
+key              description
+===============  ====================================================================================================
+`version`        version of this schema
+`model`          class and number of parameters; the values are in the checkpoints
+`clients`        class, number, and what the source says of itself (batch size, sizes, preparation, augmentation)
+`layers`         for each layer its parameters, tensors, buffers and flags
+`test_set`       number of samples, batch size and preparation
+`engine`         where it is computed; not compared, since a snapshot may be continued elsewhere, like `device`
+`precision`      the engine's arithmetic; compared
+===============  ====================================================================================================
+
+`keep_client_models` is left out: it changes what a run reports and nothing that it computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from itertools import islice
+from typing import Any
+
+from torch import nn
+
+from fedlama.core.description import describe, differences, import_path
+from fedlama.core.layers import Layer, Layers
+from fedlama.data.clients import ClientSource
+from fedlama.engines import ENGINES
+from fedlama.errors import ConfigError
+from fedlama.federation.held_out import TestSet
+
+VERSION = 1
+"""Version of the schema; descriptions without one were written before 0.2."""
+
+Description = dict[str, Any]
+"""A description: plain JSON types."""
+
+_PLACE = ("engine", "device")
+_GIVEN = ("model", "clients", "layers", "test_set", "seed", "local_steps", "evaluate_every", *_PLACE)
+"""What an older description may leave out because the rest of ``config.json`` decides it."""
+_CHOICES = ("strategy", "solver", "sampler", "availability", "codec", "server_optimizer", "aggregator")
+_REQUIRED = (*_CHOICES, "weighting", "evaluate")
+
+
+def describe_federation(parts: Mapping[str, Any]) -> Description:
+    """Describe a federation.
+
+    Args:
+        parts: The fields of its settings by name, `layers` and `clients` as they run.
+
+    Returns:
+        The description.
+
+    Raises:
+        ConfigError: A choice holds something that cannot be described.
+    """
+    described: Description = {"version": VERSION}
+    for name, value in parts.items():
+        if name == "keep_client_models":
+            continue
+        described[name] = _SPECIAL[name](value) if name in _SPECIAL else describe(value, name)
+        if name == "engine":
+            described["precision"] = _precision(value)
+    return described
+
+
+def describe_defaults(parts: Mapping[str, Any], settings: Mapping[str, Field[Any]]) -> Description:
+    """Describe what a federation's settings would be if a description did not mention them.
+
+    A setting that a later version adds is not in older descriptions; they imply its default.
+
+    Args:
+        parts: As for :func:`describe_federation`.
+        settings: The fields of the settings, by name.
+
+    Returns:
+        The description, with every choice's fields at their defaults; as it is now where there is no default, and for
+        what the rest of ``config.json`` decides.
+    """
+    implied = describe_federation(parts)
+    for name in [name for name in implied if name in settings and name not in _GIVEN]:
+        value = parts[name]
+        if is_dataclass(value) and not isinstance(value, type):
+            implied[name] |= {field.name: describe(_default(field)) for field in fields(value) if _has_default(field)}
+        elif _has_default(settings[name]):
+            implied[name] = describe(_default(settings[name]))
+    return implied | {"precision": "float32"}
+
+
+def differences_since(
+    then: Mapping[str, Any], parts: Mapping[str, Any], settings: Mapping[str, Field[Any]]
+) -> list[str]:
+    """Word what decides a run and differs between a stored description and a federation.
+
+    Args:
+        then: The stored description, by this version or an older one.
+        parts: As for :func:`describe_federation`.
+        settings: As for :func:`describe_defaults`.
+
+    Returns:
+        One clause for each difference; empty if there is none.
+
+    Raises:
+        ConfigError: The description is too short to compare.
+    """
+    versioned, statistics, then = "version" in then, then.get("statistics_travel"), modern(then)
+    missing = [key for key in _REQUIRED if key not in then]
+    if missing:
+        raise ConfigError(
+            f"its description lacks {', '.join(missing)}, as checkpoints did before version 0.2; resume it through its "
+            "run folder, whose config.json has them"
+        )
+    filled, now = _fill(then, describe_defaults(parts, settings)), describe_federation(parts)
+    filled = filled if versioned else _with_classes(filled, now)
+    found = list(differences(_without_place(filled), _without_place(now)))
+    buffers = any(layer["buffers"] for layer in now["layers"].values())
+    if statistics is not None and statistics is not buffers:  # before version 0.2, instead of each layer's buffers
+        found.append(f"statistics_travel was {statistics}, and is {buffers} now")
+    return found
+
+
+def modern(then: Mapping[str, Any]) -> Description:
+    """Return a stored description in today's form; its words have been translated when it was read.
+
+    >>> modern({"labelling": {"fc": [10, True]}, "clients": 4})
+    {'layers': {'fc': {'parameters': 10, 'adaptive': True}}, 'clients': {'count': 4}}
+    """
+    modern = {key: value for key, value in then.items() if key not in ("labelling", "statistics_travel")}
+    if isinstance(labelling := then.get("labelling"), Mapping):
+        modern = {"layers": {name: _old_layer(layer) for name, layer in labelling.items()}} | modern
+    if isinstance(count := then.get("clients"), int):
+        modern["clients"] = {"count": count}
+    return modern
+
+
+def shown_differences(found: list[str]) -> str:
+    """Return the first differences as one clause for a message."""
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return f"{', '.join(islice(found, 3))}{more}"
+
+
+def _without_place(description: Description) -> Description:
+    return {key: value for key, value in description.items() if key not in _PLACE}
+
+
+def _old_layer(layer: object) -> object:
+    if isinstance(layer, list) and len(layer) == 2:
+        return {"parameters": layer[0], "adaptive": layer[1]}
+    return layer
+
+
+def _fill(then: Any, implied: Any) -> Any:  # noqa: ANN401  (plain JSON types)
+    """Add to a description what it implies; another choice than the implied one stays as it is."""
+    if isinstance(then, Mapping) and isinstance(implied, Mapping) and then.get("name") == implied.get("name"):
+        return {**implied, **{key: _fill(value, implied.get(key)) for key, value in then.items()}}
+    if isinstance(then, list) and isinstance(implied, list) and len(then) == len(implied):
+        return [_fill(*pair) for pair in zip(then, implied, strict=True)]
+    return then
+
+
+def _with_classes(then: Any, now: Any) -> Any:  # noqa: ANN401  (plain JSON types)
+    """Add the classes of objects inside a choice, which were not written before version 0.2."""
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        added = {"class": now["class"]} if "class" in now and "class" not in then else {}
+        return {**added, **{key: _with_classes(value, now.get(key)) for key, value in then.items()}}
+    if isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
+        return [_with_classes(*pair) for pair in zip(then, now, strict=True)]
+    return then
+
+
+def _has_default(field: Field[Any]) -> bool:
+    return field.default is not MISSING or field.default_factory is not MISSING
+
+
+def _default(field: Field[Any]) -> object:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def _model(model: nn.Module) -> Description:
+    return {"class": import_path(type(model)), "parameters": sum(value.numel() for value in model.parameters())}
+
+
+def _clients(clients: ClientSource) -> Description:
+    own = getattr(type(clients), "__describe__", None)
+    described = {} if own is None else own(clients)
+    return {"class": import_path(type(clients)), "count": len(clients), **described}
+
+
+def _layers(layers: Layers) -> Description:
+    return {layer.name: dict(_layer(layer)) for layer in layers}
+
+
+def _layer(layer: Layer) -> Iterator[tuple[str, object]]:
+    yield "parameters", layer.parameters
+    for field in fields(layer):
+        if field.name not in ("name", "tensors"):
+            yield field.name, describe(getattr(layer, field.name))
+    yield "tensors", [spec.name for spec in layer.tensors if spec.trainable]
+    yield "buffers", [spec.name for spec in layer.tensors if not spec.trainable]
+
+
+def _test_set(test_set: TestSet | None) -> Description | None:
+    if test_set is None:
+        return None
+    prepare = describe(test_set.prepare, "test_set.prepare")
+    return {"samples": len(test_set.x), "batch_size": test_set.batch_size, "prepare": prepare}
+
+
+def _engine(engine: Any) -> object:  # noqa: ANN401  (a name, or what makes an engine)
+    factory = ENGINES.get(engine, engine) if isinstance(engine, str) else engine
+    if isinstance(factory, str):
+        return factory
+    kind = factory if isinstance(factory, type) else type(factory)
+    name = getattr(kind, "name", None)
+    named = {"name": name} if isinstance(name, str) else {"class": import_path(kind)}
+    options = fields(factory) if is_dataclass(factory) and not isinstance(factory, type) else ()
+    return named | {field.name: _leniently(getattr(factory, field.name)) for field in options}
+
+
+def _leniently(value: object) -> object:
+    """Describe an engine's option; what cannot be, such as a connection, by its class."""
+    try:
+        return describe(value)
+    except ConfigError:
+        return import_path(type(value))
+
+
+_SPECIAL: dict[str, Callable[[Any], object]] = {
+    "model": _model,
+    "clients": _clients,
+    "layers": _layers,
+    "test_set": _test_set,
+    "engine": _engine,
+}
+
+
+def _precision(engine: Any) -> str:  # noqa: ANN401  (a name, or what makes an engine)
+    """Return the arithmetic of an engine's options, or of those inside them."""
+    inner = getattr(engine, "engine", None)
+    return str(getattr(engine, "precision", None) or ("float32" if inner is None else _precision(inner)))

@@ -1,0 +1,102 @@
+"""What ``config.json`` holds, and whether a stored one is of the same run.
+
+===============  ====================================================================================================
+key              content
+===============  ====================================================================================================
+(top level)      the experiment as it was resolved: every setting and section
+`in_force`       what ran, after a preset has changed some settings; see :mod:`fedlama.federation.describe`
+`environment`    versions, platform and commit; never compared
+===============  ====================================================================================================
+
+Folders that an older version wrote are compared in today's words (:mod:`fedlama.core.deprecations`), and what that
+version did not write counts as what it implied.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from fedlama.core.description import differences
+from fedlama.errors import ConfigError
+from fedlama.experiment import Experiment
+from fedlama.federation.describe import Description
+from fedlama.federation.settings import FederationSettings
+from fedlama.federation.state import Snapshot
+
+Config = Mapping[str, Any]
+
+Differences = Callable[[Config], list[str]]
+"""Returns what differs between a stored configuration and a run, one clause each."""
+
+ADDED = ("in_force", "environment")
+"""Keys of ``config.json`` beside the experiment."""
+
+
+def config_of(experiment: Experiment, federation: FederationSettings) -> dict[str, object]:
+    """Return the configuration of a run, without its environment.
+
+    Args:
+        experiment: The experiment as it was resolved.
+        federation: The federation as it runs.
+
+    Raises:
+        ConfigError: A choice cannot be described.
+    """
+    return {**experiment.to_json(), "in_force": federation.describe()}
+
+
+def config_differences(stored: Config, experiment: Experiment, federation: FederationSettings) -> list[str]:
+    """Return what differs between a stored configuration and a run.
+
+    Args:
+        stored: The content of ``config.json``, in today's words.
+        experiment: The experiment of the run.
+        federation: The federation of the run.
+
+    Returns:
+        One clause for each difference; empty when both are of the same run.
+    """
+    settings = json.loads(json.dumps(experiment.to_json()))
+    found = list(differences({key: stored[key] for key in settings if key in stored}, settings))
+    return found or federation_differences(stored_description(stored), federation)
+
+
+def federation_differences(description: Config, federation: FederationSettings) -> list[str]:
+    """Return what differs between a stored description and a federation.
+
+    Args:
+        description: As :func:`stored_description` returns it, or of a checkpoint.
+        federation: The federation.
+
+    Returns:
+        One clause for each difference; the reason, when they cannot be compared.
+    """
+    try:
+        return federation.differences(description)
+    except ConfigError as error:
+        return list(error.problems)
+
+
+def stored_description(stored: Config) -> Description:
+    """Return the description of the federation in a stored configuration; empty when it has none.
+
+    Before version 0.2 a deployment of the user's own federation wrote it at the top level.
+    """
+    found = stored.get("in_force", stored)
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
+def completed(snapshot: Snapshot, stored: Config) -> Snapshot:
+    """Return a snapshot with a whole description: before version 0.2 checkpoints described a part of the federation.
+
+    Args:
+        snapshot: A snapshot of a run folder.
+        stored: That folder's configuration.
+    """
+    known = snapshot.facts.get("federation")
+    if not isinstance(known, Mapping) or "version" in known:
+        return snapshot
+    return replace(snapshot, facts={**snapshot.facts, "federation": {**known, **stored_description(stored)}})

@@ -2,7 +2,7 @@
 
 Torch keeps to one thread here and in the processes that tests start: the models are so small that threads would only
 wait for each other, for minutes on a busy machine. Hypothesis draws the same examples in every run and minds no clock,
-because a busy machine is no failure.
+because a busy machine is not a failure.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Guards against poisoned updates."""
+"""Robust aggregators against poisoned updates."""

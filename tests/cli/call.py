@@ -42,7 +42,7 @@ class Called:
 
     @property
     def problems(self) -> list[str]:
-        """The lines of standard error; each must tell one problem."""
+        """The lines of standard error; each must report one problem."""
         lines = self.err.splitlines()
         assert all(line.startswith("error: ") for line in lines), self.err
         return [line.removeprefix("error: ") for line in lines]
@@ -52,14 +52,14 @@ class Called:
         """Standard output, which must be one JSON object, without NaN and infinity."""
 
         def refuse(constant: str) -> None:
-            raise AssertionError(f"{constant} is no JSON")
+            raise AssertionError(f"{constant} is not JSON")
 
         assert (self.code, self.out.count("\n")) == (0, 1), self
         return json.loads(self.out, parse_constant=refuse)
 
 
 def fedlama(*arguments: str | Path) -> Called:
-    """Run `fedlama` with these arguments; an exception that is no exit is a traceback, and fails the test."""
+    """Run `fedlama` with these arguments; any exception but an exit would be a traceback, and fails the test."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     argv = ["fedlama", *map(str, arguments)]
     with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

@@ -12,7 +12,7 @@ from tests.cli.call import SMALL, Called, fedlama
 
 @dataclass(frozen=True)
 class Compared:
-    """A finished `fedlama compare --json` and where its folders lie."""
+    """A finished `fedlama compare --json` and the folder of its runs."""
 
     called: Called
     out: Path

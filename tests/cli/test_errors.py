@@ -1,4 +1,4 @@
-"""Mistakes are told on standard error, one problem a line, all at once, with the nearest names; exit code 2."""
+"""Mistakes are reported on standard error, one problem per line, all at once, with the nearest names; exit code 2."""
 
 from __future__ import annotations
 

@@ -30,7 +30,9 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         raise PermissionError(f"{event} {arguments[1:]}: a command reached for the network")
 
 
-sys.addaudithook(_hook)  # Python calls it for every socket, whoever opens it; it cannot be taken away, so it sleeps
+sys.addaudithook(
+    _hook
+)  # Python calls it for every socket that any code opens; it cannot be removed, so it is idle between tests
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Where the run folders go, and what happens when that is no place to write."""
+"""Where the run folders go, and what happens when nothing can be written there."""
 
 from __future__ import annotations
 

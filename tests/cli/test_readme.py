@@ -35,7 +35,7 @@ def commands() -> list[list[str]]:
 
 
 def settings(words: list[str]) -> list[str]:
-    """Return a command's experiment and overrides, as the command line itself tells them from the options."""
+    """Return a command's experiment and overrides, as the command line itself separates them from the options."""
     group = get_command(app)
     assert isinstance(group, TyperGroup)
     given = group.commands[words[0]].make_context(words[0], words[1:]).params

@@ -44,7 +44,7 @@ def mlp(seed: int = 1, widths: Sequence[int] = WIDTHS, dtype: type[np.floating] 
 
 
 class Normed(nn.Module):
-    """A dense network with BatchNorm, so with buffers that travel."""
+    """A dense network with BatchNorm, so with buffers that are synchronised."""
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ def assert_same_bits(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) 
 
 
 def assert_same_run(first: Result, second: Result) -> None:
-    """Two runs that agree bit for bit in models, losses and what travelled."""
+    """Two runs that agree bit for bit in models, losses and transfers."""
     assert_same_bits(first.model, second.model)
     for one, other in zip(first.rounds, second.rounds, strict=True):
         assert one.loss == other.loss

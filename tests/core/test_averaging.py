@@ -66,7 +66,7 @@ def test_rows_are_squared_in_float64() -> None:
 
 
 def test_sums_run_in_the_given_order() -> None:
-    # In float32, 1e8 + 1 is 1e8: only the order tells whether the 1 survives.
+    # In float32, 1e8 + 1 is 1e8: only the order decides whether the 1 survives.
     values = [torch.tensor(1e8), torch.tensor(-1e8), torch.tensor(1.0)]
     assert weighted_mean(values, [1.0, 1.0, 1.0]) == 1.0
     assert weighted_mean([values[0], values[2], values[1]], [1.0, 1.0, 1.0]) == 0.0

@@ -179,7 +179,7 @@ def test_recorded_batches_are_used_up() -> None:
     with pytest.raises(DataError, match="step 4 is next, step 0 was asked for; build the clients anew"):
         federation(clients=source).run()
     again = federation(clients=[batches(4), batches(4)])
-    assert again.run().rounds[-1].loss == again.run().rounds[-1].loss  # plain lists begin anew in every run
+    assert again.run().rounds[-1].loss == again.run().rounds[-1].loss  # plain lists start again in every run
 
 
 # The model and the test set

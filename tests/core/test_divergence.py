@@ -29,7 +29,7 @@ from tests.core.helpers import FEATURES, Line, Normed, mlp, product, pushed, ske
 
 
 class Collect:
-    """A callback that keeps what it is told."""
+    """A callback that keeps the records."""
 
     def __init__(self) -> None:
         self.records: list[RoundRecord] = []
@@ -94,7 +94,7 @@ def test_the_average_may_overflow_though_every_value_is_finite() -> None:
 
 
 def test_a_layer_that_is_not_due_is_noticed_too() -> None:
-    # Nothing is averaged for four rounds, but the next loss tells.
+    # Nothing is averaged for four rounds, but the next loss shows it.
     strategy = FixedIntervals(1, {"*": 4})
     federation = Federation(Line(0.0), pushed(-1.0, -1e300), strategy, 4, solver=SGD(1e300), objective=product)
     error, records = stopped(federation)

@@ -84,7 +84,7 @@ def test_a_device_is_sent_the_data_once_and_looked_at_once_per_evaluation() -> N
     assert watch.looks == [(2,), (2,)]
     assert test.x.device == torch.device("cpu")
     with DeviceWatch() as watch:
-        replace(test, x=images + 1).score(model)  # other data are sent anew
+        replace(test, x=images + 1).score(model)  # other data are sent again
     assert (20, 1, 1, 3) in watch.uploads
 
 

@@ -41,7 +41,7 @@ def test_fedlama_with_phi_one_is_fedavg(sampler: Sampler | None, weighting: str)
     assert [record.score for record in fedavg.rounds] == [record.score for record in fedlama.rounds]
     for mine, theirs in zip(fedavg.rounds, fedlama.rounds, strict=True):
         assert mine.layers == theirs.layers  # discrepancies and bytes of every layer
-    # No decision, so no scalars: what travels is the same to the byte.
+    # No decision, so no scalars: the transfers are the same to the byte.
     assert fedavg.ledger.transfers == fedlama.ledger.transfers
     assert fedavg.cost_percent == fedlama.cost_percent == 100.0
 
@@ -71,7 +71,7 @@ def test_an_empty_table_and_recycling_nothing_are_fedavg() -> None:
 
 
 def test_relaxing_does_change_the_run() -> None:
-    # The guard of this file: the comparison above can fail.
+    # The check of this file's check: the comparison above can fail.
     with pytest.raises(AssertionError):
         assert_same_run(outcome(FedAvg(2)), outcome(FedLAMA(2, 2)))
 

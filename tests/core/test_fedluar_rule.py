@@ -56,7 +56,7 @@ def test_a_recycled_layer_stays_away_and_keeps_its_score() -> None:
 
 
 def test_staleness_is_unbounded() -> None:
-    # A layer that all but stands still is recycled again and again.
+    # A layer that hardly changes is recycled again and again.
     strategy = FedLUAR(1, 1)
     state = after(strategy, [1e-12, 1.0, 1.0], seed=0)
     for e in range(1, 50):

@@ -1,4 +1,4 @@
-"""Labelling: every trainable parameter in exactly one layer, every travelling buffer beside its module's parameters."""
+"""Labelling: every trainable parameter in exactly one layer, every buffer in the layer of its module."""
 
 from __future__ import annotations
 

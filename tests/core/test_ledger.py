@@ -1,4 +1,4 @@
-"""The ledger by hand: what travels in each round, to whom, and what the paper's cost makes of it."""
+"""The ledger by hand: what is sent in each round, to which clients, and the paper's cost that follows."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_femnist_numbers_of_table_three() -> None:
 
 
 def due(name: str, e: int, phi: int) -> bool:
-    """Whether a layer travels in the run of Table 3."""
+    """Return whether a layer is synchronised in the run of Table 3."""
     return name != "dense1" or e < 8 or (e + 1) % phi == 0
 
 

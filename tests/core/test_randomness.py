@@ -123,7 +123,7 @@ def test_other_seeds_give_other_runs(strategy: Strategy[Any]) -> None:
 
 
 def test_dropout_differs_between_clients_and_rounds_and_repeats_with_the_seed() -> None:
-    # All samples of all clients are equal, so nothing but dropout can tell clients apart.
+    # All samples of all clients are equal, so only dropout can make clients differ.
     clients = [ClientData(torch.ones(10, FEATURES), torch.zeros(10, dtype=torch.int64), 10)] * 2  # halves are exact
     federation = Federation(Dropping(), clients, FedAvg(1), 2, solver=SGD(0.0), keep_client_models=True)
     first, second = (record.layers["norm.weight"] for record in federation.run().rounds)

@@ -38,7 +38,7 @@ def test_fedavg_uploads_everything_in_every_round() -> None:
 
 
 def test_cyclic_by_hand() -> None:
-    # Layers 0, 2, 3, 4 are weight tensors, 1 is a bias and always travels.
+    # Layers 0, 2, 3, 4 are weight tensors, 1 is a bias and always synchronised.
     layers = layers_of([1] * 5, [True, False, True, True, True])
     assert uploads(Cyclic(2), layers, 7) == ["01234", "01", "12", "13", "14", "01", "12"]
 

@@ -50,7 +50,7 @@ def test_adam_by_hand() -> None:
 
 
 def test_clients_continue_from_what_the_server_made_of_it() -> None:
-    # Clients walk up by 1 and 3, so averages lie 2 above; half of that enters, without momentum.
+    # Clients walk up by 1 and 3, so averages are 2 above; half of that enters, without momentum.
     federation = Federation(
         Line(0.0),
         pushed(-1.0, -3.0),
@@ -70,7 +70,7 @@ def test_clients_continue_from_what_the_server_made_of_it() -> None:
 
 
 def test_the_server_remembers_from_one_synchronisation_of_a_layer_to_the_next() -> None:
-    # Averages lie 2 per round above: v = 2, 1 + 2, 1.5 + 2. "held" meets every third round: v = 6, then 3 + 6.
+    # Averages are 2 per round above: v = 2, 1 + 2, 1.5 + 2. "held" meets every third round: v = 6, then 3 + 6.
     federation = Federation(
         Line(0.0),
         pushed(-1.0, -3.0),

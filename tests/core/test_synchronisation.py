@@ -16,7 +16,7 @@ from tests.core.helpers import Line, play, product, pushed
 
 
 def line(**changes: object) -> Federation:
-    """Two clients pushed to -1 and -3 by rate 1: they walk up by 1 and by 3 per step; "held" travels every 3 rounds."""
+    """Two clients pushed to -1 and -3 by rate 1: they walk up by 1 and 3 per step; "held" is synchronised every 3 rounds."""
     federation = Federation(
         Line(10.0),
         pushed(-1.0, -3.0),
@@ -79,7 +79,7 @@ def test_momentum_is_kept_through_synchronisations_of_its_layer_and_of_others() 
     assert on_clients(rounds[1], "held") == [10 + first + second, 10 + 3 * (first + second)]
     assert on_clients(rounds[0], "free") == [10 + 2 * first] * 2
     assert on_clients(rounds[1], "free") == [10 + 2 * first + 2 * second] * 2
-    # "held" meets after the third round; if momentum were reset or averaged there, the next step would tell.
+    # "held" meets after the third round; if momentum were reset or averaged there, the next step would show it.
     third = sum(walk[4:])
     assert rounds[2].layers["held"].discrepancy == (first + second + third) ** 2
 

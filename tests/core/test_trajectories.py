@@ -41,7 +41,7 @@ LIVES: dict[str, MomentumLife] = {"cohort": "cycle", "slot": "slot", "round": "r
 
 @dataclass(frozen=True)
 class Setting:
-    """What both sides are told.
+    """The input of both sides.
 
     Attributes:
         solver: The local solver; the rate may change at whole rounds only.

@@ -21,7 +21,7 @@ class Block:
 
     Attributes:
         kind: Its language.
-        text: What stands in it, without indentation.
+        text: Its lines, without indentation.
         file: The file that the reader saves it as, if any.
         run: False where a comment before it says that it cannot run here.
     """

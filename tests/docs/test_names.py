@@ -18,7 +18,7 @@ NAMED = re.findall(r"((?:`[\w.]+`(?:, | and )?)+) in `([\w/]+\.py)`", PAPER)
 
 
 def members(tree: ast.Module) -> set[str]:
-    """Names of a module: functions, classes, and what stands in classes, also as set in constructors."""
+    """Names of a module: functions, classes, and the members of classes, also those set in constructors."""
     found = set()
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):

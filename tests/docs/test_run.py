@@ -16,7 +16,7 @@ from tests.docs.blocks import DOCS, blocks, pages
 
 
 def call(line: str) -> None:
-    """Run one line of a shell block; nothing but `fedlama` may stand there unmarked."""
+    """Run one line of a shell block; other programs than `fedlama` must be marked."""
     words = shlex.split(line, comments=True)
     if not words:
         return

@@ -1,4 +1,4 @@
-"""The site builds without a warning and asks nobody for anything but what the reader clicks."""
+"""The site builds without a warning and requests nothing but what the reader clicks."""
 
 from __future__ import annotations
 

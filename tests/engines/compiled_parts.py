@@ -74,7 +74,7 @@ class Convolution:
         x: Inputs.
         weight: (outputs, inputs, size, size).
         padding: Rows and columns of zeros.
-        margin: Pixels of zeros that images lie between.
+        margin: Pixels of zeros on both sides of an image.
     """
 
     def __init__(self, x: NDArray[np.float32], weight: NDArray[np.float32], padding: int, margin: int) -> None:
@@ -127,7 +127,7 @@ def shape_of(f: Any) -> tuple[int, int, int, int]:
 
 
 def laid_out(images: NDArray[np.float32], f: Any) -> NDArray[np.float32]:
-    """Bring images into the kernels' layout, with numbers behind them that nobody may use."""
+    """Bring images into the kernels' layout, with numbers behind them that must not be used."""
     rows = np.zeros((f.channels, f.height, f.row), np.float32)
     rows[:, :, f.left : f.left + f.length] = images.transpose(1, 2, 3, 0).reshape(f.channels, f.height, f.length)
     return np.concatenate([rows.reshape(-1), np.full(64, np.nan, np.float32)])

@@ -149,7 +149,7 @@ def test_models_reach_the_compiler_as_parameters() -> None:
         kinds.extend(type(example) for example in examples)
         return program.forward
 
-    # A CUDA graph reads parameters where they lie; plain tensors would be copied at every step.
+    # A CUDA graph reads parameters in place; plain tensors would be copied at every step.
     _step(TorchCompiledStep(_loss, ["weight"], CPU, backend=backend), 2)  # type: ignore[arg-type]
     assert kinds == [nn.Parameter, nn.Parameter, Tensor, Tensor]
 

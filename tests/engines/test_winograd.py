@@ -31,7 +31,7 @@ CASES = [  # batch, inputs, outputs, height, width, filter's side, padding, marg
     (5, 16, 32, 7, 11, 5, 0, 2),
     (17, 32, 16, 13, 4, 5, 2, 2),
     (20, 16, 48, 6, 6, 5, 4, 0),
-    (3, 96, 80, 10, 13, 3, 1, 1),  # so many channels that one pair of points fills the cache
+    (3, 96, 80, 10, 13, 3, 1, 1),  # enough channels for one pair of points to fill the cache
 ]
 
 

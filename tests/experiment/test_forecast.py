@@ -191,7 +191,7 @@ def test_every_budget_around_a_cycle(rounds: int) -> None:
 @pytest.mark.parametrize("rule", ["score", "random", "round-robin"])
 @pytest.mark.parametrize("grouping", ["module", "mapping"])
 def test_layers_of_equal_size_but_with_statistics(rule: Any, grouping: str) -> None:  # noqa: ANN401
-    """Payload and parameters order the layers differently where statistics travel with some."""
+    """Payload and parameters order the layers differently where statistics are sent with some."""
     groups = {"conv": ["0.0.weight", "0.0.bias", "0.1.weight", "0.1.bias"], "a": ["1.weight", "1.bias"]}
     groups["b"] = ["2.weight", "2.bias"]
     convolution = [nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten()]

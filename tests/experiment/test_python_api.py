@@ -1,4 +1,4 @@
-"""The Python API: any module, the clients' data, a strategy, a budget; and what the result tells."""
+"""The Python API: any module, the clients' data, a strategy, a budget; and what the result holds."""
 
 from __future__ import annotations
 

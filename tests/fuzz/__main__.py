@@ -23,7 +23,7 @@ from tests.fuzz.targets import TARGETS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run and tell; returns 1 when there was a defect."""
+    """Run and report; returns 1 when there was a defect."""
     given = _parse(arguments)
     torch.set_num_threads(1)
     chosen = [target for target in TARGETS if given.only in ("", target.name)]

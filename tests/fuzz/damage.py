@@ -29,7 +29,7 @@ def damage_bytes(draw: Random, content: bytes) -> bytes:
 
 
 def _damage_once(draw: Random, data: bytearray) -> None:
-    # Headers stand at the beginning, directories and checksums at the end.
+    # Headers are at the beginning, directories and checksums at the end.
     near = draw.choice((16, 128, len(data) or 1))
     at = draw.randrange(min(near, len(data))) if data else 0
     at = len(data) - 1 - at if data and draw.random() < 0.2 else at

@@ -18,7 +18,7 @@ SECONDS = 20
 """Seconds of processor time after which reading one input counts as a hang."""
 _STATM = Path("/proc/self/statm")
 LONGEST = 2000
-"""Characters that one problem may take to tell."""
+"""Characters that the message of one problem may have."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _bounded() -> Iterator[None]:
         raise TimeoutError(f"more than {SECONDS} s of processor time")
 
     if not _STATM.exists():
-        yield  # only Linux tells a process how much it has
+        yield  # only Linux reports how much a process has
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(_STATM.read_text(encoding="ascii").split()[0])

@@ -1,4 +1,4 @@
-"""Units and profiles: bits are not bytes, 1000 is not 1024, and mistakes are told."""
+"""Units and profiles: bits are not bytes, 1000 is not 1024, and mistakes are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run folders read back: what was written is what is read, and damage is told."""
+"""Run folders read back: what was written is what is read, and damage is reported."""
 
 from __future__ import annotations
 

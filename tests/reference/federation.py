@@ -141,7 +141,7 @@ class Trace:
         return sum(dim * count for dim, count in zip(self.dims, self.counts, strict=True))
 
     def relative_cost(self, synchronisations: int) -> float:
-        """C relative to a FedAvg that synchronises the whole model so many times."""
+        """Return C relative to a FedAvg that synchronises the whole model `synchronisations` times."""
         return self.cost / (sum(self.dims) * synchronisations)
 
 

@@ -56,6 +56,6 @@ def test_losses(golden: Golden, replay: Trace) -> None:
 
 
 def test_cost(golden: Golden, replay: Trace) -> None:
-    """C of eq. 9: two kernels of 768 and 576 parameters travelled 14 times instead of 20."""
+    """C of eq. 9: two kernels of 768 and 576 parameters were synchronised 14 times instead of 20."""
     assert replay.cost == 1645 * 20 - (768 + 576) * 6
     assert replay.relative_cost(golden.rounds) == pytest.approx(24836 / 32900)

@@ -25,7 +25,7 @@ def test_curve_has_the_expected_delta_and_lambda() -> None:
 
 
 def test_printed_rule_relaxes_all_but_the_last() -> None:
-    """Algorithm 2 to the letter is almost FedAvg with the long interval."""
+    """Algorithm 2 exactly as printed is almost FedAvg with the long interval."""
     assert adjust_intervals(D, DIMS, phi=4, cut="printed") == [4, 4, 4, 4, 4, 4, 4, 1]
 
 

@@ -253,7 +253,7 @@ def test_fedluar_without_recycling_is_fedavg(federation: Federation) -> None:
 
 
 def test_fedluar_repeats_the_last_update_of_a_recycled_layer(federation: Federation) -> None:
-    """Layer 1 is recycled in rounds 1 and 2: same update three times, same score, and only its count stands still."""
+    """Layer 1 is recycled in rounds 1 and 2: same update three times, same score, and only its count stays the same."""
     luar = train_fedluar(federation, [set(), {1}, {1}, *[set()] * 5])
     for variable in federation.layers[1]:
         np.testing.assert_array_equal(luar.updates[0][variable], luar.updates[1][variable])
@@ -273,7 +273,7 @@ def test_recycling_probabilities_by_hand() -> None:
 
 
 def test_refusals(federation: Federation) -> None:
-    """Layers that are no partition, tables of the wrong length, an undefined variant, recycling nothing."""
+    """Layers that do not form a partition, tables of the wrong length, an undefined variant, recycling nothing."""
     with pytest.raises(ValueError, match="every variable"):
         replace(federation, layers=[[0, 1], [1, 2]])
     with pytest.raises(ValueError, match="one interval per layer"):

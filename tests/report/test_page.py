@@ -1,4 +1,4 @@
-"""What stands in the file, without a browser."""
+"""The content of the file, without a browser."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_every_solver(engine: str, solver: Any) -> None:  # noqa: ANN401  (any s
 
 @pytest.mark.parametrize("engine", ENGINES_HERE)
 @pytest.mark.parametrize("step", SERVER_STEPS, ids=lambda step: step.name)
-def test_every_server_step(engine: str, step: Any) -> None:  # noqa: ANN401  (any server step)
+def test_every_server_step(engine: str, step: Any) -> None:  # noqa: ANN401  (any server optimizer)
     assert_exact(federation(engine, server_optimizer=step, codec=fl.Float16()))
 
 

@@ -47,7 +47,7 @@ def lines(out: Path) -> int:
 
 
 def stop_after(out: Path, rounds: int, number: signal.Signals) -> tuple[int, str]:
-    """Start a run and send it a signal once it has written so many rounds."""
+    """Start a run and send it a signal once it has written a number of rounds."""
     process = start(out)
     deadline = time.monotonic() + 60
     try:

@@ -42,4 +42,4 @@ EXPECTED = {
         "discrepancy/w": 0.25,
     },
 }
-"""What every tracker is told of these records, by step."""
+"""What every tracker receives of these records, by step."""

@@ -84,7 +84,7 @@ def test_a_missing_library_is_named_with_its_extra(name: str, tmp_path: Path, mo
         trackers([name], tmp_path, "digits", "a-run", {})
     (problem,) = refused("run", *SMALL, "--track", name, "--out", tmp_path)
     assert f"pip install 'fedlama[{name}]'" in problem
-    assert not list(tmp_path.iterdir())  # told before anything is trained
+    assert not list(tmp_path.iterdir())  # reported before anything is trained
 
 
 def test_unknown_trackers_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The smallest federation that has everything: two clients, momentum, a server step, a frozen recent history."""
+"""The smallest federation that has everything: two clients, momentum, a server optimizer, a frozen recent history."""
 
 from __future__ import annotations
 

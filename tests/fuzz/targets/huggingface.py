@@ -1,4 +1,4 @@
-"""Splits of the Hugging Face library, with columns and values that nobody expects; the library itself stays away."""
+"""Splits of the Hugging Face library, with columns and values that are not expected; the library itself is not used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run folder with one damaged file: read back, asked for everything that is told of it, and reported on."""
+"""A run folder with one damaged file: read back, asked for everything that is known of it, and reported on."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from tests.core.helpers import Line, play, product, pushed
 
 
 def line(**changes: object) -> Federation:
-    """Two clients pushed to -1 and -3 by rate 1: they walk up by 1 and 3 per step; "held" is synchronised every 3 rounds."""
+    """Two clients pushed to -1 and -3 by rate 1: they walk up by 1 and 3 per step; "held" meets every 3 rounds."""
     federation = Federation(
         Line(10.0),
         pushed(-1.0, -3.0),

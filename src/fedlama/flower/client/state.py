@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fedlama.core.state_dicts import join, split
 from fedlama.engines.api import Values
 
 _VERSION = "1"
@@ -61,8 +62,7 @@ def save(state: ClientState, path: Path) -> None:
         "loss": state.loss.hex(),
     }
     groups = {_VALUES: state.values, _OPTIMIZER_STATE: state.optimizer_state, _REFERENCE: state.reference}
-    tensors = {f"{group}/{name}": value for group, named in groups.items() for name, value in named.items()}
-    write_tensors(tensors, {"fedlama-client": _VERSION, "state": json.dumps(facts)}, path)
+    write_tensors(join(groups), {"fedlama-client": _VERSION, "state": json.dumps(facts)}, path)
 
 
 def load(path: Path) -> ClientState | None:
@@ -74,20 +74,19 @@ def load(path: Path) -> ClientState | None:
     Returns:
         The state; None when the file is missing or cannot be read: the server then sends the full model.
     """
-    groups: dict[str, Values] = {_VALUES: {}, _OPTIMIZER_STATE: {}, _REFERENCE: {}}
     try:
         tensors, metadata = read_tensors(path)
         if metadata.get("fedlama-client") != _VERSION:
             return None
         facts = json.loads(metadata["state"])
-        for key, value in tensors.items():
-            group, _, name = key.partition("/")
-            groups[group][name] = value
+        groups = split(tensors)
+        if not groups.keys() <= {_VALUES, _OPTIMIZER_STATE, _REFERENCE}:
+            return None
         run, fingerprint = str(facts["run"]), str(facts["fingerprint"])
         round_index, loss = int(facts["round"]), float.fromhex(facts["loss"])
     except (OSError, SafetensorError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
         return None
-    values, optimizer_state, reference = groups[_VALUES], groups[_OPTIMIZER_STATE], groups[_REFERENCE]
+    values, optimizer_state, reference = (groups.get(name, {}) for name in (_VALUES, _OPTIMIZER_STATE, _REFERENCE))
     return ClientState(run, fingerprint, round_index, loss, values, optimizer_state, reference)
 
 

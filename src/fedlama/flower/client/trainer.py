@@ -14,6 +14,7 @@ from torch import Tensor
 from fedlama.choices.codecs import Codec
 from fedlama.core.layers import Layers
 from fedlama.core.plan import Plan
+from fedlama.core.state_dicts import join, split
 from fedlama.engines.api import CohortState, EngineSetup, RoundOrder, Values
 from fedlama.engines.loop import LoopEngine
 
@@ -123,10 +124,7 @@ class LoopTrainer:
         self, values: Values, optimizer_state: Values, reference: Values, local_round: LocalRound
     ) -> tuple[Values, Values, float]:
         """Take the local steps in a loop engine whose cohort is this client."""
-        kinds: dict[str, Values] = {}
-        for key, value in optimizer_state.items():
-            kind, _, name = key.partition("/")
-            kinds.setdefault(kind, {})[name] = value.unsqueeze(0)
+        kinds = split({name: value.unsqueeze(0) for name, value in optimizer_state.items()})
         stacked = {name: value.unsqueeze(0) for name, value in values.items()}
         steps_done = {self._client: local_round.steps_done}
         self._engine.load_state_dict(CohortState((self._client,), stacked, kinds, steps_done))
@@ -144,7 +142,5 @@ class LoopTrainer:
     def _state(self) -> tuple[Values, Values]:
         """Return the local model and the optimizer state, the latter by ``kind/parameter``."""
         state = self._engine.state_dict()
-        optimizer_state = {
-            f"{kind}/{name}": value[0] for kind, named in state.optimizer_state.items() for name, value in named.items()
-        }
+        optimizer_state = {name: value[0] for name, value in join(state.optimizer_state).items()}
         return {name: value[0] for name, value in state.values.items()}, optimizer_state

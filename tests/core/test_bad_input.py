@@ -269,6 +269,48 @@ def test_a_round_and_a_budget_that_are_not_whole(strategy: Any, budget: Any, sai
         federation(strategy=strategy, local_steps=budget).run()
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"upload": frozenset({"frist.weight"})},
+            "round 0 names 'frist.weight', which is not a layer; did you mean 'first",
+        ),
+        ({"frozen": frozenset({"zzz"})}, "round 0 names 'zzz', which is not a layer; known are: first.bias"),
+        ({"intervals": {"norm.bias": 1}}, "round 0 has no interval for 'first.bias'; give every layer one"),
+        ({"interval": 0}, "round 0 has the interval 0 for 'first.weight', expected an integer of 1 or more"),
+        ({"interval": 1.5}, r"round 0 has the interval 1\.5 for 'first.weight', expected an integer"),
+        ({"recycle": frozenset({"first.bias"})}, "round 0 uploads and recycles 'first.bias'; choose one of both"),
+    ],
+)
+def test_a_plan_that_does_not_fit_the_layers(change: dict[str, Any], said: str) -> None:
+    class Wrong(Unchecked):
+        """A user's strategy whose plan is wrong in one thing."""
+
+        def plan(self, state: None, round_index: int) -> Plan:
+            names = [layer.name for layer in by_tensor(Normed())]
+            sound = Plan(round_index, frozenset(names), dict.fromkeys(names, 1), cycle_start=True)
+            given = dict(change)
+            if "interval" in given:
+                given = {"intervals": {**sound.intervals, "first.weight": given["interval"]}}
+            return replace(sound, **given)
+
+    with pytest.raises(ConfigError, match=said):
+        federation(strategy=Wrong(2)).run()
+
+
+def test_intervals_of_numpy_are_plain_numbers_in_the_records() -> None:
+    class Counted(Unchecked):
+        """A user's strategy that computes its intervals with NumPy."""
+
+        def plan(self, state: None, round_index: int) -> Plan:
+            names = [layer.name for layer in by_tensor(Normed())]
+            return Plan(round_index, frozenset(names), dict.fromkeys(names, np.int64(1)), cycle_start=True)
+
+    record = federation(strategy=Counted(2)).run().rounds[0]
+    assert {type(layer.interval) for layer in record.layers.values()} == {int}
+
+
 def test_numbers_of_numpy_are_settings_too() -> None:
     given = federation(local_steps=np.int64(4), seed=np.int32(3), evaluate_every=np.int64(2))
     assert [type(value) for value in (given.local_steps, given.seed, given.evaluate_every)] == [int] * 3

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from fedlama.core.layers import Layers
+from fedlama.errors import did_you_mean, shown
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,29 @@ class Plan:
     cycle_start: bool
     recycle: frozenset[str] = field(default=frozenset())
     frozen: frozenset[str] = field(default=frozenset())
+
+    def problems(self, layers: Layers) -> list[str]:
+        """Return what is wrong with the plan, one sentence each: a strategy may be the user's own.
+
+        Args:
+            layers: The labelling.
+        """
+        names = {layer.name for layer in layers}
+        start = f"the plan of round {self.round_index}"
+        unknown = sorted(str(name) for name in (self.upload | self.recycle | self.frozen) - names)
+        problems = [f"{start} names {name!r}, which is not a layer{did_you_mean(name, names)}" for name in unknown]
+        if missing := sorted(names - self.intervals.keys()):
+            problems.append(
+                f"{start} has no interval for {missing[0]!r}; give every layer one, 1 for the base interval"
+            )
+        problems += [
+            f"{start} has the interval {shown(interval)} for {name!r}, expected an integer of 1 or more; count rounds"
+            for name, interval in self.intervals.items()
+            if isinstance(interval, bool) or not isinstance(interval, int | np.integer) or interval < 1
+        ]
+        if both := sorted(self.upload & self.recycle):
+            problems.append(f"{start} uploads and recycles {both[0]!r}; choose one of both")
+        return problems
 
     def held(self, layers: Layers) -> frozenset[str]:
         """Return the layers that keep each client's own value beyond this round.

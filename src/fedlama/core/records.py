@@ -76,7 +76,7 @@ def layer_records(
         measured = statistics.get(layer.name)
         steps = plan.rounds_apart(layer.name) * local_steps
         records[layer.name] = LayerRecord(
-            interval=plan.intervals[layer.name],
+            interval=int(plan.intervals[layer.name]),  # a user's own may be NumPy's
             synchronised=layer.name in plan.upload,
             discrepancy=measured.discrepancy if measured else None,
             unit_discrepancy=measured.discrepancy / (steps * max(layer.parameters, 1)) if measured else None,

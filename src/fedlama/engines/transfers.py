@@ -16,6 +16,7 @@ from fedlama.choices.samplers import Sampler
 from fedlama.choices.strategies import Plan
 from fedlama.core.layers import Layer, Layers
 from fedlama.core.ledger import Direction, LayerPayload, Transfer
+from fedlama.core.validation import refuse
 from fedlama.engines.api import RoundOrder
 
 DOWNLOAD_CODEC = Float32()
@@ -45,7 +46,15 @@ class TransferPlanner:
         self.changed: frozenset[str] = frozenset()
 
     def close(self, plan: Plan) -> Plan:
-        """Let the last round of the run bring all layers into sync, also when it falls inside a cycle."""
+        """Let the last round of the run bring all layers into sync, also when it falls inside a cycle.
+
+        Args:
+            plan: The strategy's plan of a round.
+
+        Raises:
+            ConfigError: The plan does not fit the layers.
+        """
+        refuse(plan.problems(self._layers))
         return plan if plan.round_index + 1 < self._rounds else plan.closing(self._layers)
 
     def order(

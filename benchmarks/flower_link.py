@@ -18,6 +18,7 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from fedlama.analysis.links import Exchanges, Link, clock
 from fedlama.experiment import read, resolve
@@ -87,10 +88,10 @@ class OwnPorts(Services):
         super().__init__(folder, **settings)
         self._counters = ExitStack()
 
-    def start_node(self, number: int, *, port: int | None = None) -> None:
+    def start_node(self, number: int, *arguments: str, port: int | None = None, **settings: Any) -> None:  # noqa: ANN401
         """Start a node behind its own byte counter, whatever port is given."""
         counter = self._counters.enter_context(ByteCounter(self.port, port=PORT + number))
-        super().start_node(number, port=counter.port)
+        super().start_node(number, *arguments, port=counter.port, **settings)
 
     def __exit__(self, *details: object) -> None:
         """Stop the services, then the byte counters."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ class Live:
         self.services = Services(folder)
         self.counter = ByteCounter(self.services.port)
         self.app = folder / "app"
+        self.run_ids: dict[str, str] = {}
 
     def __enter__(self) -> Live:
         self.services.__enter__()
@@ -53,9 +55,10 @@ class Live:
         self.services.__exit__()
         self.counter.__exit__()
 
-    def node(self, number: int) -> None:
-        """Start a SuperNode."""
-        self.services.start_node(number, port=self.counter.port)
+    def node(self, number: int, **config: str) -> None:
+        """Start a SuperNode; further keys of its configuration are given with ``_`` for ``-``."""
+        settings = {key.replace("_", "-"): value for key, value in config.items()}
+        self.services.start_node(number, port=self.counter.port, config=settings)
 
     def submit(self, experiment: Experiment, name: str, **options: str | float) -> Path:
         """Submit a run; the same name submitted again resumes it.
@@ -69,7 +72,15 @@ class Live:
         environment = self.services.environment("operator")
         reply = submission.submit(program("flwr"), self.app, "live", config, environment)
         assert reply["returncode"] == 0, reply
+        self.run_ids[name] = str(reply["run-id"])
         return out
+
+    def log(self, name: str) -> str:
+        """The log of a run's ServerApp so far, as the operator sees it."""
+        command = [program("flwr"), "log", self.run_ids[name], "live", "--show"]
+        environment = self.services.environment("operator")
+        shown = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        return shown.stdout + shown.stderr
 
     def finish(self, out: Path, seconds: float = 420.0) -> Path:
         """Wait for a run's end; return its run folder."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from fedlama.core.deprecations import RenamedWarning
 from fedlama.errors import ConfigError
-from fedlama.experiment import assemble, load_experiment, prepare, read, resolve
+from fedlama.experiment import Experiment, assemble, load_experiment, prepare, read, resolve
 from fedlama.flower.deploy.submit import run_config
 from fedlama.flower.protocol import fingerprint
 from fedlama.flower.settings import (
@@ -35,7 +36,7 @@ NAMES = {
 @pytest.mark.filterwarnings("ignore::fedlama.core.deprecations.RenamedWarning")
 @pytest.mark.parametrize("experiment", NAMES)
 def test_the_state_folder_of_an_experiment_keeps_its_name(experiment: str) -> None:
-    assert state_name({"experiment": experiment}) == NAMES[experiment]
+    assert state_name({"experiment": experiment}, {}) == NAMES[experiment]
 
 
 @pytest.mark.parametrize(("codec", "expected"), [("float32", "26bd5918abe8bced"), ("float16", "791f70a26ae30446")])
@@ -108,24 +109,72 @@ class Whole(Float32):
 """
 
 
-def test_files_of_a_users_own_are_in_the_plugins_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def own(tmp_path: Path) -> Experiment:
+    """An experiment with a codec in a file of the user's own, and an empty folder of a node."""
     (tmp_path / "node").mkdir()
     (tmp_path / "mine.toml").write_text("[codec]\nname = 'my_codec.py:Whole'\n")
     (tmp_path / "my_codec.py").write_text(CODEC)
-    experiment = load_experiment(str(tmp_path / "mine.toml"))
-    run, node = {"experiment": json.dumps(experiment.to_json())}, {"plugins-dir": str(tmp_path / "node")}
+    return load_experiment(str(tmp_path / "mine.toml"))
+
+
+def test_a_file_of_the_users_own_is_looked_up_on_each_machine(
+    own: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, node = {"experiment": json.dumps(own.to_json())}, {"plugins-dir": str(tmp_path / "node")}
     missing = (
-        r"my_codec\.py cannot be read: No such file or directory \(.*node/my_codec\.py\); put it there, on every node "
-        r"and on the server, or set plugins-dir \(in the node's --node-config, or with --plugins-dir when the run is "
+        r"my_codec\.py cannot be read: No such file or directory \(.*node/my_codec\.py\); copy the submitted file, "
     )
-    with pytest.raises(ConfigError, match=missing):
+    with pytest.raises(ConfigError, match=missing + ".* to this node, or set plugins-dir in the node's --node-config"):
         experiment_of(run, node)
+    with pytest.raises(ConfigError, match=missing + ".* to the SuperLink's machine, or submit the run with another"):
+        experiment_of({**run, **node})
     (tmp_path / "node" / "my_codec.py").write_text(CODEC)
-    assert experiment_of(run, node).to_json() == experiment.to_json()
-    assert state_name(run, node) == f"digits-{experiment.digest(8)}"
+    assert experiment_of(run, node).to_json() == own.to_json()
+    assert state_name(run, node) == f"digits-{own.digest(8)}"
     assert experiment_of({**run, "plugins-dir": str(tmp_path)}).codec.name == "whole"
     monkeypatch.setenv("FEDLAMA_PLUGINS", str(tmp_path))
-    assert experiment_of(run).codec.name == "whole"
+    assert experiment_of(run, {}).codec.name == "whole"
+
+
+def test_a_node_chooses_its_folder_itself_and_runs_no_other_file(
+    own: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path / "node")
+    run = {"experiment": json.dumps(own.to_json()), "plugins-dir": str(tmp_path)}  # the node ignores this
+    with pytest.raises(ConfigError, match="node/my_codec"):
+        experiment_of(run, {})
+    for elsewhere in ("../my_codec.py:Whole", f"{tmp_path}/my_codec.py:Whole", "x/../../my_codec.py:Whole"):
+        text = json.dumps({**own.to_json(), "codec": {"name": elsewhere}})
+        with pytest.raises(
+            ConfigError, match=r"codec\.name names the file '.*my_codec\.py', outside of .*node; name a file"
+        ):
+            experiment_of({"experiment": text}, {"plugins-dir": str(tmp_path / "node")})
     (tmp_path / "node" / "my_codec.py").write_text("raise SystemExit('other code is not run')")
-    with pytest.raises(ConfigError, match=r"my_codec\.py has changed: the configuration was written with SHA-256"):
-        experiment_of(run, node)
+    changed = r"my_codec\.py has changed: the configuration was written with SHA-256 .*; copy the submitted file, "
+    with pytest.raises(ConfigError, match=changed):
+        experiment_of(run, {})
+
+
+def test_a_file_outside_of_the_experiments_folder_is_not_submitted(own: Experiment, tmp_path: Path) -> None:
+    text = run_config(own, {})
+    assert json.loads(tomllib.loads(text)["experiment"])["sources"] == {"codec": own.origins["codec"].digest}
+    (tmp_path / "node" / "mine.toml").write_text("[codec]\nname = '../my_codec.py:Whole'\n")
+    outside = load_experiment(str(tmp_path / "node" / "mine.toml"))
+    with pytest.raises(
+        ConfigError, match=r"codec\.name is '\.\./my_codec\.py:Whole', expected a file in the folder of"
+    ):
+        run_config(outside, {})
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("aggregator.name=median", "aggregator.name is 'median', expected 'none', because a deployment only averages"),
+        ("availability.name=random", "availability.name is 'random', expected 'always', because the real clients"),
+        ("evaluate=best_client", "evaluate is 'best_client', expected 'global', because single clients' models stay"),
+    ],
+)
+def test_what_a_deployment_cannot_do_is_refused_before_it_is_submitted(change: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        run_config(resolve(read("digits", [change])), {})

@@ -72,7 +72,7 @@ def run(
     rejoin: Rejoin = "now",
     aggregation: Aggregation = "models",
     plugins_dir: Annotated[
-        str, typer.Option(help="Folder on the nodes and on the server where files with options of your own are.")
+        str, typer.Option(help="Folder on the SuperLink's machine with the files of your own options.")
     ] = "",
 ) -> None:
     """Submit the experiment to a SuperLink with `flwr run`; the SuperNodes are started by their owners."""

@@ -93,13 +93,15 @@ class Catalogue:
         plugins: Files or modules with registered options, as given with ``--plugin``.
         digests: Digests that the code must have, by section; from a configuration that was written earlier.
         trusted_only: Import nothing but `plugins`: the names come from a file that is not trusted to run code.
-        remedy: What to do when a file is missing, where correcting the path is not the answer.
+        confined: Refuse files outside of `folder`: the names arrived over a network.
+        remedy: What to do when a file is missing or has changed, where correcting the path is not the answer.
     """
 
     folder: Path = field(default_factory=Path)
     plugins: Sequence[str] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
     trusted_only: bool = False
+    confined: bool = False
     remedy: str = ""
 
     def find(self, section: str, name: str) -> type[Any]:
@@ -193,6 +195,8 @@ class Catalogue:
                     f"read that code, and give it yourself with --plugin {left}"
                 )
             return load_file(Path(plugin), left, expected) if is_file else load_module(left, self.folder, expected)
+        if is_file and self.confined and is_outside(left):
+            raise ConfigError(f"{key} names the file {left!r}, outside of {self.folder}; name a file inside of it")
         if is_file:
             return load_file(self.folder / Path(left).expanduser(), left, expected, self.remedy)
         return load_module(left, self.folder, expected)
@@ -245,6 +249,16 @@ class Catalogue:
                 broken.append(f"{source} is broken: {error}")
             else:
                 yield source, loaded, objects
+
+
+def is_outside(path: str) -> bool:
+    """Return whether a relative path of a file leaves the folder that it counts from.
+
+    >>> is_outside("options/mine.py"), is_outside("../mine.py"), is_outside("/home/me/mine.py"), is_outside("~/mine.py")
+    (False, True, True, True)
+    """
+    parts = Path(os.path.normpath(path)).parts
+    return Path(path).is_absolute() or parts[0] in ("..", "~")
 
 
 def _own_objects(module: ModuleType) -> list[object]:

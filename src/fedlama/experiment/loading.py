@@ -44,7 +44,8 @@ def load_file(path: Path, given: str, expected: str | None = None, remedy: str =
         path: The file.
         given: How the user wrote it, for messages; two spellings of one file are two modules.
         expected: The digest that the file must have; it is compared before anything is executed.
-        remedy: What to do when the file is missing; by default to correct the path.
+        remedy: What to do when the file is missing or has changed; by default to correct the path, or to restore the
+            code.
 
     Raises:
         ConfigError: The file cannot be read, has another content than expected, or cannot be imported.
@@ -56,7 +57,7 @@ def load_file(path: Path, given: str, expected: str | None = None, remedy: str =
         raise ConfigError(f"{given} cannot be read: {error.strerror} ({path}); {remedy or _remedy(path)}") from error
     helpers = dict(_helpers(content, path.parent))
     digest = _digest(content, helpers, path.parent)
-    check_digest(given, digest, expected)
+    check_digest(given, digest, expected, remedy)
     identity = hashlib.sha256("\n".join([str(path), given, digest]).encode()).hexdigest()
     name = f"fedlama_plugin_{identity[:16]}_{path.stem}"
     if name not in sys.modules:
@@ -105,7 +106,7 @@ def load_module(name: str, folder: Path, expected: str | None = None) -> Loaded:
         raise _import_error(name, error, None) from error
 
 
-def check_digest(given: str, digest: str, expected: str | None) -> None:
+def check_digest(given: str, digest: str, expected: str | None, remedy: str = "") -> None:
     """Refuse code that changed since a configuration was written.
 
     Raises:
@@ -114,7 +115,8 @@ def check_digest(given: str, digest: str, expected: str | None) -> None:
     if expected is not None and digest != expected:
         raise ConfigError(
             f"{given} has changed: the configuration was written with SHA-256 {expected[:12]}..., the code here has "
-            f"{digest[:12]}... and may give other results; restore the code of that time, or start a new run"
+            f"{digest[:12]}... and may give other results; "
+            f"{remedy or 'restore the code of that time, or start a new run'}"
         )
 
 

@@ -53,7 +53,7 @@ def resolve(raw: Raw, catalogue: Catalogue | None = None) -> Experiment:
     if settings is not None and choices["strategy"] is not None:
         problems += check_budget(settings.local_steps, choices["strategy"])
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(list(dict.fromkeys(problems)))  # one missing file can hold the options of several sections
     return Experiment(settings=settings, **choices, engine=engine)
 
 

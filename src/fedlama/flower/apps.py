@@ -106,8 +106,7 @@ def client_app(
         client, given = client_number(context.node_config), {**base, **context.run_config}
         if make:
             return client, make(client, given)
-        folder = str(plugins_folder(context.node_config, given))
-        return client, experiment_trainer(client, str(given["experiment"]), folder)
+        return client, experiment_trainer(client, str(given["experiment"]), plugins_folder(given, context.node_config))
 
     def inform(message: Message, context: Context) -> Message:
         try:
@@ -143,14 +142,14 @@ def _reply(message: Message, records: RecordDict) -> Message:
 
 
 @lru_cache(maxsize=4)
-def experiment_trainer(client: int, text: str, folder: str = "") -> ClientTrainer:
+def experiment_trainer(client: int, text: str, plugins: Path | None = None) -> ClientTrainer:
     """Return the trainer of a client of an experiment: its rows of the data, the model and the solver.
 
     Args:
         client: The client's number.
         text: The run's ``experiment``.
-        folder: Where files with options of the user's own are; see :func:`fedlama.flower.settings.plugins_folder`.
+        plugins: The node's folder of files with options of the user's own; by default the current folder.
     """
-    experiment = experiment_of({"experiment": text, "plugins-dir": folder})
+    experiment = experiment_of({"experiment": text}, {"plugins-dir": str(plugins or "")})
     federation = assemble(experiment, prepare(experiment))
     return LoopTrainer(federation.engine_setup(), client)

@@ -23,6 +23,9 @@ PROTOCOL = 2
 """Version of the messages. Both sides refuse another one with a sentence that names both; raise it with every change
 of a record, a field or its meaning."""
 
+REASON_CHARACTERS = 800
+"""Length to which a node's own sentence is cut in the server's log."""
+
 EVERYONE = 2**32 - 1
 """The client's number in downloads: all clients that lack the same layers get the same bytes, uploaded once."""
 

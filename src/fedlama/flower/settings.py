@@ -18,7 +18,11 @@ from fedlama.flower.server.aggregation import Aggregation
 from fedlama.flower.server.round import RoundPolicy
 
 RunConfig = Mapping[str, Any]
-WHERE = "in the node's --node-config, or with --plugins-dir when the run is submitted"
+NodeConfig = Mapping[str, Any]
+
+_COPY = "copy the submitted file, and the files that it imports from its folder, to "
+_ON_NODE = _COPY + "this node, or set plugins-dir in the node's --node-config"
+_ON_SERVER = _COPY + "the SuperLink's machine, or submit the run with another --plugins-dir"
 
 DEFAULTS: dict[str, str | float] = {
     "experiment": "digits",
@@ -34,19 +38,18 @@ DEFAULTS: dict[str, str | float] = {
 """The content of an app's ``[tool.flwr.app.config]``; Flower lets a run override only keys that are in it."""
 
 
-def experiment_of(config: RunConfig, node: Mapping[str, Any] | None = None) -> Experiment:
+def experiment_of(config: RunConfig, node: NodeConfig | None = None) -> Experiment:
     """Return the experiment of a run.
 
     Args:
         config: The run's configuration; ``experiment`` is JSON, or the arguments of `fedlama run` on a command line:
             the name of an experiment that comes with the package, and settings to change.
-        node: The configuration of the node that asks, for :func:`plugins_folder`.
+        node: The node's configuration; None on the server.
 
     Raises:
-        ConfigError: The experiment cannot be resolved.
+        ConfigError: The experiment cannot be resolved, or code of the user's own is missing on this machine.
     """
-    folder = plugins_folder(node or {}, config)
-    catalogue = Catalogue(folder, remedy=f"put it there, on every node and on the server, or set plugins-dir ({WHERE})")
+    catalogue = Catalogue(plugins_folder(config, node), confined=True, remedy=_ON_SERVER if node is None else _ON_NODE)
     text = str(config.get("experiment", DEFAULTS["experiment"]))
     if not text.lstrip().startswith("{"):
         name, *overrides = text.split() or [text]
@@ -95,7 +98,7 @@ def policy_of(config: RunConfig) -> RoundPolicy:
     )
 
 
-def state_folder(node: Mapping[str, Any], config: RunConfig) -> Path:
+def state_folder(node: NodeConfig, config: RunConfig) -> Path:
     """Return the folder of a node's durable states.
 
     Args:
@@ -106,19 +109,21 @@ def state_folder(node: Mapping[str, Any], config: RunConfig) -> Path:
     return Path(str(given)).expanduser() if given else Path.home() / ".fedlama" / "state"
 
 
-def plugins_folder(node: Mapping[str, Any], config: RunConfig) -> Path:
+def plugins_folder(config: RunConfig, node: NodeConfig | None = None) -> Path:
     """Return the folder in which files with options of the user's own are on a machine.
 
+    A node never takes it from the run: the node's owner decides which files can be executed.
+
     Args:
-        node: The node's configuration; its ``plugins-dir`` is used first.
-        config: The run's configuration; its ``plugins-dir`` is used next, then the environment variable
-            FEDLAMA_PLUGINS, then the current folder.
+        config: The run's configuration; its ``plugins-dir`` counts on the server.
+        node: The node's configuration, whose ``plugins-dir`` counts on the node; None on the server. Without one, both
+            use the environment variable FEDLAMA_PLUGINS, then the current folder.
     """
-    given = node.get("plugins-dir") or config.get("plugins-dir") or os.environ.get("FEDLAMA_PLUGINS")
+    given = (config if node is None else node).get("plugins-dir") or os.environ.get("FEDLAMA_PLUGINS")
     return Path(str(given)).expanduser() if given else Path.cwd()
 
 
-def state_name(config: RunConfig, node: Mapping[str, Any] | None = None) -> str:
+def state_name(config: RunConfig, node: NodeConfig) -> str:
     """Return the name of the folder of a run's states on a node; an experiment always has the same one.
 
     Args:
@@ -129,7 +134,7 @@ def state_name(config: RunConfig, node: Mapping[str, Any] | None = None) -> str:
     return f"{experiment.settings.name}-{experiment.digest(8)}"
 
 
-def client_number(node: Mapping[str, Any]) -> int:
+def client_number(node: NodeConfig) -> int:
     """Return the client that a node serves.
 
     Args:

@@ -32,6 +32,7 @@ from fedlama.data.files import read_header
 from fedlama.errors import DataError, MissingExtraError, cut, shown
 from fedlama.flower.protocol import (
     PROTOCOL,
+    REASON_CHARACTERS,
     ClientInfo,
     Failure,
     Incoming,
@@ -192,7 +193,7 @@ def _content(message: Message) -> TrainReply | ClientInfo | Failure:
             return read_reply(records)
         _check_protocol(records, "the node", "this server")
         if "refusal" in records:
-            return Failure(cut(records.config_records["refusal"]["reason"]), final=True)
+            return Failure(cut(records.config_records["refusal"]["reason"], REASON_CHARACTERS), final=True)
         return _client_info(records.config_records["client"])
     except (KeyError, TypeError, ValueError) as error:  # DataError is a ValueError
         return Failure(f"reply refused: {cut(error)}", final=True)

@@ -38,7 +38,7 @@ def _read(data: bytes) -> None:
     if not isinstance(given, dict) or not all(type(value) in scalars for value in given.values()):
         raise ConfigError("Flower delivers no such configuration")
     experiment_of(given)
-    state_name(given)
+    state_name(given, given)
     aggregation_of(given)
     policy_of(given)
     client_number(given)

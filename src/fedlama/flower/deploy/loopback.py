@@ -12,8 +12,10 @@ from fedlama.errors import FedlamaError
 from fedlama.experiment import Experiment, prepare
 from fedlama.flower.deploy.byte_counter import ByteCounter
 from fedlama.flower.deploy.processes import Services, program
-from fedlama.flower.deploy.submit import run_config, submit, write_app, write_connection
+from fedlama.flower.deploy.submit import run_config, run_failure, submit, write_app, write_connection
 from fedlama.runs.network_log import NAME
+
+_CHECK_SECONDS = 20.0  # between two questions whether the run failed; each starts a Python process
 
 
 def run_on_loopback(
@@ -42,45 +44,61 @@ def run_on_loopback(
     out = out.resolve()
     folder = out / "services"
     count = len(prepare(experiment).clients)
+    node = {key: str(value) for key, value in options.items() if key == "plugins-dir" and value}
     app, config = folder / "app", folder / "run.toml"
     write_app(app)
     config.write_text(run_config(experiment, {**options, "out": str(out)}), encoding="utf-8")
-    started = time.time()
+    watcher, end = _Watcher(out, report), time.monotonic() + seconds
     with Services(folder, database=False) as services:  # nothing of it outlives this call but our own checkpoints
         services.start_link()
         write_connection(folder / "home-operator", "here", f"127.0.0.1:{services.port}")
         with ByteCounter(services.port, log=folder / "socket.jsonl") as counter:
             for number in range(count):
-                services.start_node(number, port=counter.port)
+                services.start_node(number, port=counter.port, config=node)
             report(f"SuperLink on port {services.port}, {count} SuperNodes; logs in {folder}")
             environment = services.environment("operator")
             reply = submit(program("flwr"), app, "here", config, environment)
             if reply["returncode"] != 0:
                 raise FedlamaError(f"flwr refused the run: {reply['stderr'] or reply['stdout']}")
-            summary = _wait_for_summary(out, started, started + seconds, services, report)
+            failure, next_check = "", time.monotonic() + _CHECK_SECONDS
+            while (summary := watcher.look()) is None:
+                if failure or time.monotonic() >= end or services.processes["link"].poll() is not None:
+                    reason = failure or "its SuperLink ended, or its time is over"
+                    raise FedlamaError(
+                        f"the deployment did not finish: {reason}; see the logs in {folder}, and repeat the same "
+                        "command to resume it"
+                    )
+                if time.monotonic() >= next_check:
+                    failure = run_failure(program("flwr"), str(reply["run-id"]), "here", environment)
+                    next_check = time.monotonic() + _CHECK_SECONDS
+                time.sleep(0.5)
     return {**summary, "socket_bytes_up": counter.up, "socket_bytes_down": counter.down}
 
 
-def _wait_for_summary(
-    out: Path, started: float, end: float, services: Services, report: Callable[[str], None]
-) -> dict[str, Any]:
-    """Wait for a summary that is written after the start; report every round on the way."""
-    reported = 0
-    while time.time() < end:
-        for log in out.rglob(NAME):
+class _Watcher:
+    """Follows a run by the files that its ServerApp writes.
+
+    Args:
+        out: Folder for the run folders.
+        report: Called with a sentence for every round.
+    """
+
+    def __init__(self, out: Path, report: Callable[[str], None]) -> None:
+        self._out, self._report, self._started, self._rounds = out, report, time.time(), 0
+
+    def look(self) -> dict[str, Any] | None:
+        """Report the rounds that have ended since the last look; return the summary once it is written."""
+        for log in self._out.rglob(NAME):
             lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-            new = [line for line in lines if line["ended"] >= started]
-            for line in new[reported:]:
+            new = [line for line in lines if line["ended"] >= self._started]
+            for line in new[self._rounds :]:
                 incidents = f" ({'; '.join(line['incidents'])})" if line["incidents"] else ""
-                report(f"round {line['round']}: {len(line['answered'])} answered, {line['seconds']:.1f} s{incidents}")
-            reported = max(reported, len(new))
-        for summary in out.rglob("summary.json"):
-            if summary.stat().st_mtime >= started:
-                result: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
-                return result
-        if services.processes["link"].poll() is not None:
-            break
-        time.sleep(0.5)
-    raise FedlamaError(
-        f"the deployment did not end; see the logs in {services.folder}, and repeat the same command to resume it"
-    )
+                self._report(
+                    f"round {line['round']}: {len(line['answered'])} answered, {line['seconds']:.1f} s{incidents}"
+                )
+            self._rounds = max(self._rounds, len(new))
+        for file in self._out.rglob("summary.json"):
+            if file.stat().st_mtime >= self._started:
+                summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+                return summary
+        return None

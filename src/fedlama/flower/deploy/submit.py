@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
+from fedlama.core.validation import refuse
 from fedlama.experiment import Experiment
+from fedlama.experiment.catalogue import is_outside
 from fedlama.flower.settings import DEFAULTS
 
 _PROJECT = """\
@@ -67,10 +69,45 @@ def run_config(experiment: Experiment, options: Mapping[str, str | float]) -> st
     Args:
         experiment: The experiment; all of its keys are sent, not only those that differ from the defaults.
         options: Values for other keys of :data:`fedlama.flower.settings.DEFAULTS`.
+
+    Raises:
+        ConfigError: The experiment asks for something that a deployment cannot do.
     """
+    refuse(misfits(experiment))
     text = json.dumps(experiment.to_json(), separators=(",", ":"))
     lines = {"experiment": text, **options}
     return "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
+
+
+def misfits(experiment: Experiment) -> list[str]:
+    """Report what an experiment asks for and a deployment cannot do, one sentence each.
+
+    Args:
+        experiment: The experiment.
+    """
+    problems = [
+        f"{section if section == 'engine' else f'{section}.name'} is {origin.reference!r}, expected a file in the "
+        "folder of the experiment file, because every machine looks it up in its own plugins-dir; move it there"
+        for section, origin in experiment.origins.items()
+        if is_outside(origin.reference)
+    ]
+    availability, aggregator = experiment.availability, experiment.aggregator
+    if not availability.always_answers:
+        problems.append(
+            f"availability.name is {availability.name!r}, expected 'always', because the real clients "
+            "of a deployment answer or do not; remove it, or simulate with `fedlama run`"
+        )
+    if not aggregator.is_plain_mean:
+        problems.append(
+            f"aggregator.name is {aggregator.name!r}, expected 'none', because a deployment only averages; remove it, "
+            "or simulate with `fedlama run`"
+        )
+    if experiment.settings.evaluate != "global":
+        problems.append(
+            f"evaluate is {experiment.settings.evaluate!r}, expected 'global', because single clients' models stay on "
+            "their machines; change it"
+        )
+    return problems
 
 
 def write_connection(home: Path, name: str, address: str, certificate: Path | None = None) -> None:
@@ -109,3 +146,30 @@ def submit(command: str, app: Path, name: str, config: Path, environment: Mappin
     start = done.stdout.find("{")
     output = json.loads(done.stdout[start:]) if start >= 0 else {}
     return {"returncode": done.returncode, "stderr": done.stderr, "stdout": done.stdout, **output}
+
+
+def run_failure(command: str, run_id: str, name: str, environment: Mapping[str, str]) -> str:
+    """Return why a run failed, in the words of its ServerApp; empty while it is running or when it is complete.
+
+    Args:
+        command: Path of `flwr`.
+        run_id: The run's number, as :func:`submit` returns it.
+        name: The connection's name.
+        environment: The environment, FLWR_HOME included.
+    """
+    done = subprocess.run(
+        [command, "ls", name, "--run-id", run_id, "--format", "json"],
+        env=dict(environment),
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    try:
+        (run,) = json.loads(done.stdout)["runs"]
+        status, details = str(run["status"]), str(run["status-details"])
+    except (LookupError, TypeError, ValueError):
+        return ""  # the SuperLink does not answer now
+    if status not in ("finished:failed", "finished:stopped"):
+        return ""
+    return details if details not in ("", "N/A") else status

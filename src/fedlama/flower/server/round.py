@@ -12,7 +12,7 @@ from fedlama.choices.codecs import Codec
 from fedlama.core.layers import Layers
 from fedlama.core.validation import at_least, refuse
 from fedlama.errors import DataError, FedlamaError, cut
-from fedlama.flower.protocol import Channel, Failure, Outgoing, TrainReply, TrainRequest
+from fedlama.flower.protocol import REASON_CHARACTERS, Channel, Failure, Outgoing, TrainReply, TrainRequest
 from fedlama.flower.server.nodes import NodeRegistry
 from fedlama.flower.server.replies import ClientUpdate, check
 
@@ -202,7 +202,9 @@ class RoundRunner:
             progress.needs_full.add(client)
             progress.note(f"client {client} has lost its state and is sent the full model")
         elif reply.status != "done":
-            progress.refuse(client, cut(reply.detail) or "it asks for the full model, which it was sent")
+            progress.refuse(
+                client, cut(reply.detail, REASON_CHARACTERS) or "it asks for the full model, which it was sent"
+            )
         else:
             try:
                 progress.result.updates[client] = check(reply, request, self._layers, self._codec)

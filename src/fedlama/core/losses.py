@@ -1,9 +1,10 @@
-"""The loss of classification, and the number of correct predictions."""
+"""The loss of classification, and which predictions of a model are correct."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -12,41 +13,123 @@ from fedlama.errors import DataError
 Objective = Callable[[Tensor, Tensor], Tensor]
 """Maps a model's output and the targets, both of shape (batch, ...), to the batch's mean loss, a scalar tensor."""
 
+IGNORED = -100
+"""The target of a position that is not a prediction, such as padding; the default of PyTorch's cross-entropy too."""
+
 
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
-    """Return the mean cross-entropy of logits; every position of a sequence counts as one prediction.
+    """Return the mean cross-entropy of logits over all positions whose target is not -100.
 
     Args:
-        output: Logits, shape (batch, classes) or (batch, ..., classes), the classes last.
-        target: int64 classes, shape (batch,) or (batch, ...).
+        output: Logits, shape (batch, classes), or with more dimensions: see :func:`class_dimension`.
+        target: Integer classes, shape (batch,), (batch, 1), or one per position. -100 marks a position that does not
+            count.
 
     Returns:
         A scalar, in nats.
 
     Raises:
-        DataError: A target is not a class of the model.
+        DataError: The targets are not class numbers of the model, or not one per position.
 
-    >>> import torch
     >>> round(float(cross_entropy(torch.zeros(3, 4), torch.tensor([0, 1, 3]))), 4)  # ln 4
     1.3863
     """
-    try:
-        return functional.cross_entropy(output.reshape(-1, output.shape[-1]), target.reshape(-1))
-    except IndexError as error:
+    dimension = class_dimension(output, target)
+    if dimension is None:
         raise DataError(
-            f"a label is not one of the model's {output.shape[-1]} classes, 0 to {output.shape[-1] - 1} ({error}); "
-            "fix the labels or the model's number of classes"
+            f"the targets have shape {tuple(target.shape)} ({target.dtype}) and the model's output {tuple(output.shape)}, "
+            "expected integer class numbers, one for each prediction; convert one-hot targets with y.argmax(-1), or use "
+            "an objective that fits them"
+        )
+    try:
+        return _mean_loss(output, target, dimension)
+    except IndexError as error:
+        classes = output.shape[dimension]
+        raise DataError(
+            f"a label is not one of the model's {classes} classes, 0 to {classes - 1} ({error}); "
+            "correct the labels or the model's number of classes"
         ) from error
 
 
-def correct(output: Tensor, target: Tensor) -> Tensor:
-    """Count the positions whose largest logit is that of the target.
+def class_dimension(output: Tensor, target: Tensor) -> int | None:
+    """Return the dimension of a model's output that holds the classes.
+
+    It is the last one, as in (batch, classes) and (batch, positions, classes), or the second one as in PyTorch's
+    losses, (batch, classes, height, width). Where the shape allows both, it is the second one of pictures (four
+    dimensions and more), and the last one otherwise.
 
     Args:
-        output: Logits, shape (batch, classes) or (batch, ..., classes), the classes last.
-        target: int64 classes, shape (batch,) or (batch, ...).
+        output: The output, shape (batch, ...).
+        target: The targets, shape (batch, ...).
 
     Returns:
-        An int64 scalar; a tensor, so that the caller decides when to wait for the device.
+        The dimension; None where the targets are not integers, or not one for each position of the output.
+
+    >>> class_dimension(torch.zeros(8, 3, 5, 5), torch.zeros(8, 5, 5, dtype=torch.int64))
+    1
     """
-    return (output.argmax(dim=-1) == target).sum()
+    return next(iter(_class_dimensions(output, target)), None)
+
+
+def _class_dimensions(output: Tensor, target: Tensor) -> list[int]:
+    """Return the dimensions that may hold the classes, the preferred one first."""
+    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool or output.dim() < 2:
+        return []
+    shape, given = tuple(output.shape), tuple(target.shape)
+    if len(given) == len(shape) and given[-1] == 1:  # one column of labels, as some data sets store them
+        given = given[:-1]
+    last = [len(shape) - 1] if given == shape[:-1] else []
+    second = [1] if given == shape[:1] + shape[2:] and 1 not in last else []
+    return second + last if len(shape) >= 4 else last + second
+
+
+def correct(output: Tensor, target: Tensor, loss: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Count the positions whose largest logit is that of the target, and all that have a target.
+
+    Args:
+        output: Logits, shape (batch, classes), or with more dimensions: see :func:`class_dimension`.
+        target: Integer classes, shape (batch,), (batch, 1), or one per position; -100 does not count.
+        loss: The objective's value. Where the shapes allow two dimensions of classes, it decides: the dimension is the
+            one whose cross-entropy it is.
+
+    Returns:
+        Two int64 scalars, the first at most the second; tensors, so that the caller decides when to wait for the
+        device. None where the targets are not the classes of the output: then there is no accuracy.
+
+    >>> logits = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
+    >>> correct(logits, torch.tensor([[1], [1], [-100]]), torch.tensor(0.7))
+    (tensor(1), tensor(2))
+    """
+    dimensions = _class_dimensions(output, target)
+    if len(dimensions) > 1:
+        dimensions = [one for one in dimensions if torch.isclose(_mean_loss(output, target, one), loss, rtol=1e-4)]
+    if not dimensions:
+        return None
+    predicted = output.argmax(dim=dimensions[0]).reshape(-1)  # (positions,)
+    wanted = target.reshape(-1)
+    return (predicted == wanted).sum(), (wanted != IGNORED).sum()
+
+
+def _mean_loss(output: Tensor, target: Tensor, dimension: int) -> Tensor:
+    """Return the cross-entropy with the classes in a dimension."""
+    logits = output.movedim(dimension, -1).reshape(-1, output.shape[dimension])  # (positions, classes)
+    return functional.cross_entropy(logits, target.reshape(-1).long(), ignore_index=IGNORED)
+
+
+def scalar(loss: Tensor) -> Tensor:
+    """Return a loss as a scalar.
+
+    Args:
+        loss: What an objective returned.
+
+    Raises:
+        DataError: It is not a tensor with one real element.
+    """
+    if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.is_complex():
+        given = (
+            f"a tensor of shape {tuple(loss.shape)} ({loss.dtype})" if isinstance(loss, Tensor) else repr(type(loss))
+        )
+        raise DataError(
+            f"the objective returned {given}, expected the batch's mean loss as a scalar tensor; add .mean()"
+        )
+    return loss.reshape(())

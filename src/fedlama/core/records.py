@@ -17,17 +17,17 @@ class Score:
     """The result of an evaluation.
 
     Attributes:
-        accuracy: Fraction of correct predictions, in [0, 1].
+        accuracy: Fraction of correct predictions, in [0, 1]; None where the targets are not classes.
         loss: Mean loss per prediction.
     """
 
-    accuracy: float
+    accuracy: float | None
     loss: float
 
     @property
     def primary(self) -> float:
-        """The number by which two evaluations are compared; larger is better."""
-        return self.accuracy
+        """The number by which two evaluations are compared; larger is better. Without an accuracy, minus the loss."""
+        return -self.loss if self.accuracy is None else self.accuracy
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ does not advance its count of steps, so its epoch goes on where it stopped.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -50,6 +51,11 @@ class ClientData:
     y: Tensor
     batch_size: int
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "x", as_tensor(self.x))
+        object.__setattr__(self, "y", as_tensor(self.y))
+        object.__setattr__(self, "batch_size", operator.index(self.batch_size))
+
 
 class ClientSource(Protocol):
     """All clients of a federation."""
@@ -91,7 +97,10 @@ class TensorClients:
         augment: Augment | None = None,
         short_clients: bool = False,
     ) -> None:
-        sizes = [batch_size] * len(rows) if isinstance(batch_size, int) else list(batch_size)
+        x, y = as_tensor(x), as_tensor(y)
+        rows = [_row_numbers(given, len(x), client) for client, given in enumerate(rows)]
+        one_size = isinstance(batch_size, (int, np.integer))
+        sizes = [operator.index(size) for size in ([batch_size] * len(rows) if one_size else batch_size)]
         _check_rows(x, y, rows, sizes, short_clients)
         self._held = np.concatenate(rows).astype(np.int64, copy=False)
         self._begins = np.cumsum([0] + [len(own) for own in rows])
@@ -293,7 +302,10 @@ class ReplayedClients:
         if not batches:
             raise DataError("there are no clients; give at least one iterable of batches")
         if samples is None and all(isinstance(one, Sequence) for one in batches):
-            samples = [sum(len(batch[0]) for batch in one) for one in batches]
+            samples = [
+                sum(len(_checked(batch, client, step)[0]) for step, batch in enumerate(recorded))
+                for client, recorded in enumerate(batches)
+            ]
         if samples is not None and len(samples) != len(batches):
             raise DataError(
                 f"there are {len(batches)} clients but {len(samples)} numbers of samples; give one for each client"
@@ -339,7 +351,67 @@ class ReplayedClients:
                 f"client {client} has no batch left for local step {step}; record more batches or run fewer steps"
             ) from None
         self._given[client] += 1
-        return batch
+        x, y = _checked(batch, client, step)
+        return x.clone(), y.clone()  # copies: a forward pass may work in place, and the user's tensors must not change
+
+
+def as_tensor(value: Tensor | NDArray[Any]) -> Tensor:
+    """Return a tensor, or a NumPy array as one.
+
+    Raises:
+        DataError: It is neither.
+    """
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        return torch.from_numpy(np.ascontiguousarray(value))
+    kind = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+    raise DataError(f"the data are {kind}, expected a tensor or a NumPy array of numbers; convert them")
+
+
+def _row_numbers(given: Sequence[int] | NDArray[Any], count: int, client: int) -> NDArray[np.int64]:
+    """Return a client's row numbers; a boolean mask over all rows selects the rows that are true."""
+    rows = np.asarray(given)
+    if rows.dtype == np.bool_:
+        if rows.shape != (count,):
+            raise DataError(
+                f"client {client} has a mask of shape {rows.shape}, expected ({count},), one value for each row; "
+                "give row numbers or a mask over all rows"
+            )
+        return np.flatnonzero(rows)
+    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+        raise DataError(
+            f"client {client} has rows of shape {rows.shape} ({rows.dtype}), expected a list of integer row numbers; "
+            "convert them with astype(int)"
+        )
+    return rows.astype(np.int64, copy=False)
+
+
+def _checked(batch: object, client: int, step: int) -> Batch:
+    """Return a recorded batch as two tensors.
+
+    Raises:
+        DataError: It is something else than inputs and targets of several samples.
+    """
+    where = f"client {client}, batch {step}"
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        size = f" of {len(batch)} parts" if isinstance(batch, (tuple, list)) else ""
+        raise DataError(
+            f"{where} is {type(batch).__name__}{size}, expected a pair of inputs and targets; "
+            "yield (inputs, targets), and let the model take one tensor"
+        )
+    x, y = (as_tensor(part) if isinstance(part, (Tensor, np.ndarray)) else None for part in batch)
+    if x is None or y is None or x.dim() < 1 or y.dim() < 1:
+        raise DataError(
+            f"{where} is a single sample, or holds something else than tensors; batch the samples with "
+            "torch.utils.data.DataLoader, or give ClientData"
+        )
+    if len(x) != len(y) or not len(x):
+        raise DataError(
+            f"{where} has {len(x)} inputs and {len(y)} targets, expected one target for each of at least one input; "
+            "if it is a single sample, batch the samples with torch.utils.data.DataLoader or give ClientData"
+        )
+    return x, y
 
 
 def as_source(clients: ClientSource | Sequence[ClientData] | Sequence[Iterable[Batch]]) -> ClientSource:
@@ -395,7 +467,8 @@ def _check_rows(
         if len(own) < size and not short_clients:
             raise DataError(
                 f"client {client} has {len(own)} samples, fewer than one batch of {size}; lower batch_size, merge "
-                "small clients, or set short_clients=true to train on short batches"
+                "small clients, or allow short batches: short_clients=true in an experiment file, "
+                "TensorClients(..., short_clients=True) in Python"
             )
         if own.min() < 0 or own.max() >= len(x):
             wrong = own.min() if own.min() < 0 else own.max()

@@ -18,11 +18,13 @@ from fedlama.choices.codecs import codec_of
 from fedlama.choices.solvers import OptimizerState
 from fedlama.core.averaging import average_models
 from fedlama.core.layers import Layer, local_buffers
+from fedlama.core.losses import scalar
 from fedlama.core.randomness import seed_of
 from fedlama.core.registry import register
 from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
 from fedlama.engines.divergence import loss_divergence
 from fedlama.engines.transfers import TransferTable
+from fedlama.engines.user_code import named_failures, shapes_of
 
 
 @dataclass
@@ -166,9 +168,10 @@ class LoopEngine:
         reference = [order.values[self._names[index]] for index in trained] if solver.uses_reference else []
         done, total = self._steps_done.get(slot.client, 0), 0.0
         for step in range(order.steps):
-            x, y = setup.clients.batch(slot.client, done + step, setup.seed)
-            loss = setup.objective(self._model(x.to(setup.device)), y.to(setup.device))
-            gradients = torch.autograd.grad(loss, differentiated, materialize_grads=True)
+            x, y = (part.clone() for part in setup.clients.batch(slot.client, done + step, setup.seed))  # may be views
+            with named_failures(slot.client, done + step, shapes_of(x, y)):
+                loss = scalar(setup.objective(self._model(x.to(setup.device)), y.to(setup.device)))
+                gradients = torch.autograd.grad(loss, differentiated, materialize_grads=True)
             rate = solver.rate(round_index * order.steps + step)
             solver.step(parameters, gradients, optimizer_state, rate, decayed, reference)
             total += self._finite(float(loss.detach()), slot, round_index)

@@ -27,7 +27,8 @@ from fedlama.engines.cohort.cohort import Cohort, CohortSlice
 from fedlama.engines.cohort.threads import WorkerThreads, cores
 from fedlama.engines.trainers.base import ALL_ROWS, LocalSteps, Trainer
 from fedlama.engines.transfers import TransferTable
-from fedlama.errors import DivergenceError
+from fedlama.engines.user_code import explained
+from fedlama.errors import DivergenceError, FedlamaError
 
 _MULTIPLY_ADDS_PER_THREAD = 1 << 26
 """Work that keeps a thread busy for longer than it waits for Python's lock."""
@@ -73,7 +74,13 @@ class StackedEngine:
             self._cohort.reset_optimizer_state()
         work = LocalSteps.of(self._setup, self._cohort.names, order)
         fresh = self._cohort.flush(caller_starts=work.trained if self._trainers[0].starts_fresh else ())
-        losses = self._train(self._cohort.view(fresh), work)
+        rows = self._cohort.view(fresh)
+        try:
+            losses = self._train(rows, work)
+        except FedlamaError:
+            raise
+        except Exception as error:  # of the user's model, objective or data
+            raise explained(self._setup, rows.clients, rows.steps_done, order.steps, error) from error
         self._cohort.count(self._cohort.clients, order.steps)
         return RoundReply(dict(zip(self._cohort.clients, losses, strict=True)), self._transfers.planned(order))
 

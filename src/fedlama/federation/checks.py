@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from fedlama.choices.strategies import Strategy
 from fedlama.core.layers import Layers, check_layers, local_buffers
-from fedlama.core.losses import cross_entropy
+from fedlama.core.losses import IGNORED, class_dimension, cross_entropy
 from fedlama.core.validation import check_seed
 from fedlama.data.clients import ClientSource, TensorClients
 from fedlama.engines import ENGINES
-from fedlama.errors import ConfigError, DataError, did_you_mean, shown
+from fedlama.errors import ConfigError, DataError, cut, did_you_mean, shown
 from fedlama.federation.settings import FederationSettings
 
 MOST_ROUNDS = 10_000_000
@@ -133,27 +133,44 @@ def check_fit(federation: FederationSettings, model: nn.Module, source: ClientSo
     given = test or tensors
     if given is None:
         return
-    x = given.x[:2]
+    x = given.x[:2].clone()  # a copy: a preparation or a forward pass may work in place
+    shape, dtype = tuple(x.shape[1:]), x.dtype
     device, training = next(model.parameters()).device, model.training
     try:
         with torch.no_grad():
             output = model.eval()((x if given.prepare is None else given.prepare(x)).to(device))
-    except (RuntimeError, TypeError, IndexError, ValueError) as error:
+    except Exception as error:
         raise DataError(
-            f"the model {type(model).__name__} cannot take inputs of shape {tuple(x.shape[1:])} ({x.dtype}): {error}; "
-            "choose a model for that shape, or a preparation that changes it"
+            f"the model {type(model).__name__} cannot take inputs of shape {shape} ({dtype}): "
+            f"{type(error).__name__}: {cut(error)}; choose a model for that shape, or a preparation that changes it"
         ) from error
     finally:
         model.train(training)
-    if federation.objective is cross_entropy:
-        _check_labels("the test set", test.y if test else None, output.shape[-1])
-        _check_labels("the clients", tensors.y if tensors else None, output.shape[-1])
-
-
-def _check_labels(owner: str, labels: Tensor | None, classes: int) -> None:
-    if labels is None or labels.is_floating_point():
+    if federation.objective is not cross_entropy:
         return
-    low, high = int(labels.min()), int(labels.max())
+    if not isinstance(output, Tensor):
+        raise DataError(
+            f"the model {type(model).__name__} returns {type(output).__name__}, expected a tensor of logits; give an "
+            "objective that takes what it returns, or wrap the model so that it returns the logits"
+        )
+    for owner, labels in (("the test set", test.y if test else None), ("the clients", tensors.y if tensors else None)):
+        if labels is not None:
+            _check_labels(owner, labels, output)
+
+
+def _check_labels(owner: str, labels: Tensor, output: Tensor) -> None:
+    """Refuse labels that are not class numbers of the output, of shape (2, ...)."""
+    dimension = class_dimension(output[: len(labels[:2])], labels[: len(output)])
+    if dimension is None:
+        raise DataError(
+            f"the labels of {owner} have shape {tuple(labels.shape)} ({labels.dtype}), expected integer class numbers, "
+            f"one for each prediction of the model's output {('samples', *output.shape[1:])}; convert one-hot labels "
+            "with y.argmax(-1), or give an objective that fits these labels"
+        )
+    counted, classes = labels[labels != IGNORED], output.shape[dimension]
+    if not counted.numel():
+        raise DataError(f"every label of {owner} is {IGNORED}, which marks positions that do not count; give labels")
+    low, high = int(counted.min()), int(counted.max())
     if low < 0 or high >= classes:
         raise DataError(
             f"the labels of {owner} run from {low} to {high}, but the model has {classes} classes "

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fedlama.core.devices import transform_on, upload
-from fedlama.core.losses import Objective, correct, cross_entropy
+from fedlama.core.losses import Objective, correct, cross_entropy, scalar
 from fedlama.core.records import Score
-from fedlama.data.clients import Prepare
+from fedlama.data.clients import Prepare, as_tensor
 from fedlama.errors import DataError
 
 
@@ -42,6 +42,8 @@ class TestSet:
     _copies: dict[torch.device, TestSet] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "x", as_tensor(self.x))
+        object.__setattr__(self, "y", as_tensor(self.y))
         if len(self.x) != len(self.y):
             raise DataError(
                 f"the test set has {len(self.x)} inputs but {len(self.y)} targets; give one target for each input"
@@ -59,15 +61,18 @@ class TestSet:
             objective: Mean loss of a batch.
 
         Returns:
-            Accuracy and mean loss over all samples.
+            Mean loss over all positions that count, and the accuracy; None where the targets are not classes.
+
+        Raises:
+            DataError: The loss is not a scalar.
         """
         on_device = self._on(next(model.parameters()).device)
         training = model.training
         model.eval()
         with torch.no_grad():
-            loss, hits = on_device._sums(model, objective)
+            loss, hits, count = on_device._sums(model, objective)
         model.train(training)
-        return Score(hits / self.y.numel(), loss / self.y.numel())
+        return Score(None if hits is None else hits / max(count, 1), loss)
 
     def _on(self, device: torch.device) -> TestSet:
         """Return the same data on a device, copied there at most once."""
@@ -81,14 +86,25 @@ class TestSet:
             self._copies[device] = moved
         return self._copies[device]
 
-    def _sums(self, model: nn.Module, objective: Objective) -> tuple[float, int]:
-        """Return the sums of losses and of correct predictions over all positions, for a model on the data's device."""
+    def _sums(self, model: nn.Module, objective: Objective) -> tuple[float, int | None, int]:
+        """Return the mean loss, the correct predictions and the positions that count, for a model on the data's device.
+
+        Without class numbers as targets, the predictions are None and every element of the targets counts.
+        """
         loss = torch.zeros((), dtype=torch.float64, device=self.x.device)
-        hits = torch.zeros((), dtype=torch.int64, device=self.x.device)
+        hits, counted = torch.zeros_like(loss, dtype=torch.int64), torch.zeros_like(loss, dtype=torch.int64)
+        classes = True
         for start in range(0, len(self.x), self.batch_size):
-            x, y = self.x[start : start + self.batch_size], self.y[start : start + self.batch_size]
+            # Copies: a forward pass or a loss that works in place must not reach the user's tensors.
+            x, y = (part[start : start + self.batch_size].clone() for part in (self.x, self.y))
+            targets = y.clone()
             output = model(x if self.prepare is None else self.prepare(x))
-            loss = loss + objective(output, y).double() * y.numel()
-            hits = hits + correct(output, y)
-        total, count = torch.cat([loss.reshape(1), hits.reshape(1).double()]).tolist()  # one read of the device
-        return total, int(count)
+            batch_loss = scalar(objective(output, y))
+            found = correct(output, targets, batch_loss)
+            classes = found is not None
+            right, count = found if found is not None else (hits.new_zeros(()), hits.new_tensor(targets.numel()))
+            # A batch in which no position counts has no mean loss.
+            loss = loss + torch.where(count > 0, batch_loss.double() * count, torch.zeros_like(loss))
+            hits, counted = hits + right, counted + count
+        total, right_in_all, in_all = torch.stack([loss, hits.double(), counted.double()]).tolist()  # one read
+        return total / max(in_all, 1), int(right_in_all) if classes else None, int(in_all)

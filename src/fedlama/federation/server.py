@@ -16,7 +16,7 @@ from fedlama.engines.api import Average, Engine, EngineSetup, Values
 from fedlama.engines.cohort.norms import squared_norms
 from fedlama.engines.cohort.threads import WorkerThreads, cores
 from fedlama.engines.divergence import average_divergence
-from fedlama.errors import DivergenceError
+from fedlama.errors import DataError, DivergenceError
 from fedlama.federation.settings import FederationSettings
 
 
@@ -80,6 +80,9 @@ class Server:
         if self._federation.weighting == "equal":
             return [1.0 / len(cohort)] * len(cohort)
         samples = [self._clients.samples(client) for client in cohort]
+        for client, count in zip(cohort, samples, strict=True):
+            if not count > 0:
+                raise DataError(f"client {client} has {count} samples; leave it out, or set weighting='equal'")
         total = sum(samples)
         return [count / total for count in samples]
 

@@ -1,0 +1,90 @@
+"""The one place where an error of the user's model, loss or data during local training becomes a sentence.
+
+A model may fail in any line of PyTorch, in the middle of a run. The sentence says which client and local step it was,
+what the batch looked like, what the library said, and what to do. A vectorised engine does not know the client, so the
+batches of its clients are tried one by one on a copy of the model.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from fedlama.data.clients import TensorClients
+from fedlama.engines.api import EngineSetup
+from fedlama.errors import DataError, FedlamaError, cut
+
+_REMEDIES = (
+    (
+        "Expected more than 1 value per channel",
+        "normalisation needs more than one sample in every batch: choose a batch_size that does not leave one sample "
+        "over, or give that client more or fewer samples",
+    ),
+    ("CUDA out of memory", "lower batch_size, or the chunk of the engine"),
+)
+_DEFAULT_REMEDY = "run the model on such a batch outside of fedlama, and correct the model, the objective or the data"
+
+
+@contextmanager
+def named_failures(client: int, step: int, shapes: str) -> Iterator[None]:
+    """Turn an error inside the block into a :class:`DataError` that says where it happened.
+
+    Args:
+        client: The client's number.
+        step: Its local step, counted from 0 over the whole run.
+        shapes: Its batch in words; see :func:`shapes_of`.
+    """
+    try:
+        yield
+    except FedlamaError:
+        raise
+    except Exception as error:
+        text = cut(error)
+        remedy = next((remedy for part, remedy in _REMEDIES if part in text), _DEFAULT_REMEDY)
+        raise DataError(
+            f"client {client}, local step {step}: the model or the objective failed on a batch of {shapes}: "
+            f"{type(error).__name__}: {text}; {remedy}"
+        ) from error
+
+
+def shapes_of(x: torch.Tensor, y: torch.Tensor) -> str:
+    """Return a batch's shapes and dtypes in words.
+
+    >>> shapes_of(torch.zeros(8, 3), torch.zeros(8, dtype=torch.int64))
+    'inputs (8, 3) (float32) and targets (8,) (int64)'
+    """
+    kinds = [f"{tuple(part.shape)} ({str(part.dtype).removeprefix('torch.')})" for part in (x, y)]
+    return f"inputs {kinds[0]} and targets {kinds[1]}"
+
+
+def explained(
+    setup: EngineSetup, clients: Sequence[int], first: Sequence[int], steps: int, error: Exception
+) -> Exception:
+    """Return the error of an engine that advances many clients at once, with the client and the step if one fails alone.
+
+    Args:
+        setup: The federation's fixed parts.
+        clients: The clients that were advanced.
+        first: The first local step of each one, counted from 0 over the whole run.
+        steps: How many steps.
+        error: What was raised.
+
+    Returns:
+        A :class:`DataError`, or `error` itself where no client fails by itself.
+    """
+    if not isinstance(setup.clients, TensorClients):  # recorded batches are given out once
+        return error
+    model = copy.deepcopy(setup.model).to(setup.device).train()
+    with torch.random.fork_rng(devices=[]):
+        for step in range(steps):
+            for client, done in zip(clients, first, strict=True):
+                try:
+                    x, y = setup.clients.batch(client, done + step, setup.seed)
+                    with named_failures(client, done + step, shapes_of(x, y)):
+                        setup.objective(model(x.to(setup.device)), y.to(setup.device)).backward()
+                except FedlamaError as found:
+                    return found
+    return error

@@ -68,8 +68,11 @@ def test_sums_are_those_of_plain_numbers_to_the_last_bit(objective: Objective) -
     loss, hits = 0.0, 0
     with torch.no_grad():
         for x, y in zip(test.x.split(7), test.y.split(7), strict=True):
-            loss += float(objective(model(x), y)) * len(y)
-            hits += int(correct(model(x), y))
+            mean = objective(model(x), y)
+            counts = correct(model(x), y, mean)
+            assert counts is not None
+            loss += float(mean) * len(y)
+            hits += int(counts[0])
     assert test.score(model, objective) == Score(hits / 61, loss / 61)
 
 
@@ -81,7 +84,7 @@ def test_a_device_is_sent_the_data_once_and_looked_at_once_per_evaluation() -> N
         test.score(model)
         test.score(model)
     assert watch.uploads == [(1, 1, 1), (1, 1, 1), (20, 1, 1, 3), (20, 1, 1)]
-    assert watch.looks == [(2,), (2,)]
+    assert watch.looks == [(3,), (3,)]  # loss, correct predictions and positions that count, in one read
     assert test.x.device == torch.device("cpu")
     with DeviceWatch() as watch:
         replace(test, x=images + 1).score(model)  # other data are sent again

@@ -262,7 +262,8 @@ def _row(name: str, strategy: Strategy[Any], runs: BySeed, base: BySeed, target:
 
 
 def _accuracies(runs: BySeed) -> dict[int, float]:
-    return {seed: 100 * one.result.score.accuracy for seed, one in runs.items() if one.result.score}
+    scores = {seed: one.result.score for seed, one in runs.items()}
+    return {seed: score.percent for seed, score in scores.items() if score and score.percent is not None}
 
 
 def _to_target(runs: BySeed, target: float | None) -> dict[int, float]:
@@ -278,7 +279,10 @@ def _to_target(runs: BySeed, target: float | None) -> dict[int, float]:
 def _common_target(runs: Mapping[str, BySeed]) -> float | None:
     """Return the highest whole percent that every run reaches."""
     best = [
-        max((record.score.accuracy for record in one.result.rounds if record.score), default=None)
+        max(
+            (r.score.accuracy for r in one.result.rounds if r.score and r.score.accuracy is not None),
+            default=None,
+        )
         for by_seed in runs.values()
         for one in by_seed.values()
     ]

@@ -88,7 +88,10 @@ def time_runs(paths: Iterable[Path], links: Sequence[Link], *, seed: int = 0, ev
 
 def first_reaching(rounds: Sequence[RoundRecord], target: float) -> int | None:
     """Return the first round whose evaluation reached an accuracy, None when none did."""
-    return next((i for i, one in enumerate(rounds) if one.score and one.score.accuracy >= target), None)
+    for index, record in enumerate(rounds):
+        if record.score and record.score.accuracy is not None and record.score.accuracy >= target:
+            return index
+    return None
 
 
 def bytes_until(rounds: Sequence[RoundRecord], last: int) -> int:

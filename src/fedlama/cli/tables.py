@@ -31,7 +31,7 @@ def comparison(finished: Sequence[Finished]) -> list[Table | str]:
         score, ledger = one.result.score, one.result.ledger
         table.add_row(
             one.title,
-            f"{100 * score.accuracy:.2f}" if score else "-",
+            "-" if score is None or score.percent is None else f"{score.percent:.2f}",
             f"{score.loss:.4f}" if score else "-",
             f"{one.summary['cost_percent']:.2f}",
             _short(ledger.total_bytes("up") / MEGABYTE),

@@ -37,9 +37,9 @@ def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
     dimension = class_dimension(output, target)
     if dimension is None:
         raise DataError(
-            f"the targets have shape {tuple(target.shape)} ({target.dtype}) and the model's output {tuple(output.shape)}, "
-            "expected integer class numbers, one for each prediction; convert one-hot targets with y.argmax(-1), or use "
-            "an objective that fits them"
+            f"the targets have shape {tuple(target.shape)} ({target.dtype}) and the model's output "
+            f"{tuple(output.shape)}, expected integer class numbers, one for each prediction; convert one-hot targets "
+            "with y.argmax(-1), or give an objective that fits them"
         )
     try:
         return _mean_loss(output, target, dimension)
@@ -47,7 +47,7 @@ def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
         classes = output.shape[dimension]
         raise DataError(
             f"a label is not one of the model's {classes} classes, 0 to {classes - 1} ({error}); "
-            "correct the labels or the model's number of classes"
+            "fix the labels or the model's number of classes"
         ) from error
 
 

@@ -25,6 +25,11 @@ class Score:
     loss: float
 
     @property
+    def percent(self) -> float | None:
+        """The accuracy in percent; None where there is none."""
+        return None if self.accuracy is None else 100 * self.accuracy
+
+    @property
     def primary(self) -> float:
         """The number by which two evaluations are compared; larger is better. Without an accuracy, minus the loss."""
         return -self.loss if self.accuracy is None else self.accuracy

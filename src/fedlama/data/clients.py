@@ -99,8 +99,8 @@ class TensorClients:
     ) -> None:
         x, y = as_tensor(x), as_tensor(y)
         rows = [_row_numbers(given, len(x), client) for client, given in enumerate(rows)]
-        one_size = isinstance(batch_size, (int, np.integer))
-        sizes = [operator.index(size) for size in ([batch_size] * len(rows) if one_size else batch_size)]
+        given_sizes = batch_size if isinstance(batch_size, Sequence | np.ndarray) else [batch_size] * len(rows)
+        sizes = [operator.index(size) for size in given_sizes]
         _check_rows(x, y, rows, sizes, short_clients)
         self._held = np.concatenate(rows).astype(np.int64, copy=False)
         self._begins = np.cumsum([0] + [len(own) for own in rows])

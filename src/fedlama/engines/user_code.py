@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import torch
 
+from fedlama.core.losses import scalar
 from fedlama.data.clients import TensorClients
 from fedlama.engines.api import EngineSetup
 from fedlama.errors import DataError, FedlamaError, cut
@@ -63,7 +64,7 @@ def shapes_of(x: torch.Tensor, y: torch.Tensor) -> str:
 def explained(
     setup: EngineSetup, clients: Sequence[int], first: Sequence[int], steps: int, error: Exception
 ) -> Exception:
-    """Return the error of an engine that advances many clients at once, with the client and the step if one fails alone.
+    """Return what failed in an engine that advances many clients at once: the client and the step, if one fails alone.
 
     Args:
         setup: The federation's fixed parts.
@@ -78,13 +79,15 @@ def explained(
     if not isinstance(setup.clients, TensorClients):  # recorded batches are given out once
         return error
     model = copy.deepcopy(setup.model).to(setup.device).train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with torch.random.fork_rng(devices=[]):
         for step in range(steps):
             for client, done in zip(clients, first, strict=True):
                 try:
                     x, y = setup.clients.batch(client, done + step, setup.seed)
                     with named_failures(client, done + step, shapes_of(x, y)):
-                        setup.objective(model(x.to(setup.device)), y.to(setup.device)).backward()
+                        loss = scalar(setup.objective(model(x.to(setup.device)), y.to(setup.device)))
+                        torch.autograd.grad(loss, trained, materialize_grads=True)
                 except FedlamaError as found:
                     return found
     return error

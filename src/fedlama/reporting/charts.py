@@ -147,11 +147,11 @@ def _curves(result: Result) -> dict[str, Curve]:
     total = 0
     for record in result.rounds:
         total += record.bytes_up + record.bytes_down
-        if record.score:
+        if record.score and record.score.percent is not None:
             where["steps"].append(float(record.local_steps))
             where["rounds"].append(record.round_index + 1.0)
             where["megabytes"].append(total / MEGABYTE)
-            accuracy.append(100 * record.score.accuracy)
+            accuracy.append(record.score.percent)
     return {name: Curve(tuple(x), tuple(accuracy)) for name, x in where.items()}
 
 

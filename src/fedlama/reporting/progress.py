@@ -70,5 +70,5 @@ class RunProgress:
         self._progress.update(
             self._task, advance=1, loss=f"{record.loss:.3f}", megabytes=f"{self._bytes / MEGABYTE:.1f}"
         )
-        if record.score:
-            self._progress.update(self._task, accuracy=f"{100 * record.score.accuracy:.2f}%")
+        if record.score and record.score.percent is not None:
+            self._progress.update(self._task, accuracy=f"{record.score.percent:.2f}%")

@@ -73,6 +73,7 @@ def round_record(metrics: Mapping[str, Any], ledger: Mapping[str, Any], layers: 
     transfers = tuple(Transfer.from_json(line["round"], one) for one in _SHIPMENTS.validate_python(ledger["shipments"]))
     answered = next((one.clients for one in transfers if one.direction == "up"), ())
     missing = line.get("missing", [])
+    evaluated = line["accuracy"] is not None or line["test_loss"] is not None
     return RoundRecord(
         round_index=line["round"],
         local_steps=line["local_steps"],
@@ -80,7 +81,7 @@ def round_record(metrics: Mapping[str, Any], ledger: Mapping[str, Any], layers: 
         loss=_number(line["train_loss"]),
         layers={name: _layer(name, layer, transfers) for name, layer in layer_lines.items()},
         transfers=transfers,
-        score=None if line["accuracy"] is None else Score(line["accuracy"], _number(line["test_loss"])),
+        score=Score(line["accuracy"], _number(line["test_loss"])) if evaluated else None,
         seconds=line["seconds"],
         evaluation_seconds=line["evaluation_seconds"],
     )

@@ -40,7 +40,7 @@ def collect(timing: Timing) -> dict[str, Any]:
         "seconds": _rounded(accumulate(record.seconds for record in rounds)),
         "trainLoss": _rounded(record.loss for record in rounds),
         "evaluated": [index for index, record in enumerate(rounds) if record.score],
-        "accuracy": _rounded(100 * record.score.accuracy for record in rounds if record.score),
+        "accuracy": _rounded(record.score.percent for record in rounds if record.score),
         "testLoss": _rounded(record.score.loss for record in rounds if record.score),
         "cost": number(run.summary.get("cost_percent")),
         "layers": _layers(run),
@@ -70,8 +70,8 @@ def number(value: object, digits: int = _DIGITS) -> float | None:
     return float(f"{value:.{digits}g}")
 
 
-def _rounded(values: Iterable[float]) -> list[float | None]:
-    return [number(value) for value in values]
+def _rounded(values: Iterable[float | None]) -> list[float | None]:
+    return [None if value is None else number(value) for value in values]
 
 
 def _layers(run: StoredRun) -> list[dict[str, Any]]:

@@ -56,7 +56,9 @@ class Scalars:
             "seconds/round": record.seconds,
         }
         if record.score:
-            numbers |= {"test/accuracy": record.score.accuracy, "test/loss": record.score.loss}
+            numbers["test/loss"] = record.score.loss
+            if record.score.accuracy is not None:
+                numbers["test/accuracy"] = record.score.accuracy
         for name, layer in record.layers.items():
             numbers[f"interval/{name}"] = float(layer.interval)
             if layer.unit_discrepancy is not None:

@@ -5,11 +5,11 @@ An engine holds the cohort's local models between rounds. The federation (:mod:`
 global values back. Strategies, the ledger and the global model are outside of an engine's knowledge. It never changes
 global values in place, so it may keep those that it receives and copy them when they are needed.
 
-======================  ==============================================================================================
-``run_round(order)``    start a new cohort where one is due, bring every client up to date, train, and report
-``average(layer, p)``   what the server receives for a layer, averaged; nothing is overwritten
-``overwrite(layer, u)``  the layer's new value, for every client
-======================  ==============================================================================================
+========================  ============================================================================================
+``run_round(order)``      start a new cohort where one is due, bring every client up to date, train, and report
+``average(layer, p)``     the layer as the server receives it, averaged; nothing is overwritten
+``overwrite(layer, u)``   the layer's new value, for every client
+========================  ============================================================================================
 """
 
 from __future__ import annotations

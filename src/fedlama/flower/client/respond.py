@@ -20,17 +20,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedlama.choices.codecs import Float32
 from fedlama.core import wire
 from fedlama.core.averaging import squared_norm
 from fedlama.core.layers import Layer
 from fedlama.engines.api import Values
+from fedlama.engines.transfers import DOWNLOAD_CODEC
 from fedlama.flower.client.state import ClientState, exclusive, load, save
 from fedlama.flower.client.trainer import ClientTrainer, LocalRound
 from fedlama.flower.payloads import decode_message, encode_layer
 from fedlama.flower.protocol import NEVER, TrainReply, TrainRequest, fingerprint
-
-_DOWNLOAD_CODEC = Float32()
 
 
 def respond(request: TrainRequest, trainer: ClientTrainer, path: Path) -> TrainReply:
@@ -79,7 +77,7 @@ def _trained(request: TrainRequest, trainer: ClientTrainer, state: ClientState |
     """Apply the layers that arrived and take the local steps."""
     message = wire.unpack(request.payload)
     received: Values = {}
-    for tensors in decode_message(message, tuple(message.payloads), trainer.layers, _DOWNLOAD_CODEC).values():
+    for tensors in decode_message(message, tuple(message.payloads), trainer.layers, DOWNLOAD_CODEC).values():
         received |= tensors
     values, optimizer_state = (state.values, state.optimizer_state) if state else trainer.initial_state(received)
     values = values | received

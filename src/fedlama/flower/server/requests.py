@@ -13,14 +13,12 @@ from typing import Any, Self
 from torch import Tensor
 
 from fedlama.choices.availability.membership import Membership
-from fedlama.choices.codecs import Float32
 from fedlama.core import wire
 from fedlama.core.layers import Layers
 from fedlama.core.ledger import Transfer
+from fedlama.engines.transfers import DOWNLOAD_CODEC
 from fedlama.flower.payloads import encode_layer, layer_payloads
 from fedlama.flower.protocol import EVERYONE, NEVER, TrainRequest
-
-_DOWNLOAD_CODEC = Float32()
 
 
 @dataclass(kw_only=True)
@@ -81,7 +79,7 @@ class RequestWriter:
 
     def _payload(self, lacking: tuple[int, ...]) -> bytes:
         if lacking not in self._packed:
-            payloads = {index: encode_layer(self._layers[index], self._values, _DOWNLOAD_CODEC) for index in lacking}
+            payloads = {index: encode_layer(self._layers[index], self._values, DOWNLOAD_CODEC) for index in lacking}
             self._packed[lacking] = wire.pack(wire.Message(self._common.round_index, EVERYONE, payloads))
         return self._packed[lacking]
 

@@ -19,6 +19,7 @@ from fedlama.choices.solvers import OptimizerState
 from fedlama.core.averaging import average_models
 from fedlama.core.layers import Layer, local_buffers
 from fedlama.core.losses import scalar
+from fedlama.core.modules import set_training
 from fedlama.core.randomness import seed_of
 from fedlama.core.registry import register
 from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
@@ -55,7 +56,7 @@ class LoopEngine:
     def __init__(self, setup: EngineSetup) -> None:
         self._setup = setup
         self._transfers = TransferTable(setup.layers, setup.codec)
-        self._model = setup.model.to(setup.device).train()
+        self._model = set_training(setup.model.to(setup.device))
         self._tensors = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
         self._names = [name for name, p in self._model.named_parameters() if p.requires_grad]
         self._buffers = [name for name, _ in self._model.named_buffers()]

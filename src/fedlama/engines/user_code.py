@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import torch
 
 from fedlama.core.losses import scalar
+from fedlama.core.modules import set_training
 from fedlama.data.clients import TensorClients
 from fedlama.engines.api import EngineSetup
 from fedlama.errors import DataError, FedlamaError, cut
@@ -78,7 +79,7 @@ def explained(
     """
     if not isinstance(setup.clients, TensorClients):  # recorded batches are given out once
         return error
-    model = copy.deepcopy(setup.model).to(setup.device).train()
+    model = set_training(copy.deepcopy(setup.model).to(setup.device))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with torch.random.fork_rng(devices=[]):
         for step in range(steps):

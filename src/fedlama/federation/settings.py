@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -22,6 +21,7 @@ from fedlama.choices.solvers import SGD, LocalSolver
 from fedlama.choices.strategies import Strategy
 from fedlama.core.layers import Layers, by_tensor
 from fedlama.core.losses import Objective, cross_entropy
+from fedlama.core.modules import check_shapes_known, copied
 from fedlama.core.validation import normalise_numbers
 from fedlama.data.clients import Batch, ClientData, ClientSource, as_source
 from fedlama.engines import Engine, EngineSetup
@@ -67,6 +67,7 @@ class FederationSettings:
 
     def labelling(self) -> Layers:
         """Return the layers: those that were given, or one for every parameter tensor."""
+        check_shapes_known(self.model)
         return self.layers if self.layers is not None else by_tensor(self.model)
 
     def describe(self) -> Description:
@@ -100,7 +101,7 @@ class FederationSettings:
         """Return the parts that an engine needs, with a copy of the model on the federation's device."""
         device = torch.device(self.device)
         return EngineSetup(
-            model=copy.deepcopy(self.model).to(device),
+            model=copied(self.model, device),
             layers=self.labelling(),
             clients=as_source(self.clients),
             solver=self.solver,

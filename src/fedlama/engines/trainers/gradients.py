@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
+from fedlama.core.modules import set_training
 from fedlama.engines.api import EngineSetup, Values
 from fedlama.engines.cohort.batches import StackedBatch
 from fedlama.engines.trainers.dropout import ClientDropout, borrowed_generator
@@ -81,7 +82,7 @@ class ClientGradients:
 
     def __init__(self, setup: EngineSetup, precision: Precision) -> None:
         self._setup, self._precision = setup, precision
-        self._model = copy.deepcopy(setup.model).to(setup.device).train()
+        self._model = set_training(copy.deepcopy(setup.model).to(setup.device))
         self._compute: Callable[[Values, Sequence[str], StackedBatch, Generators], Gradients] = self._first
         self.form: Literal["vectorised", "dropout", "one by one"] | None = None
 

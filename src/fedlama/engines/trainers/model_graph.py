@@ -7,6 +7,7 @@ own.
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from fedlama.core.losses import cross_entropy
+from fedlama.core.modules import frozen_modules
 from fedlama.data.clients import TensorClients
 from fedlama.engines.api import EngineSetup
 from fedlama.kernels import (
@@ -71,10 +73,10 @@ def read_graph(model: nn.Module) -> list[Step] | None:
     True
     """
     hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-    if hooked or any(parameter.dtype != torch.float32 for parameter in model.parameters()):
+    if hooked or frozen_modules(model) or any(parameter.dtype != torch.float32 for parameter in model.parameters()):
         return None
     try:
-        return _GraphReader(model).steps()
+        return _GraphReader(copy.deepcopy(model)).steps()  # a copy: recording leaves its proxies in plain attributes
     except Exception:  # fx raises many kinds of errors for models that it cannot record
         return None
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fedlama.core.modules import set_training
 from fedlama.engines.api import EngineSetup
 from fedlama.engines.cohort.batches import CohortBatches
 from fedlama.engines.cohort.cohort import CohortSlice, check_losses
@@ -40,7 +41,7 @@ class SerialTrainer(Trainer):
         self._batches = batches
         self._channels_last = channels_last
         self._forward: Callable[[Tensor, torch.Generator], Tensor] = self._first
-        self._model = copy.deepcopy(setup.model).to(setup.device).train()
+        self._model = set_training(copy.deepcopy(setup.model).to(setup.device))
         self._slots = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
         self._buffers = [name for name, _ in self._model.named_buffers()]
 

@@ -1,0 +1,79 @@
+"""Copies of the user's model: made in one place, refused in one sentence where the copy would be another model."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from fedlama.errors import ConfigError, cut
+
+
+def copied(model: nn.Module, device: torch.device) -> nn.Module:
+    """Return a copy of a model on a device, every module in the mode in which the user left it.
+
+    Args:
+        model: The user's model; never changed.
+        device: Where the copy is wanted.
+
+    Raises:
+        ConfigError: The model cannot be copied, has no values yet, or has hooks on its parameters, which a copy loses.
+    """
+    check_shapes_known(model)
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    meta = [name for name, value in tensors.items() if value.device.type == "meta"]
+    if meta and device.type != "meta":
+        raise ConfigError(
+            f"the tensor {meta[0]} of the model is on the device 'meta' and has no values; load or initialise the "
+            "model first, for instance with model.to_empty(device='cpu')"
+        )
+    hooked = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None)
+    ]
+    if hooked:
+        raise ConfigError(
+            f"the parameter {hooked[0]} has a gradient hook, which the clients' copies do not have; put its effect "
+            "into the forward pass or the solver, or freeze the parameter with requires_grad_(False)"
+        )
+    try:
+        return copy.deepcopy(model).to(device)
+    except Exception as error:  # a module may hold anything
+        raise ConfigError(
+            f"the model {type(model).__name__} cannot be copied ({type(error).__name__}: {cut(error, 120)}); remove "
+            "tensors with a gradient that it keeps from an earlier run (run it under torch.no_grad()), use "
+            "torch.nn.utils.parametrizations for weight norm, and make pruning permanent with prune.remove"
+        ) from error
+
+
+def check_shapes_known(model: nn.Module) -> None:
+    """Refuse a model with lazy modules that have not seen a batch yet.
+
+    Raises:
+        ConfigError: A parameter or buffer has no shape.
+    """
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        if is_lazy(value):
+            raise ConfigError(f"the tensor {name} of the model has no shape yet; run the model once on a batch before")
+
+
+def frozen_modules(model: nn.Module) -> list[nn.Module]:
+    """Return the modules that the user set to evaluation mode in a model that is in training mode.
+
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2).eval())
+    >>> [type(module).__name__ for module in frozen_modules(model)], frozen_modules(model.eval())
+    (['BatchNorm1d'], [])
+    """
+    return [module for module in model.modules() if not module.training] if model.training else []
+
+
+def set_training(model: nn.Module) -> nn.Module:
+    """Set a model to training mode, except for modules that the user froze with ``eval()``; return it."""
+    frozen = frozen_modules(model)
+    model.train()
+    for module in frozen:
+        module.training = False
+    return model

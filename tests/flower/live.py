@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,9 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fedlama.experiment import Experiment, read, resolve
-from fedlama.flower.deploy import submit as submission
 from fedlama.flower.deploy.byte_counter import ByteCounter
 from fedlama.flower.deploy.processes import Services, program
+from fedlama.flower.deploy.submit import Operator, run_config, write_app, write_connection
 
 
 def small(*changes: str) -> Experiment:
@@ -42,13 +41,13 @@ class Live:
 
     def __enter__(self) -> Live:
         self.services.__enter__()
-        submission.write_app(self.app)
+        write_app(self.app)
         self.services.start_link()
         self.counter.__enter__()
         for number in range(self.nodes):
             self.node(number)
         home = self.folder / "home-operator"
-        submission.write_connection(home, "live", f"127.0.0.1:{self.services.port}")
+        write_connection(home, "live", f"127.0.0.1:{self.services.port}")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -68,19 +67,18 @@ class Live:
         """
         out, config = self.folder / "runs" / name, self.folder / f"{name}.toml"
         settings: dict[str, str | float] = {"out": str(out), "deadline": 300.0, "join": 200.0, **options}
-        config.write_text(submission.run_config(experiment, settings), encoding="utf-8")
-        environment = self.services.environment("operator")
-        reply = submission.submit(program("flwr"), self.app, "live", config, environment)
-        assert reply["returncode"] == 0, reply
-        self.run_ids[name] = str(reply["run-id"])
+        config.write_text(run_config(experiment, settings), encoding="utf-8")
+        self.run_ids[name] = self.operator.submit(self.app, config)
         return out
 
+    @property
+    def operator(self) -> Operator:
+        """Calls of `flwr`."""
+        return Operator(program("flwr"), "live", self.services.environment("operator"))
+
     def log(self, name: str) -> str:
-        """The log of a run's ServerApp so far, as the operator sees it."""
-        command = [program("flwr"), "log", self.run_ids[name], "live", "--show"]
-        environment = self.services.environment("operator")
-        shown = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-        return shown.stdout + shown.stderr
+        """The log of a run's ServerApp so far."""
+        return self.operator.log(self.run_ids[name])
 
     def finish(self, out: Path, seconds: float = 420.0) -> Path:
         """Wait for a run's end; return its run folder."""

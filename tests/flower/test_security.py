@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("flwr", reason="needs Flower: pip install 'fedlama[flower]'")
 
-from fedlama.flower.deploy import submit as submission
 from fedlama.flower.deploy.processes import Services, program
+from fedlama.flower.deploy.submit import Operator, run_config, write_app, write_connection
 from tests.flower.certificates import certificates, node_key
 from tests.flower.live import small, wait
 
@@ -27,7 +27,7 @@ def test_only_registered_nodes_with_the_right_ca_take_part(tmp_path: Path) -> No
     with Services(tmp_path / "live", tls=tls) as services:
         services.start_link()
         address = f"127.0.0.1:{services.port}"
-        submission.write_connection(services.folder / "home-operator", "tls", address, authority)
+        write_connection(services.folder / "home-operator", "tls", address, authority)
         operator = services.environment("operator")
         security = {}
         for number in range(2):
@@ -45,9 +45,9 @@ def test_only_registered_nodes_with_the_right_ca_take_part(tmp_path: Path) -> No
         for number, arguments in security.items():
             services.start_node(number, security=arguments)
         app, config, out = tmp_path / "app", tmp_path / "run.toml", tmp_path / "runs"
-        submission.write_app(app)
-        config.write_text(submission.run_config(experiment, {"out": str(out), "deadline": 240.0}), encoding="utf-8")
-        assert submission.submit(program("flwr"), app, "tls", config, operator)["returncode"] == 0
+        write_app(app)
+        config.write_text(run_config(experiment, {"out": str(out), "deadline": 240.0}), encoding="utf-8")
+        Operator(program("flwr"), "tls", operator).submit(app, config)
         wait(lambda: any(out.rglob("summary.json")), 300, "the run to finish")
         assert not (tmp_path / "thief").exists()
         assert not (tmp_path / "wrong").exists()

@@ -12,12 +12,12 @@ from typing import Annotated
 import typer
 
 from fedlama.cli.options import Json
-from fedlama.errors import FedlamaError, MissingExtraError
+from fedlama.errors import MissingExtraError
 from fedlama.experiment import load_experiment
 from fedlama.experiment.files import catalogue_for
 from fedlama.flower.deploy.loopback import run_on_loopback
 from fedlama.flower.deploy.processes import QUIET
-from fedlama.flower.deploy.submit import run_config, submit
+from fedlama.flower.deploy.submit import Operator, run_config
 from fedlama.flower.deploy.submit import write_app as write_app_folder
 from fedlama.reporting.observer import draw_run
 from fedlama.runs.stored import load_run
@@ -85,10 +85,8 @@ def run(
         target, config = Path(folder) / "app", Path(folder) / "run.toml"
         write_app_folder(target)
         config.write_text(run_config(resolved, {**options, "out": out, "plugins-dir": plugins_dir}), encoding="utf-8")
-        reply = submit(flwr, target, superlink, config, {**os.environ, **QUIET})
-    if reply["returncode"] != 0:
-        raise FedlamaError(f"flwr refused the run: {reply['stderr'] or reply['stdout']}")
-    typer.echo(f"submitted; follow it with: flwr log {reply.get('run-id')} {superlink}".rstrip())
+        run_id = Operator(flwr, superlink, {**os.environ, **QUIET}).submit(target, config)
+    typer.echo(f"submitted; follow it with: flwr log {run_id} {superlink}".rstrip())
     typer.echo(f"the run folder will be below {out} on the SuperLink's machine")
 
 

@@ -12,7 +12,7 @@ from fedlama.errors import FedlamaError
 from fedlama.experiment import Experiment, prepare
 from fedlama.flower.deploy.byte_counter import ByteCounter
 from fedlama.flower.deploy.processes import Services, program
-from fedlama.flower.deploy.submit import run_config, run_failure, submit, write_app, write_connection
+from fedlama.flower.deploy.submit import Operator, run_config, write_app, write_connection
 from fedlama.runs.network_log import NAME
 
 _CHECK_SECONDS = 20.0  # between two questions whether the run failed; each starts a Python process
@@ -56,20 +56,19 @@ def run_on_loopback(
             for number in range(count):
                 services.start_node(number, port=counter.port, config=node)
             report(f"SuperLink on port {services.port}, {count} SuperNodes; logs in {folder}")
-            environment = services.environment("operator")
-            reply = submit(program("flwr"), app, "here", config, environment)
-            if reply["returncode"] != 0:
-                raise FedlamaError(f"flwr refused the run: {reply['stderr'] or reply['stdout']}")
+            operator = Operator(program("flwr"), "here", services.environment("operator"))
+            run_id = operator.submit(app, config)
             failure, next_check = "", time.monotonic() + _CHECK_SECONDS
             while (summary := watcher.look()) is None:
                 if failure or time.monotonic() >= end or services.processes["link"].poll() is not None:
+                    (folder / "serverapp.log").write_text(operator.log(run_id), encoding="utf-8")
                     reason = failure or "its SuperLink ended, or its time is over"
                     raise FedlamaError(
-                        f"the deployment did not finish: {reason}; see the logs in {folder}, and repeat the same "
-                        "command to resume it"
+                        f"the deployment did not finish: {reason}; see serverapp.log and the other logs in {folder}, "
+                        "and repeat the same command to resume it"
                     )
                 if time.monotonic() >= next_check:
-                    failure = run_failure(program("flwr"), str(reply["run-id"]), "here", environment)
+                    failure = operator.failure(run_id)
                     next_check = time.monotonic() + _CHECK_SECONDS
                 time.sleep(0.5)
     return {**summary, "socket_bytes_up": counter.up, "socket_bytes_down": counter.down}

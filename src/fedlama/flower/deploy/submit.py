@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from fedlama.core.validation import refuse
+from fedlama.errors import FedlamaError, cut
 from fedlama.experiment import Experiment
 from fedlama.experiment.catalogue import is_outside
 from fedlama.flower.settings import DEFAULTS
@@ -125,51 +127,66 @@ def write_connection(home: Path, name: str, address: str, certificate: Path | No
     (home / "config.toml").write_text(text, encoding="utf-8")
 
 
-def submit(command: str, app: Path, name: str, config: Path, environment: Mapping[str, str]) -> dict[str, object]:
-    """Submit a run and return the output of `flwr run`.
+@dataclass(frozen=True)
+class Operator:
+    """Calls `flwr` as an operator of a SuperLink does.
 
     Args:
         command: Path of `flwr`.
-        app: The app's folder.
-        name: The connection's name.
-        config: File with the run's configuration.
+        connection: The connection's name in Flower's `config.toml`; empty for the default one.
         environment: The environment, FLWR_HOME included.
     """
-    done = subprocess.run(
-        [command, "run", str(app), *([name] if name else []), "--run-config", str(config), "--format", "json"],
-        env=dict(environment),
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-    start = done.stdout.find("{")
-    output = json.loads(done.stdout[start:]) if start >= 0 else {}
-    return {"returncode": done.returncode, "stderr": done.stderr, "stdout": done.stdout, **output}
 
+    command: str
+    connection: str
+    environment: Mapping[str, str]
 
-def run_failure(command: str, run_id: str, name: str, environment: Mapping[str, str]) -> str:
-    """Return why a run failed, in the words of its ServerApp; empty while it is running or when it is complete.
+    def submit(self, app: Path, config: Path) -> str:
+        """Submit a run.
 
-    Args:
-        command: Path of `flwr`.
-        run_id: The run's number, as :func:`submit` returns it.
-        name: The connection's name.
-        environment: The environment, FLWR_HOME included.
-    """
-    done = subprocess.run(
-        [command, "ls", name, "--run-id", run_id, "--format", "json"],
-        env=dict(environment),
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-    try:
-        (run,) = json.loads(done.stdout)["runs"]
-        status, details = str(run["status"]), str(run["status-details"])
-    except (LookupError, TypeError, ValueError):
-        return ""  # the SuperLink does not answer now
-    if status not in ("finished:failed", "finished:stopped"):
-        return ""
-    return details if details not in ("", "N/A") else status
+        Args:
+            app: The app's folder.
+            config: File with the run's configuration.
+
+        Returns:
+            The run's number.
+
+        Raises:
+            FedlamaError: `flwr` refused the run.
+        """
+        done = self._call("run", str(app), *self._names, "--run-config", str(config), "--format", "json")
+        try:
+            return str(json.loads(done.stdout[done.stdout.index("{") :])["run-id"])
+        except (LookupError, ValueError) as error:
+            raise FedlamaError(f"flwr refused the run: {cut(done.stderr or done.stdout, 2000)}") from error
+
+    def failure(self, run_id: str) -> str:
+        """Return why a run failed, in the words of its ServerApp; empty while it is running or when it is complete."""
+        done = self._call("ls", *self._names, "--run-id", run_id, "--format", "json")
+        try:
+            (run,) = json.loads(done.stdout)["runs"]
+            status, details = str(run["status"]), str(run["status-details"])
+        except (LookupError, TypeError, ValueError):
+            return ""  # the SuperLink does not answer now
+        if status not in ("finished:failed", "finished:stopped"):
+            return ""
+        return details if details not in ("", "N/A") else status
+
+    def log(self, run_id: str) -> str:
+        """Return what a run's ServerApp has printed so far."""
+        done = self._call("log", run_id, *self._names, "--show")
+        return done.stdout + done.stderr
+
+    @property
+    def _names(self) -> list[str]:
+        return [self.connection] if self.connection else []
+
+    def _call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.command, *arguments],
+            env=dict(self.environment),
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 pytest.importorskip("flwr", reason="needs Flower: pip install 'fedlama[flower]'")
 
 from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
+from torch import nn
 
-from fedlama.flower.apps import client_app, experiment_trainer
+from fedlama.flower.apps import FunctionTrainer, LocalRound, client_app, experiment_trainer
 from fedlama.flower.protocol import (
     NEVER,
     ClientInfo,
@@ -36,11 +39,13 @@ def task_identity(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(TaskIdentity, name, 1)
 
 
-def call(outgoing: Outgoing, node: dict[str, Any], run: dict[str, Any]) -> TrainReply | ClientInfo | Failure:
-    """Send a message through the ClientApp and read its reply as the server does."""
+def call(
+    outgoing: Outgoing, node: dict[str, Any], run: dict[str, Any], app: ClientApp | None = None
+) -> TrainReply | ClientInfo | Failure:
+    """Send a message through a ClientApp and read its reply as the server does."""
     message = _message(outgoing, 60.0)
     context = Context(run_id=1, node_id=outgoing.node, node_config=node, state=RecordDict(), run_config=run)
-    reply: Message = client_app()(message, context)
+    reply: Message = (app or client_app())(message, context)
     return _content(reply)
 
 
@@ -86,3 +91,25 @@ def test_a_node_says_why_it_cannot_take_part(node: dict[str, Any], run: dict[str
     assert isinstance(reply, TrainReply)
     assert reply.status == "refused"
     assert says in reply.detail
+
+
+def test_what_the_users_code_raises_is_named_with_its_place(tmp_path: Path) -> None:
+    def train(model: nn.Module, local_round: LocalRound) -> float:
+        raise ValueError(f"no data for client {local_round.client}")
+
+    def make(client: int, config: Mapping[str, Any]) -> FunctionTrainer:
+        if client == 2:
+            raise KeyError("nothing")
+        trainer = experiment_trainer(client, SMALL)
+        return FunctionTrainer(trainer._setup.model, train, 5, trainer.layers)  # type: ignore[attr-defined]
+
+    app, node = client_app(make), {"partition-id": 1, "state-dir": str(tmp_path)}
+    assert call(Outgoing(7, InfoRequest()), node, {}, app) == ClientInfo(1, 5)
+    reply = call(Outgoing(7, request(1)), node, {}, app)
+    assert isinstance(reply, TrainReply)
+    assert reply.status == "refused"
+    assert "ValueError: no data for client 1 (" in reply.detail
+    assert f"{__file__}, line " in reply.detail
+    info = call(Outgoing(7, InfoRequest()), {"partition-id": 2}, {}, app)
+    assert isinstance(info, Failure)
+    assert "KeyError: 'nothing'" in info.reason

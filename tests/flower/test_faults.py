@@ -222,7 +222,7 @@ def test_a_federation_does_not_start_without_its_clients(tmp_path: Path) -> None
 def test_another_model_on_a_client_is_named(tmp_path: Path) -> None:
     given = everyone()
     channel = in_process(everyone(layers=_by_module(given)), tmp_path)
-    with pytest.raises(FedlamaError, match="client 0: reply refused: the model, the labelling or the codec differ"):
+    with pytest.raises(FedlamaError, match="client 0 cannot train: the model, the labelling or the codec differ"):
         deployed(given, channel).advance()
 
 

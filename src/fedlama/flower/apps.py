@@ -13,8 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedlama.errors import FedlamaError
+from fedlama.errors import FedlamaError, cut
 from fedlama.experiment import assemble, prepare
+from fedlama.experiment.loading import location_of
 from fedlama.federation.federation import Federation
 from fedlama.flower.client.function import FunctionTrainer
 from fedlama.flower.client.respond import refusal, respond
@@ -112,28 +113,36 @@ def client_app(
         try:
             check_info_request(message.content)
             client, trainer = trainer_of(context)
-        except FedlamaError as error:
-            _LOG.error("this node cannot take part: %s", error)
-            return _reply(message, refusal_records(str(error)))
-        return _reply(message, info_records(ClientInfo(client, trainer.samples)))
+            records = info_records(ClientInfo(client, trainer.samples))
+        except Exception as error:  # code of the user's own can raise anything
+            records = refusal_records(_reason(error))
+        return _reply(message, records)
 
     def train(message: Message, context: Context) -> Message:
         request, given = read_request(message.content), {**base, **context.run_config}
         try:
             client, trainer = trainer_of(context)
-        except FedlamaError as error:
-            _LOG.error("this node cannot train: %s", error)
-            return _reply(message, reply_records(refusal(request, str(error))))
-        root = state_folder(context.node_config, given)
-        folder = root / (name if make else state_name(given, context.node_config))
-        reply = respond(request, trainer, folder / f"client-{client}.safetensors")
-        if request.answered_round == NEVER:  # rare, so most rounds do not pay for it
-            forget_old(root)
+            root = state_folder(context.node_config, given)
+            folder = root / (name if make else state_name(given, context.node_config))
+            reply = respond(request, trainer, folder / f"client-{client}.safetensors")
+            if request.answered_round == NEVER:  # rare, so most rounds do not pay for it
+                forget_old(root)
+        except Exception as error:  # code of the user's own can raise anything
+            reply = refusal(request, _reason(error))
         return _reply(message, reply_records(reply))
 
     app.query()(inform)
     app.train()(train)
     return app
+
+
+def _reason(error: Exception) -> str:
+    """Return the sentence for the server; the whole traceback of the user's code stays in the node's own log."""
+    if isinstance(error, FedlamaError):
+        _LOG.error("this node cannot take part: %s", error)
+        return str(error)
+    _LOG.exception("this node cannot take part")
+    return f"{type(error).__name__}: {cut(error)}{location_of(error, None)}; correct the code on this node"
 
 
 def _reply(message: Message, records: RecordDict) -> Message:

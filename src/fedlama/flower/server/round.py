@@ -201,10 +201,11 @@ class RoundRunner:
         if reply.status == "stale" and client not in progress.needs_full:
             progress.needs_full.add(client)
             progress.note(f"client {client} has lost its state and is sent the full model")
-        elif reply.status != "done":
-            progress.refuse(
-                client, cut(reply.detail, REASON_CHARACTERS) or "it asks for the full model, which it was sent"
-            )
+        elif reply.status == "stale":
+            progress.refuse(client, "it asks for the full model, which it was sent")
+        elif reply.status == "refused":
+            progress.open.discard(client)
+            progress.note(f"client {client} cannot train: {cut(reply.detail, REASON_CHARACTERS)}")
         else:
             try:
                 progress.result.updates[client] = check(reply, request, self._layers, self._codec)

@@ -73,12 +73,12 @@ def deploy_federation(build: Callable[[RemoteClients], Federation], clients: int
         return federation_differences(stored_description(stored), federation)
 
     with exclusive_folder(path):
-        found = resume_point(path, differences, warn=_LOG.warning)
-        before = found[1] if found else []
+        point = resume_point(path, differences, warn=_LOG.warning)
+        before = point[1] if point else []
         with RunFolder(path, config, len(before)) as folder:
             run = Run(federation)
-            if found:
-                run.load_state_dict(*found)
+            if point:
+                run.load_state_dict(*point)
             saving = Checkpoints(folder, lambda target: save_snapshot(run.state_dict(), target), 0.0, lambda: False)
             result = run.to_end([folder, saving], before)
             folder.finish(result, {"method": result.method, "rounds": len(result.rounds)})

@@ -105,9 +105,9 @@ class NodeRegistry:
         """
         missing, end = set(wanted), time.monotonic() + seconds
         while True:
-            found = self.online()
-            if missing <= set(found) or time.monotonic() >= end:
-                return found
+            clients = self.online()
+            if missing <= set(clients) or time.monotonic() >= end:
+                return clients
             time.sleep(poll)
 
     def _refuse_doubles(self, doubles: dict[int, list[int]]) -> None:

@@ -160,7 +160,6 @@ class DistributedEngine:
         return slice(count * rank // self._processes, count * (rank + 1) // self._processes)
 
 
-@register("engine", "distributed")
 def _as_reals(value: Tensor, previous: Tensor) -> Tensor:
     """Return a tensor as a flat float64 vector, which sums over processes add up.
 
@@ -186,6 +185,7 @@ def _is_large_integer(value: Tensor) -> bool:
     return integer and bool((value.double().abs() > EXACT_IN_FLOAT64 / 2).any())
 
 
+@register("engine", "distributed")
 @dataclass(frozen=True)
 class Distributed:
     """Options of the distributed engine; calling it with a federation's setup builds this process's part.

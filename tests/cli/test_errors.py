@@ -68,12 +68,12 @@ def test_a_key_without_its_section_names_the_section(key: str, meant: str) -> No
 @pytest.mark.parametrize(
     ("name", "part"),
     [
-        ("digit", "there is no experiment 'digit'; did you mean 'digits'?"),
-        ("", "there is no experiment ''; known are: cifar10-resnet20, digits, "),
+        ("digit", "the experiment is 'digit'; did you mean 'digits'?"),
+        ("", "the experiment is ''; known are: cifar10-resnet20, digits, "),
         ("x" * 5000, "(5002 characters); known are"),
         ("nowhere.toml", "nowhere.toml cannot be read (No such file or directory)"),
-        ("/", "there is no experiment '/'"),
-        ("../digits", "there is no experiment '../digits'"),
+        ("/", "the experiment is '/'"),
+        ("../digits", "the experiment is '../digits'"),
     ],
 )
 def test_unknown_experiment(name: str, part: str) -> None:

@@ -176,7 +176,7 @@ def test_numbers_of_samples_must_fit() -> None:
 def test_recorded_batches_are_used_up() -> None:
     source = ReplayedClients([batches(8), batches(8)])
     federation(clients=source).run()
-    with pytest.raises(DataError, match="step 4 is next, step 0 was asked for; build the clients anew"):
+    with pytest.raises(DataError, match="step 4 is next, step 0 was requested; make new clients"):
         federation(clients=source).run()
     again = federation(clients=[batches(4), batches(4)])
     assert again.run().rounds[-1].loss == again.run().rounds[-1].loss  # plain lists start again in every run

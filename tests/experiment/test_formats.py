@@ -151,7 +151,11 @@ def test_a_wide_resnet_is_built(tmp_path: Path) -> None:
         ({"x": np.zeros((6, 3)), "y": np.zeros(6)}, [], "array 'y' is float64, expected integers"),
         ({"x": np.zeros((6, 3)), "y": np.zeros(6, dtype=int)}, ["partition.clients=7"], "7 clients with at least"),
         ({"x": np.zeros((6, 3)), "y": np.zeros(6, dtype=int)}, ["model.name=small-cnn"], "takes square images"),
-        ({"x": np.zeros((6, 3)), "y": np.zeros(6, dtype=int)}, ["augment=true"], "are no images; set augment=false"),
+        (
+            {"x": np.zeros((6, 3)), "y": np.zeros(6, dtype=int)},
+            ["augment=true"],
+            "expected images (C, H, W); set augment=false",
+        ),
     ],
 )
 def test_data_that_cannot_be_used(changes: dict[str, Any], overrides: list[str], part: str, tmp_path: Path) -> None:

@@ -120,12 +120,15 @@ LAUGHS = b")q\x00" + b"".join(b"h%c\x86q%c" % (n, n + 1) for n in range(60))
 @pytest.mark.parametrize(
     ("program", "says"),
     [
-        (b"\x80\x02}" + NESTED + b"K\x01s.", "a tuple stands where it needs a str"),  # hashing it ended the process
-        (b"\x80\x02}" + LAUGHS + b"K\x01s.", "a tuple stands where it needs a str"),  # hashing it took for ever
+        (
+            b"\x80\x02}" + NESTED + b"K\x01s.",
+            "it holds a tuple where a str is expected",
+        ),  # its hash ended the process
+        (b"\x80\x02}" + LAUGHS + b"K\x01s.", "it holds a tuple where a str is expected"),  # hashing it took for ever
         (b"\x80\x02}U\x04data" + NESTED + b"s.", ""),
         (b"\x80\x02}(" + b"N" * 2_000_001, "more than 2000000 instructions"),
         (b"\x80\x02}U\x04datacnumpy\ndtype\nU\x02u1\x85R)bs.", ""),
-        (b"\x80\x02}cbuiltins\neval\nU\x011\x85R.", "it asks for 'builtins.eval'"),
+        (b"\x80\x02}cbuiltins\neval\nU\x011\x85R.", "it refers to 'builtins.eval'"),
         (b"\x80\x02}c_codecs\nencode\nX\x01\x00\x00\x00aX\x04\x00\x00\x00utf8\x86R.", "calls something"),
         (b"\x80\x02}", "not a CIFAR batch"),
         (b"N.", "holds a NoneType"),

@@ -39,11 +39,11 @@ def test_all_problems_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_methods(["fedlma fedavg,increase_factor=2", "fedlama,base_interval=0"], "digits", [])
     assert [problem.partition(";")[0] for problem in caught.value.problems] == [
-        "there is no method 'fedlma'",
+        "method 'fedlma' is not known",
         "method 'fedavg,increase_factor=2': unknown key 'strategy.increase_factor': strategy 'fedavg' has no such key",
         "method 'fedlama,base_interval=0': FedLAMA: base_interval is 0, expected 1 or more",
     ]
-    with pytest.raises(ConfigError, match="--methods names none"):
+    with pytest.raises(ConfigError, match="--methods is empty"):
         parse_methods([" "], "digits", [])
 
 

@@ -176,7 +176,7 @@ def renamed_attributes(module: str, names: Sequence[Renamed], namespace: Mapping
     Returns:
         A function to assign to ``__getattr__`` at the end of the module.
     """
-    by_old = {one.old: one for one in names}
+    by_old = {renamed.old: renamed for renamed in names}
 
     def __getattr__(name: str) -> Any:  # noqa: ANN401, N807  (what a module's attribute may be)
         if name not in by_old:
@@ -198,8 +198,8 @@ def _modern_table(section: str, table: Mapping[str, Any], note: Note) -> dict[st
 
 
 def _keys(section: str, choice: object) -> dict[str, Renamed]:
-    found = KEYS.get((section, choice), {}) if choice is None or isinstance(choice, str) else {}
-    return {old: Renamed(f"{section}.{old}", f"{section}.{new}") for old, new in found.items()}
+    keys = KEYS.get((section, choice), {}) if choice is None or isinstance(choice, str) else {}
+    return {old: Renamed(f"{section}.{old}", f"{section}.{new}") for old, new in keys.items()}
 
 
 def _rename(table: Mapping[str, Any], words: Mapping[str, Renamed], note: Note) -> dict[str, Any]:

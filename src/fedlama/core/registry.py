@@ -48,14 +48,16 @@ def register(section: str, name: str | None = None) -> Callable[[T], T]:
     """
 
     def mark(option: T) -> T:
-        own = vars(option).get("name") if isinstance(option, type) else None
-        if name is None and own is None:
+        class_name = vars(option).get("name") if isinstance(option, type) else None
+        if name is None and class_name is None:
             raise TypeError(f"{option.__qualname__} has no name; write register({section!r}, '...')")
-        if name is not None and own not in (None, name):
-            raise TypeError(f"{option.__qualname__} is registered as {name!r}, but its attribute name is {own!r}")
-        if isinstance(option, type) and own is None:
+        if name is not None and class_name not in (None, name):
+            raise TypeError(
+                f"{option.__qualname__} is registered as {name!r}, but its attribute name is {class_name!r}"
+            )
+        if isinstance(option, type) and class_name is None:
             type.__setattr__(option, "name", name)
-        setattr(option, _MARK, [*options_of(option), (section, name or own)])
+        setattr(option, _MARK, [*options_of(option), (section, name or class_name)])
         return option
 
     return mark
@@ -86,7 +88,7 @@ def registered(section: str, room: str) -> dict[str, Any]:
         TypeError: Two options have the same name.
     """
     package = import_module(room)
-    names = [found.name for found in iter_modules(getattr(package, "__path__", ()))]
+    names = [info.name for info in iter_modules(getattr(package, "__path__", ()))]
     modules = [package, *(import_module(f"{room}.{name}") for name in names)]
     options: dict[str, Any] = {}
     for module in modules:

@@ -1,4 +1,4 @@
-"""The one shape in which every loader hands over its data: two pairs of tensors and who they came from."""
+"""The form in which every loader returns its data: training and test tensors, and the natural client of each row."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class Dataset:
     """A supervised data set that fits in memory, split into training and test rows.
 
     Args:
-        name: What to call it in messages and reports.
+        name: Its name in messages and reports.
         train_x: Inputs, first dimension = rows. Images are uint8 (N, C, H, W); feature rows are float32 (N, F);
             character sequences are int64 (N, T).
         train_y: int64 labels in [0, classes): (N,), or (N, T) when every position of a sequence has one.
         test_x: As ``train_x``.
         test_y: As ``train_y``.
-        classes: How many labels there are.
+        classes: Number of labels.
         groups: int64 (N,), the natural client of each training row (writer, speaker, user), or None.
         test_groups: int64, the same for the test rows, or None.
         class_names: One name per label, or empty.
-        group_names: Name of group g at position g, or empty when the group numbers are the source's own.
+        group_names: Name of group g at position g, or empty when the group numbers are those of the source.
 
     Equality is identity: comparing gigabytes by accident would be slow and, with tensors, ambiguous.
     """
@@ -43,7 +43,7 @@ class Dataset:
     group_names: tuple[str, ...] = ()
 
     def check(self) -> Dataset:
-        """Look for everything that would only show up later as a strange loss.
+        """Check everything that would otherwise show only later, as an unexpected loss.
 
         Returns:
             This data set, so that a loader can end with ``return Dataset(...).check()``.
@@ -70,7 +70,7 @@ class Dataset:
         if self.train_x.shape[1:] != self.test_x.shape[1:]:
             raise DataError(
                 f"{self.name}: training rows have shape {tuple(self.train_x.shape[1:])} but test rows "
-                f"{tuple(self.test_x.shape[1:])}; they must be alike"
+                f"{tuple(self.test_x.shape[1:])}; they must be equal"
             )
         return self
 
@@ -79,7 +79,7 @@ class Dataset:
         if x.ndim == 0 or y.ndim == 0 or len(x) == 0:
             raise DataError(f"{where}: there are no rows; check that the files are the right ones")
         if len(x) != len(y):
-            raise DataError(f"{where}: {len(x)} inputs but {len(y)} labels; they must be of one length")
+            raise DataError(f"{where}: {len(x)} inputs but {len(y)} labels; give one label for each input")
         if x.is_floating_point():
             _check_finite(where, x)
         if y.dtype != torch.int64:

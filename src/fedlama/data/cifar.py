@@ -34,10 +34,10 @@ def load(path: Path | str, classes: int = 10, *, complete: bool = True) -> Datas
             ``cifar-100-binary`` or ``cifar-100-python``), or a folder that contains it. The binary version is taken
             if both are there.
         classes: 10 or 100. CIFAR-100 gives its fine labels.
-        complete: Expect the official number of rows, so that a file cut off between two rows is noticed.
+        complete: Expect the official number of rows, so that a file that is cut off between two rows is noticed.
 
     Returns:
-        Images uint8 (N, 3, 32, 32), training rows in the order of the archive.
+        Images uint8 (N, 3, 32, 32), labels int64 (N,), training rows in the order of the archive.
 
     Raises:
         DataError: If a file is missing, damaged or cut off.
@@ -48,7 +48,7 @@ def load(path: Path | str, classes: int = 10, *, complete: bool = True) -> Datas
     if classes not in (10, 100):
         raise ConfigError(f"classes is {classes}, expected 10 (CIFAR-10) or 100 (CIFAR-100)")
     train, test = (_BATCHES, ["test_batch"]) if classes == 10 else (["train"], ["test"])
-    # The first file found settles the folder, so that two versions are never mixed.
+    # The first file that is found decides the folder, so that two versions are never mixed.
     folder = locate(path, [f"{train[0]}.bin", train[0]], _FOLDERS[classes]).parent
     train_x, train_y = _part(folder, train, classes, 50_000 // len(train) if complete else None)
     test_x, test_y = _part(folder, test, classes, 10_000 if complete else None)
@@ -60,7 +60,7 @@ def _part(folder: Path, files: list[str], classes: int, rows: int | None) -> tup
     pieces = [_read(folder, file, classes, rows) for file in files]
     x = np.concatenate([images for images, _ in pieces])
     y = np.concatenate([labels for _, labels in pieces])
-    return torch.from_numpy(x.reshape(-1, 3, 32, 32)), torch.from_numpy(y)
+    return torch.from_numpy(x.reshape(-1, 3, 32, 32)), torch.from_numpy(y)  # (rows, channels, height, width)
 
 
 def _read(folder: Path, name: str, classes: int, rows: int | None) -> _Rows:
@@ -103,7 +103,7 @@ def _pickled(content: bytes, file: Path, classes: int) -> _Rows:
 
 
 def _names(folder: Path, classes: int) -> tuple[str, ...]:
-    """Read the class names where the binary version lists them; they are a courtesy, so their absence is no error."""
+    """Read the class names where the binary version lists them; they are optional."""
     try:
         file = locate(folder, ["batches.meta.txt" if classes == 10 else "fine_label_names.txt"])
     except DataError:

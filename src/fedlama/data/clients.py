@@ -1,8 +1,9 @@
-"""What a client's data look like to an engine: batches that belong to (client, local step), whoever asks.
+"""The clients' data as an engine sees them: one batch for each client and local step.
 
-Batch k of a client is a pure function of the seed, the client and k: each local epoch is a permutation of its own
-address, batches never cross an epoch, and the last batch of an epoch may be short. A client that is not drawn simply
-does not advance its count of steps, so its epoch goes on where it stopped.
+Batch k of a client is a pure function of the seed, the client and k, so every engine gets the same batches, in whatever
+order it calls. Each local epoch is a permutation with its own random address, batches never cross an epoch, and the last
+batch of an epoch may be short. A client that is not in the cohort does not advance its count of steps, so its epoch
+continues later where it stopped.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -24,15 +25,16 @@ from fedlama.core.randomness import address, permutation, ranked
 from fedlama.errors import ConfigError, DataError
 
 Batch = tuple[Tensor, Tensor]
+"""Inputs (batch, ...) and targets (batch, ...) of one local step."""
 Prepare = Callable[[Tensor], Tensor]
 """Turns stored inputs of shape (batch, ...) into the model's input, such as uint8 pixels into standardised floats."""
 _REMEMBERED = 128
-"""Clients whose latest epoch is remembered; a population of any size must not fill the memory."""
+"""Number of clients whose latest epoch is remembered; a bound, because a population may be of any size."""
 Augment = Callable[[Tensor, NDArray[np.uint64]], Tensor]
-"""Changes prepared inputs at random; gets one 64-bit key per sample, from which all its randomness comes.
+"""Changes prepared inputs at random; it gets one 64-bit key per sample, from which all its randomness comes.
 
-Keys are NumPy arrays, on the host wherever the inputs are. An augmentation whose attribute `takes_tensors` is true may
-get their int64 view instead, as a tensor where the inputs are: a round's keys then go there in one transfer.
+Keys are NumPy arrays in host memory, on whatever device the inputs are. An augmentation whose attribute `takes_tensors`
+is true may get their int64 view instead, as a tensor on the device of the inputs: then one copy moves a round's keys.
 """
 Keys = NDArray[np.uint64] | Tensor
 
@@ -58,16 +60,36 @@ class ClientData:
 
 
 class ClientSource(Protocol):
-    """All clients of a federation."""
+    """All clients of a federation, numbered from 0."""
 
     def __len__(self) -> int:
-        """Number of clients."""
+        """Return the number of clients."""
 
     def samples(self, client: int) -> int:
-        """Number of training samples n_i."""
+        """Return a client's number of training samples, n_i."""
 
     def batch(self, client: int, step: int, seed: int) -> Batch:
-        """Return the client's batch number `step`, counted from 0 over all its local steps."""
+        """Return one batch of a client.
+
+        Args:
+            client: The client's number.
+            step: Its local step, counted from 0 over the whole run.
+            seed: The run's seed.
+        """
+
+
+class _Batches(NamedTuple):
+    """Where batches are in the epochs of their clients; all arrays are int64 (steps, clients).
+
+    Attributes:
+        epoch: The epoch.
+        start: The first position of the batch in its epoch.
+        lengths: Samples in the batch.
+    """
+
+    epoch: NDArray[np.int64]
+    start: NDArray[np.int64]
+    lengths: NDArray[np.int64]
 
 
 class TensorClients:
@@ -76,11 +98,11 @@ class TensorClients:
     Args:
         x: Inputs of all clients, shape (rows, ...).
         y: Targets of all clients, shape (rows, ...).
-        rows: Per client the int64 row numbers of its samples.
-        batch_size: Samples per local step, one number or one per client.
+        rows: For each client the row numbers of its samples, int64 (samples,).
+        batch_size: Samples per local step: one number, or one for each client.
         prepare: Applied to every batch of inputs.
         augment: Applied to every prepared batch.
-        short_clients: Whether clients with fewer samples than a batch are refused or train on short batches.
+        short_clients: Whether clients with fewer samples than a batch train on short batches; if not, they are refused.
 
     Raises:
         DataError: Clients without samples or with too few, rows that do not exist, NaN or infinite inputs.
@@ -103,7 +125,7 @@ class TensorClients:
         sizes = [operator.index(size) for size in given_sizes]
         _check_rows(x, y, rows, sizes, short_clients)
         self._held = np.concatenate(rows).astype(np.int64, copy=False)
-        self._begins = np.cumsum([0] + [len(own) for own in rows])
+        self._begins = np.cumsum([0] + [len(mine) for mine in rows])
         self.rows = [self._held[start:end] for start, end in pairwise(self._begins)]
         self.x, self.y, self.batch_sizes = x, y, sizes
         self.prepare = prepare
@@ -112,12 +134,16 @@ class TensorClients:
         self._epochs: dict[int, tuple[int, int, NDArray[np.int64]]] = {}
 
     def __len__(self) -> int:
-        """Number of clients."""
+        """Return the number of clients."""
         return len(self.rows)
 
     @property
     def tables(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """All row numbers one client after another, where each client's begin (and the last end), and batch sizes."""
+        """Row numbers of all clients in one array, the bounds of each client's part of it, and the batch sizes.
+
+        Client c has the rows ``held[bounds[c] : bounds[c + 1]]``; the arrays are int64 (samples of all clients,),
+        (clients + 1,) and (clients,).
+        """
         return self._held, self._begins, self._batch_sizes
 
     def __describe__(self) -> dict[str, object]:
@@ -132,15 +158,15 @@ class TensorClients:
         }
 
     def samples(self, client: int) -> int:
-        """Number of the client's rows."""
+        """Return the number of the client's rows."""
         return len(self.rows[client])
 
     def batches_per_epoch(self, client: int) -> int:
-        """Local steps in one epoch of the client, the short last batch included."""
+        """Return the number of local steps in one epoch of the client, the short last batch included."""
         return -(-len(self.rows[client]) // self.batch_sizes[client])
 
     def batch_rows(self, client: int, step: int, seed: int) -> NDArray[np.int64]:
-        """Return the row numbers of one batch."""
+        """Return the row numbers of one batch, int64 (batch,)."""
         epoch, position = divmod(step, self.batches_per_epoch(client))
         known = self._epochs.get(client)
         if known is None or known[:2] != (seed, epoch):
@@ -148,7 +174,7 @@ class TensorClients:
             known = (seed, epoch, self.rows[client][order])
             while len(self._epochs) >= _REMEMBERED:
                 self._epochs.pop(next(iter(self._epochs)), None)
-            self._epochs[client] = known  # the latest epoch of a few clients: a pure function is being remembered
+            self._epochs[client] = known  # a pure function is remembered, so results do not depend on this
         start = position * self.batch_sizes[client]
         return known[2][start : start + self.batch_sizes[client]]
 
@@ -168,14 +194,14 @@ class TensorClients:
         """Return the row numbers of many clients' batches, drawn in a few vectorised calls.
 
         Args:
-            clients: Who.
-            first: Each one's first step.
-            steps: How many steps from there on.
+            clients: The clients.
+            first: Each client's first step.
+            steps: Number of steps.
             seed: The run's seed.
 
         Returns:
-            Row numbers, (steps, clients, largest batch), short batches filled up with their first row, and the
-            batches' lengths, (steps, clients). ``rows[s, c, :lengths[s, c]]`` is what :meth:`batch_rows` gives for
+            Row numbers, int64 (steps, clients, largest batch), where short batches are filled up with their first row.
+            And the batches' lengths, int64 (steps, clients): ``rows[s, c, :lengths[s, c]]`` are the :meth:`batch_rows` of
             ``clients[c]`` at step ``first[c] + s``.
         """
         who = np.asarray(clients)
@@ -184,11 +210,11 @@ class TensorClients:
         epoch, position = np.divmod(step, -(-sizes // batch))
         start = position * batch
         lengths = np.minimum(batch, sizes - start)
-        rows = np.empty((*lengths.shape, int(lengths.max())), dtype=np.int64)
+        rows = np.empty((*lengths.shape, int(lengths.max())), dtype=np.int64)  # (steps, clients, largest batch)
         for size in set(sizes.tolist()):
             chosen = np.flatnonzero(sizes == size)
-            places = epoch[:, chosen], start[:, chosen], lengths[:, chosen]
-            rows[:, chosen] = self._shuffled(who[chosen], *places, rows.shape[2], seed)
+            batches = _Batches(epoch[:, chosen], start[:, chosen], lengths[:, chosen])
+            rows[:, chosen] = self._shuffled(who[chosen], batches, rows.shape[2], seed)
         return rows, lengths
 
     def gather(
@@ -201,8 +227,8 @@ class TensorClients:
         """Gather, prepare and augment one batch of each of many clients at once.
 
         Args:
-            rows: Row numbers, (clients, batch).
-            clients: Whose they are.
+            rows: Row numbers, int64 (clients, batch).
+            clients: The client of each row.
             steps: Each client's step.
             seed: The run's seed.
 
@@ -223,23 +249,23 @@ class TensorClients:
         """Return the augmentation's keys of many batches, or None without augmentation.
 
         Args:
-            clients: Whose batches they are.
-            steps: Which of their steps; both broadcast together.
+            clients: The client of each batch.
+            steps: The step of each batch; `clients` and `steps` are broadcast together.
             batch: Samples per batch.
             seed: The run's seed.
 
         Returns:
-            Keys, (..., batch), on the host.
+            Keys, uint64 (..., batch), in host memory.
         """
         if self.augment is None:
             return None
         return address(seed, "augment", clients[..., None], steps[..., None], np.arange(batch))
 
     def pick(self, rows: Tensor, keys: Keys | None) -> Batch:
-        """Index, prepare and augment batches whose row numbers are where the samples are.
+        """Index, prepare and augment batches whose row numbers are on the device of the samples.
 
         Args:
-            rows: Row numbers, (clients, batch).
+            rows: Row numbers, int64 (clients, batch).
             keys: Their :meth:`augment_keys`, (clients, batch), as the augmentation takes them.
 
         Returns:
@@ -251,34 +277,26 @@ class TensorClients:
             x = self.prepare(x)
         if self.augment is not None and keys is not None:
             x = self.augment(x, keys.reshape(-1))
-        return x.view(*rows.shape, *x.shape[1:]), y.view(*rows.shape, *y.shape[1:])
+        return x.view(*rows.shape, *x.shape[1:]), y.view(*rows.shape, *y.shape[1:])  # (clients, batch, ...)
 
-    def _shuffled(
-        self,
-        clients: NDArray[np.int64],
-        epoch: NDArray[np.int64],
-        start: NDArray[np.int64],
-        lengths: NDArray[np.int64],
-        width: int,
-        seed: int,
-    ) -> NDArray[np.int64]:
+    def _shuffled(self, clients: NDArray[np.int64], batches: _Batches, width: int, seed: int) -> NDArray[np.int64]:
         """Return the rows of clients with equally many samples: (steps, clients, width), as :meth:`cohort_rows`."""
-        held = np.stack([self.rows[client] for client in clients.tolist()])
+        held = np.stack([self.rows[client] for client in clients.tolist()])  # (clients, samples)
         count, size = held.shape
-        lowest = epoch.min(axis=0)
-        epochs = np.arange(int((epoch - lowest).max()) + 1)
+        lowest = batches.epoch.min(axis=0)
+        epochs = np.arange(int((batches.epoch - lowest).max()) + 1)
         keys = address(seed, "shuffle", clients[:, None, None], (lowest[:, None] + epochs)[:, :, None], np.arange(size))
         order = ranked(keys)  # (clients, epochs, samples)
-        begin = (np.arange(count) * len(epochs) + epoch - lowest) * size + start
+        begin = (np.arange(count) * len(epochs) + batches.epoch - lowest) * size + batches.start
         column = np.arange(width)
-        places = begin[:, :, None] + np.where(column < lengths[:, :, None], column, 0)
-        rows: NDArray[np.int64] = held.take(order.take(places) + (np.arange(count) * size)[:, None])
+        positions = begin[:, :, None] + np.where(column < batches.lengths[:, :, None], column, 0)
+        rows: NDArray[np.int64] = held.take(order.take(positions) + (np.arange(count) * size)[:, None])
         return rows
 
     def to(self, device: torch.device) -> TensorClients:
-        """Return the same clients with their samples on a device, and there what `prepare` has of tensors.
+        """Return the same clients with their samples, and the tensors of `prepare`, on a device.
 
-        `augment` stays as it is: from keys that lie on the device it needs nothing of the host.
+        `augment` stays as it is: with keys on the device it needs no data of the host.
         """
         prepare = None if self.prepare is None else transform_on(self.prepare, device)
         moved = object.__new__(TensorClients)
@@ -287,12 +305,12 @@ class TensorClients:
 
 
 class ReplayedClients:
-    """Clients that yield ready batches in an order of their own, such as recorded ones.
+    """Clients that yield ready batches in a fixed order, such as recorded ones.
 
     Args:
-        batches: Per client an iterable of (inputs, targets).
-        samples: Per client the number of training samples n_i; may be left out when all iterables are sequences,
-            which are then taken to hold each sample once.
+        batches: For each client an iterable of (inputs, targets).
+        samples: For each client its number of training samples n_i. It may be left out when all iterables are
+            sequences; then each sequence is expected to hold every sample once.
 
     Raises:
         DataError: No clients, or a client without batches.
@@ -301,7 +319,7 @@ class ReplayedClients:
     def __init__(self, batches: Sequence[Iterable[Batch]], samples: Sequence[int] | None = None) -> None:
         if not batches:
             raise DataError("there are no clients; give at least one iterable of batches")
-        if samples is None and all(isinstance(one, Sequence) for one in batches):
+        if samples is None and all(isinstance(recorded, Sequence) for recorded in batches):
             samples = [
                 sum(len(_checked(batch, client, step)[0]) for step, batch in enumerate(recorded))
                 for client, recorded in enumerate(batches)
@@ -313,11 +331,11 @@ class ReplayedClients:
         if samples is not None and min(samples) < 1:
             raise DataError(f"client {samples.index(min(samples))} has no samples; leave it out")
         self._samples = samples
-        self._iterators: list[Iterator[Batch]] = [iter(one) for one in batches]
+        self._iterators: list[Iterator[Batch]] = [iter(given) for given in batches]
         self._given = [0] * len(batches)
 
     def __len__(self) -> int:
-        """Number of clients."""
+        """Return the number of clients."""
         return len(self._iterators)
 
     def samples(self, client: int) -> int:
@@ -342,7 +360,7 @@ class ReplayedClients:
         if step != self._given[client]:
             raise DataError(
                 f"client {client} replays its batches in order: step {self._given[client]} is next, step {step} was "
-                "asked for; build the clients anew for a new run"
+                "requested; make new clients for a new run"
             )
         try:
             batch = next(self._iterators[client])
@@ -430,24 +448,26 @@ def as_source(clients: ClientSource | Sequence[ClientData] | Sequence[Iterable[B
         return clients
     if not clients:
         raise DataError("there are no clients; give at least one")
-    tensors = [one for one in clients if isinstance(one, ClientData)]
+    tensors = [given for given in clients if isinstance(given, ClientData)]
     if not tensors:
-        return ReplayedClients([one for one in clients if not isinstance(one, ClientData)])
+        return ReplayedClients([given for given in clients if not isinstance(given, ClientData)])
     if len(tensors) != len(clients):
         raise DataError("the clients mix ClientData and iterables of batches; give all of them in one form")
-    ends = np.cumsum([0] + [len(one.x) for one in tensors])
+    ends = np.cumsum([0] + [len(client.x) for client in tensors])
     rows = [np.arange(start, end) for start, end in pairwise(ends)]
-    for number, one in enumerate(tensors):
-        if len(one.x) != len(one.y):
-            raise DataError(f"client {number} has {len(one.x)} inputs but {len(one.y)} targets; give one target each")
-        for kind, mine, first in (("inputs", one.x, tensors[0].x), ("targets", one.y, tensors[0].y)):
+    for number, client in enumerate(tensors):
+        if len(client.x) != len(client.y):
+            raise DataError(
+                f"client {number} has {len(client.x)} inputs but {len(client.y)} targets; give one for each input"
+            )
+        for kind, mine, first in (("inputs", client.x, tensors[0].x), ("targets", client.y, tensors[0].y)):
             if mine.shape[1:] != first.shape[1:] or mine.dtype != first.dtype:
                 raise DataError(
                     f"client {number} has {kind} of shape {tuple(mine.shape[1:])} ({mine.dtype}), but client 0 has "
                     f"{tuple(first.shape[1:])} ({first.dtype}); give all clients one shape and dtype"
                 )
-    x, y = torch.cat([one.x for one in tensors]), torch.cat([one.y for one in tensors])
-    return TensorClients(x, y, rows, [one.batch_size for one in tensors])
+    x, y = torch.cat([client.x for client in tensors]), torch.cat([client.y for client in tensors])
+    return TensorClients(x, y, rows, [client.batch_size for client in tensors])
 
 
 def _check_rows(
@@ -459,23 +479,23 @@ def _check_rows(
         raise DataError(f"there are {len(x)} inputs but {len(y)} targets; give one target for each input")
     if len(sizes) != len(rows):
         raise DataError(f"there are {len(rows)} clients but {len(sizes)} batch sizes; give one, or one per client")
-    for client, (own, size) in enumerate(zip(rows, sizes, strict=True)):
+    for client, (mine, size) in enumerate(zip(rows, sizes, strict=True)):
         if size < 1:
             raise DataError(f"client {client}: batch_size is {size}, expected 1 or more; raise it")
-        if len(own) == 0:
+        if len(mine) == 0:
             raise DataError(f"client {client} has no samples; leave it out or give it some")
-        if len(own) < size and not short_clients:
+        if len(mine) < size and not short_clients:
             raise DataError(
-                f"client {client} has {len(own)} samples, fewer than one batch of {size}; lower batch_size, merge "
+                f"client {client} has {len(mine)} samples, fewer than one batch of {size}; lower batch_size, merge "
                 "small clients, or allow short batches: short_clients=true in an experiment file, "
                 "TensorClients(..., short_clients=True) in Python"
             )
-        if own.min() < 0 or own.max() >= len(x):
-            wrong = own.min() if own.min() < 0 else own.max()
+        if mine.min() < 0 or mine.max() >= len(x):
+            wrong = mine.min() if mine.min() < 0 else mine.max()
             raise DataError(f"client {client} names row {wrong}, but there are {len(x)} rows; check the partition")
     if x.is_floating_point():
         bad = ~torch.isfinite(x.reshape(len(x), -1)).all(dim=1).cpu().numpy()
-        hits = [own[bad[own]] for own in rows] if bad.any() else []
+        hits = [mine[bad[mine]] for mine in rows] if bad.any() else []
         for client, hit in enumerate(hits):
             if len(hit):
                 raise DataError(

@@ -17,7 +17,7 @@ def load() -> Dataset:
     """Load 1,797 grey images of 8x8 pixels, split into 1,437 training and 360 test rows.
 
     Returns:
-        Images uint8 (N, 1, 8, 8), labels 0..9. The source's 17 grey levels 0..16 are stretched to 0..255
+        Images uint8 (N, 1, 8, 8), labels int64 (N,) in 0..9. The source's 17 grey levels 0..16 are stretched to 0..255
         (``round(v * 255 / 16)``, one to one), so that transforms and models treat them like any other image.
 
     The split is fixed: rows sorted by class, in stored order within it, and every fifth of them from the first on
@@ -34,7 +34,7 @@ def load() -> Dataset:
     """
     with resources.files("fedlama.data").joinpath("digits.npz").open("rb") as stream, np.load(stream) as arrays:
         levels, labels = arrays["x"], arrays["y"].astype(np.int64)
-    x = torch.from_numpy(np.rint(levels[:, None] * (255 / 16)).astype(np.uint8))
+    x = torch.from_numpy(np.rint(levels[:, None] * (255 / 16)).astype(np.uint8))  # (rows, channels, height, width)
     y = torch.from_numpy(labels)
     is_test = torch.zeros(len(y), dtype=torch.bool)
     is_test[torch.from_numpy(np.argsort(labels, kind="stable")[::5].copy())] = True

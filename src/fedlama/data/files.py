@@ -17,15 +17,15 @@ CHUNK = 1 << 20
 
 
 class Readable(Protocol):
-    """Anything with ``read``: plain files, gzip streams, members of a zip."""
+    """An object with a method ``read``: a plain file, a gzip stream, a member of a zip archive."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return up to ``size`` bytes; none at the end."""
+        """Return up to ``size`` bytes; an empty result means the end."""
         ...
 
 
 def locate(path: Path | str, names: Sequence[str], folders: Sequence[str] = ()) -> Path:
-    """Find a file by its customary names, plain or compressed.
+    """Find a file by its usual names, plain or compressed.
 
     Args:
         path: The folder of the data set, or one that contains a usual sub-folder.
@@ -47,9 +47,9 @@ def locate(path: Path | str, names: Sequence[str], folders: Sequence[str] = ()) 
             for candidate in (root / folder / name, root / folder / f"{name}.gz"):
                 if candidate.is_file():
                     return candidate
-    places = " or ".join(str(root / folder) for folder in ("", *folders))
+    searched = " or ".join(str(root / folder) for folder in ("", *folders))
     raise DataError(
-        f"none of {', '.join(names)} (or the same with .gz) is in {places}; download the data set there first"
+        f"none of {', '.join(names)} (or the same with .gz) is in {searched}; download the data set there first"
     )
 
 
@@ -76,14 +76,14 @@ def opened(path: Path) -> Iterator[Readable]:
 
 
 def read_up_to(stream: Readable, size: int) -> bytes:
-    """Read at most ``size`` bytes, taking memory only for bytes that are really there.
+    """Read at most ``size`` bytes, reserving memory only for bytes that are really there.
 
-    A single ``read(size)`` may set aside ``size`` bytes first, and ``size`` often comes from a header not to be
+    A single ``read(size)`` may reserve ``size`` bytes first, and ``size`` often comes from a header that is not
     trusted.
 
     Args:
-        stream: Where to read.
-        size: The most to read.
+        stream: The stream to read from.
+        size: Largest number of bytes.
 
     Returns:
         The bytes; fewer than ``size`` when the stream ended.
@@ -102,7 +102,7 @@ def read_whole(path: Path, limit: int) -> bytes:
 
     Args:
         path: The file, plain or ``.gz``.
-        limit: The most bytes it may hold, uncompressed.
+        limit: Largest number of bytes that it may hold, uncompressed.
 
     Returns:
         All its bytes, uncompressed.
@@ -113,7 +113,7 @@ def read_whole(path: Path, limit: int) -> bytes:
     with opened(path) as stream:
         content = read_up_to(stream, limit + 1)
     if len(content) > limit:
-        raise DataError(f"{path} holds more than {limit} bytes, the most that is read; check that it is the right file")
+        raise DataError(f"{path} holds more than {limit} bytes, the limit; check that it is the right file")
     return content
 
 
@@ -126,20 +126,20 @@ def read_header(stream: Readable, where: str) -> tuple[tuple[int, ...], bool, np
 
     Args:
         stream: At the beginning of the array; afterwards at its first element.
-        where: What to call it in messages.
+        where: Name of the array for messages.
 
     Returns:
-        Shape, whether the elements stand in Fortran's order, and type. Compare them with the bytes that are really
-        there before taking memory for as many.
+        Shape, whether the elements are in Fortran order, and dtype. Compare them with the number of bytes that are
+        really there before reserving memory for the array.
 
     Raises:
-        DataError: It is no .npy array, or one of objects, or its shape is beyond reason.
+        DataError: It is not an .npy array, it holds objects, or its shape is implausible.
     """
     try:
         version = np.lib.format.read_magic(stream)
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, fortran, dtype = readers[version](stream, max_header_size=_HEADER_LIMIT)
-    # NumPy parses the header as Python text, which fails in as many ways as there are to misspell Python.
+    # NumPy parses the header as Python text, so damaged headers raise many kinds of exceptions.
     except Exception as error:
         raise DataError(f"{where} is not a plain .npy array ({cut(error)}); write it again with numpy.savez") from error
     if dtype.kind not in "uifb" or len(shape) > _DIMENSIONS or not all(0 <= size <= _LONGEST for size in shape):

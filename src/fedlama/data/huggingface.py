@@ -22,7 +22,7 @@ LABEL_COLUMNS = ("label", "labels", "fine_label", "y", "character")
 
 
 class Split(Protocol):
-    """What is used of a ``datasets.Dataset``."""
+    """The part of ``datasets.Dataset`` that is used."""
 
     @property
     def features(self) -> Mapping[str, object]:
@@ -153,13 +153,13 @@ def _open(name: str) -> Mapping[str, Split]:
     except ImportError as error:
         raise MissingExtraError("datasets", "datasets") from error
     try:
-        found = library.load_from_disk(name) if Path(name).is_dir() else library.load_dataset(name)
-    # The library raises many kinds of errors (network, hub, format); all mean that this name gives no data.
+        splits = library.load_from_disk(name) if Path(name).is_dir() else library.load_dataset(name)
+    # The library raises many kinds of errors (network, hub, format); all mean that the data cannot be loaded.
     except Exception as error:
         raise DataError(f"{name} cannot be loaded ({cut(error)}); check the name and the connection") from error
-    if not isinstance(found, Mapping):
+    if not isinstance(splits, Mapping):
         raise DataError(f"{name} is a single split; pass it to from_splits, with None for the missing test split")
-    return cast("Mapping[str, Split]", found)
+    return cast("Mapping[str, Split]", splits)
 
 
 def _column(name: str, split: Split, given: str | None, usual: Sequence[str], what: str) -> str:
@@ -178,7 +178,7 @@ def _images(name: str, split: Split, column: str) -> NDArray[np.generic]:
     for row in range(len(split)):
         picture = _picture(cast("Mapping[str, object]", split[row])[column], f"{name}: image {row}")
         if images is None:
-            images = np.empty((len(split), *picture.shape), picture.dtype)
+            images = np.empty((len(split), *picture.shape), picture.dtype)  # (rows, channels, height, width)
         if picture.shape != images.shape[1:]:
             raise DataError(
                 f"{name}: image {row} has shape {picture.shape}, the first {images.shape[1:]} (C, H, W); "
@@ -197,13 +197,13 @@ def _picture(value: object, where: str) -> NDArray[np.generic]:
     try:
         array: NDArray[np.generic] = np.asarray(value)
         if array.dtype != np.uint8:
-            with np.errstate(over="ignore"):  # infinite values are named by the check of the data set
+            with np.errstate(over="ignore"):  # `Dataset.check` reports infinite values
                 array = array.astype(np.float32)
     except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"{where} is no array of numbers ({cut(error)}); choose another column") from error
+        raise DataError(f"{where} is not an array of numbers ({cut(error)}); choose another column") from error
     if array.ndim == 2:
         return array[None]
-    # Pictures come as (H, W, C); arrays that already have channels first are left alone.
+    # Pictures are (H, W, C); arrays that already have channels first stay as they are.
     return array.transpose(2, 0, 1) if array.ndim == 3 and array.shape[2] in (1, 3) else array
 
 
@@ -211,7 +211,9 @@ def _labels(name: str, split: Split, column: str) -> NDArray[np.int64]:
     try:
         labels = np.asarray(list(cast("Sequence[object]", split[column])))
     except (ValueError, OverflowError) as error:
-        raise DataError(f"{name}: column {column!r} is no list of integers ({cut(error)})") from error
+        raise DataError(
+            f"{name}: column {column!r} is not a list of integers ({cut(error)}); choose another column"
+        ) from error
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(
             f"{name}: column {column!r} holds {labels.dtype}, expected integers; use class_encode_column first"

@@ -42,8 +42,8 @@ def load(path: Path | str, split: str | None = None) -> Dataset:
             ``digits`` or ``mnist``.
 
     Returns:
-        Images uint8 (N, 1, 28, 28), upright. EMNIST is stored with rows and columns exchanged and is turned back
-        here; the labels of ``letters``, stored as 1..26, become 0..25.
+        Images uint8 (N, 1, 28, 28), upright; labels int64 (N,). EMNIST is stored with rows and columns exchanged, which
+        is undone here; the labels of ``letters``, stored as 1..26, become 0..25.
 
     Raises:
         DataError: If a file is missing, damaged or does not belong.
@@ -53,7 +53,7 @@ def load(path: Path | str, split: str | None = None) -> Dataset:
     """
     if split is not None and split not in _SPLITS:
         raise ConfigError(f"EMNIST has no split {split!r}{did_you_mean(split, _SPLITS)}")
-    # The first file found settles the folder, so that parts of two data sets are never mixed.
+    # The first file that is found decides the folder, so that parts of two data sets are never mixed.
     folder = locate(path, _file_names("train", "images-idx3", split), _FOLDERS).parent
     train_x, train_y = _part(folder, "train", split)
     test_x, test_y = _part(folder, "test" if split else "t10k", split)
@@ -71,7 +71,7 @@ def _part(folder: Path, part: str, split: str | None) -> tuple[torch.Tensor, tor
     images = read_idx(locate(folder, _file_names(part, "images-idx3", split)), "u1", 3)
     labels = read_idx(locate(folder, _file_names(part, "labels-idx1", split)), "u1", 1).astype(np.int64)
     if split:
-        images = np.ascontiguousarray(images.transpose(0, 2, 1))
+        images = np.ascontiguousarray(images.transpose(0, 2, 1))  # (rows, height, width)
     if split == "letters":
         labels -= 1
     return torch.from_numpy(images[:, None]), torch.from_numpy(labels)
@@ -84,10 +84,10 @@ def read_idx(path: Path, kind: str, dimensions: int, limit: int = LIMIT) -> NDAr
         path: The file, plain or ``.gz``.
         kind: The NumPy type expected, such as ``"u1"`` or ``"i4"``.
         dimensions: How many dimensions are expected.
-        limit: The most bytes of data that are accepted.
+        limit: Largest number of bytes of data that is accepted.
 
     Returns:
-        Array in native byte order, with its own memory.
+        Array in native byte order that owns its memory.
 
     Raises:
         DataError: If the magic number, the type, the dimensions or the length are not as expected.
@@ -113,8 +113,8 @@ def read_idx(path: Path, kind: str, dimensions: int, limit: int = LIMIT) -> NDAr
             raise DataError(f"{path} declares {shape}, {expected} bytes, above the limit of {limit}; it is damaged")
         body = read_up_to(stream, expected + 1)
     if len(body) != expected:
-        found = "more" if len(body) > expected else len(body)
-        raise DataError(f"{path} declares {shape}: expected {expected} bytes of data, found {found}; download it again")
+        count = "more" if len(body) > expected else len(body)
+        raise DataError(f"{path} declares {shape}: expected {expected} bytes of data, found {count}; download it again")
     return np.frombuffer(body, _TYPES[magic[2]]).reshape(shape).astype(kind)
 
 

@@ -30,12 +30,13 @@ def load(path: Path | str) -> Dataset:
             ``femnist/data``.
 
     Returns:
-        Images float32 (N, 1, 28, 28) in [0, 1], where 1 is white paper, 62 classes, and ``groups`` = the user.
+        Images float32 (N, 1, 28, 28) in [0, 1], where 1 is white paper; labels int64 (N,) of 62 classes; ``groups``
+        int64 (N,), the user.
         Users are numbered in the order of their names over both parts (a split by user gives the parts different
         users).
 
     Raises:
-        DataError: If a folder is missing, or a file is no JSON of LEAF or contradicts itself.
+        DataError: If a folder is missing, or a file is not JSON as LEAF writes it, or contradicts itself.
 
     Source: Caldas et al., LEAF, arXiv:1812.01097, https://leaf.cmu.edu. Deviation from the other image loaders:
     pixels stay float32, since LEAF stores them as such.
@@ -104,7 +105,7 @@ def _rows(entry: object, size: object, where: str) -> tuple[NDArray[np.float32],
         y = np.asarray(entry["y"])
     except (ValueError, TypeError, OverflowError) as error:
         raise DataError(
-            f"{where}: the images are not lists of {PIXELS} numbers, or the labels no list of integers ({cut(error)})"
+            f"{where}: expected images as lists of {PIXELS} numbers and labels as a list of integers ({cut(error)})"
         ) from error
     if not len(x) == len(y) == size:
         raise DataError(
@@ -120,7 +121,8 @@ def _stack(users: _Users, number: dict[str, int]) -> tuple[torch.Tensor, torch.T
     x = np.concatenate([users[name][0] for name in names])
     y = np.concatenate([users[name][1] for name in names])
     groups = np.repeat([number[name] for name in names], [len(users[name][1]) for name in names])
-    return torch.from_numpy(x.reshape(-1, 1, 28, 28)), torch.from_numpy(y), torch.from_numpy(groups.astype(np.int64))
+    images = torch.from_numpy(x.reshape(-1, 1, 28, 28))  # (rows, channels, height, width)
+    return images, torch.from_numpy(y), torch.from_numpy(groups.astype(np.int64))
 
 
 @register("data")

@@ -21,7 +21,7 @@ _DIGIT, _WRITER = 0, 2
 
 
 def load(path: Path | str, table: Path | str | None = None) -> Dataset:
-    """Load MNIST and name the writer of each digit.
+    """Load MNIST with the writer of each digit.
 
     Args:
         path: Folder of MNIST (see `fedlama.data.idx.load`), or one that contains it as a usual sub-folder.
@@ -29,8 +29,8 @@ def load(path: Path | str, table: Path | str | None = None) -> Dataset:
             None to look in ``path`` and its usual sub-folders.
 
     Returns:
-        MNIST with ``groups`` and ``test_groups`` = the writers' numbers in NIST (539 writers of training digits,
-        297 others of test digits).
+        MNIST with ``groups`` and ``test_groups``, int64 (N,): the writers' numbers in NIST (539 writers of training
+        digits, 297 others of test digits).
 
     Raises:
         DataError: If a file is missing or damaged, or the table's digits are not MNIST's labels, row by row.
@@ -39,17 +39,19 @@ def load(path: Path | str, table: Path | str | None = None) -> Dataset:
     table describes MNIST's training image i; the first 10,000 rows of the test table describe MNIST's test images.
     """
     mnist = idx.load(path)
-    place = path if table is None else table
-    groups = _writers(place, "train", mnist.train_y.numpy())
-    test_groups = _writers(place, "test", mnist.test_y.numpy())
+    folder = path if table is None else table
+    groups = _writers(folder, "train", mnist.train_y.numpy())
+    test_groups = _writers(folder, "test", mnist.test_y.numpy())
     return replace(mnist, name="mnist-writers", groups=groups, test_groups=test_groups).check()
 
 
-def _writers(place: Path | str, part: str, labels: NDArray[np.int64]) -> torch.Tensor:
-    file = locate(place, [f"qmnist-{part}-labels-idx2-int"], _FOLDERS)
+def _writers(folder: Path | str, part: str, labels: NDArray[np.int64]) -> torch.Tensor:
+    file = locate(folder, [f"qmnist-{part}-labels-idx2-int"], _FOLDERS)
     table = idx.read_idx(file, "i4", 2).astype(np.int64)
     if table.shape[1] != 8 or len(table) < len(labels):
-        raise DataError(f"{file} is a table of {table.shape}, expected 8 columns and at least {len(labels)} rows")
+        raise DataError(
+            f"{file} is a table of {table.shape}, expected 8 columns and at least {len(labels)} rows; download it again"
+        )
     table = table[: len(labels)]
     wrong = np.flatnonzero(table[:, _DIGIT] != labels)
     if len(wrong):

@@ -1,4 +1,4 @@
-"""Load anyone's data from a folder with train.npz and test.npz."""
+"""Load arrays from a folder with train.npz and test.npz."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _Arrays = dict[str, NDArray[np.generic]]
 
 
 def load(path: Path | str, classes: int | None = None, *, channels_last: bool = False, limit: int = 8 << 30) -> Dataset:
-    """Load a data set of the user's own.
+    """Load arrays that were written with NumPy.
 
     Args:
         path: Folder with ``train.npz`` and ``test.npz``. Each holds ``x`` (N, ...) of uint8, an integer or a float
             type, ``y`` (N,) or (N, T) of integers, and, if there are natural clients, ``group`` (N,) of integers.
         classes: Number of classes; None for the largest label plus one.
         channels_last: Whether images are (N, H, W, C), to be turned into (N, C, H, W).
-        limit: The most bytes that one array may take, checked before any is read.
+        limit: Largest number of bytes of one array, checked before it is read.
 
     Returns:
         uint8 ``x`` stays uint8 and gets a channel dimension if it is (N, H, W); other integers become int64, floats
@@ -57,10 +57,10 @@ def load(path: Path | str, classes: int | None = None, *, channels_last: bool = 
 
 def _inputs(x: NDArray[np.generic], channels_last: bool) -> torch.Tensor:
     if x.dtype != np.uint8:
-        with np.errstate(over="ignore"):  # what does not fit becomes infinite, which the check of the data set names
+        with np.errstate(over="ignore"):  # values that do not fit become infinite, which `Dataset.check` reports
             x = x.astype(np.float32 if np.issubdtype(x.dtype, np.floating) else np.int64)
     elif x.ndim == 3:
-        x = x[:, None]
+        x = x[:, None]  # (rows, 1, height, width)
     if channels_last and x.ndim == 4:
         x = x.transpose(0, 3, 1, 2)
     return torch.from_numpy(np.ascontiguousarray(x))
@@ -90,11 +90,11 @@ def _read(file: Path, limit: int) -> _Arrays:
 
 
 def _member(archive: zipfile.ZipFile, key: str, file: Path, limit: int) -> NDArray[np.generic]:
-    """Read one array, comparing the zip's size, the header's size and the limit before taking memory for the rows."""
+    """Read one array; the sizes in zip and header and the limit are compared before memory is reserved."""
     where = f"{file}, array {key!r}"
     info = archive.getinfo(f"{key}.npy")
     declared = info.file_size
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others swell without a useful bound
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others can grow without a useful bound
         raise DataError(f"{where} is not compressed as numpy does; write it again with numpy.savez_compressed")
     if declared > limit:
         raise DataError(

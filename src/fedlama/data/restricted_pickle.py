@@ -1,8 +1,8 @@
-"""Read the pickles of the CIFAR archives without pickle.
+"""Read the pickles of the CIFAR archives without Python's unpickler.
 
-A pickle is a program. The small machine below knows only the instructions that build dictionaries, lists, strings,
-integers and NumPy byte arrays; Python's own unpickler never runs. So nothing in a file chooses what is called, how
-much memory is set aside, or how deep anything nests.
+A pickle is a program. The small interpreter below knows only the instructions that build dictionaries, lists, strings,
+integers and NumPy byte arrays; Python's own unpickler never runs. So a file cannot choose what is called, how much
+memory is reserved, or how deeply values are nested.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fedlama.errors import DataError, cut, shown
 
 T = TypeVar("T")
 _LIMIT = 2_000_000
-"""The most instructions that are carried out; CIFAR-100's training file has about 400,000."""
+"""Largest number of instructions that are executed; CIFAR-100's training file has about 400,000."""
 
 _NOTHING = frozenset({"PROTO", "FRAME"})
 _NUMBERS = frozenset({"INT", "LONG", "BININT", "BININT1", "BININT2", "LONG1"})
@@ -35,27 +35,27 @@ _GLOBALS = {
     "numpy ndarray": "ndarray",
     "numpy.core.multiarray _reconstruct": "reconstruct",
     "numpy._core.multiarray _reconstruct": "reconstruct",
-    "_codecs encode": "encode",  # with which Python 3 writes bytes at protocol 2
+    "_codecs encode": "encode",  # how Python 3 writes bytes at protocol 2
 }
 
 
 @dataclass(frozen=True)
 class _Global:
-    """Stands for a name that a file may ask for; it is looked at and never called."""
+    """Represents a name that a file may refer to; it is compared, never called."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class _Type:
-    """Stands for a numpy.dtype."""
+    """Represents a numpy.dtype."""
 
     name: object
 
 
 @dataclass
 class _Array:
-    """Stands for a numpy.ndarray: keeps shape, type and bytes to be checked afterwards."""
+    """Represents a numpy.ndarray: keeps shape, dtype and bytes, which are checked afterwards."""
 
     state: object = None
 
@@ -65,28 +65,28 @@ def loads(content: bytes, source: str) -> dict[str, object]:
 
     Args:
         content: The bytes of the file.
-        source: What to call it in messages.
+        source: Name of the file for messages.
 
     Returns:
-        The dictionary with its keys as text; uint8 arrays as NumPy arrays, everything else as it came.
+        The dictionary with its keys as text; uint8 arrays as NumPy arrays, everything else unchanged.
 
     Raises:
-        DataError: If the pickle is damaged, asks for anything else, or is no dictionary.
+        DataError: If the pickle is damaged, contains anything else, or is not a dictionary.
     """
     try:
-        found = _Machine().run(content)
-    # Damaged pickles end in almost any exception; none of them is worth a traceback.
+        content_value = _Interpreter().run(content)
+    # Damaged pickles raise almost any exception; all of them mean the same to the user.
     except Exception as error:
         raise DataError(
             f"{source} is not a CIFAR batch that is safe to read: {cut(error)}; download it again"
         ) from error
-    if not isinstance(found, dict):
-        raise DataError(f"{source} holds a {type(found).__name__}, expected a dictionary; it is another file")
-    return {key: _plain(value, f"{source}, entry {shown(key)}") for key, value in found.items()}
+    if not isinstance(content_value, dict):
+        raise DataError(f"{source} holds a {type(content_value).__name__}, expected a dictionary; it is another file")
+    return {key: _plain(value, f"{source}, entry {shown(key)}") for key, value in content_value.items()}
 
 
-class _Machine:
-    """A stack, the places of its marks, and a memo."""
+class _Interpreter:
+    """A stack, the positions of its marks, and a memo."""
 
     def __init__(self) -> None:
         self._stack: list[object] = []
@@ -94,7 +94,7 @@ class _Machine:
         self._memo: dict[object, object] = {}
 
     def run(self, content: bytes) -> object:
-        """Carry out a program and return what it builds."""
+        """Execute a program and return what it builds."""
         for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
             if count >= _LIMIT:
                 raise ValueError(f"it has more than {_LIMIT} instructions")
@@ -145,9 +145,9 @@ class _Machine:
                 items = self._last(2) if name == "SETITEM" else self._since_mark()
                 _filled(_expect(stack[-1], dict), items)
             case "GLOBAL":
-                stack.append(_found(argument))
+                stack.append(_global(argument))
             case "STACK_GLOBAL":
-                stack.append(_found(" ".join(_expect(part, str) for part in self._last(2))))
+                stack.append(_global(" ".join(_expect(part, str) for part in self._last(2))))
             case "REDUCE":
                 stack.append(_called(*self._last(2)))
             case "BUILD":
@@ -175,7 +175,7 @@ class _Machine:
 
 def _expect(value: object, kind: type[T]) -> T:
     if not isinstance(value, kind):
-        raise ValueError(f"a {type(value).__name__} stands where it needs a {kind.__name__}")
+        raise ValueError(f"it holds a {type(value).__name__} where a {kind.__name__} is expected")
     return value
 
 
@@ -185,9 +185,9 @@ def _filled(table: dict[str, object], items: list[object]) -> dict[str, object]:
     return table
 
 
-def _found(name: object) -> _Global:
+def _global(name: object) -> _Global:
     if name not in _GLOBALS:
-        raise ValueError(f"it asks for {shown(str(name).replace(' ', '.'))}, which no CIFAR file needs")
+        raise ValueError(f"it refers to {shown(str(name).replace(' ', '.'))}, which no CIFAR file needs")
     return _Global(_GLOBALS[str(name)])
 
 

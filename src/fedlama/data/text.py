@@ -29,7 +29,7 @@ def load(
     min_sequences: int = 2,
     small: Literal["drop", "merge"] = "drop",
 ) -> Dataset:
-    """Cut each speaker's text into sequences, and each sequence's target is the same text one character later.
+    """Cut each speaker's text into sequences; the target of a sequence is the same text one character later.
 
     Args:
         path: The text file, or the folder of its ``input.txt``. A speech is a line ``NAME:`` after an empty line
@@ -41,8 +41,8 @@ def load(
             into one speaker named ``(others)``.
 
     Returns:
-        Inputs and labels int64 (N, T); classes = the characters of the whole file in code-point order, which are the
-        ``class_names``; ``groups`` and ``test_groups`` = the speaker in order of first appearance.
+        Inputs and labels int64 (N, T). The classes are the characters of the whole file in code-point order, which are
+        the ``class_names``; ``groups`` and ``test_groups``, int64 (N,), are the speakers in order of first appearance.
 
     Raises:
         DataError: If the file is missing, is not UTF-8, or gives no speaker with enough text.

@@ -1,4 +1,4 @@
-"""Transforms on whole batches: bring pixels to standard scale, and augment images by random crops and flips."""
+"""Transforms of whole batches: standardise pixels, and augment images by random crops and flips."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Normalise:
         mean: float32, (C, 1, 1) per channel or (C, H, W) per pixel, on the scale [0, 1].
         std: As ``mean``; none of its values may be 0.
 
-    Use `per_channel` or `per_pixel` to take both from the training images.
+    Use `per_channel` or `per_pixel` to compute both from the training images.
     """
 
     mean: Tensor
     std: Tensor
 
     def __post_init__(self) -> None:
-        """Refuse statistics that cannot be divided by."""
+        """Refuse deviations that cannot be divided by."""
         if self.mean.shape != self.std.shape:
             raise ConfigError(
                 f"mean has shape {tuple(self.mean.shape)} but std {tuple(self.std.shape)}; they must agree"
@@ -39,7 +39,7 @@ class Normalise:
 
     @classmethod
     def per_channel(cls, images: Tensor) -> Normalise:
-        """Take mean and deviation of each channel.
+        """Compute mean and deviation of each channel.
 
         Args:
             images: uint8 or float (N, C, H, W), the training images.
@@ -51,7 +51,7 @@ class Normalise:
 
     @classmethod
     def per_pixel(cls, images: Tensor) -> Normalise:
-        """Take mean and deviation of each pixel of each channel, as the authors of FedLAMA do.
+        """Compute mean and deviation of each pixel of each channel, as the authors of FedLAMA do.
 
         Args:
             images: uint8 or float (N, C, H, W), the training images.
@@ -77,8 +77,8 @@ class Normalise:
         return cls(mean.float(), std.float())
 
     def to(self, device: torch.device | str) -> Normalise:
-        """Return a copy whose statistics live on a device, to spare a transfer at each call."""
-        moved = object.__new__(Normalise)  # not checked again: that would wait for the device
+        """Return a copy whose statistics are on a device, which saves a copy at each call."""
+        moved = object.__new__(Normalise)  # not checked again, since a check would wait for the device
         moved.__dict__.update(mean=self.mean.to(device), std=self.std.to(device))
         return moved
 
@@ -104,7 +104,7 @@ def _to_unit(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 @dataclass(frozen=True)
 class PadCropFlip:
-    """Pad with zeros, cut out a random window of the original size, and mirror every second image.
+    """Pad with zeros, cut out a random window of the original size, and mirror half of the images.
 
     Args:
         padding: Pixels added on each side; the window moves by -padding..padding in both directions.
@@ -123,7 +123,7 @@ class PadCropFlip:
     padding: int = 4
 
     def __post_init__(self) -> None:
-        """Refuse paddings that make no sense."""
+        """Refuse a padding that is out of range."""
         if not 0 <= self.padding <= 1000:
             raise ConfigError(f"padding is {self.padding}, expected 0..1000 pixels")
 
@@ -157,7 +157,7 @@ class PadCropFlip:
         columns = left + torch.where(flip, across.flip(0), across)
         padded = functional.pad(x.reshape(-1, channels, height, width), (self.padding,) * 4).flatten(2)
         pixel = (rows[:, :, None] * (width + 2 * self.padding) + columns[:, None, :]).flatten(1)
-        cut = padded.gather(2, pixel[:, None, :].expand(-1, channels, -1))
+        cut = padded.gather(2, pixel[:, None, :].expand(-1, channels, -1))  # (images, channels, height * width)
         return cut.reshape(*lead, channels, height, width)
 
 

@@ -44,10 +44,10 @@ def prepare(experiment: Experiment) -> Material:
     """Load the data, split them and initialise the model.
 
     Args:
-        experiment: The experiment; its strategy does not matter here.
+        experiment: The experiment; its strategy makes no difference here.
 
     Returns:
-        What every method starts from.
+        What every method of a comparison starts from.
     """
     settings = experiment.settings
     dataset = guarded("data", experiment.data, experiment.data.load)
@@ -80,7 +80,7 @@ def assemble(experiment: Experiment, material: Material) -> Federation:
 
     Args:
         experiment: The experiment.
-        material: What :func:`prepare` made of it, or of another that differs in its strategy only.
+        material: What :func:`prepare` returned for it, or for an experiment that differs in its strategy only.
 
     Returns:
         A federation that is ready to run.
@@ -156,8 +156,8 @@ def _preparation(settings: Settings, dataset: Dataset) -> Callable[[torch.Tensor
     if images.ndim != 4:
         if settings.augment:
             raise ConfigError(
-                f"augment is true, but the inputs of {dataset.name!r} have shape {tuple(images.shape[1:])} and are no "
-                "images; set augment=false"
+                f"augment is true, but the inputs of {dataset.name!r} have shape {tuple(images.shape[1:])}, expected "
+                "images (C, H, W); set augment=false"
             )
         return None
     if settings.normalise == "none":

@@ -132,19 +132,20 @@ def _from_callable(given: str, function: Callable[..., Any], method: str, passed
         passed: Names of the method's arguments; a parameter of that name gets the argument and is not a setting.
     """
     parameters = inspect.signature(function).parameters.values()
-    if wrong := [one.name for one in parameters if one.kind is one.POSITIONAL_ONLY]:
+    if wrong := [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_ONLY]:
         raise ConfigError(f"{given}: the parameter {wrong[0]!r} takes a position only; remove the '/' behind it")
-    takes = [one.name for one in parameters if one.name in passed]
+    takes = [parameter.name for parameter in parameters if parameter.name in passed]
     fields: list[tuple[str, Any, Any]] = []
-    for one in parameters:
-        if one.name in passed or one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
+    for parameter in parameters:
+        name, kind, default = parameter.name, parameter.kind, parameter.default
+        if name in passed or kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
-        needed = one.default is one.empty
-        if one.name == "name" and needed:
+        needed = default is parameter.empty
+        if name == "name" and needed:
             raise ConfigError(f"{given}: a setting cannot be called 'name', which chooses the option; rename it")
-        if one.name != "name" and (needed or _is_plain(one.default)):  # other defaults stay as they are
-            default = dataclasses.field() if needed else _default(one.default)
-            fields.append((one.name, Any if one.annotation is one.empty else one.annotation, default))
+        if name != "name" and (needed or _is_plain(default)):  # other defaults stay as they are
+            hint = Any if parameter.annotation is parameter.empty else parameter.annotation
+            fields.append((name, hint, dataclasses.field() if needed else _default(default)))
     hints = _hints(given, _annotated(function, {name: hint for name, hint, _ in fields}))
     fields = [(name, hints.get(name, Any), default) for name, _, default in fields]
 
@@ -187,8 +188,8 @@ def _hints(given: str, annotated: Any) -> dict[str, Any]:  # noqa: ANN401  (a cl
 def _check_fields(section: str, given: str, choice: type[Any]) -> None:
     """Refuse fields that a configuration cannot give."""
     hints = _hints(given, choice)
-    own = next((field for field in dataclasses.fields(choice) if field.name == "name"), None)
-    if own is not None and own.default is dataclasses.MISSING:
+    name = next((field for field in dataclasses.fields(choice) if field.name == "name"), None)
+    if name is not None and name.default is dataclasses.MISSING:
         raise ConfigError(f"{given}: 'name' is a field; write name: ClassVar[str] = '...' instead")
     for key in settings_of(choice):
         try:

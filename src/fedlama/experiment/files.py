@@ -1,4 +1,4 @@
-"""Experiment files: named ones that come with the package, the user's own, and overrides from the command line."""
+"""Experiment files: those of the package, by name, those of the user, by path, and overrides from the command line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LIMIT = 1 << 20
 
 
 def names() -> list[str]:
-    """Names of the experiments that come with the package."""
+    """Return the names of the experiments that come with the package."""
     entries = [entry.name for entry in _library().iterdir()]
     return sorted(entry.removesuffix(".toml") for entry in entries if entry.endswith(".toml"))
 
@@ -112,8 +112,8 @@ def _parse(experiment: str) -> dict[str, Any]:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise ConfigError(f"{experiment} cannot be read ({reason}); give the path of a TOML file") from error
         raise ConfigError(
-            f"there is no experiment {shown(experiment)}{did_you_mean(experiment, names())}; "
-            "name one of these, or give the path of a .toml file"
+            f"the experiment is {shown(experiment)}{did_you_mean(experiment, names())}; "
+            "use one of these names, or the path of a .toml file"
         ) from error
 
 
@@ -127,7 +127,7 @@ def _small(path: Path) -> str:
 
 
 def _parts(dotted: str) -> list[str]:
-    """Take a key apart at its dots; parts may be quoted as in TOML, such as ``strategy.intervals."*.bias"``."""
+    """Split a key at its dots; parts may be quoted as in TOML, such as ``strategy.intervals."*.bias"``."""
     if '"' in dotted or "'" in dotted:
         table = _value(f"{{{dotted} = 0}}")
         parts = []
@@ -140,12 +140,12 @@ def _parts(dotted: str) -> list[str]:
 
 
 def _names_no_choice(override: str) -> bool:
-    """Sort the choices of a section before its other keys, so that none of these is dropped with the old choice."""
+    """Return the sort key that puts choices first, so that no other key is dropped together with the old choice."""
     return not override.partition("=")[0].rstrip().endswith(".name")
 
 
 def _put(raw: dict[str, Any], parts: list[str], value: object, catalogue: Catalogue) -> None:
-    """Set a value, making tables on the way."""
+    """Set a value; tables that are missing are made."""
     if len(parts) == 2 and parts[1] == "name":
         value = modern_choice(parts[0], value)
         if isinstance(table := raw.get(parts[0]), dict):

@@ -129,12 +129,12 @@ def location_of(error: BaseException, file: Path | None) -> str:
     """
     if isinstance(error, SyntaxError) and error.filename:
         return f" ({error.filename}, line {error.lineno})"
-    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    here = str(Path(__file__).parents[1])
-    own = [place for place in places if file is not None and place[0] == str(file)]
-    outside = [place for place in places if not place[0].startswith((here, "<"))]
-    chosen = own or outside
-    return f" ({chosen[-1][0]}, line {chosen[-1][1]})" if chosen else ""
+    frames = traceback.extract_tb(error.__traceback__)
+    package = str(Path(__file__).parents[1])
+    in_file = [frame for frame in frames if file is not None and frame.filename == str(file)]
+    outside = [frame for frame in frames if not frame.filename.startswith((package, "<"))]
+    chosen = in_file or outside
+    return f" ({chosen[-1].filename}, line {chosen[-1].lineno})" if chosen else ""
 
 
 def _import_error(given: str, error: BaseException, file: Path | None) -> BaseException:
@@ -163,17 +163,17 @@ def _no_module(name: str, folder: Path) -> str:
 
 def _helpers(content: bytes, folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield the modules of a folder that a source text imports, directly or through one another."""
-    found: dict[str, Path] = {}
+    helpers: dict[str, Path] = {}
     waiting = [content]
     while waiting:
         for name in _imports(waiting.pop()):
             package = folder / name / "__init__.py"
             file = package if package.exists() else folder / f"{name}.py"
-            if name in found or not file.exists():
+            if name in helpers or not file.exists():
                 continue
-            found[name] = file
+            helpers[name] = file
             waiting += [part.read_bytes() for part in _files(file)]
-    yield from sorted(found.items())
+    yield from sorted(helpers.items())
 
 
 def _imports(content: bytes) -> Iterator[str]:

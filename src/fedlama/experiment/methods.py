@@ -1,4 +1,4 @@
-"""Methods written on the command line, such as ``fedlama,increase_factor=2``, and strategies written back like that."""
+"""Methods as the command line writes them, such as ``fedlama,increase_factor=2``: parsed, and written back."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def parse_methods(
         name, *settings = split(text, ",")
         name = _unquoted(name)
         if ":" not in name and catalogue.known("strategy", name) is None:
-            problems.append(f"there is no method {shown(name)}{did_you_mean(name, options('strategy'))}")
+            problems.append(f"method {shown(name)} is not known{did_you_mean(name, options('strategy'))}")
             continue
         try:
             known = settings_of(catalogue.find("strategy", name))
@@ -59,7 +59,7 @@ def parse_methods(
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     if not strategies:
-        raise ConfigError(f"--methods names none; write one or several of: {', '.join(sorted(options('strategy')))}")
+        raise ConfigError(f"--methods is empty; write one or several of: {', '.join(sorted(options('strategy')))}")
     return strategies
 
 
@@ -80,7 +80,7 @@ def written(strategy: Strategy[Any]) -> str:
 
 
 def split(text: str, separator: str) -> list[str]:
-    """Split at a separator that stands outside quotes and brackets; empty parts are dropped.
+    """Split at a separator outside quotes and brackets; empty parts are dropped.
 
     >>> split('fixed,intervals={"a, b" = 2, c = 3}', ",")
     ['fixed', 'intervals={"a, b" = 2, c = 3}']

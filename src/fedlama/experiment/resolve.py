@@ -160,14 +160,14 @@ class _Builder:
 
 def _hint(section: str, choice: type[Any], key: str) -> str:
     """Word what was meant: a key of another choice of the section, or the nearest key of this one."""
-    own = did_you_mean(key, settings_of(choice))
-    if choice not in options(section).values() and own.startswith("; did you mean"):
-        return own
+    nearest = did_you_mean(key, settings_of(choice))
+    if choice not in options(section).values() and nearest.startswith("; did you mean"):
+        return nearest
     owners = [name for name, other in options(section).items() if key in settings_of(other)]
     if owners:
         others = " or ".join(repr(name) for name in owners)
         return f": {section} {choice.name!r} has no such key; it belongs to {section}.name = {others}"
-    return own
+    return nearest
 
 
 def _outer_hint(key: str, known: list[str]) -> str:

@@ -34,23 +34,23 @@ _NAME = re.compile(r"[\w-][\w.-]{0,99}")
 
 @dataclass(frozen=True)
 class Settings:
-    """The keys of an experiment file that stand outside any section.
+    """The keys of an experiment file outside any section.
 
     Args:
-        name: Names the run folder.
+        name: Name of the folder of the run folders.
         seed: Decides every random draw, initial weights and partition included.
         local_steps: Budget K: local iterations of each active client over the whole run.
         batch_size: Samples per local step.
-        normalise: Standardise images per ``"channel"`` or per ``"pixel"``, over the training images; ``"none"`` leaves
-            inputs as they are (pixels scaled to [0, 1]).
+        normalise: Standardise images per ``"channel"`` or per ``"pixel"``, over the training images; ``"none"`` only
+            scales pixels to [0, 1].
         augment: Pad by 4, crop and flip training images.
         short_clients: Let clients with fewer samples than a batch train on short batches.
         weighting: Client weights p_i; see :class:`fedlama.Federation`.
         evaluate: See :class:`fedlama.Federation`.
         evaluate_every: Local steps between evaluations; None for a cycle of the strategy.
         engine: Name of the engine, or where one of the user's own is, such as ``"my_engine.py:MyEngine"``.
-        device: Where to compute.
-        preset: ``"paper"`` changes nothing; ``"authors"`` sets every switch to the authors' program's way.
+        device: Torch device of the computation, such as ``"cpu"`` or ``"cuda"``.
+        preset: ``"paper"`` changes nothing; ``"authors"`` sets every switch as in the authors' program.
     """
 
     name: str = "digits"

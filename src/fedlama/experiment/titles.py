@@ -36,7 +36,7 @@ def stored_title(config: Mapping[str, Any], summary: Mapping[str, Any], fallback
     Args:
         config: Its ``config.json``.
         summary: Its ``summary.json``, empty when it did not finish.
-        fallback: What to call it when neither file names a known strategy.
+        fallback: The title when neither file names a strategy.
     """
     settings = config.get("strategy")
     stored = settings if isinstance(settings, Mapping) else summary.get("hyperparameters")

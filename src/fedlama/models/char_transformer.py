@@ -19,7 +19,7 @@ class CausalAttention(nn.Module):
     """Multi-head self-attention in which no position sees a later one.
 
     Args:
-        width: Numbers per position.
+        width: Features of each position.
         heads: Attention heads; must divide ``width``.
     """
 
@@ -33,21 +33,21 @@ class CausalAttention(nn.Module):
         """Map (B, T, width) to (B, T, width)."""
         batch, time, width = x.shape
         split = self.query_key_value(x).reshape(batch, time, 3, self.heads, width // self.heads)
-        query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
-        # Written out: the fused kernel has no batching rule, and vmap over clients would fall back to a loop.
-        scores = query @ key.transpose(-2, -1) / math.sqrt(width // self.heads)
+        query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)  # each (batch, heads, time, width / heads)
+        # Written out, because the fused kernel has no batching rule: vmap over clients would fall back to a loop.
+        scores = query @ key.transpose(-2, -1) / math.sqrt(width // self.heads)  # (batch, heads, time, time)
         later = torch.ones(time, time, dtype=torch.bool, device=x.device).triu(1)
         weights = scores.masked_fill(later, -torch.inf).softmax(dim=-1)
-        mixed = (weights @ value).transpose(1, 2).reshape(batch, time, width)
+        mixed = (weights @ value).transpose(1, 2).reshape(batch, time, width)  # (batch, time, width)
         result: Tensor = self.output(mixed)
         return result
 
 
 class TransformerBlock(nn.Module):
-    """Attention and a two-layer perceptron, each behind a layer norm and added to its input.
+    """Attention and a two-layer perceptron, each after a layer norm and added to its input.
 
     Args:
-        width: Numbers per position.
+        width: Features of each position.
         heads: Attention heads.
     """
 
@@ -71,8 +71,8 @@ class CharTransformer(nn.Module):
 
     Args:
         vocabulary: Number of characters V.
-        sequence_length: Longest sequence that can be read.
-        width: Numbers per position.
+        sequence_length: Length of the longest sequence.
+        width: Features of each position.
         blocks: Transformer blocks.
         heads: Attention heads per block; must divide ``width``.
 
@@ -105,7 +105,7 @@ class CharTransformer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map characters (B, T) to logits of the next one (B, T, V)."""
         position = torch.arange(x.shape[1], device=x.device)
-        hidden = self.characters(x) + self.positions(position)
+        hidden = self.characters(x) + self.positions(position)  # (batch, time, width)
         logits: Tensor = self.dense(self.norm(self.blocks(hidden)))
         return logits
 
@@ -138,7 +138,7 @@ class CharTransformerSettings:
     """A small causal transformer over characters.
 
     Args:
-        width: Numbers per position.
+        width: Features of each position.
         blocks: Transformer blocks.
         heads: Attention heads per block.
     """

@@ -1,4 +1,4 @@
-"""A multi-layer perceptron: the smallest model that still has layers to synchronise separately."""
+"""A multi-layer perceptron, the smallest model with several layers to synchronise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def mlp(inputs: int, hidden: Sequence[int] = (64,), classes: int = 10) -> nn.Seq
     """Build dense layers with ReLU between them.
 
     Args:
-        inputs: Numbers per row after flattening, such as 64 for 8x8 grey images.
+        inputs: Features of a row after flattening, such as 64 for 8x8 grey images.
         hidden: Width of each hidden layer; empty for a linear model.
         classes: Width of the output (logits).
 

@@ -1,4 +1,4 @@
-"""The residual network family of the FedLAMA experiments; ResNet20 and WRN-28-10 are two points in it."""
+"""The residual networks of the FedLAMA experiments; ResNet20 and WRN-28-10 are two of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedlama.errors import ConfigError
 from fedlama.models.initialise import glorot
 from fedlama.models.same_conv import SameConv2d, SamePadding
 
-BN_MOMENTUM = 0.01  # PyTorch weighs the new value; Keras, whose default is 0.99, weighs the old one.
+BN_MOMENTUM = 0.01  # the weight of the new value in PyTorch; Keras's default, 0.99, is the weight of the old one
 
 
 @dataclass(frozen=True)

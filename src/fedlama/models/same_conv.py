@@ -22,7 +22,7 @@ class SameConv2d(nn.Conv2d):
         stride: Step.
         same_padding: ``"torch"`` pads kernel // 2 on all sides. ``"tensorflow"`` pads only as much as the last
             window needs and puts the odd pixel at the bottom and right, so that at stride 2 on even sizes the
-            windows sit one pixel further down and right. The two agree at stride 1.
+            windows are one pixel further down and right. The two agree at stride 1.
 
     Raises:
         ConfigError: If ``same_padding`` is neither of the two.

@@ -1,7 +1,7 @@
-"""Ways to deal the training rows to clients: one signature, one file each.
+"""Ways to split the training rows over clients, one file each.
 
-Every function returns a list with one int64 array of row numbers per client. No client is empty, no row is dealt
-twice, and every row is dealt (`natural` may be told to leave rows out; `describe` counts them).
+Every function returns a list with one int64 array of row numbers per client. No client is empty, no row belongs to two
+clients, and every row belongs to one (`natural` can leave rows out; `describe` counts them).
 """
 
 from __future__ import annotations

@@ -20,7 +20,10 @@ Partition: TypeAlias = list[NDArray[np.int64]]
 
 
 class Partitioner(Protocol):
-    """Settings that can deal a data set out. An implementation is a frozen dataclass whose fields are the settings."""
+    """Settings that can split a data set over clients.
+
+    An implementation is a frozen dataclass whose fields are the settings.
+    """
 
     name: ClassVar[str]
 
@@ -48,11 +51,11 @@ def labels_of(dataset: Dataset) -> NDArray[np.int64]:
 
 
 def as_labels(labels: Labels, what: str = "labels") -> NDArray[np.int64]:
-    """Bring labels to an int64 array.
+    """Convert labels to an int64 array.
 
     Args:
         labels: One integer per row, as tensor, array or sequence.
-        what: What to call them in the message.
+        what: Their name in messages.
 
     Returns:
         int64 array of shape (N,).
@@ -72,10 +75,10 @@ def check_counts(rows: int, clients: int, min_size: int, extra: Sequence[str] = 
     """Refuse counts that no partition can satisfy.
 
     Args:
-        rows: Training rows.
-        clients: Clients asked for.
-        min_size: Rows that each client must get.
-        extra: Problems already found by the caller, to be reported together.
+        rows: Number of training rows.
+        clients: Number of clients.
+        min_size: Smallest number of rows of a client.
+        extra: Problems that the caller found already, to be reported together.
 
     Raises:
         ConfigError: With all problems found.

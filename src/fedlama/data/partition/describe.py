@@ -1,4 +1,4 @@
-"""Say in numbers what a partition looks like."""
+"""Describe a partition in numbers."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Description:
 
     @property
     def labels_per_client(self) -> NDArray[np.int64]:
-        """Count the distinct labels of each client: int64 (clients,)."""
+        """Number of distinct labels of each client, int64 (clients,)."""
         distinct: NDArray[np.int64] = np.count_nonzero(self.label_counts, axis=1).astype(np.int64)
         return distinct
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Return the description in one line."""
         return (
             f"{len(self.sizes)} clients; rows min {self.sizes.min()}, median {np.median(self.sizes):g}, "
             f"max {self.sizes.max()}; labels per client min {self.labels_per_client.min()}, "

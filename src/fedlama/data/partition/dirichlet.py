@@ -1,4 +1,4 @@
-"""Deal each class in shares drawn from a Dirichlet distribution: the usual model of label skew."""
+"""Split each class in shares drawn from a Dirichlet distribution, the usual model of label skew."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def dirichlet(
 
     Args:
         labels: One class per row.
-        clients: How many clients.
+        clients: Number of clients.
         seed: The run's seed.
         alpha: Concentration; 0.1 gives each client a few classes, 100 is nearly i.i.d.
         min_size: Repeat the whole draw until the smallest client has this many rows.
-        balancing: Give no further rows to a client that already holds rows / clients of them.
+        balancing: Give no more rows to a client that already has its even share, rows / clients.
 
     Returns:
         One shuffled int64 array of row numbers per client.
@@ -75,7 +75,7 @@ def _check(rows: int, clients: int, alpha: float, min_size: int) -> None:
 def _draw_sizes(
     random: np.random.Generator, counts: NDArray[np.int64], clients: int, alpha: float, balancing: bool
 ) -> NDArray[np.int64] | None:
-    """Draw how many rows of each class go to each client: (classes, clients), or None if a draw degenerated."""
+    """Draw the number of rows of each class on each client, int64 (classes, clients); None if a draw degenerated."""
     full = counts.sum() / clients
     held = np.zeros(clients, dtype=np.int64)
     sizes = np.empty((len(counts), clients), dtype=np.int64)
@@ -84,7 +84,7 @@ def _draw_sizes(
         if balancing:
             share = share * (held < full)
         total = share.sum()
-        if not total > 0:  # Tiny alphas underflow: all the mass may sit on clients that are full already.
+        if not total > 0:  # with tiny alphas, all of the distribution may be on clients that are full already
             return None
         ends = (np.cumsum(share / total) * count).astype(np.int64)
         ends[-1] = count
@@ -105,7 +105,7 @@ def _deal(random: np.random.Generator, classes: NDArray[np.int64], sizes: NDArra
 @register("partition")
 @dataclass(frozen=True)
 class Dirichlet:
-    """Deal each class out by proportions from Dirichlet(alpha), as the paper does; see :func:`dirichlet`.
+    """Split each class by proportions from Dirichlet(alpha), as the paper does; see :func:`dirichlet`.
 
     Args:
         clients: Number of clients.

@@ -1,4 +1,4 @@
-"""Deal the rows at random in equal parts."""
+"""Split the rows at random into equal parts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def iid(labels: Labels, clients: int, seed: int) -> Partition:
 
     Args:
         labels: One integer per row; only their number matters.
-        clients: How many clients.
+        clients: Number of clients.
         seed: The run's seed.
 
     Returns:
@@ -29,8 +29,8 @@ def iid(labels: Labels, clients: int, seed: int) -> Partition:
         DataError: If the labels are not one integer per row.
         ConfigError: If there are fewer rows than clients.
 
-    Deviation: flwr-datasets' IidPartitioner cuts the rows in their stored order, and so is only i.i.d. for shuffled
-    data; here they are always shuffled.
+    Deviation: flwr-datasets' IidPartitioner cuts the rows in their stored order, so its parts are i.i.d. only if
+    the data are shuffled; here they are always shuffled.
 
     >>> [part.tolist() for part in iid([0, 0, 1, 1, 1], clients=2, seed=0)]
     [[2, 4, 1], [3, 0]]
@@ -43,7 +43,7 @@ def iid(labels: Labels, clients: int, seed: int) -> Partition:
 @register("partition")
 @dataclass(frozen=True)
 class IID:
-    """Deal the rows out evenly at random; see :func:`iid`.
+    """Split the rows evenly at random; see :func:`iid`.
 
     Args:
         clients: Number of clients.

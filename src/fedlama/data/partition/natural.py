@@ -1,4 +1,4 @@
-"""Keep the clients that the data came with: writers, speakers, users."""
+"""Keep the natural clients of the data: writers, speakers, users."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def natural(
     min_size: int = 1,
     surplus: Literal["drop", "merge"] = "drop",
 ) -> Partition:
-    """Make one client of each natural group, in ascending order of the group's number.
+    """Make one client from each natural group, in ascending order of the groups' numbers.
 
     Args:
         groups: The group of each row, such as ``Dataset.groups``.
-        clients: None for one client per group; else this many, made from the groups as ``surplus`` says.
-        seed: Which groups are drawn, or how they are dealt; unused when ``clients`` is None.
+        clients: None for one client per group; otherwise this number, made from the groups as ``surplus`` says.
+        seed: Decides which groups are drawn or how they are merged; unused when ``clients`` is None.
         min_size: Groups with fewer rows are left out: their rows belong to no client.
         surplus: What to do with more groups than clients. ``"drop"`` draws ``clients`` groups at random and leaves
-            the rest out; ``"merge"`` deals whole groups to the clients at random, their numbers differing by at
-            most one.
+            the rest out; ``"merge"`` gives whole groups to the clients at random, so that their numbers of groups
+            differ by at most one.
 
     Returns:
         One ascending int64 array of row numbers per client. The group of client c is ``groups[partition[c][0]]``
@@ -56,7 +56,7 @@ def natural(
     wanted = len(kept) if clients is None else clients
     if wanted > len(kept) or len(kept) == 0:
         raise ConfigError(
-            f"{max(wanted, 1)} clients asked for, but only {len(kept)} of {len(names)} groups have {min_size} rows or "
+            f"clients is {max(wanted, 1)}, but only {len(kept)} of {len(names)} groups have {min_size} rows or "
             f"more (the largest has {counts.max()}); use fewer clients or a smaller min_size"
         )
     client_of_group = np.full(len(names), -1, dtype=np.int64)

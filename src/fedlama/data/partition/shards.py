@@ -1,4 +1,4 @@
-"""Deal sorted shards: each client sees only a handful of classes."""
+"""Split sorted rows into shards: each client has only a few classes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from fedlama.errors import ConfigError
 
 
 def shards(labels: Labels, clients: int, seed: int, *, shards_per_client: int = 2) -> Partition:
-    """Sort the rows by class, cut them into equal shards, and deal the shards at random.
+    """Sort the rows by class, cut them into equal shards, and give the shards to clients at random.
 
     Args:
         labels: One class per row.
-        clients: How many clients.
+        clients: Number of clients.
         seed: The run's seed.
-        shards_per_client: Shards that each client gets.
+        shards_per_client: Number of shards of each client.
 
     Returns:
         One int64 array of row numbers per client; sizes differ by at most ``shards_per_client``.

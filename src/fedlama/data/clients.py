@@ -1,8 +1,8 @@
 """The clients' data as an engine sees them: one batch for each client and local step.
 
-Batch k of a client is a pure function of the seed, the client and k, so every engine gets the same batches, in whatever
-order it calls. Each local epoch is a permutation with its own random address, batches never cross an epoch, and the last
-batch of an epoch may be short. A client that is not in the cohort does not advance its count of steps, so its epoch
+Batch k of a client is a pure function of the seed, the client and k, so every engine gets the same batches, in any order
+of calls. A local epoch is a permutation with its own random address, batches never cross an epoch, and the last batch of
+an epoch may be short. A client that is not in the cohort does not advance its count of steps, so its epoch
 continues later where it stopped.
 """
 
@@ -201,8 +201,8 @@ class TensorClients:
 
         Returns:
             Row numbers, int64 (steps, clients, largest batch), where short batches are filled up with their first row.
-            And the batches' lengths, int64 (steps, clients): ``rows[s, c, :lengths[s, c]]`` are the :meth:`batch_rows` of
-            ``clients[c]`` at step ``first[c] + s``.
+            And the batches' lengths, int64 (steps, clients): ``rows[s, c, :lengths[s, c]]`` are the :meth:`batch_rows`
+            of ``clients[c]`` at step ``first[c] + s``.
         """
         who = np.asarray(clients)
         sizes, batch = self._sizes[who], self._batch_sizes[who]

@@ -1,6 +1,6 @@
 """The clients' data as an engine sees them: one batch for each client and local step.
 
-Batch k of a client is a pure function of the seed, the client and k, so every engine gets the same batches. A local epoch
+Batch k of a client is a pure function of the seed, the client and k, so all engines get the same batches. A local epoch
 is a permutation with its own random address, batches never cross an epoch, and the last batch of an epoch may be short.
 A client that is not in the cohort does not advance its count of steps, so its epoch continues later where it stopped.
 """

@@ -36,13 +36,16 @@ from fedlama.errors import ConfigError, DataError, DivergenceError, FedlamaError
 from fedlama.federation.federation import Federation
 from fedlama.federation.held_out import TestSet
 from fedlama.federation.run import Callback, Run
+from fedlama.federation.state import Snapshot
 
 if TYPE_CHECKING:
     from fedlama.analysis.study import Study, StudyPlan, run_study
     from fedlama.experiment import Experiment, load_experiment
     from fedlama.reporting.html import write_report
     from fedlama.reporting.tracking import MLflow, TensorBoard, WeightsAndBiases
+    from fedlama.runs.checkpoint import save_snapshot, whole_snapshots
     from fedlama.runs.execute import RunOptions
+    from fedlama.runs.folder import RunFolder
     from fedlama.runs.stored import StoredRun, find_runs, load_run
 
 try:
@@ -101,6 +104,7 @@ __all__ = [
     "Result",
     "RoundRecord",
     "Run",
+    "RunFolder",
     "RunOptions",
     "Sampler",
     "Score",
@@ -108,6 +112,7 @@ __all__ = [
     "ServerMomentum",
     "ServerOptimizer",
     "ServerOptimizerState",
+    "Snapshot",
     "Stacked",
     "StoredRun",
     "Strategy",
@@ -134,12 +139,15 @@ __all__ = [
     "models",
     "register",
     "run_study",
+    "save_snapshot",
+    "whole_snapshots",
     "write_report",
 ]
 
 _LATER = {
     "Experiment": "fedlama.experiment",
     "MLflow": "fedlama.reporting.tracking",
+    "RunFolder": "fedlama.runs.folder",
     "RunOptions": "fedlama.runs.execute",
     "StoredRun": "fedlama.runs.stored",
     "Study": "fedlama.analysis.study",
@@ -150,6 +158,8 @@ _LATER = {
     "load_experiment": "fedlama.experiment",
     "load_run": "fedlama.runs.stored",
     "run_study": "fedlama.analysis.study",
+    "save_snapshot": "fedlama.runs.checkpoint",
+    "whole_snapshots": "fedlama.runs.checkpoint",
     "write_report": "fedlama.reporting.html",
 }
 """Exported names that are imported at their first use: training does not need the libraries behind them."""

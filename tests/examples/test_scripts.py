@@ -71,6 +71,14 @@ def test_03_layers_by_block(run: Any) -> None:  # noqa: ANN401
     assert names["result"].score.accuracy > 0.85
 
 
+def test_04_resume(run: Any, tmp_path: Path) -> None:  # noqa: ANN401
+    names, lines = run("04")
+    assert lines[0] == "stopped after 7 of 16 rounds"
+    assert lines[-1] == "the model is the same bit for bit"
+    assert names["result"].ledger.transfers == names["uninterrupted"].ledger.transfers
+    assert len((tmp_path / "runs" / "resumed" / "metrics.jsonl").read_text().splitlines()) == 16
+
+
 def test_05_own_codec(run: Any) -> None:  # noqa: ANN401
     _, lines = run("05")
     (full, exact), (eight, rounded) = [

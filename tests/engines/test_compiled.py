@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,128 +20,11 @@ from fedlama.engines.trainers import numba as compiled
 from fedlama.errors import DivergenceError
 from fedlama.federation.run import Run
 from tests.engines.cases import assert_same, clients, federation, run
+from tests.kernels.models import MODELS, Residual, build, convolutions, dense, dropout, long, strided, wide
 
 pytest.importorskip("numba", reason="the extra 'fast' is not installed")
 
 
-def _dense() -> nn.Module:
-    """Widths that fill neither a vector nor a tile."""
-    return nn.Sequential(
-        nn.Flatten(), nn.Linear(72, 33), nn.ReLU(), nn.Linear(33, 17, bias=False), nn.ReLU(), nn.Linear(17, 5)
-    )
-
-
-def _convolutions() -> nn.Module:
-    """Strides, dilation, margins, windows that overlap, channels that fill no tile, no bias."""
-    return nn.Sequential(
-        nn.Conv2d(2, 9, 3, padding=(2, 1)),
-        nn.ReLU(),
-        nn.MaxPool2d(3, 2, padding=1),
-        nn.Conv2d(9, 19, (2, 3), stride=(1, 2), padding=2, dilation=2, bias=False),
-        nn.MaxPool2d((2, 1)),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.LazyLinear(5),
-    )
-
-
-def _wide() -> nn.Module:
-    """Whole tiles and whole vectors."""
-    return nn.Sequential(
-        nn.Conv2d(2, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(144, 16), nn.Linear(16, 5)
-    )
-
-
-def _long() -> nn.Module:
-    """Dense layers that outgrow the cache, of 4 x 64 + 16 inputs and of rows that fill no tile."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(72, 272), nn.ReLU(), nn.Linear(272, 245), nn.ReLU(), nn.Linear(245, 5))
-
-
-def _lenet() -> nn.Module:
-    """Mean pooling, with windows that overlap and reach over the edge, and channels that fill no tile."""
-    return nn.Sequential(
-        nn.Conv2d(2, 6, 3, padding=1),
-        nn.ReLU(),
-        nn.AvgPool2d(3, 2, padding=1),
-        nn.Conv2d(6, 10, 2),
-        nn.AvgPool2d(2),
-        nn.Flatten(),
-        nn.Linear(10, 5),
-    )
-
-
-def _strided() -> nn.Module:
-    """Zeros around the image, and no convolution whose pixels are neighbours."""
-    return nn.Sequential(
-        nn.Conv2d(2, 9, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(9, 8, 3, stride=2, padding=1), nn.Flatten(),
-        nn.Linear(32, 5),
-    )  # fmt: skip
-
-
-def _dropout() -> nn.Module:
-    """Dropout on images, after a pooling that its gradient must not disturb, and on features."""
-    return nn.Sequential(
-        nn.Conv2d(2, 9, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Dropout(0.25),
-        nn.Conv2d(9, 8, 2),
-        nn.Dropout(0.5),
-        nn.Flatten(),
-        nn.Linear(32, 17),
-        nn.ReLU(),
-        nn.Dropout(0.5),
-        nn.Linear(17, 5),
-    )
-
-
-class _Residual(nn.Module):
-    """Batch norm with and without ReLU, sums with the identity and with a projection, a mean over pixels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(2, 9, 3, padding=1, bias=False)
-        self.norms = nn.ModuleList([nn.BatchNorm2d(9, momentum=0.3), *(nn.BatchNorm2d(11) for _ in range(3))])
-        self.narrow = nn.Conv2d(9, 11, 3, stride=2, padding=1, bias=False)
-        self.project = nn.Conv2d(9, 11, 1, stride=2)
-        self.last = nn.Conv2d(11, 11, 3, padding=1)
-        self.dense = nn.Linear(11, 5)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.relu(self.norms[0](self.stem(x)))
-        x = torch.relu(self.norms[1](self.narrow(x)) + self.norms[2](self.project(x)))
-        x = torch.relu(x + self.norms[3](self.last(x)))
-        logits: torch.Tensor = self.dense((x + x).mean(dim=(-2, -1)))
-        return logits
-
-
-class _Branches(nn.Module):
-    """The data and an activation used twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.left, self.right = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(2, 4, 5, padding=2)
-        self.after, self.pool = nn.Conv2d(4, 4, 1), nn.MaxPool2d(3, padding=1)
-        self.norm, self.dense = nn.BatchNorm2d(4), nn.Linear(16, 5)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        both = torch.relu(self.left(x)) + self.right(x)
-        x = self.norm(self.after(both)) + both + both
-        logits: torch.Tensor = self.dense(torch.flatten(self.pool(torch.relu(x)), 1))
-        return logits
-
-
-MODELS: list[Callable[[], nn.Module]] = [
-    _dense,
-    _convolutions,
-    _wide,
-    _long,
-    _lenet,
-    _strided,
-    _dropout,
-    _Residual,
-    _Branches,
-]
 SOLVERS = [
     SGD(0.05),
     SGD(0.05, weight_decay=0.02),
@@ -152,13 +34,6 @@ SOLVERS = [
 ]
 
 
-def _build(make: Callable[[], nn.Module]) -> nn.Module:
-    torch.manual_seed(3)
-    model = make()
-    model(torch.zeros(1, 2, 6, 6))  # fixes the lazy layer's size
-    return model
-
-
 def _label(**choices: Any) -> str:  # noqa: ANN401
     return str(Run(federation(Stacked(), **choices)).engine.label)
 
@@ -166,32 +41,32 @@ def _label(**choices: Any) -> str:  # noqa: ANN401
 @pytest.mark.parametrize("make", MODELS)
 @pytest.mark.parametrize("solver", SOLVERS, ids=str)
 def test_same_as_loop(make: Callable[[], nn.Module], solver: SGD) -> None:
-    choices = {"model": _build(make), "solver": solver}
+    choices = {"model": build(make), "solver": solver}
     assert _label(**choices).startswith("NumbaTrainer")
     assert_same(run(Stacked(), **choices), run("loop", **choices))
 
 
 @pytest.mark.parametrize("batch", [1, 15, 16, 21, 33])
-@pytest.mark.parametrize("make", [_convolutions, _strided, _long, _dropout])
+@pytest.mark.parametrize("make", [convolutions, strided, long, dropout])
 def test_batches_that_fill_no_vector(make: Callable[[], nn.Module], batch: int) -> None:
     sizes = (40, 34, 71, 36, 33)
-    choices = {"model": _build(make), "clients": clients(sizes, batch), "local_steps": 8}
+    choices = {"model": build(make), "clients": clients(sizes, batch), "local_steps": 8}
     assert_same(run(Stacked(), **choices), run("loop", **choices))
 
 
 def test_frozen_layers() -> None:
-    choices = {"model": _build(_wide), "strategy": Cyclic(2, layers_per_turn=1), "local_steps": 12}
+    choices = {"model": build(wide), "strategy": Cyclic(2, layers_per_turn=1), "local_steps": 12}
     assert _label(**choices).startswith("NumbaTrainer")
     assert_same(run(Stacked(), **choices), run("loop", **choices))
 
 
-@pytest.mark.parametrize("make", [_long, _convolutions, _Residual])
+@pytest.mark.parametrize("make", [long, convolutions, Residual])
 @pytest.mark.parametrize("scope", ["round", "cohort"])
 def test_fresh_velocities_need_not_be_written(
     make: Callable[[], nn.Module], scope: StateScope, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     solver = FedProx(0.05, momentum=0.8, weight_decay=0.01, proximal=0.3, state_scope=scope)
-    choices = {"model": _build(make), "solver": solver, "strategy": Cyclic(2, layers_per_turn=1), "local_steps": 12}
+    choices = {"model": build(make), "solver": solver, "strategy": Cyclic(2, layers_per_turn=1), "local_steps": 12}
     loop = run("loop", **choices)
     flush, left_out = Cohort.flush, []
 
@@ -214,7 +89,7 @@ def test_velocities_of_layers_that_are_not_trained_are_fresh_in_an_export() -> N
     solver = SGD(0.05, momentum=0.9, state_scope="round")
     states = []
     for engine in ("loop", Stacked()):
-        choices = {"model": _build(_long), "solver": solver, "strategy": Cyclic(2, layers_per_turn=1)}
+        choices = {"model": build(long), "solver": solver, "strategy": Cyclic(2, layers_per_turn=1)}
         advanced = Run(federation(engine, **choices, local_steps=12))
         for _ in range(4):
             advanced.advance()
@@ -225,17 +100,17 @@ def test_velocities_of_layers_that_are_not_trained_are_fresh_in_an_export() -> N
 
 
 def test_a_parameter_that_is_never_trained() -> None:
-    model = _build(_dense)
+    model = build(dense)
     next(model.parameters()).requires_grad_(False)
     assert_same(run(Stacked(), model=model), run("loop", model=model))
 
 
-@pytest.mark.parametrize("make", [_convolutions, _dropout])
+@pytest.mark.parametrize("make", [convolutions, dropout])
 def test_any_chunk_and_any_number_of_threads_give_the_same_bits(
     make: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compiled, "_WORTH", 1)  # so that threads take part even in so small a slice
-    choices = {"model": _build(make), "sampler": AllClients(), "strategy": FedLAMA(2, 2)}
+    choices = {"model": build(make), "sampler": AllClients(), "strategy": FedLAMA(2, 2)}
     expected = run(Stacked(chunk=5, threads=1), **choices)
     for engine in (Stacked(chunk=1, threads=1), Stacked(chunk=2, threads=3), Stacked(chunk=5, threads=4)):
         other = run(engine, **choices)
@@ -244,17 +119,17 @@ def test_any_chunk_and_any_number_of_threads_give_the_same_bits(
 
 
 def test_steps_gathered_in_portions_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    choices = {"model": _build(_dense), "strategy": FedLAMA(6, 2)}
+    choices = {"model": build(dense), "strategy": FedLAMA(6, 2)}
     expected = run(Stacked(), **choices)
     monkeypatch.setattr("fedlama.engines.cohort.batches._ROOM", 1)
     assert_same(run(Stacked(), **choices), expected, 0.0)
 
 
-@pytest.mark.parametrize("make", [_dense, _dropout, _Residual])
+@pytest.mark.parametrize("make", [dense, dropout, Residual])
 def test_data_that_lie_as_the_model_takes_them_give_the_same_bits(make: Callable[[], nn.Module]) -> None:
     prepared, plain = clients(), clients(prepare=None)
     plain.x = plain.x.float() / 128 - 1
-    choices = {"model": _build(make), "sampler": AllClients()}
+    choices = {"model": build(make), "sampler": AllClients()}
     expected = run(Stacked(), clients=prepared, **choices)
     assert_same(run(Stacked(), clients=plain, **choices), expected, 0.0)
     plain.x = plain.x.transpose(2, 3).contiguous().transpose(2, 3)  # not dense, so they have to be gathered
@@ -266,7 +141,7 @@ def test_threads_that_share_clients_take_each_of_them_once(threads: int, monkeyp
     monkeypatch.setattr(compiled, "_WORTH", 1)
     source = clients((8,) * 40, prepare=None)
     source.x = source.x.float() / 128 - 1
-    choices = {"model": _build(_dense), "clients": source, "sampler": AllClients(), "local_steps": 4}
+    choices = {"model": build(dense), "clients": source, "sampler": AllClients(), "local_steps": 4}
     assert_same(run(Stacked(threads=threads), **choices), run(Stacked(threads=threads, chunk=1), **choices), 0.0)
 
 
@@ -278,7 +153,7 @@ def test_divergence_stops_the_client_at_the_step_at_which_loop_stops(
     source = clients()
     source.x = source.x.float()
     source.x[np.concatenate(source.rows[3:])] = 1e25
-    choices = {"clients": source, "sampler": AllClients(), "model": _build(_dense)}
+    choices = {"clients": source, "sampler": AllClients(), "model": build(dense)}
     errors = []
     for engine in ("loop", Stacked(threads=threads)):
         with pytest.raises(DivergenceError) as raised:
@@ -288,7 +163,7 @@ def test_divergence_stops_the_client_at_the_step_at_which_loop_stops(
 
 
 def test_without_numba_the_chain_of_torch_kernels_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    choices = {"model": _build(_convolutions)}
+    choices = {"model": build(convolutions)}
     expected = run(Stacked(), **choices)
     monkeypatch.setattr(compiled, "can_compile", lambda: False)
     monkeypatch.setattr("fedlama.engines.cohort.averaging.can_compile", lambda: False)
@@ -305,7 +180,7 @@ def test_without_numba_the_chain_of_torch_kernels_does_the_same(monkeypatch: pyt
     ids=["velocity", "groups"],
 )
 def test_what_has_no_compiled_form_takes_the_other_way(choices: dict[str, Any]) -> None:
-    assert _label(**({"model": _build(_dense)} | choices)).startswith("TorchChainTrainer")
+    assert _label(**({"model": build(dense)} | choices)).startswith("TorchChainTrainer")
 
 
 def test_batch_norm_of_a_single_number_is_refused() -> None:
@@ -315,36 +190,3 @@ def test_batch_norm_of_a_single_number_is_refused() -> None:
     for engine in ("loop", Stacked()):
         with pytest.raises(ValueError, match=r"more than (1|one)"):
             run(engine, **choices)
-
-
-def test_exponential_is_exact_to_float32() -> None:
-    from tests.engines.compiled_parts import exponentials
-
-    x = np.concatenate([np.linspace(-87, 0, 8192), [-200.0] * 15, [np.nan]]).astype(np.float32)
-    y = exponentials(x).astype(np.float64)
-    assert np.abs(y[:8192] / np.exp(x[:8192].astype(np.float64)) - 1).max() < 3e-7
-    assert (y[8192:-1] == y[0]).all()  # e to the -87 is as good as nothing
-    assert np.isnan(y[-1])
-
-
-def test_a_square_is_transposed() -> None:
-    from tests.engines.compiled_parts import transposed
-
-    square = np.arange(256, dtype=np.float32).reshape(16, 16)
-    assert np.array_equal(transposed(square), square.T)
-
-
-def test_code_made_from_other_sources_is_forgotten(tmp_path: Path) -> None:
-    from fedlama.kernels import kernel
-
-    kept = tmp_path / "__pycache__"
-    kept.mkdir()
-    (kept / "some.nbi").write_text("an index")
-    kernel._forget_outdated.__wrapped__(tmp_path)
-    assert not (kept / "some.nbi").exists()
-    (kept / "some.nbi").write_text("an index")
-    kernel._forget_outdated.__wrapped__(tmp_path)  # the sources are the same as before
-    assert (kept / "some.nbi").exists()
-    (kept / "kernels.sha256").write_text("of other sources")
-    kernel._forget_outdated.__wrapped__(tmp_path)
-    assert not (kept / "some.nbi").exists()

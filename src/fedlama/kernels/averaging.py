@@ -1,4 +1,4 @@
-"""Mean, discrepancy and write-back of stacked clients, and norms, each in one pass over the memory, compiled."""
+"""Mean, discrepancy and write-back of stacked clients, and norms, each in one pass over the memory."""
 
 from __future__ import annotations
 
@@ -7,62 +7,58 @@ from typing import Any
 import numpy as np
 
 from fedlama.kernels.kernel import kernel
-from fedlama.kernels.lanes import add_product, ahead, ahead_of_need, floats, full, load, one, plus, store, stream, total
 from fedlama.kernels.table import LANES
+from fedlama.kernels.tiles import floats, floats_at, load, offset, prefetch, store, stream, tile
+from fedlama.kernels.vectors import add_product, full, plus, total
 
 BLOCK = 8192
-"""Columns of a block, whose mean stays in the cache while the clients' rows stream by."""
+"""Columns of a block, whose mean stays in the cache while the clients' rows are read."""
 AHEAD = 1024
-"""Columns that memory is asked for in advance: the processor itself looks no further than the end of a page."""
+"""Columns by which memory is requested in advance: the processor itself looks no further than the end of a page."""
 
 
 @kernel
-def average_columns(
-    mean: int, stack: int, elements: int, clients: int, weights: Any, measure: bool, first: int, last: int
-) -> float:
-    """Average some columns over the clients and return sum_i p_i ||x_i - u||^2 over them.
+def average_columns(out: Any, stack: int, apart: int, weights: Any, measure: bool) -> float:
+    """Average columns over the clients and return sum_i p_i ||x_i - u||^2 over them.
 
-    Every number is fetched from memory once, row after row: with W the weight so far, each row moves the mean by
+    Every number is read from memory once, row after row: with W the weight so far, each row moves the mean by
     (p / W) (x - u) and adds p (1 - p / W) (x - u)^2 (West, "Updating mean and variance estimates", CACM 1979). Nothing
     cancels, and equal rows give their own value and exactly 0. Going down the columns of all rows at once would be
     several times slower where their distance is a multiple of a power of two, as layers' sizes are.
 
     Args:
-        mean: Address of u, float32 (elements,); the columns are written.
-        stack: Address of x_i, float32 (clients, elements).
-        elements: Of one client.
-        clients: How many.
+        out: u, float32 (columns,); overwritten.
+        stack: Address of x_i, float32 (clients, columns), rows `apart` elements apart.
+        apart: Elements from one row to the next.
         weights: p_i, float32 (clients,), with a sum of 1.
         measure: Whether the discrepancy is wanted; else 0 is returned.
-        first: The first column.
-        last: The first column after them.
     """
-    sum_ = 0.0
-    for start in range(first, last, BLOCK):
-        width, to = min(BLOCK, last - start), ahead(floats(mean), start)
+    sum_, columns, clients, mean = 0.0, len(out), len(weights), floats(out)
+    for start in range(0, columns, BLOCK):
+        width, to = min(BLOCK, columns - start), offset(mean, start)
         for column in range(width):
             to[column] = 0.0
         before, client = 0.0, _next(weights, -1)
         while client < clients:
             other = _next(weights, client)
-            own = ahead(floats(stack), client * elements + start)
+            row = offset(floats_at(stack + 4 * client * apart, columns), start)
             step, before = weights[client] / (before + weights[client]), before + weights[client]
             count = weights[client] * (1.0 - step) if measure else 0.0
             if other == clients:
-                sum_ += _fold(to, own, width, np.float32(step), np.float32(count))
+                sum_ += _fold(to, row, width, np.float32(step), np.float32(count))
                 break
-            beside = ahead(floats(stack), other * elements + start)
-            step_beside, before = weights[other] / (before + weights[other]), before + weights[other]
-            count_beside = weights[other] * (1.0 - step_beside) if measure else 0.0
-            steps, counts = (np.float32(step), np.float32(step_beside)), (np.float32(count), np.float32(count_beside))
-            sum_ += _fold_two(to, own, beside, width, steps, counts)
+            second = offset(floats_at(stack + 4 * other * apart, columns), start)
+            step_second, before = weights[other] / (before + weights[other]), before + weights[other]
+            count_second = weights[other] * (1.0 - step_second) if measure else 0.0
+            steps, counts = (np.float32(step), np.float32(step_second)), (np.float32(count), np.float32(count_second))
+            sum_ += _fold_two(to, row, second, width, steps, counts)
             client = _next(weights, other)
     return sum_
 
 
 @kernel
 def _next(weights: Any, client: int) -> int:
-    """Return the next client that has a weight: what others sent is not looked at."""
+    """Return the next client that has a weight; rows of the others are not read."""
     client += 1
     while client < len(weights) and weights[client] == 0.0:
         client += 1
@@ -72,8 +68,8 @@ def _next(weights: Any, client: int) -> int:
 @kernel
 def _fold(mean: Any, row: Any, width: int, step: Any, count: Any) -> Any:
     """Move the mean towards a row; return `count` times their squared distance before."""
-    moves, apart = full(step), one()
-    for column in range(0, width - width % LANES, LANES):
+    moves, apart = full(step), tile(1, 1)
+    for column in range(0, width - width % LANES, LANES):  # mean (16) <- row (16)
         value = load(mean, column)
         difference = plus(load(row, column), value, np.float32(-1.0))
         store(mean, column, 0, add_product(value, difference, moves))
@@ -88,11 +84,11 @@ def _fold(mean: Any, row: Any, width: int, step: Any, count: Any) -> Any:
 
 @kernel
 def _fold_two(mean: Any, row: Any, other: Any, width: int, steps: Any, counts: Any) -> Any:
-    """Do the same with two rows, one after the other, on the way once."""
-    moves, moves_other, apart, apart_other = full(steps[0]), full(steps[1]), one(), one()
-    for column in range(0, width - width % LANES, LANES):
-        ahead_of_need(row, column + AHEAD)
-        ahead_of_need(other, column + AHEAD)
+    """Do the same with two rows, one after the other, while each column is in registers."""
+    moves, moves_other, apart, apart_other = full(steps[0]), full(steps[1]), tile(1, 1), tile(1, 1)
+    for column in range(0, width - width % LANES, LANES):  # mean (16) <- row (16), then other (16)
+        prefetch(row, column + AHEAD)
+        prefetch(other, column + AHEAD)
         value = load(mean, column)
         difference = plus(load(row, column), value, np.float32(-1.0))
         value = add_product(value, difference, moves)
@@ -112,55 +108,52 @@ def _fold_two(mean: Any, row: Any, other: Any, width: int, steps: Any, counts: A
 
 
 @kernel
-def set_columns(stack: int, value: int, elements: int, clients: int, first: int, last: int) -> None:
-    """Set some columns of every client to one value, past the caches: the rows need not be fetched to be overwritten.
+def set_columns(stack: int, apart: int, clients: int, value: Any) -> None:
+    """Set columns of every client to one value, past the caches: the rows need not be read to be overwritten.
 
     Args:
-        stack: Address of x_i, float32 (clients, elements); overwritten.
-        value: Address of the value, float32 (elements,).
-        elements: Of one client.
+        stack: Address of x_i, float32 (clients, columns), rows `apart` elements apart; overwritten.
+        apart: Elements from one row to the next.
         clients: How many.
-        first: The first column.
-        last: The first column after them.
+        value: float32 (columns,).
     """
-    rows, source = floats(stack), floats(value)
-    for start in range(first, last, BLOCK):
-        end = min(start + BLOCK, last)
+    columns, source = len(value), floats(value)
+    for start in range(0, columns, BLOCK):
+        end = min(start + BLOCK, columns)
         for client in range(clients):
-            row = client * elements
+            row = floats_at(stack + 4 * client * apart, columns)
             # Elements up to the next multiple of 64 bytes, and those after the last one, go the usual way.
-            before = min(-((stack // 4 + row + start) % -LANES), end - start)
+            before = min(-((stack // 4 + client * apart + start) % -LANES), end - start)
             aligned = start + before + (end - start - before) // LANES * LANES
             for column in range(start, start + before):
-                rows[row + column] = source[column]
-            for column in range(start + before, aligned, LANES):
-                stream(rows, row + column, load(source, column))
+                row[column] = source[column]
+            for column in range(start + before, aligned, LANES):  # row (16) <- source (16)
+                stream(row, column, load(source, column))
             for column in range(aligned, end):
-                rows[row + column] = source[column]
+                row[column] = source[column]
 
 
 @kernel
-def squares(now: int, before: int, elements: int) -> tuple[float, float]:
-    """Return the sums of (x - y)^2 and of y^2, each element fetched from memory once.
+def squares(new: Any, old: Any) -> tuple[float, float]:
+    """Return the sums of (x - y)^2 and of y^2, each element read from memory once.
 
     Args:
-        now: Address of x, float32.
-        before: Address of y, float32.
-        elements: How many there are.
+        new: x, float32 (elements,).
+        old: y, float32 (elements,).
     """
-    sum_apart, sum_before = 0.0, 0.0
-    for start in range(0, elements, BLOCK):
-        width, x, y = min(BLOCK, elements - start), ahead(floats(now), start), ahead(floats(before), start)
-        apart, size = one(), one()
-        for column in range(0, width - width % LANES, LANES):
-            ahead_of_need(x, column + AHEAD)
-            ahead_of_need(y, column + AHEAD)
+    sum_apart, sum_old = 0.0, 0.0
+    for start in range(0, len(new), BLOCK):
+        width, x, y = min(BLOCK, len(new) - start), offset(floats(new), start), offset(floats(old), start)
+        apart, size = tile(1, 1), tile(1, 1)
+        for column in range(0, width - width % LANES, LANES):  # apart, size (16) += x (16), y (16)
+            prefetch(x, column + AHEAD)
+            prefetch(y, column + AHEAD)
             value = load(y, column)
             difference = plus(load(x, column), value, np.float32(-1.0))
             apart, size = add_product(apart, difference, difference), add_product(size, value, value)
         sum_apart += total(apart)
-        sum_before += total(size)
+        sum_old += total(size)
         for column in range(width - width % LANES, width):
             sum_apart += (x[column] - y[column]) ** 2
-            sum_before += y[column] ** 2
-    return sum_apart, sum_before
+            sum_old += y[column] ** 2
+    return sum_apart, sum_old

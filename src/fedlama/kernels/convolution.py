@@ -10,31 +10,31 @@ from typing import Any, NamedTuple
 
 from fedlama.kernels.filters import add_filters
 from fedlama.kernels.kernel import kernel
-from fedlama.kernels.lanes import (
-    ACROSS,
+from fedlama.kernels.operands import Affine
+from fedlama.kernels.table import LANES
+from fedlama.kernels.tiles import (
     ROWS,
+    VECTORS,
     add_products,
     add_scaled,
-    ahead,
-    beside,
-    broad,
-    fetch,
+    broadcast,
+    lanes_of,
     load,
+    load_row,
     load_some,
-    one,
-    pair,
-    spread,
+    load_tile,
+    offset,
+    row_sums,
+    rows_of,
     store,
     store_some,
-    sums,
-    tall,
-    turn,
+    tile,
+    transpose,
 )
-from fedlama.kernels.table import LANES
 
 
 class Window(NamedTuple):
-    """A kernel's sizes; `top` and `left` count the rows and columns of zeros before the image."""
+    """A filter's sizes; `top` and `left` count the rows and columns of zeros before the image."""
 
     height: int
     width: int
@@ -47,11 +47,12 @@ class Window(NamedTuple):
 
 
 class Taps(NamedTuple):
-    """Where a correlation's taps lie: in the image, in elements along a row, and in the weights.
+    """Where a correlation's taps are: in the image, in elements along a row, and in the weights.
 
     Row y of the result meets row y * stride_y + origin_y + k * step_y of the source, and its element f the element
     f + origin_x + m * step_x. A result's pixel z begins `hop` elements further for each pixel where pixels are not
-    neighbours in the source too; else `hop` is 0.
+    neighbours in the source too; else `hop` is 0. Weights are `per_goal` elements further for the next channel of the
+    result, and `per_source` for the next one of the source.
     """
 
     height: int
@@ -67,88 +68,83 @@ class Taps(NamedTuple):
 
 
 @kernel
-def forward(out: Any, x: Any, weight: Any, bias: Any, biased: bool, to: Any, own: Any, w: Any) -> None:
+def forward(out: Any, x: Any, affine: Any, w: Any) -> None:
     """Convolve.
 
     Args:
-        out: Images of the form `to`.
-        x: Images of the form `own`.
-        weight: (outputs, inputs, height, width).
-        bias: (outputs,), not looked at unless `biased`.
-        biased: Whether there is a bias.
-        to: The outputs' :class:`Field`.
-        own: The inputs'.
+        out: :class:`~fedlama.kernels.operands.Images`, the outputs.
+        x: Images, the inputs.
+        affine: The :class:`~fedlama.kernels.operands.Affine`: weight (outputs, inputs, height, width), bias (outputs,).
         w: The :class:`Window`.
     """
-    area = w.height * w.width
-    hop = 0 if w.stride_x == 1 else w.stride_x * own.batch
-    origin, step = -w.left * own.batch, w.dilation_x * own.batch
+    area, batch = w.height * w.width, x.field.batch
+    hop = 0 if w.stride_x == 1 else w.stride_x * batch
+    origin, step = -w.left * batch, w.dilation_x * batch
     taps = Taps(
-        w.height, w.width, w.stride_y, -w.top, w.dilation_y, origin, step, hop, own.channels * area, area
+        w.height, w.width, w.stride_y, -w.top, w.dilation_y, origin, step, hop, x.field.channels * area, area
     )  # fmt: skip
-    _correlate(out, x, weight, bias, biased, False, to, own, taps)
+    _correlate(out, x, affine, False, taps)
 
 
 @kernel
-def backward_input(below: Any, gradient: Any, weight: Any, add: bool, to: Any, own: Any, w: Any) -> None:
+def backward_input(below: Any, gradient: Any, weight: Any, add: bool, w: Any) -> None:
     """Compute the input's gradient.
 
     Args:
-        below: Images of the form `to`, the inputs'.
-        gradient: Images of the form `own`, the outputs'.
+        below: :class:`~fedlama.kernels.operands.Images`, the inputs'; gets the gradient.
+        gradient: Images, the outputs'.
         weight: (outputs, inputs, height, width).
         add: Whether to add to what is there.
-        to: The inputs' :class:`Field`.
-        own: The outputs'.
         w: The :class:`Window`.
     """
-    area = w.height * w.width
+    area, batch, channels = w.height * w.width, gradient.field.batch, below.field.channels
     if w.stride_y == 1 and w.stride_x == 1:
-        origin, step = w.left * own.batch, -w.dilation_x * own.batch
-        taps = Taps(w.height, w.width, 1, w.top, -w.dilation_y, origin, step, 0, area, to.channels * area)
-        _correlate(below, gradient, weight, weight, False, add, to, own, taps)
+        origin, step = w.left * batch, -w.dilation_x * batch
+        taps = Taps(w.height, w.width, 1, w.top, -w.dilation_y, origin, step, 0, area, channels * area)
+        _correlate(below, gradient, Affine(weight, weight, False), add, taps)
         return
-    full = to.channels - to.channels % ROWS
+    full = channels - channels % ROWS
     for channel in range(0, full, ROWS):
-        _backward_strided(tall(), below, gradient, weight, add, to, own, w, channel)
-    for channel in range(full, to.channels):
-        _backward_strided(one(), below, gradient, weight, add, to, own, w, channel)
+        _backward_strided(tile(ROWS, 1), below, gradient, weight, add, w, channel)
+    for channel in range(full, channels):
+        _backward_strided(tile(1, 1), below, gradient, weight, add, w, channel)
 
 
 @kernel
-def _correlate(out: Any, x: Any, weight: Any, bias: Any, biased: bool, add: bool, to: Any, own: Any, taps: Any) -> None:
-    full = to.channels - to.channels % ROWS
+def _correlate(out: Any, x: Any, affine: Any, add: bool, taps: Any) -> None:
+    """Correlate all channels of the result, a tile of them at a time."""
+    channels = out.field.channels
+    full = channels - channels % ROWS
     for channel in range(0, full, ROWS):
-        _correlate_channels(broad(), tall(), out, x, weight, bias, biased, add, to, own, taps, channel)
-    for channel in range(full, to.channels):
-        _correlate_channels(pair(), one(), out, x, weight, bias, biased, add, to, own, taps, channel)
+        _correlate_channels(tile(ROWS, VECTORS), tile(ROWS, 1), out, x, affine, add, taps, channel)
+    for channel in range(full, channels):
+        _correlate_channels(tile(1, VECTORS), tile(1, 1), out, x, affine, add, taps, channel)
 
 
 @kernel
 def _correlate_channels(
-    broad: Any, tall: Any, out: Any, x: Any, weight: Any, bias: Any, biased: bool, add: bool, to: Any, own: Any,
-    taps: Any, channel: int,
-) -> None:  # fmt: skip
-    """Compute as many channels as the tiles are high."""
-    weights = ahead(weight, channel * taps.per_goal)
-    if biased:
-        broad, tall = spread(broad, bias, channel, 1), spread(tall, bias, channel, 1)
+    wide: Any, narrow: Any, out: Any, x: Any, affine: Any, add: bool, taps: Any, channel: int
+) -> None:
+    """Compute as many channels as the tiles have rows."""
+    to, weights = out.field, offset(affine.weight, channel * taps.per_goal)
+    if affine.biased:
+        wide, narrow = broadcast(wide, affine.bias, channel, 1), broadcast(narrow, affine.bias, channel, 1)
     pieces, length = (1, to.length) if taps.hop == 0 else (to.width, to.batch)
     for y in range(to.height):
-        first, last = _meeting(y * taps.stride_y + taps.origin_y, taps.step_y, taps.height, own.height)
+        rows = _meeting(y * taps.stride_y + taps.origin_y, taps.step_y, taps.height, x.field.height)
         for piece in range(pieces):
             start = channel * to.plane + y * to.row + to.left + piece * length
             source = piece * taps.hop
             place = 0
-            while place + ACROSS * LANES <= length:
-                total = fetch(broad, out, start + place, to.plane) if add else broad
-                total = _sum(total, ACROSS * LANES, x, weights, own, taps, y, first, last, source + place)
-                store(out, start + place, to.plane, total)
-                place += ACROSS * LANES
-            while place < length:
-                total = fetch(tall, out, start + place, to.plane) if add else tall
-                total = _sum(total, LANES, x, weights, own, taps, y, first, last, source + place)
-                store_some(out, start + place, to.plane, total, length - place)
+            while place + lanes_of(wide) <= length:  # out (channels, 32) <- sum over taps and channels of the source
+                total = load_tile(wide, out.pixels, start + place, to.plane) if add else wide
+                total = _sum(total, x, weights, taps, y, rows, source + place)
+                store(out.pixels, start + place, to.plane, total)
+                place += lanes_of(wide)
+            while place < length:  # out (channels, 16)
+                total = load_tile(narrow, out.pixels, start + place, to.plane) if add else narrow
+                total = _sum(total, x, weights, taps, y, rows, source + place)
+                store_some(out.pixels, start + place, to.plane, total, length - place)
                 place += LANES
 
 
@@ -165,33 +161,41 @@ def _meeting(start: int, step: int, taps: int, size: int) -> tuple[int, int]:
 
 
 @kernel
-def _sum(
-    total: Any, span: int, x: Any, weights: Any, own: Any, taps: Any, y: int, first: int, last: int, place: int
-) -> Any:
-    """Add the products of all taps that meet any of `span` elements from `place` on."""
+def _sum(total: Any, x: Any, weights: Any, taps: Any, y: int, rows: Any, place: int) -> Any:
+    """Add the products of all taps that meet any of a tile's elements.
+
+    Args:
+        total: Tile, (channels of the result, elements).
+        x: Images, the source.
+        weights: Of the first of the tile's channels.
+        taps: The :class:`Taps`.
+        y: Row of the result.
+        rows: The first row of taps that meets the source, and the first after it that does not.
+        place: The tile's first element, counted from the first pixel of its row.
+    """
+    own, span = x.field, lanes_of(total)
     start = place + taps.origin_x
     left, right = _meeting(start + span - 1, taps.step_x, taps.width, own.length + span - 1)
     top = y * taps.stride_y + taps.origin_y
     for source in range(own.channels):
-        for k in range(first, last):
+        for k in range(rows[0], rows[1]):
             row = source * own.plane + (top + k * taps.step_y) * own.row + own.left + start
             tap = source * taps.per_source + k * taps.width
-            for m in range(left, right):
-                total = add_scaled(total, weights, tap + m, taps.per_goal, beside(total, x, row + m * taps.step_x))
+            for m in range(left, right):  # total (channels, elements) += weights (channels, 1) * x (1, elements)
+                pixels = load_row(total, x.pixels, row + m * taps.step_x)
+                total = add_scaled(total, weights, tap + m, taps.per_goal, pixels)
     return total
 
 
 @kernel
-def _backward_strided(
-    zero: Any, below: Any, gradient: Any, weight: Any, add: bool, to: Any, own: Any, w: Any, channel: int
-) -> None:
-    """Compute as many input channels as the tile is high, a pixel at a time."""
-    area = w.height * w.width
+def _backward_strided(zeros: Any, below: Any, gradient: Any, weight: Any, add: bool, w: Any, channel: int) -> None:
+    """Compute as many input channels as the tile has rows, a pixel at a time."""
+    to, own, area = below.field, gradient.field, w.height * w.width
     for y in range(to.height):
         for z in range(to.width):
             for lane in range(0, to.batch, LANES):
                 start = channel * to.plane + y * to.row + to.left + z * to.batch + lane
-                total = fetch(zero, below, start, to.plane) if add else zero
+                total = load_tile(zeros, below.pixels, start, to.plane) if add else zeros
                 for k in range(w.height):
                     up = y + w.top - k * w.dilation_y
                     if up < 0 or up % w.stride_y or up // w.stride_y >= own.height:
@@ -200,70 +204,69 @@ def _backward_strided(
                         left = z + w.left - m * w.dilation_x
                         if left < 0 or left % w.stride_x or left // w.stride_x >= own.width:
                             continue
-                        place = up // w.stride_y * own.row + own.left + left // w.stride_x * own.batch + lane
+                        pixel = up // w.stride_y * own.row + own.left + left // w.stride_x * own.batch + lane
                         tap = channel * area + k * w.width + m
-                        for o in range(own.channels):
-                            vector = load(gradient, place + o * own.plane)
+                        for o in range(own.channels):  # total (channels, 16) += weight (channels, 1) * (1, 16 samples)
+                            vector = load(gradient.pixels, pixel + o * own.plane)
                             total = add_scaled(total, weight, tap + o * to.channels * area, area, vector)
-                store_some(below, start, to.plane, total, to.batch - lane)
+                store_some(below.pixels, start, to.plane, total, to.batch - lane)
 
 
 @kernel
-def add_weight_gradient(
-    target: Any, gradient: Any, x: Any, room: Any, own: Any, to: Any, w: Any, scale: float, factor: float
-) -> None:
-    """Set the target, (outputs, inputs, height, width), to scale times itself plus factor times the gradient.
+def add_weight_gradient(target: Any, gradient: Any, x: Any, room: Any, w: Any) -> None:
+    """Add the weights' gradient to its target.
 
     With inputs enough for a tile, vectors run over outputs and nothing has to be summed across lanes.
 
     Args:
-        target: What to add to.
-        gradient: Images of the form `own`, the outputs'.
-        x: Images of the form `to`, the inputs'.
+        target: A :class:`~fedlama.kernels.operands.Target`, (outputs, inputs, height, width).
+        gradient: :class:`~fedlama.kernels.operands.Images`, the outputs'.
+        x: Images, the inputs.
         room: Scratch of (height * width * batch + 16) * (outputs rounded up to 16) elements, height and width of the
             outputs, and of 128 * (taps rounded up to 16) + 256 more.
-        own: The outputs' :class:`Field`.
-        to: The inputs'.
         w: The :class:`Window`.
-        scale: What the target is multiplied with.
-        factor: What the gradient is multiplied with.
     """
-    if to.channels < ROWS:
-        full = own.channels - own.channels % ROWS
+    outputs, inputs = gradient.field.channels, x.field.channels
+    if inputs < ROWS:
+        full = outputs - outputs % ROWS
         for channel in range(0, full, ROWS):
-            _across_lanes(tall(), ROWS, target, gradient, x, room, own, to, w, channel, scale, factor)
-        for channel in range(full, own.channels):
-            _across_lanes(one(), 1, target, gradient, x, room, own, to, w, channel, scale, factor)
+            _across_lanes(tile(ROWS, 1), target, gradient, x, room, w, channel)
+        for channel in range(full, outputs):
+            _across_lanes(tile(1, 1), target, gradient, x, room, w, channel)
         return
-    wide = -(-own.channels // LANES) * LANES
-    spare = ahead(room, (own.height * own.length + LANES) * wide)
-    _turn(room, gradient, own)
-    full = to.channels - to.channels % ROWS
+    wide = -(-outputs // LANES) * LANES
+    spare = offset(room, (gradient.field.height * gradient.field.length + LANES) * wide)
+    _transpose_outputs(room, gradient)
+    full = inputs - inputs % ROWS
     for channel in range(0, full, ROWS):
-        _over_outputs(tall(), ROWS, target, room, spare, x, own, to, w, channel, wide, scale, factor)
-    for channel in range(full, to.channels):
-        _over_outputs(one(), 1, target, room, spare, x, own, to, w, channel, wide, scale, factor)
+        _over_outputs(tile(ROWS, 1), target, gradient.field, room, x, spare, w, channel)
+    for channel in range(full, inputs):
+        _over_outputs(tile(1, 1), target, gradient.field, room, x, spare, w, channel)
 
 
 @kernel
-def _turn(room: Any, gradient: Any, own: Any) -> None:
-    """Bring gradients from images to (outputs / 16, height, width, batch, 16), outputs filled up with zeros."""
+def _transpose_outputs(out: Any, gradient: Any) -> None:
+    """Bring images to (outputs / 16, height, width, batch, 16), outputs filled up with zeros."""
+    own = gradient.field
     positions = own.height * own.length
     for output in range(0, own.channels, LANES):
-        slab = ahead(room, output * positions)
+        slab = offset(out, output * positions)
         here = min(own.channels - output, LANES)
         for y in range(own.height):
             start = output * own.plane + y * own.row + own.left
             if here == LANES:
-                for place in range(0, own.length, LANES):  # the surplus of the last one is overwritten by what follows
-                    turn(slab, (y * own.length + place) * LANES, LANES, gradient, start + place, own.plane)
+                # slab (16 elements of a row, 16 outputs) <- gradient (16 outputs, 16 elements); the surplus of the last
+                # transpose is overwritten by what follows
+                for place in range(0, own.length, LANES):
+                    goal = (y * own.length + place) * LANES
+                    transpose(slab, goal, LANES, gradient.pixels, start + place, own.plane)
                 continue
             for place in range(own.length):
-                to = (y * own.length + place) * LANES
+                goal = (y * own.length + place) * LANES
                 for c in range(here):
-                    slab[to + c] = gradient[start + c * own.plane + place]
+                    slab[goal + c] = gradient.pixels[start + c * own.plane + place]
                 for c in range(here, LANES):
-                    slab[to + c] = 0.0
+                    slab[goal + c] = 0.0
 
 
 @kernel
@@ -274,45 +277,49 @@ def _positions(start: int, stride: int, positions: int, size: int) -> tuple[int,
 
 
 @kernel
-def _over_outputs(
-    zero: Any, height: int, target: Any, turned: Any, spare: Any, x: Any, own: Any, to: Any, w: Any, channel: int,
-    wide: int, scale: float, factor: float,
-) -> None:  # fmt: skip
-    """Treat as many input channels as the tile is high, sixteen outputs in a vector."""
-    area = w.height * w.width
+def _over_outputs(zeros: Any, target: Any, own: Any, gradient: Any, x: Any, spare: Any, w: Any, channel: int) -> None:
+    """Treat as many input channels as the tile has rows, sixteen outputs in a vector.
+
+    Args:
+        zeros: Tile, (inputs at a time, 16).
+        target: As for :func:`add_weight_gradient`.
+        own: The outputs' :class:`~fedlama.kernels.operands.Field`.
+        gradient: (outputs / 16, height, width, batch, 16).
+        x: Images, the inputs.
+        spare: Scratch of 256 elements, and of (inputs at a time, taps rounded up to 16, 16).
+        w: The :class:`Window`.
+        channel: The first of the inputs.
+    """
+    to, area = x.field, w.height * w.width
     filter_ = -(-area // LANES) * LANES * LANES
-    found = ahead(spare, LANES * LANES)  # (channels, taps, 16)
-    for output in range(0, wide, LANES):
-        slab = ahead(turned, output * own.height * own.length)
+    gradients = offset(spare, LANES * LANES)  # (inputs at a time, taps, 16)
+    for output in range(0, own.channels, LANES):
+        slab = offset(gradient, output * own.height * own.length)
         for k in range(w.height):
             top, bottom = _positions(k * w.dilation_y - w.top, w.stride_y, own.height, to.height)
             for m in range(w.width):
                 shift = m * w.dilation_x - w.left
                 left, right = _positions(shift, w.stride_x, own.width, to.width)
-                total = zero
+                total = zeros
                 for y in range(top, bottom):
                     row = channel * to.plane + (y * w.stride_y + k * w.dilation_y - w.top) * to.row + to.left
                     for z in range(left, right):
                         pixel = row + (z * w.stride_x + shift) * to.batch
                         place = (y * own.length + z * own.batch) * LANES
-                        for sample in range(own.batch):
-                            gradients = load(slab, place + sample * LANES)
-                            total = add_scaled(total, x, pixel + sample, to.plane, gradients)
-                store(found, (k * w.width + m) * LANES, filter_, total)
+                        for sample in range(own.batch):  # total (inputs, 16) += x (inputs, 1) * slab (1, 16 outputs)
+                            outputs = load(slab, place + sample * LANES)
+                            total = add_scaled(total, x.pixels, pixel + sample, to.plane, outputs)
+                store(gradients, (k * w.width + m) * LANES, filter_, total)
         here = min(own.channels - output, LANES)
-        for r in range(height):
+        for r in range(rows_of(zeros)):
             start = (output * to.channels + channel + r) * area
-            add_filters(
-                target, start, to.channels * area, ahead(found, r * filter_), area, here, spare, scale, factor
-            )  # fmt: skip
+            add_filters(target, start, to.channels * area, offset(gradients, r * filter_), area, here, spare)
 
 
 @kernel
-def _across_lanes(
-    zero: Any, height: int, target: Any, gradient: Any, x: Any, room: Any, own: Any, to: Any, w: Any, channel: int,
-    scale: float, factor: float,
-) -> None:  # fmt: skip
-    """Treat as many output channels as the tile is high, sixteen elements of a row in a vector."""
+def _across_lanes(zeros: Any, target: Any, gradient: Any, x: Any, room: Any, w: Any, channel: int) -> None:
+    """Treat as many output channels as the tile has rows, sixteen elements of a row in a vector."""
+    own, to = gradient.field, x.field
     per_output = to.channels * w.height * w.width
     for i in range(to.channels):
         for k in range(w.height):
@@ -320,32 +327,31 @@ def _across_lanes(
             for m in range(w.width):
                 shift = m * w.dilation_x - w.left
                 left, right = _positions(shift, w.stride_x, own.width, to.width)
-                total = zero
+                total = zeros
                 for y in range(top, bottom):
                     line = i * to.plane + (y * w.stride_y + k * w.dilation_y - w.top) * to.row + to.left
-                    start = channel * own.plane + y * own.row + own.left
+                    rows = offset(gradient.pixels, channel * own.plane + y * own.row + own.left)
                     if w.stride_x == 1:
-                        begin, end = left * own.batch, right * own.batch
-                        total = _row_products(total, gradient, x, start, own.plane, line + shift * to.batch, begin, end)
+                        pixels = offset(x.pixels, line + shift * to.batch)
+                        total = _row_products(total, rows, own.plane, pixels, left * own.batch, right * own.batch)
                     else:
                         for z in range(left, right):
-                            pixel = line + (z * w.stride_x + shift) * to.batch
-                            total = _row_products(
-                                total, gradient, x, start + z * own.batch, own.plane, pixel, 0, own.batch
-                            )
-                sums(room, total)
+                            pixels = offset(x.pixels, line + (z * w.stride_x + shift) * to.batch)
+                            total = _row_products(total, offset(rows, z * own.batch), own.plane, pixels, 0, own.batch)
+                row_sums(room, total)
                 tap = channel * per_output + (i * w.height + k) * w.width + m
-                for r in range(height):
-                    target[tap + r * per_output] = scale * target[tap + r * per_output] + factor * room[r]
+                for r in range(rows_of(zeros)):
+                    goal = tap + r * per_output
+                    target.memory[goal] = target.scale * target.memory[goal] + target.factor * room[r]
 
 
 @kernel
-def _row_products(total: Any, gradient: Any, x: Any, start: int, plane: int, pixel: int, begin: int, end: int) -> Any:
-    """Add the products of elements `begin` to `end` of rows that begin at `start` (every `plane`) and at `pixel`."""
+def _row_products(total: Any, rows: Any, plane: int, pixels: Any, begin: int, end: int) -> Any:
+    """Add the products of elements `begin` to `end` of rows that are `plane` elements apart and of a row of pixels."""
     place = begin
-    while place + LANES <= end:
-        total = add_products(total, gradient, start + place, plane, load(x, pixel + place))
+    while place + LANES <= end:  # total (channels, 16) += rows (channels, 16) * pixels (1, 16)
+        total = add_products(total, rows, place, plane, load(pixels, place))
         place += LANES
-    if place < end:  # the surplus lanes are 0
-        total = add_products(total, gradient, start + place, plane, load_some(x, pixel + place, end - place))
+    if place < end:  # the surplus lanes of the pixels are 0
+        total = add_products(total, rows, place, plane, load_some(pixels, place, end - place))
     return total

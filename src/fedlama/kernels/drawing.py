@@ -1,4 +1,4 @@
-"""Row numbers of many clients' batches, drawn in one call: the same as those of `TensorClients.cohort_rows`."""
+"""Sample numbers of many clients' batches, drawn in one call: the same as those of `TensorClients.cohort_rows`."""
 
 from __future__ import annotations
 
@@ -17,49 +17,49 @@ def draw_rows(
     """Draw some steps of some clients.
 
     Args:
-        rows: int64, (steps, clients, width), written: row numbers, short batches filled up with their first one.
+        rows: int64, (steps, clients, width), written: sample numbers, short batches filled up with their first one.
         lengths: int64, (steps, clients), written: how many samples each batch has.
-        clients: int64, (clients,): who.
+        clients: int64, (clients,): the clients' numbers.
         first: int64, (clients,): each one's first step.
-        held: int64: all clients' row numbers, one client after another.
-        begins: int64: where each client's begin in `held`, and where the last one's end.
-        batch_sizes: int64: every client's batch size.
+        held: int64, (samples,): all clients' sample numbers, one client after another.
+        begins: int64, (all clients + 1,): where each client's begin in `held`, and where the last one's end.
+        batch_sizes: int64, (all clients,).
         key: uint64: the address of all shuffles.
     """
     steps, count, width = rows.shape
     largest = 0
-    for place in range(count):
-        largest = max(largest, begins[clients[place] + 1] - begins[clients[place]])
+    for position in range(count):
+        largest = max(largest, begins[clients[position] + 1] - begins[clients[position]])
     order, unsorted = np.empty(largest, np.uint64), np.empty(largest, np.uint64)
     ends = np.empty(2 * largest + 2, np.int64)
-    for place in range(count):
-        client = clients[place]
-        own = held[begins[client] : begins[client + 1]]
-        batch, known = batch_sizes[client], -1
+    for position in range(count):
+        client = clients[position]
+        samples = held[begins[client] : begins[client + 1]]
+        batch, shuffled = batch_sizes[client], -1
         for step in range(steps):
-            epoch, position = divmod(first[place] + step, -(-len(own) // batch))
-            if epoch != known:
+            epoch, turn = divmod(first[position] + step, -(-len(samples) // batch))
+            if epoch != shuffled:
                 of_epoch = _mixed(_mixed(key ^ _mixed(np.uint64(client))) ^ _mixed(np.uint64(epoch)))
-                _shuffle(order[: len(own)], unsorted, ends, of_epoch)
-                known = epoch
-            start = position * batch
-            length = min(batch, len(own) - start)
-            lengths[step, place] = length
-            for number in range(width):
-                rows[step, place, number] = own[order[start + number if number < length else start]]
+                _shuffle(order[: len(samples)], unsorted, ends, of_epoch)
+                shuffled = epoch
+            start = turn * batch
+            length = min(batch, len(samples) - start)
+            lengths[step, position] = length
+            for number in range(width):  # rows (width) of a step and client <- order (samples)
+                rows[step, position, number] = samples[order[start + number if number < length else start]]
 
 
 @kernel
 def _shuffle(order: Any, unsorted: Any, ends: Any, key: Any) -> None:
-    """Fill in the positions in the order of their hashed keys, as :func:`fedlama.core.randomness.ranked` does.
+    """Write the positions in the order of their hashed keys, as :func:`fedlama.core.randomness.ranked` does.
 
-    Keys are spread evenly, so each goes close to its place at once, by its highest bits, and moves few places from
-    there: several times faster than a sort that compares.
+    Keys are distributed evenly, so each goes close to its final position at once, by its highest bits, and moves few
+    positions from there: several times faster than a sort that compares.
 
     Args:
         order: uint64, (size,), written.
-        unsorted: uint64, room for as many.
-        ends: int64, room for twice as many and two.
+        unsorted: uint64, scratch of as many.
+        ends: int64, scratch of twice as many and two.
         key: uint64: the address of the epoch.
     """
     size, bits = len(order), 0

@@ -1,4 +1,4 @@
-"""One client's cross-entropy and its gradient: logits (blocks, classes, 16)."""
+"""One client's cross-entropy and its gradient: logits (blocks, classes, 16), a block being sixteen samples."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import math
 from typing import Any
 
 from fedlama.kernels.kernel import kernel
-from fedlama.kernels.lanes import ahead, exponential, larger, load, plus, store, times
 from fedlama.kernels.table import LANES
+from fedlama.kernels.tiles import load, offset, store
+from fedlama.kernels.vectors import exponential, larger, plus, times
 
 
 @kernel
 def cross_entropy(logits: Any, y: Any, room: Any, batch: int, classes: int) -> float:
-    """Return the mean loss of a batch and put the gradient in the place of the logits.
+    """Return the mean loss of a batch, and replace the logits by their gradient.
 
     Args:
         logits: (blocks, classes, 16), overwritten.
@@ -22,19 +23,19 @@ def cross_entropy(logits: Any, y: Any, room: Any, batch: int, classes: int) -> f
         classes: How many.
     """
     loss = 0.0
-    factors = ahead(room, LANES)
+    factors = offset(room, LANES)
     for block in range(-(-batch // LANES)):
-        own, here = ahead(logits, block * classes * LANES), min(batch - block * LANES, LANES)
+        rows, here = offset(logits, block * classes * LANES), min(batch - block * LANES, LANES)
         for lane in range(here):
-            loss -= own[y[block * LANES + lane] * LANES + lane]
-        largest = load(own, 0)
-        for c in range(1, classes):
-            largest = larger(largest, load(own, c * LANES))
+            loss -= rows[y[block * LANES + lane] * LANES + lane]
+        largest = load(rows, 0)
+        for c in range(1, classes):  # largest (16 samples) <- rows (classes, 16 samples)
+            largest = larger(largest, load(rows, c * LANES))
         total = plus(largest, largest, -1.0)
-        for c in range(classes):
-            chance = exponential(plus(load(own, c * LANES), largest, -1.0))
-            total = plus(total, chance, 1.0)
-            store(own, c * LANES, LANES, chance)
+        for c in range(classes):  # rows (classes, 16 samples) <- exponentials; total (16 samples) is their sum
+            power = exponential(plus(load(rows, c * LANES), largest, -1.0))
+            total = plus(total, power, 1.0)
+            store(rows, c * LANES, LANES, power)
         store(room, 0, LANES, largest)
         store(factors, 0, LANES, total)
         for lane in range(LANES):
@@ -43,8 +44,8 @@ def cross_entropy(logits: Any, y: Any, room: Any, batch: int, classes: int) -> f
                 factors[lane] = 1.0 / (factors[lane] * batch)
             else:
                 factors[lane] = 0.0
-        for c in range(classes):
-            store(own, c * LANES, LANES, times(load(own, c * LANES), load(factors, 0)))
+        for c in range(classes):  # rows (classes, 16 samples) <- probabilities / batch
+            store(rows, c * LANES, LANES, times(load(rows, c * LANES), load(factors, 0)))
         for lane in range(here):
-            own[y[block * LANES + lane] * LANES + lane] -= 1.0 / batch
+            rows[y[block * LANES + lane] * LANES + lane] -= 1.0 / batch
     return loss / batch

@@ -9,25 +9,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlama.kernels import table
+from fedlama.kernels.arguments import Block, Sizes, Thread
 from fedlama.kernels.arrays import address_of, check_array
 from fedlama.kernels.kernel import operation
-from fedlama.kernels.program import Program, Size, write_program
+from fedlama.kernels.program import Program, write_program
 from fedlama.kernels.steps import Step
-from fedlama.kernels.table import Scratch
-
-if TYPE_CHECKING:
-    from fedlama.kernels.advance import Round
+from fedlama.kernels.table import Scratch, Size
 
 Floats: TypeAlias = NDArray[np.float32]
 Integers: TypeAlias = NDArray[np.int64]
 Parallel: TypeAlias = Callable[[Callable[[int], None], int], None]
 """Runs ``job(0), ..., job(count - 1)`` at the same time, given the job and the count, and returns when all are done."""
+
+
+_NO_MASKS = np.empty(0, np.float32)
 
 
 class StackedTensor(NamedTuple):
@@ -100,14 +101,14 @@ class Model:
 
     def __init__(self, program: Program, shapes: Mapping[str, Sequence[int]]) -> None:
         self.program = program
-        self.multiply_adds = program.products
+        self.multiply_adds = program.multiply_adds
         self.masks = tuple(program.masks)
         self.counters = tuple(row.count for row in program.rows if row.count is not None)
         self._shapes = {
             name: tuple(shapes.get(name, row.sizes[:1])) for row in program.rows for name in row.names if name
         }
         self.names = tuple(self._shapes)
-        self._constants = np.array([row.reals for row in program.rows], np.float32)  # (operations, 2)
+        self._constants = np.array([row.constants for row in program.rows], np.float32)  # (operations, 2)
         self._tables: dict[tuple[int, tuple[str, ...]], tuple[Integers, int]] = {}
 
     def compile(self) -> None:
@@ -150,35 +151,44 @@ class Model:
 
         self._check(tensors, batches, solver, losses)
         trained = tuple(name for name in self.names if tensors[name].trained)
-        program, sizes = self._program_table(batches.rows.shape[2], trained), self._sizes(batches, solver, trained)
+        program, scratch_elements = self._placed(batches.rows.shape[2], trained)
+        sizes, block = self._sizes(batches, solver, scratch_elements), self._block(batches, solver)
         parameters, decays = self._parameter_table(tensors), self._decays(tensors)
         context = np.zeros(table.CONTEXT, np.int64)
         context[table.PARAMETERS], context[table.DECAYS] = address_of(parameters), address_of(decays)
         context[table.COUNT], context[table.MARGIN] = len(parameters), self.program.margin
         settings = np.array([0.0, solver.momentum, solver.proximal], np.float32)
-        masks = np.empty((0, 0, 0), np.float32) if batches.masks is None else batches.masks
-        x, y = address_of(batches.x), address_of(batches.y)
         elements = sizes.scratch + sizes.spare + sizes.batch * math.prod(self.program.sizes[0])
         turn = np.zeros(1, np.int64)  # the next client; all threads share it
 
-        def work_off(thread: int) -> None:
-            scratch = scratches[thread]
+        def work(number: int) -> None:
+            scratch = scratches[number]
             scratch.resize(elements)
-            notes = context.copy(), settings.copy()  # where a thread writes down which client and step it is at
-            advance(
-                program, self._constants, *notes, solver.rates, x, y, batches.rows, batches.lengths, masks,
-                scratch.room, scratch.state, losses, turn, sizes,
-            )  # fmt: skip
+            thread = Thread(context.copy(), settings.copy(), scratch.room, scratch.state)
+            try:
+                advance(program, self._constants, block, thread, losses, turn, sizes)
+            except IndexError as error:  # in checked mode only
+                raise IndexError(self._explained(error)) from None
 
         if parallel is None or len(scratches) == 1:
-            work_off(0)
+            work(0)
         else:
-            parallel(work_off, len(scratches))
+            parallel(work, len(scratches))
         if turn[0] < 0:
             raise IndexError(
                 f"a batch names a sample that is not among the {len(batches.y)} given ones, or a sample's class is not "
                 f"among the model's {self.program.classes}"
             )
+
+    def _explained(self, error: IndexError) -> str:
+        """Say which operation has failed, if the error holds its number and its direction."""
+        from fedlama.kernels.operations import OPERATIONS  # needs Numba
+
+        if len(error.args) != 2:
+            return str(error)
+        number, direction = error.args
+        function = OPERATIONS[self.program.rows[number].kind][direction - table.FORWARD]
+        return f"{function.__name__[1:]} (operation {number}) accesses memory outside of its regions"
 
     def _check(
         self, tensors: Mapping[str, StackedTensor], batches: Batches, solver: SGDSettings, losses: NDArray[np.float64]
@@ -231,42 +241,41 @@ class Model:
                 f"{lengths.min()} sample meets images of one pixel there; give batches of two samples or more"
             )
 
-    def _program_table(self, batch: int, trained: tuple[str, ...]) -> Integers:
-        """Return the program with the places of this batch size and the addresses of its machine code."""
-        return self._placed(batch, trained)[0]
-
     def _placed(self, batch: int, trained: tuple[str, ...]) -> tuple[Integers, int]:
         """Lay the scratch out for a batch size, unless that was done before."""
         from fedlama.kernels.operations import OPERATIONS  # needs Numba
 
         if (batch, trained) not in self._tables:
-            rows, scratch = self.program.place(batch, self.names, trained)
+            rows, scratch = self.program.write_table(batch, self.names, trained)
             code = [[operation(function).address for function in OPERATIONS[row.kind]] for row in self.program.rows]
-            rows[:, table.DO : table.UNDO + 1] = code
+            rows[:, table.FORWARD : table.BACKWARD + 1] = code
             self._tables[batch, trained] = rows, scratch
         return self._tables[batch, trained]
 
-    def _sizes(self, batches: Batches, solver: SGDSettings, trained: tuple[str, ...]) -> Round:
+    def _sizes(self, batches: Batches, solver: SGDSettings, scratch: int) -> Sizes:
         """Put the numbers together that the kernel asks for."""
-        from fedlama.kernels.advance import Round  # needs Numba
-
         steps, clients, batch = batches.rows.shape
         channels, height, width = (*self.program.sizes[0], 0, 0)[:3]
-        drawn = 0 if batches.masks is None else batches.masks.shape[2] // max(batch, 1)
-        return Round(
-            clients, steps, batch, len(batches.y), channels, height, width, self.program.classes, drawn,
-            self._placed(batch, trained)[1], self.program.spare(batch), solver.fresh and solver.momentum > 0.0,
+        masks = sum(math.prod(size) for size, _ in self.masks)
+        return Sizes(
+            clients, steps, batch, len(batches.y), channels, height, width, self.program.classes, masks, scratch,
+            self.program.spare(batch), solver.fresh and solver.momentum > 0.0,
         )  # fmt: skip
+
+    def _block(self, batches: Batches, solver: SGDSettings) -> Block:
+        """Put the arrays together that the kernel reads, all of them flat or of a fixed number of dimensions."""
+        masks = _NO_MASKS if batches.masks is None else batches.masks.reshape(-1)
+        return Block(solver.rates, batches.x.reshape(-1), batches.y, batches.rows, batches.lengths, masks)
 
     def _parameter_table(self, tensors: Mapping[str, StackedTensor]) -> Integers:
         """Note where every tensor is in memory; see :mod:`~fedlama.kernels.table`."""
-        own = self.program.moving
+        updating = self.program.updating
         rows = []
         for name, shape in self._shapes.items():
             tensor = tensors[name]
             arrays = tensor.values, tensor.velocities, tensor.reference
             addresses = [0 if array is None else address_of(array) for array in arrays]
-            rows.append([*addresses, math.prod(shape), (2 if name in own else 1) if tensor.trained else 0])
+            rows.append([*addresses, math.prod(shape), (2 if name in updating else 1) if tensor.trained else 0])
         return np.array(rows, np.int64)
 
     def _decays(self, tensors: Mapping[str, StackedTensor]) -> Floats:

@@ -1,4 +1,8 @@
-"""One client's max and mean pooling on images as :mod:`~fedlama.kernels.images` lays them out."""
+"""One client's max and mean pooling on images as :mod:`~fedlama.kernels.images` lays them out.
+
+Outputs are :class:`~fedlama.kernels.operands.Images` of some height and width, inputs of others; channels and batch are
+the same. In the loops, lanes run over samples of one pixel.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedlama.kernels.kernel import kernel
-from fedlama.kernels.lanes import full, larger, load, load_some, plus, store_some, times, where_equal
 from fedlama.kernels.table import LANES
+from fedlama.kernels.tiles import load, load_some, store_some
+from fedlama.kernels.vectors import full, larger, plus, times, where_equal
 
 
 class Pool(NamedTuple):
@@ -36,12 +41,12 @@ def pool(out: Any, x: Any, to: Any, own: Any, p: Any) -> None:
     Args:
         out: Images of the form `to`.
         x: Images of the form `own`.
-        to: The outputs' :class:`~fedlama.kernels.images.Field`.
+        to: The outputs' :class:`~fedlama.kernels.operands.Field`.
         own: The inputs'.
         p: The :class:`Pool`.
     """
-    if _in_fours(p):
-        _pool_fours(out, x, to, own)
+    if _is_two_by_two(p):
+        _pool_two_by_two(out, x, to, own)
         return
     for channel in range(to.channels):
         for y in range(to.height):
@@ -52,7 +57,7 @@ def pool(out: Any, x: Any, to: Any, own: Any, p: Any) -> None:
                 source = channel * own.plane + own.left
                 for lane in range(0, to.batch, LANES):
                     best = load(x, source + top * own.row + left * own.batch + lane)
-                    for row in range(top, bottom):
+                    for row in range(top, bottom):  # best (16 samples) <- x (window height, window width, 16 samples)
                         for column in range(left, right):
                             best = larger(best, load(x, source + row * own.row + column * own.batch + lane))
                     store_some(out, goal + lane, LANES, best, to.batch - lane)
@@ -60,23 +65,23 @@ def pool(out: Any, x: Any, to: Any, own: Any, p: Any) -> None:
 
 @kernel
 def unpool(below: Any, gradient: Any, x: Any, out: Any, to: Any, own: Any, p: Any) -> None:
-    """Send each gradient to the first of its window's pixels that is the largest.
+    """Add each gradient to the first of its window's pixels that is the largest.
 
-    A ReLU above may have cut `out` at 0 meanwhile: where it did, the gradient is 0 and goes nowhere.
+    A later ReLU may have cut `out` at 0 meanwhile: where it did, the gradient is 0 and changes no pixel.
 
     Args:
         below: Images of the form `own`, the inputs'.
         gradient: Images of the form `to`, the outputs'.
-        x: What was pooled.
-        out: What came out.
-        to: The outputs' :class:`~fedlama.kernels.images.Field`.
+        x: The pooling's input.
+        out: Its output.
+        to: The outputs' :class:`~fedlama.kernels.operands.Field`.
         own: The inputs'.
         p: The :class:`Pool`.
     """
-    if not _in_fours(p) or own.height != 2 * to.height or own.width != 2 * to.width:
+    if not _is_two_by_two(p) or own.height != 2 * to.height or own.width != 2 * to.width:
         _clear(below, own)
-    if _in_fours(p):
-        _unpool_fours(below, gradient, x, out, to, own)
+    if _is_two_by_two(p):
+        _unpool_two_by_two(below, gradient, x, out, to, own)
         return
     for channel in range(to.channels):
         for y in range(to.height):
@@ -88,25 +93,25 @@ def unpool(below: Any, gradient: Any, x: Any, out: Any, to: Any, own: Any, p: An
                 for lane in range(0, to.batch, LANES):
                     here = to.batch - lane
                     best, waiting = load(out, goal + lane), load_some(gradient, goal + lane, here)
-                    for row in range(top, bottom):
+                    for row in range(top, bottom):  # below (window height, width, 16 samples) <- waiting (16 samples)
                         for column in range(left, right):
                             pixel = source + row * own.row + column * own.batch + lane
                             taken = where_equal(load(x, pixel), best, waiting)
-                            waiting = plus(waiting, taken, np.float32(-1.0))  # handed out once only
+                            waiting = plus(waiting, taken, np.float32(-1.0))  # given to one pixel only
                             sum_ = plus(load(below, pixel), taken, np.float32(1.0))
                             store_some(below, pixel, LANES, sum_, here)
 
 
 @kernel
-def _in_fours(p: Any) -> Any:
-    """Tell whether windows are the usual ones: two by two, beside each other, no zeros around the image."""
+def _is_two_by_two(p: Any) -> Any:
+    """Return whether windows are the usual ones: two by two, next to each other, no zeros around the image."""
     return p.size_y == 2 and p.size_x == 2 and p.stride_y == 2 and p.stride_x == 2 and p.padding_y + p.padding_x == 0
 
 
 @kernel
-def _pool_fours(out: Any, x: Any, to: Any, own: Any) -> None:
+def _pool_two_by_two(out: Any, x: Any, to: Any, own: Any) -> None:
     """Take the largest of four pixels."""
-    for channel in range(to.channels):
+    for channel in range(to.channels):  # out (16 samples) <- x (2, 2, 16 samples)
         for y in range(to.height):
             goal = channel * to.plane + y * to.row + to.left
             source = channel * own.plane + 2 * y * own.row + own.left
@@ -119,25 +124,25 @@ def _pool_fours(out: Any, x: Any, to: Any, own: Any) -> None:
 
 
 @kernel
-def _unpool_fours(below: Any, gradient: Any, x: Any, out: Any, to: Any, own: Any) -> None:
-    """Send each gradient to the first of four pixels that is the largest; the others get 0."""
-    for channel in range(to.channels):
+def _unpool_two_by_two(below: Any, gradient: Any, x: Any, out: Any, to: Any, own: Any) -> None:
+    """Give each gradient to the first of four pixels that is the largest; the others get 0."""
+    for channel in range(to.channels):  # below (2, 2, 16 samples) <- gradient (16 samples)
         for y in range(to.height):
             goal = channel * to.plane + y * to.row + to.left
             source = channel * own.plane + 2 * y * own.row + own.left
             for z in range(to.width):
                 for lane in range(0, to.batch, LANES):
-                    place, pixel, here = goal + z * to.batch + lane, source + 2 * z * own.batch + lane, to.batch - lane
-                    best, waiting = load(out, place), load(gradient, place)
-                    waiting = _hand_out(below, x, pixel, best, waiting, here)
-                    waiting = _hand_out(below, x, pixel + own.batch, best, waiting, here)
-                    waiting = _hand_out(below, x, pixel + own.row, best, waiting, here)
-                    _hand_out(below, x, pixel + own.row + own.batch, best, waiting, here)
+                    result, pixel, here = goal + z * to.batch + lane, source + 2 * z * own.batch + lane, to.batch - lane
+                    best, waiting = load(out, result), load(gradient, result)
+                    waiting = _give(below, x, pixel, best, waiting, here)
+                    waiting = _give(below, x, pixel + own.batch, best, waiting, here)
+                    waiting = _give(below, x, pixel + own.row, best, waiting, here)
+                    _give(below, x, pixel + own.row + own.batch, best, waiting, here)
 
 
 @kernel
-def _hand_out(below: Any, x: Any, pixel: int, best: Any, waiting: Any, here: int) -> Any:
-    """Give a pixel what waits if it is the largest; return what still waits."""
+def _give(below: Any, x: Any, pixel: int, best: Any, waiting: Any, here: int) -> Any:
+    """Give the waiting gradient to a pixel if it is the largest; return what still waits."""
     taken = where_equal(load(x, pixel), best, waiting)
     store_some(below, pixel, LANES, taken, here)
     return plus(waiting, taken, np.float32(-1.0))
@@ -148,7 +153,7 @@ def _clear(below: Any, own: Any) -> None:
     """Set all pixels to 0."""
     for line in range(own.channels * own.height):
         start = line * own.row + own.left
-        for place in range(0, own.length, LANES):
+        for place in range(0, own.length, LANES):  # below (16) of a row's (width * batch)
             store_some(below, start + place, LANES, full(np.float32(0.0)), own.length - place)
 
 
@@ -165,7 +170,7 @@ def pool_mean(out: Any, x: Any, to: Any, own: Any, p: Any) -> None:
                 source = channel * own.plane + own.left
                 for lane in range(0, to.batch, LANES):
                     sum_ = full(np.float32(0.0))
-                    for row in range(top, bottom):
+                    for row in range(top, bottom):  # sum (16 samples) <- x (window height, window width, 16 samples)
                         for column in range(left, right):
                             pixel = source + row * own.row + column * own.batch + lane
                             sum_ = plus(sum_, load(x, pixel), np.float32(1.0))
@@ -174,7 +179,7 @@ def pool_mean(out: Any, x: Any, to: Any, own: Any, p: Any) -> None:
 
 @kernel
 def unpool_mean(below: Any, gradient: Any, to: Any, own: Any, p: Any) -> None:
-    """Hand each gradient to all pixels of its window; see :func:`unpool`."""
+    """Divide each gradient equally among the pixels of its window; see :func:`unpool`."""
     share = full(np.float32(1.0 / (p.size_y * p.size_x)))
     _clear(below, own)
     for channel in range(to.channels):
@@ -186,7 +191,7 @@ def unpool_mean(below: Any, gradient: Any, to: Any, own: Any, p: Any) -> None:
                 source = channel * own.plane + own.left
                 for lane in range(0, to.batch, LANES):
                     part = times(load(gradient, goal + lane), share)
-                    for row in range(top, bottom):
+                    for row in range(top, bottom):  # below (window height, width, 16 samples) <- part (16 samples)
                         for column in range(left, right):
                             pixel = source + row * own.row + column * own.batch + lane
                             sum_ = plus(load(below, pixel), part, np.float32(1.0))

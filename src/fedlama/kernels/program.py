@@ -1,11 +1,10 @@
-"""From a model's steps to a program for :mod:`~fedlama.kernels.advance`: kinds, sizes, and what lies where."""
+"""From a model's steps to a program for :mod:`~fedlama.kernels.advance`: kinds, sizes, and places in memory."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,36 +13,10 @@ from fedlama.kernels import steps as graph
 from fedlama.kernels import table
 from fedlama.kernels.regions import Regions, lay_out
 from fedlama.kernels.steps import Step, uses
+from fedlama.kernels.table import Row, Size
 from fedlama.kernels.tiling import pays, room
 
-Size: TypeAlias = tuple[int, ...]
-"""(channels, height, width) of images, or (features,)."""
-
-
 _DENSE = (table.DENSE, table.LONG_DENSE)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One operation.
-
-    Attributes:
-        kind: See :mod:`~fedlama.kernels.table`.
-        inputs: The values it takes.
-        output: The value it makes.
-        names: Weight, bias, running mean and running variance, as far as it has them.
-        count: The buffer that counts its batches, if any.
-        sizes: What its kernels ask for.
-        reals: Two numbers that are not whole.
-    """
-
-    kind: int
-    inputs: tuple[int, ...]
-    output: int
-    names: tuple[str | None, ...] = ()
-    count: str | None = None
-    sizes: tuple[int, ...] = ()
-    reals: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -70,74 +43,85 @@ class Program:
     @property
     def masks(self) -> list[tuple[Size, float]]:
         """One sample's dropout masks, in order: their sizes and rates."""
-        return [(self.sizes[row.output], row.reals[0]) for row in self.rows if row.kind == table.DROPOUT]
+        return [(self.sizes[row.output], row.constants[0]) for row in self.rows if row.kind == table.DROPOUT]
 
     @property
-    def products(self) -> int:
+    def multiply_adds(self) -> int:
         """Multiplications of one sample's forward pass."""
         dense = sum(math.prod(row.sizes[:2]) for row in self.rows if row.kind in _DENSE)
         # sizes: inputs, height, width, outputs, their height and width, the kernel's height and width, ...
         images = [row.sizes for row in self.rows if row.kind in table.CONVOLUTIONS]
         return dense + sum(sizes[0] * math.prod(sizes[3:8]) for sizes in images)
 
-    def place(self, batch: int, names: Sequence[str], trained: Iterable[str]) -> tuple[NDArray[np.int64], int]:
-        """Write the table, and count the elements of scratch that it takes.
+    def write_table(self, batch: int, names: Sequence[str], trained: Iterable[str]) -> tuple[NDArray[np.int64], int]:
+        """Write the table of :mod:`~fedlama.kernels.table`, without the addresses of machine code.
 
         Args:
             batch: The largest batch.
-            names: Parameters and buffers, in the order of their table.
+            names: Parameters and running statistics, in the order of their table.
             trained: Those that are trained.
+
+        Returns:
+            int64, (operations, COLUMNS), and the elements of scratch that it refers to.
         """
-        numbers: dict[str | None, int] = {None: -1} | {name: number for number, name in enumerate(names)}
-        offsets, end = self._offsets(batch)
+        positions: dict[str | None, int] = {None: -1} | {name: position for position, name in enumerate(names)}
+        spans, end = self._spans(batch)
         wanted = self._wanted(set(trained))
         rows = np.zeros((len(self.rows), table.COLUMNS), np.int64)
         masks = 0
         for out, row in zip(rows, self.rows, strict=True):
-            own = [numbers[name] for name in row.names]
-            out[table.WEIGHT : table.WEIGHT + 4] = [*own, *[-1] * (4 - len(own))]
-            first, second = row.inputs[0], row.inputs[-1]
-            regions = self.regions
-            places = [regions.values[first], regions.values[second], regions.values[row.output]]
-            gradients = [regions.gradients.get(value, -1) for value in (row.output, first, second)]
-            out[table.IN : table.IN + 6] = [offsets[place] if place >= 0 else 0 for place in (*places, *gradients)]
-            out[[table.ADDS, table.ADDS_BESIDE]] = regions.adds[row.output]
-            out[[table.WANTED, table.WANTED_BESIDE]] = [value in wanted for value in (first, second)]
-            out[table.ACTIVE] = row.output in wanted
-            out[table.IMAGES] = len(self.sizes[row.output]) == 3
+            tensors = [positions[name] for name in row.names]
+            out[table.WEIGHT : table.WEIGHT + 4] = [*tensors, *[-1] * (4 - len(tensors))]
+            extra = (0, 0)
             if row.kind == table.DROPOUT:
-                out[table.EXTRA] = offsets[regions.masks[row.output]]
+                extra = spans[self.regions.masks[row.output]]
                 out[table.FIRST_SIZE + 3] = masks
                 masks += math.prod(self.sizes[row.output])
             elif row.kind == table.NORM:
-                out[table.EXTRA] = end
-                end += 2 * row.sizes[0]
+                extra = end, end + 2 * row.sizes[0]
+                end = extra[1]
+            regions = [*self._regions_of(row, spans), extra]
+            out[table.IN : table.IN + table.TO_END] = [first for first, _ in regions]
+            out[table.IN + table.TO_END : table.IN + 2 * table.TO_END] = [last for _, last in regions]
+            out[[table.ADDS, table.ADDS_OTHER]] = self.regions.adds[row.output]
+            out[[table.WANTED, table.WANTED_OTHER]] = [value in wanted for value in (row.inputs[0], row.inputs[-1])]
+            out[table.ACTIVE] = row.output in wanted
+            out[table.IMAGES] = len(self.sizes[row.output]) == 3
             out[table.FIRST_SIZE : table.FIRST_SIZE + len(row.sizes)] = row.sizes
         return rows, -(-end // table.LANES) * table.LANES
 
     @property
-    def moving(self) -> frozenset[str]:
-        """Weights that a kernel of their own takes the solver's step of."""
+    def updating(self) -> frozenset[str]:
+        """Weights that are trained within the backward pass of their operation."""
         return frozenset(row.names[0] or "" for row in self.rows if row.kind == table.LONG_DENSE)
 
     def spare(self, batch: int) -> int:
-        """Count the elements that weights' gradients and the loss need for a while.
+        """Return the elements of scratch that an operation or the loss may use while it runs.
 
         Args:
             batch: The largest batch.
         """
         return max(_spare(row, batch) for row in self.rows) + 8 * table.LANES
 
-    def _offsets(self, batch: int) -> tuple[list[int], int]:
-        """Return where each region begins, and where the last one ends."""
-        offsets, end = [], 0
+    def _regions_of(self, row: Row, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return where input, other input, output, and the gradients of output and inputs are; (0, 0) for none."""
+        values, gradients = self.regions.values, self.regions.gradients
+        first, last = row.inputs[0], row.inputs[-1]
+        numbers = [values[first], values[last], values[row.output]]
+        numbers += [gradients.get(value, -1) for value in (row.output, first, last)]
+        return [spans[number] if number >= 0 else (0, 0) for number in numbers]
+
+    def _spans(self, batch: int) -> tuple[list[tuple[int, int]], int]:
+        """Return where each region begins and ends, and where the last one ends."""
+        spans, end = [], 0
         for size in self.regions.sizes:
-            offsets.append(end)
-            end += elements(size, self.margin, batch) + 4 * table.LANES  # vectors may reach a little beyond
-        return offsets, end
+            begin = end
+            end += elements(size, self.margin, batch) + 4 * table.LANES  # vectors may reach a little beyond the numbers
+            spans.append((begin, end))
+        return spans, end
 
     def _wanted(self, trained: set[str]) -> set[int]:
-        """Return the values whose gradients are needed: those that something trained has a part in."""
+        """Return the values whose gradients are needed: those that depend on something trained."""
         wanted: set[int] = set()
         for row in self.rows:
             if trained.intersection(name for name in row.names if name) or wanted.intersection(row.inputs):
@@ -146,7 +130,7 @@ class Program:
 
 
 def elements(size: Size, margin: int, batch: int) -> int:
-    """Count the elements of an activation.
+    """Return the elements of an activation.
 
     Args:
         size: Its size.
@@ -160,7 +144,7 @@ def elements(size: Size, margin: int, batch: int) -> int:
 
 
 def _spare(row: Row, batch: int) -> int:
-    """Count what a weights' gradient turns round: a dense layer's inputs, or a convolution's outputs."""
+    """Return the elements that an operation transposes: a dense layer's inputs, or a convolution's outputs."""
     lanes = table.LANES
     if row.kind in _DENSE:
         blocks, wide = -(-batch // lanes), -(-row.sizes[1] // lanes) * lanes
@@ -178,13 +162,13 @@ def _spare(row: Row, batch: int) -> int:
 def write_program(
     steps: Sequence[Step], shapes: Mapping[str, Sequence[int]], shape: Sequence[int], batch: int
 ) -> Program | None:
-    """Translate a model, or return None if a part of it has no compiled form.
+    """Translate a model, or return None if there is no kernel for a part of it.
 
     Args:
         steps: As read.
         shapes: Every parameter's.
         shape: One input's.
-        batch: The federation's usual batch; which kernels are the faster ones depends on it, never a client's own.
+        batch: The federation's usual batch; the choice of kernels depends on it, never on a client's own.
     """
     try:
         rows, sizes = _Writing(graph.pool_before_relu(steps), shapes, shape, batch).write()
@@ -195,7 +179,7 @@ def write_program(
 
 
 class _NoFormError(Exception):
-    """A step has no compiled form."""
+    """There is no kernel for a step."""
 
 
 class _Writing:
@@ -206,20 +190,21 @@ class _Writing:
     ) -> None:
         self._steps, self._shapes, self._batch = steps, shapes, batch
         self._sizes: dict[int, Size] = {0: tuple(shape)}
-        self._same = {0: 0}  # values that only go by another name
+        self._same = {0: 0}  # by value, the value that has the same numbers in the same order
         self._rows: list[Row] = []
 
     def write(self) -> tuple[list[Row], dict[int, Size]]:
+        """Return the rows, and the sizes of all values."""
         for number, step in enumerate(self._steps, 1):
             inputs = tuple(self._same[value] for value in step.inputs)
             self._same[number] = number
             size = self._sizes[inputs[0]]
-            self._take(step.operation, inputs, number, size)
+            self._translate(step.operation, inputs, number, size)
         if len(self._sizes[0]) not in (1, 3) or self._rows[-1].kind not in _DENSE:
             raise _NoFormError
         return _norm_with_relu(self._rows), self._sizes
 
-    def _take(self, operation: graph.Operation, inputs: tuple[int, ...], number: int, size: Size) -> None:
+    def _translate(self, operation: graph.Operation, inputs: tuple[int, ...], number: int, size: Size) -> None:
         images = len(size) == 3
         if isinstance(operation, graph.Flatten):
             self._flatten(inputs, number, size)
@@ -235,40 +220,40 @@ class _Writing:
             drops = isinstance(operation, graph.Dropout)
             self._add(table.DROPOUT if drops else table.RELU, inputs, number, size, sizes=(*size, 0, 0)[:3])
             if isinstance(operation, graph.Dropout):
-                self._rows[-1] = replace(self._rows[-1], reals=(operation.rate, 0.0))
+                self._rows[-1] = replace(self._rows[-1], constants=(operation.rate, 0.0))
         elif isinstance(operation, graph.Add):
             _insist(all(self._sizes[value] == size for value in inputs) and 0 not in inputs)
             self._add(table.ADD, inputs, number, size, sizes=(*size, 0, 0)[:3])
         else:
             _insist(images)
-            self._take_images(operation, inputs, number, size)
+            self._translate_images(operation, inputs, number, size)
 
-    def _take_images(self, operation: graph.Operation, inputs: tuple[int, ...], number: int, size: Size) -> None:
+    def _translate_images(self, operation: graph.Operation, inputs: tuple[int, ...], number: int, size: Size) -> None:
         if isinstance(operation, graph.Convolution):
             outputs, channels, *kernel = self._shapes[operation.weight]
             _insist(operation.groups == 1 and channels == size[0])
-            places = _places(size[1:], kernel, operation.stride, operation.padding, operation.dilation)
-            after, window = (outputs, *places), (*kernel, *operation.stride, *operation.padding, *operation.dilation)
+            positions = _positions(size[1:], kernel, operation.stride, operation.padding, operation.dilation)
+            after, window = (outputs, *positions), (*kernel, *operation.stride, *operation.padding, *operation.dilation)
             names = operation.weight, operation.bias
             kind = _convolution(size, after, window, self._batch)
             self._add(kind, inputs, number, after, names, (*size, *after, *window))
         elif isinstance(operation, graph.MaxPool | graph.MeanPool):
-            after = size[0], *_places(size[1:], operation.size, operation.stride, operation.padding, (1, 1))
+            after = size[0], *_positions(size[1:], operation.size, operation.stride, operation.padding, (1, 1))
             window = *operation.size, *operation.stride, *operation.padding
             kind = table.POOL if isinstance(operation, graph.MaxPool) else table.MEAN_POOL
             self._add(kind, inputs, number, after, sizes=(*size, *after, *window))
         elif isinstance(operation, graph.Norm):
             _insist(inputs != (0,))
             running = operation.weight, operation.bias, operation.mean, operation.variance
-            reals = operation.momentum, operation.epsilon
-            self._rows.append(Row(table.NORM, inputs, number, running, operation.count, (*size, 0), reals))
+            constants = operation.momentum, operation.epsilon
+            self._rows.append(Row(table.NORM, inputs, number, running, operation.count, (*size, 0), constants))
             self._sizes[number] = size
         else:
             assert isinstance(operation, graph.Mean)
             self._add(table.MEAN, inputs, number, size[:1], sizes=size)
 
     def _flatten(self, inputs: tuple[int, ...], number: int, size: Size) -> None:
-        """Data are flat from the beginning if this is the only use of them."""
+        """Flatten; the data are flat from the beginning if this is their only use."""
         flat = (math.prod(size),)
         if inputs == (0,) and uses(self._steps)[0] == 1:
             self._sizes[0] = flat
@@ -292,15 +277,15 @@ class _Writing:
         self._rows.append(Row(kind, inputs, number, names, sizes=sizes))
 
 
-def _insist(true: bool) -> None:
-    if not true:
+def _insist(condition: bool) -> None:
+    if not condition:
         raise _NoFormError
 
 
-def _places(
+def _positions(
     size: Sequence[int], window: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
 ) -> tuple[int, ...]:
-    """Count the positions of a window along both sides."""
+    """Return how many positions a window has along both sides."""
     sides = zip(size, window, stride, padding, dilation, strict=True)
     return tuple((length + 2 * pad - apart * (taps - 1) - 1) // step + 1 for length, taps, step, pad, apart in sides)
 
@@ -315,7 +300,7 @@ def _convolution(inputs: Size, outputs: Size, window: Sequence[int], batch: int)
 
 
 def _norm_with_relu(rows: Sequence[Row]) -> list[Row]:
-    """Let a normalisation do the ReLU that alone follows it, which saves a way through the memory."""
+    """Let a normalisation do the ReLU that alone follows it, which saves a pass over the memory."""
     counts = [value for row in rows for value in row.inputs]
     done: list[Row] = []
     for row in rows:
@@ -336,8 +321,8 @@ def _norm_with_relu(rows: Sequence[Row]) -> list[Row]:
 def _margin(rows: Iterable[Row]) -> int:
     """Return how far taps reach over the edge: forward, and backward where a convolution's pixels are neighbours.
 
-    Also with strides a vector may begin with samples of the pixel before the first one, which must be zeros. Winograd's
-    kernels look at nothing beside an image.
+    With strides too a vector may begin with samples of the pixel before the first one, which must be zeros. Winograd's
+    kernels access nothing beside an image.
     """
     reach = 0
     for row in rows:

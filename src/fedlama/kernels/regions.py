@@ -1,7 +1,7 @@
-"""Where the activations and gradients of a program lie: as few regions as the backward pass allows.
+"""Where the activations and gradients of a program are stored: in as few regions as the backward pass allows.
 
-Some operations work in place. A gradient's region is given to the next gradient of the same size as soon as nobody
-needs it, and only of the same size: the zeros beside the rows of an image then stay where they are.
+Some operations work in place. A gradient's region is given to the next gradient of the same size as soon as it is not
+needed any more, and only of the same size: the zeros beside the rows of an image then stay where they are.
 """
 
 from __future__ import annotations
@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from fedlama.kernels import table
-
-if TYPE_CHECKING:
-    from fedlama.kernels.program import Row, Size
+from fedlama.kernels.table import Row, Size
 
 _IN_PLACE_GRADIENT = (table.RELU, table.NORM, table.DROPOUT)
 
@@ -24,10 +21,10 @@ class Regions:
     """The regions of a program.
 
     Attributes:
-        sizes: What lies in each.
-        values: Where every value lies.
-        gradients: Where its gradient lies, for values that have one.
-        masks: By the output of a dropout, where its mask lies.
+        sizes: The size of what each stores.
+        values: By value, the number of its region.
+        gradients: By value, the number of its gradient's region, for values that have one.
+        masks: By the output of a dropout, the number of its mask's region.
         adds: By a row's output, whether it adds to the gradients of its inputs (the first's, the last's).
     """
 
@@ -39,7 +36,7 @@ class Regions:
 
 
 def lay_out(rows: Sequence[Row], sizes: Mapping[int, Size]) -> Regions | None:
-    """Give everything a region, or return None if gradients would meet where no kernel adds them up.
+    """Give every value a region, or return None if an operation would have to add gradients but has no kernel for it.
 
     Args:
         rows: The program.
@@ -66,7 +63,7 @@ def _new(regions: list[Size], size: Size) -> int:
 def _values(
     rows: Sequence[Row], sizes: Mapping[int, Size], counts: Mapping[int, int], regions: list[Size]
 ) -> dict[int, int]:
-    """Lay out activations: ReLU works in place, and so does the sum onto an input that nobody else looks at again."""
+    """Lay out activations: ReLU works in place, and so does the sum onto an input that is not read again."""
     values = {0: _new(regions, sizes[0])}
     makers = {row.output: row.kind for row in rows}
     for row in rows:
@@ -80,17 +77,17 @@ def _values(
 
 
 def _fused(rows: Sequence[Row], value: int) -> bool:
-    """Tell whether a value comes from a normalisation with ReLU, which looks at it again."""
+    """Return whether a value comes from a normalisation with ReLU, whose backward pass reads it again."""
     return any(row.output == value and row.kind == table.NORM and row.sizes[3] for row in rows)
 
 
 class _Backward:
-    """Goes through the rows from the last to the first and hands regions out."""
+    """Goes through the rows from the last to the first and assigns regions."""
 
     def __init__(
         self, rows: Sequence[Row], sizes: Mapping[int, Size], counts: Mapping[int, int], regions: list[Size], last: int
     ) -> None:
-        self.gradients = {rows[-1].output: last}  # the loss puts its gradient in the logits' place
+        self.gradients = {rows[-1].output: last}  # the loss replaces the logits by their gradient
         self.adds: dict[int, tuple[bool, bool]] = {}
         self.possible = True
         self._sizes, self._counts, self._regions = sizes, counts, regions
@@ -108,18 +105,18 @@ class _Backward:
             kept = self._counts[first] == 1
             if kept:
                 self.gradients[first] = above
-            for place, value in enumerate(row.inputs):
-                if not (kept and place == 0):
-                    adds[place] = self._take(value)
+            for position, value in enumerate(row.inputs):
+                if not (kept and position == 0):
+                    adds[position] = self._assign(value)
         elif first != 0:
-            adds[0] = self._take(first)
+            adds[0] = self._assign(first)
             self.possible &= row.kind in table.CONVOLUTIONS or not adds[0]
         self.adds[row.output] = (adds[0], adds[-1])
         if not kept:
             self._free[self._sizes[row.output]].append(above)
 
-    def _take(self, value: int) -> bool:
-        """Make sure that a value's gradient has a region; tell whether it had one before."""
+    def _assign(self, value: int) -> bool:
+        """Make sure that a value's gradient has a region; return whether it had one before."""
         if value in self.gradients:
             return True
         free = self._free[self._sizes[value]]

@@ -41,7 +41,7 @@ def average_rows(stack: Floats, weights: Floats, out: Floats, *, measure: bool =
     check_array("weights", weights, np.float32, (clients,))
     check_array("out", out, np.float32, (columns,))
     apart = stack.strides[0] // stack.itemsize
-    return float(average_columns(address_of(out), address_of(stack), apart, clients, weights, measure, 0, columns))
+    return float(average_columns(out, address_of(stack), apart, weights, measure))
 
 
 def fill_rows(stack: Floats, value: Floats) -> None:
@@ -60,7 +60,7 @@ def fill_rows(stack: Floats, value: Floats) -> None:
     check_rows("stack", stack, np.float32, (None, None))
     clients, columns = stack.shape
     check_array("value", value, np.float32, (columns,))
-    set_columns(address_of(stack), address_of(value), stack.strides[0] // stack.itemsize, clients, 0, columns)
+    set_columns(address_of(stack), stack.strides[0] // stack.itemsize, clients, value)
 
 
 def squared_norms(new: Floats, old: Floats) -> tuple[float, float]:
@@ -78,7 +78,7 @@ def squared_norms(new: Floats, old: Floats) -> tuple[float, float]:
 
     check_array("new", new, np.float32, (None,))
     check_array("old", old, np.float32, new.shape)
-    moved, held = squares(address_of(new), address_of(old), len(new))
+    moved, held = squares(new, old)
     return float(moved), float(held)
 
 

@@ -1,4 +1,4 @@
-"""What a model computes, step by step: the input of the compiled kernels."""
+"""What a model computes, step by step: how a model is described to :func:`fedlama.kernels.plan_model`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Flatten:
 
 @dataclass(frozen=True)
 class Dropout:
-    """Zeros at a rate, and the rest scaled up."""
+    """Zeros at a rate, and the rest divided by 1 - rate."""
 
     rate: float
 
@@ -95,8 +95,8 @@ class Step:
     """One operation; the first makes value 1, the second value 2, and value 0 is the data.
 
     Attributes:
-        operation: What is done.
-        inputs: With which values.
+        operation: What is computed.
+        inputs: The numbers of the values that it takes.
     """
 
     operation: Operation
@@ -104,10 +104,10 @@ class Step:
 
 
 def uses(steps: Sequence[Step]) -> list[int]:
-    """Count how often each value is used.
+    """Return how often each value is used.
 
     Args:
-        steps: As read.
+        steps: The model's steps.
     """
     counts = [0] * (len(steps) + 1)
     for step in steps:
@@ -120,14 +120,14 @@ def pool_before_relu(steps: Sequence[Step]) -> list[Step]:
     """Swap ReLU and the max pooling after it: the result is the same, and ReLU has a quarter of the work.
 
     Args:
-        steps: As read.
+        steps: The model's steps.
     """
     order, counts = list(steps), uses(steps)
-    for place in range(len(order) - 1):
-        here, after = order[place], order[place + 1]
-        follows = after.inputs == (place + 1,) and counts[place + 1] == 1
+    for number in range(len(order) - 1):
+        here, after = order[number], order[number + 1]
+        follows = after.inputs == (number + 1,) and counts[number + 1] == 1
         if isinstance(here.operation, Relu) and isinstance(after.operation, MaxPool) and follows:
-            order[place], order[place + 1] = (
+            order[number], order[number + 1] = (
                 replace(here, operation=after.operation),
                 replace(after, operation=Relu()),
             )

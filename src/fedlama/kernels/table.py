@@ -1,37 +1,53 @@
-"""How a model and its parameters are written down for the compiled kernels: tables of whole numbers."""
+"""How a model and its parameters are written down for the kernels: tables of whole numbers, and their columns."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 LANES = 16
-"""Numbers in a vector."""
+"""Float32 numbers in a vector."""
+
+# Kinds of operations. The last two are convolutions with filters of 3 x 3 and 5 x 5 by Winograd's algorithm.
 DENSE, LONG_DENSE, CONVOLUTION, POOL, MEAN_POOL, RELU, FLATTEN, NORM, ADD, MEAN, DROPOUT = range(11)
 WINOGRAD_3, WINOGRAD_5 = 11, 12
-"""Kinds of operations; the last two are convolutions with filters of 3x3 and 5x5."""
 CONVOLUTIONS = CONVOLUTION, WINOGRAD_3, WINOGRAD_5
-WEIGHT, BIAS, AVERAGE, VARIANCE, IN, OTHER, OUT, ABOVE, BELOW, BESIDE = range(10)
-"""Columns of a program: the numbers of weight, bias and running statistics, -1 for none; where in the scratch
-the input, the other input, the output, its gradient, and the gradients of input and other input begin."""
-ADDS, ADDS_BESIDE, ACTIVE, WANTED, WANTED_BESIDE, EXTRA, IMAGES, DO, UNDO, FIRST_SIZE = range(10, 20)
-"""More of them: whether the gradients of the inputs are added to what is there; whether the operation has a backward
-pass at all, and whether it gives the inputs' gradients; where scratch of its own begins; whether the activations are
-images; the addresses of the machine code that does and undoes it; then the sizes."""
+
+# The columns of a program, int64, (operations, COLUMNS). First the positions in the table of parameters of weight,
+# bias and running statistics, -1 for none.
+WEIGHT, BIAS, AVERAGE, VARIANCE = range(4)
+# Then the element of the scratch at which the region begins of: the input, the other input (of a sum), the output, the
+# output's gradient, the gradients of the input and of the other input, and the operation's own data (a dropout mask,
+# the statistics of a normalisation). `column + TO_END` holds the element after the region's last.
+IN, OTHER, OUT, ABOVE, BELOW, BELOW_OTHER, EXTRA = range(4, 11)
+TO_END = 7
+# Then flags: whether the gradient of the input (of the other input) is added to what is in its region; whether there is
+# a backward pass at all, and whether it makes the gradient of the input (of the other input); whether the activations
+# are images. Then the addresses of the forward and backward machine code. Then the operation's sizes.
+ADDS, ADDS_OTHER, ACTIVE, WANTED, WANTED_OTHER, IMAGES, FORWARD, BACKWARD, FIRST_SIZE = range(18, 27)
 COLUMNS = FIRST_SIZE + 14
+
 LONG = 1 << 16
-"""Elements of a dense layer's weights from which on the memory counts more than the arithmetic."""
-VALUES, VELOCITIES, ANCHOR, ELEMENTS, TRAINED, PARAMETER_COLUMNS = range(6)
-"""Columns of a table of parameters and buffers: the addresses of the first client's values and velocities and of the
-anchor, 0 for none; the elements of one client; and whether it is trained: 0 not at all, 1 by a step for all
-parameters at last, 2 by a kernel of its own."""
-SCRATCH, SPARE, MASKS, PARAMETERS, DECAYS, COUNT, CLIENT, BATCH, MARGIN, FRESH, CONTEXT = range(11)
-"""What an operation is told about the step, whole numbers: the addresses of activations and gradients, of scratch for a
-while, of this step's dropout masks, of the table of parameters and of their weight decays (float32); how many
-parameters there are; the client's row in the share; its batch; the pixels of zeros beside images; and whether the
-velocities are zero, whatever lies in their memory."""
-RATE, MOMENTUM, PULL = range(3)
-"""And what is not whole, float32: learning rate, momentum, and FedProx's mu."""
+"""Elements of a dense layer's weights from which on fetching them takes longer than multiplying with them."""
+
+# The columns of a table of parameters and running statistics, int64, (tensors, PARAMETER_COLUMNS): the addresses of the
+# first client's values and velocities and of the reference, 0 for none; the elements of one client; and whether the
+# tensor is trained: 0 not at all, 1 by the update after the backward pass, 2 within the backward pass of its operation.
+VALUES, VELOCITIES, REFERENCE, ELEMENTS, TRAINED, PARAMETER_COLUMNS = range(6)
+
+# What operations need to know of the step, int64, (CONTEXT,). First addresses, each with the elements there: scratch of
+# activations and gradients, scratch that an operation may use while it runs, this step's dropout masks. Then the
+# addresses of the table of parameters and of their weight decays (float32), and how many parameters there are. Then the
+# client's row in the stacks, its batch, the pixels of zeros beside images, and whether velocities count as zero. Last,
+# in checked mode, whether an operation has failed.
+SCRATCH, SCRATCH_ELEMENTS, SPARE, SPARE_ELEMENTS, MASKS, MASK_ELEMENTS = range(6)
+PARAMETERS, DECAYS, COUNT, CLIENT, BATCH, MARGIN, FRESH, FAILED, CONTEXT = range(6, 15)
+
+# The settings of the step, float32, (3,): learning rate, momentum, and FedProx's mu.
+RATE, MOMENTUM, PROXIMAL = range(3)
 
 
 def row_elements(width: int, margin: int, batch: int) -> tuple[int, int]:
@@ -46,12 +62,39 @@ def row_elements(width: int, margin: int, batch: int) -> tuple[int, int]:
     return left, left + -(-(width + margin) * batch // LANES) * LANES
 
 
-class Scratch:
-    """Memory that is used again and again, as long as its size stays.
+Size: TypeAlias = tuple[int, ...]
+"""(channels, height, width) of images, or (features,)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One operation.
 
     Attributes:
-        room: float32; its first element lies at a multiple of 64 bytes.
-        state: int64, (1,): the batch that the zeros in there were laid out for, 0 at first.
+        kind: See :mod:`~fedlama.kernels.table`.
+        inputs: The values it takes.
+        output: The value it makes.
+        names: Weight, bias, running mean and running variance, as far as it has them.
+        count: The buffer that counts its batches, if any.
+        sizes: What its kernels ask for.
+        constants: Two numbers that are not whole: a dropout's rate, or a normalisation's momentum and epsilon.
+    """
+
+    kind: int
+    inputs: tuple[int, ...]
+    output: int
+    names: tuple[str | None, ...] = ()
+    count: str | None = None
+    sizes: tuple[int, ...] = ()
+    constants: tuple[float, float] = (0.0, 0.0)
+
+
+class Scratch:
+    """Memory of one thread that is used again and again, as long as its size stays.
+
+    Attributes:
+        room: float32; its first element is at a multiple of 64 bytes.
+        state: int64, (1,): the batch for which the zeros beside images were written, 0 at first.
     """
 
     def __init__(self) -> None:
@@ -59,7 +102,7 @@ class Scratch:
         self.state: NDArray[np.int64] = np.zeros(1, np.int64)
 
     def resize(self, elements: int) -> None:
-        """Have so many elements."""
+        """Make `room` an array of this many elements."""
         if len(self.room) != elements:
             room = np.empty(elements + LANES, np.float32)
             self.room = room[-room.ctypes.data // 4 % LANES :][:elements]

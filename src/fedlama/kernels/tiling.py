@@ -1,4 +1,4 @@
-"""When Winograd's algorithm pays, and what room it takes.
+"""When Winograd's algorithm pays, and how much scratch it takes.
 
 See :mod:`~fedlama.kernels.winograd`.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from fedlama.kernels.modes import MODES
 from fedlama.kernels.table import LANES
 
 POINTS = 6
@@ -18,17 +19,17 @@ _FEW = 64
 _ON_ENTRY, _ON_RETURN, _PER_FILTER = 16, 11, 11
 """What a number at a pair of points costs beside its products, in products: of the source, the result, a filter."""
 _DIRECT = 1.2
-"""What a product of the direct kernels costs, in those of matrix products; like the others measured, with AVX-512."""
+"""What a product of the direct kernels costs, in those of matrix products; measured with AVX-512, as the others are."""
 
 
 def wanted(channels: int) -> int:
-    """Return how many columns, tiles times samples, a block should have, about.
+    """Return about how many columns (tiles times samples) a block should have.
 
     With few channels the numbers at all pairs of points stay in the cache, 36 for each channel and column. With many
-    those at one pair do, and there should be enough of them for the filters, which lie in memory, to be worth fetching.
+    channels those at one pair do, and there should be enough columns for each filter that is read from memory.
 
     Args:
-        channels: The most that a block's numbers exist for.
+        channels: The larger number of channels that a block's numbers are stored for.
     """
     return _ROOM // channels if channels <= _FEW else 128
 
@@ -44,7 +45,7 @@ def at_a_time(channels: int, outputs: int) -> int:
 
 
 def pays(inputs: Sequence[int], outputs: Sequence[int], batch: int, size: int, padding: int) -> bool:
-    """Tell whether the algorithm takes a convolution with stride 1 and is expected to be faster than direct sums.
+    """Return whether the algorithm can do a convolution with stride 1 and is expected to be faster than direct sums.
 
     Args:
         inputs: Channels, height and width.
@@ -53,7 +54,7 @@ def pays(inputs: Sequence[int], outputs: Sequence[int], batch: int, size: int, p
         size: A filter's side.
         padding: Rows and columns of zeros around the inputs.
     """
-    if size not in (3, 5) or padding >= size or inputs[0] % LANES or outputs[0] % LANES:
+    if "direct" in MODES or size not in (3, 5) or padding >= size or inputs[0] % LANES or outputs[0] % LANES:
         return False
     tiles = math.prod(-(-side // (POINTS + 1 - size)) for side in outputs[1:])
     columns = -(-tiles * batch // LANES) * LANES
@@ -69,7 +70,7 @@ def _useful_taps(length: int, results: int, size: int, padding: int) -> int:
 
 
 def room(inputs: Sequence[int], outputs: Sequence[int], batch: int, size: int) -> int:
-    """Count the elements of scratch that a convolution's three kernels take at most.
+    """Return how many elements of scratch a convolution's three kernels use at most.
 
     Args:
         inputs: Channels, height and width.

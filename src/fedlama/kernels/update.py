@@ -1,4 +1,4 @@
-"""The solver's step, as far as kernels take part in it: gradients go straight where the solver wants them."""
+"""The solver's step, as far as kernels take part in it: gradients are added where the solver needs them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedlama.kernels.kernel import kernel
-from fedlama.kernels.lanes import ahead, floats, full, integers, load_some, plus, store_some, total
+from fedlama.kernels.operands import Target
 from fedlama.kernels.table import (
-    ANCHOR,
     BATCH,
     CLIENT,
     COUNT,
@@ -18,18 +17,24 @@ from fedlama.kernels.table import (
     FRESH,
     LANES,
     MARGIN,
+    MASK_ELEMENTS,
     MASKS,
     MOMENTUM,
     PARAMETER_COLUMNS,
     PARAMETERS,
-    PULL,
+    PROXIMAL,
     RATE,
+    REFERENCE,
     SCRATCH,
+    SCRATCH_ELEMENTS,
     SPARE,
+    SPARE_ELEMENTS,
     TRAINED,
     VALUES,
     VELOCITIES,
 )
+from fedlama.kernels.tiles import floats_at, integers_at, load_some, store_some
+from fedlama.kernels.vectors import full, plus, total
 
 
 class Step(NamedTuple):
@@ -37,18 +42,19 @@ class Step(NamedTuple):
 
     Attributes:
         scratch: Activations and gradients.
-        spare: Scratch for a while.
+        spare: Scratch that an operation may use while it runs.
         masks: Dropout masks, one after another, each (batch, ...).
-        parameters: int64, (parameters and buffers, columns).
+        parameters: int64, (parameters and running statistics, columns).
         decays: float32, each one's weight decay.
-        entries: Parameters and buffers.
-        client: Which row of the share.
+        tensors: Parameters and running statistics.
+        client: The client's row in the stacks.
         batch: Samples.
         margin: Pixels of zeros beside images.
-        fresh: Whether velocities that a kernel of their own moves count as zero; the others were set to it.
+        fresh: Whether velocities of tensors that are trained within the backward pass count as zero; the others were
+            set to it.
         rate: Learning rate, float32.
         momentum: m, float32.
-        pull: FedProx's mu, float32.
+        proximal: FedProx's mu, float32.
     """
 
     scratch: Any
@@ -56,25 +62,25 @@ class Step(NamedTuple):
     masks: Any
     parameters: Any
     decays: Any
-    entries: int
+    tensors: int
     client: int
     batch: int
     margin: int
     fresh: int
     rate: float
     momentum: float
-    pull: float
+    proximal: float
 
 
 @kernel
 def step_of(context: Any, settings: Any) -> Any:
-    """Read what an operation is told."""
+    """Read a :class:`Step` from its tables."""
     return Step(
-        floats(context[SCRATCH]),
-        floats(context[SPARE]),
-        floats(context[MASKS]),
-        integers(context[PARAMETERS]),
-        floats(context[DECAYS]),
+        floats_at(context[SCRATCH], context[SCRATCH_ELEMENTS]),
+        floats_at(context[SPARE], context[SPARE_ELEMENTS]),
+        floats_at(context[MASKS], context[MASK_ELEMENTS]),
+        integers_at(context[PARAMETERS], context[COUNT] * PARAMETER_COLUMNS),
+        floats_at(context[DECAYS], context[COUNT]),
         context[COUNT],
         context[CLIENT],
         context[BATCH],
@@ -82,122 +88,136 @@ def step_of(context: Any, settings: Any) -> Any:
         context[FRESH],
         settings[RATE],
         settings[MOMENTUM],
-        settings[PULL],
+        settings[PROXIMAL],
     )
 
 
 @kernel
-def about(s: Any, number: int, column: int) -> Any:
-    """Look into the table of parameters."""
+def parameter_field(s: Any, number: int, column: int) -> Any:
+    """Return an entry of the table of parameters."""
     return s.parameters[number * PARAMETER_COLUMNS + column]
 
 
 @kernel
-def own(s: Any, number: int, column: int) -> Any:
-    """Point to a client's share of a parameter, or of its velocity."""
+def client_view(s: Any, number: int, column: int) -> Any:
+    """Return a client's values of a parameter, or its velocities; for parameter -1 memory that is not accessed."""
     number = max(number, 0)
-    return ahead(floats(about(s, number, column)), s.client * about(s, number, ELEMENTS))
+    elements = parameter_field(s, number, ELEMENTS)
+    return floats_at(parameter_field(s, number, column) + 4 * s.client * elements, elements)
+
+
+@kernel
+def reference_view(s: Any, number: int) -> Any:
+    """Return the global values of a parameter."""
+    return floats_at(parameter_field(s, number, REFERENCE), parameter_field(s, number, ELEMENTS))
 
 
 @kernel
 def is_trained(s: Any, number: int) -> Any:
-    """Tell whether there is such a parameter, and it is trained."""
-    return number >= 0 and about(s, number, TRAINED) != 0
+    """Return whether there is such a parameter, and it is trained."""
+    return number >= 0 and parameter_field(s, number, TRAINED) != 0
 
 
 @kernel
-def target(s: Any, number: int) -> tuple[Any, float, float]:
-    """Return what a gradient is added to, what that is scaled with first, and the gradient's factor.
+def target_of(s: Any, number: int) -> Any:
+    """Return the :class:`~fedlama.kernels.operands.Target` of a parameter's gradient.
 
-    With momentum m that is v <- m v + g, without it x <- (1 - eta (w + mu)) x - eta g; what is left of the step
-    :func:`move` does.
+    With momentum m that is v <- m v + g, without it x <- (1 - eta (w + mu)) x - eta g; :func:`update` does the rest.
     """
     if s.momentum > 0.0:
-        return own(s, number, VELOCITIES), s.momentum, type(s.momentum)(1.0)
-    return own(s, number, VALUES), 1.0 - s.rate * (s.decays[number] + s.pull), -s.rate
+        return Target(client_view(s, number, VELOCITIES), np.float64(s.momentum), np.float32(1.0))
+    scale = 1.0 - s.rate * (s.decays[number] + s.proximal)
+    return Target(client_view(s, number, VALUES), scale, -s.rate)
 
 
 @kernel
 def add_gradient(s: Any, number: int, gradient: Any) -> None:
-    """Take a gradient that lies in memory."""
-    goal, scale, factor = target(s, number)
-    for element in range(about(s, number, ELEMENTS)):
-        goal[element] = scale * goal[element] + factor * gradient[element]
+    """Add a gradient that is in memory, (elements,), to its target."""
+    target = target_of(s, number)
+    for element in range(parameter_field(s, number, ELEMENTS)):
+        target.memory[element] = target.scale * target.memory[element] + target.factor * gradient[element]
 
 
 @kernel
 def add_feature_bias(s: Any, number: int, gradient: Any, features: int) -> None:
-    """Take a bias' gradient: the sum of (blocks, features, 16) over all but the features."""
+    """Add a bias' gradient to its target: the sum of (blocks, features, 16) over all but the features."""
     if not is_trained(s, number):
         return
-    goal, scale, factor = target(s, number)
+    target = target_of(s, number)
     for feature in range(features):
         sum_ = np.float32(0.0)
-        for block in range(-(-s.batch // LANES)):
+        for block in range(-(-s.batch // LANES)):  # sum (1) += gradient (16) of a block's feature
             here = s.batch - block * LANES
             sum_ += total(load_some(gradient, (block * features + feature) * LANES, here))
-        goal[feature] = scale * goal[feature] + factor * sum_
+        target.memory[feature] = target.scale * target.memory[feature] + target.factor * sum_
 
 
 @kernel
-def add_image_bias(s: Any, number: int, gradient: Any, f: Any) -> None:
-    """Take a bias' gradient: the sum of images over all but the channels."""
+def add_image_bias(s: Any, number: int, gradient: Any) -> None:
+    """Add a bias' gradient to its target: the sum of images over all but the channels.
+
+    Args:
+        s: The :class:`Step`.
+        number: The bias' position in the table of parameters.
+        gradient: :class:`~fedlama.kernels.operands.Images`.
+    """
     if not is_trained(s, number):
         return
-    goal, scale, factor = target(s, number)
+    target, f = target_of(s, number), gradient.field
     for channel in range(f.channels):
         sum_ = np.float32(0.0)
         for y in range(f.height):
             start = channel * f.plane + y * f.row + f.left
-            own_row = full(np.float32(0.0))
-            for place in range(0, f.length, LANES):
-                own_row = plus(own_row, load_some(gradient, start + place, f.length - place), np.float32(1.0))
-            sum_ += total(own_row)
-        goal[channel] = scale * goal[channel] + factor * sum_
+            lanes = full(np.float32(0.0))
+            for place in range(0, f.length, LANES):  # lanes (16) += gradient (16) of a row's (width * batch)
+                lanes = plus(lanes, load_some(gradient.pixels, start + place, f.length - place), np.float32(1.0))
+            sum_ += total(lanes)
+        target.memory[channel] = target.scale * target.memory[channel] + target.factor * sum_
 
 
 @kernel
-def begin(s: Any) -> None:
-    """Set the velocities of what is trained to zero, but for weights whose own kernel need not read them."""
-    for number in range(s.entries):
-        if about(s, number, TRAINED) == 1:
-            velocities = own(s, number, VELOCITIES)
-            for element in range(about(s, number, ELEMENTS)):
+def clear_velocities(s: Any) -> None:
+    """Set the velocities of what the update trains to zero; an operation that trains its own need not read them."""
+    for number in range(s.tensors):
+        if parameter_field(s, number, TRAINED) == 1:
+            velocities = client_view(s, number, VELOCITIES)
+            for element in range(parameter_field(s, number, ELEMENTS)):
                 velocities[element] = 0.0
 
 
 @kernel
-def move(s: Any) -> None:
-    """Do what is left of the step: v <- v + w x + mu (x - u) and x <- x - eta v; without momentum x <- x + eta mu u."""
-    for number in range(s.entries):
-        if about(s, number, TRAINED) == 1 and (s.momentum > 0.0 or s.pull > 0.0):
-            _move_one(s, number)
+def update(s: Any) -> None:
+    """Finish the step: v <- v + w x + mu (x - u) and x <- x - eta v; without momentum x <- x + eta mu u."""
+    for number in range(s.tensors):
+        if parameter_field(s, number, TRAINED) == 1 and (s.momentum > 0.0 or s.proximal > 0.0):
+            _update_tensor(s, number)
 
 
 @kernel
-def _move_one(s: Any, number: int) -> None:
-    values, decay, velocities = own(s, number, VALUES), s.decays[number], own(s, number, VELOCITIES)
-    anchor, elements = floats(about(s, number, ANCHOR)), about(s, number, ELEMENTS)
+def _update_tensor(s: Any, number: int) -> None:
+    values, velocities = client_view(s, number, VALUES), client_view(s, number, VELOCITIES)
+    tensor, elements = (values, velocities, reference_view(s, number)), parameter_field(s, number, ELEMENTS)
     whole = elements - elements % LANES
-    for place in range(0, whole, LANES):
-        _move_vector(s, decay, values, velocities, anchor, place, LANES)
+    for start in range(0, whole, LANES):
+        _update_vector(s, s.decays[number], tensor, start, LANES)
     if whole < elements:
-        _move_vector(s, decay, values, velocities, anchor, whole, elements - whole)
+        _update_vector(s, s.decays[number], tensor, whole, elements - whole)
 
 
 @kernel
-def _move_vector(s: Any, decay: Any, values: Any, velocities: Any, anchor: Any, place: int, count: int) -> None:
-    """Move up to sixteen numbers."""
-    value = load_some(values, place, count)
+def _update_vector(s: Any, decay: Any, tensor: Any, start: int, count: int) -> None:
+    """Update up to sixteen elements of (values, velocities, reference)."""
+    values, velocities, reference = tensor
+    value = load_some(values, start, count)
     if s.momentum == 0.0:
-        value = plus(value, load_some(anchor, place, count), s.rate * s.pull)
+        value = plus(value, load_some(reference, start, count), s.rate * s.proximal)
     else:
-        velocity = load_some(velocities, place, count)
+        velocity = load_some(velocities, start, count)
         if decay > 0.0:
             velocity = plus(velocity, value, decay)
-        if s.pull > 0.0:
-            velocity = plus(velocity, plus(value, load_some(anchor, place, count), np.float32(-1.0)), s.pull)
-        if decay > 0.0 or s.pull > 0.0:
-            store_some(velocities, place, LANES, velocity, count)
+        if s.proximal > 0.0:
+            velocity = plus(velocity, plus(value, load_some(reference, start, count), np.float32(-1.0)), s.proximal)
+        if decay > 0.0 or s.proximal > 0.0:
+            store_some(velocities, start, LANES, velocity, count)
         value = plus(value, velocity, -s.rate)
-    store_some(values, place, LANES, value, count)
+    store_some(values, start, LANES, value, count)

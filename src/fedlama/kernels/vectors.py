@@ -1,114 +1,125 @@
-"""What intrinsics on vectors of sixteen numbers are built from: types, constants, and pieces of LLVM's code.
-
-A *tile* is some rows of such vectors; kernels carry it as a value, and LLVM keeps it in registers (on processors with
-shorter vectors it splits them). Memory is given as pointers to float32; indices count elements, and nobody checks them.
-"""
+"""Arithmetic on single vectors of sixteen float32 numbers, lane by lane."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import models, register_model
+from numba.extending import intrinsic
 
+from fedlama.kernels.memory import ONE_VECTOR, SHORT, SHORTS, VECTOR, Code, emit
 from fedlama.kernels.table import LANES
 
-VECTOR = ir.VectorType(ir.FloatType(), LANES)
-WHOLE = ir.VectorType(ir.IntType(32), LANES)
-FUSED = ("contract",)  # multiply and add in one rounding where the processor can
-UNDEFINED = ir.Constant(VECTOR, ir.Undefined)
-FLOATS, INTEGERS = types.CPointer(types.float32), types.CPointer(types.int64)
+
+@intrinsic
+def full(typing: Any, value: Any) -> Any:
+    """Return a vector with a number in every lane."""
+    return emit(lambda code, number: code.tile([code.in_every_lane(number)]), ONE_VECTOR, types.float32)
 
 
-class TileType(types.Type):
-    """Numba's type of a tile.
+@intrinsic
+def total(typing: Any, vector: Any) -> Any:
+    """Return the sum over the lanes."""
 
-    Args:
-        rows: Its height.
-        across: Vectors in a row.
+    def generate(code: Code, vector: Any) -> Any:
+        left = code.vector(vector)
+        width = LANES
+        while width > 1:  # fold the upper half onto the lower
+            width //= 2
+            left = code.builder.fadd(left, code.mix(left, left, [(lane + width) % LANES for lane in range(LANES)]))
+        return code.builder.extract_element(left, ir.Constant(SHORT, 0))
+
+    return emit(generate, types.float32, ONE_VECTOR)
+
+
+@intrinsic
+def larger(typing: Any, left: Any, right: Any) -> Any:
+    """Return the larger of two vectors; not-a-number wins."""
+
+    def generate(code: Code, left: Any, right: Any) -> Any:
+        a, b = code.vector(left), code.vector(right)
+        keep = code.builder.and_(code.builder.fcmp_unordered(">=", a, b), code.builder.fcmp_ordered("ord", b, b))
+        return code.tile([code.builder.select(keep, a, b)])
+
+    return emit(generate, ONE_VECTOR, ONE_VECTOR, ONE_VECTOR)
+
+
+@intrinsic
+def where_equal(typing: Any, left: Any, right: Any, value: Any) -> Any:
+    """Return the value in the lanes in which left equals right, and 0 elsewhere."""
+
+    def generate(code: Code, left: Any, right: Any, value: Any) -> Any:
+        equal = code.builder.fcmp_ordered("==", code.vector(left), code.vector(right))
+        return code.tile([code.builder.select(equal, code.vector(value), code.numbers(0.0))])
+
+    return emit(generate, ONE_VECTOR, ONE_VECTOR, ONE_VECTOR, ONE_VECTOR)
+
+
+@intrinsic
+def where_positive(typing: Any, test: Any, value: Any) -> Any:
+    """Return the value in the lanes in which the test is above 0, and 0 elsewhere; not-a-number counts as above."""
+
+    def generate(code: Code, test: Any, value: Any) -> Any:
+        above = code.builder.fcmp_unordered(">", code.vector(test), code.numbers(0.0))
+        return code.tile([code.builder.select(above, code.vector(value), code.numbers(0.0))])
+
+    return emit(generate, ONE_VECTOR, ONE_VECTOR, ONE_VECTOR)
+
+
+@intrinsic
+def plus(typing: Any, left: Any, right: Any, factor: Any) -> Any:
+    """Return left + factor * right, rounded after the multiplication and after the addition."""
+
+    def generate(code: Code, left: Any, right: Any, factor: Any) -> Any:
+        scaled = code.builder.fmul(code.vector(right), code.in_every_lane(factor))
+        return code.tile([code.builder.fadd(code.vector(left), scaled)])
+
+    return emit(generate, ONE_VECTOR, ONE_VECTOR, ONE_VECTOR, types.float32)
+
+
+@intrinsic
+def add_product(typing: Any, total: Any, left: Any, right: Any) -> Any:
+    """Return total + left * right, rounded once where the processor can."""
+
+    def generate(code: Code, total: Any, left: Any, right: Any) -> Any:
+        return code.tile([code.multiply_add(code.vector(left), code.vector(right), code.vector(total))])
+
+    return emit(generate, ONE_VECTOR, ONE_VECTOR, ONE_VECTOR, ONE_VECTOR)
+
+
+@intrinsic
+def times(typing: Any, left: Any, right: Any) -> Any:
+    """Return the product of two vectors."""
+
+    def generate(code: Code, left: Any, right: Any) -> Any:
+        return code.tile([code.builder.fmul(code.vector(left), code.vector(right))])
+
+    return emit(generate, ONE_VECTOR, ONE_VECTOR, ONE_VECTOR)
+
+
+@intrinsic
+def exponential(typing: Any, x: Any) -> Any:
+    """Return e to the power of each lane, for numbers up to 0; below -87 it is that of -87.
+
+    x = n ln 2 + r with n whole and |r| up to (ln 2) / 2; e to the r is its Taylor polynomial of degree 7, whose
+    remainder is below 6e-9, and the power of two is put together from its bits. Not-a-number stays what it is.
     """
 
-    def __init__(self, rows: int, across: int = 1) -> None:
-        super().__init__(name=f"Tile{rows}x{across}")
-        self.rows = rows
-        self.across = across
+    def generate(code: Code, vector: Any) -> Any:
+        builder, numbers = code.builder, code.numbers
+        x = code.vector(vector)
+        x = builder.select(builder.fcmp_ordered("<", x, numbers(-87.0)), numbers(-87.0), x)
+        near = builder.fadd(builder.fmul(x, numbers(1.4426950408889634)), numbers(-0.5))
+        whole = code.call("llvm.fptosi.sat.v16i32.v16f32", SHORTS, near)
+        n = builder.sitofp(whole, VECTOR)
+        # ln 2 in two parts: the first has few bits, so its multiples are exact.
+        rest = builder.fadd(x, builder.fmul(n, numbers(-0.693359375)))
+        rest = builder.fadd(rest, builder.fmul(n, numbers(2.12194440e-4)))
+        power = numbers(1 / 5040)
+        for coefficient in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
+            power = code.multiply_add(power, rest, numbers(coefficient))
+        bits = builder.shl(builder.add(whole, code.constants([127] * LANES)), code.constants([23] * LANES))
+        return code.tile([builder.fmul(power, builder.bitcast(bits, VECTOR))])
 
-
-@register_model(TileType)
-class _TileModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, kind: TileType) -> None:
-        super().__init__(manager, kind, ir.ArrayType(VECTOR, kind.rows * kind.across))
-
-
-def constants(values: list[int]) -> Any:
-    """Return a vector of whole numbers."""
-    return ir.Constant(WHOLE, values)
-
-
-def numbers(value: float) -> Any:
-    """Return a vector with one number in every lane."""
-    return ir.Constant(VECTOR, [value] * LANES)
-
-
-def mix(builder: Any, left: Any, right: Any, chosen: list[int]) -> Any:
-    """Pick lanes from two vectors; those of the right one count from 16."""
-    return builder.shuffle_vector(left, right, constants(chosen))
-
-
-def in_every_lane(builder: Any, scalar: Any) -> Any:
-    """Return a vector with one value in every lane."""
-    first = builder.insert_element(UNDEFINED, scalar, ir.Constant(ir.IntType(32), 0))
-    return mix(builder, first, UNDEFINED, [0] * LANES)
-
-
-def tile_of(builder: Any, count: int, vector: Callable[[int], Any]) -> Any:
-    """Put so many vectors together, each made from its number."""
-    tile = ir.Constant(ir.ArrayType(VECTOR, count), ir.Undefined)
-    for index in range(count):
-        tile = builder.insert_value(tile, vector(index), index)
-    return tile
-
-
-def place_at(builder: Any, where: Sequence[Any], row: int = 0, lanes: int = 0) -> Any:
-    """Point to element index + row * stride + lanes of `where`, which is (memory, index, stride) or (memory, index)."""
-    memory, index, *stride = where
-    if row:
-        index = builder.add(index, builder.mul(stride[0], ir.Constant(stride[0].type, row)))
-    if lanes:
-        index = builder.add(index, ir.Constant(index.type, lanes))
-    return builder.gep(memory, [index])
-
-
-def vector_at(builder: Any, where: Sequence[Any], row: int = 0, across: int = 0) -> Any:
-    """Point to the vector that begins there."""
-    return builder.bitcast(place_at(builder, where, row, across * LANES), VECTOR.as_pointer())
-
-
-def lanes_below(builder: Any, count: Any, across: int) -> Any:
-    """Tell which lanes of a row's vector are among the first `count` of the row."""
-    left = builder.trunc(builder.sub(count, ir.Constant(count.type, across * LANES)), ir.IntType(32))
-    first = builder.insert_element(ir.Constant(WHOLE, ir.Undefined), left, ir.Constant(ir.IntType(32), 0))
-    return builder.icmp_signed(
-        "<", constants(list(range(LANES))), builder.shuffle_vector(first, first, constants([0] * LANES))
-    )
-
-
-def call_llvm(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
-    """Call one of LLVM's own functions."""
-    known = builder.module.globals.get(name)
-    function = known or ir.Function(builder.module, ir.FunctionType(result, [a.type for a in arguments]), name)
-    return builder.call(function, arguments)
-
-
-def write_some(builder: Any, vector: Any, place: Any, mask: Any) -> None:
-    """Write the lanes that the mask names."""
-    name, align = "llvm.masked.store.v16f32.p0", ir.Constant(ir.IntType(32), 4)
-    call_llvm(builder, name, ir.VoidType(), vector, place, align, mask)
-
-
-def read_some(builder: Any, place: Any, mask: Any) -> Any:
-    """Read the lanes that the mask names, 0 elsewhere, where memory is not looked at."""
-    name, align = "llvm.masked.load.v16f32.p0", ir.Constant(ir.IntType(32), 4)
-    return call_llvm(builder, name, VECTOR, place, align, mask, numbers(0.0))
+    return emit(generate, ONE_VECTOR, ONE_VECTOR)

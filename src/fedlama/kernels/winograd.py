@@ -1,9 +1,9 @@
 """One client's convolution with stride 1 by Winograd's algorithm: a quarter to a third of the products of a direct one.
 
-The image is cut into tiles of results; see :mod:`~fedlama.kernels.transforms` for what happens to one. All
-tiles' products at one pair of points are a matrix product over the channels, (outputs, inputs) times (inputs, tiles),
-36 of them. Tiles of all samples lie side by side, the batch innermost as in the images. Blocks of tiles are small
-enough for what is made of them to stay in the cache.
+The image is cut into tiles of results; see :mod:`~fedlama.kernels.transforms` for what happens to one tile. All tiles'
+products at one pair of points are a matrix product over the channels, (outputs, inputs) times (inputs, columns), 36 of
+them. The columns are the tiles of all samples, the batch innermost as in the images. Blocks of tiles are so small that
+what is made of them stays in the cache.
 """
 
 from __future__ import annotations
@@ -12,36 +12,62 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedlama.kernels.filters import add_filters, turn_filters
+from fedlama.kernels.filters import add_filters, transpose_filters
 from fedlama.kernels.kernel import kernel
-from fedlama.kernels.lanes import (
-    ACROSS,
+from fedlama.kernels.table import LANES
+from fedlama.kernels.tiles import (
     ROWS,
+    VECTORS,
     add_scaled,
-    ahead,
-    beside,
-    broad,
-    fetch,
-    full,
+    load_row,
+    load_tile,
+    offset,
     store,
     store_some,
-    tall,
-    turn,
+    tile,
+    transpose,
 )
-from fedlama.kernels.table import LANES
 from fedlama.kernels.tiling import PAIRS, POINTS, at_a_time, wanted
 from fedlama.kernels.transforms import (
+    Square,
     data_side,
-    deliver,
-    fetch_square,
-    fetch_within,
     filters,
+    load_square,
+    load_within,
     pixels,
-    six,
     slopes,
+    store_square,
     taps,
-    thirty_six,
 )
+from fedlama.kernels.vectors import full
+
+
+class Forms(NamedTuple):
+    """Tiles of zeros, which fix the size of filters at compile time.
+
+    Attributes:
+        results: Square tile of a tile's results, (m * m, 1, 16).
+        taps: Square tile of a filter, (size * size, 1, 16).
+    """
+
+    results: Any
+    taps: Any
+
+
+class Way(NamedTuple):
+    """How a correlation goes.
+
+    Attributes:
+        size: Taps of a filter's side, 3 or 5.
+        padding: Rows and columns of zeros before the source.
+        backward: Whether the weights are read in the order of the input's gradient.
+        add: Whether results are added to what is there.
+    """
+
+    size: int
+    padding: int
+    backward: bool
+    add: bool
 
 
 class Cut(NamedTuple):
@@ -54,7 +80,7 @@ class Cut(NamedTuple):
         wide: Tiles in a row.
         block_high: Rows of tiles in a block.
         block_wide: Tiles in a row of a block.
-        stride: What a block's tiles of all samples take, filled up to vectors.
+        stride: Columns of a block (its tiles of all samples), filled up to vectors.
     """
 
     results: int
@@ -84,6 +110,22 @@ class Block(NamedTuple):
     columns: int
 
 
+class Channels(NamedTuple):
+    """The matrix product of a block at one pair of points.
+
+    Attributes:
+        inputs: Channels of the source.
+        outputs: Channels of the result.
+        first: The first output of this product.
+        taken: Its outputs.
+    """
+
+    inputs: int
+    outputs: int
+    first: int
+    taken: int
+
+
 _wanted, _at_a_time = kernel(wanted), kernel(at_a_time)
 
 
@@ -95,7 +137,7 @@ def cut(height: int, width: int, batch: int, channels: int, size: int, padding: 
         height: Rows of pixels of the results.
         width: Pixels in a row.
         batch: Samples.
-        channels: The most that a block's numbers exist for.
+        channels: The larger number of channels that a block's numbers are stored for.
         size: A filter's side, 3 or 5.
         padding: Rows and columns of zeros before the source.
     """
@@ -111,9 +153,9 @@ def cut(height: int, width: int, batch: int, channels: int, size: int, padding: 
 
 @kernel
 def portion(count: int, columns: int, wanted: int) -> int:
-    """Return how many of `count` things of so many columns to take at a time, for about the columns that are wanted.
+    """Return how many of `count` things of `columns` columns each to take at a time, to have about the wanted columns.
 
-    Vectors should be full and even in number: two share what is spread over their lanes.
+    Vectors should be full and even in number: two share the numbers that are broadcast over their lanes.
 
     Args:
         count: Things.
@@ -133,56 +175,48 @@ def portion(count: int, columns: int, wanted: int) -> int:
 
 @kernel
 def _tenths(columns: int) -> int:
-    """Return what a block of so many columns costs, in tenths of a vector; one without a partner costs a third more."""
+    """Return what a block's columns cost, in tenths of a vector; a vector without a partner costs a third more."""
     vectors = -(-columns // LANES)
     return 10 * vectors + 3 * (vectors % 2) + (vectors > 0)
 
 
 @kernel
-def correlate(
-    like_results: Any, like_taps: Any, out: Any, x: Any, weight: Any, bias: Any, scratch: Any, to: Any, own: Any,
-    size: int, padding: int, backward: bool, biased: bool, add: bool,
-) -> None:  # fmt: skip
+def correlate(forms: Any, out: Any, x: Any, affine: Any, scratch: Any, way: Any) -> None:
     """Convolve forward, or compute the input's gradient.
 
     Args:
-        like_results: Square tile of a tile's results.
-        like_taps: Square tile of a filter.
-        out: Images of the form `to`, the outputs; backward the inputs' gradient.
-        x: Images of the form `own`, the inputs; backward the outputs' gradient.
-        weight: (outputs, inputs, taps, taps); both numbers of channels are multiples of 16.
-        bias: (outputs,), not looked at unless `biased`.
+        forms: The :class:`Forms` of the filter's size.
+        out: :class:`~fedlama.kernels.operands.Images`, the outputs; backward the inputs' gradient.
+        x: Images, the inputs; backward the outputs' gradient.
+        affine: The :class:`~fedlama.kernels.operands.Affine`: weight (outputs, inputs, size, size), both numbers of
+            channels multiples of 16; bias (outputs,).
         scratch: As much as :func:`fedlama.kernels.tiling.room` says.
-        to: The result's :class:`~fedlama.kernels.images.Field`.
-        own: The source's.
-        size: Taps of a filter's side, 3 or 5.
-        padding: Rows and columns of zeros before the source.
-        backward: Whether the weights are read the other way round.
-        biased: Whether there is a bias.
-        add: Whether to add to what is there.
+        way: The :class:`Way`.
     """
-    c = cut(to.height, to.width, to.batch, own.channels, size, padding)
-    spread = to.channels * own.channels + LANES
-    weights, lines = scratch, ahead(scratch, PAIRS * spread)
-    points = ahead(lines, POINTS * _line(c, own.batch))
-    products = ahead(points, PAIRS * (own.channels * c.stride + LANES))
+    to, own, size = out.field, x.field, way.size
+    c = cut(to.height, to.width, to.batch, own.channels, size, way.padding)
+    spread = to.channels * own.channels + LANES  # from one pair of points to the next
+    weights, lines = scratch, offset(scratch, PAIRS * spread)
+    points = offset(lines, POINTS * _line(c, own.batch))
+    products = offset(points, PAIRS * (own.channels * c.stride + LANES))
     outputs = _at_a_time(own.channels, to.channels)
-    if backward:
-        _filters_backward(like_taps, weights, weight, products, to.channels, own.channels, size)
+    if way.backward:
+        _filters_backward(forms.taps, weights, affine.weight, products, to.channels, own.channels, size)
     else:
-        _filters_forward(like_taps, weights, weight, products, own.channels, to.channels, size)
+        _filters_forward(forms.taps, weights, affine.weight, products, own.channels, to.channels, size)
     for y in range(0, c.high, c.block_high):
         for z in range(0, c.wide, c.block_wide):
             b = _block(c, y, z, own.batch)
-            _to_points(points, x, lines, own, c, b)
+            _to_points(points, x, lines, c, b)
             for channel in range(0, to.channels, outputs):
-                _multiply(products, weights, points, spread, channel, outputs, to.channels, own.channels, c, b)
-                _from_points(like_results, out, products, bias, to, channel, outputs, biased, add, c, b)
+                channels = Channels(own.channels, to.channels, channel, outputs)
+                _multiply(products, weights, points, channels, c, b)
+                _from_points(forms.results, out, products, affine, channels, way.add, c, b)
 
 
 @kernel
 def _line(c: Any, batch: int) -> Any:
-    """Count the elements of a line of a block's source, filled up to vectors."""
+    """Return the elements of a line of a block's source, filled up to vectors."""
     width = (c.block_wide - 1) * c.results + POINTS
     return -(-width * batch // LANES) * LANES + LANES
 
@@ -198,9 +232,9 @@ def _filters_forward(like: Any, weights: Any, weight: Any, buffer: Any, inputs: 
     """Evaluate filters at all pairs of points: (pairs, inputs, outputs)."""
     area, spread = size * size, inputs * outputs + LANES
     for c in range(inputs):
-        for o in range(0, outputs, LANES):
-            turn_filters(buffer, weight, (o * inputs + c) * area, inputs * area, area)
-            store(weights, c * outputs + o, spread, filters(fetch(like, buffer, 0, LANES)))
+        for o in range(0, outputs, LANES):  # weights (pairs, 16 outputs) <- weight (16 outputs, taps) of an input
+            transpose_filters(buffer, weight, (o * inputs + c) * area, inputs * area, area)
+            store(weights, c * outputs + o, spread, filters(load_tile(like, buffer, 0, LANES)))
 
 
 @kernel
@@ -208,27 +242,28 @@ def _filters_backward(like: Any, weights: Any, weight: Any, buffer: Any, inputs:
     """Evaluate filters turned by half a circle: (pairs, outputs, inputs)."""
     area, spread = size * size, inputs * outputs + LANES
     for o in range(outputs):
-        for c in range(0, inputs, LANES):
-            turn_filters(buffer, weight, (o * inputs + c) * area, area, area)
-            store(weights, o * inputs + c, spread, filters(fetch(like, buffer, (area - 1) * LANES, -LANES)))
+        for c in range(0, inputs, LANES):  # weights (pairs, 16 inputs) <- weight (16 inputs, taps) of an output
+            transpose_filters(buffer, weight, (o * inputs + c) * area, area, area)
+            store(weights, o * inputs + c, spread, filters(load_tile(like, buffer, (area - 1) * LANES, -LANES)))
 
 
 @kernel
-def _to_points(points: Any, x: Any, lines: Any, own: Any, c: Any, b: Any) -> None:
+def _to_points(points: Any, x: Any, lines: Any, c: Any, b: Any) -> None:
     """Transform a block's tiles of the source: (pairs, channels, columns)."""
+    own = x.field
     line, left = _line(c, own.batch), b.z * c.results - c.padding
     width = (b.wide - 1) * c.results + POINTS
     first, last = max(-left, 0) * own.batch, min(own.width - left, width) * own.batch
-    for place in range(0, POINTS * line, LANES):  # what is beside the image stays 0
+    for place in range(0, POINTS * line, LANES):  # lines (points, line); what is beside the image stays 0
         store(lines, place, LANES, full(np.float32(0.0)))
     for channel in range(own.channels):
         for y in range(b.high):
             top = (b.y + y) * c.results - c.padding
             source = channel * own.plane + top * own.row + own.left + left * own.batch
             above, beneath = max(-top, 0), own.height - top
-            for place in range(first, last, LANES):
-                tile = data_side(fetch_within(six(), x, source + place, own.row, above, beneath))
-                store_some(lines, place, line, tile, last - place)
+            for place in range(first, last, LANES):  # lines (points, 16) <- x (6 rows of pixels, 16 elements)
+                rows = load_within(tile(POINTS, 1), x.pixels, source + place, own.row, above, beneath)
+                store_some(lines, place, line, data_side(rows), last - place)
             start = channel * c.stride + y * b.wide * own.batch
             _along_lines(points, lines, own.batch, line, own.channels * c.stride + LANES, start, c, b)
 
@@ -240,105 +275,96 @@ def _along_lines(points: Any, lines: Any, batch: int, line: int, plane: int, sta
         for z in range(b.wide):
             source = number * line + z * c.results * batch
             goal = number * POINTS * plane + start + z * batch
-            for sample in range(0, batch, LANES):
-                store(points, goal + sample, plane, data_side(fetch(six(), lines, source + sample, batch)))
+            for sample in range(0, batch, LANES):  # points (6 pairs, 16 samples) <- lines (6 pixels, 16 samples)
+                neighbours = load_tile(tile(POINTS, 1), lines, source + sample, batch)
+                store(points, goal + sample, plane, data_side(neighbours))
 
 
 @kernel
-def _multiply(
-    products: Any, weights: Any, points: Any, spread: int, first: int, count: int, outputs: int, inputs: int, c: Any,
-    b: Any,
-) -> None:  # fmt: skip
-    """Multiply at every pair of points, `count` outputs from the first on: (pairs, count, columns)."""
-    from_plane, to_plane = inputs * c.stride + LANES, count * c.stride + LANES
+def _multiply(products: Any, weights: Any, points: Any, channels: Any, c: Any, b: Any) -> None:
+    """Multiply at every pair of points: (pairs, outputs taken, columns)."""
+    inputs, outputs = channels.inputs, channels.outputs
+    spread, stride = inputs * outputs + LANES, c.stride
+    from_plane, to_plane = inputs * stride + LANES, channels.taken * stride + LANES
     for pair in range(PAIRS):
-        x = ahead(points, pair * from_plane)
-        for channel in range(0, count, ROWS):
-            own, out = ahead(weights, pair * spread + first + channel), pair * to_plane + channel * c.stride
+        x = offset(points, pair * from_plane)
+        for channel in range(0, channels.taken, ROWS):
+            rows = offset(weights, pair * spread + channels.first + channel)
+            out = offset(products, pair * to_plane + channel * stride)
             place = 0
             while place + LANES < b.columns:
-                _multiply_columns(broad(), products, own, x, out + place, place, outputs, inputs, c.stride)
-                place += ACROSS * LANES
+                _multiply_columns(
+                    tile(ROWS, VECTORS), offset(out, place), rows, offset(x, place), outputs, inputs, stride
+                )
+                place += VECTORS * LANES
             if place < b.columns:
-                _multiply_columns(tall(), products, own, x, out + place, place, outputs, inputs, c.stride)
+                _multiply_columns(tile(ROWS, 1), offset(out, place), rows, offset(x, place), outputs, inputs, stride)
 
 
 @kernel
-def _multiply_columns(
-    zero: Any, products: Any, weights: Any, x: Any, out: int, place: int, outputs: int, inputs: int, stride: int
-) -> None:
-    """Multiply as many columns as the tile is wide."""
-    total = zero
-    for channel in range(inputs):
-        total = add_scaled(total, weights, channel * outputs, 1, beside(total, x, channel * stride + place))
-    store(products, out, stride, total)
+def _multiply_columns(zeros: Any, products: Any, weights: Any, x: Any, outputs: int, inputs: int, stride: int) -> None:
+    """Multiply as many columns as the tile has: (8 outputs, inputs) times (inputs, columns)."""
+    total = zeros
+    for channel in range(inputs):  # total (8 outputs, columns) += weights (8 outputs, 1) * x (1, columns)
+        total = add_scaled(total, weights, channel * outputs, 1, load_row(total, x, channel * stride))
+    store(products, 0, stride, total)
 
 
 @kernel
-def _from_points(
-    like: Any, out: Any, products: Any, bias: Any, to: Any, first: int, count: int, biased: bool, add: bool, c: Any,
-    b: Any,
-) -> None:  # fmt: skip
-    """Interpolate the results of `count` channels from the first on, and write them."""
-    plane = count * c.stride + LANES
-    for channel in range(count):
-        constant = bias[first + channel] if biased else np.float32(0.0)
+def _from_points(like: Any, out: Any, products: Any, affine: Any, channels: Any, add: bool, c: Any, b: Any) -> None:
+    """Interpolate the results of some channels, and write them."""
+    to, plane = out.field, channels.taken * c.stride + LANES
+    for number in range(channels.taken):
+        channel = channels.first + number
+        constant = affine.bias[channel] if affine.biased else np.float32(0.0)
         for y in range(b.high):
             top = (b.y + y) * c.results
             for z in range(b.wide):
                 left = (b.z + z) * c.results
-                goal = (first + channel) * to.plane + top * to.row + to.left + left * to.batch
-                source = channel * c.stride + (y * b.wide + z) * to.batch
-                for sample in range(0, to.batch, LANES):
-                    done = pixels(like, fetch(thirty_six(), products, source + sample, plane))
-                    deliver(
-                        out, goal + sample, to.row, to.batch, to.height - top, to.width - left, done,
-                        to.batch - sample, constant, add,
-                    )  # fmt: skip
+                goal = channel * to.plane + top * to.row + to.left + left * to.batch
+                source = number * c.stride + (y * b.wide + z) * to.batch
+                for sample in range(0, to.batch, LANES):  # out (m, m, 16 samples) <- products (pairs, 16 samples)
+                    done = pixels(like, load_tile(tile(PAIRS, 1), products, source + sample, plane))
+                    square = Square(goal + sample, to.row, to.batch, to.height - top, to.width - left)
+                    store_square(out.pixels, square, done, to.batch - sample, constant, add)
 
 
 @kernel
-def add_weight_gradient(
-    like_results: Any, like_taps: Any, target: Any, gradient: Any, x: Any, scratch: Any, own: Any, to: Any,
-    size: int, padding: int, scale: float, factor: float,
-) -> None:  # fmt: skip
-    """Set the target, (outputs, inputs, taps, taps), to scale times itself plus factor times the gradient.
+def add_weight_gradient(forms: Any, target: Any, gradient: Any, x: Any, scratch: Any, size: int, padding: int) -> None:
+    """Add the weights' gradient to its target.
 
     Args:
-        like_results: Square tile of a tile's results.
-        like_taps: Square tile of a filter.
-        target: What to add to.
-        gradient: Images of the form `own`, the outputs'.
-        x: Images of the form `to`, the inputs'.
+        forms: The :class:`Forms` of the filter's size.
+        target: A :class:`~fedlama.kernels.operands.Target`, (outputs, inputs, size, size).
+        gradient: :class:`~fedlama.kernels.operands.Images`, the outputs'.
+        x: Images, the inputs.
         scratch: As much as :func:`fedlama.kernels.tiling.room` says.
-        own: The outputs' :class:`~fedlama.kernels.images.Field`.
-        to: The inputs'.
         size: Taps of a filter's side, 3 or 5.
         padding: Rows and columns of zeros before the inputs.
-        scale: What the target is multiplied with.
-        factor: What the gradient is multiplied with.
     """
-    most = max(own.channels, to.channels)
+    own, inputs, outputs = gradient.field, x.field.channels, gradient.field.channels
+    most = max(outputs, inputs)
     c = cut(own.height, own.width, own.batch, most, size, padding)
-    spread = to.channels * own.channels + LANES
-    sums, lines = scratch, ahead(scratch, PAIRS * spread)
-    points = ahead(lines, POINTS * _line(c, own.batch))
-    raised = ahead(points, PAIRS * (most * c.stride + LANES))
-    strip = ahead(raised, PAIRS * (most * c.stride + LANES))
+    spread = inputs * outputs + LANES
+    sums, lines = scratch, offset(scratch, PAIRS * spread)
+    points = offset(lines, POINTS * _line(c, own.batch))
+    raised = offset(points, PAIRS * (most * c.stride + LANES))
+    strip = offset(raised, PAIRS * (most * c.stride + LANES))
     for place in range(PAIRS * spread):
         sums[place] = np.float32(0.0)
     for y in range(0, c.high, c.block_high):
         for z in range(0, c.wide, c.block_wide):
             b = _block(c, y, z, own.batch)
-            _to_points(points, x, lines, to, c, b)
-            _raise(like_results, raised, gradient, strip, own, c, b)
-            _add_products(sums, points, raised, spread, to.channels, own.channels, c, b)
-    _take(like_taps, target, sums, points, to.channels, own.channels, size, scale, factor)
+            _to_points(points, x, lines, c, b)
+            _raise(forms.results, raised, gradient, strip, c, b)
+            _add_products(sums, points, raised, inputs, outputs, c, b)
+    _gather_taps(forms.taps, target, sums, points, inputs, outputs, size)
 
 
 @kernel
-def _raise(like: Any, raised: Any, gradient: Any, strip: Any, own: Any, c: Any, b: Any) -> None:
+def _raise(like: Any, raised: Any, gradient: Any, strip: Any, c: Any, b: Any) -> None:
     """Transform a block's gradients of results, sixteen outputs in a vector: (pairs, columns, outputs)."""
+    own = gradient.field
     plane, left = c.stride * own.channels + LANES, b.z * c.results
     width = min(b.wide * c.results, own.width - left)
     line = c.block_wide * c.results * own.batch + LANES
@@ -348,53 +374,51 @@ def _raise(like: Any, raised: Any, gradient: Any, strip: Any, own: Any, c: Any, 
             height = min(c.results, own.height - top)
             for row in range(height):
                 start = output * own.plane + (top + row) * own.row + own.left + left * own.batch
+                # strip (m rows, 16 elements, 16 outputs) <- gradient (16 outputs, 16 elements of a row)
                 for place in range(0, width * own.batch, LANES):
-                    turn(strip, (row * line + place) * LANES, LANES, gradient, start + place, own.plane)
+                    transpose(strip, (row * line + place) * LANES, LANES, gradient.pixels, start + place, own.plane)
             for z in range(b.wide):
-                for sample in range(own.batch):
+                for sample in range(own.batch):  # raised (pairs, 16 outputs) <- strip (m, m, 16 outputs)
                     source = (z * c.results * own.batch + sample) * LANES
-                    given = fetch_square(
-                        like, strip, source, line * LANES, own.batch * LANES, height, width - z * c.results
-                    )  # fmt: skip
+                    square = Square(source, line * LANES, own.batch * LANES, height, width - z * c.results)
                     column = (y * b.wide + z) * own.batch + sample
-                    store(raised, column * own.channels + output, plane, slopes(given))
+                    store(raised, column * own.channels + output, plane, slopes(load_square(like, strip, square)))
 
 
 @kernel
-def _add_products(sums: Any, points: Any, raised: Any, spread: int, inputs: int, outputs: int, c: Any, b: Any) -> None:
+def _add_products(sums: Any, points: Any, raised: Any, inputs: int, outputs: int, c: Any, b: Any) -> None:
     """Add up products over the columns: (pairs, inputs, outputs)."""
-    from_plane, raised_plane = inputs * c.stride + LANES, c.stride * outputs + LANES
+    spread, from_plane, raised_plane = inputs * outputs + LANES, inputs * c.stride + LANES, c.stride * outputs + LANES
     for pair in range(PAIRS):
-        goal, x, y = ahead(sums, pair * spread), ahead(points, pair * from_plane), ahead(raised, pair * raised_plane)
+        goal, x = offset(sums, pair * spread), offset(points, pair * from_plane)
+        y = offset(raised, pair * raised_plane)
         for channel in range(0, inputs, ROWS):
+            rows, out = offset(x, channel * c.stride), offset(goal, channel * outputs)
             output = 0
-            while output + ACROSS * LANES <= outputs:
-                _add_columns(broad(), goal, x, y, channel, output, outputs, c.stride, b.columns)
-                output += ACROSS * LANES
+            while output + VECTORS * LANES <= outputs:
+                _add_columns(
+                    tile(ROWS, VECTORS), offset(out, output), rows, offset(y, output), outputs, c.stride, b.columns
+                )
+                output += VECTORS * LANES
             if output < outputs:
-                _add_columns(tall(), goal, x, y, channel, output, outputs, c.stride, b.columns)
+                _add_columns(tile(ROWS, 1), offset(out, output), rows, offset(y, output), outputs, c.stride, b.columns)
 
 
 @kernel
-def _add_columns(
-    like: Any, goal: Any, x: Any, y: Any, channel: int, output: int, outputs: int, stride: int, columns: int
-) -> None:
-    """Add products for as many outputs as the tile is wide."""
-    total = fetch(like, goal, channel * outputs + output, outputs)
-    for column in range(columns):
-        gradients = beside(total, y, column * outputs + output)
-        total = add_scaled(total, x, channel * stride + column, stride, gradients)
-    store(goal, channel * outputs + output, outputs, total)
+def _add_columns(like: Any, goal: Any, x: Any, y: Any, outputs: int, stride: int, columns: int) -> None:
+    """Add products for as many outputs as the tile has: (8 inputs, columns) times (columns, outputs)."""
+    total = load_tile(like, goal, 0, outputs)
+    for column in range(columns):  # total (8 inputs, outputs) += x (8 inputs, 1) * y (1, outputs)
+        total = add_scaled(total, x, column, stride, load_row(total, y, column * outputs))
+    store(goal, 0, outputs, total)
 
 
 @kernel
-def _take(
-    like: Any, target: Any, sums: Any, buffer: Any, inputs: int, outputs: int, size: int, scale: float, factor: float
-) -> None:
+def _gather_taps(like: Any, target: Any, sums: Any, buffer: Any, inputs: int, outputs: int, size: int) -> None:
     """Make filters' gradients of sums at all pairs of points, and add them to the target."""
     area, spread = size * size, inputs * outputs + LANES
-    room = ahead(buffer, 2 * LANES * LANES)
+    room = offset(buffer, 2 * LANES * LANES)
     for c in range(inputs):
-        for o in range(0, outputs, LANES):
-            store(buffer, 0, LANES, taps(like, fetch(thirty_six(), sums, c * outputs + o, spread)))
-            add_filters(target, (o * inputs + c) * area, inputs * area, buffer, area, LANES, room, scale, factor)
+        for o in range(0, outputs, LANES):  # target (16 outputs, taps) of an input <- sums (pairs, 16 outputs)
+            store(buffer, 0, LANES, taps(like, load_tile(tile(PAIRS, 1), sums, c * outputs + o, spread)))
+            add_filters(target, (o * inputs + c) * area, inputs * area, buffer, area, LANES, room)

@@ -1,0 +1,166 @@
+"""Models whose sizes fill neither vectors nor tiles; together they need every kernel. Inputs are (2, 6, 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+
+def dense() -> nn.Module:
+    """Widths that fill neither a vector nor a tile."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(72, 33), nn.ReLU(), nn.Linear(33, 17, bias=False), nn.ReLU(), nn.Linear(17, 5)
+    )
+
+
+def convolutions() -> nn.Module:
+    """Strides, dilation, margins, windows that overlap, channels that fill no tile, no bias."""
+    return nn.Sequential(
+        nn.Conv2d(2, 9, 3, padding=(2, 1)),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, padding=1),
+        nn.Conv2d(9, 19, (2, 3), stride=(1, 2), padding=2, dilation=2, bias=False),
+        nn.MaxPool2d((2, 1)),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.LazyLinear(5),
+    )
+
+
+def wide() -> nn.Module:
+    """Whole tiles and whole vectors."""
+    return nn.Sequential(
+        nn.Conv2d(2, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(144, 16), nn.Linear(16, 5)
+    )
+
+
+def long() -> nn.Module:
+    """Dense layers that outgrow the cache, of 4 x 64 + 16 inputs and of rows that fill no tile."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(72, 272), nn.ReLU(), nn.Linear(272, 245), nn.ReLU(), nn.Linear(245, 5))
+
+
+def lenet() -> nn.Module:
+    """Mean pooling, with windows that overlap and reach over the edge, and channels that fill no tile."""
+    return nn.Sequential(
+        nn.Conv2d(2, 6, 3, padding=1),
+        nn.ReLU(),
+        nn.AvgPool2d(3, 2, padding=1),
+        nn.Conv2d(6, 10, 2),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(10, 5),
+    )
+
+
+def strided() -> nn.Module:
+    """Zeros around the image, and no convolution whose pixels are neighbours."""
+    return nn.Sequential(
+        nn.Conv2d(2, 9, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(9, 8, 3, stride=2, padding=1), nn.Flatten(),
+        nn.Linear(32, 5),
+    )  # fmt: skip
+
+
+def dropout() -> nn.Module:
+    """Dropout on images, after a pooling that its gradient must not disturb, and on features."""
+    return nn.Sequential(
+        nn.Conv2d(2, 9, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Dropout(0.25),
+        nn.Conv2d(9, 8, 2),
+        nn.Dropout(0.5),
+        nn.Flatten(),
+        nn.Linear(32, 17),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(17, 5),
+    )
+
+
+class Residual(nn.Module):
+    """Batch norm with and without ReLU, sums with the identity and with a projection, a mean over pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 9, 3, padding=1, bias=False)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(9, momentum=0.3), *(nn.BatchNorm2d(11) for _ in range(3))])
+        self.narrow = nn.Conv2d(9, 11, 3, stride=2, padding=1, bias=False)
+        self.project = nn.Conv2d(9, 11, 1, stride=2)
+        self.last = nn.Conv2d(11, 11, 3, padding=1)
+        self.dense = nn.Linear(11, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norms[0](self.stem(x)))
+        x = torch.relu(self.norms[1](self.narrow(x)) + self.norms[2](self.project(x)))
+        x = torch.relu(x + self.norms[3](self.last(x)))
+        logits: torch.Tensor = self.dense((x + x).mean(dim=(-2, -1)))
+        return logits
+
+
+class Branches(nn.Module):
+    """The data and an activation used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(2, 4, 5, padding=2)
+        self.after, self.pool = nn.Conv2d(4, 4, 1), nn.MaxPool2d(3, padding=1)
+        self.norm, self.dense = nn.BatchNorm2d(4), nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        both = torch.relu(self.left(x)) + self.right(x)
+        x = self.norm(self.after(both)) + both + both
+        logits: torch.Tensor = self.dense(torch.flatten(self.pool(torch.relu(x)), 1))
+        return logits
+
+
+def build(make: Callable[[], nn.Module]) -> nn.Module:
+    """Build a model with seeded weights."""
+    torch.manual_seed(3)
+    model = make()
+    if make is not winograd_first:
+        model(torch.zeros(1, 2, 6, 6))  # fixes the size of a lazy layer
+    return model
+
+
+class WinogradResidual(nn.Module):
+    """Gradients that meet in a convolution's input, batch norm, and filters of both sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 16, 3, padding=1, bias=False)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(16), nn.BatchNorm2d(16)])
+        self.first, self.second = nn.Conv2d(16, 16, 3, padding=1, bias=False), nn.Conv2d(16, 16, 5, padding=2)
+        self.last, self.dense = nn.Conv2d(16, 32, 3), nn.Linear(32, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norms[0](self.stem(x)))
+        x = torch.relu(self.norms[1](self.first(x)) + self.second(x) + x)
+        logits: torch.Tensor = self.dense(torch.relu(self.last(x)).mean(dim=(-2, -1)))
+        return logits
+
+
+def winograd_plain() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(2, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(32, 16, 3, padding=1), nn.Flatten(), nn.Linear(144, 5),
+    )  # fmt: skip
+
+
+def winograd_first() -> nn.Module:
+    """The data's gradient is not asked for."""
+    return nn.Sequential(nn.Conv2d(16, 16, 5, padding=2), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5))
+
+
+MODELS: list[Callable[[], nn.Module]] = [
+    dense,
+    convolutions,
+    wide,
+    long,
+    lenet,
+    strided,
+    dropout,
+    Residual,
+    Branches,
+]

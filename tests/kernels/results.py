@@ -1,0 +1,75 @@
+"""Results of every kernel on awkward sizes, as one dictionary; run in another process with other modes.
+
+``FEDLAMA_KERNELS=checked python -m tests.kernels.results FILE`` writes them to an .npz file.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fedlama.choices.samplers import AllClients
+from fedlama.choices.solvers import SGD, FedProx
+from fedlama.choices.strategies import FedLAMA
+from fedlama.engines import Stacked
+from fedlama.kernels import SampleTable, average_rows, fill_rows, shuffle_rows, squared_norms, tiling
+from tests.engines.cases import clients, federation
+from tests.kernels.models import MODELS, WinogradResidual, build, winograd_first, winograd_plain
+
+Results = dict[str, NDArray[Any]]
+
+SOLVERS = [SGD(0.05), FedProx(0.05, momentum=0.8, weight_decay=0.01, proximal=0.3)]
+
+
+def results() -> Results:
+    """Train every model with some solvers and batches, and call the rest of the door."""
+    values: Results = {}
+    direct_cost = tiling._DIRECT
+    for make in MODELS:
+        for number, solver in enumerate(SOLVERS):
+            values |= _trained(make, f"{make.__name__}-{number}", solver=solver)
+        for batch in (15, 21):  # a vector that is not full, and one that is followed by another
+            values |= _trained(make, f"{make.__name__}-batch-{batch}", clients=clients((40, 34, 71, 36, 33), batch))
+    tiling._DIRECT = 1e9  # small models use Winograd's algorithm too
+    for other in (winograd_plain, WinogradResidual):
+        for batch in (3, 21):
+            values |= _trained(other, f"{other.__name__}-{batch}", clients=clients((40, 34, 71, 36, 33), batch))
+    small = clients((40, 34, 71, 36, 33), 8)
+    small.prepare = lambda pixels: (pixels.float() / 128 - 1).repeat(1, 8, 1, 1)[:, :, :2, :2]
+    values |= _trained(winograd_first, "winograd_first", clients=small)
+    tiling._DIRECT = direct_cost
+    return values | _stacks()
+
+
+def _trained(make: Callable[[], nn.Module], name: str, **choices: Any) -> Results:  # noqa: ANN401
+    """Return every parameter of a short run, and the losses of its rounds."""
+    settings = {"model": build(make), "sampler": AllClients(), "strategy": FedLAMA(3, 1), "local_steps": 3} | choices
+    result = federation(Stacked(threads=1), **settings).run()
+    parts = [value.flatten().double() for value in result.model.values()]
+    return {name: np.append(torch.cat(parts).numpy(), [record.loss for record in result.rounds])}
+
+
+def _stacks() -> Results:
+    """Average, fill, measure and shuffle arrays of awkward sizes."""
+    values: Results = {}
+    for columns in (1, 15, 17, 8191, 8209):
+        draw = np.random.default_rng(columns)
+        stack, weights = draw.standard_normal((5, columns), np.float32), np.full(5, 0.25, np.float32)
+        weights[1], out = 0.0, np.empty(columns, np.float32)
+        numbers = average_rows(stack, weights, out), *squared_norms(stack[0], stack[1])
+        values[f"average-{columns}"] = np.append(out.astype(np.float64), numbers)
+        fill_rows(stack, out)
+        values[f"fill-{columns}"] = stack
+    table = SampleTable(np.arange(174), np.array([0, 1, 17, 157, 174]), np.array([4, 1, 33, 16]))
+    rows, lengths = shuffle_rows(table, np.arange(4), np.array([5, 3, 0, 1000]), 9, np.uint64(7))
+    return values | {"shuffle": rows, "lengths": lengths}
+
+
+if __name__ == "__main__":
+    np.savez(sys.argv[1], **results())  # type: ignore[arg-type]

@@ -152,7 +152,7 @@ def synchronisation(checkouts: Sequence[Checkout], turns: int) -> list[tuple[flo
 
 def first_rounds(checkouts: Sequence[Checkout], workload: str, turns: int) -> dict[str, list[tuple[float, float]]]:
     """Return seconds to the end of the first round, and seconds of computing, with an empty and with a full cache."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    measured: dict[str, list[tuple[float, float]]] = {}
     for _ in range(turns):
         with ExitStack() as stack:
             caches = [Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in checkouts]
@@ -163,8 +163,8 @@ def first_rounds(checkouts: Sequence[Checkout], workload: str, turns: int) -> di
                     taken.append((process.first, process.close()))
                 for number, kind in enumerate(("s", "s of computing")):
                     name = f"{workload} first round, {state} cache, {kind}"
-                    found.setdefault(name, []).append((taken[0][number], taken[1][number]))
-    return found
+                    measured.setdefault(name, []).append((taken[0][number], taken[1][number]))
+    return measured
 
 
 @contextmanager

@@ -158,9 +158,9 @@ class _Describer:
         return self._object(value, where)
 
     def _object(self, value: Any, where: str) -> Any:  # noqa: ANN401
-        own = getattr(type(value), "__describe__", None)
-        if own is not None:
-            return _identity(value) | self.describe(own(value), where)
+        describe = getattr(type(value), "__describe__", None)
+        if describe is not None:
+            return _identity(value) | self.describe(describe(value), where)
         if is_dataclass(value):
             names = [field.name for field in fields(value) if field.init]
             return _identity(value) | {name: self.describe(getattr(value, name), f"{where}.{name}") for name in names}
@@ -184,7 +184,7 @@ class _Describer:
         for part in state if isinstance(state, tuple) and len(state) == 2 else (state,):  # attributes, and slots
             attributes |= part if isinstance(part, dict) else {} if part is None else {"state": part}
         lists = {"arguments": arguments, "items": items, "entries": pairs}
-        attributes |= {key: list(found) for key, found in lists.items() if found}
+        attributes |= {key: list(content) for key, content in lists.items() if content}
         return {key: self.describe(item, f"{where}.{key}") for key, item in attributes.items()}
 
     def _function(self, function: FunctionType, where: str) -> Any:  # noqa: ANN401
@@ -251,7 +251,7 @@ def _bytes(tensor: Tensor) -> bytes:
 
 def _code(code: CodeType) -> list[object]:
     """Return what a function computes, without names of files and numbers of lines."""
-    constants = [_code(one) if isinstance(one, CodeType) else _constant(one) for one in code.co_consts]
+    constants = [_code(item) if isinstance(item, CodeType) else _constant(item) for item in code.co_consts]
     return [code.co_code.hex(), constants, list(code.co_names), list(code.co_varnames), list(code.co_freevars)]
 
 

@@ -102,7 +102,7 @@ def correct(output: Tensor, target: Tensor, loss: Tensor) -> tuple[Tensor, Tenso
     """
     dimensions = _class_dimensions(output, target)
     if len(dimensions) > 1:
-        dimensions = [one for one in dimensions if torch.isclose(_mean_loss(output, target, one), loss, rtol=1e-4)]
+        dimensions = [dim for dim in dimensions if torch.isclose(_mean_loss(output, target, dim), loss, rtol=1e-4)]
     if not dimensions:
         return None
     predicted = output.argmax(dim=dimensions[0]).reshape(-1)  # (positions,)

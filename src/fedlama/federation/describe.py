@@ -118,11 +118,11 @@ def differences_since(
         )
     filled, now = _fill(then, describe_defaults(parts, settings)), describe_federation(parts)
     filled = filled if versioned else _with_classes(filled, now)
-    found = list(differences(_without_place(filled), _without_place(now)))
+    changed = list(differences(_without_place(filled), _without_place(now)))
     buffers = any(layer["buffers"] for layer in now["layers"].values())
     if statistics is not None and statistics is not buffers:  # before version 0.2, instead of each layer's buffers
-        found.append(f"statistics_travel was {statistics}, and is {buffers} now")
-    return found
+        changed.append(f"statistics_travel was {statistics}, and is {buffers} now")
+    return changed
 
 
 def modern(then: Mapping[str, Any]) -> Description:
@@ -139,10 +139,10 @@ def modern(then: Mapping[str, Any]) -> Description:
     return modern
 
 
-def shown_differences(found: list[str]) -> str:
+def shown_differences(differences_found: list[str]) -> str:
     """Return the first differences as one clause for a message."""
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return f"{', '.join(islice(found, 3))}{more}"
+    more = f" and {len(differences_found) - 3} more" if len(differences_found) > 3 else ""
+    return f"{', '.join(islice(differences_found, 3))}{more}"
 
 
 def _without_place(description: Description) -> Description:
@@ -187,8 +187,8 @@ def _model(model: nn.Module) -> Description:
 
 
 def _clients(clients: ClientSource) -> Description:
-    own = getattr(type(clients), "__describe__", None)
-    described = {} if own is None else own(clients)
+    describe = getattr(type(clients), "__describe__", None)
+    described = {} if describe is None else describe(clients)
     return {"class": import_path(type(clients)), "count": len(clients), **described}
 
 

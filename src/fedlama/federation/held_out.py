@@ -100,9 +100,9 @@ class TestSet:
             targets = y.clone()
             output = model(x if self.prepare is None else self.prepare(x))
             batch_loss = scalar(objective(output, y))
-            found = correct(output, targets, batch_loss)
-            classes = found is not None
-            right, count = found if found is not None else (hits.new_zeros(()), hits.new_tensor(targets.numel()))
+            scored = correct(output, targets, batch_loss)
+            classes = scored is not None
+            right, count = scored if scored is not None else (hits.new_zeros(()), hits.new_tensor(targets.numel()))
             # A batch in which no position counts has no mean loss.
             loss = loss + torch.where(count > 0, batch_loss.double() * count, torch.zeros_like(loss))
             hits, counted = hits + right, counted + count

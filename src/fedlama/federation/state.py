@@ -141,9 +141,9 @@ def _load(run: RunState, snapshot: Snapshot, before: Iterable[RoundRecord]) -> N
 def _check_federation(run: RunState, snapshot: Snapshot) -> None:
     """Compare the description and the number of rounds with those of the run."""
     facts: Mapping[str, Any] = snapshot.facts
-    found = run.federation.differences(facts["federation"])
-    if found:
-        raise ValueError(f"it is of another federation: {shown_differences(found)}")
+    changed = run.federation.differences(facts["federation"])
+    if changed:
+        raise ValueError(f"it is of another federation: {shown_differences(changed)}")
     if not 0 < snapshot.rounds_done <= run.federation.rounds:
         raise ValueError(f"its number of rounds is {snapshot.rounds_done}, expected 1 to {run.federation.rounds}")
 

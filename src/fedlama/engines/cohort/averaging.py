@@ -3,7 +3,7 @@
 The stack is walked in blocks of columns that fit the cache: a block is fetched from memory once, averaged over the
 clients, and compared with its own mean while it is still close. The write-back sets each block on all clients. On the
 CPU threads share the columns of a large layer; who takes which changes no bit of the result. On another device a
-discrepancy stays there, so that whoever adds several of them up looks only at their sum.
+discrepancy stays there, so that a caller that adds several of them reads only their sum.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def physical_order(stacked: Tensor) -> tuple[int, ...]:
 
 
 def flat_rows(stacked: Tensor, order: tuple[int, ...]) -> Tensor:
-    """View (clients, ...) as (clients, elements), elements as they lie in memory."""
+    """View (clients, ...) as (clients, elements), elements in the order of memory."""
     return stacked.permute([0, *order]).reshape(stacked.shape[0], -1)
 
 
@@ -52,7 +52,7 @@ def unflat_one(flat: Tensor, shape: torch.Size, order: tuple[int, ...]) -> Tenso
         A contiguous tensor of that shape.
     """
     stored = flat.view([shape[dim - 1] for dim in order])
-    back = sorted(range(len(order)), key=lambda place: order[place])
+    back = sorted(range(len(order)), key=lambda index: order[index])
     return stored.permute(back).contiguous()
 
 
@@ -67,7 +67,7 @@ _LARGE = 1 << 25
 def mean_and_discrepancy(
     stacked: Tensor, weights: Tensor, measure: bool, threads: WorkerThreads
 ) -> tuple[Tensor, float | Tensor]:
-    """Average over the clients and measure how far they lie apart.
+    """Average over the clients and measure how far they are apart.
 
     Args:
         stacked: x_i as rows, (clients, ...), dense.
@@ -130,14 +130,14 @@ def _compiled(mean: Tensor, stacked: Tensor, weights: Tensor, measure: bool, thr
 def _by_blocks(mean: Tensor, stacked: Tensor, weights: Tensor, measure: bool) -> Tensor:
     """Fill in the mean and return the discrepancy, with PyTorch's kernels."""
     clients, elements = stacked.shape
-    own, on_cpu = weights.to(stacked.dtype), stacked.device.type == "cpu"
+    dtype_weights, on_cpu = weights.to(stacked.dtype), stacked.device.type == "cpu"
     total = torch.zeros((), dtype=torch.float64, device=stacked.device)
     width = min(_block_width(stacked), elements)
-    # Room that is used again and again: a fresh block of this size would cost page faults each time.
+    # Memory that is used for every block: a fresh one of this size would cost page faults each time.
     room = torch.empty(clients * width if measure else 0, dtype=stacked.dtype, device=stacked.device)
     for start in range(0, elements, width or 1):
         block, part = stacked[:, start : start + width], mean[start : start + width]
-        torch.mv(block.t(), own, out=part)
+        torch.mv(block.t(), dtype_weights, out=part)
         if measure:
             apart = torch.sub(block, part, out=room[: block.numel()].view(block.shape))
             squares = weights @ torch.linalg.vector_norm(apart, dim=1).double().square()
@@ -171,7 +171,7 @@ def write_back(stacked: Tensor, value: Tensor, threads: WorkerThreads) -> None:
 
 
 def set_rows(stacked: Tensor, value: Tensor, threads: WorkerThreads) -> None:
-    """Set every client's tensor to one value, however a row lies in memory.
+    """Set every client's tensor to one value, for any order of a row in memory.
 
     Args:
         stacked: (clients, ...); overwritten.
@@ -186,8 +186,8 @@ def set_rows(stacked: Tensor, value: Tensor, threads: WorkerThreads) -> None:
 
 
 def _suits_kernels(*tensors: Tensor) -> bool:
-    """Tell whether compiled kernels can be had and take these tensors."""
-    return can_compile() and all(one.dtype == torch.float32 and one.is_contiguous() for one in tensors)
+    """Return whether compiled kernels are available and take these tensors."""
+    return can_compile() and all(tensor.dtype == torch.float32 and tensor.is_contiguous() for tensor in tensors)
 
 
 def _spans(elements: int, width: int) -> list[tuple[int, int]]:

@@ -157,8 +157,8 @@ class CohortBatches:
         assert isinstance(source, TensorClients)
         rows, lengths = self._drawn(source, np.asarray(clients), np.asarray(first), steps)
         stored = _as_taken(source)
-        one = (more if stored else math.prod(source.x.shape[1:]) + more) * rows[0].size
-        together = max(_ROOM // one, 1) if one else steps
+        per_step = (more if stored else math.prod(source.x.shape[1:]) + more) * rows[0].size
+        together = max(_ROOM // per_step, 1) if per_step else steps
         if stored:
             for start in range(0, steps, together):
                 now = slice(start, start + together)
@@ -176,7 +176,7 @@ class CohortBatches:
     def _drawn(
         self, source: TensorClients, clients: NDArray[np.int64], first: NDArray[np.int64], steps: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return what `cohort_rows` does, but leave Python's lock to the other threads meanwhile."""
+        """Return what `cohort_rows` does, but release Python's lock for the other threads in the meantime."""
         table = SampleTable(*source.tables)
         return shuffle_rows(table, clients, first, steps, self._shuffles)
 
@@ -235,7 +235,7 @@ def _by_length(lengths: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], int]
 
 
 def _as_taken(source: TensorClients) -> bool:
-    """Tell whether samples are stored as the compiled kernels take them."""
+    """Return whether samples are stored as the compiled kernels take them."""
     changes = source.prepare is not None or source.augment is not None
     types = source.x.dtype, source.y.dtype
     dense = source.x.is_contiguous() and source.y.is_contiguous()

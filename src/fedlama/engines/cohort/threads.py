@@ -83,7 +83,7 @@ class WorkerThreads:
     def run_parallel(self, job: Callable[[int], None], count: int) -> None:
         """Run ``job(0)`` to ``job(count - 1)`` in parallel, ``job(0)`` in the caller's thread.
 
-        Waking a thread takes about 0.1 ms. The caller's thread works meanwhile, unlike in :meth:`map`.
+        Waking a thread takes about 0.1 ms. The caller's thread works in the meantime, unlike in :meth:`map`.
 
         Args:
             job: What to run; it must not use torch's intra-op threads, since the caller's thread has several.

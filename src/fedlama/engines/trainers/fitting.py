@@ -54,24 +54,24 @@ class CudaMemory:
         return torch.cuda.max_memory_allocated(self._device) - before
 
 
-def clients_that_fit(free: int, one: int, two: int, margin: float = 0.2) -> int:
+def clients_that_fit(free: int, one_client: int, two_clients: int, margin: float = 0.2) -> int:
     """Return how many clients can take a step together, at least one.
 
     The need is assumed to grow evenly from the second client on; the rest of the first client's need is shared by all.
 
     Args:
         free: Bytes that can still be allocated.
-        one: Bytes that a step of one client takes at its peak.
-        two: Bytes that a step of two clients takes at its peak.
+        one_client: Bytes that a step of one client takes at its peak.
+        two_clients: Bytes that a step of two clients takes at its peak.
         margin: Fraction of the free bytes to leave alone: allocated blocks leave gaps, and kernels for many clients may
             need larger workspaces than those for two.
 
-    >>> clients_that_fit(free=1000, one=120, two=200)
+    >>> clients_that_fit(free=1000, one_client=120, two_clients=200)
     9
-    >>> clients_that_fit(free=1000, one=900, two=1700)
+    >>> clients_that_fit(free=1000, one_client=900, two_clients=1700)
     1
     """
-    return max(1 + int((1.0 - margin) * free - one) // max(two - one, 1), 1)
+    return max(1 + int((1.0 - margin) * free - one_client) // max(two_clients - one_client, 1), 1)
 
 
 class FittingTrainer(Trainer):

@@ -80,8 +80,10 @@ class TorchChainTrainer(Trainer):
     def _lowest_trained(self, work: LocalSteps) -> int:
         """Return the first operation with a trained parameter: no gradient is needed below it."""
         trained = set(work.names)
-        found = [i for i, operation in enumerate(self._operations) if trained.intersection(operation.parameters)]
-        return min(found, default=len(self._operations))
+        trained_operations = [
+            i for i, operation in enumerate(self._operations) if trained.intersection(operation.parameters)
+        ]
+        return min(trained_operations, default=len(self._operations))
 
     def _check(self, rows: CohortSlice, total: Tensor, round_index: int) -> None:
         if not torch.isfinite(total.sum()):

@@ -263,7 +263,7 @@ def test_changed_code_is_another_run(folder: Path) -> None:
     text = (folder / FILE).read_text()
     (folder / FILE).write_text(text.replace("(round_index + 1) % interval == 0", "True"))
     called = fedlama("run", "digits", *_others(change), *change, "--out", "runs", "--quiet")
-    assert called.err.startswith(f"note: code of your own has changed since the run in {first} ({FILE}:LargestWaits)")
+    assert called.err.startswith(f"note: your own code has changed since the run in {first} ({FILE}:LargestWaits)")
     folders = sorted(first.parent.iterdir())
     assert (len([one for one in folders if one.is_dir()]), (first / "ledger.jsonl").read_bytes()) == (2, before)
     (problem,) = refused("verify", first, "--plugin", FILE)
@@ -293,7 +293,7 @@ def test_an_interrupted_run_goes_on_with_the_same_code_only(folder: Path) -> Non
     text = (folder / FILE).read_text()
     (folder / FILE).write_text(text + "\n# another comment\n")
     called = fedlama("run", "digits", *_others(change), *change, "--out", "runs", "--quiet")
-    assert called.err.startswith(f"note: code of your own has changed since the run in {path}")
+    assert called.err.startswith(f"note: your own code has changed since the run in {path}")
     (folder / FILE).write_text(text)
     called = fedlama("run", "digits", *_others(change), *change, "--out", "runs", "--quiet")
     assert f"note: {path}: continuing after round 1" in called.err

@@ -26,9 +26,12 @@ WHOLE = {"version": VERSION, "rounds_done": 4, "facts": {}}
 @pytest.mark.parametrize(
     ("record", "says"),
     [
-        (json.dumps(WHOLE | {"rounds_done": float("inf")}), "not of the round that its name says"),  # an OverflowError
-        (json.dumps(WHOLE | {"rounds_done": 3}), "not of the round that its name says"),
-        (json.dumps(WHOLE | {"facts": [1]}), "not of the round that its name says"),
+        (
+            json.dumps(WHOLE | {"rounds_done": float("inf")}),
+            "is not the one in its name",
+        ),  # an OverflowError
+        (json.dumps(WHOLE | {"rounds_done": 3}), "is not the one in its name"),
+        (json.dumps(WHOLE | {"facts": [1]}), "is not the one in its name"),
         (json.dumps(WHOLE | {"version": "x" * 3000}), "it has version 'xxx"),
         ("[" * 100_000, "recursion"),
         ("[]", "damaged"),

@@ -20,7 +20,7 @@ def test_json(folder: Path) -> None:
 def test_table(folder: Path) -> None:
     shown = fedlama("links", folder.parent, "--target", "10")
     assert shown.code == 0
-    for word in ("FedAvg(6) seed 0", "lora-like", "MB to 10 %", "moving %", "10 Gbit/s", "LoRa at SF7"):
+    for word in ("FedAvg(6) seed 0", "lora-like", "MB to 10 %", "transfer %", "10 Gbit/s", "LoRa at SF7"):
         assert word in shown.out
 
 

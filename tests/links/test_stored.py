@@ -80,7 +80,7 @@ def test_a_cut_off_line_is_dropped(folder: Path, tmp_path: Path) -> None:
     (copy / "ledger.jsonl").write_text(text[:-20])
     stored = load_run(copy)
     assert len(stored.rounds) == len(load_run(folder).rounds) - 1
-    with pytest.raises(DataError, match="did not finish; run the same command again"):
+    with pytest.raises(DataError, match="did not finish; start the same command again"):
         stored.result()
 
 
@@ -90,12 +90,12 @@ def test_a_cut_off_line_is_dropped(folder: Path, tmp_path: Path) -> None:
         ("ledger.jsonl", "[1]\n", "no whole round yet"),
         ("ledger.jsonl", "{\n", "no whole round yet"),
         ("ledger.jsonl", '{"round": 1, "shipments": []}\n', "the files disagree"),
-        ("ledger.jsonl", '{"round": 0, "shipments": [3]}\n', "round 0 is not as fedlama writes it"),
+        ("ledger.jsonl", '{"round": 0, "shipments": [3]}\n', "round 0 is malformed"),
         ("metrics.jsonl", "", "no whole round yet"),
         ("metrics.jsonl", "{}\n", "no whole round yet"),
-        ("layers.jsonl", '{"round": 0, "layers": {"a": {"strange": 1}}}\n', "not as fedlama writes it"),
-        ("config.json", "[]", "no JSON object"),
-        ("summary.json", "{", "is no JSON"),
+        ("layers.jsonl", '{"round": 0, "layers": {"a": {"strange": 1}}}\n', "round 0 is malformed"),
+        ("config.json", "[]", "is not a JSON object"),
+        ("summary.json", "{", "is not valid JSON"),
     ],
 )
 def test_damage_is_told(file: str, text: str, said: str, folder: Path, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_plots_are_read_by_keyboard(browser: Browser) -> None:
     assert browser.run(read.format("accuracy-plot")).partition(":")[0] != second.partition(":")[0]
     browser.run(CHART.format("travel-plot") + ".focus()")
     browser.press("ArrowRight", "ArrowDown", "End")
-    assert browser.run(read.format("travel-plot")).startswith("dense0.bias, round 8: every round, travelled")
+    assert browser.run(read.format("travel-plot")).startswith("dense0.bias, round 8: every round, synchronised")
     browser.run("document.querySelector('#curves-plot input').focus()")
     before = browser.run(read.format("curves-plot"))
     browser.press("ArrowLeft")

@@ -56,7 +56,7 @@ def test_the_numbers_are_the_runs(report: Path, runs: list[Path]) -> None:
         assert sum(layer["up"] for layer in shown["layers"]) == run.ledger.payload_bytes("up")
         assert sum(up for _, up, _, _ in shown["clients"]) == run.ledger.total_bytes("up")
         assert sum(shown["directions"]["down"].values()) == run.ledger.total_bytes("down")
-        assert {layer["name"]: len(layer["travelled"]) for layer in shown["layers"]} == run.ledger.synchronisations()
+        assert {layer["name"]: len(layer["synchronised"]) for layer in shown["layers"]} == run.ledger.synchronisations()
         for layer in shown["layers"]:
             intervals = [record.layers[layer["name"]].interval for record in run.rounds]
             rebuilt = [
@@ -129,7 +129,7 @@ def test_an_unfinished_run_and_one_without_layers_can_be_shown(runs: list[Path],
 
 
 def test_it_tells_who_was_missing_and_why(runs: list[Path], tmp_path: Path) -> None:
-    assert "every client that was asked answered" in report_page([runs[0]])
+    assert "all clients of the cohort replied" in report_page([runs[0]])
     copy = tmp_path / "run"
     shutil.copytree(runs[0], copy)
     lines = [json.loads(line) for line in (copy / "ledger.jsonl").read_text().splitlines()]
@@ -159,7 +159,7 @@ def test_the_command_writes_it(runs: list[Path], tmp_path: Path) -> None:
 
 def test_mistakes_are_told(runs: list[Path], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(FedlamaError, match=r"cannot be written .*; give another --out"):
+    with pytest.raises(FedlamaError, match=r"cannot be written .*; choose another --out"):
         write_report(runs, tmp_path / "file" / "report.html")
     with pytest.raises(DataError, match="there is no run folder"):
         report_page([tmp_path / "none"])

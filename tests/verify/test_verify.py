@@ -140,7 +140,7 @@ def test_another_environment_is_named(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     edit(folder / "metrics.jsonl", 0, lambda line: line.update(train_loss=0.5))
     told = verify(folder).lines()
-    assert f"torch 1.0 there, {torch.__version__.partition('+')[0]}" in told[-1]
+    assert f"torch was 1.0, and is {torch.__version__.partition('+')[0]}" in told[-1]
 
 
 def test_an_interrupted_run_is_compared_with_its_checkpoint(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +168,7 @@ def test_what_cannot_be_verified_is_told(folder: Path) -> None:
         verify(folder)
     (folder / "network.jsonl").unlink()
     (folder / "config.json").unlink()
-    with pytest.raises(DataError, match=r"holds no config\.json"):
+    with pytest.raises(DataError, match=r"has no config\.json"):
         verify(folder)
 
 

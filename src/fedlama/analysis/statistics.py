@@ -13,11 +13,11 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and how well it is known.
+    """A mean and its 95 % confidence interval.
 
     Attributes:
         mean: The mean.
-        half: Half the width of the 95 % interval; None for a single value, of which nothing is known.
+        half: Half the width of the interval; None for a single value, which has no interval.
         count: Number of values.
     """
 
@@ -41,11 +41,14 @@ class Interval:
         return None if self.half is None else abs(self.mean) <= self.half
 
     def to_json(self) -> dict[str, float | int | None]:
-        """Return it as plain JSON types."""
+        """Return the mean, both ends and the number of values as plain JSON types."""
         return {"mean": self.mean, "low": self.low, "high": self.high, "count": self.count}
 
     def show(self, digits: int = 2) -> str:
-        """Write it.
+        """Return the interval as text.
+
+        Args:
+            digits: Digits after the point.
 
         >>> Interval(95.0, 0.5, 3).show()
         '95.00 ± 0.50'
@@ -60,13 +63,13 @@ def interval(values: Sequence[float]) -> Interval:
         values: One per seed; at least one.
 
     Raises:
-        ConfigError: There is no value.
+        ConfigError: There are no values.
 
     >>> interval([1.0, 2.0, 3.0]).show(3)
     '2.000 ± 2.484'
     """
     if not values:
-        raise ConfigError("there is no value to take the mean of; run at least one seed")
+        raise ConfigError("there are no values, expected one or more; run at least one seed")
     count = len(values)
     mean = math.fsum(values) / count
     if count == 1:
@@ -80,7 +83,7 @@ def paired(values: Mapping[int, float], base: Mapping[int, float]) -> Interval |
 
     Args:
         values: By seed.
-        base: What is subtracted, by seed.
+        base: The values that are subtracted, by seed.
 
     Returns:
         The difference; None when they share no seed.
@@ -90,7 +93,7 @@ def paired(values: Mapping[int, float], base: Mapping[int, float]) -> Interval |
 
 
 def t_quantile(freedom: int) -> float:
-    """Return the t that encloses 95 % of Student's distribution, from -t to t.
+    """Return the t for which the interval from -t to t has 95 % of Student's distribution.
 
     Args:
         freedom: Degrees of freedom, 1 or more.
@@ -106,9 +109,13 @@ def t_quantile(freedom: int) -> float:
 
 
 def enclosed(t: float, freedom: int) -> float:
-    """Return the probability between -t and t of Student's distribution, by the finite series for whole degrees.
+    """Return the probability between -t and t of Student's distribution, by the finite series for integer degrees.
 
-    Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4.
+    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4.
+
+    Args:
+        t: The end of the interval, 0 or more.
+        freedom: Degrees of freedom, 1 or more.
     """
     angle = math.atan(t / math.sqrt(freedom))
     sine, cosine = math.sin(angle), math.cos(angle)

@@ -1,7 +1,7 @@
-"""Methods by seeds on one experiment: means with intervals, and differences paired by seed.
+"""Compare methods on one experiment, under one or several seeds: means with intervals, and paired differences.
 
-For one seed every method has the same clients, batches and initial model, so that the difference of two methods is
-taken seed by seed, where most of what a seed changes falls away.
+Under one seed all methods share the clients, the batches and the initial model. The difference of two methods is
+therefore computed seed by seed, which removes most of what a seed changes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from fedlama.analysis.statistics import Interval, interval, paired
 from fedlama.analysis.timing import bytes_until, first_reaching
 from fedlama.choices.strategies import FedAvg, Strategy
+from fedlama.core.ledger import MEGABYTE
 from fedlama.errors import ConfigError, FedlamaError
 from fedlama.experiment import Experiment
 from fedlama.experiment.methods import written
@@ -27,14 +28,15 @@ VERSION = 1
 """Version of ``comparison.json``: raised when a key goes or changes its meaning, not when one is added."""
 
 BySeed = Mapping[int, Finished]
+"""The runs of one method, by seed."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """One method over all seeds; intervals of what could not be measured are None.
+    """One method over all seeds; the interval of a value that could not be measured is None.
 
     Attributes:
-        title: Its name in tables.
+        title: Its title in tables.
         strategy: The method.
         runs: Its runs by seed.
         accuracy: Test accuracy in percent.
@@ -60,7 +62,7 @@ class Method:
     seconds: Interval
 
     def to_json(self) -> dict[str, object]:
-        """Return the row as plain JSON types, without the runs."""
+        """Return the row of ``comparison.json``, without the runs."""
         values = {
             "accuracy_percent": self.accuracy,
             "difference_points": self.difference,
@@ -118,10 +120,10 @@ class Study:
         return [run for method in self.methods for run in method.runs.values()]
 
     def to_json(self) -> dict[str, object]:
-        """Return it as plain JSON types; this is the content of ``comparison.json`` and of ``compare --json``."""
+        """Return the content of ``comparison.json``, which `compare --json` prints as well."""
         return {
             "version": VERSION,
-            "runs": [dict(one.summary) for one in self.finished],
+            "runs": [dict(run.summary) for run in self.finished],
             "base": self.base,
             "target_accuracy": self.target,
             "seeds": list(self.seeds),
@@ -225,7 +227,7 @@ def summarise(
     runs: Mapping[str, BySeed],
     target: float | None = None,
 ) -> Study:
-    """Take means and differences over finished runs.
+    """Compute means and differences of finished runs.
 
     Args:
         experiment: As in :func:`run_study`.
@@ -236,8 +238,8 @@ def summarise(
     Returns:
         The study.
     """
-    anchor = FedAvg(experiment.strategy.base_interval)
-    base = next((name for name, strategy in strategies.items() if strategy == anchor), next(iter(strategies)))
+    baseline = FedAvg(experiment.strategy.base_interval)
+    base = next((name for name, strategy in strategies.items() if strategy == baseline), next(iter(strategies)))
     target = _common_target(runs) if target is None else target
     rows = [_row(name, strategy, runs[name], runs[base], target) for name, strategy in strategies.items()]
     return Study(tuple(rows), base, target, tuple(next(iter(runs.values()))))
@@ -245,34 +247,35 @@ def summarise(
 
 def _row(name: str, strategy: Strategy[Any], runs: BySeed, base: BySeed, target: float | None) -> Method:
     accuracy, to_target = _accuracies(runs), _to_target(runs, target)
-    itself = runs is base
+    megabytes = [bytes_until(run.result.rounds, len(run.result.rounds)) / MEGABYTE for run in runs.values()]
+    is_base = runs is base
     return Method(
         title=name,
         strategy=strategy,
         runs=runs,
         accuracy=interval(list(accuracy.values())) if accuracy else None,
-        difference=None if itself else paired(accuracy, _accuracies(base)),
-        cost=interval([float(str(one.summary["cost_percent"])) for one in runs.values()]),
-        megabytes=interval([bytes_until(one.result.rounds, len(one.result.rounds)) / 1e6 for one in runs.values()]),
+        difference=None if is_base else paired(accuracy, _accuracies(base)),
+        cost=interval([float(str(run.summary["cost_percent"])) for run in runs.values()]),
+        megabytes=interval(megabytes),
         reached=tuple(to_target),
         to_target=interval(list(to_target.values())) if to_target else None,
-        to_target_difference=None if itself else paired(to_target, _to_target(base, target)),
-        seconds=interval([one.result.seconds for one in runs.values()]),
+        to_target_difference=None if is_base else paired(to_target, _to_target(base, target)),
+        seconds=interval([run.result.seconds for run in runs.values()]),
     )
 
 
 def _accuracies(runs: BySeed) -> dict[int, float]:
-    scores = {seed: one.result.score for seed, one in runs.items()}
+    scores = {seed: run.result.score for seed, run in runs.items()}
     return {seed: score.percent for seed, score in scores.items() if score and score.percent is not None}
 
 
 def _to_target(runs: BySeed, target: float | None) -> dict[int, float]:
     """Return MB to the target by seed, of the seeds that reached it."""
     reached = {}
-    for seed, one in runs.items():
-        at = None if target is None else first_reaching(one.result.rounds, target)
+    for seed, run in runs.items():
+        at = None if target is None else first_reaching(run.result.rounds, target)
         if at is not None:
-            reached[seed] = bytes_until(one.result.rounds, at) / 1e6
+            reached[seed] = bytes_until(run.result.rounds, at) / MEGABYTE
     return reached
 
 
@@ -280,11 +283,11 @@ def _common_target(runs: Mapping[str, BySeed]) -> float | None:
     """Return the highest whole percent that every run reaches."""
     best = [
         max(
-            (r.score.accuracy for r in one.result.rounds if r.score and r.score.accuracy is not None),
+            (r.score.accuracy for r in run.result.rounds if r.score and r.score.accuracy is not None),
             default=None,
         )
         for by_seed in runs.values()
-        for one in by_seed.values()
+        for run in by_seed.values()
     ]
     reached = [accuracy for accuracy in best if accuracy is not None]
     return math.floor(100 * min(reached) + 1e-9) / 100 if reached and len(reached) == len(best) else None

@@ -19,7 +19,7 @@ class Timing:
 
     Attributes:
         name: The run's title and seed.
-        run: The run as it was read.
+        run: The run.
         clocks: Its time on each link.
     """
 
@@ -28,46 +28,46 @@ class Timing:
     clocks: tuple[Clock, ...]
 
     @property
-    def moved(self) -> int:
+    def sent(self) -> int:
         """Bytes up and down of the whole run."""
         return bytes_until(self.run.rounds, len(self.run.rounds) - 1)
 
     def to_json(self, target: float | None = None, price_per_gb: float | None = None) -> dict[str, object]:
-        """Return it as plain JSON types.
+        """Return the times as plain JSON types.
 
         Args:
-            target: Accuracy in [0, 1] whose first reaching is timed; None leaves that out.
-            price_per_gb: Price of 10^9 bytes; None leaves money out.
+            target: Accuracy in [0, 1]; bytes and time until it is first reached are added. None leaves them out.
+            price_per_gb: Price of 10^9 bytes; None leaves the cost out.
         """
         reached = None if target is None else first_reaching(self.run.rounds, target)
         return {
             "run": self.name,
             "run_folder": str(self.run.path),
-            "bytes": self.moved,
-            "money": None if price_per_gb is None else money(self.moved, price_per_gb),
+            "bytes": self.sent,
+            "money": None if price_per_gb is None else money(self.sent, price_per_gb),
             "bytes_to_target": None if reached is None else bytes_until(self.run.rounds, reached),
             "links": [
                 {
-                    "link": one.link.name,
-                    "seconds": one.total,
-                    "seconds_down": float(one.down.sum()),
-                    "seconds_compute": float(one.compute.sum()),
-                    "seconds_up": float(one.up.sum()),
-                    "seconds_to_target": None if reached is None else float(one.elapsed[reached]),
+                    "link": times.link.name,
+                    "seconds": times.total,
+                    "seconds_down": float(times.down.sum()),
+                    "seconds_compute": float(times.compute.sum()),
+                    "seconds_up": float(times.up.sum()),
+                    "seconds_to_target": None if reached is None else float(times.elapsed[reached]),
                 }
-                for one in self.clocks
+                for times in self.clocks
             ],
         }
 
 
 def time_runs(paths: Iterable[Path], links: Sequence[Link], *, seed: int = 0, evaluation: bool = False) -> list[Timing]:
-    """Tell the time of finished runs on given links.
+    """Compute how long finished runs take on given links.
 
     Args:
         paths: Run folders.
         links: The links.
         seed: Decides what links draw; the same for all runs, so that they are compared on the same clients.
-        evaluation: Let uploads that only serve an evaluation take time too.
+        evaluation: Include uploads made only for evaluation.
 
     Returns:
         One timing per run.
@@ -82,12 +82,20 @@ def time_runs(paths: Iterable[Path], links: Sequence[Link], *, seed: int = 0, ev
         clocks = clock(Exchanges.of_records(run.rounds, evaluation=evaluation), links, seed=seed)
         name = run.title if run.seed is None else f"{run.title} seed {run.seed}"
         timings.append(Timing(name, run, tuple(clocks)))
-    counts = Counter(one.name for one in timings)
-    return [replace(one, name=f"{one.name} ({one.run.path.name})") if counts[one.name] > 1 else one for one in timings]
+    counts = Counter(timing.name for timing in timings)
+    return [
+        replace(timing, name=f"{timing.name} ({timing.run.path.name})") if counts[timing.name] > 1 else timing
+        for timing in timings
+    ]
 
 
 def first_reaching(rounds: Sequence[RoundRecord], target: float) -> int | None:
-    """Return the first round whose evaluation reached an accuracy, None when none did."""
+    """Return the first round whose evaluation reached an accuracy; None if there is none.
+
+    Args:
+        rounds: The records, from round 0.
+        target: Accuracy in [0, 1].
+    """
     for index, record in enumerate(rounds):
         if record.score and record.score.accuracy is not None and record.score.accuracy >= target:
             return index
@@ -95,6 +103,11 @@ def first_reaching(rounds: Sequence[RoundRecord], target: float) -> int | None:
 
 
 def bytes_until(rounds: Sequence[RoundRecord], last: int) -> int:
-    """Return the bytes up and down of all rounds up to one, that one included."""
-    seen = [transfer for record in rounds[: last + 1] for transfer in record.transfers]
-    return round_bytes(seen, "up") + round_bytes(seen, "down")
+    """Return the bytes up and down of all rounds up to one.
+
+    Args:
+        rounds: The records, from round 0.
+        last: The last round that is counted.
+    """
+    transfers = [transfer for record in rounds[: last + 1] for transfer in record.transfers]
+    return round_bytes(transfers, "up") + round_bytes(transfers, "down")

@@ -43,6 +43,9 @@ Plugins = Annotated[
 def check_target(percent: float | None) -> float | None:
     """Return a target accuracy as a share of 1.
 
+    Args:
+        percent: The value of `--target`; None when it was not given.
+
     Raises:
         ConfigError: It is not above 0 and at most 100.
     """
@@ -78,7 +81,10 @@ def parse_seeds(text: str | None, first: int) -> tuple[int, ...]:
 
 
 def check_price(price: float | None) -> float | None:
-    """Return a price per GB.
+    """Return a price per GB of 10^9 bytes.
+
+    Args:
+        price: The value of `--price`; None when it was not given.
 
     Raises:
         ConfigError: It is negative or not finite.

@@ -23,27 +23,35 @@ _TIMES = "wall-clock time on a link, local steps included"
 
 
 def comparison(finished: Sequence[Finished]) -> list[Table | str]:
-    """Return accuracy, cost, bytes and time per method (MB are 10^6 bytes), and the run folders."""
+    """Return accuracy, cost, bytes and time of each run (MB are 10^6 bytes), and the run folders.
+
+    Args:
+        finished: The runs, in the order of the rows.
+    """
     table = Table(Column("method", no_wrap=True), box=SIMPLE_HEAD)
     for heading in ("acc %", "loss", "C %", "MB up", "MB down", "rounds", "sec"):
         table.add_column(heading, justify="right")
-    for one in finished:
-        score, ledger = one.result.score, one.result.ledger
+    for run in finished:
+        score, ledger = run.result.score, run.result.ledger
         table.add_row(
-            one.title,
+            run.title,
             "-" if score is None or score.percent is None else f"{score.percent:.2f}",
             f"{score.loss:.4f}" if score else "-",
-            f"{one.summary['cost_percent']:.2f}",
+            f"{run.summary['cost_percent']:.2f}",
             _short(ledger.total_bytes("up") / MEGABYTE),
             _short(ledger.total_bytes("down") / MEGABYTE),
-            str(len(one.result.rounds)),
-            f"{one.result.seconds:.1f}",
+            str(len(run.result.rounds)),
+            f"{run.result.seconds:.1f}",
         )
-    return [table, *reused(finished), *(f"{one.title}: {one.summary['run_folder']}" for one in finished)]
+    return [table, *reused(finished), *(f"{run.title}: {run.summary['run_folder']}" for run in finished)]
 
 
 def reused(finished: Sequence[Finished]) -> list[str]:
-    """Say how many runs were reused; nothing when none was."""
+    """Return a line about the runs that were reused; nothing if there are none.
+
+    Args:
+        finished: All runs.
+    """
     count = sum(run.reused for run in finished)
     if not count:
         return []
@@ -51,11 +59,15 @@ def reused(finished: Sequence[Finished]) -> list[str]:
 
 
 def preview(seen: Preview) -> list[Table | str]:
-    """Return what a comparison will move: the layers, and the methods."""
+    """Return what a comparison will send: a table of the layers, and one of the methods.
+
+    Args:
+        seen: The content of `fedlama plan`.
+    """
     layers = Table("layer", box=SIMPLE_HEAD, title=f"{seen.model}: {total_parameters(seen.layers):,} parameters")
     for heading in ("parameters", "share %", "payload bytes"):
         layers.add_column(heading, justify="right")
-    layers.add_column("may adapt")
+    layers.add_column("adaptive")
     total = total_parameters(seen.layers)
     for layer in seen.layers:
         share = f"{100 * layer.parameters / total:.1f}"
@@ -63,7 +75,7 @@ def preview(seen: Preview) -> list[Table | str]:
         layers.add_row(layer.name, f"{layer.parameters:,}", share, f"{seen.payloads[layer.name]:,}", adapts)
     heading = f"{seen.active} of {seen.population} clients active; MB are 10^6 bytes"
     methods = Table(Column("method", no_wrap=True), box=SIMPLE_HEAD, title=heading)
-    for heading in ("rounds", "MB up", "MB down", "MB a round", "C %"):
+    for heading in ("rounds", "MB up", "MB down", "MB/round", "C %"):
         methods.add_column(heading, justify="right")
     for name, expected in seen.forecasts.items():
         low, high, rounds = expected.low, expected.high, expected.rounds
@@ -85,7 +97,7 @@ def preview(seen: Preview) -> list[Table | str]:
 
 
 def _times_ahead(seen: Preview) -> Table | None:
-    """Return the time on each link, and the money where a price was given."""
+    """Return the time on each link, and the cost when a price was given."""
     # Links and price are the same for every method; a method whose volume is unknown has no times.
     known = next((expected.low for expected in seen.forecasts.values() if not _is_unknown(expected)), None)
     if known is None or (not known.seconds and known.money is None):
@@ -113,35 +125,41 @@ def _limits(expected: Forecast) -> tuple[Volume, ...]:
 
 
 def timings(seen: Sequence[Timing], target: float | None, price_per_gb: float | None) -> list[Table | str]:
-    """Return the time of finished runs on given links: in all, its share of moving bytes, and to a target."""
+    """Return the time of finished runs on given links: in all, the share of transfers in it, and until a target.
+
+    Args:
+        seen: The runs with their times.
+        target: Accuracy in [0, 1] to which time and MB are counted; None leaves that out.
+        price_per_gb: Price of 10^9 bytes; None leaves that out.
+    """
     table = Table(Column("link", no_wrap=True), Column("run", no_wrap=True), box=SIMPLE_HEAD, title=_TIMES)
     to_target = [] if target is None else [f"to {100 * target:g} %"]
-    for heading in ("time", "moving %", *to_target):
+    for heading in ("time", "transfer %", *to_target):
         table.add_column(heading, justify="right", no_wrap=True)
-    reached = {one.name: None if target is None else first_reaching(one.run.rounds, target) for one in seen}
-    for position, link in enumerate([one.link for one in seen[0].clocks]):
-        for index, run in enumerate(seen):
-            one = run.clocks[position]
-            moving = float(one.down.sum() + one.up.sum()) / one.total if one.total else 0.0
-            at = reached[run.name]
-            early = [] if target is None else ["-" if at is None else show_seconds(float(one.elapsed[at]))]
-            table.add_row("" if index else link.name, run.name, show_seconds(one.total), f"{100 * moving:.1f}", *early)
-    moved = Table(Column("run", no_wrap=True), box=SIMPLE_HEAD, title="MB are 10^6 bytes, up and down")
-    for heading in ("MB", *(f"MB {one}" for one in to_target), *([] if price_per_gb is None else ["price"])):
-        moved.add_column(heading, justify="right")
-    for run in seen:
-        at = reached[run.name]
-        early = [] if target is None else ["-" if at is None else _megabytes(bytes_until(run.run.rounds, at))]
-        price = [] if price_per_gb is None else [f"{money(run.moved, price_per_gb):.4g}"]
-        moved.add_row(run.name, _megabytes(run.moved), *early, *price)
-    return [moved, table, *(_described(one.link) for one in seen[0].clocks)]
+    reached = {timing.name: None if target is None else first_reaching(timing.run.rounds, target) for timing in seen}
+    for position, link in enumerate([clock.link for clock in seen[0].clocks]):
+        for index, timing in enumerate(seen):
+            clock, at = timing.clocks[position], reached[timing.name]
+            share = float(clock.down.sum() + clock.up.sum()) / clock.total if clock.total else 0.0
+            early = [] if target is None else ["-" if at is None else show_seconds(float(clock.elapsed[at]))]
+            cells = [timing.name, show_seconds(clock.total), f"{100 * share:.1f}", *early]
+            table.add_row("" if index else link.name, *cells)
+    sent = Table(Column("run", no_wrap=True), box=SIMPLE_HEAD, title="MB are 10^6 bytes, up and down")
+    for heading in ("MB", *(f"MB {text}" for text in to_target), *([] if price_per_gb is None else ["price"])):
+        sent.add_column(heading, justify="right")
+    for timing in seen:
+        at = reached[timing.name]
+        early = [] if target is None else ["-" if at is None else _megabytes(bytes_until(timing.run.rounds, at))]
+        price = [] if price_per_gb is None else [f"{money(timing.sent, price_per_gb):.4g}"]
+        sent.add_row(timing.name, _megabytes(timing.sent), *early, *price)
+    return [sent, table, *(_description(clock.link) for clock in seen[0].clocks)]
 
 
 def _megabytes(number: int) -> str:
     return f"{number / MEGABYTE:.2f}"
 
 
-def _described(link: Link) -> str:
+def _description(link: Link) -> str:
     rates = [f"{way} {_span(getattr(link, way), show_rate)}" for way in ("up", "down")]
     times = [f"latency {_span(link.latency, show_seconds)}", f"{_span(link.compute, show_seconds)} a local step"]
     return f"{link.name}: {', '.join([*rates, *times])}" + (f" ({link.note})" if link.note else "")
@@ -162,18 +180,17 @@ def _range(low: float, high: float) -> str:
 
 
 def _short(number: float) -> str:
-    """Return a number with four digits or so, to fit a narrow column."""
+    """Return a number with about four digits, to fit a narrow column."""
     return f"{number:.2f}" if number < 1000 else f"{number:.0f}"
 
 
-def study_table(study: Study, experiment: str, overrides: Sequence[str], out: str) -> list[Table | str]:
-    """Return the table, the differences in words, and what reproduces each row.
+def study_table(study: Study, words: Sequence[str], options: Sequence[str]) -> list[Table | str]:
+    """Return the table, the differences in words, and the command that reproduces each row.
 
     Args:
-        study: What was found.
-        experiment: The experiment as it was named on the command line.
-        overrides: Its overrides.
-        out: Folder for the run folders.
+        study: The finished study.
+        words: The experiment and its overrides, as they were given on the command line.
+        options: Options that every command keeps, such as ``--out``.
     """
     count = len(study.seeds)
     spread = f"mean ± 95 % interval over {count} seeds" if count > 1 else f"seed {study.seeds[0]}"
@@ -181,61 +198,69 @@ def study_table(study: Study, experiment: str, overrides: Sequence[str], out: st
     to_target = "MB to target" if study.target is None else f"MB to {100 * study.target:g} %"
     for heading in ("acc %", "vs base", "C %", "MB", to_target, "sec"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for one in study.methods:
+    for method in study.methods:
         table.add_row(
-            one.title,
-            _shown(one.accuracy),
-            "" if one.title == study.base else _shown(one.difference, signed=True),
-            _shown(one.cost),
-            _shown(one.megabytes),
-            _shown(one.to_target) + _missed(one, count),
-            _shown(one.seconds, 1),
+            method.title,
+            _shown(method.accuracy),
+            "" if method.title == study.base else _shown(method.difference, signed=True),
+            _shown(method.cost),
+            _shown(method.megabytes),
+            _shown(method.to_target) + _missed(method, count),
+            _shown(method.seconds, 1),
         )
     return [
         table,
-        f"base: {study.base}; MB are 10^6 bytes up and down; seconds are of this machine",
-        *(in_words(one, study.base, count) for one in study.methods if one.title != study.base),
+        f"base: {study.base}; MB are 10^6 bytes up and down; seconds were measured on this machine",
+        *(in_words(method, study.base, count) for method in study.methods if method.title != study.base),
         *reused(study.finished),
         "to reproduce a row:",
-        *(f"  {command(one, study, experiment, overrides, out)}" for one in study.methods),
+        *(f"  {command(method, study, words, options)}" for method in study.methods),
     ]
 
 
 def in_words(method: Method, base: str, seeds: int) -> str:
-    """Say what a difference of accuracies is worth.
+    """Return a sentence about the difference of two accuracies, and whether it may be noise.
 
     Args:
         method: The method.
-        base: What it is compared with.
+        base: Title of the method that it is compared with.
         seeds: Number of seeds.
     """
-    found = method.difference
-    if found is None:
+    difference = method.difference
+    if difference is None:
         return f"{method.title} has no accuracy to compare with {base}"
-    start = f"{method.title} is {abs(found.mean):.2f} points {'above' if found.mean >= 0 else 'below'} {base}"
-    if found.half is None:
-        return f"{start}; one seed cannot tell that from noise, give --seeds 5"
-    inside = f"95 % interval {found.low:+.2f} to {found.high:+.2f}, {seeds} seeds"
-    return f"{start} ({inside}): {'within noise' if found.within_noise else 'beyond noise'}"
+    side = "above" if difference.mean >= 0 else "below"
+    start = f"{method.title} is {abs(difference.mean):.2f} points {side} {base}"
+    if difference.half is None:
+        return f"{start}; with one seed this may be noise, give --seeds 5"
+    inside = f"95 % interval {difference.low:+.2f} to {difference.high:+.2f}, {seeds} seeds"
+    return f"{start} ({inside}): {'within noise' if difference.within_noise else 'beyond noise'}"
 
 
-def command(method: Method, study: Study, experiment: str, overrides: Sequence[str], out: str) -> str:
-    """Return the command line that reproduces a row."""
-    parts = ["fedlama", "compare", experiment, *overrides, "--methods", _methods(method, study)]
+def command(method: Method, study: Study, words: Sequence[str], options: Sequence[str]) -> str:
+    """Return the command line that reproduces a row.
+
+    Args:
+        method: The row.
+        study: The study.
+        words: As in :func:`study_table`.
+        options: As in :func:`study_table`.
+    """
+    parts = ["fedlama", "compare", *words, "--methods", _methods(method, study)]
     parts += ["--seeds", ",".join(map(str, study.seeds)) + ("," if len(study.seeds) == 1 else "")]
     if study.target is not None:
         parts += ["--target", f"{100 * study.target:g}"]
-    return shlex.join([*parts, *([] if out == "runs" else ["--out", out])])
+    return shlex.join([*parts, *options])
 
 
 def _methods(method: Method, study: Study) -> str:
-    """Write the method, behind the base where it is another."""
-    rows = {one.title: str(one.to_json()["written"]) for one in study.methods}
+    """Return the base and the method as `--methods` reads them; the base alone if it is the method."""
+    rows = {row.title: str(row.to_json()["written"]) for row in study.methods}
     return " ".join(dict.fromkeys([rows[study.base], rows[method.title]]))
 
 
 def _shown(value: Interval | None, digits: int = 2, *, signed: bool = False) -> str:
-    """Write a value, its interval on a second line where it has any width."""
+    """Return a value, with its interval on a second line unless that has no width."""
     if value is None:
         return "-"
     mean = f"{value.mean:{'+' if signed else ''}.{digits}f}"

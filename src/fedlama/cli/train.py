@@ -1,4 +1,4 @@
-"""Commands that take an experiment: `compare` and `run` train it, `plan` says beforehand what that moves."""
+"""Commands that take an experiment: `compare` and `run` train it, `plan` shows beforehand what that will send."""
 
 from __future__ import annotations
 
@@ -101,7 +101,9 @@ def compare(
         study = run_study(resolved, plan, options, reporter)
     draw_study(study, out / resolved.settings.name)
     plain = methods is None and seeds is None and target is None
-    parts = tables.comparison(study.finished) if plain else tables.study_table(study, name, given, str(out))
+    parts = (
+        tables.comparison(study.finished) if plain else tables.study_table(study, [name, *given], _kept(out, plugin))
+    )
     show(study.to_json(), parts, as_json, quiet)
 
 
@@ -137,6 +139,12 @@ def plan(
     resolved = load_experiment(*_named(experiment, overrides), plugin or ())
     foreseen = preview(resolved, parse_links(link or [], links), check_price(price))
     show(foreseen.to_json(), tables.preview(foreseen), as_json, quiet=False)
+
+
+def _kept(out: Path, plugins: list[str] | None) -> list[str]:
+    """Return the options that a command needs to find the same runs again."""
+    where = [] if out == Path("runs") else ["--out", str(out)]
+    return [*where, *(word for plugin in plugins or () for word in ("--plugin", plugin))]
 
 
 def _trackers(given: list[str] | None) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Picture files: accuracy against rounds and against MB, and the layers' intervals over time."""
+"""Picture files: accuracy over local steps, rounds and MB, and the intervals of the layers over time."""
 
 from __future__ import annotations
 
@@ -17,25 +17,30 @@ from fedlama.analysis.statistics import interval
 from fedlama.core.ledger import MEGABYTE
 from fedlama.core.records import Result
 
-# Okabe and Ito's palette: distinct for every kind of colour vision.
+# The palette of Okabe and Ito: its colours are distinct for every kind of colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX"
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Accuracy in percent at some places of an axis, one value per evaluation."""
+    """Accuracy over one axis, one point per evaluation.
+
+    Attributes:
+        x: Local steps, rounds or MB.
+        y: Accuracy in percent.
+    """
 
     x: tuple[float, ...]
     y: tuple[float, ...]
 
 
 def accuracy_charts(results: Mapping[str, Sequence[Result]], folder: Path) -> list[Path]:
-    """Draw accuracy against local steps, rounds and MB; over several seeds each thin, and their mean with its interval.
+    """Draw accuracy over local steps, rounds and MB; several seeds as thin lines, and their mean with its interval.
 
     Args:
-        results: Title to finished runs, one per seed, in the order of the legend.
-        folder: Where the pictures go; it must exist.
+        results: Finished runs, one per seed, by title in the order of the legend.
+        folder: Folder for the pictures; it must exist.
 
     Returns:
         The files written; none when nothing was evaluated.
@@ -50,7 +55,7 @@ def accuracy_charts(results: Mapping[str, Sequence[Result]], folder: Path) -> li
 
 
 def interval_chart(result: Result, path: Path) -> Path:
-    """Draw when each layer travelled and at which interval, layer by round.
+    """Draw when each layer was synchronised and at which interval, layer by round.
 
     Args:
         result: A finished run.
@@ -74,17 +79,17 @@ def interval_chart(result: Result, path: Path) -> Path:
         vmin=-0.5,
         vmax=len(intervals) - 0.5,
     )
-    travelled = [
+    synchronised = [
         (record.round_index, row)
         for record in result.rounds
         for row, name in enumerate(names)
         if record.layers[name].synchronised
     ]
-    if len(travelled) <= 4000:
-        axes.plot(*zip(*travelled, strict=True), ".", color="black", markersize=2)
+    if len(synchronised) <= 4000:
+        axes.plot(*zip(*synchronised, strict=True), ".", color="black", markersize=2)
     axes.set_yticks(range(len(names)), names, fontsize=7 if len(names) <= 60 else 4)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("round" + (" (a dot: the layer was synchronised)" if len(travelled) <= 4000 else ""))
+    axes.set_xlabel("round" + (" (a dot: the layer was synchronised)" if len(synchronised) <= 4000 else ""))
     axes.set_title(f"{result.method}: aggregation interval of each layer", fontsize=10)
     patches = [
         Patch(color=c, label=f"every {i} rounds" if i > 1 else "every round")
@@ -102,12 +107,12 @@ def mean_curve(curves: Sequence[Curve]) -> tuple[Curve, Curve, Curve]:
         curves: One per seed, all with the same number of evaluations.
 
     Returns:
-        Mean, lower end and upper end; all three are the mean where there is one seed.
+        The mean, the lower end and the upper end; with one seed all three are the mean.
     """
     x = tuple(interval(values).mean for values in zip(*(curve.x for curve in curves), strict=True))
-    found = [interval(values) for values in zip(*(curve.y for curve in curves), strict=True)]
-    mean = tuple(one.mean for one in found)
-    half = [one.half or 0.0 for one in found]
+    intervals = [interval(values) for values in zip(*(curve.y for curve in curves), strict=True)]
+    mean = tuple(point.mean for point in intervals)
+    half = [point.half or 0.0 for point in intervals]
     low, high = (tuple(m + sign * h for m, h in zip(mean, half, strict=True)) for sign in (-1, 1))
     return Curve(x, mean), Curve(x, low), Curve(x, high)
 
@@ -122,10 +127,10 @@ def _picture(curves: Mapping[str, Sequence[Curve]], label: str, path: Path) -> P
         mean, low, high = mean_curve(seeds)
         axes.plot(mean.x, mean.y, label=title, color=colour, marker=marker, markersize=4, linewidth=1.5)
         if len(seeds) > 1:
-            for one in seeds:
-                axes.plot(one.x, one.y, color=colour, linewidth=0.5, alpha=0.7)
+            for curve in seeds:
+                axes.plot(curve.x, curve.y, color=colour, linewidth=0.5, alpha=0.7)
             bands.append((low, high, colour))
-    limits = axes.get_ylim()  # of the runs: the interval of a few seeds may be far wider than the picture
+    limits = axes.get_ylim()  # taken from the curves: the interval of a few seeds may be far wider than the picture
     for low, high, colour in bands:
         axes.fill_between(low.x, low.y, high.y, color=colour, alpha=0.12, linewidth=0)
     axes.set_ylim(limits)
@@ -142,20 +147,20 @@ def _picture(curves: Mapping[str, Sequence[Curve]], label: str, path: Path) -> P
 
 def _curves(result: Result) -> dict[str, Curve]:
     """Return accuracy against local steps, rounds and cumulative MB at every evaluation."""
-    where: dict[str, list[float]] = {"steps": [], "rounds": [], "megabytes": []}
+    axes: dict[str, list[float]] = {"steps": [], "rounds": [], "megabytes": []}
     accuracy = []
     total = 0
     for record in result.rounds:
         total += record.bytes_up + record.bytes_down
         if record.score and record.score.percent is not None:
-            where["steps"].append(float(record.local_steps))
-            where["rounds"].append(record.round_index + 1.0)
-            where["megabytes"].append(total / MEGABYTE)
+            axes["steps"].append(float(record.local_steps))
+            axes["rounds"].append(record.round_index + 1.0)
+            axes["megabytes"].append(total / MEGABYTE)
             accuracy.append(record.score.percent)
-    return {name: Curve(tuple(x), tuple(accuracy)) for name, x in where.items()}
+    return {name: Curve(tuple(x), tuple(accuracy)) for name, x in axes.items()}
 
 
 def _shade(index: int, count: int) -> tuple[float, float, float]:
-    """Return a blue that darkens with the interval."""
+    """Return a blue that is darker for a longer interval."""
     share = index / max(count - 1, 1)
     return (0.87 - 0.62 * share, 0.92 - 0.47 * share, 0.97 - 0.27 * share)

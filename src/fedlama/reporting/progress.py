@@ -47,7 +47,12 @@ class LiveProgress:
         self._progress.stop()
 
     def track(self, title: str, rounds: int) -> RunProgress:
-        """Return the callback of one run."""
+        """Return the callback of one run, with a bar of its own.
+
+        Args:
+            title: The text before the bar.
+            rounds: Number of rounds of the run.
+        """
         task = self._progress.add_task(title, total=rounds, loss="-", accuracy="-", megabytes="0.0")
         return RunProgress(self._progress, task)
 
@@ -57,7 +62,7 @@ class RunProgress:
 
     Args:
         progress: The display.
-        task: The run's line in it.
+        task: The run's bar in it.
     """
 
     def __init__(self, progress: Progress, task: TaskID) -> None:
@@ -65,7 +70,7 @@ class RunProgress:
         self._bytes = 0
 
     def on_round(self, record: RoundRecord) -> None:
-        """Move the bar."""
+        """Advance the bar by one round."""
         self._bytes += record.bytes_up + record.bytes_down
         self._progress.update(
             self._task, advance=1, loss=f"{record.loss:.3f}", megabytes=f"{self._bytes / MEGABYTE:.1f}"

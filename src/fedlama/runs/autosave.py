@@ -1,4 +1,4 @@
-"""Checkpoints while a run goes, and Ctrl-C: finish the round, save, say how to go on."""
+"""Checkpoints while a run trains, Ctrl-C (finish the round, save, stop), and the state from which a run continues."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from fedlama.runs.folder import RunFolder
 from fedlama.runs.reader import read_config, read_records
 
 FOLDER = "checkpoints"
-"""Name of the folder with the checkpoints inside a run folder."""
+"""Folder of the checkpoints inside a run folder."""
 
 
 class Interrupted(FedlamaError):  # noqa: N818  (nothing went wrong)
-    """The user asked a run to stop; it can be started again."""
+    """The user stopped a run; the same command continues it."""
 
 
 class Checkpoints:
-    """Saves a run every so often; use it as the last callback.
+    """A callback that saves checkpoints; use it as the last one.
 
     Args:
         folder: The run folder, whose lines are made durable before each checkpoint.
         save: Writes a checkpoint into a folder.
-        seconds: Least time between two checkpoints; 0 saves after every round.
-        stop: Whether the user has asked to stop.
+        seconds: Seconds between two checkpoints, at least; 0 saves after every round.
+        stop: Returns whether the user has asked to stop.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def on_round(self, record: RoundRecord) -> None:
-        """Save when it is time to, or when the user wants to stop.
+        """Save when the time has passed, or when the user has asked to stop.
 
         Raises:
-            Interrupted: The user wants to stop, and all is saved.
+            Interrupted: The user has asked to stop; the checkpoint is written.
         """
         stop = self._stop()
         if not stop and time.monotonic() - self._last < self._seconds:
@@ -57,17 +57,17 @@ class Checkpoints:
         self._last = time.monotonic()
         if stop:
             raise Interrupted(
-                f"stopped after round {record.round_index} as you asked; all is saved in {self._folder.path}, "
-                "start the same command again to go on"
+                f"stopped after round {record.round_index}; the state is saved in {self._folder.path}, start the same "
+                "command again to continue"
             )
 
 
 @contextmanager
 def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C ask for a stop after the round; the second one breaks off at once.
+    """Let the first Ctrl-C stop the run after the current round, and the second one at once.
 
     Yields:
-        Tells whether the user has asked to stop.
+        A function that returns whether the user has asked to stop.
     """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -76,7 +76,7 @@ def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
 
     def ask(_number: int, _frame: FrameType | None) -> None:
         asked.set()
-        print("stopping after this round; press Ctrl-C again to break off at once", file=sys.stderr)
+        print("stopping after this round; press Ctrl-C again to stop at once", file=sys.stderr)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     before = signal.signal(signal.SIGINT, ask)

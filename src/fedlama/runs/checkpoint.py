@@ -1,9 +1,9 @@
-"""Checkpoints: a run's whole state in one file, written atomically, named by its content, and never pickled.
+"""Checkpoints: the whole state of a run in one file, written atomically, named by its content, and never pickled.
 
 A checkpoint is a safetensors file: tensors, and everything else as JSON in its metadata. Its name holds the number of
-rounds done and the beginning of its SHA-256, so a damaged file gives itself away and the one before it is taken
-instead. Writing goes to a temporary file first, which is flushed to the disk and renamed; a power cut leaves either
-the old checkpoints or the new one as well.
+rounds done and the first digits of its SHA-256, so that a damaged file is recognised and the checkpoint before it is
+used. A file is written under another name, flushed to the disk and renamed: after a power cut there are the old
+checkpoints, or the old ones and the new one.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from fedlama.errors import FedlamaError, cut, shown
 from fedlama.federation.state import Snapshot as Snapshot
 
 VERSION = 2
-"""Raised whenever a checkpoint of the version before can no longer be read."""
+"""Version of the file format; raised when files of the version before can no longer be read."""
 
 _NAME = re.compile(r"round-(\d{8})-([0-9a-f]{16})\.safetensors")
 
 
 def save_snapshot(snapshot: Snapshot, folder: Path, *, keep: int = 2) -> Path:
-    """Write a checkpoint and drop the oldest beyond a limit.
+    """Write a checkpoint, and delete the oldest ones beyond a limit.
 
     Args:
-        snapshot: What to write.
-        folder: Where the checkpoints lie; made when missing.
-        keep: Checkpoints to keep, this one included.
+        snapshot: The state of the run.
+        folder: Folder of the checkpoints; made if it does not exist.
+        keep: Number of checkpoints to keep, this one included.
 
     Returns:
         The new file.
 
     Raises:
-        FedlamaError: It cannot be written; older checkpoints are still there.
+        FedlamaError: It cannot be written; the older checkpoints are kept.
     """
     record = json.dumps({"version": VERSION, "rounds_done": snapshot.rounds_done, "facts": snapshot.facts})
     content = save(
@@ -56,7 +56,7 @@ def save_snapshot(snapshot: Snapshot, folder: Path, *, keep: int = 2) -> Path:
     except OSError as error:
         raise FedlamaError(
             f"the checkpoint of round {snapshot.rounds_done} cannot be written to {folder} ({error.strerror}); "
-            "the ones before it are whole, make room and start the same command again"
+            "the ones before it are whole; free some disk space and start the same command again"
         ) from error
     return folder / name
 
@@ -65,27 +65,30 @@ def whole_snapshots(folder: Path, warn: Callable[[str], None]) -> Iterator[Snaps
     """Read the checkpoints that are whole, newest first.
 
     Args:
-        folder: Where the checkpoints lie; it need not exist.
-        warn: Told, in one sentence each, of the checkpoints that had to be passed over.
+        folder: Folder of the checkpoints; it need not exist.
+        warn: Called with a sentence for each checkpoint that has to be skipped.
 
     Yields:
-        The snapshots.
+        The states.
     """
     for path in _known(folder):
         try:
             snapshot = _read(path)
         except (OSError, SafetensorError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
-            warn(f"checkpoint {path.name} is damaged ({cut(error)}); the one before it is taken")
+            warn(f"checkpoint {path.name} is damaged ({cut(error)}); using the one before it")
         else:
             yield snapshot
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is either whole or not there, also after a power cut.
+    """Write a file so that it is either whole or does not exist, also after a power cut.
 
     Args:
-        path: Where it goes; a file there is replaced.
-        content: What it holds.
+        path: The file; an existing one is replaced.
+        content: Its content.
+
+    Raises:
+        OSError: It cannot be written.
     """
     partial = path.with_name(f"{path.name}.partial")
     try:
@@ -101,7 +104,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a renaming durable, where the system lets a folder be flushed."""
+    """Make a renaming durable, on systems that can flush a folder."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -112,7 +115,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _known(folder: Path) -> list[Path]:
-    """Return the checkpoints in a folder, newest first."""
+    """Return the files of the checkpoints in a folder, newest first."""
     if not folder.is_dir():
         return []
     return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), reverse=True)
@@ -122,14 +125,14 @@ def _read(path: Path) -> Snapshot:
     match = _NAME.fullmatch(path.name)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if match is None or not digest.startswith(match[2]):
-        raise ValueError("its content is not what its name says")
+        raise ValueError("its SHA-256 is not the one in its name")
     with safe_open(path, framework="pt") as file:
         record = json.loads((file.metadata() or {})["fedlama"])
         if record["version"] != VERSION:
-            raise ValueError(f"it has version {shown(record['version'])}, this program reads version {VERSION}")
+            raise ValueError(f"it has version {shown(record['version'])}, expected version {VERSION}")
         if record["rounds_done"] != int(match[1]) or not isinstance(record["facts"], dict):
-            raise ValueError("it is not of the round that its name says")
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (the handle is no mapping)
+            raise ValueError("its number of rounds is not the one in its name")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
         facts = record["facts"]
         if isinstance(facts.get("federation"), dict):  # its words may be an older version's
             facts["federation"] = modernise(facts["federation"], ignore_renamed)

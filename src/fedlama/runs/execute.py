@@ -44,7 +44,7 @@ class RunOptions:
     Attributes:
         out: Folder for the run folders.
         quiet: Show no progress.
-        checkpoint_seconds: Least time between two checkpoints; 0 saves after every round.
+        checkpoint_seconds: Seconds between two checkpoints, at least; 0 saves after every round.
         again: Retrain runs that already finished.
         track: Names of trackers, see :mod:`fedlama.reporting.tracking`.
     """
@@ -114,7 +114,7 @@ class Finished:
     Attributes:
         title: The method with its intervals, such as ``FedLAMA(6, 4)``.
         result: The run.
-        summary: Its line in ``--json``.
+        summary: Its entry in ``--json`` and the content of its ``summary.json``.
         reused: Whether it had finished before and was not trained again.
     """
 
@@ -239,8 +239,8 @@ def run_one(planned: PlannedRun, options: RunOptions, observer: Observer | None 
             observer.note(f"{path}: continuing after round {len(before) - 1}")
         elif earlier := run_with_other_code(path, planned.experiment.to_json()):
             observer.note(
-                f"code of your own has changed since the run in {earlier} ({_changed(planned, earlier)}); that run "
-                f"stays as it is, and this is another run in {path}"
+                f"your own code has changed since the run in {earlier} ({_changed(planned, earlier)}); that run is "
+                f"kept, and this is another run, in {path}"
             )
         for record in before:
             for callback in callbacks:
@@ -256,14 +256,14 @@ def run_one(planned: PlannedRun, options: RunOptions, observer: Observer | None 
 
 
 def _changed(planned: PlannedRun, earlier: Path) -> str:
-    """Name the options whose code an earlier run did not have."""
+    """Return the names of the options whose code was another one in an earlier run."""
     digests = (read_config(earlier) or {}).get("sources", {})
     origins = planned.experiment.origins.items()
     return ", ".join(sorted({one.reference for section, one in origins if digests.get(section) != one.digest}))
 
 
 def _summary(planned: PlannedRun, result: Result) -> dict[str, object]:
-    """Return a run's line in ``--json``."""
+    """Return a run's entry in ``--json``."""
     return {
         "method": result.method,
         "hyperparameters": hyperparameters(planned.federation.strategy),

@@ -1,19 +1,20 @@
-"""The run folder: what a run leaves behind, in open formats, written while it goes.
+"""The run folder: the files of a run, in open formats, written while it trains.
 
 ==================  =================================================================================
 file                content
 ==================  =================================================================================
-config.json         the resolved configuration, versions, commit
+config.json         the resolved configuration, what ran, versions and commit; see :mod:`fedlama.runs.configuration`
 metrics.jsonl       one line per round: loss, accuracy, bytes, seconds
-ledger.jsonl        one line per round: every shipment, see :mod:`fedlama.core.ledger`
-layers.jsonl        one line per round: interval, discrepancy and travel of each layer
+ledger.jsonl        one line per round: every transfer, see :mod:`fedlama.core.ledger`
+layers.jsonl        one line per round: interval, discrepancy and bytes of each layer
 model.safetensors   the final global model
-summary.json        the run's line in `--json`
-checkpoints/        while the run goes: its whole state, see :mod:`fedlama.runs.checkpoint`
-*.png               accuracy against rounds and against MB, the layers' intervals over time
+summary.json        the run's entry in `--json`
+checkpoints/        until the run is finished: its state, see :mod:`fedlama.runs.checkpoint`
+*.png               accuracy over steps, rounds and MB, and the intervals of the layers over time
 ==================  =================================================================================
 
-A run that stops early keeps all lines up to its last whole round.
+A run that stops early keeps all lines up to its last whole round. In the files a transfer is called a shipment, as in
+the first version.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ from fedlama.runs.reader import STREAMS, cut_to
 
 
 class RunFolder:
-    """Writes a run's files; use it as a context manager and as a callback.
+    """Writes the files of a run; use it as a context manager and as a callback.
 
     Args:
-        path: The folder; made when missing. Files of an earlier run in it are replaced.
-        config: The resolved configuration, as plain JSON types.
-        rounds: Rounds that the folder holds already and that are to be kept.
+        path: The folder; made if it does not exist. Files of an earlier run in it are replaced.
+        config: The configuration, as plain JSON types.
+        rounds: Number of rounds that the folder holds already and that are kept.
 
     Raises:
         FedlamaError: The folder cannot be written.
@@ -77,12 +78,16 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the files, whatever happened."""
+        """Close the files."""
         for file in self._files.values():
             file.close()
 
     def on_round(self, record: RoundRecord) -> None:
-        """Append the round to every file."""
+        """Append a line to every file.
+
+        Raises:
+            FedlamaError: The folder cannot be written.
+        """
         self._line("metrics", metrics_line(record))
         self._line("ledger", {"round": record.round_index, "shipments": [one.to_json() for one in record.transfers]})
         self._line(
@@ -90,7 +95,11 @@ class RunFolder:
         )
 
     def flush(self) -> None:
-        """Make all lines durable, also against a power cut."""
+        """Flush all lines to the disk, so that a power cut does not lose them.
+
+        Raises:
+            FedlamaError: The folder cannot be written.
+        """
         try:
             for file in self._files.values():
                 os.fsync(file.fileno())
@@ -98,11 +107,14 @@ class RunFolder:
             raise _unwritable(self.path, error) from error
 
     def finish(self, result: Result, summary: Mapping[str, object]) -> None:
-        """Write the model and the summary; the checkpoints are no longer needed.
+        """Write the model and the summary, and delete the checkpoints.
 
         Args:
             result: The finished run.
-            summary: The run's line in ``--json``.
+            summary: The run's entry in ``--json``.
+
+        Raises:
+            FedlamaError: The folder cannot be written.
         """
         # safetensors refuses tensors that share memory; contiguous clones never do.
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in result.model.items()}
@@ -126,12 +138,16 @@ class RunFolder:
 
 def _unwritable(path: Path, error: OSError) -> FedlamaError:
     return FedlamaError(
-        f"the run folder {path} cannot be written ({error.strerror}); make room or give another one with --out"
+        f"the run folder {path} cannot be written ({error.strerror}); free some disk space, or choose another --out"
     )
 
 
 def metrics_line(record: RoundRecord) -> dict[str, object]:
-    """Return a round's metrics as plain JSON types."""
+    """Return the line of metrics.jsonl of a round.
+
+    Args:
+        record: The record of the round.
+    """
     return {
         "round": record.round_index,
         "local_steps": record.local_steps,
@@ -148,12 +164,12 @@ def metrics_line(record: RoundRecord) -> dict[str, object]:
 
 
 def finite(value: float) -> float | None:
-    """Return a number, or None in place of NaN and infinity, which JSON does not know."""
+    """Return a number, or None for NaN and infinity, which JSON does not have."""
     return value if math.isfinite(value) else None
 
 
 def environment() -> dict[str, object]:
-    """Return versions, platform and commit, as far as they can be told."""
+    """Return versions, platform, number of threads and commit; None for what is not known."""
     libraries = ("fedlama", "torch", "numpy", "numba", "pydantic", "safetensors")
     versions: dict[str, object] = {"python": platform.python_version()}
     for library in libraries:
@@ -170,7 +186,7 @@ def environment() -> dict[str, object]:
 
 
 def _commit() -> str | None:
-    """Return the commit of the checkout that fedlama runs from; None for an installed package."""
+    """Return the commit of the checkout that contains this file; None for an installed package."""
     here = Path(__file__).resolve().parent
     try:
         command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

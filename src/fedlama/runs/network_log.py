@@ -1,4 +1,4 @@
-"""The network's log of a deployment, read back."""
+"""The log of a deployment's network, read back."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 NAME = "network.jsonl"
+"""Name of the log in a run folder; only deployments have one."""
 
 
 def read_log(path: Path) -> dict[int, dict[str, Any]]:
@@ -16,7 +17,7 @@ def read_log(path: Path) -> dict[int, dict[str, Any]]:
         path: The log; it need not exist.
 
     Returns:
-        Round to its last whole line.
+        The last whole line of every round, by the number of the round.
     """
     rounds: dict[int, dict[str, Any]] = {}
     if path.is_file():

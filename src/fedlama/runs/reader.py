@@ -1,4 +1,4 @@
-"""Reading a run folder back: its records, round by round, as the run returned them."""
+"""Read the files of a run folder: the record of every round, and the configuration."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fedlama.core.records import RoundRecord
 from fedlama.errors import DataError, cut
 from fedlama.runs.schema import round_record
 
-_LONGEST = 1 << 28  # bytes of a line; one with a thousand layers and ten thousand clients has less than 1 MiB
+_LONGEST = 1 << 28  # bytes of a line; one with 1,000 layers and 10,000 clients has less than 1 MiB
 STREAMS = ("metrics", "ledger", "layers")
-"""The files that grow by one line per round."""
+"""The files that get one line per round."""
 
 
 def read_records(folder: Path, *, layers: bool = True) -> list[RoundRecord]:
@@ -23,13 +23,13 @@ def read_records(folder: Path, *, layers: bool = True) -> list[RoundRecord]:
 
     Args:
         folder: The run folder.
-        layers: Whether the layers' records are needed; without them the ledger and the metrics are enough.
+        layers: Whether to read the records of the layers, from layers.jsonl.
 
     Returns:
-        The records of all rounds that stand whole in every file; a line cut off by a crash ends them.
+        The records of all rounds that are whole in every file; a line that a crash cut off ends them.
 
     Raises:
-        DataError: A file is missing, or its rounds are not 0, 1, 2, ...
+        DataError: A file is missing, a line is malformed, or the rounds are not 0, 1, 2, ...
     """
     without = ({"round": index, "layers": {}} for index in count())
     third = _lines(folder / "layers.jsonl") if layers else without
@@ -38,19 +38,21 @@ def read_records(folder: Path, *, layers: bool = True) -> list[RoundRecord]:
     for index, (metrics, ledger, layer_line) in enumerate(lines):
         if any(type(line["round"]) is not int or line["round"] != index for line in (metrics, ledger, layer_line)):
             raise DataError(
-                f"{folder}: the files disagree on round {index}; they belong to different runs, run it again"
+                f"{folder}: the files disagree on round {index}, so they are of different runs; train the run again"
             )
         try:
             records.append(round_record(metrics, ledger, layer_line))
         except (KeyError, ValueError) as error:
-            raise DataError(
-                f"{folder}: round {index} is not as fedlama writes it ({cut(error)}); run it again"
-            ) from error
+            raise DataError(f"{folder}: round {index} is malformed ({cut(error)}); train the run again") from error
     return records
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
-    """Read the configuration of a run folder; None when there is none that can be read."""
+    """Return the content of a folder's ``config.json`` in today's words; None when it cannot be read.
+
+    Args:
+        folder: The run folder.
+    """
     try:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -59,7 +61,12 @@ def read_config(folder: Path) -> dict[str, Any] | None:
 
 
 def cut_to(path: Path, lines: int) -> None:
-    """Drop everything behind the first lines of a file, whole or not."""
+    """Delete everything after the first lines of a file.
+
+    Args:
+        path: The file.
+        lines: Number of lines to keep.
+    """
     with path.open("rb+") as file:
         for _ in range(lines):
             file.readline()
@@ -67,7 +74,7 @@ def cut_to(path: Path, lines: int) -> None:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the whole lines of a file."""
+    """Yield the lines of a file up to the first that is not whole."""
     try:
         with path.open("rb") as file:
             while (line := file.readline(_LONGEST)).endswith(b"\n"):
@@ -79,4 +86,4 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
                     return
                 yield content
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); is this a run folder?") from error
+        raise DataError(f"{path} cannot be read ({error.strerror}); give a run folder") from error

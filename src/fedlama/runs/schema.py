@@ -1,4 +1,4 @@
-"""The lines of a run folder's files, checked: a file may be damaged, or come from somebody else."""
+"""The lines of a run folder's files, and how they are checked: a file may be damaged, or come from another person."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _Name = Annotated[str, Field(strict=True, max_length=1000)]
 
 
 class _Metrics(TypedDict):
-    """What is read of a line of metrics.jsonl."""
+    """What is read from a line of metrics.jsonl."""
 
     round: _Whole
     local_steps: _Whole
@@ -32,7 +32,7 @@ class _Metrics(TypedDict):
 
 
 class _Transfer(TypedDict):
-    """What is read of a shipment in a line of ledger.jsonl."""
+    """What is read from a transfer in a line of ledger.jsonl, where it is called a shipment."""
 
     direction: Literal["down", "up", "evaluation"]
     clients: list[_Whole]
@@ -53,25 +53,27 @@ class _Layer(TypedDict):
 
 
 _METRICS = TypeAdapter(_Metrics)
-_SHIPMENTS = TypeAdapter(list[_Transfer])
+_TRANSFERS = TypeAdapter(list[_Transfer])
 _LAYERS = TypeAdapter(dict[_Name, _Layer])
 
 
 def round_record(metrics: Mapping[str, Any], ledger: Mapping[str, Any], layers: Mapping[str, Any]) -> RoundRecord:
-    """Make a round's record of its line in each file.
+    """Return the record of a round, from its line in each file.
 
     Args:
-        metrics: Of metrics.jsonl.
-        ledger: Of ledger.jsonl.
-        layers: Of layers.jsonl.
+        metrics: The line of metrics.jsonl.
+        ledger: The line of ledger.jsonl.
+        layers: The line of layers.jsonl.
 
     Raises:
-        KeyError: A line lacks its content.
+        KeyError: A line lacks a key.
         ValueError: Its content is not as :mod:`fedlama.runs.folder` writes it.
     """
     line, layer_lines = _METRICS.validate_python(metrics), _LAYERS.validate_python(layers["layers"])
-    transfers = tuple(Transfer.from_json(line["round"], one) for one in _SHIPMENTS.validate_python(ledger["shipments"]))
-    answered = next((one.clients for one in transfers if one.direction == "up"), ())
+    transfers = tuple(
+        Transfer.from_json(line["round"], item) for item in _TRANSFERS.validate_python(ledger["shipments"])
+    )
+    answered = next((transfer.clients for transfer in transfers if transfer.direction == "up"), ())
     missing = line.get("missing", [])
     evaluated = line["accuracy"] is not None or line["test_loss"] is not None
     return RoundRecord(
@@ -113,5 +115,5 @@ def _parts(name: str, direction: Direction, transfers: Sequence[Transfer]) -> li
 
 
 def _number(value: float | None) -> float:
-    """Return a number; JSON has no NaN, so a missing one stands for it."""
+    """Return a number; JSON has no NaN, so null stands for it."""
     return math.nan if value is None else value

@@ -1,6 +1,6 @@
-"""Run folders, read back: configuration, summary and every round's record, as they were when the run ended.
+"""Run folders, read back: the configuration, the summary and the record of every round.
 
-A run that goes on or was killed reads up to its last whole round.
+Of a run that still trains, or that was killed, the rounds up to the last whole one are read.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ from fedlama.runs.configuration import Differences, stored_description
 from fedlama.runs.reader import read_config, read_records
 
 Line = Mapping[str, Any]
+"""A JSON object of a run folder."""
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """What a run left behind.
+    """A run, as its folder describes it.
 
     Attributes:
-        path: Its folder.
-        config: The resolved configuration, versions and commit; empty when the file is missing.
-        summary: The run's line in ``--json``; empty when the run did not finish.
-        rounds: The rounds' records. Their client models are not kept.
+        path: The run folder.
+        config: The content of ``config.json`` in today's words; empty when the file is missing.
+        summary: The content of ``summary.json``, the run's entry in ``--json``; empty when the run did not finish.
+        rounds: The records of the rounds, without client models.
     """
 
     path: Path
@@ -49,7 +50,7 @@ class StoredRun:
 
     @property
     def seed(self) -> int | None:
-        """The run's seed, None when it is not known."""
+        """The run's seed; None when it is not known."""
         seed = self.summary.get("seed", self.config.get("seed"))
         return seed if isinstance(seed, int) else None
 
@@ -60,17 +61,20 @@ class StoredRun:
 
     @property
     def ledger(self) -> Ledger:
-        """What travelled."""
+        """All transfers of the run."""
         return Ledger(transfer for record in self.rounds for transfer in record.transfers)
 
     def result(self) -> Result:
-        """Return the finished run as it was returned when it was trained.
+        """Return the finished run, as the call that trained it did.
+
+        Returns:
+            The result, with the global model.
 
         Raises:
             DataError: The run did not finish, or its model cannot be read.
         """
         if not self.summary:
-            raise DataError(f"the run in {self.path} did not finish; run the same command again")
+            raise DataError(f"the run in {self.path} did not finish; start the same command again")
         try:
             model = load_file(self.path / "model.safetensors")
         except (OSError, SafetensorError) as error:
@@ -98,7 +102,7 @@ def load_run(path: Path) -> StoredRun:
     """Read a run folder.
 
     Args:
-        path: The folder; ``ledger.jsonl`` and ``metrics.jsonl`` must be in it, everything else may be missing.
+        path: The folder; it needs ``ledger.jsonl`` and ``metrics.jsonl``, every other file may be missing.
 
     Returns:
         The run.
@@ -107,46 +111,46 @@ def load_run(path: Path) -> StoredRun:
         DataError: There is no such folder, a file is missing, or a line is malformed.
     """
     if not path.is_dir():
-        raise DataError(f"there is no run folder {path}; give a folder that `fedlama run` or `compare` has written")
+        raise DataError(f"there is no run folder {path}; give one that `fedlama run` or `fedlama compare` has written")
     rounds = read_records(path, layers=(path / "layers.jsonl").exists())
     if not rounds:
-        raise DataError(f"the run in {path} has no whole round yet; let it run longer")
+        raise DataError(f"the run in {path} has no whole round yet; wait for its first round")
     return StoredRun(
         path, modernise(_object(path / "config.json"), ignore_renamed), _object(path / "summary.json"), tuple(rounds)
     )
 
 
 def find_runs(paths: Iterable[Path]) -> list[Path]:
-    """Name the run folders among and below some folders.
+    """Return the run folders among and below some folders.
 
     Args:
-        paths: Run folders, or folders that hold some: those of its latest comparison in their order, where the folder
-            holds a ``comparison.json``, else all at any depth by name.
+        paths: Run folders, or folders that contain some. A folder with a ``comparison.json`` stands for the runs of its
+            latest comparison, in their order; another one for all run folders below it, by name.
 
     Returns:
         The run folders, each once.
 
     Raises:
-        DataError: One of them is no folder, or there is no run folder in it.
+        DataError: One of them is not a folder, or contains no run folder.
     """
     found: dict[Path, None] = {}
     for path in paths:
         if not path.is_dir():
-            raise DataError(f"there is no folder {path}; give a folder that `fedlama run` or `compare` has written")
+            raise DataError(f"there is no folder {path}; give one that `fedlama run` or `fedlama compare` has written")
         if (path / "metrics.jsonl").exists() or (path / "ledger.jsonl").exists():
             found[path] = None
             continue
         below = _compared(path) or sorted(file.parent for file in path.rglob("metrics.jsonl"))
         if not below:
             raise DataError(
-                f"there is no run folder in {path} (none holds metrics.jsonl); train one with `fedlama run`"
+                f"there is no run folder in {path} (no metrics.jsonl below it); train one with `fedlama run`"
             )
         found.update(dict.fromkeys(below))
     return list(found)
 
 
 def _compared(folder: Path) -> list[Path]:
-    """Name the runs of a folder's latest comparison; none when there is none, or its runs are elsewhere."""
+    """Return the runs of a folder's latest comparison; none without one, or when its runs are elsewhere."""
     try:
         runs = _object(folder / "comparison.json").get("runs", [])
         paths = [folder / Path(str(run["run_folder"])).name for run in runs]
@@ -156,30 +160,31 @@ def _compared(folder: Path) -> list[Path]:
 
 
 def _object(path: Path) -> Line:
+    """Return the JSON object in a file; an empty one when the file is missing."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is no JSON ({cut(error)}); train the run again") from error
+        raise DataError(f"{path} is not valid JSON ({cut(error)}); train the run again") from error
     if not isinstance(value, dict):
-        raise DataError(f"{path} is no JSON object; train the run again")
+        raise DataError(f"{path} is not a JSON object; train the run again")
     return value
 
 
 def finished_before(
     path: Path, differences: Differences, rounds: int, warn: Callable[[str], None]
 ) -> tuple[Result, dict[str, object]] | None:
-    """Find a run that has finished already.
+    """Return a run that has finished already.
 
     Args:
         path: The run folder; it need not exist.
         differences: Compares the folder's configuration with that of the run.
         rounds: Number of rounds of the run.
-        warn: Called with a sentence when the folder's run is of other settings.
+        warn: Called with a sentence when the folder holds a run with other settings.
 
     Returns:
-        The run and its summary; None when it is not there whole.
+        The run and its summary; None when the folder does not hold the whole run.
     """
     stored = read_config(path)
     if stored is None or not (path / "summary.json").exists():
@@ -196,7 +201,7 @@ def finished_before(
 
 
 def run_with_other_code(path: Path, config: Mapping[str, object]) -> Path | None:
-    """Find the latest run of the same settings whose options of the user's own had other code.
+    """Return the latest run of the same settings whose options of the user's own had other code.
 
     Args:
         path: The run folder of these settings; its neighbours are searched.

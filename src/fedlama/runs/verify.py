@@ -1,9 +1,9 @@
-"""Checking a run: its first rounds are computed again from its configuration and compared, bit for bit.
+"""Verify a run: compute its first rounds again from its configuration, and compare them bit for bit.
 
-Every number of a round is compared but the seconds: losses, scores, the ledger, and for each layer its interval, bytes
-and discrepancy, which depends on the bits of every client's local model. Where a checkpoint or the final model is
-reached, its tensors are compared as well. A run that was tampered with, or trained with another program, another
-version of a library or on another kind of machine, shows the first place where it differs.
+Every number of a round except the seconds is compared: losses, scores, the ledger, and for each layer its interval,
+bytes and discrepancy, which depends on the bits of every client's local model. At a checkpoint and at the end of the
+run the tensors are compared as well. For a run that was changed, or trained by another program, with other versions of
+libraries or on another kind of machine, the first difference is reported.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from torch import Tensor
 from fedlama.core.records import RoundRecord
 from fedlama.errors import DataError, DivergenceError
 from fedlama.experiment import Catalogue, assemble, prepare, resolve
+from fedlama.federation.federation import Federation
 from fedlama.federation.run import Run
 from fedlama.runs.autosave import FOLDER
 from fedlama.runs.checkpoint import Snapshot, whole_snapshots
-from fedlama.runs.configuration import ADDED, completed, federation_differences
+from fedlama.runs.configuration import ADDED, completed, federation_differences, stored_description
 from fedlama.runs.folder import environment, metrics_line
 from fedlama.runs.stored import StoredRun, load_run
 
@@ -34,17 +35,17 @@ _SECONDS = ("seconds", "evaluation_seconds")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a verification found.
+    """The result of a verification.
 
     Attributes:
         path: The run folder.
-        rounds: Rounds that were computed again.
-        of: Rounds that the run has.
-        recorded: Fingerprint (SHA-256, 16 digits) of those rounds as they stand in the run folder.
-        computed: Fingerprint of the same rounds as they came out now.
+        rounds: Number of rounds that were computed again.
+        of: Number of rounds of the run.
+        recorded: Fingerprint (SHA-256, 16 digits) of those rounds in the run folder.
+        computed: Fingerprint of the same rounds, computed now.
         models: What was compared tensor by tensor, such as ``"model.safetensors"``.
-        difference: The first difference in words; None when there is none.
-        environment: What differs between the machine and program then and now.
+        difference: The first difference, as a sentence; None if there is none.
+        environment: Differences between the program and machine then and now.
     """
 
     path: Path
@@ -61,38 +62,38 @@ class Verdict:
         return {**asdict(self), "path": str(self.path), "same": self.difference is None}
 
     def lines(self) -> list[str]:
-        """Return what a person is told."""
+        """Return the result as sentences."""
         those = f"round 0 to {self.rounds - 1} of {self.of}" if self.rounds > 1 else f"round 0 of {self.of}"
         hashes = f"{self.recorded} in the run folder, {self.computed} computed now"
         if self.difference is None:
             also = f" and {', '.join(self.models)}" if self.models else ""
             return [f"{self.path}: {those}{also} are the same to the last bit", f"fingerprint: {hashes}"]
-        told = [f"{self.path}: {self.difference}", f"fingerprint of {those}: {hashes}"]
+        lines = [f"{self.path}: {self.difference}", f"fingerprint of {those}: {hashes}"]
         if self.environment:
-            told.append(f"the run was made elsewhere, which may be the reason: {'; '.join(self.environment)}")
-        return told
+            lines.append(f"the environments differ, which may be the reason: {'; '.join(self.environment)}")
+        return lines
 
 
 def verify(path: Path, rounds: int | None = None, plugins: Sequence[str] = ()) -> Verdict:
-    """Compute a run's first rounds again and compare them.
+    """Compute the first rounds of a run again and compare them.
 
     Args:
         path: The run folder; the run may be unfinished.
-        rounds: How many rounds; by default all that the folder holds.
+        rounds: Number of rounds; by default all rounds in the folder.
         plugins: Files or modules with options of the user's own. A run folder is not trusted to name code, so nothing
             else is imported.
 
     Returns:
-        What was found.
+        The result.
 
     Raises:
-        DataError: The folder is no run folder, or its run cannot be computed again from its configuration.
-        ConfigError: The configuration is none that this version can run.
+        DataError: It is not a run folder, or its run cannot be computed again from its configuration.
+        ConfigError: This version cannot run the configuration.
     """
     stored = load_run(path)
     run = Run(_federation(stored, plugins))
     count = min(len(stored.rounds), run.federation.rounds, rounds or len(stored.rounds))
-    snapshots = {one.rounds_done: one for one in whole_snapshots(path / FOLDER, lambda _: None)}
+    snapshots = {snapshot.rounds_done: snapshot for snapshot in whole_snapshots(path / FOLDER, lambda _: None)}
     computed: list[RoundRecord] = []
     models: list[str] = []
     difference = _description(stored, run)
@@ -105,7 +106,7 @@ def verify(path: Path, rounds: int | None = None, plugins: Sequence[str] = ()) -
                 recorded = completed(snapshots[run.round_index], stored.config)
                 difference = _snapshot(recorded, run, models[-1])
     except DivergenceError as error:
-        difference = f"the run folder knows nothing of it, but {error}"
+        difference = f"computed now, but not in the run folder: {error}"
     if difference is None and run.round_index == run.federation.rounds and stored.summary:
         models.append("model.safetensors")
         difference = _tensors(stored.result().model, run.global_model(), models[-1])
@@ -118,25 +119,32 @@ def verify(path: Path, rounds: int | None = None, plugins: Sequence[str] = ()) -
         computed=fingerprint(computed),
         models=tuple(models),
         difference=difference,
-        environment=tuple(_elsewhere(stored.config.get("environment"))),
+        environment=tuple(_environment_differences(stored.config.get("environment"))),
     )
 
 
 def fingerprint(records: Iterable[RoundRecord]) -> str:
-    """Return a digest of all that rounds say, seconds apart."""
+    """Return a digest of the content of rounds, without the seconds.
+
+    Args:
+        records: The records of the rounds.
+    """
     digest = hashlib.sha256()
     for record in records:
         digest.update(json.dumps(_facts(record), sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 
-def _federation(stored: StoredRun, plugins: Sequence[str]) -> Any:  # noqa: ANN401  (a Federation)
+def _federation(stored: StoredRun, plugins: Sequence[str]) -> Federation:
+    """Assemble the federation of a stored run again."""
     if not stored.config:
-        raise DataError(f"{stored.path} holds no config.json, so its run cannot be computed again; run it anew")
+        raise DataError(
+            f"{stored.path} has no config.json, so its run cannot be computed again; verify a run that has one"
+        )
     if (stored.path / "network.jsonl").exists():
         raise DataError(
-            f"the run in {stored.path} was a deployment: its clients computed, and who answered was up to them; "
-            "verify a run of `fedlama run` or `compare`"
+            f"the run in {stored.path} was a deployment, whose clients computed elsewhere and may have been missing; "
+            "verify a run of `fedlama run` or `fedlama compare`"
         )
     config = {key: value for key, value in stored.config.items() if key not in ADDED}
     experiment = resolve(config, Catalogue(plugins=tuple(plugins), trusted_only=True))
@@ -145,25 +153,27 @@ def _federation(stored: StoredRun, plugins: Sequence[str]) -> Any:  # noqa: ANN4
 
 def _description(stored: StoredRun, run: Run) -> str | None:
     """Compare what ran then and now, which a preset or another version may have changed."""
-    found = federation_differences(stored.config["in_force"], run.federation) if "in_force" in stored.config else []
+    if "in_force" not in stored.config:
+        return None
+    found = federation_differences(stored_description(stored.config), run.federation)
     return f"before round 0: {found[0]}" if found else None
 
 
 def _facts(record: RoundRecord) -> dict[str, Any]:
-    """Return what a round says: metrics, shipments and layers, as they stand in the files."""
+    """Return the content of a round, as the files of a run folder hold it: metrics, transfers and layers."""
     metrics = {key: value for key, value in metrics_line(record).items() if key not in _SECONDS}
     layers = {name: asdict(layer) for name, layer in record.layers.items()}
-    facts = {"layers": layers, "metrics": metrics, "shipments": [one.to_json() for one in record.transfers]}
+    facts = {"layers": layers, "metrics": metrics, "shipments": [transfer.to_json() for transfer in record.transfers]}
     copied: dict[str, Any] = json.loads(json.dumps(facts))
     return copied
 
 
 def _round(recorded: RoundRecord, computed: RoundRecord) -> str | None:
-    """Word the first difference of a round; layers first, since they tell where it began."""
+    """Return the first difference of a round as a sentence; layers first, since they show where it began."""
     then, now = _facts(recorded), _facts(computed)
     where = f"round {computed.round_index}"
     if list(then["layers"]) != list(now["layers"]):
-        return f"{where}: the layers are others"
+        return f"{where}: its layers are {_names(then)}, computed now {_names(now)}"
     for name, layer in now["layers"].items():
         for key, value in layer.items():
             if then["layers"][name].get(key) != value:
@@ -171,11 +181,15 @@ def _round(recorded: RoundRecord, computed: RoundRecord) -> str | None:
     for key, value in now["metrics"].items():
         if then["metrics"].get(key) != value:
             return f"{where}: {key} is {then['metrics'].get(key)}, computed now {value}"
-    return None if then["shipments"] == now["shipments"] else f"{where}: the ledger's shipments differ"
+    return None if then["shipments"] == now["shipments"] else f"{where}: the transfers of the ledger differ"
+
+
+def _names(facts: Mapping[str, Any]) -> str:
+    return ", ".join(facts["layers"]) or "none"
 
 
 def _snapshot(recorded: Snapshot, run: Run, what: str) -> str | None:
-    """Word the first difference between a checkpoint and a run in the same round."""
+    """Return the first difference between a checkpoint and a run in the same round as a sentence."""
     computed = run.state_dict()
     then: dict[str, Any] = dict(recorded.facts)
     now = dict(computed.facts)
@@ -196,18 +210,19 @@ def _same_state(recorded: object, run: Run) -> bool:
 
 
 def _tensors(recorded: Mapping[str, Tensor], computed: Mapping[str, Tensor], what: str) -> str | None:
+    """Return the first difference between named tensors as a sentence."""
     if set(recorded) != set(computed):
-        return f"{what} holds other tensors than the run has"
+        return f"{what}: the names of its tensors are not those of the run"
     for name, value in computed.items():
         if not torch.equal(recorded[name], value.detach().cpu()):
             return f"{what}: tensor {name!r} differs"
     return None
 
 
-def _elsewhere(then: object) -> Iterator[str]:
-    """Word what differs between two environments."""
+def _environment_differences(then: object) -> Iterator[str]:
+    """Yield the differences between the environment of a run and this one."""
     if not isinstance(then, Mapping):
-        yield "the run does not say where it was made"
+        yield "the run folder does not name its environment"
         return
     now = environment()
     for key, value in now.items():
@@ -216,4 +231,4 @@ def _elsewhere(then: object) -> Iterator[str]:
             before = then.get(key)
             known = before if isinstance(before, Mapping) else {}
             pairs = [(name, known.get(name), version) for name, version in value.items()]
-        yield from (f"{name} {before} there, {after} here" for name, before, after in pairs if before != after)
+        yield from (f"{name} was {before}, and is {after} here" for name, before, after in pairs if before != after)

@@ -1,13 +1,13 @@
-"""The clock: from what was exchanged and a link to wall-clock time, for any number of links at once.
+"""The clock: computes the wall-clock time of a run from its transfers, for any number of links.
 
 Rounds are synchronous. For client i in a round
 
     t_i = s_i * (down_i + steps * compute_i + up_i)
     down_i = latency_i + 8 * max(bytes_i / down rate_i, bytes of all / server's sending rate)
 
-and alike for up_i; a direction in which nothing is sent takes no time, s_i is the straggler's factor or 1, and the
-round takes as long as its slowest client. The server's own arithmetic takes no time. Where the server is the
-bottleneck, its capacity is shared fairly, so that all messages end together.
+and up_i likewise. A direction in which nothing is sent takes no time; s_i is the straggler's factor, or 1; the round
+takes as long as its slowest client. The server's own arithmetic takes no time. Where the server is the bottleneck, its
+capacity is shared fairly, so that all messages end at the same time.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class Clock:
 
 
 def clock(exchanges: Exchanges, links: Iterable[Link], *, seed: int = 0) -> list[Clock]:
-    """Tell the time of a run on several links.
+    """Compute how long a run takes on several links.
 
     Args:
-        exchanges: What was exchanged; see :meth:`Exchanges.of`.
+        exchanges: The transfers of the run; see :meth:`Exchanges.of`.
         links: The links.
         seed: Decides the clients' rates, their speed and who straggles, where a link draws them.
 
@@ -68,10 +68,10 @@ def clock(exchanges: Exchanges, links: Iterable[Link], *, seed: int = 0) -> list
     Raises:
         ConfigError: A link gives values client by client, but not for every client that took part.
     """
-    return [_one(exchanges, link, seed) for link in links]
+    return [_time(exchanges, link, seed) for link in links]
 
 
-def _one(seen: Exchanges, link: Link, seed: int) -> Clock:
+def _time(seen: Exchanges, link: Link, seed: int) -> Clock:
     clients = seen.clients
     if not len(clients):
         nothing = np.zeros(seen.count)
@@ -106,15 +106,15 @@ def _transfer(
 
 
 def _slowest(rounds: NDArray[np.int64], seconds: Floats) -> NDArray[np.int64]:
-    """Return the entry of each round's slowest client."""
+    """Return the index of each round's slowest client among the entries."""
     order = np.lexsort((seconds, rounds))
     last = np.append(rounds[order][1:] != rounds[order][:-1], True)
-    found: NDArray[np.int64] = order[last]
-    return found
+    slowest: NDArray[np.int64] = order[last]
+    return slowest
 
 
 def _spread(count: int, at: NDArray[np.int64], values: Floats) -> Floats:
-    """Put values at their rounds; a round without any exchange takes no time."""
+    """Return an array by round with the values at their rounds; a round without transfers takes no time."""
     out = np.zeros(count)
     out[at] = values
     return out

@@ -1,4 +1,4 @@
-"""What each client exchanged in each round, taken from a ledger into arrays."""
+"""What each client sent and received in each round, from a ledger into arrays."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Exchanges:
-    """One entry per (round, client) that took part; the entries of a round lie together, in order.
+    """One entry for each client of each round that took part; entries are sorted by round. All arrays are (entries,).
 
     Attributes:
         rounds: Round of each entry, counted from the first round given.
         clients: Client of each entry.
-        bytes_down: What it received in that round.
-        bytes_up: What it sent.
+        bytes_down: Bytes that it received in that round.
+        bytes_up: Bytes that it sent.
         messages_down: Messages that it received, 0 or 1.
         messages_up: Messages that it sent.
         steps: Local steps of each entry's round.
@@ -44,9 +44,9 @@ class Exchanges:
         """Collect the entries.
 
         Args:
-            rounds: The shipments of each round.
+            rounds: The transfers of each round.
             steps: Local steps of each round.
-            evaluation: Let uploads that only serve an evaluation take time too.
+            evaluation: Include uploads made only for evaluation.
 
         Returns:
             The entries.
@@ -59,13 +59,13 @@ class Exchanges:
             wanted = [one for one in transfers if one.clients and (evaluation or one.direction != "evaluation")]
             if not wanted:
                 continue
-            clients = np.unique(np.concatenate([np.asarray(one.clients, dtype=np.int64) for one in wanted]))
+            clients = np.unique(np.concatenate([np.asarray(transfer.clients, dtype=np.int64) for transfer in wanted]))
             table = np.zeros((4, len(clients)), dtype=np.int64)  # bytes down, bytes up, messages down, messages up
-            for one in wanted:
-                seats = np.searchsorted(clients, np.asarray(one.clients, dtype=np.int64))
-                row = 0 if one.direction == "down" else 1
-                table[row, seats] += one.total_bytes // len(one.clients)
-                table[row + 2, seats] += 1
+            for transfer in wanted:
+                columns_of = np.searchsorted(clients, np.asarray(transfer.clients, dtype=np.int64))
+                row = 0 if transfer.direction == "down" else 1
+                table[row, columns_of] += transfer.total_bytes // len(transfer.clients)
+                table[row + 2, columns_of] += 1
             here, long = np.full(len(clients), index), np.full(len(clients), length)
             columns.append((here, clients, table[0], table[1], table[2], table[3], long))
         empty: Ints = np.zeros(0, dtype=np.int64)
@@ -74,7 +74,7 @@ class Exchanges:
 
     @classmethod
     def of_records(cls, records: Sequence[RoundRecord], *, evaluation: bool = False) -> Exchanges:
-        """Collect the entries of a run's records, finished or read back.
+        """Collect the entries of a run's records.
 
         Args:
             records: The rounds, from the first.

@@ -1,4 +1,4 @@
-"""What is known of the clients' network and of their speed."""
+"""A link: the network between the server and its clients, and the speed of the clients."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class Link:
     """The network between the server and its clients, and how fast a client computes.
 
     Args:
-        name: What to call it.
+        name: Its name.
         up: Bits per second from a client to the server.
         down: Bits per second from the server to a client.
-        latency: Seconds that a message is under way before its first bit arrives, one way.
+        latency: Seconds until the first bit of a message arrives, one way.
         compute: Seconds per local step of a client.
         rate_spread: Spread of the clients' rates: each client's two rates are multiplied by exp(spread * z), z from a
-            normal distribution by (seed, client), so that `up` and `down` are medians. 0 gives all the same.
+            normal distribution by (seed, client), so that `up` and `down` are medians. With 0 all are equal.
         compute_spread: The same for the seconds per local step.
         straggler_share: Probability that a client straggles in a round, drawn by (seed, round, client).
-        straggler_factor: How many times longer everything takes a client that straggles.
+        straggler_factor: Factor by which everything takes longer for a client that straggles.
         server_up: Bits per second that the server can receive from all clients together; None for no limit.
         server_down: Bits per second that the server can send to all clients together; None for no limit.
         overhead: Bytes that the transport adds, as a share of the bytes counted (0.03 for TCP/IP over Ethernet).
-        note: One line that says what the numbers stand for.
+        note: One line that says what the link stands for.
 
     Raises:
         ConfigError: A number is out of range.
@@ -62,7 +62,7 @@ class Link:
         problems = at_least(self, 0, "rate_spread", "compute_spread", "straggler_share", "overhead")
         problems += at_least(self, 1, "straggler_factor")
         if self.straggler_share > 1:
-            problems.append(f"Link: straggler_share is {self.straggler_share!r}, but it is a share; choose 0 to 1")
+            problems.append(f"Link: straggler_share is {self.straggler_share!r}, expected 0 to 1; change it")
         for field in ("up", "down"):
             problems += _rates(field, _all(getattr(self, field)))
         for field in ("server_up", "server_down"):
@@ -70,22 +70,29 @@ class Link:
                 problems += _rates(field, _all(getattr(self, field)))
         for field in ("latency", "compute"):
             if not all(0 <= value < math.inf for value in _all(getattr(self, field))):
-                problems.append(f"Link: {field} is {getattr(self, field)!r}, but seconds must be 0 or more; change it")
+                problems.append(f"Link: {field} is {getattr(self, field)!r}, expected seconds of 0 or more; change it")
         refuse(problems)
 
     def values(self, field: Literal["up", "down", "latency", "compute"], clients: NDArray[np.int64]) -> Floats:
-        """Return a quantity of the given clients before any spread.
+        """Return a quantity of the given clients, before any spread.
+
+        Args:
+            field: The quantity.
+            clients: Numbers of the clients, (clients,).
+
+        Returns:
+            One value per client, float64 (clients,).
 
         Raises:
-            ConfigError: It is given client by client, but not for all of these.
+            ConfigError: It is given for each client, but not for all of these.
         """
         given = getattr(self, field)
         if not isinstance(given, tuple):
             return np.full(len(clients), float(given))
         if len(clients) and int(clients.max()) >= len(given):
             raise ConfigError(
-                f"link {self.name!r} gives {field} for {len(given)} clients, but client {int(clients.max())} took "
-                "part; give one value for each client from number 0, or one for all"
+                f"link {self.name!r} has {field} for {len(given)} clients, expected also client {int(clients.max())}, "
+                "which took part; give one value for each client from number 0, or one value for all"
             )
         return np.asarray(given, dtype=np.float64)[clients]
 
@@ -95,12 +102,12 @@ def factors(seed: int, purpose: str, spread: float, clients: NDArray[np.int64]) 
 
     Args:
         seed: Decides the draws.
-        purpose: What they are for.
+        purpose: The purpose in the address of the draws.
         spread: Standard deviation of the logarithm.
-        clients: Client numbers.
+        clients: Numbers of the clients, (clients,).
 
     Returns:
-        One factor per client, 1 on median.
+        One factor per client with median 1, float64 (clients,).
     """
     if not spread:
         return np.ones(len(clients))
@@ -116,4 +123,4 @@ def _all(value: PerClient) -> Sequence[float]:
 def _rates(field: str, values: Sequence[float]) -> list[str]:
     if values and all(0 < value < math.inf for value in values):
         return []
-    return [f"Link: {field} is {values[0] if len(values) == 1 else values!r}, but a rate must be above 0; raise it"]
+    return [f"Link: {field} is {values[0] if len(values) == 1 else values!r}, expected a rate above 0; raise it"]

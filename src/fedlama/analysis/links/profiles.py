@@ -72,7 +72,9 @@ def parse_link(text: str) -> Link:
     for part in parts:
         key, equals, value = part.partition("=")
         if not equals:
-            raise ConfigError(f"{shown(part)} in the link {shown(text)} is no setting; write key=value, as up=5Mbit/s")
+            raise ConfigError(
+                f"{shown(part)} in the link {shown(text)} is not a setting; write key=value, such as up=5Mbit/s"
+            )
         table[key.strip().replace("-", "_")] = value.strip()
     return _build(text.strip(), {**table, "base": base} if base else table)
 
@@ -81,7 +83,7 @@ def parse_links(given: Sequence[str], file: Path | None = None) -> list[Link]:
     """Read the links of a command line.
 
     Args:
-        given: Each as :func:`parse_link` reads it.
+        given: The texts of `--link`, each as :func:`parse_link` reads it.
         file: A TOML file with one table per link: ``[name]``, the keys of :class:`Link` (rates and times as text with
             their unit, or lists of them by client) and ``base`` for a profile to start from.
 
@@ -89,9 +91,9 @@ def parse_links(given: Sequence[str], file: Path | None = None) -> list[Link]:
         The links; every documented profile when none is given.
 
     Raises:
-        ConfigError: With every problem found.
+        ConfigError: Holds every problem found.
     """
-    links = [parse_link(one) for one in given]
+    links = [parse_link(text) for text in given]
     if file is not None:
         try:
             tables = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -101,7 +103,7 @@ def parse_links(given: Sequence[str], file: Path | None = None) -> list[Link]:
             ) from error
         for name, table in tables.items():
             if not isinstance(table, dict):
-                raise ConfigError(f"{file}: {name} is {shown(table)}, but every link is a table; write [{name}]")
+                raise ConfigError(f"{file}: {name} is {shown(table)}, expected a table; write [{name}]")
             links.append(_build(name, table))
     return links or list(PROFILES.values())
 
@@ -137,15 +139,15 @@ def _build(name: str, table: Mapping[str, Any]) -> Link:
 def _value(key: str, value: object) -> float | tuple[float, ...]:
     if isinstance(value, list):
         if key not in ("up", "down", "latency", "compute"):
-            raise ConfigError("is one number and no list; give one number")
-        return tuple(_one(key, item) for item in value)
-    return _one(key, value)
+            raise ConfigError("is a list, expected one number; give one number")
+        return tuple(_number(key, item) for item in value)
+    return _number(key, value)
 
 
-def _one(key: str, value: object) -> float:
+def _number(key: str, value: object) -> float:
     reader = _KINDS.get(key)
     if reader is not None:
         return reader(str(value))
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ConfigError(f"is {shown(value)}, but must be a number; change it")
+        raise ConfigError(f"is {shown(value)}, expected a number; change it")
     return float(value)

@@ -1,4 +1,4 @@
-"""Units of rates and times: bits are not bytes, 1000 is not 1024, and a capital letter tells them apart.
+"""Units of rates and times: bits or bytes, prefixes of 1000 or of 1024; a rate without a clear unit is refused.
 
 ======================  ==========================================  =====================
 written                 meaning                                     factor to bit/s
@@ -39,7 +39,7 @@ def parse_rate(text: str) -> float:
         Bits per second.
 
     Raises:
-        ConfigError: No unit, or one that does not tell bits from bytes.
+        ConfigError: No unit, or one that may mean bits or bytes.
 
     >>> parse_rate("50 Mbit/s") == parse_rate("6.25MB/s")
     True
@@ -63,7 +63,7 @@ def parse_seconds(text: str) -> float:
 
 
 def show_rate(bits: float) -> str:
-    """Write a rate in bits per second with a prefix of 1000.
+    """Return a rate in bits per second with a prefix of 1000.
 
     >>> show_rate(5470.0)
     '5.47 kbit/s'
@@ -75,9 +75,9 @@ def show_rate(bits: float) -> str:
 
 
 def show_seconds(seconds: float) -> str:
-    """Write a time in the unit that a person would choose.
+    """Return a time in the unit that suits its size.
 
-    >>> [show_seconds(one) for one in (0.25, 75, 5400, 200000)]
+    >>> [show_seconds(time) for time in (0.25, 75, 5400, 200000)]
     ['250 ms', '1.2 min', '1.5 h', '2.3 d']
     """
     for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
@@ -89,7 +89,7 @@ def show_seconds(seconds: float) -> str:
 
 
 def money(number_of_bytes: int, price_per_gb: float) -> float:
-    """Return what bytes cost.
+    """Return the price of bytes.
 
     Args:
         number_of_bytes: Bytes.

@@ -1,4 +1,4 @@
-"""One self-contained HTML file that shows finished runs: opens offline, makes no request, prints, reads on a phone."""
+"""One self-contained HTML file about finished runs: it opens offline, makes no request, and can be printed."""
 
 from fedlama.reporting.html.write import report_page, write_report
 

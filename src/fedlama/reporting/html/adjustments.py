@@ -1,4 +1,4 @@
-"""FedLAMA's adjustments of a finished run, worked out again from its recorded discrepancies."""
+"""FedLAMA's adjustments of the intervals in a finished run, computed again from its recorded discrepancies."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def adjustments(run: StoredRun) -> list[dict[str, Any]]:
     """Return the two curves at every adjustment of a FedLAMA run.
 
     Args:
-        run: Any run.
+        run: A run of any strategy.
 
     Returns:
-        Per adjustment its round, the layers in sorted order, both curves of Algorithm 2 (delta and 1 - lambda; for the
-        accelerating variant 1 - delta and lambda) and the layers selected. Empty for other strategies, and for folders
-        that lack the labelling.
+        For each adjustment its round, the layers in sorted order, both curves of Algorithm 2 (delta and 1 - lambda; for
+        the accelerating variant 1 - delta and lambda) and the selected layers. Empty for other strategies, and for
+        folders without a description of the layers.
     """
     description = run.description
     strategy, layers = _strategy(description.get("strategy")), description.get("layers")
@@ -34,17 +34,17 @@ def adjustments(run: StoredRun) -> list[dict[str, Any]]:
         )
     except (KeyError, TypeError, ValueError):
         return []
-    found = []
+    adjusted = []
     measured = dict(state.unit_discrepancy)
     for record in run.rounds:
-        fresh = {name: one.unit_discrepancy for name, one in record.layers.items() if name in measured}
+        fresh = {name: layer.unit_discrepancy for name, layer in record.layers.items() if name in measured}
         measured.update({name: value for name, value in fresh.items() if value is not None})
         if strategy.adjusts_after(record.round_index):
-            found.append(_one(strategy, state, measured, record.round_index))
-    return found
+            adjusted.append(_adjustment(strategy, state, measured, record.round_index))
+    return adjusted
 
 
-def _one(strategy: FedLAMA, state: FedLAMAState, measured: dict[str, float], round_index: int) -> dict[str, Any]:
+def _adjustment(strategy: FedLAMA, state: FedLAMAState, measured: dict[str, float], round_index: int) -> dict[str, Any]:
     curves = strategy.curves(FedLAMAState(state.parameters, state.adaptive, state.intervals, measured))
     falling, rising = curves.rest, curves.delta
     if strategy.accelerate:

@@ -1,4 +1,4 @@
-"""What the page's plots need of one run, as plain JSON types, rounded so that the file stays small."""
+"""The data of one run for the plots of the page: plain JSON types, rounded so that the file stays small."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def collect(timing: Timing) -> dict[str, Any]:
     """Collect one run.
 
     Args:
-        timing: The run with its time on each link.
+        timing: The run, with its time on each link.
 
     Returns:
-        Series by round (cumulative where the name says so), by layer, by client and by link.
+        Series by round, by layer, by client and by link. ``up``, ``down`` and ``seconds`` are sums since round 0.
     """
     run = timing.run
     rounds = run.rounds
@@ -64,7 +64,12 @@ def collect(timing: Timing) -> dict[str, Any]:
 
 
 def number(value: object, digits: int = _DIGITS) -> float | None:
-    """Round to significant digits; None for what is no finite number."""
+    """Return a number rounded to significant digits; None for anything else, NaN and infinity included.
+
+    Args:
+        value: Any value.
+        digits: Number of significant digits.
+    """
     if not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     return float(f"{value:.{digits}g}")
@@ -75,14 +80,14 @@ def _rounded(values: Iterable[float | None]) -> list[float | None]:
 
 
 def _layers(run: StoredRun) -> list[dict[str, Any]]:
-    """Return each layer's size, bytes, intervals, the rounds in which it travelled, and d_l in those."""
-    sizes = {item.layer: item.parameters for one in run.ledger.transfers for item in one.payloads}
+    """Return the size, bytes and intervals of each layer, the rounds of its synchronisations, and d_l in those."""
+    sizes = {item.layer: item.parameters for transfer in run.ledger.transfers for item in transfer.payloads}
     moved = {way: _moved(run, way) for way in ("up", "down")}
     names = list(run.rounds[0].layers) or list(sizes)
     layers = []
     for name in names:
         records = [record.layers[name] for record in run.rounds if name in record.layers]
-        travelled = [index for index, record in enumerate(records) if record.synchronised]
+        synchronised = [index for index, record in enumerate(records) if record.synchronised]
         layers.append(
             {
                 "name": name,
@@ -90,8 +95,8 @@ def _layers(run: StoredRun) -> list[dict[str, Any]]:
                 "up": moved["up"][name],
                 "down": moved["down"][name],
                 "intervals": _changes([record.interval for record in records]),
-                "travelled": travelled,
-                "discrepancy": [number(records[index].unit_discrepancy, 4) for index in travelled],
+                "synchronised": synchronised,
+                "discrepancy": [number(records[index].unit_discrepancy, 4) for index in synchronised],
             }
         )
     return layers
@@ -108,54 +113,57 @@ def _moved(run: StoredRun, way: Direction) -> Counter[str]:
 
 
 def _changes(values: list[int]) -> list[list[int]]:
-    """Return [round, value] wherever a value differs from the one before."""
+    """Return [round, value] for the first value and for each one that differs from the value before."""
     return [[index, value] for index, value in enumerate(values) if index == 0 or value != values[index - 1]]
 
 
 def _directions(run: StoredRun) -> dict[str, dict[str, int]]:
     """Return payload, header and scalar bytes of each direction."""
-    found = {way: Counter({"payload": 0, "headers": 0, "scalars": 0}) for way in ("down", "up", "evaluation")}
-    for one in run.ledger.transfers:
-        found[one.direction].update(payload=one.payload_bytes, headers=one.header_bytes, scalars=one.scalar_bytes)
-    return {way: dict(parts) for way, parts in found.items()}
+    sums = {way: Counter({"payload": 0, "headers": 0, "scalars": 0}) for way in ("down", "up", "evaluation")}
+    for transfer in run.ledger.transfers:
+        sums[transfer.direction].update(
+            payload=transfer.payload_bytes, headers=transfer.header_bytes, scalars=transfer.scalar_bytes
+        )
+    return {way: dict(parts) for way, parts in sums.items()}
 
 
 def _clients(run: StoredRun) -> list[list[int]]:
-    """Return [client, bytes up, bytes down, rounds taken part], in the order of the clients' numbers."""
+    """Return [client, bytes up, bytes down, rounds in which it answered], in the order of the clients' numbers."""
     up: Counter[int] = Counter()
     down: Counter[int] = Counter()
     active: Counter[int] = Counter()
     for record in run.rounds:
         active.update(record.answered)
-        for one in record.transfers:
-            if one.direction == "evaluation" or not one.clients:
+        for transfer in record.transfers:
+            if transfer.direction == "evaluation" or not transfer.clients:
                 continue
-            each = one.total_bytes // len(one.clients)
-            (up if one.direction == "up" else down).update(dict.fromkeys(one.clients, each))
+            each = transfer.total_bytes // len(transfer.clients)
+            (up if transfer.direction == "up" else down).update(dict.fromkeys(transfer.clients, each))
     return [[client, up[client], down[client], active[client]] for client in sorted({*up, *down, *active})]
 
 
 def attendance(run: StoredRun) -> list[dict[str, Any]]:
-    """Return the rounds of a run in which not all went well.
+    """Return the rounds of a run in which clients were missing or something went wrong.
 
     Args:
-        run: A run; a deployment's ``network.jsonl`` tells more than who was missing.
+        run: A run; the ``network.jsonl`` of a deployment also says what went wrong.
 
     Returns:
-        Per round: its number from 0, the size of its cohort, who was missing, and what happened, one sentence each.
+        For each of these rounds its number from 0, the size of its cohort, the missing clients, and one sentence for
+        each incident.
     """
     log = read_log(run.path / NAME)
-    found = []
+    rounds = []
     for record in run.rounds:
-        incidents = log.get(record.round_index, {}).get("incidents", [])
-        told = [str(one) for one in incidents] if isinstance(incidents, list) else []
-        if record.missing or told:
-            found.append(
+        logged = log.get(record.round_index, {}).get("incidents", [])
+        incidents = [str(sentence) for sentence in logged] if isinstance(logged, list) else []
+        if record.missing or incidents:
+            rounds.append(
                 {
                     "round": record.round_index,
                     "cohort": len(record.cohort),
                     "missing": list(record.missing),
-                    "incidents": told,
+                    "incidents": incidents,
                 }
             )
-    return found
+    return rounds

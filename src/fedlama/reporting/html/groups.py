@@ -1,4 +1,4 @@
-"""Runs that differ in their seed only, drawn as one line with its 95 % interval."""
+"""Groups of runs that differ only in their seed; a group is drawn as one line with its 95 % interval."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ def groups(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         runs: As :func:`fedlama.reporting.html.collect.collect` returns them.
 
     Returns:
-        Per method: its title, the indices of its runs, and for several seeds that were evaluated in the same rounds
-        the mean, low and high ends of accuracy and of both losses.
+        For each method its title and the indices of its runs, and for several seeds that were evaluated in the same
+        rounds the mean and both ends of the interval of accuracy and of both losses.
     """
     by_title: dict[str, list[int]] = {}
     for index, run in enumerate(runs):
         by_title.setdefault(run["title"], []).append(index)
-    found = []
+    grouped = []
     for title, members in by_title.items():
         group: dict[str, Any] = {"title": title, "runs": members, "bands": {}}
         mine = [runs[index] for index in members]
         if len(mine) > 1 and all(
-            (one["evaluated"], one["steps"]) == (mine[0]["evaluated"], mine[0]["steps"]) for one in mine
+            (run["evaluated"], run["steps"]) == (mine[0]["evaluated"], mine[0]["steps"]) for run in mine
         ):
             for key in ("accuracy", "testLoss", "trainLoss"):
-                group["bands"][key] = _band([one[key] for one in mine])
-        found.append(group)
-    return found
+                group["bands"][key] = _band([run[key] for run in mine])
+        grouped.append(group)
+    return grouped
 
 
 def _band(series: Sequence[Sequence[float | None]]) -> dict[str, list[float | None]]:
-    """Return mean, low and high at each point; nothing where a run has no number."""
+    """Return mean, low and high at each point; None where a run has no number."""
     band: dict[str, list[float | None]] = {"mean": [], "low": [], "high": []}
     for values in zip(*series, strict=True):
         whole = [value for value in values if value is not None]
-        found = interval(whole) if len(whole) == len(values) else None
+        point = interval(whole) if len(whole) == len(values) else None
         for key in band:
-            band[key].append(number(getattr(found, key)) if found else None)
+            band[key].append(number(getattr(point, key)) if point else None)
     return band

@@ -1,4 +1,4 @@
-"""The page: tables that stand without any script, the runs' data, and the script that draws the plots."""
+"""The page: tables, which need no script, the data of the runs, and the script that draws the plots."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inl
 _SECTIONS = (
     ("summary", "Summary"),
     ("accuracy", "Accuracy and loss"),
-    ("travel", "When each layer travelled"),
+    ("travel", "When each layer was synchronised"),
     ("discrepancy", "Discrepancy and interval"),
-    ("curves", "The cut of each adjustment"),
+    ("curves", "The cut-off of each adjustment"),
     ("bytes", "Bytes"),
     ("links", "Time on a link"),
-    ("attendance", "Who answered"),
+    ("attendance", "Replies of the clients"),
     ("configuration", "Configuration"),
 )
 
@@ -41,13 +41,13 @@ def page(
     """Put the page together.
 
     Args:
-        title: Its heading.
+        title: Heading of the page.
         runs: As :func:`fedlama.reporting.html.collect.collect` returns them.
         groups: As :func:`fedlama.reporting.html.groups.groups` returns them.
-        timings: The same runs with their time on each link.
+        timings: The same runs, with their time on each link.
 
     Returns:
-        The HTML: nothing in it refers to anything outside it, and its policy forbids requests.
+        The HTML. It refers to nothing outside itself, and its content security policy forbids requests.
     """
     content = {
         "summary": summary_table(runs),
@@ -74,7 +74,7 @@ def page(
         '<a class="skip" href="#summary">Skip to the results</a>\n'
         f"<header><h1>{escape(title)}</h1><p>{len(runs)} run{'s' if len(runs) > 1 else ''}; "
         "MB are 10<sup>6</sup> bytes, rates bits per second. "
-        "The plots can be read with the keyboard: tab to one, then use the arrow keys.</p>"
+        "The plots can be read with the keyboard: move to one with the tab key, then use the arrow keys.</p>"
         f'<nav aria-label="Sections"><ul>{contents}</ul></nav></header>\n<main>\n{sections}\n</main>\n'
         '<div id="live" role="status" aria-live="polite" class="hidden"></div>\n'
         f'<script type="application/json" id="data">{_embedded({"runs": runs, "groups": groups})}</script>\n'
@@ -83,18 +83,18 @@ def page(
 
 
 def _plot(name: str) -> str:
-    note = "<noscript><p>The plot needs JavaScript; the table holds its values.</p></noscript>"
+    note = "<noscript><p>The plot needs JavaScript; the table has its values.</p></noscript>"
     return f'<div id="{name}" class="plot">{note}</div>\n'
 
 
 def _behind(what: str, table: str) -> str:
-    """Fold a table away; what scrolls sideways can be reached by keyboard."""
+    """Return a table that can be unfolded; it scrolls sideways, also by keyboard."""
     scrolled = f'<div class="scroll" tabindex="0" role="region" aria-label="Table: {what}">{table}</div>'
     return f"<details><summary>Table: {what}</summary>{scrolled}</details>\n"
 
 
 def _embedded(content: object) -> str:
-    """Write JSON so that no text in it can end the script element."""
+    """Return JSON in which no text can end the script element."""
     return json.dumps(content, separators=(",", ":")).replace("<", "\\u003c").replace("\u2028", "\\u2028")
 
 

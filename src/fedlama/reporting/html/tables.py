@@ -1,4 +1,4 @@
-"""The page's tables: everything that the plots show can be read here too."""
+"""The tables of the page: they have every value that the plots show."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Runs = Sequence[Mapping[str, Any]]
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> str:
-    """Write a table; the first cell of each row is its heading.
+    """Return a table; the first cell of each row is its heading.
 
     Args:
-        headings: The columns' headings.
-        rows: Cells; numbers and text are escaped.
-        caption: What the table shows.
+        headings: Headings of the columns.
+        rows: The cells; text is escaped.
+        caption: The caption; none by default.
     """
     head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
     body = []
@@ -30,7 +30,11 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]], caption: st
 
 
 def summary_table(runs: Runs) -> str:
-    """Return one row per run, with the share of replies that were missing where some were."""
+    """Return one row per run, with the share of missing replies if there are any.
+
+    Args:
+        runs: As :func:`fedlama.reporting.html.collect.collect` returns them.
+    """
     absent = any(run["missing"] for run in runs)
     headings = ["run", "accuracy %", "test loss", "C %", "MB up", "MB down", "rounds", "seconds", "state"]
     headings += ["replies missing %"] if absent else []
@@ -53,7 +57,11 @@ def summary_table(runs: Runs) -> str:
 
 
 def accuracy_table(runs: Runs) -> str:
-    """Return every evaluation of every run."""
+    """Return every evaluation of every run.
+
+    Args:
+        runs: As for :func:`summary_table`.
+    """
     rows = [
         (
             run["name"],
@@ -73,34 +81,50 @@ def accuracy_table(runs: Runs) -> str:
 
 
 def layer_table(runs: Runs) -> str:
-    """Return every layer of every run: how often it travelled and at which interval it ended."""
+    """Return every layer of every run: how often it was synchronised, and its last interval.
+
+    Args:
+        runs: As for :func:`summary_table`.
+    """
     rows = [
         (
             run["name"],
             layer["name"],
             layer["parameters"],
-            f"{len(layer['travelled'])} of {len(run['steps'])}",
+            f"{len(layer['synchronised'])} of {len(run['steps'])}",
             layer["intervals"][-1][1] if layer["intervals"] else "-",
             "-" if not layer["discrepancy"] or layer["discrepancy"][-1] is None else f"{layer['discrepancy'][-1]:.3g}",
         )
         for run in runs
         for layer in run["layers"]
     ]
-    return table(("run", "layer", "parameters", "rounds travelled", "last interval", "last discrepancy d"), rows)
+    return table(("run", "layer", "parameters", "rounds synchronised", "last interval", "last discrepancy d"), rows)
 
 
 def adjustment_table(runs: Runs) -> str:
-    """Return the layers selected at every adjustment."""
+    """Return the layers selected at every adjustment.
+
+    Args:
+        runs: As for :func:`summary_table`.
+    """
     rows = [
         (run["name"], one["round"] + 1, f"{len(one['chosen'])} of {len(one['order'])}", ", ".join(one["chosen"]))
         for run in runs
         for one in run["adjustments"]
     ]
-    return table(("run", "after round", "layers selected", "which"), rows) if rows else "<p>No run adjusts.</p>"
+    return (
+        table(("run", "after round", "layers selected", "which"), rows)
+        if rows
+        else "<p>No run adjusts its intervals.</p>"
+    )
 
 
 def byte_tables(runs: Runs) -> str:
-    """Return bytes by direction and kind, and by layer."""
+    """Return bytes by direction and kind, and by layer.
+
+    Args:
+        runs: As for :func:`summary_table`.
+    """
     kinds = ("payload", "headers", "scalars")
     directions = [
         (run["name"], way, *(parts[kind] for kind in kinds), sum(parts.values()))
@@ -114,7 +138,11 @@ def byte_tables(runs: Runs) -> str:
 
 
 def attendance_table(runs: Runs) -> str:
-    """Return the rounds in which clients were missing or something went wrong."""
+    """Return the rounds in which clients were missing or something went wrong.
+
+    Args:
+        runs: As for :func:`summary_table`.
+    """
     rows = [
         (
             run["name"],
@@ -127,13 +155,17 @@ def attendance_table(runs: Runs) -> str:
         for one in run["attendance"]
     ]
     if not rows:
-        return "<p>In every round, every client that was asked answered.</p>\n"
-    body = table(("run", "round", "answered", "clients missing", "what happened"), rows)
-    return f"<div class='scroll' tabindex='0' role='region' aria-label='Who answered'>{body}</div>\n"
+        return "<p>In every round, all clients of the cohort replied.</p>\n"
+    body = table(("run", "round", "replies", "missing clients", "incidents"), rows)
+    return f"<div class='scroll' tabindex='0' role='region' aria-label='Replies of the clients'>{body}</div>\n"
 
 
 def link_table(timings: Sequence[Timing]) -> str:
-    """Return the time of every run on every link, and what the links are."""
+    """Return the time of every run on every link, and the links.
+
+    Args:
+        timings: The runs, with their time on each link.
+    """
     rows = [
         (one.link.name, timing.name, *map(show_seconds, (one.total, one.down.sum(), one.compute.sum(), one.up.sum())))
         for position in range(len(timings[0].clocks))
@@ -155,14 +187,18 @@ def link_table(timings: Sequence[Timing]) -> str:
 
 
 def config_table(runs: Runs) -> str:
-    """Return every setting of every run; those that differ between the runs come first."""
+    """Return every setting of every run; those that differ between the runs come first.
+
+    Args:
+        runs: As for :func:`summary_table`.
+    """
     flat = [_without_repetition(dict(_flat("", run["config"]))) for run in runs]
-    keys = list(dict.fromkeys(key for one in flat for key in one))
-    differ = [key for key in keys if len({one.get(key, "") for one in flat}) > 1]
+    keys = list(dict.fromkeys(key for settings in flat for key in settings))
+    differ = [key for key in keys if len({settings.get(key, "") for settings in flat}) > 1]
     parts = []
     if len(runs) > 1 and differ:
-        rows = [(key, *(one.get(key, "") for one in flat)) for key in differ]
-        parts.append(_scrolled(table(("differs", *(run["name"] for run in runs)), rows)))
+        rows = [(key, *(settings.get(key, "") for settings in flat)) for key in differ]
+        parts.append(_scrolled(table(("setting that differs", *(run["name"] for run in runs)), rows)))
     same = [(key, flat[0][key]) for key in keys if key in flat[0] and (key not in differ or len(runs) == 1)]
     caption = "The same for all runs" if len(runs) > 1 else ""
     body = _scrolled(table(("setting", "value"), same, caption))
@@ -170,7 +206,7 @@ def config_table(runs: Runs) -> str:
 
 
 def _without_repetition(settings: dict[str, str]) -> dict[str, str]:
-    """Leave out what ran as it was set."""
+    """Return settings without those under ``in_force`` that are as they were set."""
     inner = "in_force."
     return {
         key: value

@@ -1,4 +1,4 @@
-"""From run folders to one HTML file."""
+"""Write the report: from run folders to one HTML file."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def report_page(
     title: str = "fedlama report",
     seed: int = 0,
 ) -> str:
-    """Make the report of some runs.
+    """Return the report of some runs.
 
     Args:
         runs: Run folders.
-        links: Links to tell the time on.
-        title: The page's heading.
-        seed: Decides what links draw.
+        links: Links on which times are computed.
+        title: Heading of the page.
+        seed: Decides what links draw for each client.
 
     Returns:
         The HTML.
@@ -47,9 +47,9 @@ def write_report(
 
     Args:
         runs: Run folders.
-        file: The HTML file; folders on the way are made.
-        links: Links to tell the time on.
-        seed: Decides what links draw.
+        file: The HTML file; missing folders are made.
+        links: Links on which times are computed.
+        seed: Decides what links draw for each client.
 
     Returns:
         The file.
@@ -62,5 +62,5 @@ def write_report(
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise FedlamaError(f"the report {file} cannot be written ({error.strerror}); give another --out") from error
+        raise FedlamaError(f"the report {file} cannot be written ({error.strerror}); choose another --out") from error
     return file

@@ -1,4 +1,4 @@
-"""Tracking of runs by what people use: TensorBoard without any extra library, Weights & Biases and MLflow as extras."""
+"""Trackers: TensorBoard without any extra library, Weights & Biases and MLflow as extras."""
 
 from fedlama.reporting.tracking.base import Tracker
 from fedlama.reporting.tracking.choose import TRACKERS, trackers

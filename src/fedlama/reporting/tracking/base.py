@@ -1,4 +1,4 @@
-"""What every tracker is told: the settings once, and the same numbers in every round."""
+"""What all trackers have in common: they get the settings once, and the same numbers in every round."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ class Tracker(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close what was opened; `kind` tells whether the run broke off."""
+        """Close what was opened; `kind` is None unless the run ended with an error."""
 
     def on_round(self, record: RoundRecord) -> None:
-        """Take a round's numbers."""
+        """Track the numbers of a round."""
 
 
 class Scalars:
-    """Turns rounds into named numbers, with the bytes added up.
+    """Turns rounds into named numbers; bytes are summed since round 0.
 
-    Names are those of every tracker: ``train/loss``, ``test/accuracy``, ``test/loss``, ``megabytes/up``,
-    ``megabytes/down`` (since the beginning), ``seconds/round``, ``interval/LAYER`` and ``discrepancy/LAYER``.
+    The names are the same for every tracker: ``train/loss``, ``test/accuracy``, ``test/loss``, ``megabytes/up``,
+    ``megabytes/down`` (since round 0), ``seconds/round``, ``interval/LAYER`` and ``discrepancy/LAYER``.
     """
 
     def __init__(self) -> None:
         self._up = self._down = 0
 
     def of(self, record: RoundRecord) -> dict[str, float]:
-        """Return a round's numbers.
+        """Return the numbers of a round; call it for every round in order.
 
         Args:
-            record: The round.
+            record: The record of the round.
         """
         self._up += record.bytes_up
         self._down += record.bytes_down
@@ -91,13 +91,13 @@ def flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:
 
 
 class RemoteTracker:
-    """A tracker behind an optional library, whose extra is called as the library is.
+    """A tracker that needs an optional library; the extra has the same name as the library.
 
     Args:
         folder: The run folder.
         project: Name of the experiment.
         name: Name of the run.
-        config: The resolved configuration.
+        config: The configuration, as :func:`flat` takes it.
 
     Raises:
         MissingExtraError: The library is not installed.

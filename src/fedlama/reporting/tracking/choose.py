@@ -19,30 +19,34 @@ TRACKERS: Final[Mapping[str, Maker]] = {
     "wandb": WeightsAndBiases,
     "mlflow": MLflow,
 }
-"""Name to what makes a tracker of a run folder, a project's name, a run's name and a configuration."""
+"""Functions that make a tracker from a run folder, a project's name, a run's name and a configuration, by name."""
 
 
 def trackers(
     names: Iterable[str], folder: Path, project: str, name: str, config: Mapping[str, object]
 ) -> list[Tracker]:
-    """Make the trackers of one run; nothing is written or sent before its first round.
+    """Make the trackers of one run; they write and send nothing before its first round.
 
     Args:
-        names: Names in :data:`TRACKERS`; ``"none"`` stands for no tracker.
+        names: Names in :data:`TRACKERS`; ``"none"`` is ignored.
         folder: The run folder.
         project: Name of the experiment.
         name: Name of the run.
-        config: The resolved configuration.
+        config: The configuration of the run.
 
     Returns:
-        One tracker per name.
+        One tracker for each different name.
 
     Raises:
         ConfigError: An unknown name.
         MissingExtraError: A library is not installed.
     """
-    wanted = [one for one in dict.fromkeys(names) if one != "none"]
-    unknown = [one for one in wanted if one not in TRACKERS]
-    if unknown:
-        raise ConfigError([f"there is no tracker {one!r}{did_you_mean(one, [*TRACKERS, 'none'])}" for one in unknown])
-    return [TRACKERS[one](folder, project, name, config) for one in wanted]
+    wanted = [tracker for tracker in dict.fromkeys(names) if tracker != "none"]
+    problems = [
+        f"there is no tracker {tracker!r}{did_you_mean(tracker, [*TRACKERS, 'none'])}"
+        for tracker in wanted
+        if tracker not in TRACKERS
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return [TRACKERS[tracker](folder, project, name, config) for tracker in wanted]

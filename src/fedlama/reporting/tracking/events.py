@@ -29,7 +29,10 @@ _TABLE: Final = _table()
 
 
 def crc32c(data: bytes) -> int:
-    """Return the CRC-32C of some bytes.
+    """Return the CRC-32C (Castagnoli) of some bytes.
+
+    Args:
+        data: The bytes.
 
     >>> hex(crc32c(b"123456789"))
     '0xe3069283'
@@ -41,13 +44,21 @@ def crc32c(data: bytes) -> int:
 
 
 def record(message: bytes) -> bytes:
-    """Put a message into a record."""
+    """Return a message as a record: with its length and both checksums.
+
+    Args:
+        message: The message.
+    """
     length = struct.pack("<Q", len(message))
     return length + struct.pack("<I", _masked(length)) + message + struct.pack("<I", _masked(message))
 
 
 def version_event(wall_time: float) -> bytes:
-    """Return the message that every event file begins with."""
+    """Return the first message of every event file.
+
+    Args:
+        wall_time: Seconds since 1970.
+    """
     return _key(1, _DOUBLE) + struct.pack("<d", wall_time) + _text(3, "brain.Event:2")
 
 
@@ -57,7 +68,7 @@ def scalars_event(wall_time: float, step: int, numbers: Mapping[str, float]) -> 
     Args:
         wall_time: Seconds since 1970.
         step: The step, 0 or more.
-        numbers: Name to number.
+        numbers: The numbers, by name.
     """
     values = b"".join(
         _block(1, _text(1, name) + _key(2, _FLOAT) + struct.pack("<f", number)) for name, number in numbers.items()

@@ -1,7 +1,8 @@
 """MLflow, through the extra ``fedlama[mlflow]``.
 
-Runs go where MLFLOW_TRACKING_URI says, and without it into ``mlflow.db`` in the folder of the run folders. The extra is
-the client alone; the whole of MLflow shows the runs with ``mlflow ui --backend-store-uri sqlite:///runs/mlflow.db``.
+Runs are sent to MLFLOW_TRACKING_URI, and without it written to ``mlflow.db`` in the folder of the run folders. The
+extra is only the client; the full MLflow shows the runs with
+``mlflow ui --backend-store-uri sqlite:///runs/mlflow.db``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _LONGEST = 500  # characters of a parameter's value that every backend takes
 
 
 class MLflow(RemoteTracker):
-    """Reports a run to MLflow; the parent of the run folder's parent holds the local database."""
+    """Tracks a run with MLflow; the local database is in the folder of all runs, two levels above the run folder."""
 
     library_name = "mlflow"
     _client: Any = None
@@ -27,7 +28,7 @@ class MLflow(RemoteTracker):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the run, as failed when it broke off."""
+        """End the run, as failed if it ended with an error."""
         if self._client is not None:
             self._client.set_terminated(self._run, "FINISHED" if kind is None else "FAILED")
 
@@ -35,7 +36,7 @@ class MLflow(RemoteTracker):
         """Log the round's numbers at its local step.
 
         Raises:
-            FedlamaError: The store does not answer.
+            FedlamaError: The store refuses the numbers, or does not answer.
         """
         try:
             if self._client is None:
@@ -48,7 +49,7 @@ class MLflow(RemoteTracker):
             )
         except Exception as error:
             raise FedlamaError(
-                f"mlflow does not take the run ({error}); check MLFLOW_TRACKING_URI, or use --track none"
+                f"mlflow cannot store the run ({error}); check MLFLOW_TRACKING_URI, or use --track none"
             ) from error
 
     def _begin(self) -> None:

@@ -1,6 +1,6 @@
 """TensorBoard: an event file in the run folder, written without any extra library.
 
-Look at it with ``tensorboard --logdir runs``.
+Show it with ``tensorboard --logdir runs``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class TensorBoard:
     """Writes one event file; use it as a context manager and as a callback.
 
     Args:
-        folder: Where the file goes; event files of an earlier run in it are removed at the first round.
+        folder: Folder of the file; event files of an earlier run in it are deleted in the first round.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,7 +44,7 @@ class TensorBoard:
             self._file.close()
 
     def on_round(self, record: RoundRecord) -> None:
-        """Write the round's numbers at its local step.
+        """Write the numbers of the round at its local step.
 
         Raises:
             FedlamaError: The file cannot be written.
@@ -56,7 +56,7 @@ class TensorBoard:
             file.flush()
         except OSError as error:
             raise FedlamaError(
-                f"{self._folder} cannot be written ({error.strerror}); make room, or switch it off with --track none"
+                f"{self._folder} cannot be written ({error.strerror}); free some disk space, or use --track none"
             ) from error
 
     def _begin(self) -> BinaryIO:

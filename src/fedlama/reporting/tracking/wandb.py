@@ -1,6 +1,6 @@
 """Weights & Biases, through the extra ``fedlama[wandb]``.
 
-Its own settings are kept: log in beforehand, or set WANDB_MODE=offline and send the run later with ``wandb sync``.
+Its own settings apply: log in beforehand, or set WANDB_MODE=offline and send the run later with ``wandb sync``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fedlama.reporting.tracking.base import RemoteTracker
 
 
 class WeightsAndBiases(RemoteTracker):
-    """Reports a run to Weights & Biases; the library keeps its files in the run folder."""
+    """Tracks a run with Weights & Biases; the library writes its files into the run folder."""
 
     library_name = "wandb"
     _run: Any = None
@@ -22,7 +22,7 @@ class WeightsAndBiases(RemoteTracker):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the run, as failed when it broke off."""
+        """End the run, as failed if it ended with an error."""
         if self._run is not None:
             self._run.finish(exit_code=0 if kind is None else 1)
 
@@ -30,7 +30,7 @@ class WeightsAndBiases(RemoteTracker):
         """Log the round's numbers at its local step.
 
         Raises:
-            FedlamaError: The library refuses, for instance because nobody is logged in.
+            FedlamaError: The library refuses, for instance without a login.
         """
         if self._run is None:
             self._run = self._begin()
@@ -43,5 +43,5 @@ class WeightsAndBiases(RemoteTracker):
             )
         except Exception as error:
             raise FedlamaError(
-                f"wandb does not start ({error}); run `wandb login`, or set WANDB_MODE=offline, or use --track none"
+                f"wandb cannot start a run ({error}); call `wandb login`, set WANDB_MODE=offline, or use --track none"
             ) from error

@@ -10,7 +10,7 @@ function bars(host, rows, kinds, write, what) {
     const sum = (one) => one.parts.reduce((total, part) => total + part, 0), most = Math.max(...rows.map(sum)) || 1;
     const px = scale(0, most, left, width - 86), letters = Math.floor((left - 8) / 6.2);
     const picture = svg('svg', { viewBox: `0 0 ${width} ${row * rows.length + 6}`, role: 'img', class: 'chart',
-      'aria-label': `${what}: ` + rows.slice(0, 12).map((one) => `${one.name} ${write(sum(one))}`).join('; ') + (rows.length > 12 ? '; the rest stands in the table' : '') });
+      'aria-label': `${what}: ` + rows.slice(0, 12).map((one) => `${one.name} ${write(sum(one))}`).join('; ') + (rows.length > 12 ? '; the rest is in the table' : '') });
     rows.forEach((one, index) => {
       const top = 4 + row * index, label = one.name.length > letters ? '…' + one.name.slice(1 - letters) : one.name;
       picture.append(svg('text', { x: left - 5, y: top + row / 2 + 3, 'text-anchor': 'end', class: row < 16 ? 'small' : '' }, label, svg('title', {}, one.name)));

@@ -2,11 +2,11 @@
 
 function curvesPlot(host) {
   const runs = DATA.runs.filter((run) => run.adjustments.length);
-  if (!runs.length) { host.replaceChildren(html('p', {}, 'No run here adjusts its intervals by FedLAMA’s rule.')); return; }
+  if (!runs.length) { host.replaceChildren(html('p', {}, 'No run adjusts its intervals by FedLAMA’s rule.')); return; }
   const pick = runChoice(runs, () => { fit(); redraw(); });
   const slider = html('input', { type: 'range', min: 0, step: 1, oninput: () => redraw(true) });
-  const told = html('output', {}), area = html('div', { class: 'canvas' }), list = html('p', { class: 'readout' });
-  host.replaceChildren(html('div', { class: 'choices' }, pick.element, html('label', { class: 'choice' }, 'Adjustment ', slider), told), area, list);
+  const reading = html('output', {}), area = html('div', { class: 'canvas' }), list = html('p', { class: 'readout' });
+  host.replaceChildren(html('div', { class: 'choices' }, pick.element, html('label', { class: 'choice' }, 'Adjustment ', slider), reading), area, list);
 
   function fit() {
     slider.max = DATA.runs[Number(pick.read())].adjustments.length - 1;
@@ -17,8 +17,8 @@ function curvesPlot(host) {
     const run = DATA.runs[Number(pick.read())], one = run.adjustments[Number(slider.value)], count = one.order.length;
     const height = Math.min(380, Math.max(250, width * 0.45)), left = 46, bottom = height - 42;
     const px = scale(0, Math.max(count, 1), left, width - 12), py = scale(0, 1, bottom, 10), cut = one.chosen.length;
-    told.textContent = `${Number(slider.value) + 1} of ${run.adjustments.length}, after round ${one.round + 1}`;
-    slider.setAttribute('aria-valuetext', told.textContent);
+    reading.textContent = `${Number(slider.value) + 1} of ${run.adjustments.length}, after round ${one.round + 1}`;
+    slider.setAttribute('aria-valuetext', reading.textContent);
     const text = `${run.name} after round ${one.round + 1}: the curves cross at layer ${cut} of ${count}; selected: ${one.chosen.join(', ') || 'none'}.`;
     const picture = svg('svg', { viewBox: `0 0 ${width} ${height}`, role: 'img', class: 'chart', 'aria-label': text },
       svg('rect', { x: px(0), y: 10, width: px(cut) - px(0), height: bottom - 10, fill: '#dfe9f5' }));

@@ -2,7 +2,7 @@
 
 function heatPlot(host) {
   const runs = DATA.runs.filter((run) => run.layers.some((layer) => layer.intervals.length));
-  if (!runs.length) { host.replaceChildren(html('p', {}, 'These run folders hold no layers.jsonl.')); return; }
+  if (!runs.length) { host.replaceChildren(html('p', {}, 'These run folders have no layers.jsonl.')); return; }
   const area = html('div', { class: 'canvas' }), readout = html('p', { class: 'readout' }), key = html('div', { class: 'legend' });
   const pick = runChoice(runs, () => redraw());
   host.replaceChildren(html('div', { class: 'choices' }, pick.element), area, key, readout);
@@ -15,9 +15,9 @@ function heatPlot(host) {
     const px = scale(0, rounds, left, width - 8), wide = (width - 8 - left) / rounds;
     const intervals = [...new Set(layers.flatMap((layer) => layer.intervals.map((pair) => pair[1])))].sort((a, b) => a - b);
     const colour = (interval) => shade(intervals.length < 2 ? 0 : intervals.indexOf(interval) / (intervals.length - 1));
-    const total = layers.reduce((sum, layer) => sum + layer.travelled.length, 0);
+    const total = layers.reduce((sum, layer) => sum + layer.synchronised.length, 0);
     const picture = svg('svg', { viewBox: `0 0 ${width} ${bottom + 36}`, role: 'img', tabindex: 0, class: 'chart',
-      'aria-label': `${run.name}: ${layers.length} layers by ${rounds} rounds; ${show(100 * total / layers.length / rounds, 3)} % of the cells travelled. The table below holds the counts.` });
+      'aria-label': `${run.name}: ${layers.length} layers by ${rounds} rounds; ${show(100 * total / layers.length / rounds, 3)} % of the cells were synchronised. The table below has the counts.` });
     const letters = Math.floor((left - 8) / 6.2);
     layers.forEach((layer, index) => {
       const top = 6 + row * index, label = layer.name.length > letters ? '…' + layer.name.slice(1 - letters) : layer.name;
@@ -26,8 +26,8 @@ function heatPlot(host) {
         const end = k + 1 < layer.intervals.length ? layer.intervals[k + 1][0] : rounds;
         picture.append(svg('rect', { x: px(start), y: top, width: px(end) - px(start), height: row - 2, fill: colour(interval) }));
       });
-      const marks = layer.travelled.map((at) => `M${px(at) + wide * 0.25} ${top + 2}h${Math.max(wide * 0.5, 0.6)}v${row - 6}h${-Math.max(wide * 0.5, 0.6)}z`);
-      picture.append(svg('path', { d: marks.join(''), fill: '#1b2a41', class: 'travelled' }));
+      const marks = layer.synchronised.map((at) => `M${px(at) + wide * 0.25} ${top + 2}h${Math.max(wide * 0.5, 0.6)}v${row - 6}h${-Math.max(wide * 0.5, 0.6)}z`);
+      picture.append(svg('path', { d: marks.join(''), fill: '#1b2a41', class: 'synchronised' }));
     });
     for (const tick of ticks(1, rounds, (width - left) / 80).filter(Number.isInteger)) {
       picture.append(svg('text', { x: px(tick - 0.5), y: bottom + 14, 'text-anchor': 'middle' }, show(tick)));
@@ -39,11 +39,11 @@ function heatPlot(host) {
 
     function place(layer, round, aloud) {
       at = { layer: Math.min(layers.length - 1, Math.max(0, layer)), round: Math.min(rounds - 1, Math.max(0, round)) };
-      const one = layers[at.layer], seen = one.travelled.indexOf(at.round);
+      const one = layers[at.layer], seen = one.synchronised.indexOf(at.round);
       const interval = one.intervals.findLast((pair) => pair[0] <= at.round)[1];
       cursor.setAttribute('x', px(at.round)); cursor.setAttribute('y', 5 + row * at.layer); cursor.setAttribute('visibility', 'visible');
       const text = `${one.name}, round ${at.round + 1}: ${interval === 1 ? 'every round' : `every ${interval} rounds`}, ` +
-        (seen < 0 ? 'stayed with the clients' : `travelled, discrepancy d ${show(one.discrepancy[seen], 3)}`);
+        (seen < 0 ? 'not synchronised' : `synchronised, discrepancy d ${show(one.discrepancy[seen], 3)}`);
       readout.textContent = text;
       if (aloud) say(text);
     }
@@ -60,8 +60,8 @@ function heatPlot(host) {
     });
     area.replaceChildren(picture);
     key.replaceChildren(...intervals.map((interval) => html('span', { class: 'key' }, html('i', { style: `background:${colour(interval)}` }),
-      interval === 1 ? 'every round' : `every ${interval} rounds`)), html('span', { class: 'key' }, html('i', { style: 'background:#1b2a41' }), 'travelled in this round'));
-    readout.textContent = 'Point at a cell, or use the arrow keys, to read it.';
+      interval === 1 ? 'every round' : `every ${interval} rounds`)), html('span', { class: 'key' }, html('i', { style: 'background:#1b2a41' }), 'synchronised in this round'));
+    readout.textContent = 'Point at a cell or use the arrow keys to read it.';
   }
 
   const redraw = whenever(area, draw);

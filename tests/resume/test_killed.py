@@ -92,7 +92,7 @@ def test_killed_again_and_again(tmp_path: Path, undisturbed: tuple[object, ...])
 def test_ctrl_c_finishes_the_round_and_says_how_to_go_on(tmp_path: Path, undisturbed: tuple[object, ...]) -> None:
     code, said = stop_after(tmp_path, 10, signal.SIGINT)
     assert code != 0
-    assert "start the same command again to go on" in said
+    assert "start the same command again to continue" in said
     assert "Traceback" not in said
     assert "continuing after round" in finish(tmp_path)
     assert content(tmp_path) == undisturbed

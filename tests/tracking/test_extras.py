@@ -72,7 +72,7 @@ def test_mlflow_into_a_local_store(tmp_path: Path) -> None:
     python(TRACK, "mlflow", str(folder), MLFLOW_TRACKING_URI="", HOME=str(tmp_path))
     seen = json.loads(python(READ_MLFLOW, f"sqlite:///{tmp_path}/runs/mlflow.db", HOME=str(tmp_path)).splitlines()[-1])
     assert (seen["name"], seen["status"]) == ("a-run", "FINISHED")
-    assert seen["params"] == {"seed": "3", "data.name": "digits"}
+    assert seen["params"] == {"seed": "3", "data.name": "digits", "a": "1"}  # what ran is a parameter too
     assert seen["history"]["train/loss"] == [[5, 2.0], [10, 1.0]]
     assert seen["history"]["discrepancy/w"] == [[10, 0.25]]
 

@@ -292,7 +292,7 @@ def readable_name(mangled: str) -> str:
     Args:
         mangled: Its name in LLVM, whose parts come after their lengths.
 
-    >>> readable_name("_ZN7fedlama7kernels5dense26multiply_0123456789ab_checkedB3v12B8c")
+    >>> readable_name("_ZN7fedlama7kernels5dense29multiply_0123456789ab_checkedB3v12B8c")
     'fedlama.kernels.dense.multiply'
     """
     parts, rest = [], mangled.removeprefix("_ZN")

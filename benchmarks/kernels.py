@@ -19,12 +19,19 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from fedlama.kernels import winograd
-from fedlama.kernels.convolution import Window, add_weight_gradient, backward_input, forward
-from fedlama.kernels.images import enter, field
+from fedlama.kernels.convolution import (
+    Window,
+    add_weight_gradient,
+    backward_strided,
+    backward_taps,
+    correlate,
+    forward_taps,
+)
+from fedlama.kernels.images import enter
 from fedlama.kernels.kernel import kernel
-from fedlama.kernels.lanes import add_scaled, floats, load, quarter, square, store, tall
+from fedlama.kernels.operands import Affine, Images, Target, field
+from fedlama.kernels.tiles import ROWS, add_scaled, floats, load, runtime, store, tile
 from fedlama.kernels.tiling import pays, room
-from fedlama.kernels.transforms import nine, twenty_five
 
 Shape = tuple[int, int, int, int, int, int, int]
 SHAPES: list[Shape] = [  # batch, inputs, outputs, side, kernel, stride, padding
@@ -41,8 +48,8 @@ SHAPES: list[Shape] = [  # batch, inputs, outputs, side, kernel, stride, padding
 
 
 @kernel
-def _peak(repetitions: int, weights: int, x: int, out: int) -> None:
-    total = tall()
+def _peak(repetitions: int, weights: Any, x: Any, out: Any) -> None:
+    total = tile(ROWS, 1)
     for _ in range(repetitions):
         for column in range(256):
             total = add_scaled(total, floats(weights), column, 256, load(floats(x), column * 16))
@@ -50,54 +57,59 @@ def _peak(repetitions: int, weights: int, x: int, out: int) -> None:
 
 
 @kernel
-def _enter(out: int, x: int, f: Any) -> None:
+def _enter(out: Any, x: Any, f: Any) -> None:
     enter(floats(out), floats(x), f)
 
 
 @kernel
-def _forward(out: int, x: int, weight: int, to: Any, own: Any, w: Any) -> None:
-    forward(floats(out), floats(x), floats(weight), floats(weight), False, to, own, w)
+def _forward(out: Any, x: Any, weight: Any, fields: Any, w: Any) -> None:
+    to, own = Images(floats(out), fields[1]), Images(floats(x), fields[0])
+    affine = Affine(floats(weight), floats(weight), runtime(False))
+    correlate(to, own, affine, runtime(False), forward_taps(w, own.field))
 
 
 @kernel
-def _backward(below: int, gradient: int, weight: int, to: Any, own: Any, w: Any) -> None:
-    backward_input(floats(below), floats(gradient), floats(weight), False, to, own, w)
-
-
-@kernel
-def _weights(target: int, gradient: int, x: int, room: int, own: Any, to: Any, w: Any) -> None:
-    zero, one = np.float32(0.0), np.float32(1.0)
-    add_weight_gradient(floats(target), floats(gradient), floats(x), floats(room), own, to, w, zero, one)
-
-
-@kernel
-def _winograd(
-    out: int, x: int, weight: int, scratch: int, to: Any, own: Any, size: int, padding: int, backward: bool
-) -> None:  # fmt: skip
-    given = floats(out), floats(x), floats(weight), floats(weight), floats(scratch), to, own
-    if size == 3:
-        winograd.correlate(square(), nine(), *given, 3, padding, backward, False, False)
+def _backward(below: Any, gradient: Any, weight: Any, fields: Any, w: Any) -> None:
+    to, own, weights = Images(floats(below), fields[0]), Images(floats(gradient), fields[1]), floats(weight)
+    if w.stride_y == 1:
+        correlate(to, own, Affine(weights, weights, runtime(False)), runtime(False), backward_taps(w, to.field))
     else:
-        winograd.correlate(quarter(), twenty_five(), *given, 5, padding, backward, False, False)
+        backward_strided(to, own, weights, runtime(False), w)
 
 
 @kernel
-def _winograd_weights(
-    target: int, gradient: int, x: int, scratch: int, own: Any, to: Any, size: int, padding: int
-) -> None:  # fmt: skip
-    zero, one = np.float32(0.0), np.float32(1.0)
-    given = floats(target), floats(gradient), floats(x), floats(scratch), own, to
-    if size == 3:
-        winograd.add_weight_gradient(square(), nine(), *given, 3, padding, zero, one)
-    else:
-        winograd.add_weight_gradient(quarter(), twenty_five(), *given, 5, padding, zero, one)
+def _weights(target: Any, gradient: Any, x: Any, scratch: Any, fields: Any, w: Any) -> None:
+    goal = Target(floats(target), np.float64(0.0), np.float32(1.0))
+    above, own = Images(floats(gradient), fields[1]), Images(floats(x), fields[0])
+    add_weight_gradient(goal, above, own, floats(scratch), w)
+
+
+def _winograd_kernels(size: int) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Return both of Winograd's kernels for filters of this side."""
+    results, taps = (7 - size) ** 2, size**2
+
+    @kernel
+    def correlation(out: Any, x: Any, weight: Any, scratch: Any, fields: Any, padding: int, backward: bool) -> None:
+        to, own = Images(floats(out), fields[1]), Images(floats(x), fields[0])
+        affine = Affine(floats(weight), floats(weight), runtime(False))
+        way = winograd.Way(size, padding, backward, runtime(False))
+        winograd.correlate(winograd.Forms(tile(results, 1), tile(taps, 1)), to, own, affine, floats(scratch), way)
+
+    @kernel
+    def weights(target: Any, gradient: Any, x: Any, scratch: Any, fields: Any, padding: int) -> None:
+        goal = Target(floats(target), np.float64(0.0), np.float32(1.0))
+        above, own = Images(floats(gradient), fields[1]), Images(floats(x), fields[0])
+        forms = winograd.Forms(tile(results, 1), tile(taps, 1))
+        winograd.add_weight_gradient(forms, goal, above, own, floats(scratch), size, padding)
+
+    return correlation, weights
 
 
 def main() -> None:
     """Measure and print a table."""
-    some = [_aligned(8192) for _ in range(3)]
+    arrays = [_aligned(8192) for _ in range(3)]
     repetitions = 2000
-    taken = _best(lambda: _peak(repetitions, *(one.ctypes.data for one in some)))
+    taken = _best(lambda: _peak(repetitions, *arrays))
     print(f"the core: {repetitions * 256 * 8 * 16 * 2 / taken / 1e9:.0f} Gflop/s")
     torch.set_num_threads(1)
     square = torch.ones(2048, 2048)
@@ -116,27 +128,26 @@ def _measured(
     """Return microseconds and Gflop/s of the three kernels, direct ones and Winograd's where the engine takes these."""
     after = (side + 2 * padding - size) // stride + 1
     margin = max(padding, size - 1 - padding)
-    own, to = field(inputs, side, side, margin, batch), field(outputs, after, after, margin, batch)
+    fields = field(inputs, side, side, margin, batch), field(outputs, after, after, margin, batch)
     w = Window(size, size, stride, stride, padding, padding, 1, 1)
-    weight, target = (_aligned(outputs * inputs * size**2) for _ in range(2))
-    spare = _aligned((after * after * batch + 16) * (-(-outputs // 16) * 16) + 128 * (size**2 + 16) + 256)
-    arrays = [*(_images(f) for f in (own, to, own, to)), weight, target, spare]  # they must outlive the jobs
-    x, gradient, below, out, filters, sums, scratch = (one.ctypes.data for one in arrays)
+    filters, sums = (_aligned(outputs * inputs * size**2) for _ in range(2))
+    scratch = _aligned((after * after * batch + 16) * (-(-outputs // 16) * 16) + 128 * (size**2 + 16) + 256)
+    x, gradient, below, out = (_images(f) for f in (*fields, *fields))
     ways: dict[str, list[Callable[[], object]]] = {
         "": [
-            lambda: _forward(out, x, filters, to, own, w),
-            lambda: _backward(below, gradient, filters, own, to, w),
-            lambda: _weights(sums, gradient, x, scratch, to, own, w),
+            lambda: _forward(out, x, filters, fields, w),
+            lambda: _backward(below, gradient, filters, fields, w),
+            lambda: _weights(sums, gradient, x, scratch, fields, w),
         ]
     }
     given = (inputs, side, side), (outputs, after, after), batch, size
     if stride == 1 and pays(*given, padding):
-        arrays.append(_aligned(room(*given)))
-        tiles = arrays[-1].ctypes.data
+        tiles, reverse = _aligned(room(*given)), fields[::-1]
+        correlation, weights = _winograd_kernels(size)
         ways[" (Winograd)"] = [
-            lambda: _winograd(out, x, filters, tiles, to, own, size, padding, False),
-            lambda: _winograd(below, gradient, filters, tiles, own, to, size, size - 1 - padding, True),
-            lambda: _winograd_weights(sums, gradient, x, tiles, to, own, size, padding),
+            lambda: correlation(out, x, filters, tiles, fields, padding, False),
+            lambda: correlation(below, gradient, filters, tiles, reverse, size - 1 - padding, True),
+            lambda: weights(sums, gradient, x, tiles, fields, padding),
         ]
     ones = torch.ones(1, 1, side, side), torch.ones(1, 1, size, size)
     useful = 2 * batch * inputs * outputs * float(functional.conv2d(*ones, stride=stride, padding=padding).sum())
@@ -150,7 +161,7 @@ def _images(f: Any) -> NDArray[np.float32]:
     """Return random images in the kernels' layout."""
     images = _aligned(f.channels * f.plane)
     x = np.random.default_rng(0).standard_normal(f.channels * f.height * f.length, np.float32)
-    _enter(images.ctypes.data, x.ctypes.data, f)
+    _enter(images, x, f)
     return images
 
 

@@ -35,9 +35,8 @@ from fedlama.kernels.table import (
     SCRATCH_ELEMENTS,
     SPARE,
     SPARE_ELEMENTS,
-    TO_END,
 )
-from fedlama.kernels.tiles import address_of, call, fetch_add, floats, integers, offset, part
+from fedlama.kernels.tiles import address_of, call, fetch_add, floats, integers, offset, part, region
 from fedlama.kernels.update import clear_velocities, step_of, update
 
 _STOP = -(1 << 62)
@@ -51,17 +50,17 @@ def advance(program: Any, constants: Any, block: Any, thread: Any, losses: Any, 
     Args:
         program: int64, (operations, COLUMNS); see :mod:`~fedlama.kernels.table`.
         constants: float32, (operations, 2).
-        block: The :class:`Block`.
-        thread: The :class:`Thread`.
+        block: The :class:`~fedlama.kernels.arguments.Block`.
+        thread: The :class:`~fedlama.kernels.arguments.Thread`.
         losses: float64, (clients,): every step's loss is added. A client stops at the first that is not finite.
         turn: int64, (1,): the next client; threads that advance the same clients share it. It is negative at the end if
             a batch names a sample or a class that does not exist.
-        sizes: The :class:`Sizes`.
+        sizes: The :class:`~fedlama.kernels.arguments.Sizes`.
     """
-    context, features = thread.context, sizes.channels * max(sizes.height, 1) * max(sizes.width, 1)
-    room, spare_end = floats(thread.room), sizes.scratch + sizes.spare
+    context, settings, room = integers(thread.context), floats(thread.settings), floats(thread.room)
+    features, spare_end = sizes.channels * max(sizes.height, 1) * max(sizes.width, 1), sizes.scratch + sizes.spare
     spare, inputs = part(room, sizes.scratch, spare_end), part(room, spare_end, spare_end + sizes.batch * features)
-    classes = np.empty(sizes.batch, np.int64)
+    classes, masks = np.empty(sizes.batch, np.int64), sizes.batch * sizes.masks
     context[SCRATCH], context[SCRATCH_ELEMENTS] = address_of(room), sizes.scratch
     context[SPARE], context[SPARE_ELEMENTS] = address_of(spare), sizes.spare
     client = fetch_add(integers(turn))
@@ -71,11 +70,15 @@ def advance(program: Any, constants: Any, block: Any, thread: Any, losses: Any, 
             if thread.state[0] != batch:
                 thread.state[0] = batch
                 thread.room[:] = 0.0
-            _begin_step(block, thread, client, step, sizes)
+            context[CLIENT], context[BATCH], settings[RATE] = client, batch, block.rates[step]
+            context[MASKS] = address_of(offset(floats(block.masks), (step * sizes.clients + client) * masks))
+            context[MASK_ELEMENTS], context[FRESH] = masks, step == 0 and sizes.fresh
+            if context[FRESH]:
+                clear_velocities(step_of(context, settings))
             if not _gather(inputs, classes, block, block.rows[step, client, :batch], features, sizes):
                 turn[0] = _STOP
                 return
-            data = part(room, program[0, IN], program[0, IN + TO_END])
+            data = region(room, integers(program), IN)
             if sizes.height > 0:
                 enter(data, inputs, field(sizes.channels, sizes.height, sizes.width, context[MARGIN], batch))
             else:
@@ -85,19 +88,6 @@ def advance(program: Any, constants: Any, block: Any, thread: Any, losses: Any, 
             if not math.isfinite(loss):
                 break
         client = fetch_add(integers(turn))
-
-
-@kernel
-def _begin_step(block: Any, thread: Any, client: int, step: int, sizes: Any) -> None:
-    """Write down which client, batch, masks and learning rate this step has."""
-    context, number, batch = thread.context, step * sizes.clients + client, block.lengths[step, client]
-    context[CLIENT], context[BATCH] = client, batch
-    context[MASKS] = address_of(offset(floats(block.masks), number * sizes.batch * sizes.masks))
-    context[MASK_ELEMENTS] = sizes.batch * sizes.masks
-    thread.settings[RATE] = block.rates[step]
-    context[FRESH] = step == 0 and sizes.fresh
-    if context[FRESH]:
-        clear_velocities(step_of(integers(context), floats(thread.settings)))
 
 
 @kernel
@@ -118,23 +108,19 @@ def _gather(inputs: Any, classes: Any, block: Any, rows: Any, features: int, siz
 @kernel
 def _train(program: Any, constants: Any, thread: Any, classes: Any, spare: Any, sizes: Any) -> float:
     """Go forward and backward through the operations and update the parameters; return the loss."""
-    count, context, settings = len(program), integers(thread.context), floats(thread.settings)
-    for number in range(count):
-        _call(program, constants, context, settings, number, FORWARD)
-    last = count - 1
-    logits = part(floats(thread.room), program[last, OUT], program[last, OUT + TO_END])
+    last, context, settings = len(program) - 1, integers(thread.context), floats(thread.settings)
+    for number in range(last + 1):
+        row, row_constants = offset(integers(program), number * COLUMNS), offset(floats(constants), 2 * number)
+        call(row[FORWARD], row, row_constants, context, settings)
+        if CHECKED and context[FAILED]:
+            raise IndexError(number, FORWARD)  # the door says which operation that is
+    logits = region(floats(thread.room), offset(integers(program), last * COLUMNS), OUT)
     loss = cross_entropy(logits, integers(classes), spare, context[BATCH], sizes.classes)
     for number in range(last, -1, -1):
-        if program[number, ACTIVE]:
-            _call(program, constants, context, settings, number, BACKWARD)
+        row, row_constants = offset(integers(program), number * COLUMNS), offset(floats(constants), 2 * number)
+        if row[ACTIVE]:
+            call(row[BACKWARD], row, row_constants, context, settings)
+            if CHECKED and context[FAILED]:
+                raise IndexError(number, BACKWARD)
     update(step_of(context, settings))
     return loss
-
-
-@kernel
-def _call(program: Any, constants: Any, context: Any, settings: Any, number: int, direction: int) -> None:
-    """Call an operation's forward or backward code."""
-    row, own_constants = offset(integers(program), number * COLUMNS), offset(floats(constants), 2 * number)
-    call(program[number, direction], row, own_constants, context, settings)
-    if CHECKED and context[FAILED]:
-        raise IndexError(number, direction)  # the door says which operation that is

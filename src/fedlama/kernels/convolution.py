@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from fedlama.kernels.filters import add_filters
 from fedlama.kernels.kernel import kernel
-from fedlama.kernels.operands import Affine
 from fedlama.kernels.table import LANES
 from fedlama.kernels.tiles import (
     ROWS,
@@ -26,6 +25,7 @@ from fedlama.kernels.tiles import (
     offset,
     row_sums,
     rows_of,
+    runtime,
     store,
     store_some,
     tile,
@@ -68,51 +68,47 @@ class Taps(NamedTuple):
 
 
 @kernel
-def forward(out: Any, x: Any, affine: Any, w: Any) -> None:
-    """Convolve.
+def forward_taps(w: Any, inputs: Any) -> Any:
+    """Return the :class:`Taps` of a convolution.
 
     Args:
-        out: :class:`~fedlama.kernels.operands.Images`, the outputs.
-        x: Images, the inputs.
-        affine: The :class:`~fedlama.kernels.operands.Affine`: weight (outputs, inputs, height, width), bias (outputs,).
         w: The :class:`Window`.
+        inputs: The inputs' :class:`~fedlama.kernels.operands.Field`.
     """
-    area, batch = w.height * w.width, x.field.batch
+    area, batch = w.height * w.width, inputs.batch
     hop = 0 if w.stride_x == 1 else w.stride_x * batch
     origin, step = -w.left * batch, w.dilation_x * batch
-    taps = Taps(
-        w.height, w.width, w.stride_y, -w.top, w.dilation_y, origin, step, hop, x.field.channels * area, area
+    return Taps(
+        w.height, w.width, w.stride_y, -w.top, w.dilation_y, origin, step, hop, inputs.channels * area, area
     )  # fmt: skip
-    _correlate(out, x, affine, False, taps)
 
 
 @kernel
-def backward_input(below: Any, gradient: Any, weight: Any, add: bool, w: Any) -> None:
-    """Compute the input's gradient.
+def backward_taps(w: Any, inputs: Any) -> Any:
+    """Return the :class:`Taps` of the input's gradient, for strides of 1.
 
     Args:
-        below: :class:`~fedlama.kernels.operands.Images`, the inputs'; gets the gradient.
-        gradient: Images, the outputs'.
-        weight: (outputs, inputs, height, width).
-        add: Whether to add to what is there.
         w: The :class:`Window`.
+        inputs: The inputs' :class:`~fedlama.kernels.operands.Field`.
     """
-    area, batch, channels = w.height * w.width, gradient.field.batch, below.field.channels
-    if w.stride_y == 1 and w.stride_x == 1:
-        origin, step = w.left * batch, -w.dilation_x * batch
-        taps = Taps(w.height, w.width, 1, w.top, -w.dilation_y, origin, step, 0, area, channels * area)
-        _correlate(below, gradient, Affine(weight, weight, False), add, taps)
-        return
-    full = channels - channels % ROWS
-    for channel in range(0, full, ROWS):
-        _backward_strided(tile(ROWS, 1), below, gradient, weight, add, w, channel)
-    for channel in range(full, channels):
-        _backward_strided(tile(1, 1), below, gradient, weight, add, w, channel)
+    area, batch = w.height * w.width, inputs.batch
+    origin, step = w.left * batch, -w.dilation_x * batch
+    return Taps(
+        w.height, w.width, w.stride_y, w.top, -w.dilation_y, origin, step, runtime(0), area, inputs.channels * area
+    )  # fmt: skip
 
 
 @kernel
-def _correlate(out: Any, x: Any, affine: Any, add: bool, taps: Any) -> None:
-    """Correlate all channels of the result, a tile of them at a time."""
+def correlate(out: Any, x: Any, affine: Any, add: bool, taps: Any) -> None:
+    """Convolve, or compute the input's gradient for strides of 1, a tile of channels at a time.
+
+    Args:
+        out: :class:`~fedlama.kernels.operands.Images`, the outputs, or the inputs' gradient.
+        x: Images, the inputs, or the outputs' gradient.
+        affine: The :class:`~fedlama.kernels.operands.Affine`: weight (outputs, inputs, height, width), bias (outputs,).
+        add: Whether to add to what is in `out`.
+        taps: :func:`forward_taps` or :func:`backward_taps`.
+    """
     channels = out.field.channels
     full = channels - channels % ROWS
     for channel in range(0, full, ROWS):
@@ -185,6 +181,25 @@ def _sum(total: Any, x: Any, weights: Any, taps: Any, y: int, rows: Any, place: 
                 pixels = load_row(total, x.pixels, row + m * taps.step_x)
                 total = add_scaled(total, weights, tap + m, taps.per_goal, pixels)
     return total
+
+
+@kernel
+def backward_strided(below: Any, gradient: Any, weight: Any, add: bool, w: Any) -> None:
+    """Compute the input's gradient, for any strides.
+
+    Args:
+        below: :class:`~fedlama.kernels.operands.Images`, the inputs'; gets the gradient.
+        gradient: Images, the outputs'.
+        weight: (outputs, inputs, height, width).
+        add: Whether to add to what is there.
+        w: The :class:`Window`.
+    """
+    channels = below.field.channels
+    full = channels - channels % ROWS
+    for channel in range(0, full, ROWS):
+        _backward_strided(tile(ROWS, 1), below, gradient, weight, add, w, channel)
+    for channel in range(full, channels):
+        _backward_strided(tile(1, 1), below, gradient, weight, add, w, channel)
 
 
 @kernel
@@ -337,7 +352,8 @@ def _across_lanes(zeros: Any, target: Any, gradient: Any, x: Any, room: Any, w: 
                     else:
                         for z in range(left, right):
                             pixels = offset(x.pixels, line + (z * w.stride_x + shift) * to.batch)
-                            total = _row_products(total, offset(rows, z * own.batch), own.plane, pixels, 0, own.batch)
+                            samples = offset(rows, z * own.batch)
+                            total = _row_products(total, samples, own.plane, pixels, runtime(0), own.batch)
                 row_sums(room, total)
                 tap = channel * per_output + (i * w.height + k) * w.width + m
                 for r in range(rows_of(zeros)):

@@ -16,10 +16,12 @@ from fedlama.kernels.tiles import (
     add_mixture,
     add_rows,
     add_scaled,
+    client_view,
     column_of,
     load,
     load_tile,
     offset,
+    parameter_field,
     prefetch,
     row_sums,
     rows_of,
@@ -27,7 +29,7 @@ from fedlama.kernels.tiles import (
     tile,
     transpose,
 )
-from fedlama.kernels.update import client_view, parameter_field, reference_view
+from fedlama.kernels.update import reference_view
 from fedlama.kernels.vectors import plus
 
 _ROWS = 4

@@ -12,6 +12,7 @@ All pointers here are opaque (``ptr``), as LLVM has them since version 15: types
 
 from __future__ import annotations
 
+import functools
 import operator
 import re
 from collections.abc import Callable, Sequence
@@ -110,6 +111,17 @@ def _form(builder: Any, *values: Any) -> Any:
     return memory
 
 
+@functools.cache
+def _numbers(value: float) -> Any:
+    """Return a constant; llvmlite keeps its text with it, which takes longer to write than to look up."""
+    return ir.Constant(VECTOR, [value] * LANES if value else None)
+
+
+@functools.cache
+def _constants(values: tuple[int, ...]) -> Any:
+    return ir.Constant(SHORTS, list(values))
+
+
 class Code:
     """Writes LLVM code for one intrinsic.
 
@@ -121,6 +133,7 @@ class Code:
     def __init__(self, context: Any, builder: Any) -> None:
         self.context = context
         self.builder = builder
+        self._pointers: dict[int, tuple[Any, Any]] = {}  # by memory; with it, so that its id is not given to another
 
     # Memory
 
@@ -137,8 +150,10 @@ class Code:
         return _form(self.builder, pointer, first, end)
 
     def pointer(self, memory: Any) -> Any:
-        """Return the opaque pointer to the memory's element 0."""
-        return self.builder.extract_value(memory, 0)
+        """Return the opaque pointer to the memory's element 0; it is taken out of the memory once per intrinsic."""
+        if id(memory) not in self._pointers:
+            self._pointers[id(memory)] = memory, self.builder.extract_value(memory, 0)
+        return self._pointers[id(memory)][1]
 
     def element(self, memory: Any, index: Any, dtype: Any) -> Any:
         """Return a pointer to one element."""
@@ -206,7 +221,7 @@ class Code:
     def lanes_below(self, count: Any, vector: int = 0) -> Mask:
         """Return a mask of the lanes of a row's vector that are among the first `count` of the row."""
         rest = self.builder.sub(count, ir.Constant(count.type, vector * LANES))
-        lanes = self.constants(list(range(LANES)))
+        lanes = self.constants(range(LANES))
         return Mask(self.builder.icmp_signed("<", lanes, self._repeated(self.builder.trunc(rest, SHORT), SHORTS)), rest)
 
     def all_lanes(self, condition: Any) -> Mask:
@@ -222,11 +237,11 @@ class Code:
 
     def numbers(self, value: float) -> Any:
         """Return a vector with one constant in every lane."""
-        return ir.Constant(VECTOR, [value] * LANES)
+        return _numbers(value)
 
-    def constants(self, values: list[int]) -> Any:
+    def constants(self, values: Sequence[int]) -> Any:
         """Return a vector of whole numbers."""
-        return ir.Constant(SHORTS, values)
+        return _constants(tuple(values))
 
     def in_every_lane(self, scalar: Any) -> Any:
         """Return a vector with one value in every lane."""
@@ -239,15 +254,24 @@ class Code:
 
     # Vectors and tiles
 
-    def mix(self, left: Any, right: Any, chosen: list[int]) -> Any:
+    def mix(self, left: Any, right: Any, chosen: Sequence[int]) -> Any:
         """Pick lanes from two vectors; those of the right one count from 16."""
         return self.builder.shuffle_vector(left, right, self.constants(chosen))
 
     def multiply_add(self, left: Any, right: Any, addend: Any) -> Any:
-        """Return left * right + addend, rounded once where the processor can.
+        """Return left * right + addend, rounded once where the processor can, for a product that is not used elsewhere.
 
-        The choice depends on the processor alone. A multiplication and an addition that LLVM may contract are rounded
-        once or twice depending on how a function is inlined, which differs between a first and a later process.
+        LLVM contracts the two while it selects instructions, and knows the addresses in the loop better until then.
+        """
+        product = self.builder.fmul(left, right, flags=("contract",))
+        return self.builder.fadd(product, addend, flags=("contract",))
+
+    def multiply_add_shared(self, left: Any, right: Any, addend: Any) -> Any:
+        """Return the same for a product that may be used elsewhere too.
+
+        If LLVM finds the same product twice, it makes it once and does not contract it. Whether it finds it depends on
+        how functions are inlined, which differs between the process that compiles a kernel and those that read its
+        machine code from disk. This function of LLVM's leaves the choice to the processor alone.
         """
         return self.call("llvm.fmuladd.v16f32", VECTOR, left, right, addend)
 

@@ -188,7 +188,7 @@ class Model:
             return str(error)
         number, direction = error.args
         function = OPERATIONS[self.program.rows[number].kind][direction - table.FORWARD]
-        return f"{function.__name__[1:]} (operation {number}) accesses memory outside of its regions"
+        return f"{function.__qualname__} (operation {number}) accesses memory outside of its regions"
 
     def _check(
         self, tensors: Mapping[str, StackedTensor], batches: Batches, solver: SGDSettings, losses: NDArray[np.float64]

@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 
 from fedlama.kernels import table, winograd
-from fedlama.kernels.convolution import Window, add_weight_gradient, backward_input, forward
+from fedlama.kernels.convolution import (
+    Window,
+    add_weight_gradient,
+    backward_strided,
+    backward_taps,
+    correlate,
+    forward_taps,
+)
 from fedlama.kernels.dense import add_outer, multiply
 from fedlama.kernels.images import enter, enter_features, flatten, mean, spread_mean, unflatten
 from fedlama.kernels.kernel import kernel
@@ -36,45 +43,38 @@ from fedlama.kernels.table import (
     LANES,
     OTHER,
     OUT,
-    TO_END,
     VALUES,
     VARIANCE,
     WANTED,
     WANTED_OTHER,
     WEIGHT,
 )
-from fedlama.kernels.tiles import load, offset, part, store, tile
+from fedlama.kernels.tiles import client_view, load, offset, region, runtime, store, tile
+from fedlama.kernels.tiling import POINTS
 from fedlama.kernels.update import (
     add_feature_bias,
     add_gradient,
     add_image_bias,
-    client_view,
     is_trained,
     step_of,
     target_of,
 )
 from fedlama.kernels.vectors import plus, times, where_positive
 
-_F = FIRST_SIZE
-_W = FIRST_SIZE + 6  # where a window's sizes begin, after those of the input and of the output
+# Where a row's sizes begin: of the input, of the output, and of a window.
+_INPUT, _OUTPUT, _WINDOW = FIRST_SIZE, FIRST_SIZE + 3, FIRST_SIZE + 6
 
 
 @kernel
-def _region(s: Any, row: Any, column: int) -> Any:
-    """Return the region of the scratch that a column of the program names."""
-    return part(s.scratch, row[column], row[column + TO_END])
+def _inputs(row: Any, s: Any) -> Any:
+    """Return the layout of the operation's input."""
+    return field(row[_INPUT], row[_INPUT + 1], row[_INPUT + 2], s.margin, s.batch)
 
 
 @kernel
-def _field(row: Any, first: int, s: Any) -> Any:
-    """Return the layout of the activation whose sizes begin at `first`: 0 for the input, 3 for the output."""
-    return field(row[_F + first], row[_F + first + 1], row[_F + first + 2], s.margin, s.batch)
-
-
-@kernel
-def _images(s: Any, row: Any, column: int, first: int) -> Any:
-    """Return the images in a region, of the layout whose sizes begin at `first`."""
-    return Images(_region(s, row, column), _field(row, first, s))
+def _outputs(row: Any, s: Any) -> Any:
+    """Return the layout of the operation's output."""
+    return field(row[_OUTPUT], row[_OUTPUT + 1], row[_OUTPUT + 2], s.margin, s.batch)
 
 
 @kernel
@@ -85,38 +85,40 @@ def _affine(s: Any, row: Any) -> Any:
 
 @kernel
 def _window(row: Any) -> Any:
-    return Window(row[_W], row[_W + 1], row[_W + 2], row[_W + 3], row[_W + 4], row[_W + 5], row[_W + 6], row[_W + 7])
+    w = offset(row, _WINDOW)
+    return Window(w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7])
 
 
 @kernel
 def _pool(row: Any) -> Any:
-    return Pool(row[_W], row[_W + 1], row[_W + 2], row[_W + 3], row[_W + 4], row[_W + 5])
+    w = offset(row, _WINDOW)
+    return Pool(w[0], w[1], w[2], w[3], w[4], w[5])
 
 
 @kernel
 def _vectors(row: Any, s: Any) -> Any:
     """Return the vectors of an activation whose sizes come first, zeros beside images included."""
     if row[IMAGES]:
-        f = _field(row, 0, s)
+        f = _inputs(row, s)
         return f.channels * f.plane // LANES
-    return row[_F] * -(-s.batch // LANES)
+    return row[_INPUT] * -(-s.batch // LANES)
 
 
 def _dense(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
-    affine, rows, columns = _affine(s, row), row[_F], row[_F + 1]
+    affine, rows, columns = _affine(s, row), row[_INPUT], row[_INPUT + 1]
     matrix = Matrix(affine.weight, rows, columns, columns, 1)
-    x, out = _region(s, row, IN), _region(s, row, OUT)
+    x, out = region(s.scratch, row, IN), region(s.scratch, row, OUT)
     multiply(out, matrix, x, affine.bias, affine.biased, -(-s.batch // LANES))
 
 
 def _undo_dense(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
-    x, above = _region(s, row, IN), _region(s, row, ABOVE)
-    rows, columns, weight = row[_F], row[_F + 1], client_view(s, row[WEIGHT], VALUES)
+    x, above = region(s.scratch, row, IN), region(s.scratch, row, ABOVE)
+    rows, columns, weight = row[_INPUT], row[_INPUT + 1], client_view(s, row[WEIGHT], VALUES)
     if row[WANTED]:
         transposed = Matrix(weight, columns, rows, 1, columns)
-        multiply(_region(s, row, BELOW), transposed, above, weight, False, -(-s.batch // LANES))
+        multiply(region(s.scratch, row, BELOW), transposed, above, weight, runtime(False), -(-s.batch // LANES))
     if is_trained(s, row[WEIGHT]):
         add_outer(target_of(s, row[WEIGHT]), above, x, s.spare, s.batch, rows, columns)
     add_feature_bias(s, row[BIAS], above, rows)
@@ -124,93 +126,92 @@ def _undo_dense(row: Any, constants: Any, context: Any, settings: Any) -> None:
 
 def _long_dense(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
-    x, out = _region(s, row, IN), _region(s, row, OUT)
-    multiply_long(out, _affine(s, row), x, s.spare, s.batch, row[_F], row[_F + 1])
+    x, out = region(s.scratch, row, IN), region(s.scratch, row, OUT)
+    multiply_long(out, _affine(s, row), x, s.spare, s.batch, row[_INPUT], row[_INPUT + 1])
 
 
 def _undo_long_dense(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
-    x, above, below = _region(s, row, IN), _region(s, row, ABOVE), _region(s, row, BELOW)
-    undo_long(s, row[WEIGHT], below, above, x, row[_F], row[_F + 1], row[WANTED] != 0)
-    add_feature_bias(s, row[BIAS], above, row[_F])
+    x, above, below = region(s.scratch, row, IN), region(s.scratch, row, ABOVE), region(s.scratch, row, BELOW)
+    undo_long(s, row[WEIGHT], below, above, x, row[_INPUT], row[_INPUT + 1], row[WANTED] != 0)
+    add_feature_bias(s, row[BIAS], above, row[_INPUT])
 
 
 def _convolution(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
-    forward(_images(s, row, OUT, 3), _images(s, row, IN, 0), _affine(s, row), _window(row))
+    x, out = Images(region(s.scratch, row, IN), _inputs(row, s)), Images(region(s.scratch, row, OUT), _outputs(row, s))
+    correlate(out, x, _affine(s, row), runtime(False), forward_taps(_window(row), x.field))
 
 
 def _undo_convolution(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
-    above, w = _images(s, row, ABOVE, 3), _window(row)
+    inputs, above, w = _inputs(row, s), Images(region(s.scratch, row, ABOVE), _outputs(row, s)), _window(row)
     if row[WANTED]:
-        backward_input(_images(s, row, BELOW, 0), above, client_view(s, row[WEIGHT], VALUES), row[ADDS] != 0, w)
+        below, weight = Images(region(s.scratch, row, BELOW), inputs), client_view(s, row[WEIGHT], VALUES)
+        if w.stride_y == 1 and w.stride_x == 1:
+            affine = Affine(weight, weight, runtime(False))
+            correlate(below, above, affine, row[ADDS] != 0, backward_taps(w, inputs))
+        else:
+            backward_strided(below, above, weight, row[ADDS] != 0, w)
     if is_trained(s, row[WEIGHT]):
-        add_weight_gradient(target_of(s, row[WEIGHT]), above, _images(s, row, IN, 0), s.spare, w)
+        x = Images(region(s.scratch, row, IN), inputs)
+        add_weight_gradient(target_of(s, row[WEIGHT]), above, x, s.spare, w)
     add_image_bias(s, row[BIAS], above)
 
 
-@kernel
-def _winograd_forward(forms: Any, size: int, row: Any, context: Any, settings: Any) -> None:
-    s = step_of(context, settings)
-    way = winograd.Way(size, _window(row).top, False, False)
-    winograd.correlate(forms, _images(s, row, OUT, 3), _images(s, row, IN, 0), _affine(s, row), s.spare, way)
+def _winograd(size: int) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Return the forward and the backward function of convolutions with filters of this side, 3 or 5."""
+    results, taps = (POINTS + 1 - size) ** 2, size**2
 
+    def forward(row: Any, constants: Any, context: Any, settings: Any) -> None:
+        s = step_of(context, settings)
+        x, out = Images(region(s.scratch, row, IN), _inputs(row, s)), region(s.scratch, row, OUT)
+        forms, padding = winograd.Forms(tile(results, 1), tile(taps, 1)), _window(row).top
+        way = winograd.Way(size, padding, runtime(False), runtime(False))
+        winograd.correlate(forms, Images(out, _outputs(row, s)), x, _affine(s, row), s.spare, way)
 
-@kernel
-def _winograd_backward(forms: Any, size: int, row: Any, context: Any, settings: Any) -> None:
-    s = step_of(context, settings)
-    above, padding = _images(s, row, ABOVE, 3), _window(row).top
-    if row[WANTED]:
-        weight = client_view(s, row[WEIGHT], VALUES)
-        way = winograd.Way(size, size - 1 - padding, True, row[ADDS] != 0)
-        affine = Affine(weight, weight, False)
-        winograd.correlate(forms, _images(s, row, BELOW, 0), above, affine, s.spare, way)
-    if is_trained(s, row[WEIGHT]):
-        target, x = target_of(s, row[WEIGHT]), _images(s, row, IN, 0)
-        winograd.add_weight_gradient(forms, target, above, x, s.spare, size, padding)
-    add_image_bias(s, row[BIAS], above)
+    def backward(row: Any, constants: Any, context: Any, settings: Any) -> None:
+        s = step_of(context, settings)
+        inputs, above = _inputs(row, s), Images(region(s.scratch, row, ABOVE), _outputs(row, s))
+        forms, padding = winograd.Forms(tile(results, 1), tile(taps, 1)), _window(row).top
+        if row[WANTED]:
+            below, weight = Images(region(s.scratch, row, BELOW), inputs), client_view(s, row[WEIGHT], VALUES)
+            affine = Affine(weight, weight, runtime(False))
+            way = winograd.Way(size, size - 1 - padding, runtime(True), row[ADDS] != 0)
+            winograd.correlate(forms, below, above, affine, s.spare, way)
+        if is_trained(s, row[WEIGHT]):
+            target, x = target_of(s, row[WEIGHT]), Images(region(s.scratch, row, IN), inputs)
+            winograd.add_weight_gradient(forms, target, above, x, s.spare, size, padding)
+        add_image_bias(s, row[BIAS], above)
 
-
-def _winograd_3(row: Any, constants: Any, context: Any, settings: Any) -> None:
-    _winograd_forward(winograd.Forms(tile(16, 1), tile(9, 1)), 3, row, context, settings)
-
-
-def _undo_winograd_3(row: Any, constants: Any, context: Any, settings: Any) -> None:
-    _winograd_backward(winograd.Forms(tile(16, 1), tile(9, 1)), 3, row, context, settings)
-
-
-def _winograd_5(row: Any, constants: Any, context: Any, settings: Any) -> None:
-    _winograd_forward(winograd.Forms(tile(4, 1), tile(25, 1)), 5, row, context, settings)
-
-
-def _undo_winograd_5(row: Any, constants: Any, context: Any, settings: Any) -> None:
-    _winograd_backward(winograd.Forms(tile(4, 1), tile(25, 1)), 5, row, context, settings)
+    return forward, backward
 
 
 def _max_pool(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
-    pool(_region(s, row, OUT), _region(s, row, IN), _field(row, 3, s), _field(row, 0, s), _pool(row))
+    x, out = region(s.scratch, row, IN), region(s.scratch, row, OUT)
+    pool(out, x, _outputs(row, s), _inputs(row, s), _pool(row))
 
 
 def _undo_max_pool(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
     if row[WANTED]:
-        below, above = _region(s, row, BELOW), _region(s, row, ABOVE)
-        x, out = _region(s, row, IN), _region(s, row, OUT)
-        unpool(below, above, x, out, _field(row, 3, s), _field(row, 0, s), _pool(row))
+        below, above = region(s.scratch, row, BELOW), region(s.scratch, row, ABOVE)
+        x, out = region(s.scratch, row, IN), region(s.scratch, row, OUT)
+        unpool(below, above, x, out, _outputs(row, s), _inputs(row, s), _pool(row))
 
 
 def _mean_pool(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
-    pool_mean(_region(s, row, OUT), _region(s, row, IN), _field(row, 3, s), _field(row, 0, s), _pool(row))
+    x, out = region(s.scratch, row, IN), region(s.scratch, row, OUT)
+    pool_mean(out, x, _outputs(row, s), _inputs(row, s), _pool(row))
 
 
 def _undo_mean_pool(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
     if row[WANTED]:
-        below, above = _region(s, row, BELOW), _region(s, row, ABOVE)
-        unpool_mean(below, above, _field(row, 3, s), _field(row, 0, s), _pool(row))
+        below, above = region(s.scratch, row, BELOW), region(s.scratch, row, ABOVE)
+        unpool_mean(below, above, _outputs(row, s), _inputs(row, s), _pool(row))
 
 
 @kernel
@@ -220,8 +221,8 @@ def _norm_of(s: Any, row: Any, constants: Any) -> Any:
         client_view(s, row[BIAS], VALUES),
         client_view(s, row[AVERAGE], VALUES),
         client_view(s, row[VARIANCE], VALUES),
-        _region(s, row, EXTRA),
-        row[_F + 3] != 0,
+        region(s.scratch, row, EXTRA),
+        row[_INPUT + 3] != 0,
         constants[0],
         constants[1],
     )
@@ -229,12 +230,14 @@ def _norm_of(s: Any, row: Any, constants: Any) -> Any:
 
 def _norm(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
-    normalise(_region(s, row, OUT), _region(s, row, IN), _field(row, 0, s), _norm_of(s, row, constants))
+    x, out = region(s.scratch, row, IN), region(s.scratch, row, OUT)
+    normalise(out, x, _inputs(row, s), _norm_of(s, row, constants))
 
 
 def _undo_norm(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
-    x, out, above, f = _region(s, row, IN), _region(s, row, OUT), _region(s, row, ABOVE), _field(row, 0, s)
+    x, out, above = region(s.scratch, row, IN), region(s.scratch, row, OUT), region(s.scratch, row, ABOVE)
+    f = _inputs(row, s)
     undo_normalise(above, x, out, f, _norm_of(s, row, constants), s.spare)
     if is_trained(s, row[BIAS]):
         add_gradient(s, row[BIAS], s.spare)
@@ -244,7 +247,7 @@ def _undo_norm(row: Any, constants: Any, context: Any, settings: Any) -> None:
 
 def _relu(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
-    x, out = _region(s, row, IN), _region(s, row, OUT)
+    x, out = region(s.scratch, row, IN), region(s.scratch, row, OUT)
     for vector in range(_vectors(row, s)):  # out (vectors, 16) <- x (vectors, 16)
         start = vector * LANES
         store(out, start, LANES, where_positive(load(x, start), load(x, start)))
@@ -252,7 +255,7 @@ def _relu(row: Any, constants: Any, context: Any, settings: Any) -> None:
 
 def _undo_relu(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
-    out, above = _region(s, row, OUT), _region(s, row, ABOVE)
+    out, above = region(s.scratch, row, OUT), region(s.scratch, row, ABOVE)
     for vector in range(_vectors(row, s)):  # above (vectors, 16) <- above, where out (vectors, 16) is above 0
         start = vector * LANES
         store(above, start, LANES, where_positive(load(out, start), load(above, start)))
@@ -260,7 +263,7 @@ def _undo_relu(row: Any, constants: Any, context: Any, settings: Any) -> None:
 
 def _add(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
-    x, other, out = _region(s, row, IN), _region(s, row, OTHER), _region(s, row, OUT)
+    x, other, out = region(s.scratch, row, IN), region(s.scratch, row, OTHER), region(s.scratch, row, OUT)
     for vector in range(_vectors(row, s)):  # out (vectors, 16) <- x (vectors, 16) + other (vectors, 16)
         start = vector * LANES
         store(out, start, LANES, plus(load(x, start), load(other, start), np.float32(1.0)))
@@ -268,11 +271,11 @@ def _add(row: Any, constants: Any, context: Any, settings: Any) -> None:
 
 def _undo_add(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
-    above = _region(s, row, ABOVE)
+    above = region(s.scratch, row, ABOVE)
     if row[WANTED] and row[BELOW] != row[ABOVE]:
-        _pass_on(_region(s, row, BELOW), above, row[ADDS] != 0, _vectors(row, s))
+        _pass_on(region(s.scratch, row, BELOW), above, row[ADDS] != 0, _vectors(row, s))
     if row[WANTED_OTHER]:
-        _pass_on(_region(s, row, BELOW_OTHER), above, row[ADDS_OTHER] != 0, _vectors(row, s))
+        _pass_on(region(s.scratch, row, BELOW_OTHER), above, row[ADDS_OTHER] != 0, _vectors(row, s))
 
 
 @kernel
@@ -285,40 +288,40 @@ def _pass_on(below: Any, above: Any, adds: bool, vectors: int) -> None:
 
 def _flatten(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
-    flatten(_region(s, row, OUT), _region(s, row, IN), _field(row, 0, s))
+    flatten(region(s.scratch, row, OUT), region(s.scratch, row, IN), _inputs(row, s))
 
 
 def _undo_flatten(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
     if row[WANTED]:
-        unflatten(_region(s, row, BELOW), _region(s, row, ABOVE), _field(row, 0, s))
+        unflatten(region(s.scratch, row, BELOW), region(s.scratch, row, ABOVE), _inputs(row, s))
 
 
 def _mean(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
-    mean(_region(s, row, OUT), _region(s, row, IN), _field(row, 0, s))
+    mean(region(s.scratch, row, OUT), region(s.scratch, row, IN), _inputs(row, s))
 
 
 def _undo_mean(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
     if row[WANTED]:
-        spread_mean(_region(s, row, BELOW), _region(s, row, ABOVE), _field(row, 0, s))
+        spread_mean(region(s.scratch, row, BELOW), region(s.scratch, row, ABOVE), _inputs(row, s))
 
 
 def _dropout(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
-    mask, drawn = _region(s, row, EXTRA), offset(s.masks, s.batch * row[_F + 3])
+    mask, drawn = region(s.scratch, row, EXTRA), offset(s.masks, s.batch * row[_INPUT + 3])
     if row[IMAGES]:
-        enter(mask, drawn, _field(row, 0, s))
+        enter(mask, drawn, _inputs(row, s))
     else:
-        enter_features(mask, drawn, s.batch, row[_F])
-    _multiply_vectors(_region(s, row, OUT), _region(s, row, IN), mask, _vectors(row, s))
+        enter_features(mask, drawn, s.batch, row[_INPUT])
+    _multiply_vectors(region(s.scratch, row, OUT), region(s.scratch, row, IN), mask, _vectors(row, s))
 
 
 def _undo_dropout(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
-    above = _region(s, row, ABOVE)
-    _multiply_vectors(above, above, _region(s, row, EXTRA), _vectors(row, s))
+    above = region(s.scratch, row, ABOVE)
+    _multiply_vectors(above, above, region(s.scratch, row, EXTRA), _vectors(row, s))
 
 
 @kernel
@@ -332,8 +335,8 @@ OPERATIONS: dict[int, tuple[Callable[..., None], Callable[..., None]]] = {
     table.DENSE: (_dense, _undo_dense),
     table.LONG_DENSE: (_long_dense, _undo_long_dense),
     table.CONVOLUTION: (_convolution, _undo_convolution),
-    table.WINOGRAD_3: (_winograd_3, _undo_winograd_3),
-    table.WINOGRAD_5: (_winograd_5, _undo_winograd_5),
+    table.WINOGRAD_3: _winograd(3),
+    table.WINOGRAD_5: _winograd(5),
     table.POOL: (_max_pool, _undo_max_pool),
     table.MEAN_POOL: (_mean_pool, _undo_mean_pool),
     table.RELU: (_relu, _undo_relu),

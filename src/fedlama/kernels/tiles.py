@@ -27,7 +27,7 @@ from fedlama.kernels.memory import (
     TileType,
     emit,
 )
-from fedlama.kernels.table import LANES
+from fedlama.kernels.table import ELEMENTS, LANES, PARAMETER_COLUMNS, TO_END
 
 ROWS = 8
 """Rows of the usual tile: enough independent sums to hide the latency of a multiplication."""
@@ -100,6 +100,51 @@ def part(typing: Any, memory: Any, first: Any, end: Any) -> Any:
 
 
 @intrinsic
+def region(typing: Any, memory: Any, row: Any, column: Any) -> Any:
+    """Return the part of the scratch that a column of a row of the program names; see :mod:`~fedlama.kernels.table`."""
+
+    def generate(code: Code, value: Any, row: Any, column: Any) -> Any:
+        last = code.builder.add(column, ir.Constant(INDEX, TO_END))
+        first, end = (code.builder.load(code.element(row, at, INDEX), typ=INDEX) for at in (column, last))
+        return code.memory(code.unchecked(value, first), code.builder.sub(end, first))
+
+    return emit(generate, FLOATS, FLOATS, INTEGERS, types.intp)
+
+
+@intrinsic
+def parameter_field(typing: Any, s: Any, number: Any, column: Any) -> Any:
+    """Return an entry of the table of parameters of a :class:`~fedlama.kernels.update.Step`."""
+
+    def generate(code: Code, step: Any, number: Any, column: Any) -> Any:
+        return _table_entry(code, s, step, number, column)
+
+    return emit(generate, types.int64, s, types.intp, types.intp)
+
+
+@intrinsic
+def client_view(typing: Any, s: Any, number: Any, column: Any) -> Any:
+    """Return a client's values of a parameter, or its velocities; for parameter -1 memory that is not accessed."""
+
+    def generate(code: Code, step: Any, number: Any, column: Any) -> Any:
+        builder, none = code.builder, ir.Constant(INDEX, 0)
+        number = builder.select(builder.icmp_signed("<", number, none), none, number)
+        elements = _table_entry(code, s, step, number, ir.Constant(INDEX, ELEMENTS))
+        row = builder.mul(builder.extract_value(step, s.fields.index("client")), elements)
+        start = _table_entry(code, s, step, number, column)
+        address = builder.add(start, builder.mul(row, ir.Constant(INDEX, 4)))
+        return _at_address(code, address, elements)
+
+    return emit(generate, FLOATS, s, types.intp, types.intp)
+
+
+def _table_entry(code: Code, kind: Any, step: Any, number: Any, column: Any) -> Any:
+    """Read the table of parameters of a step, (parameters, PARAMETER_COLUMNS)."""
+    table = code.builder.extract_value(step, kind.fields.index("parameters"))
+    index = code.builder.add(code.builder.mul(number, ir.Constant(INDEX, PARAMETER_COLUMNS)), column)
+    return code.builder.load(code.element(table, index, INDEX), typ=INDEX)
+
+
+@intrinsic
 def address_of(typing: Any, memory: Any) -> Any:
     """Return the address of the first element, for the tables of this room."""
 
@@ -151,6 +196,13 @@ def prefetch(typing: Any, memory: Any, index: Any) -> Any:
         code.call("llvm.prefetch.p0", ir.VoidType(), code.unchecked(value, at), *hints)
 
     return emit(generate, types.void, FLOATS, types.intp)
+
+
+@intrinsic
+def runtime(typing: Any, value: Any) -> Any:
+    """Return a constant as a value of the same type: Numba compiles a function once for every constant argument."""
+    kind = types.unliteral(value)
+    return emit(lambda code, constant: constant, kind, kind)
 
 
 # Tiles and their forms

@@ -96,7 +96,7 @@ def _sum(code: Code, factors: Sequence[float], vectors: Sequence[Any], corner: b
         elif factor == 1.0:
             total = code.builder.fadd(total, vector)
         else:
-            total = code.multiply_add(vector, code.numbers(factor), total)
+            total = code.multiply_add_shared(vector, code.numbers(factor), total)
     return total
 
 

@@ -33,7 +33,7 @@ from fedlama.kernels.table import (
     VALUES,
     VELOCITIES,
 )
-from fedlama.kernels.tiles import floats_at, integers_at, load_some, store_some
+from fedlama.kernels.tiles import client_view, floats_at, integers_at, load_some, parameter_field, store_some
 from fedlama.kernels.vectors import full, plus, total
 
 
@@ -90,20 +90,6 @@ def step_of(context: Any, settings: Any) -> Any:
         settings[MOMENTUM],
         settings[PROXIMAL],
     )
-
-
-@kernel
-def parameter_field(s: Any, number: int, column: int) -> Any:
-    """Return an entry of the table of parameters."""
-    return s.parameters[number * PARAMETER_COLUMNS + column]
-
-
-@kernel
-def client_view(s: Any, number: int, column: int) -> Any:
-    """Return a client's values of a parameter, or its velocities; for parameter -1 memory that is not accessed."""
-    number = max(number, 0)
-    elements = parameter_field(s, number, ELEMENTS)
-    return floats_at(parameter_field(s, number, column) + 4 * s.client * elements, elements)
 
 
 @kernel

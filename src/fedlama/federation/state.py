@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pydantic import TypeAdapter
 from torch import Tensor
 
 from fedlama.choices.strategies.base import LayerStatistics
@@ -27,6 +26,7 @@ from fedlama.errors import DataError, cut
 from fedlama.federation.describe import shown_differences
 from fedlama.federation.server import Server
 from fedlama.federation.settings import FederationSettings
+from fedlama.federation.strategy_state import restore_state, store_state
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def take_state(run: RunState, description: Mapping[str, object]) -> Snapshot:
     tensors |= join({"memory": join(cohort.optimizer_state), "server": join(server.optimizer_state)})
     facts = {
         "federation": dict(description),
-        "strategy": TypeAdapter(type(run.state)).dump_python(run.state, mode="json"),
+        "strategy": store_state(run.federation.strategy, run.state),
         "cohort": list(run.planner.cohort),
         "changed": sorted(run.planner.changed),
         "clients": list(cohort.clients),
@@ -113,7 +113,7 @@ def _load(run: RunState, snapshot: Snapshot, before: Iterable[RoundRecord]) -> N
     facts: Mapping[str, Any] = snapshot.facts
     _check_federation(run, snapshot)
     groups = split(snapshot.tensors)
-    state = TypeAdapter(type(run.state)).validate_python(facts["strategy"])
+    state = restore_state(run.federation.strategy, run.state, facts["strategy"])
     cohort = _clients(run, facts["cohort"])
     changed = frozenset(facts["changed"])
     _check_known(changed, {layer.name for layer in run.layers}, "a layer")

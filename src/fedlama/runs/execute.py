@@ -27,6 +27,7 @@ from fedlama.experiment.titles import hyperparameters, title
 from fedlama.federation.checks import check_federation
 from fedlama.federation.federation import Federation
 from fedlama.federation.run import Callback, Run
+from fedlama.federation.strategy_state import store_state
 from fedlama.runs.autosave import Checkpoints, resume_point, stop_on_interrupt
 from fedlama.runs.checkpoint import save_snapshot
 from fedlama.runs.configuration import Config, config_differences, config_of
@@ -195,6 +196,8 @@ def _refuse_misfits(federations: Iterable[Federation]) -> None:
     for federation in federations:
         try:
             check_federation(federation, federation.layers or (), as_source(federation.clients))
+            strategy = federation.strategy
+            store_state(strategy, strategy.init(federation.layers or (), federation.seed))  # for the checkpoints
         except ConfigError as error:
             problems += error.problems
     refuse(list(dict.fromkeys(problems)))

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 
 from fedlama.core.records import RoundRecord
@@ -24,6 +23,7 @@ from fedlama.errors import DataError, DivergenceError
 from fedlama.experiment import Catalogue, assemble, prepare, resolve
 from fedlama.federation.federation import Federation
 from fedlama.federation.run import Run
+from fedlama.federation.strategy_state import restore_state
 from fedlama.runs.autosave import FOLDER
 from fedlama.runs.checkpoint import Snapshot, whole_snapshots
 from fedlama.runs.configuration import ADDED, completed, federation_differences, stored_description
@@ -204,7 +204,7 @@ def _snapshot(recorded: Snapshot, run: Run, what: str) -> str | None:
 def _same_state(recorded: object, run: Run) -> bool:
     """Compare the strategy's state as an object: a set in it has no order, and its JSON differs between processes."""
     try:
-        return bool(TypeAdapter(type(run.state)).validate_python(recorded) == run.state)
+        return bool(restore_state(run.federation.strategy, run.state, recorded) == run.state)
     except ValueError:
         return False
 

@@ -11,25 +11,34 @@ from fedlama.kernels.kernel import kernel
 
 
 @kernel
-def draw_rows(
-    rows: Any, lengths: Any, clients: Any, first: Any, held: Any, begins: Any, batch_sizes: Any, key: Any
-) -> None:
+def draw_rows(clients: Any, first: Any, steps: int, held: Any, begins: Any, batch_sizes: Any, key: Any) -> Any:
     """Draw some steps of some clients.
 
     Args:
-        rows: int64, (steps, clients, width), written: sample numbers, short batches filled up with their first one.
-        lengths: int64, (steps, clients), written: how many samples each batch has.
         clients: int64, (clients,): the clients' numbers.
         first: int64, (clients,): each one's first step.
+        steps: How many.
         held: int64, (samples,): all clients' sample numbers, one client after another.
         begins: int64, (all clients + 1,): where each client's begin in `held`, and where the last one's end.
         batch_sizes: int64, (all clients,).
         key: uint64: the address of all shuffles.
+
+    Returns:
+        int64, (steps, clients, width): sample numbers, short batches filled up with their first one; int64, (steps,
+        clients): how many samples each batch has; and the longest batch, -1 if an argument does not fit the others.
     """
-    steps, count, width = rows.shape
-    largest = 0
+    count, known = len(clients), len(batch_sizes)
+    largest, width, longest = 0, 0, 0
     for position in range(count):
-        largest = max(largest, begins[clients[position] + 1] - begins[clients[position]])
+        client = clients[position]
+        fits = 0 <= client < known and first[position] >= 0 and batch_sizes[client] >= 1
+        if not fits or not 0 <= begins[client] < begins[client + 1] <= len(held):
+            longest = -1
+            break
+        size = begins[client + 1] - begins[client]
+        largest, width = max(largest, size), max(width, min(size, batch_sizes[client]))
+    count, steps = (0, 0) if longest < 0 else (count, steps)
+    rows, lengths = np.empty((steps, count, width), np.int64), np.empty((steps, count), np.int64)
     order, unsorted = np.empty(largest, np.uint64), np.empty(largest, np.uint64)
     ends = np.empty(2 * largest + 2, np.int64)
     for position in range(count):
@@ -45,8 +54,10 @@ def draw_rows(
             start = turn * batch
             length = min(batch, len(samples) - start)
             lengths[step, position] = length
+            longest = max(longest, length)
             for number in range(width):  # rows (width) of a step and client <- order (samples)
                 rows[step, position, number] = samples[order[start + number if number < length else start]]
+    return rows, lengths, longest
 
 
 @kernel

@@ -123,20 +123,15 @@ def shuffle_rows(
     check_array("table.begins", table.begins, np.int64, (len(table.batch_sizes) + 1,))
     check_array("clients", clients, np.int64, (None,))
     check_array("first", first, np.int64, clients.shape)
-    _check_clients(table, clients, first)
-    sizes = table.begins[clients + 1] - table.begins[clients]
-    widest = int(np.minimum(table.batch_sizes[clients], sizes).max(initial=0))
-    rows = np.empty((steps, len(clients), widest), np.int64)  # (steps, clients, batch)
-    lengths = np.empty((steps, len(clients)), np.int64)
-    draw_rows(rows, lengths, clients, first, table.samples, table.begins, table.batch_sizes, key)
-    return np.ascontiguousarray(rows[:, :, : lengths.max(initial=0)]), lengths
+    rows, lengths, longest = draw_rows(clients, first, steps, *table, key)  # (steps, clients, batch)
+    if longest < 0:
+        _refuse_clients(table, clients, first)
+    return (rows if rows.shape[2] == longest else np.ascontiguousarray(rows[:, :, :longest])), lengths
 
 
-def _check_clients(table: SampleTable, clients: Integers, first: Integers) -> None:
-    """Check what the loops index with: the asked clients, their first steps, and their part of the table."""
+def _refuse_clients(table: SampleTable, clients: Integers, first: Integers) -> None:
+    """Say which of the numbers that the loops index with is out of range."""
     known = len(table.batch_sizes)
-    if len(clients) == 0:
-        return
     if clients.min() < 0 or clients.max() >= known:
         raise ValueError(f"clients are numbered {clients.min()} to {clients.max()}, expected 0 to {known - 1}")
     if first.min() < 0:

@@ -40,11 +40,13 @@ def squared_norms(new: Tensor, previous: Tensor, threads: WorkerThreads) -> tupl
 
 def _by_torch(now: Tensor, before: Tensor) -> tuple[float, float]:
     moved, held = torch.linalg.vector_norm(now - before), torch.linalg.vector_norm(before)
-    if now.device.type == "cpu" and not torch.isfinite(moved):  # an infinity that stays, such as a mask's
-        moved = torch.linalg.vector_norm(difference(now, before))
     if now.device.type != "cpu":
-        moved, held = torch.stack([moved, held]).cpu()  # the device is looked at once for both
-    return float(moved) ** 2, float(held) ** 2
+        moved, held = torch.stack([moved, held]).cpu()  # one transfer for both
+        return float(moved) ** 2, float(held) ** 2
+    change = float(moved)
+    if not math.isfinite(change):  # an infinity that stays, such as a mask's
+        change = float(torch.linalg.vector_norm(difference(now, before)))
+    return change**2, float(held) ** 2
 
 
 def _compiled(piece: tuple[Tensor, Tensor]) -> tuple[float, float]:

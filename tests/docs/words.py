@@ -46,6 +46,7 @@ ALLOWED = (
     r"lies between -?[\w.']+ (?:%\s)?and",  # a number in an interval
     r"[\"'`](?:guard|server_step|memory_scope)[\"'`]",  # the old keys of configuration files
     r"server_step|guard\.",
+    r"\"shipments\"|called a shipment",  # a key of ledger.jsonl
     r"letters, \"?(?:digits)?|``letters``|\"letters\"",  # of the alphabet
 )
 """Places where a word has its ordinary meaning, by their context."""

@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (Debian: chromium-driver)"),
 ]
-PLOTS = ("accuracy-plot", "travel-plot", "discrepancy-plot", "curves-plot", "bytes-plot", "links-plot")
+PLOTS = ("accuracy-plot", "synchronised-plot", "discrepancy-plot", "curves-plot", "bytes-plot", "links-plot")
 CHART = "document.querySelector('#{} svg.chart')"
 
 
@@ -90,9 +90,9 @@ def test_plots_are_read_by_keyboard(browser: Browser) -> None:
     assert "95 % interval" in second
     browser.press("ArrowDown")
     assert browser.run(read.format("accuracy-plot")).partition(":")[0] != second.partition(":")[0]
-    browser.run(CHART.format("travel-plot") + ".focus()")
+    browser.run(CHART.format("synchronised-plot") + ".focus()")
     browser.press("ArrowRight", "ArrowDown", "End")
-    assert browser.run(read.format("travel-plot")).startswith("dense0.bias, round 8: every round, synchronised")
+    assert browser.run(read.format("synchronised-plot")).startswith("dense0.bias, round 8: every round, synchronised")
     browser.run("document.querySelector('#curves-plot input').focus()")
     before = browser.run(read.format("curves-plot"))
     browser.press("ArrowLeft")

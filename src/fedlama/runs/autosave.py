@@ -103,8 +103,10 @@ def resume_point(
     stored = read_config(path)
     if stored is None or not (path / FOLDER).is_dir():
         return None
-    if found := differences(stored):
-        warn(f"{path} has checkpoints of a run with other settings ({shown_differences(found)}); starting from round 0")
+    if changed := differences(stored):
+        warn(
+            f"{path} has checkpoints of a run with other settings ({shown_differences(changed)}); starting from round 0"
+        )
         return None
     for snapshot in whole_snapshots(path / FOLDER, warn):
         try:

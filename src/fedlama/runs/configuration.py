@@ -60,8 +60,8 @@ def config_differences(stored: Config, experiment: Experiment, federation: Feder
         One clause for each difference; empty when both are of the same run.
     """
     settings = json.loads(json.dumps(experiment.to_json()))
-    found = list(differences({key: stored[key] for key in settings if key in stored}, settings))
-    return found or federation_differences(stored_description(stored), federation)
+    changed = list(differences({key: stored[key] for key in settings if key in stored}, settings))
+    return changed or federation_differences(stored_description(stored), federation)
 
 
 def federation_differences(description: Config, federation: FederationSettings) -> list[str]:
@@ -85,8 +85,8 @@ def stored_description(stored: Config) -> Description:
 
     Before version 0.2 a deployment of the user's own federation wrote it at the top level.
     """
-    found = stored.get("in_force", stored)
-    return dict(found) if isinstance(found, Mapping) else {}
+    description = stored.get("in_force", stored)
+    return dict(description) if isinstance(description, Mapping) else {}
 
 
 def completed(snapshot: Snapshot, stored: Config) -> Snapshot:

@@ -180,12 +180,12 @@ def plan_runs(experiment: Experiment, strategies: Iterable[Strategy[Any]], out: 
         ConfigError: A strategy does not fit the experiment; holds the problems of all strategies.
     """
     material = prepare(experiment)
-    own = experiment.strategy
+    reference = experiment.strategy
     if experiment.settings.evaluate_every is None:  # evaluate every method at the same local steps
-        cycle = own.local_steps * own.cycle_rounds
+        cycle = reference.local_steps * reference.cycle_rounds
         experiment = replace(experiment, settings=replace(experiment.settings, evaluate_every=cycle))
     variants = [replace(experiment, strategy=strategy) for strategy in strategies]
-    runs = [PlannedRun.of(variant, assemble(variant, material), out, own.base_interval) for variant in variants]
+    runs = [PlannedRun.of(variant, assemble(variant, material), out, reference.base_interval) for variant in variants]
     _refuse_misfits(run.federation for run in runs)
     return runs
 
@@ -205,10 +205,10 @@ def _refuse_misfits(federations: Iterable[Federation]) -> None:
 
 def _reused(run: PlannedRun, observer: Observer) -> Finished | None:
     """Return a run that finished before, with its cost relative to this comparison's base interval."""
-    found = finished_before(run.folder, run.differences, run.federation.rounds, observer.note)
-    if found is None:
+    finished = finished_before(run.folder, run.differences, run.federation.rounds, observer.note)
+    if finished is None:
         return None
-    result, summary = found
+    result, summary = finished
     observer.on_reused(run, result)
     return Finished(run.title, result, {**summary, "cost_percent": run.cost_percent(result)}, reused=True)
 
@@ -229,16 +229,16 @@ def run_one(planned: PlannedRun, options: RunOptions, observer: Observer | None 
     """
     observer = observer or Observer()
     config, path = planned.config, planned.folder
-    found = resume_point(path, planned.differences, warn=observer.note)
-    before = found[1] if found else []
+    point = resume_point(path, planned.differences, warn=observer.note)
+    before = point[1] if point else []
     with (
         observer.watch(planned) as callbacks,
         RunFolder(path, config, len(before)) as folder,
         stop_on_interrupt() as stop,
     ):
         run = Run(planned.federation)
-        if found:
-            run.load_state_dict(*found)
+        if point:
+            run.load_state_dict(*point)
             observer.note(f"{path}: continuing after round {len(before) - 1}")
         elif earlier := run_with_other_code(path, planned.experiment.to_json()):
             observer.note(
@@ -262,7 +262,7 @@ def _changed(planned: PlannedRun, earlier: Path) -> str:
     """Return the names of the options whose code was another one in an earlier run."""
     digests = (read_config(earlier) or {}).get("sources", {})
     origins = planned.experiment.origins.items()
-    return ", ".join(sorted({one.reference for section, one in origins if digests.get(section) != one.digest}))
+    return ", ".join(sorted({origin.reference for section, origin in origins if digests.get(section) != origin.digest}))
 
 
 def _summary(planned: PlannedRun, result: Result) -> dict[str, object]:

@@ -89,9 +89,12 @@ class RunFolder:
             FedlamaError: The folder cannot be written.
         """
         self._line("metrics", metrics_line(record))
-        self._line("ledger", {"round": record.round_index, "shipments": [one.to_json() for one in record.transfers]})
         self._line(
-            "layers", {"round": record.round_index, "layers": {n: asdict(one) for n, one in record.layers.items()}}
+            "ledger", {"round": record.round_index, "shipments": [transfer.to_json() for transfer in record.transfers]}
+        )
+        self._line(
+            "layers",
+            {"round": record.round_index, "layers": {name: asdict(layer) for name, layer in record.layers.items()}},
         )
 
     def flush(self) -> None:
@@ -190,7 +193,7 @@ def _commit() -> str | None:
     here = Path(__file__).resolve().parent
     try:
         command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        described = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
         tracked = subprocess.run(
             ["git", "-C", str(here), "ls-files", "--error-unmatch", __file__],
             capture_output=True,
@@ -199,4 +202,4 @@ def _commit() -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip() or None if found.returncode == 0 and tracked.returncode == 0 else None
+    return described.stdout.strip() or None if described.returncode == 0 and tracked.returncode == 0 else None

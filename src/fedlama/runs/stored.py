@@ -133,20 +133,20 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
     Raises:
         DataError: One of them is not a folder, or contains no run folder.
     """
-    found: dict[Path, None] = {}
+    folders: dict[Path, None] = {}
     for path in paths:
         if not path.is_dir():
             raise DataError(f"there is no folder {path}; give one that `fedlama run` or `fedlama compare` has written")
         if (path / "metrics.jsonl").exists() or (path / "ledger.jsonl").exists():
-            found[path] = None
+            folders[path] = None
             continue
         below = _compared(path) or sorted(file.parent for file in path.rglob("metrics.jsonl"))
         if not below:
             raise DataError(
                 f"there is no run folder in {path} (no metrics.jsonl below it); train one with `fedlama run`"
             )
-        found.update(dict.fromkeys(below))
-    return list(found)
+        folders.update(dict.fromkeys(below))
+    return list(folders)
 
 
 def _compared(folder: Path) -> list[Path]:
@@ -189,8 +189,8 @@ def finished_before(
     stored = read_config(path)
     if stored is None or not (path / "summary.json").exists():
         return None
-    if found := differences(stored):
-        warn(f"{path} has a run with other settings ({shown_differences(found)}); training again")
+    if changed := differences(stored):
+        warn(f"{path} has a run with other settings ({shown_differences(changed)}); training again")
         return None
     try:
         run = load_run(path)

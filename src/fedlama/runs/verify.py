@@ -155,8 +155,8 @@ def _description(stored: StoredRun, run: Run) -> str | None:
     """Compare what ran then and now, which a preset or another version may have changed."""
     if "in_force" not in stored.config:
         return None
-    found = federation_differences(stored_description(stored.config), run.federation)
-    return f"before round 0: {found[0]}" if found else None
+    changed = federation_differences(stored_description(stored.config), run.federation)
+    return f"before round 0: {changed[0]}" if changed else None
 
 
 def _facts(record: RoundRecord) -> dict[str, Any]:
@@ -193,8 +193,8 @@ def _snapshot(recorded: Snapshot, run: Run, what: str) -> str | None:
     computed = run.state_dict()
     then: dict[str, Any] = dict(recorded.facts)
     now = dict(computed.facts)
-    if found := federation_differences(then.pop("federation", {}), run.federation):
-        return f"{what}: {found[0]}"
+    if changed := federation_differences(then.pop("federation", {}), run.federation):
+        return f"{what}: {changed[0]}"
     del now["federation"], now["strategy"]
     if not _same_state(then.pop("strategy", None), run) or json.loads(json.dumps(now)) != then:
         return f"{what}: the strategy's or the cohort's state differs"

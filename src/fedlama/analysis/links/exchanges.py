@@ -56,7 +56,7 @@ class Exchanges:
         count = 0
         for index, (transfers, length) in enumerate(zip(rounds, steps, strict=True)):
             count += 1
-            wanted = [one for one in transfers if one.clients and (evaluation or one.direction != "evaluation")]
+            wanted = [item for item in transfers if item.clients and (evaluation or item.direction != "evaluation")]
             if not wanted:
                 continue
             clients = np.unique(np.concatenate([np.asarray(transfer.clients, dtype=np.int64) for transfer in wanted]))

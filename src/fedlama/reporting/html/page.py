@@ -25,7 +25,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inl
 _SECTIONS = (
     ("summary", "Summary"),
     ("accuracy", "Accuracy and loss"),
-    ("travel", "When each layer was synchronised"),
+    ("synchronised", "When each layer was synchronised"),
     ("discrepancy", "Discrepancy and interval"),
     ("curves", "The cut-off of each adjustment"),
     ("bytes", "Bytes"),
@@ -52,7 +52,7 @@ def page(
     content = {
         "summary": summary_table(runs),
         "accuracy": _plot("accuracy-plot") + _behind("accuracy and loss", accuracy_table(runs)),
-        "travel": _plot("travel-plot") + _behind("layers", layer_table(runs)),
+        "synchronised": _plot("synchronised-plot") + _behind("layers", layer_table(runs)),
         "discrepancy": _plot("discrepancy-plot"),
         "curves": _plot("curves-plot") + _behind("adjustments", adjustment_table(runs)),
         "bytes": _plot("bytes-plot") + _behind("bytes", byte_tables(runs)),

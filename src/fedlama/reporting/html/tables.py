@@ -108,9 +108,14 @@ def adjustment_table(runs: Runs) -> str:
         runs: As for :func:`summary_table`.
     """
     rows = [
-        (run["name"], one["round"] + 1, f"{len(one['chosen'])} of {len(one['order'])}", ", ".join(one["chosen"]))
+        (
+            run["name"],
+            adjustment["round"] + 1,
+            f"{len(adjustment['chosen'])} of {len(adjustment['order'])}",
+            ", ".join(adjustment["chosen"]),
+        )
         for run in runs
-        for one in run["adjustments"]
+        for adjustment in run["adjustments"]
     ]
     return (
         table(("run", "after round", "layers selected", "which"), rows)
@@ -131,7 +136,7 @@ def byte_tables(runs: Runs) -> str:
         for run in runs
         for way, parts in run["directions"].items()
     ]
-    layers = [(run["name"], one["name"], one["up"], one["down"]) for run in runs for one in run["layers"]]
+    layers = [(run["name"], layer["name"], layer["up"], layer["down"]) for run in runs for layer in run["layers"]]
     return table(("run", "direction", *kinds, "bytes"), directions, "Bytes by direction") + table(
         ("run", "layer", "bytes up", "bytes down"), layers, "Payload by layer, all clients together"
     )
@@ -146,13 +151,13 @@ def attendance_table(runs: Runs) -> str:
     rows = [
         (
             run["name"],
-            one["round"] + 1,
-            f"{one['cohort'] - len(one['missing'])} of {one['cohort']}",
-            ", ".join(map(str, one["missing"])) or "-",
-            "; ".join(one["incidents"]) or "-",
+            entry["round"] + 1,
+            f"{entry['cohort'] - len(entry['missing'])} of {entry['cohort']}",
+            ", ".join(map(str, entry["missing"])) or "-",
+            "; ".join(entry["incidents"]) or "-",
         )
         for run in runs
-        for one in run["attendance"]
+        for entry in run["attendance"]
     ]
     if not rows:
         return "<p>In every round, all clients of the cohort replied.</p>\n"
@@ -167,10 +172,14 @@ def link_table(timings: Sequence[Timing]) -> str:
         timings: The runs, with their time on each link.
     """
     rows = [
-        (one.link.name, timing.name, *map(show_seconds, (one.total, one.down.sum(), one.compute.sum(), one.up.sum())))
+        (
+            timed.link.name,
+            timing.name,
+            *map(show_seconds, (timed.total, timed.down.sum(), timed.compute.sum(), timed.up.sum())),
+        )
         for position in range(len(timings[0].clocks))
         for timing in timings
-        for one in [timing.clocks[position]]
+        for timed in [timing.clocks[position]]
     ]
     links = [
         (
@@ -179,7 +188,7 @@ def link_table(timings: Sequence[Timing]) -> str:
             *(_each(time, show_seconds) for time in (link.latency, link.compute)),
             link.note,
         )
-        for link in [one.link for one in timings[0].clocks]
+        for link in [timed.link for timed in timings[0].clocks]
     ]
     return table(("link", "run", "time", "down", "computing", "up"), rows, "Time of the whole run") + table(
         ("link", "up", "down", "latency", "local step", "stands for"), links, "The links"

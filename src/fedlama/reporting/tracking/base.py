@@ -81,13 +81,13 @@ def flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     ran = settings.get("in_force")
     choices = ran if isinstance(ran, Mapping) and not prefix else {}
     merged = {**settings, **{key: value for key, value in choices.items() if key not in _OWN_KEYS}}
-    found: dict[str, object] = {}
+    flattened: dict[str, object] = {}
     for key, value in merged.items():
         if isinstance(value, Mapping) and key not in ("in_force", "environment"):
-            found |= flat(value, f"{prefix}{key}.")
+            flattened |= flat(value, f"{prefix}{key}.")
         elif not isinstance(value, Mapping):
-            found[prefix + key] = value
-    return found
+            flattened[prefix + key] = value
+    return flattened
 
 
 class RemoteTracker:

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tests.structure.drawing import PAGE, drawn
-from tests.structure.source import SRC, floors, functions, imported_packages, imports, modules, room_of
+from tests.structure.source import SRC, cycles, floors, functions, imported_packages, imports, modules, room_of
 
 ROOT_FILES = {"__init__.py", "__main__.py", "errors.py", "py.typed"}
 
@@ -73,3 +73,16 @@ def test_few_functions_take_more_than_five_arguments() -> None:
     outside = [function for function in functions() if function.file.parts[0] != "kernels"]
     many = [function for function in outside if function.arguments > 5]
     assert len(many) <= 0.025 * len(outside), many
+
+
+def test_no_modules_import_each_other_in_a_cycle() -> None:
+    assert cycles() == []
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    assert [function for function in functions() if function.lines > 60] == []
+
+
+def test_no_kernel_takes_more_than_eight_arguments() -> None:
+    inside = [function for function in functions() if function.file.parts[0] == "kernels"]
+    assert [function for function in inside if function.arguments > 8] == []

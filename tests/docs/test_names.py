@@ -83,3 +83,13 @@ def test_no_page_names_a_path_of_this_machine() -> None:
 def test_links_between_files_of_the_repository_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
         assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md", "docs/performance.md"])
+def test_the_files_and_folders_that_a_page_for_contributors_names_exist(page: str) -> None:
+    paths = [*(ROOT / "src").rglob("*"), *(ROOT / "tests").rglob("*"), *ROOT.glob("*"), *(ROOT / "docs").rglob("*")]
+    known = [f"/{path.relative_to(ROOT).as_posix()}" for path in [*paths, ROOT / ".ci/run"]]
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = {name for name in re.findall(r"`([\w./-]+(?:/|\.py|\.md))`", text) if "NAME" not in name}
+    assert named
+    assert [name for name in sorted(named) if not any(path.endswith(f"/{name.rstrip('/')}") for path in known)] == []

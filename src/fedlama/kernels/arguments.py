@@ -13,9 +13,9 @@ class Sizes(NamedTuple):
         steps: Local steps.
         batch: The largest batch.
         samples: Samples in the pool that batches are gathered from.
-        channels: Of one input, or its features if it is no image.
-        height: Of one input, 0 if it is no image.
-        width: Of one input, 0 if it is no image.
+        channels: Of one input, or its features if it is not an image.
+        height: Of one input, 0 if it is not an image.
+        width: Of one input, 0 if it is not an image.
         classes: Logits of one sample.
         masks: Elements of one sample's dropout masks.
         scratch: Elements of activations and gradients.

@@ -1,7 +1,7 @@
 """The checks at the door: dtype, shape and memory layout of every array that a caller hands in.
 
 The kernels behind the door read and write memory without looking. So each array is checked here, once per call, and
-whoever keeps its address (:class:`~fedlama.kernels.model.Model`, for the length of one call) keeps the array too.
+the code that keeps its address (:class:`~fedlama.kernels.model.Model`, for the length of one call) keeps the array too.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def pool(out: Any, x: Any, to: Any, own: Any, p: Any) -> None:
 def unpool(below: Any, gradient: Any, x: Any, out: Any, to: Any, own: Any, p: Any) -> None:
     """Add each gradient to the first of its window's pixels that is the largest.
 
-    A later ReLU may have cut `out` at 0 meanwhile: where it did, the gradient is 0 and changes no pixel.
+    A later ReLU may have cut `out` at 0 in the meantime: where it did, the gradient is 0 and changes no pixel.
 
     Args:
         below: Images of the form `own`, the inputs'.

@@ -27,7 +27,7 @@ class Program:
         rows: In order.
         sizes: Every value's, by number; value 0 is the data.
         margin: Pixels of zeros that images need beside them.
-        regions: Where activations and gradients lie.
+        regions: Where activations and gradients are stored.
     """
 
     rows: tuple[Row, ...]

@@ -2,7 +2,7 @@
 
 Arrays come in, are checked, and go to the compiled loops of :mod:`~fedlama.kernels.averaging` and
 :mod:`~fedlama.kernels.drawing`. Nothing here starts a thread: columns of a stack are independent, so a caller cuts the
-stack (``stack[:, first:last]``) and hands the pieces to threads of its own. Python's lock is released meanwhile.
+stack (``stack[:, first:last]``) and hands the pieces to threads of its own. Python's lock is released in the meantime.
 """
 
 from __future__ import annotations

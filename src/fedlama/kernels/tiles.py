@@ -63,13 +63,13 @@ def _memory_of(memory: Any, array: Any) -> Any:
 
 @intrinsic
 def floats_at(typing: Any, address: Any, elements: Any) -> Any:
-    """Return the float32 memory of so many elements at an address that a table of this room holds."""
+    """Return the float32 memory of `elements` elements at an address that a table of this room holds."""
     return emit(_at_address, FLOATS, types.int64, types.intp)
 
 
 @intrinsic
 def integers_at(typing: Any, address: Any, elements: Any) -> Any:
-    """Return the int64 memory of so many elements at an address that a table of this room holds."""
+    """Return the int64 memory of `elements` elements at an address that a table of this room holds."""
     return emit(_at_address, INTEGERS, types.int64, types.intp)
 
 

@@ -21,13 +21,17 @@ from fedlama.cli.options import (
     Target,
     check_price,
     check_target,
+    expand_home,
     show,
 )
 from fedlama.reporting.html import write_report
 from fedlama.runs.stored import find_runs
 from fedlama.runs.verify import verify as verify_run
 
-Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders that contain some.")]
+Runs = Annotated[
+    list[Path],
+    typer.Argument(metavar="RUN...", callback=expand_home, help="Run folders, or folders that contain some."),
+]
 
 
 def links(
@@ -49,7 +53,7 @@ def links(
 
 def report(
     runs: Runs,
-    out: Annotated[Path, typer.Option("--out", help="The HTML file.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option("--out", callback=expand_home, help="The HTML file.")] = Path("report.html"),
     link: LinkOption = None,
     links: LinksFile = None,
     seed: Seed = 0,

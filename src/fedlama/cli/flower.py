@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from fedlama.cli.options import Json
+from fedlama.cli.options import Json, expand_home
 from fedlama.errors import MissingExtraError
 from fedlama.experiment import load_experiment
 from fedlama.experiment.files import catalogue_for
@@ -38,7 +38,9 @@ Aggregation = Annotated[
 def up(
     experiment: Name,
     overrides: Overrides = None,
-    out: Annotated[Path, typer.Option(help="Folder for the run folders, logs and states.")] = Path("runs/flower"),
+    out: Annotated[
+        Path, typer.Option(callback=expand_home, help="Folder for the run folders, logs and states.")
+    ] = Path("runs/flower"),
     deadline: Deadline = 600.0,
     min_replies: MinReplies = 1.0,
     rejoin: Rejoin = "now",
@@ -91,7 +93,7 @@ def run(
 
 
 @app.command("app")
-def write_app(folder: Annotated[Path, typer.Argument(help="Folder to write it to.")]) -> None:
+def write_app(folder: Annotated[Path, typer.Argument(callback=expand_home, help="Folder to write it to.")]) -> None:
     """Write the Flower app that runs any experiment, for plain `flwr run`."""
     write_app_folder(folder)
     typer.echo(f"try: flwr run {folder}")

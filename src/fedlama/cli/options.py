@@ -14,6 +14,14 @@ from rich.table import Table
 from fedlama.analysis.links import PROFILES
 from fedlama.errors import ConfigError
 
+
+def expand_home(given: Any) -> Any:  # noqa: ANN401  (a path, a list of paths, or None, as the option's type says)
+    """Return paths with the home folder in place of a leading ``~``, which no shell replaces in ``--out=~/runs``."""
+    if isinstance(given, list | tuple):
+        return [expand_home(path) for path in given]
+    return given.expanduser() if isinstance(given, Path) else given
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")]
 LinkOption = Annotated[
     list[str] | None,
@@ -23,7 +31,9 @@ LinkOption = Annotated[
         autocompletion=lambda: list(PROFILES),
     ),
 ]
-LinksFile = Annotated[Path | None, typer.Option("--links", help="A TOML file with one table per link.")]
+LinksFile = Annotated[
+    Path | None, typer.Option("--links", callback=expand_home, help="A TOML file with one table per link.")
+]
 Price = Annotated[float | None, typer.Option("--price", help="Price of a GB (10^9 bytes), in any currency.")]
 Target = Annotated[
     float | None, typer.Option("--target", help="Report when this test accuracy (percent) is first reached.")

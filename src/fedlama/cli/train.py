@@ -20,6 +20,7 @@ from fedlama.cli.options import (
     Target,
     check_price,
     check_target,
+    expand_home,
     parse_seeds,
     show,
 )
@@ -42,7 +43,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as strategy.increase_factor=2."),
 ]
-Out = Annotated[Path, typer.Option("--out", help="Folder for the run folders.")]
+Out = Annotated[Path, typer.Option("--out", callback=expand_home, help="Folder for the run folders.")]
 Seconds = Annotated[
     float,
     typer.Option(

@@ -108,7 +108,7 @@ def _names(folder: Path, classes: int) -> tuple[str, ...]:
         file = locate(folder, ["batches.meta.txt" if classes == 10 else "fine_label_names.txt"])
     except DataError:
         return ()
-    names = tuple(read_whole(file, 100_000).decode("utf-8", "replace").split())
+    names = tuple(read_whole(file, 100_000).decode("utf-8-sig", "replace").split())
     return names if len(names) == classes else ()
 
 

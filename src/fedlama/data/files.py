@@ -1,7 +1,8 @@
-"""Find and read the files of a data set without trusting them: clear messages, bounded memory."""
+"""Find and read files of a user's data and settings without trusting them: clear messages, bounded memory."""
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import zlib
 from collections.abc import Iterator, Sequence
@@ -38,10 +39,11 @@ def locate(path: Path | str, names: Sequence[str], folders: Sequence[str] = ()) 
     Raises:
         DataError: If the folder or the file does not exist.
     """
-    root = Path(path)
+    root = Path(path).expanduser()
     if not root.is_dir():
         kind = "a file" if root.exists() else "missing"
-        raise DataError(f"{root} is {kind}, expected the folder that holds {names[0]}; check the path")
+        counted = "" if root.is_absolute() else f"; relative paths count from the current folder, {Path.cwd()}"
+        raise DataError(f"{root} is {kind}, expected the folder that holds {names[0]}; check the path{counted}")
     for folder in ("", *folders):
         for name in names:
             for candidate in (root / folder / name, root / folder / f"{name}.gz"):
@@ -115,6 +117,37 @@ def read_whole(path: Path, limit: int) -> bytes:
     if len(content) > limit:
         raise DataError(f"{path} holds more than {limit} bytes, the limit; check that it is the right file")
     return content
+
+
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def decode_text(content: bytes, where: str) -> str:
+    r"""Return the text of a file that a person or another program wrote, in UTF-8 with or without a byte-order mark.
+
+    Args:
+        content: The whole file.
+        where: Its name for messages.
+
+    Returns:
+        The text without the mark, which some editors write and which is no part of the text.
+
+    Raises:
+        DataError: It is not UTF-8; UTF-16 is named as such.
+
+    >>> decode_text(b"\xef\xbb\xbfseed = 1", "mine.toml")
+    'seed = 1'
+    """
+    if content.startswith(_UTF_16) or b"\0" in content[:CHUNK]:
+        raise DataError(
+            f"{where} is not UTF-8 text, but UTF-16 or binary; save it again with the encoding UTF-8 in your editor"
+        )
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{where} is not UTF-8 text at byte {error.start}; save it again with the encoding UTF-8 in your editor"
+        ) from error
 
 
 _HEADER_LIMIT = 4096

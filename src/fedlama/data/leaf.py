@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fedlama.core.registry import register
 from fedlama.data.arrays import Dataset
-from fedlama.data.files import read_whole
+from fedlama.data.files import decode_text, read_whole
 from fedlama.errors import DataError, cut, shown
 
 CLASSES = 62
@@ -41,7 +41,7 @@ def load(path: Path | str) -> Dataset:
     Source: Caldas et al., LEAF, arXiv:1812.01097, https://leaf.cmu.edu. Deviation from the other image loaders:
     pixels stay float32, since LEAF stores them as such.
     """
-    folder = _folder(Path(path))
+    folder = _folder(Path(path).expanduser())
     train, test = _read_part(folder / "train"), _read_part(folder / "test")
     names = tuple(sorted(train.keys() | test.keys()))
     number = {name: index for index, name in enumerate(names)}
@@ -76,7 +76,7 @@ def _read_part(folder: Path) -> _Users:
 
 def _read_file(file: Path) -> _Users:
     try:
-        content = json.loads(read_whole(file, _LIMIT))
+        content = json.loads(decode_text(read_whole(file, _LIMIT), str(file)))
     except (ValueError, RecursionError) as error:
         if isinstance(error, DataError):
             raise

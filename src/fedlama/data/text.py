@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fedlama.core.registry import register
 from fedlama.data.arrays import Dataset
-from fedlama.data.files import locate, read_whole
+from fedlama.data.files import decode_text, locate, read_whole
 from fedlama.errors import ConfigError, DataError
 
 OTHERS = "(others)"
@@ -54,7 +54,8 @@ def load(
     only the character after each 80, here every position has a target.
     """
     _check(sequence_length, test_share, min_sequences, small)
-    file = Path(path) if Path(path).is_file() else locate(path, ["input.txt"], ["tinyshakespeare"])
+    given = Path(path).expanduser()
+    file = given if given.is_file() else locate(path, ["input.txt"], ["tinyshakespeare"])
     text = _decode(file)
     chosen = _select(_speakers(text), sequence_length, test_share, min_sequences, small)
     if not chosen:
@@ -93,10 +94,7 @@ def _check(sequence_length: int, test_share: float, min_sequences: int, small: s
 
 
 def _decode(file: Path) -> str:
-    try:
-        return read_whole(file, _LIMIT).decode("utf-8").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is not UTF-8 text at byte {error.start}; convert it first") from error
+    return decode_text(read_whole(file, _LIMIT), str(file)).replace("\r\n", "\n")
 
 
 def _speakers(text: str) -> dict[str, str]:

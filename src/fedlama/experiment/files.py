@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from fedlama.core.deprecations import modern_choice, modern_key, modernise
-from fedlama.errors import ConfigError, did_you_mean, shown
+from fedlama.data.files import decode_text
+from fedlama.errors import ConfigError, DataError, did_you_mean, shown
 from fedlama.experiment.catalogue import Catalogue
 from fedlama.experiment.resolve import resolve
 from fedlama.experiment.sections import SECTIONS
@@ -57,7 +58,7 @@ def catalogue_for(experiment: str, plugins: Sequence[str] = ()) -> Catalogue:
         experiment: As for :func:`load_experiment`.
         plugins: As for :func:`load_experiment`.
     """
-    path = Path(experiment)
+    path = Path(experiment).expanduser()
     return Catalogue(path.parent if path.suffix == ".toml" else Path(), tuple(plugins))
 
 
@@ -87,7 +88,11 @@ def read(experiment: str, overrides: Iterable[str] = (), catalogue: Catalogue | 
             )
             continue
         try:
-            _put(raw, modern_key(_parts(key.strip()), raw), _value(text.strip()), catalogue)
+            parts = modern_key(_parts(key.strip()), raw)
+            value = _value(text.strip())
+            if not isinstance(value, str) and _is_path(parts, raw, catalogue):
+                value = text.strip()
+            _put(raw, parts, value, catalogue)
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -96,18 +101,18 @@ def read(experiment: str, overrides: Iterable[str] = (), catalogue: Catalogue | 
 
 
 def _parse(experiment: str) -> dict[str, Any]:
-    path = Path(experiment)
+    path = Path(experiment).expanduser()
     try:
         if path.suffix == ".toml":
             text = _small(path)
         else:
             text = (_library() / f"{experiment}.toml").read_text(encoding="utf-8")
         return tomllib.loads(text)
+    except DataError as error:
+        raise ConfigError(f"{error}; an experiment is a TOML file") from error
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, tomllib.TOMLDecodeError):
             raise ConfigError(f"{experiment} is not valid TOML: {error}; correct that line") from error
-        if isinstance(error, UnicodeDecodeError):
-            raise ConfigError(f"{experiment} is not UTF-8 text; an experiment is a TOML file") from error
         if path.suffix == ".toml":
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise ConfigError(f"{experiment} cannot be read ({reason}); give the path of a TOML file") from error
@@ -123,7 +128,7 @@ def _small(path: Path) -> str:
         content = file.read(_LIMIT + 1)
     if len(content) > _LIMIT:
         raise ValueError(f"it has more than {_LIMIT} bytes")
-    return content.decode("utf-8")
+    return decode_text(content, str(path))
 
 
 def _parts(dotted: str) -> list[str]:
@@ -159,6 +164,17 @@ def _put(raw: dict[str, Any], parts: list[str], value: object, catalogue: Catalo
                 f"{outer} is {shown(table)}, so {'.'.join(parts)} cannot be set; make {outer} a table first"
             )
     table[parts[-1]] = value
+
+
+def _is_path(parts: list[str], raw: Mapping[str, Any], catalogue: Catalogue) -> bool:
+    """Return whether a key names a file or folder, whose text is never read as a number, as in ``data.path=2024``."""
+    section, key = parts[0], parts[-1]
+    if len(parts) != 2 or section not in SECTIONS:
+        return False
+    table = raw.get(section)
+    name = table.get("name") if isinstance(table, dict) else SECTIONS[section].default.name
+    choice = catalogue.known(section, name)
+    return choice is not None and get_type_hints(choice).get(key) is Path
 
 
 def _keep_what_fits(section: str, table: dict[str, Any], name: object, catalogue: Catalogue) -> None:

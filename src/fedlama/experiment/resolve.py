@@ -9,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from fedlama.core.deprecations import modernise
-from fedlama.errors import ConfigError, cut, did_you_mean, shown
+from fedlama.errors import ConfigError, FedlamaError, cut, did_you_mean, shown
 from fedlama.experiment.catalogue import Catalogue, OwnEngine, origin_of
 from fedlama.experiment.contracts import check_plain, settings_of
 from fedlama.experiment.loading import location_of
@@ -200,6 +200,8 @@ def _sentences(dotted: str, detail: Any) -> list[str]:  # noqa: ANN401  (pydanti
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, ConfigError):
         return list(cause.problems)
+    if isinstance(cause, FedlamaError):  # a file that a setting names
+        return [str(cause)]
     where = dotted + ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "missing":
         return [f"{where} is missing; give it a value"]

@@ -78,7 +78,8 @@ def server_app(
 
         _LOG.setLevel(logging.INFO)
         given = {**base, **context.run_config}
-        engine, out = Flower(GridChannel(grid), policy_of(given), aggregation_of(given)), Path(str(given["out"]))
+        engine = Flower(GridChannel(grid), policy_of(given), aggregation_of(given))
+        out = Path(str(given["out"])).expanduser()
         if build is None:
             finished = deploy_experiment(experiment_of(given), engine, out)
             print(f"fedlama: finished; the run folder is {finished.summary['run_folder']}")

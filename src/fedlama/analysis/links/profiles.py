@@ -27,7 +27,8 @@ from typing import Any, Final
 
 from fedlama.analysis.links.link import Link
 from fedlama.analysis.links.units import parse_rate, parse_seconds
-from fedlama.errors import ConfigError, did_you_mean, shown
+from fedlama.data.files import decode_text, read_whole
+from fedlama.errors import ConfigError, DataError, did_you_mean, shown
 
 _STEP: Final = 0.02
 _BUILT_IN: Final = (
@@ -46,6 +47,7 @@ _KINDS: Final = {
     **dict.fromkeys(("latency", "compute"), parse_seconds),
 }
 _KEYS: Final = tuple(field.name for field in fields(Link) if field.name not in ("name", "note"))
+_LIMIT: Final = 1 << 20
 _FIRST_COMMA: Final = re.compile(r"\s*,\s*")
 
 
@@ -96,8 +98,10 @@ def parse_links(given: Sequence[str], file: Path | None = None) -> list[Link]:
     links = [parse_link(text) for text in given]
     if file is not None:
         try:
-            tables = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            tables = tomllib.loads(decode_text(read_whole(file.expanduser(), _LIMIT), str(file)))
+        except DataError as error:  # not there, too large or not UTF-8
+            raise ConfigError(f"{error}; --links takes a TOML file with one table per link") from error
+        except (ValueError, RecursionError) as error:
             raise ConfigError(
                 f"{file} cannot be read as TOML ({error}); give a file with one table per link"
             ) from error

@@ -15,7 +15,7 @@ from fedlama.choices.availability.base import Fate
 from fedlama.choices.availability.rules import Rules
 from fedlama.core.registry import register
 from fedlama.core.validation import at_least, normalise_numbers, one_of, refuse, whole
-from fedlama.data.files import read_whole
+from fedlama.data.files import decode_text, read_whole
 from fedlama.errors import DataError
 
 _LIMIT = 64 << 20
@@ -77,7 +77,7 @@ class Trace(Rules):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.path and not self.absences:
-            object.__setattr__(self, "absences", _read(Path(self.path)))
+            object.__setattr__(self, "absences", _read(Path(self.path).expanduser()))
         if not self.absences:
             refuse(["Trace: absences is empty and there is no path; give one of them, or choose name = 'always'"])
 
@@ -104,7 +104,7 @@ def _by_client(absences: tuple[Absence, ...]) -> Mapping[int, tuple[Absence, ...
 
 def _read(path: Path) -> tuple[Absence, ...]:
     try:
-        text = read_whole(path, _LIMIT).decode()
+        text = decode_text(read_whole(path, _LIMIT), str(path))
         return tuple(_absence(row) for row in _rows(path, text))
     except (ValueError, TypeError, KeyError, RecursionError, csv.Error) as error:
         if isinstance(error, DataError):
@@ -117,7 +117,9 @@ def _read(path: Path) -> tuple[Absence, ...]:
 
 def _rows(path: Path, text: str) -> list[Any]:
     if path.suffix == ".csv":
-        return list(csv.DictReader(io.StringIO(text)))
+        header = text.partition("\n")[0]
+        separator = ";" if ";" in header and "," not in header else ","  # as spreadsheets write it in many countries
+        return list(csv.DictReader(io.StringIO(text), delimiter=separator))
     rows = json.loads(text)
     if not isinstance(rows, list):
         raise TypeError("expected a list")

@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -70,6 +70,9 @@ class ClientSource(Protocol):
     def batch(self, client: int, step: int, seed: int) -> Batch:
         """Return one batch of a client.
 
+        A source whose batches are new tensors, which a model may overwrite, says so with a class attribute
+        ``fresh_batches = True``; batches of other sources are copied.
+
         Args:
             client: The client's number.
             step: Its local step, counted from 0 over the whole run.
@@ -106,6 +109,8 @@ class TensorClients:
     Raises:
         DataError: Clients without samples or with too few, rows that do not exist, NaN or infinite inputs.
     """
+
+    fresh_batches: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -314,6 +319,8 @@ class ReplayedClients:
     Raises:
         DataError: No clients, or a client without batches.
     """
+
+    fresh_batches: ClassVar[bool] = True
 
     def __init__(self, batches: Sequence[Iterable[Batch]], samples: Sequence[int] | None = None) -> None:
         if not batches:

@@ -25,7 +25,7 @@ from fedlama.core.registry import register
 from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
 from fedlama.engines.divergence import loss_divergence
 from fedlama.engines.transfers import TransferTable
-from fedlama.engines.user_code import named_failures, shapes_of
+from fedlama.engines.user_code import NamedFailures
 
 
 @dataclass
@@ -65,6 +65,7 @@ class LoopEngine:
         self._generators = [setup.device] if setup.device.type == "cuda" else []
         self._slots: list[_ClientSlot] = []
         self._steps_done: dict[int, int] = {}
+        self._fresh_batches = getattr(setup.clients, "fresh_batches", False)
 
     def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort; every member starts from the complete global model."""
@@ -159,7 +160,7 @@ class LoopEngine:
         self._compute_with(slot.values)
         if solver.state_scope == "round":
             slot.optimizer_state = self._fresh_optimizer_state(slot.values)
-        torch.manual_seed(seed_of(setup.seed, "client", round_index, slot.client))
+        self._seed(seed_of(setup.seed, "client", round_index, slot.client))
         parameters = [slot.values[self._names[index]] for index in trained]
         differentiated = [self._tensors[self._names[index]] for index in trained]
         optimizer_state = {
@@ -169,8 +170,10 @@ class LoopEngine:
         reference = [order.values[self._names[index]] for index in trained] if solver.uses_reference else []
         done, total = self._steps_done.get(slot.client, 0), 0.0
         for step in range(order.steps):
-            x, y = (part.clone() for part in setup.clients.batch(slot.client, done + step, setup.seed))  # may be views
-            with named_failures(slot.client, done + step, shapes_of(x, y)):
+            x, y = setup.clients.batch(slot.client, done + step, setup.seed)
+            if not self._fresh_batches:
+                x, y = x.clone(), y.clone()
+            with NamedFailures(slot.client, done + step, (x, y)):
                 loss = scalar(setup.objective(self._model(x.to(setup.device)), y.to(setup.device)))
                 gradients = torch.autograd.grad(loss, differentiated, materialize_grads=True)
             rate = solver.rate(round_index * order.steps + step)
@@ -185,6 +188,12 @@ class LoopEngine:
         for name, tensor in self._tensors.items():
             if name in values:
                 tensor.data = values[name]
+
+    def _seed(self, seed: int) -> None:
+        """Seed the generators that dropout draws from."""
+        torch.default_generator.manual_seed(seed)
+        if self._generators:  # torch.manual_seed would keep a stack trace per call where PyTorch has no CUDA
+            torch.cuda.manual_seed(seed)
 
     def _fresh_optimizer_state(self, values: Values) -> OptimizerState:
         return self._setup.solver.init([values[name] for name in self._names])

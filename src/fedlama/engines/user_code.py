@@ -8,14 +8,13 @@ batches of its clients are tried one by one on a copy of the model.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 
 from fedlama.core.losses import scalar
 from fedlama.core.modules import set_training
-from fedlama.data.clients import TensorClients
+from fedlama.data.clients import Batch, TensorClients
 from fedlama.engines.api import EngineSetup
 from fedlama.errors import DataError, FedlamaError, cut
 
@@ -30,32 +29,44 @@ _REMEDIES = (
 _DEFAULT_REMEDY = "run the model on such a batch outside of fedlama, and correct the model, the objective or the data"
 
 
-@contextmanager
-def named_failures(client: int, step: int, shapes: str) -> Iterator[None]:
-    """Turn an error inside the block into a :class:`DataError` that says where it happened.
+class NamedFailures:
+    """Turns an error inside the block into a :class:`DataError` that says where it happened.
+
+    It is entered at every local step of the reference engine, so it writes its sentence only when something failed.
 
     Args:
         client: The client's number.
         step: Its local step, counted from 0 over the whole run.
-        shapes: Its batch in words; see :func:`shapes_of`.
+        batch: Its batch, inputs and targets.
+
+    Raises:
+        DataError: The block raised something that is not an error of fedlama's.
     """
-    try:
-        yield
-    except FedlamaError:
-        raise
-    except Exception as error:
+
+    __slots__ = ("_batch", "_client", "_step")
+
+    def __init__(self, client: int, step: int, batch: Batch) -> None:
+        self._client, self._step, self._batch = client, step, batch
+
+    def __enter__(self) -> None:
+        """Do nothing yet."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Raise the sentence, if an error of the user's code leaves the block."""
+        if not isinstance(error, Exception) or isinstance(error, FedlamaError):
+            return
         text = cut(error)
         remedy = next((remedy for part, remedy in _REMEDIES if part in text), _DEFAULT_REMEDY)
         raise DataError(
-            f"client {client}, local step {step}: the model or the objective failed on a batch of {shapes}: "
-            f"{type(error).__name__}: {text}; {remedy}"
+            f"client {self._client}, local step {self._step}: the model or the objective failed on a batch of "
+            f"{_shapes(*self._batch)}: {type(error).__name__}: {text}; {remedy}"
         ) from error
 
 
-def shapes_of(x: torch.Tensor, y: torch.Tensor) -> str:
+def _shapes(x: torch.Tensor, y: torch.Tensor) -> str:
     """Return a batch's shapes and dtypes in words.
 
-    >>> shapes_of(torch.zeros(8, 3), torch.zeros(8, dtype=torch.int64))
+    >>> _shapes(torch.zeros(8, 3), torch.zeros(8, dtype=torch.int64))
     'inputs (8, 3) (float32) and targets (8,) (int64)'
     """
     kinds = [f"{tuple(part.shape)} ({str(part.dtype).removeprefix('torch.')})" for part in (x, y)]
@@ -86,7 +97,7 @@ def explained(
             for client, done in zip(clients, first, strict=True):
                 try:
                     x, y = setup.clients.batch(client, done + step, setup.seed)
-                    with named_failures(client, done + step, shapes_of(x, y)):
+                    with NamedFailures(client, done + step, (x, y)):
                         loss = scalar(setup.objective(model(x.to(setup.device)), y.to(setup.device)))
                         torch.autograd.grad(loss, trained, materialize_grads=True)
                 except FedlamaError as found:

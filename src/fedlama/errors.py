@@ -6,6 +6,8 @@ Every message says what was given, what was expected and what to do about it.
 from __future__ import annotations
 
 import difflib
+import errno
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -67,6 +69,56 @@ class MissingExtraError(FedlamaError, ImportError):
         super().__init__(f"{library} is not installed; install it with: pip install 'fedlama[{extra}]'")
 
 
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but tab and line feed, marks that reorder text, line separators, and halves of surrogate pairs."""
+_IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.ENXIO)
+
+
+def printable(text: object) -> str:
+    r"""Return a text with the characters escaped that a terminal obeys, or that no file can be encoded with.
+
+    File and folder names, and what files of other people hold, may contain the escape codes of a terminal.
+
+    Args:
+        text: Any text, or what has one, such as a path.
+
+    >>> printable("red \x1b[31m\tü \udcff")
+    'red \\x1b[31m\tü \\udcff'
+    """
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), str(text))
+
+
+def write_remedy(error: OSError, elsewhere: str = "choose another folder (--out)") -> str:
+    """Return what to do about a file that cannot be written, by the reason.
+
+    Args:
+        error: The error of the operating system.
+        elsewhere: What the user can do instead.
+
+    >>> write_remedy(OSError(errno.EISDIR, "Is a directory", "runs/metrics.jsonl"))
+    'runs/metrics.jsonl is in the way: remove or rename it, or choose another folder (--out)'
+    >>> write_remedy(OSError(errno.ENOSPC, "No space left on device"), "give another file")
+    'free some disk space, or give another file'
+    """
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        return f"free some disk space, or {elsewhere}"
+    if error.errno in _IN_THE_WAY:
+        name = printable(error.filename) if error.filename else "another file or folder of that name"
+        return f"{name} is in the way: remove or rename it, or {elsewhere}"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"allow writing there, or {elsewhere}"
+    return f"check the path and the disk, or {elsewhere}"
+
+
+def without_remedy(error: object) -> str:
+    """Return what an error says without its remedy, for a caller that does the remedy itself.
+
+    >>> without_remedy("the line is cut off; train the run again")
+    'the line is cut off'
+    """
+    return str(error).rpartition("; ")[0] or str(error)
+
+
 def shown(value: object) -> str:
     """Return what was given for a message, cut where it is too long to read."""
     try:
@@ -78,7 +130,7 @@ def shown(value: object) -> str:
 
 def cut(error: object, limit: int = 300) -> str:
     """Return what another library says of an error, on one line and cut where it is too long to read."""
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     return text if len(text) <= limit else f"{text[:limit]}..."
 
 

@@ -165,11 +165,13 @@ def test_nonsense_in_a_run_folder_is_refused(
     assert len(str(caught.value)) < 1000
 
 
-def test_deep_json_ends_a_stream_and_is_no_configuration(tmp_path: Path) -> None:
+def test_deep_json_is_refused_and_is_no_configuration(tmp_path: Path) -> None:
     folder(tmp_path, {}, {}, {})
-    with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write('{"round":' * 100_000 + "\n")
-    assert len(read_records(tmp_path)) == 1
+    for name in ("metrics", "ledger", "layers"):
+        with (tmp_path / f"{name}.jsonl").open("a", encoding="utf-8") as file:
+            file.write('{"round":' * 100_000 + "\n")
+    with pytest.raises(DataError, match=r"metrics\.jsonl, line 2 is not valid JSON"):
+        read_records(tmp_path)
     (tmp_path / "config.json").write_text("[" * 100_000, encoding="utf-8")
     assert read_config(tmp_path) is None
 

@@ -87,12 +87,12 @@ def test_a_cut_off_line_is_dropped(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "said"),
     [
-        ("ledger.jsonl", "[1]\n", "no whole round yet"),
-        ("ledger.jsonl", "{\n", "no whole round yet"),
-        ("ledger.jsonl", '{"round": 1, "shipments": []}\n', "the files disagree"),
+        ("ledger.jsonl", "[1]\n", r"ledger\.jsonl, line 1 is not an object with a round"),
+        ("ledger.jsonl", "{\n", r"ledger\.jsonl, line 1 is not valid JSON"),
+        ("ledger.jsonl", '{"round": 1, "shipments": []}\n', r"ledger\.jsonl, line 1: round is 1, expected round 0"),
         ("ledger.jsonl", '{"round": 0, "shipments": [3]}\n', "round 0 is malformed"),
-        ("metrics.jsonl", "", "no whole round yet"),
-        ("metrics.jsonl", "{}\n", "no whole round yet"),
+        ("metrics.jsonl", "", r"metrics\.jsonl, line 1 is missing, expected 4 lines"),
+        ("metrics.jsonl", "{}\n", r"metrics\.jsonl, line 1 is not an object with a round"),
         ("layers.jsonl", '{"round": 0, "layers": {"a": {"strange": 1}}}\n', "round 0 is malformed"),
         ("config.json", "[]", "is not a JSON object"),
         ("summary.json", "{", "is not valid JSON"),

@@ -17,7 +17,7 @@ from fedlama.analysis.statistics import Interval, interval, paired
 from fedlama.analysis.timing import bytes_until, first_reaching
 from fedlama.choices.strategies import FedAvg, Strategy
 from fedlama.core.ledger import MEGABYTE
-from fedlama.errors import ConfigError, FedlamaError
+from fedlama.errors import ConfigError, FedlamaError, printable, write_remedy
 from fedlama.experiment import Experiment
 from fedlama.experiment.methods import written
 from fedlama.experiment.titles import title
@@ -215,9 +215,7 @@ def write_comparison(study: Study, folder: Path) -> Path:
     try:
         write_atomically(path, (json.dumps(study.to_json(), indent=2) + "\n").encode())
     except OSError as error:
-        raise FedlamaError(
-            f"{path} cannot be written ({error.strerror}); free some disk space, or choose another --out"
-        ) from error
+        raise FedlamaError(f"{printable(path)} cannot be written ({error.strerror}); {write_remedy(error)}") from error
     return path
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -19,7 +19,8 @@ from fedlama import __version__
 from fedlama.cli import finished, train
 from fedlama.cli.flower import app as flower_app
 from fedlama.core.deprecations import RenamedWarning
-from fedlama.errors import FedlamaError
+from fedlama.errors import FedlamaError, printable, write_remedy
+from fedlama.runs.autosave import Interrupted
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,11 +48,13 @@ def main() -> None:
     try:
         with _renamed_words_as_notes():
             app()
+    except Interrupted as error:
+        _fail(str(error), 128 + error.number)
     except FedlamaError as error:
         _fail(str(error))
     except OSError as error:
         file, reason = error.filename or "a file", error.strerror or error
-        _fail(f"{file} cannot be read or written ({reason}); check the path and the free space")
+        _fail(f"{file} cannot be read or written ({reason}); {write_remedy(error, 'give another path')}")
 
 
 @contextmanager
@@ -73,10 +76,11 @@ def _renamed_words_as_notes() -> Iterator[None]:
         yield
 
 
-def _fail(message: str) -> NoReturn:
-    for line in message.splitlines():
-        print(f"error: {line}", file=sys.stderr)
-    sys.exit(2)
+def _fail(message: str, code: int = 2) -> NoReturn:
+    with suppress(OSError):  # the terminal may have been closed
+        for line in message.splitlines():
+            print(f"error: {printable(line)}", file=sys.stderr)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +27,7 @@ from fedlama.cli.options import (
     show,
 )
 from fedlama.reporting.html import write_report
-from fedlama.runs.stored import find_runs
+from fedlama.runs.stored import changed_files, find_runs
 from fedlama.runs.verify import verify as verify_run
 
 Runs = Annotated[
@@ -46,7 +48,9 @@ def links(
 ) -> None:
     """Show how long finished runs take on given links, computed from their ledgers without training."""
     share, per_gb = check_target(target), check_price(price)
-    timings = time_runs(find_runs(runs), parse_links(link or [], links), seed=seed, evaluation=evaluation)
+    folders = find_runs(runs)
+    _note_changes(folders)
+    timings = time_runs(folders, parse_links(link or [], links), seed=seed, evaluation=evaluation)
     content = {"runs": [timing.to_json(share, per_gb) for timing in timings]}
     show(content, tables.timings(timings, share, per_gb), as_json, quiet=False)
 
@@ -61,6 +65,7 @@ def report(
 ) -> None:
     """Write one self-contained HTML file about finished runs; it opens offline and makes no request."""
     folders = find_runs(runs)
+    _note_changes(folders)
     file = write_report(folders, out, parse_links(link or [], links), seed=seed)
     size = f"{len(folders)} run{'s' if len(folders) > 1 else ''}, {file.stat().st_size / 1000:.0f} kB"
     content = {"report": str(file), "runs": [str(folder) for folder in folders]}
@@ -81,3 +86,10 @@ def verify(
     show({"runs": [verdict.to_json() for verdict in verdicts]}, lines, as_json, quiet=False)
     if any(verdict.difference is not None for verdict in verdicts):
         raise typer.Exit(1)
+
+
+def _note_changes(folders: Iterable[Path]) -> None:
+    """Say on standard error which files of finished runs were changed since."""
+    for folder in folders:
+        for sentence in changed_files(folder):
+            print(f"note: {sentence}", file=sys.stderr)

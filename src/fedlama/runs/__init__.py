@@ -1,6 +1,6 @@
 """The run folder: written, checkpointed, resumed, read back and verified; never draws and never compares methods."""
 
-from fedlama.runs.autosave import Checkpoints, Interrupted, resume_point, stop_on_interrupt
+from fedlama.runs.autosave import Checkpoints, Interrupted, resume_point, stop_on_signals
 from fedlama.runs.folder import RunFolder, environment, finite, metrics_line
 
 __all__ = [
@@ -11,5 +11,5 @@ __all__ = [
     "finite",
     "metrics_line",
     "resume_point",
-    "stop_on_interrupt",
+    "stop_on_signals",
 ]

@@ -1,4 +1,4 @@
-"""Checkpoints while a run trains, Ctrl-C (finish the round, save, stop), and the state from which a run continues."""
+"""Checkpoints while a run trains, signals that stop it after a round, and the state from which a run continues."""
 
 from __future__ import annotations
 
@@ -6,25 +6,53 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from fedlama.core.records import RoundRecord
-from fedlama.errors import FedlamaError
+from fedlama.errors import DataError, FedlamaError, printable, without_remedy
 from fedlama.federation.describe import shown_differences
 from fedlama.runs.checkpoint import Snapshot, whole_snapshots
 from fedlama.runs.configuration import Differences, completed
-from fedlama.runs.folder import RunFolder
-from fedlama.runs.reader import read_config, read_records
+from fedlama.runs.files import lines_digest
+from fedlama.runs.folder import LINES, RunFolder
+from fedlama.runs.reader import STREAMS, read_config, read_records
 
 FOLDER = "checkpoints"
 """Folder of the checkpoints inside a run folder."""
 
 
 class Interrupted(FedlamaError):  # noqa: N818  (nothing went wrong)
-    """The user stopped a run; the same command continues it."""
+    """The user, or what started the program, stopped a run; the same command continues it.
+
+    Args:
+        message: What was stopped, and how to continue.
+        number: The signal that asked for it; by convention a program then ends with the code 128 plus this number.
+    """
+
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.number = int(number)
+
+
+class StopRequest:
+    """Whether a signal has asked to stop, and which one."""
+
+    number: int | None = None
+
+    def __call__(self) -> bool:
+        """Return whether a signal has asked to stop."""
+        return self.number is not None
+
+    def interrupted(self, message: str) -> Interrupted:
+        """Return the error that ends the program as the signal asked.
+
+        Args:
+            message: What was stopped, and how to continue.
+        """
+        return Interrupted(message, signal.SIGINT if self.number is None else self.number)
 
 
 class Checkpoints:
@@ -34,20 +62,20 @@ class Checkpoints:
         folder: The run folder, whose lines are made durable before each checkpoint.
         save: Writes a checkpoint into a folder.
         seconds: Seconds between two checkpoints, at least; 0 saves after every round.
-        stop: Returns whether the user has asked to stop.
+        stop: Whether to stop; by default never.
     """
 
     def __init__(
-        self, folder: RunFolder, save: Callable[[Path], object], seconds: float, stop: Callable[[], bool]
+        self, folder: RunFolder, save: Callable[[Path], object], seconds: float, stop: StopRequest | None = None
     ) -> None:
-        self._folder, self._save, self._seconds, self._stop = folder, save, seconds, stop
+        self._folder, self._save, self._seconds, self._stop = folder, save, seconds, stop or StopRequest()
         self._last = time.monotonic()
 
     def on_round(self, record: RoundRecord) -> None:
-        """Save when the time has passed, or when the user has asked to stop.
+        """Save when the time has passed, or when a signal has asked to stop.
 
         Raises:
-            Interrupted: The user has asked to stop; the checkpoint is written.
+            Interrupted: A signal has asked to stop; the checkpoint is written.
         """
         stop = self._stop()
         if not stop and time.monotonic() - self._last < self._seconds:
@@ -56,34 +84,52 @@ class Checkpoints:
         self._save(self._folder.path / FOLDER)
         self._last = time.monotonic()
         if stop:
-            raise Interrupted(
+            raise self._stop.interrupted(
                 f"stopped after round {record.round_index}; the state is saved in {self._folder.path}, start the same "
                 "command again to continue"
             )
 
 
 @contextmanager
-def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C stop the run after the current round, and the second one at once.
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Let the first Ctrl-C, SIGTERM or SIGHUP stop the run after the current round, and the second one at once.
+
+    Schedulers and containers send SIGTERM, and a terminal that is closed sends SIGHUP. A signal that is ignored (as
+    `nohup` does) or that the program around handles itself is left alone; of the latter, Ctrl-C is the exception.
 
     Yields:
-        A function that returns whether the user has asked to stop.
+        Whether a signal has asked to stop.
     """
-    asked = threading.Event()
+    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield request
         return
+    before = {
+        number: signal.getsignal(number)
+        for name in ("SIGINT", "SIGTERM", "SIGHUP")
+        if (number := getattr(signal, name, None)) is not None
+    }
+    handled = [
+        number
+        for number, handler in before.items()
+        if handler == signal.SIG_DFL or (number == signal.SIGINT and handler not in (signal.SIG_IGN, None))
+    ]
 
-    def ask(_number: int, _frame: FrameType | None) -> None:
-        asked.set()
-        print("stopping after this round; press Ctrl-C again to stop at once", file=sys.stderr)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    def ask(number: int, _frame: FrameType | None) -> None:
+        request.number = number
+        for each in handled:
+            signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
+        with suppress(OSError):  # after SIGHUP there is no terminal
+            again = "press Ctrl-C" if number == signal.SIGINT else f"send {signal.Signals(number).name}"
+            print(f"stopping after this round; {again} again to stop at once", file=sys.stderr)
 
-    before = signal.signal(signal.SIGINT, ask)
+    for number in handled:
+        signal.signal(number, ask)
     try:
-        yield asked.is_set
+        yield request
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number in handled:
+            signal.signal(number, before[number])
 
 
 def resume_point(
@@ -103,21 +149,36 @@ def resume_point(
     stored = read_config(path)
     if stored is None or not (path / FOLDER).is_dir():
         return None
+    where = printable(path)
     if changed := differences(stored):
         warn(
-            f"{path} has checkpoints of a run with other settings ({shown_differences(changed)}); starting from round 0"
+            f"{where} has checkpoints of a run with other settings ({shown_differences(changed)}); starting from round "
+            "0"
         )
         return None
     for snapshot in whole_snapshots(path / FOLDER, warn):
         try:
-            records = read_records(path)
-        except FedlamaError as error:
-            warn(f"{error}; starting from round 0")
-            return None
-        if len(records) >= snapshot.rounds_done:
-            return completed(snapshot, stored), records[: snapshot.rounds_done]
-        warn(
-            f"the files of {path} end with round {len(records) - 1}, before the checkpoint of round "
-            f"{snapshot.rounds_done - 1}; using the checkpoint before it"
-        )
+            _check_lines(path, snapshot)
+            records = read_records(path, first=snapshot.rounds_done)
+        except (DataError, OSError) as error:
+            warn(f"{without_remedy(error)}; using the checkpoint before that of round {snapshot.rounds_done - 1}")
+        else:
+            return completed(snapshot, stored), records
+    warn(f"{where} has no checkpoint that can be used; starting from round 0")
     return None
+
+
+def _check_lines(path: Path, snapshot: Snapshot) -> None:
+    """Compare the lines before a checkpoint with their digest in it; before version 0.2 checkpoints had none.
+
+    Raises:
+        DataError: A file is not as it was when the checkpoint was written.
+    """
+    recorded = snapshot.facts.get(LINES)
+    for name, digest in recorded.items() if isinstance(recorded, Mapping) else ():
+        file = path / f"{name}.jsonl"
+        if name in STREAMS and lines_digest(file, snapshot.rounds_done).hexdigest() != digest:
+            raise DataError(
+                f"the first {snapshot.rounds_done} lines of {printable(file)} are not those that were written; "
+                "train the run again"
+            )

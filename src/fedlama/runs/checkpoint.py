@@ -19,8 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from fedlama.core.deprecations import ignore_renamed, modernise
-from fedlama.errors import FedlamaError, cut, shown
+from fedlama.errors import FedlamaError, cut, printable, shown, write_remedy
 from fedlama.federation.state import Snapshot as Snapshot
+from fedlama.runs.files import file_digest
 
 VERSION = 2
 """Version of the file format; raised when files of the version before can no longer be read."""
@@ -55,8 +56,8 @@ def save_snapshot(snapshot: Snapshot, folder: Path, *, keep: int = 2) -> Path:
             stale.unlink(missing_ok=True)
     except OSError as error:
         raise FedlamaError(
-            f"the checkpoint of round {snapshot.rounds_done} cannot be written to {folder} ({error.strerror}); "
-            "the ones before it are whole; free some disk space and start the same command again"
+            f"the checkpoint of round {snapshot.rounds_done} cannot be written to {printable(folder)} "
+            f"({error.strerror}); the ones before it are whole; {write_remedy(error)}, and start the same command again"
         ) from error
     return folder / name
 
@@ -92,7 +93,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     partial = path.with_name(f"{path.name}.partial")
     try:
-        with partial.open("wb") as file:
+        partial.unlink(missing_ok=True)  # whatever it is: opening a pipe would block
+        with partial.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -123,7 +125,7 @@ def _known(folder: Path) -> list[Path]:
 
 def _read(path: Path) -> Snapshot:
     match = _NAME.fullmatch(path.name)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = file_digest(path)
     if match is None or not digest.startswith(match[2]):
         raise ValueError("its SHA-256 is not the one in its name")
     with safe_open(path, framework="pt") as file:

@@ -5,7 +5,8 @@ key              content
 ===============  ====================================================================================================
 (top level)      the experiment as it was resolved: every setting and section
 `in_force`       what ran, after a preset has changed some settings; see :mod:`fedlama.federation.describe`
-`environment`    versions, platform and commit; never compared
+`environment`    versions, platform and commit, never compared; when the run has finished, also `files`: the SHA-256
+                 of its files by name, so that a change is noticed
 ===============  ====================================================================================================
 
 Folders that an older version wrote are compared in today's words (:mod:`fedlama.core.deprecations`), and what that
@@ -33,6 +34,8 @@ Differences = Callable[[Config], list[str]]
 
 ADDED = ("in_force", "environment")
 """Keys of ``config.json`` beside the experiment."""
+FILES = "files"
+"""Key of its environment: the digests of a finished run's files."""
 
 
 def config_of(experiment: Experiment, federation: FederationSettings) -> dict[str, object]:
@@ -100,3 +103,14 @@ def completed(snapshot: Snapshot, stored: Config) -> Snapshot:
     if not isinstance(known, Mapping) or "version" in known:
         return snapshot
     return replace(snapshot, facts={**snapshot.facts, "federation": {**known, **stored_description(stored)}})
+
+
+def file_digests(stored: Config) -> dict[str, object]:
+    """Return the digests of a finished run's files by name; none when it has not finished, or before version 0.2.
+
+    Args:
+        stored: The content of ``config.json``.
+    """
+    environment = stored.get("environment")
+    digests = environment.get(FILES) if isinstance(environment, Mapping) else None
+    return dict(digests) if isinstance(digests, Mapping) else {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,11 @@ from fedlama.federation.checks import check_federation
 from fedlama.federation.federation import Federation
 from fedlama.federation.run import Callback, Run
 from fedlama.federation.strategy_state import store_state
-from fedlama.runs.autosave import Checkpoints, resume_point, stop_on_interrupt
+from fedlama.runs.autosave import Checkpoints, StopRequest, resume_point, stop_on_signals
 from fedlama.runs.checkpoint import save_snapshot
 from fedlama.runs.configuration import Config, config_differences, config_of
 from fedlama.runs.folder import RunFolder, finite
+from fedlama.runs.lock import FolderLock
 from fedlama.runs.reader import read_config
 from fedlama.runs.stored import finished_before, run_with_other_code
 
@@ -165,12 +166,31 @@ def execute(
 
     Raises:
         ConfigError: A strategy does not fit the experiment; nothing has been trained then.
+        FedlamaError: Another process writes to one of the run folders; nothing has been trained then.
         Interrupted: The user asked to stop; the same call continues from there.
     """
     options, observer = options or RunOptions(), observer or Observer()
     runs = plan_runs(experiment, strategies, options.out)
     observer.expect(runs)
-    return [(None if options.again else _reused(run, observer)) or run_one(run, options, observer) for run in runs]
+    finished: list[Finished] = []
+    with ExitStack() as stack, stop_on_signals() as stop:
+        locks = {run.folder: stack.enter_context(FolderLock(run.folder)) for run in runs if _to_train(run, options)}
+        for run in runs:
+            if stop():
+                raise stop.interrupted(
+                    f"stopped before {run.title}; the runs before it are finished, start the same command again to "
+                    "continue"
+                )
+            reused = None if options.again else _reused(run, observer)
+            if reused is None and run.folder not in locks:
+                locks[run.folder] = stack.enter_context(FolderLock(run.folder))
+            finished.append(reused or run_one(run, options, observer, Held(locks[run.folder], stop)))
+    return finished
+
+
+def _to_train(run: PlannedRun, options: RunOptions) -> bool:
+    """Return whether a run will be trained, as far as it can be seen without reading its files."""
+    return options.again or not (run.folder / "summary.json").exists()
 
 
 def plan_runs(experiment: Experiment, strategies: Iterable[Strategy[Any]], out: Path) -> list[PlannedRun]:
@@ -213,29 +233,45 @@ def _reused(run: PlannedRun, observer: Observer) -> Finished | None:
     return Finished(run.title, result, {**summary, "cost_percent": run.cost_percent(result)}, reused=True)
 
 
-def run_one(planned: PlannedRun, options: RunOptions, observer: Observer | None = None) -> Finished:
-    """Train one run into its folder, from where an interrupted run of it stopped.
+@dataclass(frozen=True)
+class Held:
+    """What the caller of :func:`run_one` holds already.
+
+    Attributes:
+        lock: The lock of the run folder.
+        stop: The request to stop.
+    """
+
+    lock: FolderLock
+    stop: StopRequest
+
+
+def run_one(
+    planned: PlannedRun, options: RunOptions, observer: Observer | None = None, held: Held | None = None
+) -> Finished:
+    """Train one run into its folder, which is locked while it trains, from where an interrupted run of it stopped.
 
     Args:
         planned: What to run and where.
         options: Only the time between checkpoints is used.
         observer: Watches the run; by default nothing does.
+        held: By default the folder is locked and signals to stop are handled here.
 
     Returns:
         The finished run.
 
     Raises:
+        FedlamaError: Another process writes to the folder.
         Interrupted: The user asked to stop; the same call continues from there.
     """
+    if held is None:
+        with FolderLock(planned.folder) as lock, stop_on_signals() as stop:
+            return run_one(planned, options, observer, Held(lock, stop))
     observer = observer or Observer()
     config, path = planned.config, planned.folder
     point = resume_point(path, planned.differences, warn=observer.note)
     before = point[1] if point else []
-    with (
-        observer.watch(planned) as callbacks,
-        RunFolder(path, config, len(before)) as folder,
-        stop_on_interrupt() as stop,
-    ):
+    with observer.watch(planned) as callbacks, RunFolder(path, config, len(before), lock=held.lock) as folder:
         run = Run(planned.federation)
         if point:
             run.load_state_dict(*point)
@@ -248,9 +284,11 @@ def run_one(planned: PlannedRun, options: RunOptions, observer: Observer | None 
         for record in before:
             for callback in callbacks:
                 callback.on_round(record)
-        saving = Checkpoints(
-            folder, lambda target: save_snapshot(run.state_dict(), target), options.checkpoint_seconds, stop
-        )
+
+        def save(target: Path) -> Path:
+            return save_snapshot(folder.sealed(run.state_dict()), target)
+
+        saving = Checkpoints(folder, save, options.checkpoint_seconds, held.stop)
         result = run.to_end([folder, *callbacks, saving], before)
         summary = _summary(planned, result)
         folder.finish(result, summary)

@@ -10,6 +10,7 @@ layers.jsonl        one line per round: interval, discrepancy and bytes of each 
 model.safetensors   the final global model
 summary.json        the run's entry in `--json`
 checkpoints/        until the run is finished: its state, see :mod:`fedlama.runs.checkpoint`
+.lock               while a process writes to the folder: which one, see :mod:`fedlama.runs.lock`
 *.png               accuracy over steps, rounds and MB, and the intervals of the layers over time
 ==================  =================================================================================
 
@@ -19,6 +20,8 @@ the first version.
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import math
 import os
@@ -26,19 +29,26 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import Literal, TextIO
 
 import torch
 from safetensors.torch import save
 
 from fedlama.core.records import Result, RoundRecord
-from fedlama.errors import FedlamaError
+from fedlama.errors import FedlamaError, printable, write_remedy
+from fedlama.federation.state import Snapshot
 from fedlama.runs.checkpoint import write_atomically
-from fedlama.runs.reader import STREAMS, cut_to
+from fedlama.runs.configuration import FILES
+from fedlama.runs.files import lines_digest
+from fedlama.runs.lock import FolderLock
+from fedlama.runs.reader import STREAMS
+
+LINES = "lines"
+"""Key in a checkpoint's facts: for each file with one line per round, the SHA-256 of its lines so far."""
 
 
 class RunFolder:
@@ -48,16 +58,20 @@ class RunFolder:
         path: The folder; made if it does not exist. Files of an earlier run in it are replaced.
         config: The configuration, as plain JSON types.
         rounds: Number of rounds that the folder holds already and that are kept.
+        lock: The folder's lock when the caller holds it; by default the folder is locked until it is closed.
 
     Raises:
-        FedlamaError: The folder cannot be written.
+        FedlamaError: The folder cannot be written, or another process writes to it.
     """
 
-    def __init__(self, path: Path, config: Mapping[str, object], rounds: int = 0) -> None:
+    def __init__(
+        self, path: Path, config: Mapping[str, object], rounds: int = 0, *, lock: FolderLock | None = None
+    ) -> None:
         self.path = path
+        self._lock = FolderLock(path) if lock is None else None
         self._files: dict[str, TextIO] = {}
+        self._digests = {name: hashlib.sha256() for name in STREAMS}
         try:
-            path.mkdir(parents=True, exist_ok=True)
             for leftover in ("summary.json", "model.safetensors", *(file.name for file in path.glob("*.png"))):
                 (path / leftover).unlink(missing_ok=True)
             if not rounds:
@@ -66,8 +80,8 @@ class RunFolder:
             for name in STREAMS:
                 stream = path / f"{name}.jsonl"
                 if rounds:
-                    cut_to(stream, rounds)
-                self._files[name] = stream.open("a" if rounds else "w", encoding="utf-8")
+                    self._digests[name] = lines_digest(stream, rounds, cut=True)
+                self._files[name] = _open(stream, "a" if rounds else "w")
         except OSError as error:
             raise _unwritable(path, error) from error
 
@@ -78,9 +92,11 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the files."""
+        """Close the files and release the lock."""
         for file in self._files.values():
             file.close()
+        if self._lock is not None:
+            self._lock.release()
 
     def on_round(self, record: RoundRecord) -> None:
         """Append a line to every file.
@@ -109,6 +125,15 @@ class RunFolder:
         except OSError as error:
             raise _unwritable(self.path, error) from error
 
+    def sealed(self, snapshot: Snapshot) -> Snapshot:
+        """Return a run's state together with a digest of the lines so far, for a checkpoint.
+
+        Args:
+            snapshot: The state of the run after the round of the last line.
+        """
+        lines = {name: digest.hexdigest() for name, digest in self._digests.items()}
+        return replace(snapshot, facts={**snapshot.facts, LINES: lines})
+
     def finish(self, result: Result, summary: Mapping[str, object]) -> None:
         """Write the model and the summary, and delete the checkpoints.
 
@@ -122,16 +147,23 @@ class RunFolder:
         # safetensors refuses tensors that share memory; contiguous clones never do.
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in result.model.items()}
         try:
-            write_atomically(self.path / "model.safetensors", save(tensors, metadata={"format": "pt"}))
-            self._write("summary.json", summary)
+            model = save(tensors, metadata={"format": "pt"})
+            write_atomically(self.path / "model.safetensors", model)
+            digests = {f"{name}.jsonl": digest.hexdigest() for name, digest in self._digests.items()}
+            digests["model.safetensors"] = hashlib.sha256(model).hexdigest()
+            config = json.loads((self.path / "config.json").read_bytes())  # of this run, or its beginning
+            self._write("config.json", {**config, "environment": {**config.get("environment", {}), FILES: digests}})
+            self._write("summary.json", summary)  # last: it says that the run has finished
             shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
         except OSError as error:
             raise _unwritable(self.path, error) from error
 
     def _line(self, name: str, record: Mapping[str, object]) -> None:
         try:
-            self._files[name].write(json.dumps(record) + "\n")
+            line = json.dumps(record) + "\n"
+            self._files[name].write(line)
             self._files[name].flush()
+            self._digests[name].update(line.encode())
         except OSError as error:
             raise _unwritable(self.path, error) from error
 
@@ -139,10 +171,15 @@ class RunFolder:
         write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
 
 
+def _open(path: Path, mode: Literal["a", "w"]) -> TextIO:
+    """Open a file for writing; on all systems a line ends with a line feed alone."""
+    if path.exists() and not path.is_file() and not path.is_dir():  # opening a pipe would block
+        raise OSError(errno.EEXIST, "it is not a regular file", str(path))
+    return path.open(mode, encoding="utf-8", newline="\n")
+
+
 def _unwritable(path: Path, error: OSError) -> FedlamaError:
-    return FedlamaError(
-        f"the run folder {path} cannot be written ({error.strerror}); free some disk space, or choose another --out"
-    )
+    return FedlamaError(f"the run folder {printable(path)} cannot be written ({error.strerror}); {write_remedy(error)}")
 
 
 def metrics_line(record: RoundRecord) -> dict[str, object]:

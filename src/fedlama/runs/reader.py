@@ -2,48 +2,58 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from itertools import count
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from fedlama.core.deprecations import ignore_renamed, modernise
 from fedlama.core.records import RoundRecord
-from fedlama.errors import DataError, cut
-from fedlama.runs.schema import round_record
+from fedlama.errors import DataError, cut, printable, shown
+from fedlama.runs.files import count_lines, read_lines, read_object
+from fedlama.runs.lock import is_locked
+from fedlama.runs.schema import MalformedLine, round_record
 
-_LONGEST = 1 << 28  # bytes of a line; one with 1,000 layers and 10,000 clients has less than 1 MiB
 STREAMS = ("metrics", "ledger", "layers")
-"""The files that get one line per round."""
+"""The files that get one line per round, in the order in which a round is written to them."""
 
 
-def read_records(folder: Path, *, layers: bool = True) -> list[RoundRecord]:
+def read_records(
+    folder: Path, *, layers: bool = True, first: int | None = None, summary: Mapping[str, Any] | None = None
+) -> list[RoundRecord]:
     """Read the rounds of a run folder.
 
     Args:
         folder: The run folder.
         layers: Whether to read the records of the layers, from layers.jsonl.
+        first: Number of rounds to read, whatever follows them; None for all.
+        summary: The content of ``summary.json``; empty or None when the run has not finished. Then the last round may
+            be missing in the files that are written last, and a last line may be cut off.
 
     Returns:
-        The records of all rounds that are whole in every file; a line that a crash cut off ends them.
+        The records of all rounds that are whole in every file.
 
     Raises:
-        DataError: A file is missing, a line is malformed, or the rounds are not 0, 1, 2, ...
+        DataError: A file is missing; a line is malformed, missing, or one too many; the message names file and line.
     """
-    without = ({"round": index, "layers": {}} for index in count())
-    third = _lines(folder / "layers.jsonl") if layers else without
-    lines = zip(_lines(folder / "metrics.jsonl"), _lines(folder / "ledger.jsonl"), third, strict=False)
-    records = []
-    for index, (metrics, ledger, layer_line) in enumerate(lines):
-        if any(type(line["round"]) is not int or line["round"] != index for line in (metrics, ledger, layer_line)):
-            raise DataError(
-                f"{folder}: the files disagree on round {index}, so they are of different runs; train the run again"
-            )
-        try:
-            records.append(round_record(metrics, ledger, layer_line))
-        except (KeyError, ValueError) as error:
-            raise DataError(f"{folder}: round {index} is malformed ({cut(error)}); train the run again") from error
+    files = [folder / f"{name}.jsonl" for name in (STREAMS if layers else STREAMS[:2])]
+    # The files that are written last are counted first, since a run may write while they are counted.
+    counts = {file: count_lines(file) for file in reversed(files)} if first is None else {}
+    whole = [counts[file][0] for file in files] if first is None else [first]
+    rounds = min(whole)
+    lines = [_lines(file, rounds) for file in files]
+    third = lines[2] if layers else repeat({"layers": {}}, rounds)
+    records = [_record(files, *content) for content in zip(lines[0], lines[1], third, strict=True)]
+    if summary:
+        recorded = summary.get("rounds")
+        _check_finished(counts, recorded if type(recorded) is int else max(whole))
+    elif max(whole) > rounds + 1 and not is_locked(folder):
+        file = files[whole.index(rounds)]
+        raise DataError(
+            f"{printable(file)}, line {rounds + 1} is missing, expected {max(whole)} lines as in "
+            f"{files[whole.index(max(whole))].name}; start the run's command again, which continues from its last "
+            "checkpoint"
+        )
     return records
 
 
@@ -54,36 +64,53 @@ def read_config(folder: Path) -> dict[str, Any] | None:
         folder: The run folder.
     """
     try:
-        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_object(folder / "config.json")
+    except (OSError, DataError):
         return None
-    return modernise(content, ignore_renamed) if isinstance(content, dict) else None
+    return modernise(content, ignore_renamed)
 
 
-def cut_to(path: Path, lines: int) -> None:
-    """Delete everything after the first lines of a file.
+def _check_finished(counts: Mapping[Path, tuple[int, bool]], rounds: int) -> None:
+    """Check that all files of a finished run end with its last round.
 
-    Args:
-        path: The file.
-        lines: Number of lines to keep.
+    Raises:
+        DataError: A line is missing, or one too many.
     """
-    with path.open("rb+") as file:
-        for _ in range(lines):
-            file.readline()
-        file.truncate()
+    for file, (lines, cut_off) in counts.items():
+        where = printable(file)
+        if lines < rounds:
+            what = "is cut off" if cut_off else "is missing"
+            raise DataError(f"{where}, line {lines + 1} {what}, expected {rounds} lines; train the run again")
+        if lines > rounds or cut_off:
+            raise DataError(f"{where}, line {rounds + 1} is one too many, expected {rounds} lines; train the run again")
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a file up to the first that is not whole."""
+def _lines(file: Path, rounds: int) -> Iterator[dict[str, Any]]:
+    """Yield the first lines of a file, each with the round that its number stands for.
+
+    Raises:
+        DataError: There are fewer, one is malformed, or one is of another round.
+    """
+    number = 0
+    for number, line in read_lines(file, rounds):
+        if type(line["round"]) is not int or line["round"] != number - 1:
+            raise DataError(
+                f"{printable(file)}, line {number}: round is {shown(line['round'])}, expected round {number - 1}, so "
+                "the lines are of different runs; train the run again"
+            )
+        yield line
+    if number < rounds:
+        raise DataError(
+            f"{printable(file)}, line {number + 1} is missing or cut off, expected {rounds} lines; train the run again"
+        )
+
+
+def _record(
+    files: Sequence[Path], metrics: Mapping[str, Any], ledger: Mapping[str, Any], layers: Mapping[str, Any]
+) -> RoundRecord:
     try:
-        with path.open("rb") as file:
-            while (line := file.readline(_LONGEST)).endswith(b"\n"):
-                try:
-                    content = json.loads(line)
-                except (ValueError, RecursionError):
-                    return
-                if not isinstance(content, dict) or "round" not in content:
-                    return
-                yield content
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); give a run folder") from error
+        return round_record(metrics, ledger, layers)
+    except MalformedLine as error:
+        index = metrics["round"]
+        where = f"{printable(files[error.stream])}, line {index + 1}"
+        raise DataError(f"{where}: round {index} is malformed ({cut(error)}); train the run again") from error

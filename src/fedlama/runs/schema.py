@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -57,6 +58,19 @@ _TRANSFERS = TypeAdapter(list[_Transfer])
 _LAYERS = TypeAdapter(dict[_Name, _Layer])
 
 
+class MalformedLine(ValueError):  # noqa: N818  (it is a line, and its reader reports the error)
+    """A line of a run folder that is not as :mod:`fedlama.runs.folder` writes it.
+
+    Args:
+        stream: The line's file: 0 for metrics.jsonl, 1 for ledger.jsonl, 2 for layers.jsonl.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, stream: int, reason: object) -> None:
+        self.stream = stream
+        super().__init__(str(reason))
+
+
 def round_record(metrics: Mapping[str, Any], ledger: Mapping[str, Any], layers: Mapping[str, Any]) -> RoundRecord:
     """Return the record of a round, from its line in each file.
 
@@ -66,13 +80,16 @@ def round_record(metrics: Mapping[str, Any], ledger: Mapping[str, Any], layers: 
         layers: The line of layers.jsonl.
 
     Raises:
-        KeyError: A line lacks a key.
-        ValueError: Its content is not as :mod:`fedlama.runs.folder` writes it.
+        MalformedLine: A line lacks a key, or its content is not as :mod:`fedlama.runs.folder` writes it.
     """
-    line, layer_lines = _METRICS.validate_python(metrics), _LAYERS.validate_python(layers["layers"])
-    transfers = tuple(
-        Transfer.from_json(line["round"], item) for item in _TRANSFERS.validate_python(ledger["shipments"])
-    )
+    with _of_stream(0):
+        line = _METRICS.validate_python(metrics)
+    with _of_stream(1):
+        transfers = tuple(
+            Transfer.from_json(line["round"], item) for item in _TRANSFERS.validate_python(ledger["shipments"])
+        )
+    with _of_stream(2):
+        layer_lines = _LAYERS.validate_python(layers["layers"])
     answered = next((transfer.clients for transfer in transfers if transfer.direction == "up"), ())
     missing = line.get("missing", [])
     evaluated = line["accuracy"] is not None or line["test_loss"] is not None
@@ -87,6 +104,21 @@ def round_record(metrics: Mapping[str, Any], ledger: Mapping[str, Any], layers: 
         seconds=line["seconds"],
         evaluation_seconds=line["evaluation_seconds"],
     )
+
+
+@contextmanager
+def _of_stream(stream: int) -> Iterator[None]:
+    """Name the file of a line that cannot be read.
+
+    Raises:
+        MalformedLine: It lacks a key, or has another content than expected.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise MalformedLine(stream, f"it lacks {error}") from error
+    except ValueError as error:
+        raise MalformedLine(stream, error) from error
 
 
 def _layer(name: str, line: _Layer, transfers: Sequence[Transfer]) -> LayerRecord:

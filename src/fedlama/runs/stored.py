@@ -6,6 +6,7 @@ Of a run that still trains, or that was killed, the rounds up to the last whole 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,16 @@ from safetensors.torch import load_file
 from fedlama.core.deprecations import ignore_renamed, modernise
 from fedlama.core.ledger import Ledger
 from fedlama.core.records import Result, RoundRecord
-from fedlama.errors import DataError, cut
+from fedlama.errors import DataError, cut, printable, without_remedy
 from fedlama.experiment.titles import stored_title
 from fedlama.federation.describe import Description, modern, shown_differences
-from fedlama.runs.configuration import Differences, stored_description
-from fedlama.runs.reader import read_config, read_records
+from fedlama.runs.configuration import Differences, file_digests, stored_description
+from fedlama.runs.files import check_regular, file_digest, read_object
+from fedlama.runs.reader import STREAMS, read_config, read_records
 
 Line = Mapping[str, Any]
 """A JSON object of a run folder."""
+_DIGESTED = (*(f"{name}.jsonl" for name in STREAMS), "model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class StoredRun:
     @property
     def title(self) -> str:
         """The method with its intervals, such as ``FedLAMA(6, 4)``; the folder's name when it is not known."""
-        return stored_title(self.config, self.summary, self.path.name)
+        return stored_title(self.config, self.summary, printable(self.path.name))
 
     @property
     def seed(self) -> int | None:
@@ -74,17 +77,17 @@ class StoredRun:
             DataError: The run did not finish, or its model cannot be read.
         """
         if not self.summary:
-            raise DataError(f"the run in {self.path} did not finish; start the same command again")
+            raise DataError(f"the run in {printable(self.path)} did not finish; start the same command again")
+        where = printable(self.path)
         try:
+            check_regular(self.path / "model.safetensors")
             model = load_file(self.path / "model.safetensors")
         except (OSError, SafetensorError) as error:
-            raise DataError(
-                f"{self.path}/model.safetensors cannot be read ({cut(error)}); train the run again"
-            ) from error
+            raise DataError(f"{where}/model.safetensors cannot be read ({cut(error)}); train the run again") from error
         try:
             cost_percent = float(self.summary.get("cost_percent") or 0.0)
         except (TypeError, ValueError, OverflowError) as error:
-            raise DataError(f"{self.path}/summary.json is damaged ({cut(error)}); train the run again") from error
+            raise DataError(f"{where}/summary.json is damaged ({cut(error)}); train the run again") from error
         ledger = self.ledger
         return Result(
             method=str(self.summary.get("method", "")),
@@ -108,16 +111,50 @@ def load_run(path: Path) -> StoredRun:
         The run.
 
     Raises:
-        DataError: There is no such folder, a file is missing, or a line is malformed.
+        DataError: There is no such folder, a file is missing, or a line is malformed, missing or one too many; the
+            message names file and line.
     """
+    where = printable(path)
     if not path.is_dir():
-        raise DataError(f"there is no run folder {path}; give one that `fedlama run` or `fedlama compare` has written")
-    rounds = read_records(path, layers=(path / "layers.jsonl").exists())
+        raise DataError(f"there is no run folder {where}; give one that `fedlama run` or `fedlama compare` has written")
+    config, summary = modernise(_object(path / "config.json"), ignore_renamed), _object(path / "summary.json")
+    rounds = read_records(path, layers=_exists(path / "layers.jsonl"), summary=summary)
     if not rounds:
-        raise DataError(f"the run in {path} has no whole round yet; wait for its first round")
-    return StoredRun(
-        path, modernise(_object(path / "config.json"), ignore_renamed), _object(path / "summary.json"), tuple(rounds)
-    )
+        raise DataError(f"the run in {where} has no whole round yet; wait for its first round")
+    return StoredRun(path, config, summary, tuple(rounds))
+
+
+def changed_files(path: Path) -> list[str]:
+    """Return which files of a finished run were changed or removed after it had finished, one sentence each.
+
+    Args:
+        path: The run folder; before version 0.2 it did not hold the digests of its files.
+    """
+    if not (path / "summary.json").exists():
+        return []
+    try:
+        digests = file_digests(read_object(path / "config.json"))
+    except (OSError, DataError):
+        return []
+    return [
+        f"{printable(path / name)} was changed or removed after the run had finished (its SHA-256 is not the one in "
+        "config.json); `fedlama verify` shows the first difference"
+        for name, digest in digests.items()
+        if name in _DIGESTED and _digest(path / name) != digest
+    ]
+
+
+def _digest(path: Path) -> str | None:
+    """Return the SHA-256 of a file; None when it cannot be read."""
+    try:
+        return file_digest(path)
+    except (OSError, DataError):
+        return None
+
+
+def _exists(path: Path) -> bool:
+    """Return whether there is something of that name, and be it a link to nothing."""
+    return os.path.lexists(path)
 
 
 def find_runs(paths: Iterable[Path]) -> list[Path]:
@@ -136,14 +173,16 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
     folders: dict[Path, None] = {}
     for path in paths:
         if not path.is_dir():
-            raise DataError(f"there is no folder {path}; give one that `fedlama run` or `fedlama compare` has written")
+            raise DataError(
+                f"there is no folder {printable(path)}; give one that `fedlama run` or `fedlama compare` has written"
+            )
         if (path / "metrics.jsonl").exists() or (path / "ledger.jsonl").exists():
             folders[path] = None
             continue
         below = _compared(path) or sorted(file.parent for file in path.rglob("metrics.jsonl"))
         if not below:
             raise DataError(
-                f"there is no run folder in {path} (no metrics.jsonl below it); train one with `fedlama run`"
+                f"there is no run folder in {printable(path)} (no metrics.jsonl below it); train one with `fedlama run`"
             )
         folders.update(dict.fromkeys(below))
     return list(folders)
@@ -162,14 +201,9 @@ def _compared(folder: Path) -> list[Path]:
 def _object(path: Path) -> Line:
     """Return the JSON object in a file; an empty one when the file is missing."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except FileNotFoundError:
         return {}
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON ({cut(error)}); train the run again") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path} is not a JSON object; train the run again")
-    return value
 
 
 def finished_before(
@@ -190,14 +224,21 @@ def finished_before(
     if stored is None or not (path / "summary.json").exists():
         return None
     if changed := differences(stored):
-        warn(f"{path} has a run with other settings ({shown_differences(changed)}); training again")
+        warn(f"{printable(path)} has a run with other settings ({shown_differences(changed)}); training again")
+        return None
+    if changed := changed_files(path):
+        warn(f"{without_remedy(changed[0])}; training again")
         return None
     try:
         run = load_run(path)
         result = run.result()
-    except DataError:
+    except DataError as error:
+        warn(f"{without_remedy(error)}; training again")
         return None
-    return (result, {**run.summary, "run_folder": str(path)}) if len(result.rounds) == rounds else None
+    if len(result.rounds) != rounds:
+        warn(f"{printable(path)} has {len(result.rounds)} rounds, expected {rounds}; training again")
+        return None
+    return result, {**run.summary, "run_folder": str(path)}
 
 
 def run_with_other_code(path: Path, config: Mapping[str, object]) -> Path | None:

@@ -27,7 +27,7 @@ from fedlama.federation.strategy_state import restore_state
 from fedlama.runs.autosave import FOLDER
 from fedlama.runs.checkpoint import Snapshot, whole_snapshots
 from fedlama.runs.configuration import ADDED, completed, federation_differences, stored_description
-from fedlama.runs.folder import environment, metrics_line
+from fedlama.runs.folder import LINES, environment, metrics_line
 from fedlama.runs.stored import StoredRun, load_run
 
 _SECONDS = ("seconds", "evaluation_seconds")
@@ -196,6 +196,7 @@ def _snapshot(recorded: Snapshot, run: Run, what: str) -> str | None:
     if changed := federation_differences(then.pop("federation", {}), run.federation):
         return f"{what}: {changed[0]}"
     del now["federation"], now["strategy"]
+    then.pop(LINES, None)
     if not _same_state(then.pop("strategy", None), run) or json.loads(json.dumps(now)) != then:
         return f"{what}: the strategy's or the cohort's state differs"
     return _tensors(recorded.tensors, computed.tensors, what)

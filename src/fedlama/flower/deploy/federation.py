@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from fedlama.runs import Checkpoints, RunFolder, resume_point
 from fedlama.runs.checkpoint import save_snapshot
 from fedlama.runs.configuration import Config, federation_differences, stored_description
 from fedlama.runs.execute import Finished, PlannedRun, RunOptions, run_one
+from fedlama.runs.lock import FolderLock
 from fedlama.runs.network_log import NAME
 
 _LOG = logging.getLogger("fedlama.flower")
@@ -37,8 +37,7 @@ def deploy_experiment(experiment: Experiment, engine: Flower, out: Path) -> Fini
     """
     planned = PlannedRun.of(experiment, assemble(experiment, prepare(experiment)), out)
     planned = replace(planned, federation=deployable(planned.federation, engine, planned.folder))
-    with exclusive_folder(planned.folder):
-        return run_one(planned, RunOptions(out, checkpoint_seconds=0.0))
+    return run_one(planned, RunOptions(out, checkpoint_seconds=0.0))
 
 
 def deploy_federation(build: Callable[[RemoteClients], Federation], clients: int, engine: Flower, path: Path) -> Result:
@@ -54,7 +53,7 @@ def deploy_federation(build: Callable[[RemoteClients], Federation], clients: int
         The result.
 
     Raises:
-        FedlamaError: Clients are missing.
+        FedlamaError: Clients are missing, or another server runs this federation in the folder.
     """
     registry, policy = NodeRegistry(engine.channel, clients), engine.policy
     registry.wait_for(range(clients), policy.join, policy.poll)
@@ -72,14 +71,14 @@ def deploy_federation(build: Callable[[RemoteClients], Federation], clients: int
     def differences(stored: Config) -> list[str]:
         return federation_differences(stored_description(stored), federation)
 
-    with exclusive_folder(path):
+    with FolderLock(path) as lock:
         point = resume_point(path, differences, warn=_LOG.warning)
         before = point[1] if point else []
-        with RunFolder(path, config, len(before)) as folder:
+        with RunFolder(path, config, len(before), lock=lock) as folder:
             run = Run(federation)
             if point:
                 run.load_state_dict(*point)
-            saving = Checkpoints(folder, lambda target: save_snapshot(run.state_dict(), target), 0.0, lambda: False)
+            saving = Checkpoints(folder, lambda at: save_snapshot(folder.sealed(run.state_dict()), at), 0.0)
             result = run.to_end([folder, saving], before)
             folder.finish(result, {"method": result.method, "rounds": len(result.rounds)})
     return result
@@ -102,23 +101,3 @@ def deployable(federation: Federation, engine: Flower, path: Path) -> Federation
             "keep_client_models=False"
         )
     return replace(federation, engine=replace(engine, log=path / NAME))
-
-
-@contextmanager
-def exclusive_folder(path: Path) -> Iterator[None]:
-    """Lock a run folder for one server at a time.
-
-    Raises:
-        FedlamaError: Another server has locked it.
-    """
-    import fcntl
-
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / ".server.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise FedlamaError(
-                f"another server is running this experiment in {path}; wait for it, or stop it with `flwr stop`"
-            ) from error
-        yield

@@ -229,10 +229,10 @@ def _scrolled(inner: str) -> str:
 
 
 def _flat(prefix: str, value: object) -> Iterable[tuple[str, str]]:
-    """Yield dotted keys and values; the layers of a run have a table of their own."""
+    """Yield dotted keys and values without the layers, which have a table of their own, and the files' digests."""
     if isinstance(value, Mapping):
         for key, item in value.items():
-            if (prefix, key) not in (("in_force", "layers"), ("in_force", "labelling")):
+            if (prefix, key) not in (("in_force", "layers"), ("in_force", "labelling"), ("environment", "files")):
                 yield from _flat(f"{prefix}.{key}" if prefix else str(key), item)
     else:
         yield prefix, str(value)

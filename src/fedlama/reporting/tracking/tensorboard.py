@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from fedlama.core.records import RoundRecord
-from fedlama.errors import FedlamaError
+from fedlama.errors import FedlamaError, write_remedy
 from fedlama.reporting.tracking.base import Scalars
 from fedlama.reporting.tracking.events import record as framed
 from fedlama.reporting.tracking.events import scalars_event, version_event
@@ -56,7 +56,7 @@ class TensorBoard:
             file.flush()
         except OSError as error:
             raise FedlamaError(
-                f"{self._folder} cannot be written ({error.strerror}); free some disk space, or use --track none"
+                f"{self._folder} cannot be written ({error.strerror}); {write_remedy(error, 'use --track none')}"
             ) from error
 
     def _begin(self) -> BinaryIO:

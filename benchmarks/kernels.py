@@ -63,25 +63,25 @@ def _enter(out: Any, x: Any, f: Any) -> None:
 
 @kernel
 def _forward(out: Any, x: Any, weight: Any, fields: Any, w: Any) -> None:
-    to, own = Images(floats(out), fields[1]), Images(floats(x), fields[0])
+    to, grid = Images(floats(out), fields[1]), Images(floats(x), fields[0])
     affine = Affine(floats(weight), floats(weight), runtime(False))
-    correlate(to, own, affine, runtime(False), forward_taps(w, own.field))
+    correlate(to, grid, affine, runtime(False), forward_taps(w, grid.field))
 
 
 @kernel
 def _backward(below: Any, gradient: Any, weight: Any, fields: Any, w: Any) -> None:
-    to, own, weights = Images(floats(below), fields[0]), Images(floats(gradient), fields[1]), floats(weight)
+    to, grid, weights = Images(floats(below), fields[0]), Images(floats(gradient), fields[1]), floats(weight)
     if w.stride_y == 1:
-        correlate(to, own, Affine(weights, weights, runtime(False)), runtime(False), backward_taps(w, to.field))
+        correlate(to, grid, Affine(weights, weights, runtime(False)), runtime(False), backward_taps(w, to.field))
     else:
-        backward_strided(to, own, weights, runtime(False), w)
+        backward_strided(to, grid, weights, runtime(False), w)
 
 
 @kernel
 def _weights(target: Any, gradient: Any, x: Any, scratch: Any, fields: Any, w: Any) -> None:
     goal = Target(floats(target), np.float64(0.0), np.float32(1.0))
-    above, own = Images(floats(gradient), fields[1]), Images(floats(x), fields[0])
-    add_weight_gradient(goal, above, own, floats(scratch), w)
+    above, grid = Images(floats(gradient), fields[1]), Images(floats(x), fields[0])
+    add_weight_gradient(goal, above, grid, floats(scratch), w)
 
 
 def _winograd_kernels(size: int) -> tuple[Callable[..., None], Callable[..., None]]:
@@ -90,17 +90,17 @@ def _winograd_kernels(size: int) -> tuple[Callable[..., None], Callable[..., Non
 
     @kernel
     def correlation(out: Any, x: Any, weight: Any, scratch: Any, fields: Any, padding: int, backward: bool) -> None:
-        to, own = Images(floats(out), fields[1]), Images(floats(x), fields[0])
+        to, grid = Images(floats(out), fields[1]), Images(floats(x), fields[0])
         affine = Affine(floats(weight), floats(weight), runtime(False))
         way = winograd.Way(size, padding, backward, runtime(False))
-        winograd.correlate(winograd.Forms(tile(results, 1), tile(taps, 1)), to, own, affine, floats(scratch), way)
+        winograd.correlate(winograd.Forms(tile(results, 1), tile(taps, 1)), to, grid, affine, floats(scratch), way)
 
     @kernel
     def weights(target: Any, gradient: Any, x: Any, scratch: Any, fields: Any, padding: int) -> None:
         goal = Target(floats(target), np.float64(0.0), np.float32(1.0))
-        above, own = Images(floats(gradient), fields[1]), Images(floats(x), fields[0])
+        above, grid = Images(floats(gradient), fields[1]), Images(floats(x), fields[0])
         forms = winograd.Forms(tile(results, 1), tile(taps, 1))
-        winograd.add_weight_gradient(forms, goal, above, own, floats(scratch), size, padding)
+        winograd.add_weight_gradient(forms, goal, above, grid, floats(scratch), size, padding)
 
     return correlation, weights
 

@@ -25,8 +25,8 @@ def test_prose_uses_the_words_of_the_style_page(name: str) -> None:
     assert not found, "\n".join(f"{f.file}:{f.line}: {f.word!r}: write {f.remedy}: {f.text}" for f in found)
 
 
-NAMED = [name for name in ROOMS if name.startswith(("src/", "examples")) and name != "src/fedlama/kernels"]
-"""Rooms whose local names are checked; those of the kernels and of their benchmark are still to be chosen."""
+NAMED = [name for name in ROOMS if name.startswith(("src/", "examples", "benchmarks"))]
+"""Rooms whose local names are checked."""
 
 
 @pytest.mark.parametrize("name", NAMED)

@@ -130,7 +130,7 @@ def decode_text(content: bytes, where: str) -> str:
         where: Its name for messages.
 
     Returns:
-        The text without the mark, which some editors write and which is no part of the text.
+        The text without the mark that some editors write before it.
 
     Raises:
         DataError: It is not UTF-8; UTF-16 is named as such.

@@ -131,17 +131,17 @@ def _correlate_channels(
         for piece in range(pieces):
             start = channel * to.plane + y * to.row + to.left + piece * length
             source = piece * taps.hop
-            place = 0
-            while place + lanes_of(wide) <= length:  # out (channels, 32) <- sum over taps and channels of the source
-                total = load_tile(wide, out.pixels, start + place, to.plane) if add else wide
-                total = _sum(total, x, weights, taps, y, rows, source + place)
-                store(out.pixels, start + place, to.plane, total)
-                place += lanes_of(wide)
-            while place < length:  # out (channels, 16)
-                total = load_tile(narrow, out.pixels, start + place, to.plane) if add else narrow
-                total = _sum(total, x, weights, taps, y, rows, source + place)
-                store_some(out.pixels, start + place, to.plane, total, length - place)
-                place += LANES
+            element = 0
+            while element + lanes_of(wide) <= length:  # out (channels, 32) <- sum over taps and channels of the source
+                total = load_tile(wide, out.pixels, start + element, to.plane) if add else wide
+                total = _sum(total, x, weights, taps, y, rows, source + element)
+                store(out.pixels, start + element, to.plane, total)
+                element += lanes_of(wide)
+            while element < length:  # out (channels, 16)
+                total = load_tile(narrow, out.pixels, start + element, to.plane) if add else narrow
+                total = _sum(total, x, weights, taps, y, rows, source + element)
+                store_some(out.pixels, start + element, to.plane, total, length - element)
+                element += LANES
 
 
 @kernel
@@ -157,7 +157,7 @@ def _meeting(start: int, step: int, taps: int, size: int) -> tuple[int, int]:
 
 
 @kernel
-def _sum(total: Any, x: Any, weights: Any, taps: Any, y: int, rows: Any, place: int) -> Any:
+def _sum(total: Any, x: Any, weights: Any, taps: Any, y: int, rows: Any, element: int) -> Any:
     """Add the products of all taps that meet any of a tile's elements.
 
     Args:
@@ -167,15 +167,15 @@ def _sum(total: Any, x: Any, weights: Any, taps: Any, y: int, rows: Any, place: 
         taps: The :class:`Taps`.
         y: Row of the result.
         rows: The first row of taps that meets the source, and the first after it that does not.
-        place: The tile's first element, counted from the first pixel of its row.
+        element: The tile's first element, counted from the first pixel of its row.
     """
-    own, span = x.field, lanes_of(total)
-    start = place + taps.origin_x
-    left, right = _meeting(start + span - 1, taps.step_x, taps.width, own.length + span - 1)
+    grid, span = x.field, lanes_of(total)
+    start = element + taps.origin_x
+    left, right = _meeting(start + span - 1, taps.step_x, taps.width, grid.length + span - 1)
     top = y * taps.stride_y + taps.origin_y
-    for source in range(own.channels):
+    for source in range(grid.channels):
         for k in range(rows[0], rows[1]):
-            row = source * own.plane + (top + k * taps.step_y) * own.row + own.left + start
+            row = source * grid.plane + (top + k * taps.step_y) * grid.row + grid.left + start
             tap = source * taps.per_source + k * taps.width
             for m in range(left, right):  # total (channels, elements) += weights (channels, 1) * x (1, elements)
                 pixels = load_row(total, x.pixels, row + m * taps.step_x)
@@ -205,7 +205,7 @@ def backward_strided(below: Any, gradient: Any, weight: Any, add: bool, w: Any) 
 @kernel
 def _backward_strided(zeros: Any, below: Any, gradient: Any, weight: Any, add: bool, w: Any, channel: int) -> None:
     """Compute as many input channels as the tile has rows, a pixel at a time."""
-    to, own, area = below.field, gradient.field, w.height * w.width
+    to, grid, area = below.field, gradient.field, w.height * w.width
     for y in range(to.height):
         for z in range(to.width):
             for lane in range(0, to.batch, LANES):
@@ -213,16 +213,16 @@ def _backward_strided(zeros: Any, below: Any, gradient: Any, weight: Any, add: b
                 total = load_tile(zeros, below.pixels, start, to.plane) if add else zeros
                 for k in range(w.height):
                     up = y + w.top - k * w.dilation_y
-                    if up < 0 or up % w.stride_y or up // w.stride_y >= own.height:
+                    if up < 0 or up % w.stride_y or up // w.stride_y >= grid.height:
                         continue
                     for m in range(w.width):
                         left = z + w.left - m * w.dilation_x
-                        if left < 0 or left % w.stride_x or left // w.stride_x >= own.width:
+                        if left < 0 or left % w.stride_x or left // w.stride_x >= grid.width:
                             continue
-                        pixel = up // w.stride_y * own.row + own.left + left // w.stride_x * own.batch + lane
+                        pixel = up // w.stride_y * grid.row + grid.left + left // w.stride_x * grid.batch + lane
                         tap = channel * area + k * w.width + m
-                        for o in range(own.channels):  # total (channels, 16) += weight (channels, 1) * (1, 16 samples)
-                            vector = load(gradient.pixels, pixel + o * own.plane)
+                        for o in range(grid.channels):  # total (channels, 16) += weight (channels, 1) * (1, 16 samples)
+                            vector = load(gradient.pixels, pixel + o * grid.plane)
                             total = add_scaled(total, weight, tap + o * to.channels * area, area, vector)
                 store_some(below.pixels, start, to.plane, total, to.batch - lane)
 
@@ -262,24 +262,24 @@ def add_weight_gradient(target: Any, gradient: Any, x: Any, room: Any, w: Any) -
 @kernel
 def _transpose_outputs(out: Any, gradient: Any) -> None:
     """Bring images to (outputs / 16, height, width, batch, 16), outputs filled up with zeros."""
-    own = gradient.field
-    positions = own.height * own.length
-    for output in range(0, own.channels, LANES):
+    grid = gradient.field
+    positions = grid.height * grid.length
+    for output in range(0, grid.channels, LANES):
         slab = offset(out, output * positions)
-        here = min(own.channels - output, LANES)
-        for y in range(own.height):
-            start = output * own.plane + y * own.row + own.left
+        here = min(grid.channels - output, LANES)
+        for y in range(grid.height):
+            start = output * grid.plane + y * grid.row + grid.left
             if here == LANES:
                 # slab (16 elements of a row, 16 outputs) <- gradient (16 outputs, 16 elements); the surplus of the last
                 # transpose is overwritten by what follows
-                for place in range(0, own.length, LANES):
-                    goal = (y * own.length + place) * LANES
-                    transpose(slab, goal, LANES, gradient.pixels, start + place, own.plane)
+                for element in range(0, grid.length, LANES):
+                    goal = (y * grid.length + element) * LANES
+                    transpose(slab, goal, LANES, gradient.pixels, start + element, grid.plane)
                 continue
-            for place in range(own.length):
-                goal = (y * own.length + place) * LANES
+            for element in range(grid.length):
+                goal = (y * grid.length + element) * LANES
                 for c in range(here):
-                    slab[goal + c] = gradient.pixels[start + c * own.plane + place]
+                    slab[goal + c] = gradient.pixels[start + c * grid.plane + element]
                 for c in range(here, LANES):
                     slab[goal + c] = 0.0
 
@@ -292,13 +292,13 @@ def _positions(start: int, stride: int, positions: int, size: int) -> tuple[int,
 
 
 @kernel
-def _over_outputs(zeros: Any, target: Any, own: Any, gradient: Any, x: Any, spare: Any, w: Any, channel: int) -> None:
+def _over_outputs(zeros: Any, target: Any, grid: Any, gradient: Any, x: Any, spare: Any, w: Any, channel: int) -> None:
     """Treat as many input channels as the tile has rows, sixteen outputs in a vector.
 
     Args:
         zeros: Tile, (inputs at a time, 16).
         target: As for :func:`add_weight_gradient`.
-        own: The outputs' :class:`~fedlama.kernels.operands.Field`.
+        grid: The outputs' :class:`~fedlama.kernels.operands.Field`.
         gradient: (outputs / 16, height, width, batch, 16).
         x: Images, the inputs.
         spare: Scratch of 256 elements, and of (inputs at a time, taps rounded up to 16, 16).
@@ -308,24 +308,24 @@ def _over_outputs(zeros: Any, target: Any, own: Any, gradient: Any, x: Any, spar
     to, area = x.field, w.height * w.width
     filter_ = -(-area // LANES) * LANES * LANES
     gradients = offset(spare, LANES * LANES)  # (inputs at a time, taps, 16)
-    for output in range(0, own.channels, LANES):
-        slab = offset(gradient, output * own.height * own.length)
+    for output in range(0, grid.channels, LANES):
+        slab = offset(gradient, output * grid.height * grid.length)
         for k in range(w.height):
-            top, bottom = _positions(k * w.dilation_y - w.top, w.stride_y, own.height, to.height)
+            top, bottom = _positions(k * w.dilation_y - w.top, w.stride_y, grid.height, to.height)
             for m in range(w.width):
                 shift = m * w.dilation_x - w.left
-                left, right = _positions(shift, w.stride_x, own.width, to.width)
+                left, right = _positions(shift, w.stride_x, grid.width, to.width)
                 total = zeros
                 for y in range(top, bottom):
                     row = channel * to.plane + (y * w.stride_y + k * w.dilation_y - w.top) * to.row + to.left
                     for z in range(left, right):
                         pixel = row + (z * w.stride_x + shift) * to.batch
-                        place = (y * own.length + z * own.batch) * LANES
-                        for sample in range(own.batch):  # total (inputs, 16) += x (inputs, 1) * slab (1, 16 outputs)
-                            outputs = load(slab, place + sample * LANES)
+                        element = (y * grid.length + z * grid.batch) * LANES
+                        for sample in range(grid.batch):  # total (inputs, 16) += x (inputs, 1) * slab (1, 16 outputs)
+                            outputs = load(slab, element + sample * LANES)
                             total = add_scaled(total, x.pixels, pixel + sample, to.plane, outputs)
                 store(gradients, (k * w.width + m) * LANES, filter_, total)
-        here = min(own.channels - output, LANES)
+        here = min(grid.channels - output, LANES)
         for r in range(rows_of(zeros)):
             start = (output * to.channels + channel + r) * area
             add_filters(target, start, to.channels * area, offset(gradients, r * filter_), area, here, spare)
@@ -334,26 +334,26 @@ def _over_outputs(zeros: Any, target: Any, own: Any, gradient: Any, x: Any, spar
 @kernel
 def _across_lanes(zeros: Any, target: Any, gradient: Any, x: Any, room: Any, w: Any, channel: int) -> None:
     """Treat as many output channels as the tile has rows, sixteen elements of a row in a vector."""
-    own, to = gradient.field, x.field
+    grid, to = gradient.field, x.field
     per_output = to.channels * w.height * w.width
     for i in range(to.channels):
         for k in range(w.height):
-            top, bottom = _positions(k * w.dilation_y - w.top, w.stride_y, own.height, to.height)
+            top, bottom = _positions(k * w.dilation_y - w.top, w.stride_y, grid.height, to.height)
             for m in range(w.width):
                 shift = m * w.dilation_x - w.left
-                left, right = _positions(shift, w.stride_x, own.width, to.width)
+                left, right = _positions(shift, w.stride_x, grid.width, to.width)
                 total = zeros
                 for y in range(top, bottom):
                     line = i * to.plane + (y * w.stride_y + k * w.dilation_y - w.top) * to.row + to.left
-                    rows = offset(gradient.pixels, channel * own.plane + y * own.row + own.left)
+                    rows = offset(gradient.pixels, channel * grid.plane + y * grid.row + grid.left)
                     if w.stride_x == 1:
                         pixels = offset(x.pixels, line + shift * to.batch)
-                        total = _row_products(total, rows, own.plane, pixels, left * own.batch, right * own.batch)
+                        total = _row_products(total, rows, grid.plane, pixels, left * grid.batch, right * grid.batch)
                     else:
                         for z in range(left, right):
                             pixels = offset(x.pixels, line + (z * w.stride_x + shift) * to.batch)
-                            samples = offset(rows, z * own.batch)
-                            total = _row_products(total, samples, own.plane, pixels, runtime(0), own.batch)
+                            samples = offset(rows, z * grid.batch)
+                            total = _row_products(total, samples, grid.plane, pixels, runtime(0), grid.batch)
                 row_sums(room, total)
                 tap = channel * per_output + (i * w.height + k) * w.width + m
                 for r in range(rows_of(zeros)):
@@ -364,10 +364,10 @@ def _across_lanes(zeros: Any, target: Any, gradient: Any, x: Any, room: Any, w: 
 @kernel
 def _row_products(total: Any, rows: Any, plane: int, pixels: Any, begin: int, end: int) -> Any:
     """Add the products of elements `begin` to `end` of rows that are `plane` elements apart and of a row of pixels."""
-    place = begin
-    while place + LANES <= end:  # total (channels, 16) += rows (channels, 16) * pixels (1, 16)
-        total = add_products(total, rows, place, plane, load(pixels, place))
-        place += LANES
-    if place < end:  # the surplus lanes of the pixels are 0
-        total = add_products(total, rows, place, plane, load_some(pixels, place, end - place))
+    element = begin
+    while element + LANES <= end:  # total (channels, 16) += rows (channels, 16) * pixels (1, 16)
+        total = add_products(total, rows, element, plane, load(pixels, element))
+        element += LANES
+    if element < end:  # the surplus lanes of the pixels are 0
+        total = add_products(total, rows, element, plane, load_some(pixels, element, end - element))
     return total

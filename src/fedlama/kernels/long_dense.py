@@ -147,8 +147,8 @@ def undo_long(s: Any, number: int, below: Any, gradient: Any, x: Any, rows: int,
     u = _Undo(number, summed, s.spare, offset(summed, blocks * LANES * columns), rows, columns, wanted)
     _pack(u.inputs, x, s.batch, columns)
     if wanted:
-        for place in range(blocks * LANES * columns):
-            summed[place] = 0.0
+        for element in range(blocks * LANES * columns):
+            summed[element] = 0.0
     full_rows = rows - rows % LANES
     for row in range(0, full_rows, LANES):
         _undo_rows(tile(LANES, 1), s, u, gradient, row)

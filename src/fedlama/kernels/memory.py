@@ -177,14 +177,14 @@ class Code:
     def read_some(self, memory: Any, index: Any, mask: Mask) -> Any:
         """Read the lanes of a mask, 0 elsewhere, where memory is not accessed."""
         self._guard(memory, index, mask.count or ir.Constant(INDEX, LANES), condition=mask.condition)
-        name, align, place = "llvm.masked.load.v16f32.p0", ir.Constant(SHORT, 4), self.unchecked(memory, index)
-        return self.call(name, VECTOR, place, align, mask.bits, self.numbers(0.0))
+        name, align, address = "llvm.masked.load.v16f32.p0", ir.Constant(SHORT, 4), self.unchecked(memory, index)
+        return self.call(name, VECTOR, address, align, mask.bits, self.numbers(0.0))
 
     def write_some(self, vector: Any, memory: Any, index: Any, mask: Mask) -> None:
         """Write the lanes of a mask."""
         self._guard(memory, index, mask.count or ir.Constant(INDEX, LANES), condition=mask.condition)
-        name, align, place = "llvm.masked.store.v16f32.p0", ir.Constant(SHORT, 4), self.unchecked(memory, index)
-        self.call(name, ir.VoidType(), vector, place, align, mask.bits)
+        name, align, address = "llvm.masked.store.v16f32.p0", ir.Constant(SHORT, 4), self.unchecked(memory, index)
+        self.call(name, ir.VoidType(), vector, address, align, mask.bits)
 
     def unchecked(self, memory: Any, index: Any) -> Any:
         """Return a pointer to a float32 element that may be outside of the memory."""

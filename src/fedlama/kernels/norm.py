@@ -76,14 +76,14 @@ def normalise(out: Any, x: Any, f: Any, norm: Any) -> None:
 def _row_total(x: Any, start: int, length: int) -> Any:
     """Sum a row, (width * batch,), in two sums of sixteen lanes."""
     even, odd = full(np.float32(0.0)), full(np.float32(0.0))
-    place = 0
-    while place + 2 * LANES <= length:  # even, odd (16) += x (16) each
-        even = plus(even, load(x, start + place), np.float32(1.0))
-        odd = plus(odd, load(x, start + place + LANES), np.float32(1.0))
-        place += 2 * LANES
-    while place < length:
-        even = plus(even, load_some(x, start + place, length - place), np.float32(1.0))
-        place += LANES
+    element = 0
+    while element + 2 * LANES <= length:  # even, odd (16) += x (16) each
+        even = plus(even, load(x, start + element), np.float32(1.0))
+        odd = plus(odd, load(x, start + element + LANES), np.float32(1.0))
+        element += 2 * LANES
+    while element < length:
+        even = plus(even, load_some(x, start + element, length - element), np.float32(1.0))
+        element += LANES
     return total(plus(even, odd, np.float32(1.0)))
 
 
@@ -91,26 +91,26 @@ def _row_total(x: Any, start: int, length: int) -> Any:
 def _row_squares(x: Any, start: int, length: int, mean: Any) -> Any:
     """Sum the squared differences of a row, (width * batch,), from the mean."""
     centre, squares = full(mean), full(np.float32(0.0))
-    place = 0
-    while place + LANES <= length:  # squares (16) += x (16)
-        apart = plus(load(x, start + place), centre, np.float32(-1.0))
+    element = 0
+    while element + LANES <= length:  # squares (16) += x (16)
+        apart = plus(load(x, start + element), centre, np.float32(-1.0))
         squares = add_product(squares, apart, apart)
-        place += LANES
+        element += LANES
     rest = np.float32(0.0)
-    while place < length:
-        rest += (x[start + place] - mean) * (x[start + place] - mean)
-        place += 1
+    while element < length:
+        rest += (x[start + element] - mean) * (x[start + element] - mean)
+        element += 1
     return total(squares) + rest
 
 
 @kernel
 def _scale_row(out: Any, x: Any, start: int, length: int, slope: Any, shift: Any, relu: bool) -> None:
     factor, added = full(slope), full(shift)
-    for place in range(0, length, LANES):  # out (16) <- x (16) of a row's (width * batch)
-        value = add_product(added, load(x, start + place), factor)
+    for element in range(0, length, LANES):  # out (16) <- x (16) of a row's (width * batch)
+        value = add_product(added, load(x, start + element), factor)
         if relu:
             value = where_positive(value, value)
-        store_some(out, start + place, LANES, value, length - place)
+        store_some(out, start + element, LANES, value, length - element)
 
 
 class _Coefficients(NamedTuple):
@@ -159,21 +159,21 @@ def undo_normalise(gradient: Any, x: Any, out: Any, f: Any, norm: Any, sums: Any
 def _row_products(gradient: Any, x: Any, out: Any, start: int, length: int, mean: Any, relu: bool) -> tuple[Any, Any]:
     """Sum a row's gradients, and its gradients times the input's differences from the mean."""
     centre, plain, along = full(mean), full(np.float32(0.0)), full(np.float32(0.0))
-    for place in range(0, length, LANES):  # plain, along (16) += gradient (16), x (16)
-        slope = load_some(gradient, start + place, length - place)
+    for element in range(0, length, LANES):  # plain, along (16) += gradient (16), x (16)
+        slope = load_some(gradient, start + element, length - element)
         if relu:
-            slope = where_positive(load(out, start + place), slope)
+            slope = where_positive(load(out, start + element), slope)
         plain = plus(plain, slope, np.float32(1.0))
-        along = add_product(along, slope, plus(load(x, start + place), centre, np.float32(-1.0)))
+        along = add_product(along, slope, plus(load(x, start + element), centre, np.float32(-1.0)))
     return total(plain), total(along)
 
 
 @kernel
 def _undo_row(gradient: Any, x: Any, out: Any, start: int, length: int, c: Any, relu: bool) -> None:
     centre, factors, pulls, lifts = full(c.mean), full(c.factor), full(c.pull), full(c.lift)
-    for place in range(0, length, LANES):  # gradient (16) <- gradient (16), x (16) of a row's (width * batch)
-        slope = load(gradient, start + place)
+    for element in range(0, length, LANES):  # gradient (16) <- gradient (16), x (16) of a row's (width * batch)
+        slope = load(gradient, start + element)
         if relu:
-            slope = where_positive(load(out, start + place), slope)
-        value = add_product(lifts, plus(load(x, start + place), centre, np.float32(-1.0)), pulls)
-        store_some(gradient, start + place, LANES, add_product(value, slope, factors), length - place)
+            slope = where_positive(load(out, start + element), slope)
+        value = add_product(lifts, plus(load(x, start + element), centre, np.float32(-1.0)), pulls)
+        store_some(gradient, start + element, LANES, add_product(value, slope, factors), length - element)

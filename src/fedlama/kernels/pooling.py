@@ -35,67 +35,67 @@ def _span(position: int, size: int, window: int, stride: int, padding: int) -> t
 
 
 @kernel
-def pool(out: Any, x: Any, to: Any, own: Any, p: Any) -> None:
+def pool(out: Any, x: Any, to: Any, grid: Any, p: Any) -> None:
     """Take the largest pixel of each window.
 
     Args:
         out: Images of the form `to`.
-        x: Images of the form `own`.
+        x: Images of the form `grid`.
         to: The outputs' :class:`~fedlama.kernels.operands.Field`.
-        own: The inputs'.
+        grid: The inputs'.
         p: The :class:`Pool`.
     """
     if _is_two_by_two(p):
-        _pool_two_by_two(out, x, to, own)
+        _pool_two_by_two(out, x, to, grid)
         return
     for channel in range(to.channels):
         for y in range(to.height):
-            top, bottom = _span(y, own.height, p.size_y, p.stride_y, p.padding_y)
+            top, bottom = _span(y, grid.height, p.size_y, p.stride_y, p.padding_y)
             for z in range(to.width):
-                left, right = _span(z, own.width, p.size_x, p.stride_x, p.padding_x)
+                left, right = _span(z, grid.width, p.size_x, p.stride_x, p.padding_x)
                 goal = channel * to.plane + y * to.row + to.left + z * to.batch
-                source = channel * own.plane + own.left
+                source = channel * grid.plane + grid.left
                 for lane in range(0, to.batch, LANES):
-                    best = load(x, source + top * own.row + left * own.batch + lane)
+                    best = load(x, source + top * grid.row + left * grid.batch + lane)
                     for row in range(top, bottom):  # best (16 samples) <- x (window height, window width, 16 samples)
                         for column in range(left, right):
-                            best = larger(best, load(x, source + row * own.row + column * own.batch + lane))
+                            best = larger(best, load(x, source + row * grid.row + column * grid.batch + lane))
                     store_some(out, goal + lane, LANES, best, to.batch - lane)
 
 
 @kernel
-def unpool(below: Any, gradient: Any, x: Any, out: Any, to: Any, own: Any, p: Any) -> None:
+def unpool(below: Any, gradient: Any, x: Any, out: Any, to: Any, grid: Any, p: Any) -> None:
     """Add each gradient to the first of its window's pixels that is the largest.
 
     A later ReLU may have cut `out` at 0 in the meantime: where it did, the gradient is 0 and changes no pixel.
 
     Args:
-        below: Images of the form `own`, the inputs'.
+        below: Images of the form `grid`, the inputs'.
         gradient: Images of the form `to`, the outputs'.
         x: The pooling's input.
         out: Its output.
         to: The outputs' :class:`~fedlama.kernels.operands.Field`.
-        own: The inputs'.
+        grid: The inputs'.
         p: The :class:`Pool`.
     """
-    if not _is_two_by_two(p) or own.height != 2 * to.height or own.width != 2 * to.width:
-        _clear(below, own)
+    if not _is_two_by_two(p) or grid.height != 2 * to.height or grid.width != 2 * to.width:
+        _clear(below, grid)
     if _is_two_by_two(p):
-        _unpool_two_by_two(below, gradient, x, out, to, own)
+        _unpool_two_by_two(below, gradient, x, out, to, grid)
         return
     for channel in range(to.channels):
         for y in range(to.height):
-            top, bottom = _span(y, own.height, p.size_y, p.stride_y, p.padding_y)
+            top, bottom = _span(y, grid.height, p.size_y, p.stride_y, p.padding_y)
             for z in range(to.width):
-                left, right = _span(z, own.width, p.size_x, p.stride_x, p.padding_x)
+                left, right = _span(z, grid.width, p.size_x, p.stride_x, p.padding_x)
                 goal = channel * to.plane + y * to.row + to.left + z * to.batch
-                source = channel * own.plane + own.left
+                source = channel * grid.plane + grid.left
                 for lane in range(0, to.batch, LANES):
                     here = to.batch - lane
                     best, waiting = load(out, goal + lane), load_some(gradient, goal + lane, here)
                     for row in range(top, bottom):  # below (window height, width, 16 samples) <- waiting (16 samples)
                         for column in range(left, right):
-                            pixel = source + row * own.row + column * own.batch + lane
+                            pixel = source + row * grid.row + column * grid.batch + lane
                             taken = where_equal(load(x, pixel), best, waiting)
                             waiting = plus(waiting, taken, np.float32(-1.0))  # given to one pixel only
                             sum_ = plus(load(below, pixel), taken, np.float32(1.0))
@@ -109,35 +109,39 @@ def _is_two_by_two(p: Any) -> Any:
 
 
 @kernel
-def _pool_two_by_two(out: Any, x: Any, to: Any, own: Any) -> None:
+def _pool_two_by_two(out: Any, x: Any, to: Any, grid: Any) -> None:
     """Take the largest of four pixels."""
     for channel in range(to.channels):  # out (16 samples) <- x (2, 2, 16 samples)
         for y in range(to.height):
             goal = channel * to.plane + y * to.row + to.left
-            source = channel * own.plane + 2 * y * own.row + own.left
+            source = channel * grid.plane + 2 * y * grid.row + grid.left
             for z in range(to.width):
                 for lane in range(0, to.batch, LANES):
-                    pixel = source + 2 * z * own.batch + lane
-                    upper = larger(load(x, pixel), load(x, pixel + own.batch))
-                    lower = larger(load(x, pixel + own.row), load(x, pixel + own.row + own.batch))
+                    pixel = source + 2 * z * grid.batch + lane
+                    upper = larger(load(x, pixel), load(x, pixel + grid.batch))
+                    lower = larger(load(x, pixel + grid.row), load(x, pixel + grid.row + grid.batch))
                     store_some(out, goal + z * to.batch + lane, LANES, larger(upper, lower), to.batch - lane)
 
 
 @kernel
-def _unpool_two_by_two(below: Any, gradient: Any, x: Any, out: Any, to: Any, own: Any) -> None:
+def _unpool_two_by_two(below: Any, gradient: Any, x: Any, out: Any, to: Any, grid: Any) -> None:
     """Give each gradient to the first of four pixels that is the largest; the others get 0."""
     for channel in range(to.channels):  # below (2, 2, 16 samples) <- gradient (16 samples)
         for y in range(to.height):
             goal = channel * to.plane + y * to.row + to.left
-            source = channel * own.plane + 2 * y * own.row + own.left
+            source = channel * grid.plane + 2 * y * grid.row + grid.left
             for z in range(to.width):
                 for lane in range(0, to.batch, LANES):
-                    result, pixel, here = goal + z * to.batch + lane, source + 2 * z * own.batch + lane, to.batch - lane
+                    result, pixel, here = (
+                        goal + z * to.batch + lane,
+                        source + 2 * z * grid.batch + lane,
+                        to.batch - lane,
+                    )
                     best, waiting = load(out, result), load(gradient, result)
                     waiting = _give(below, x, pixel, best, waiting, here)
-                    waiting = _give(below, x, pixel + own.batch, best, waiting, here)
-                    waiting = _give(below, x, pixel + own.row, best, waiting, here)
-                    _give(below, x, pixel + own.row + own.batch, best, waiting, here)
+                    waiting = _give(below, x, pixel + grid.batch, best, waiting, here)
+                    waiting = _give(below, x, pixel + grid.row, best, waiting, here)
+                    _give(below, x, pixel + grid.row + grid.batch, best, waiting, here)
 
 
 @kernel
@@ -149,50 +153,50 @@ def _give(below: Any, x: Any, pixel: int, best: Any, waiting: Any, here: int) ->
 
 
 @kernel
-def _clear(below: Any, own: Any) -> None:
+def _clear(below: Any, grid: Any) -> None:
     """Set all pixels to 0."""
-    for line in range(own.channels * own.height):
-        start = line * own.row + own.left
-        for place in range(0, own.length, LANES):  # below (16) of a row's (width * batch)
-            store_some(below, start + place, LANES, full(np.float32(0.0)), own.length - place)
+    for line in range(grid.channels * grid.height):
+        start = line * grid.row + grid.left
+        for element in range(0, grid.length, LANES):  # below (16) of a row's (width * batch)
+            store_some(below, start + element, LANES, full(np.float32(0.0)), grid.length - element)
 
 
 @kernel
-def pool_mean(out: Any, x: Any, to: Any, own: Any, p: Any) -> None:
+def pool_mean(out: Any, x: Any, to: Any, grid: Any, p: Any) -> None:
     """Take the mean of each window, zeros around the image included; see :func:`pool`."""
     share = full(np.float32(1.0 / (p.size_y * p.size_x)))
     for channel in range(to.channels):
         for y in range(to.height):
-            top, bottom = _span(y, own.height, p.size_y, p.stride_y, p.padding_y)
+            top, bottom = _span(y, grid.height, p.size_y, p.stride_y, p.padding_y)
             for z in range(to.width):
-                left, right = _span(z, own.width, p.size_x, p.stride_x, p.padding_x)
+                left, right = _span(z, grid.width, p.size_x, p.stride_x, p.padding_x)
                 goal = channel * to.plane + y * to.row + to.left + z * to.batch
-                source = channel * own.plane + own.left
+                source = channel * grid.plane + grid.left
                 for lane in range(0, to.batch, LANES):
                     sum_ = full(np.float32(0.0))
                     for row in range(top, bottom):  # sum (16 samples) <- x (window height, window width, 16 samples)
                         for column in range(left, right):
-                            pixel = source + row * own.row + column * own.batch + lane
+                            pixel = source + row * grid.row + column * grid.batch + lane
                             sum_ = plus(sum_, load(x, pixel), np.float32(1.0))
                     store_some(out, goal + lane, LANES, times(sum_, share), to.batch - lane)
 
 
 @kernel
-def unpool_mean(below: Any, gradient: Any, to: Any, own: Any, p: Any) -> None:
+def unpool_mean(below: Any, gradient: Any, to: Any, grid: Any, p: Any) -> None:
     """Divide each gradient equally among the pixels of its window; see :func:`unpool`."""
     share = full(np.float32(1.0 / (p.size_y * p.size_x)))
-    _clear(below, own)
+    _clear(below, grid)
     for channel in range(to.channels):
         for y in range(to.height):
-            top, bottom = _span(y, own.height, p.size_y, p.stride_y, p.padding_y)
+            top, bottom = _span(y, grid.height, p.size_y, p.stride_y, p.padding_y)
             for z in range(to.width):
-                left, right = _span(z, own.width, p.size_x, p.stride_x, p.padding_x)
+                left, right = _span(z, grid.width, p.size_x, p.stride_x, p.padding_x)
                 goal = channel * to.plane + y * to.row + to.left + z * to.batch
-                source = channel * own.plane + own.left
+                source = channel * grid.plane + grid.left
                 for lane in range(0, to.batch, LANES):
                     part = times(load(gradient, goal + lane), share)
                     for row in range(top, bottom):  # below (window height, width, 16 samples) <- part (16 samples)
                         for column in range(left, right):
-                            pixel = source + row * own.row + column * own.batch + lane
+                            pixel = source + row * grid.row + column * grid.batch + lane
                             sum_ = plus(load(below, pixel), part, np.float32(1.0))
                             store_some(below, pixel, LANES, sum_, to.batch - lane)

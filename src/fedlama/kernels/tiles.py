@@ -276,7 +276,7 @@ def load_tile(typing: Any, like: Any, memory: Any, index: Any, stride: Any) -> A
 
     def generate(code: Code, _: Any, value: Any, at: Any, stride: Any) -> Any:
         places = [code.row(at, stride, r, v * LANES) for r in range(like.rows) for v in range(like.vectors)]
-        return code.tile([code.read(value, place) for place in places])
+        return code.tile([code.read(value, row_start) for row_start in places])
 
     return emit(generate, like, like, FLOATS, types.intp, types.intp)
 
@@ -337,8 +337,8 @@ def blend(typing: Any, memory: Any, index: Any, stride: Any, tile: Any, scale: A
         scales, factors = code.in_every_lane(scale), code.in_every_lane(factor)
         for r in range(tile.rows):
             added = code.builder.fmul(code.vector(vectors, r), factors)
-            place = code.row(at, stride, r)
-            code.write(code.multiply_add(code.read(value, place), scales, added), value, place)
+            row_start = code.row(at, stride, r)
+            code.write(code.multiply_add(code.read(value, row_start), scales, added), value, row_start)
 
     return emit(generate, types.void, FLOATS, types.intp, types.intp, tile, types.float32, types.float32)
 

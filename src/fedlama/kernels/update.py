@@ -155,8 +155,8 @@ def add_image_bias(s: Any, number: int, gradient: Any) -> None:
         for y in range(f.height):
             start = channel * f.plane + y * f.row + f.left
             lanes = full(np.float32(0.0))
-            for place in range(0, f.length, LANES):  # lanes (16) += gradient (16) of a row's (width * batch)
-                lanes = plus(lanes, load_some(gradient.pixels, start + place, f.length - place), np.float32(1.0))
+            for element in range(0, f.length, LANES):  # lanes (16) += gradient (16) of a row's (width * batch)
+                lanes = plus(lanes, load_some(gradient.pixels, start + element, f.length - element), np.float32(1.0))
             sum_ += total(lanes)
         target.memory[channel] = target.scale * target.memory[channel] + target.factor * sum_
 

@@ -193,23 +193,23 @@ def correlate(forms: Any, out: Any, x: Any, affine: Any, scratch: Any, way: Any)
         scratch: As much as :func:`fedlama.kernels.tiling.room` says.
         way: The :class:`Way`.
     """
-    to, own, size = out.field, x.field, way.size
-    c = cut(to.height, to.width, to.batch, own.channels, size, way.padding)
-    spread = to.channels * own.channels + LANES  # from one pair of points to the next
+    to, grid, size = out.field, x.field, way.size
+    c = cut(to.height, to.width, to.batch, grid.channels, size, way.padding)
+    spread = to.channels * grid.channels + LANES  # from one pair of points to the next
     weights, lines = scratch, offset(scratch, PAIRS * spread)
-    points = offset(lines, POINTS * _line(c, own.batch))
-    products = offset(points, PAIRS * (own.channels * c.stride + LANES))
-    outputs = _at_a_time(own.channels, to.channels)
+    points = offset(lines, POINTS * _line(c, grid.batch))
+    products = offset(points, PAIRS * (grid.channels * c.stride + LANES))
+    outputs = _at_a_time(grid.channels, to.channels)
     if way.backward:
-        _filters_backward(forms.taps, weights, affine.weight, products, to.channels, own.channels, size)
+        _filters_backward(forms.taps, weights, affine.weight, products, to.channels, grid.channels, size)
     else:
-        _filters_forward(forms.taps, weights, affine.weight, products, own.channels, to.channels, size)
+        _filters_forward(forms.taps, weights, affine.weight, products, grid.channels, to.channels, size)
     for y in range(0, c.high, c.block_high):
         for z in range(0, c.wide, c.block_wide):
-            b = _block(c, y, z, own.batch)
+            b = _block(c, y, z, grid.batch)
             _to_points(points, x, lines, c, b)
             for channel in range(0, to.channels, outputs):
-                channels = Channels(own.channels, to.channels, channel, outputs)
+                channels = Channels(grid.channels, to.channels, channel, outputs)
                 _multiply(products, weights, points, channels, c, b)
                 _from_points(forms.results, out, products, affine, channels, way.add, c, b)
 
@@ -250,22 +250,22 @@ def _filters_backward(like: Any, weights: Any, weight: Any, buffer: Any, inputs:
 @kernel
 def _to_points(points: Any, x: Any, lines: Any, c: Any, b: Any) -> None:
     """Transform a block's tiles of the source: (pairs, channels, columns)."""
-    own = x.field
-    line, left = _line(c, own.batch), b.z * c.results - c.padding
+    grid = x.field
+    line, left = _line(c, grid.batch), b.z * c.results - c.padding
     width = (b.wide - 1) * c.results + POINTS
-    first, last = max(-left, 0) * own.batch, min(own.width - left, width) * own.batch
-    for place in range(0, POINTS * line, LANES):  # lines (points, line); what is beside the image stays 0
-        store(lines, place, LANES, full(np.float32(0.0)))
-    for channel in range(own.channels):
+    first, last = max(-left, 0) * grid.batch, min(grid.width - left, width) * grid.batch
+    for element in range(0, POINTS * line, LANES):  # lines (points, line); what is beside the image stays 0
+        store(lines, element, LANES, full(np.float32(0.0)))
+    for channel in range(grid.channels):
         for y in range(b.high):
             top = (b.y + y) * c.results - c.padding
-            source = channel * own.plane + top * own.row + own.left + left * own.batch
-            above, beneath = max(-top, 0), own.height - top
-            for place in range(first, last, LANES):  # lines (points, 16) <- x (6 rows of pixels, 16 elements)
-                rows = load_within(tile(POINTS, 1), x.pixels, source + place, own.row, above, beneath)
-                store_some(lines, place, line, data_side(rows), last - place)
-            start = channel * c.stride + y * b.wide * own.batch
-            _along_lines(points, lines, own.batch, line, own.channels * c.stride + LANES, start, c, b)
+            source = channel * grid.plane + top * grid.row + grid.left + left * grid.batch
+            above, beneath = max(-top, 0), grid.height - top
+            for element in range(first, last, LANES):  # lines (points, 16) <- x (6 rows of pixels, 16 elements)
+                rows = load_within(tile(POINTS, 1), x.pixels, source + element, grid.row, above, beneath)
+                store_some(lines, element, line, data_side(rows), last - element)
+            start = channel * c.stride + y * b.wide * grid.batch
+            _along_lines(points, lines, grid.batch, line, grid.channels * c.stride + LANES, start, c, b)
 
 
 @kernel
@@ -291,14 +291,16 @@ def _multiply(products: Any, weights: Any, points: Any, channels: Any, c: Any, b
         for channel in range(0, channels.taken, ROWS):
             rows = offset(weights, pair * spread + channels.first + channel)
             out = offset(products, pair * to_plane + channel * stride)
-            place = 0
-            while place + LANES < b.columns:
+            element = 0
+            while element + LANES < b.columns:
                 _multiply_columns(
-                    tile(ROWS, VECTORS), offset(out, place), rows, offset(x, place), outputs, inputs, stride
+                    tile(ROWS, VECTORS), offset(out, element), rows, offset(x, element), outputs, inputs, stride
                 )
-                place += VECTORS * LANES
-            if place < b.columns:
-                _multiply_columns(tile(ROWS, 1), offset(out, place), rows, offset(x, place), outputs, inputs, stride)
+                element += VECTORS * LANES
+            if element < b.columns:
+                _multiply_columns(
+                    tile(ROWS, 1), offset(out, element), rows, offset(x, element), outputs, inputs, stride
+                )
 
 
 @kernel
@@ -342,19 +344,19 @@ def add_weight_gradient(forms: Any, target: Any, gradient: Any, x: Any, scratch:
         size: Taps of a filter's side, 3 or 5.
         padding: Rows and columns of zeros before the inputs.
     """
-    own, inputs, outputs = gradient.field, x.field.channels, gradient.field.channels
+    grid, inputs, outputs = gradient.field, x.field.channels, gradient.field.channels
     most = max(outputs, inputs)
-    c = cut(own.height, own.width, own.batch, most, size, padding)
+    c = cut(grid.height, grid.width, grid.batch, most, size, padding)
     spread = inputs * outputs + LANES
     sums, lines = scratch, offset(scratch, PAIRS * spread)
-    points = offset(lines, POINTS * _line(c, own.batch))
+    points = offset(lines, POINTS * _line(c, grid.batch))
     raised = offset(points, PAIRS * (most * c.stride + LANES))
     strip = offset(raised, PAIRS * (most * c.stride + LANES))
-    for place in range(PAIRS * spread):
-        sums[place] = np.float32(0.0)
+    for element in range(PAIRS * spread):
+        sums[element] = np.float32(0.0)
     for y in range(0, c.high, c.block_high):
         for z in range(0, c.wide, c.block_wide):
-            b = _block(c, y, z, own.batch)
+            b = _block(c, y, z, grid.batch)
             _to_points(points, x, lines, c, b)
             _raise(forms.results, raised, gradient, strip, c, b)
             _add_products(sums, points, raised, inputs, outputs, c, b)
@@ -364,25 +366,27 @@ def add_weight_gradient(forms: Any, target: Any, gradient: Any, x: Any, scratch:
 @kernel
 def _raise(like: Any, raised: Any, gradient: Any, strip: Any, c: Any, b: Any) -> None:
     """Transform a block's gradients of results, sixteen outputs in a vector: (pairs, columns, outputs)."""
-    own = gradient.field
-    plane, left = c.stride * own.channels + LANES, b.z * c.results
-    width = min(b.wide * c.results, own.width - left)
-    line = c.block_wide * c.results * own.batch + LANES
-    for output in range(0, own.channels, LANES):
+    grid = gradient.field
+    plane, left = c.stride * grid.channels + LANES, b.z * c.results
+    width = min(b.wide * c.results, grid.width - left)
+    line = c.block_wide * c.results * grid.batch + LANES
+    for output in range(0, grid.channels, LANES):
         for y in range(b.high):
             top = (b.y + y) * c.results
-            height = min(c.results, own.height - top)
+            height = min(c.results, grid.height - top)
             for row in range(height):
-                start = output * own.plane + (top + row) * own.row + own.left + left * own.batch
+                start = output * grid.plane + (top + row) * grid.row + grid.left + left * grid.batch
                 # strip (m rows, 16 elements, 16 outputs) <- gradient (16 outputs, 16 elements of a row)
-                for place in range(0, width * own.batch, LANES):
-                    transpose(strip, (row * line + place) * LANES, LANES, gradient.pixels, start + place, own.plane)
+                for element in range(0, width * grid.batch, LANES):
+                    transpose(
+                        strip, (row * line + element) * LANES, LANES, gradient.pixels, start + element, grid.plane
+                    )
             for z in range(b.wide):
-                for sample in range(own.batch):  # raised (pairs, 16 outputs) <- strip (m, m, 16 outputs)
-                    source = (z * c.results * own.batch + sample) * LANES
-                    square = Square(source, line * LANES, own.batch * LANES, height, width - z * c.results)
-                    column = (y * b.wide + z) * own.batch + sample
-                    store(raised, column * own.channels + output, plane, slopes(load_square(like, strip, square)))
+                for sample in range(grid.batch):  # raised (pairs, 16 outputs) <- strip (m, m, 16 outputs)
+                    source = (z * c.results * grid.batch + sample) * LANES
+                    square = Square(source, line * LANES, grid.batch * LANES, height, width - z * c.results)
+                    column = (y * b.wide + z) * grid.batch + sample
+                    store(raised, column * grid.channels + output, plane, slopes(load_square(like, strip, square)))
 
 
 @kernel

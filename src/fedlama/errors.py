@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import re
 from collections.abc import Iterable, Sequence
 
@@ -95,19 +96,28 @@ def write_remedy(error: OSError, elsewhere: str = "choose another folder (--out)
         error: The error of the operating system.
         elsewhere: What the user can do instead.
 
-    >>> write_remedy(OSError(errno.EISDIR, "Is a directory", "runs/metrics.jsonl"))
-    'runs/metrics.jsonl is in the way: remove or rename it, or choose another folder (--out)'
+    >>> write_remedy(OSError(errno.EISDIR, "Is a directory", "."))
+    '. is in the way: remove or rename it, or choose another folder (--out)'
     >>> write_remedy(OSError(errno.ENOSPC, "No space left on device"), "give another file")
     'free some disk space, or give another file'
     """
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         return f"free some disk space, or {elsewhere}"
     if error.errno in _IN_THE_WAY:
-        name = printable(error.filename) if error.filename else "another file or folder of that name"
-        return f"{name} is in the way: remove or rename it, or {elsewhere}"
+        return f"{_obstacle(error.filename)} is in the way: remove or rename it, or {elsewhere}"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"allow writing there, or {elsewhere}"
     return f"check the path and the disk, or {elsewhere}"
+
+
+def _obstacle(given: str | bytes | None) -> str:
+    """Return what is where a file or folder is wanted: the path, or the first above it that exists."""
+    if not given:
+        return "another file or folder of that name"
+    path = os.fsdecode(given)
+    while not os.path.lexists(path) and os.path.dirname(path) not in ("", path):
+        path = os.path.dirname(path)
+    return printable(path)
 
 
 def without_remedy(error: object) -> str:

@@ -28,6 +28,7 @@ RUN_KEYS = {
     "rounds",
     "seconds",
     "run_folder",
+    "reused",
 }
 """What the issue promises for each run in `--json`."""
 

@@ -23,6 +23,7 @@ from fedlama.experiment.methods import written
 from fedlama.experiment.titles import title
 from fedlama.runs.checkpoint import write_atomically
 from fedlama.runs.execute import Finished, Observer, RunOptions, execute
+from fedlama.runs.lock import FolderLock
 
 VERSION = 1
 """Version of ``comparison.json``: raised when a key goes or changes its meaning, not when one is added."""
@@ -123,7 +124,7 @@ class Study:
         """Return the content of ``comparison.json``, which `compare --json` prints as well."""
         return {
             "version": VERSION,
-            "runs": [dict(run.summary) for run in self.finished],
+            "runs": [run.to_json() for run in self.finished],
             "base": self.base,
             "target_accuracy": self.target,
             "seeds": list(self.seeds),
@@ -167,19 +168,21 @@ def run_study(
 
     Raises:
         ConfigError: A method does not fit the experiment, or is listed twice.
-        FedlamaError: ``comparison.json`` cannot be written.
+        FedlamaError: ``comparison.json`` cannot be written, or another process writes to the folder.
     """
     plan, options = plan or StudyPlan(), options or RunOptions()
     strategies = plan.strategies or tuple(baselines(experiment.strategy))
     seeds = plan.seeds or (experiment.settings.seed,)
     names = _unique_titles(strategies)
     runs: dict[str, dict[int, Finished]] = {name: {} for name in names}
-    for seed in seeds:
-        seeded = replace(experiment, settings=replace(experiment.settings, seed=seed))
-        for name, finished in zip(names, execute(seeded, strategies, options, observer), strict=True):
-            runs[name][seed] = replace(finished, title=name)
-    study = summarise(experiment, dict(zip(names, strategies, strict=True)), runs, plan.target)
-    write_comparison(study, options.out / experiment.settings.name)
+    folder = options.out / experiment.settings.name
+    with FolderLock(folder):
+        for seed in seeds:
+            seeded = replace(experiment, settings=replace(experiment.settings, seed=seed))
+            for name, finished in zip(names, execute(seeded, strategies, options, observer), strict=True):
+                runs[name][seed] = replace(finished, title=name)
+        study = summarise(experiment, dict(zip(names, strategies, strict=True)), runs, plan.target)
+        write_comparison(study, folder)
     return study
 
 

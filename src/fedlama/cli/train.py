@@ -124,7 +124,7 @@ def run(
     options = RunOptions(out, quiet or as_json, checkpoint_seconds, again, _trackers(track))
     with RunReporter(options) as reporter:
         finished = execute(resolved, [resolved.strategy], options, reporter)
-    show({"runs": [run.summary for run in finished]}, tables.comparison(finished), as_json, quiet)
+    show({"runs": [run.to_json() for run in finished]}, tables.comparison(finished), as_json, quiet)
 
 
 def plan(

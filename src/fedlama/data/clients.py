@@ -7,9 +7,11 @@ A client that is not in the cohort does not advance its count of steps, so its e
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -18,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedlama.core.content import tensor_facts
 from fedlama.core.description import describe
 from fedlama.core.devices import transform_on, upload
 from fedlama.core.randomness import address, permutation, ranked
@@ -150,8 +153,14 @@ class TensorClients:
         """
         return self._held, self._begins, self._batch_sizes
 
+    @cached_property
+    def data_digests(self) -> dict[str, object]:
+        """Shape, dtype and digest of the inputs and targets, and a digest of the clients' rows; computed once."""
+        rows = hashlib.sha256(self._held.tobytes() + self._begins.tobytes()).hexdigest()
+        return {"inputs": tensor_facts(self.x), "targets": tensor_facts(self.y), "rows": {"sha256": rows}}
+
     def __describe__(self) -> dict[str, object]:
-        """Return what a run's description says of the clients: sizes, batches and preparation, but not the data."""
+        """Return what a run's description says of the clients: sizes, batches, preparation and digests of the data."""
         batch_sizes = set(self.batch_sizes)
         return {
             "samples": int(self._sizes.sum()),
@@ -159,6 +168,7 @@ class TensorClients:
             "batch_size": batch_sizes.pop() if len(batch_sizes) == 1 else describe(self._batch_sizes)["digest"],
             "prepare": describe(self.prepare, "clients.prepare"),
             "augment": describe(self.augment, "clients.augment"),
+            "data": self.data_digests,
         }
 
     def samples(self, client: int) -> int:

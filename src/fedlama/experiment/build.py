@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -38,6 +39,11 @@ class Material:
     dataset: Dataset
     clients: TensorClients
     model: nn.Module
+
+    @cached_property
+    def test_set(self) -> TestSet:
+        """The held-out rows."""
+        return TestSet(self.dataset.test_x, self.dataset.test_y, self.clients.prepare)
 
 
 def prepare(experiment: Experiment) -> Material:
@@ -85,7 +91,7 @@ def assemble(experiment: Experiment, material: Material) -> Federation:
     Returns:
         A federation that is ready to run.
     """
-    settings, dataset = experiment.settings, material.dataset
+    settings = experiment.settings
     federation = Federation(
         model=material.model,
         clients=material.clients,
@@ -99,7 +105,7 @@ def assemble(experiment: Experiment, material: Material) -> Federation:
         aggregator=experiment.aggregator,
         layers=guarded("layers", experiment.layers, lambda: experiment.layers.label(material.model)),
         weighting=settings.weighting,
-        test_set=TestSet(dataset.test_x, dataset.test_y, material.clients.prepare),
+        test_set=material.test_set,
         evaluate_every=settings.evaluate_every,
         evaluate=settings.evaluate,
         seed=settings.seed,

@@ -12,6 +12,8 @@ key              description
 `clients`        class, number, and what the source says of itself (batch size, sizes, preparation, augmentation)
 `layers`         for each layer its parameters, tensors, buffers and flags
 `test_set`       number of samples, batch size and preparation
+`data`           in `clients` and `test_set`: shape, dtype and SHA-256 of inputs and targets, and of each client's row
+                 numbers, so that replaced data are noticed; clients that only yield batches have none
 `engine`         where it is computed; not compared, since a snapshot may be continued elsewhere, like `device`
 `precision`      the engine's arithmetic; compared
 ===============  ====================================================================================================
@@ -21,7 +23,7 @@ key              description
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from itertools import islice
 from typing import Any
@@ -118,7 +120,9 @@ def differences_since(
         )
     filled, now = _fill(then, describe_defaults(parts, settings)), describe_federation(parts)
     filled = filled if versioned else _with_classes(filled, now)
-    changed = list(differences(_without_place(filled), _without_place(now)))
+    changed = data_differences(filled, now, ("inputs", "targets"))
+    changed += differences(_compared(filled), _compared(now))
+    changed += data_differences(filled, now, ("rows",))  # often a consequence of a setting
     buffers = any(layer["buffers"] for layer in now["layers"].values())
     if statistics is not None and statistics is not buffers:  # before version 0.2, instead of each layer's buffers
         changed.append(f"statistics_travel was {statistics}, and is {buffers} now")
@@ -139,14 +143,66 @@ def modern(then: Mapping[str, Any]) -> Description:
     return modern
 
 
-def shown_differences(differences_found: list[str]) -> str:
+def shown_differences(differences_found: list[str], limit: int = 3) -> str:
     """Return the first differences as one clause for a message."""
-    more = f" and {len(differences_found) - 3} more" if len(differences_found) > 3 else ""
-    return f"{', '.join(islice(differences_found, 3))}{more}"
+    more = f" and {len(differences_found) - limit} more" if len(differences_found) > limit else ""
+    return f"{', '.join(islice(differences_found, limit))}{more}"
 
 
-def _without_place(description: Description) -> Description:
-    return {key: value for key, value in description.items() if key not in _PLACE}
+def data_differences(
+    then: Mapping[str, Any], now: Mapping[str, Any], names: Sequence[str] = ("inputs", "targets", "rows")
+) -> list[str]:
+    """Word which data differ between two descriptions; what only one of them has a digest of is not compared.
+
+    Args:
+        then: A stored description.
+        now: Another one.
+        names: What is compared of the data.
+
+    Returns:
+        One clause for each difference.
+
+    >>> one = {"clients": {"data": {"inputs": {"shape": [2, 3], "dtype": "torch.uint8", "sha256": "0123456789"}}}}
+    >>> two = {"clients": {"data": {"inputs": {"shape": [2, 3], "dtype": "torch.uint8", "sha256": "abcdef0123"}}}}
+    >>> data_differences(one, two)
+    ["the clients' inputs were [2, 3] torch.uint8 sha256 01234567, and are [2, 3] torch.uint8 sha256 abcdef01 now"]
+    """
+    owners = {"clients": "the clients'", "test_set": "the test set's"}
+    pairs = [(owners[part], _data(then, part), _data(now, part)) for part in owners]
+    return [
+        f"{owner} {name} were {_facts(before[name])}, and are {_facts(after[name])} now"
+        for owner, before, after in pairs
+        for name in names
+        if name in before and name in after and before[name] != after[name]
+    ]
+
+
+def lacks_data(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Return whether a description lacks digests of data that another one has, as before version 0.2."""
+    return any(_data(now, part) and not _data(then, part) for part in ("clients", "test_set"))
+
+
+def _data(description: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """Return the digests of the data of the clients or of the test set; empty without any."""
+    inner = description.get(part)
+    data = inner.get("data") if isinstance(inner, Mapping) else None
+    return dict(data) if isinstance(data, Mapping) else {}
+
+
+def _facts(facts: object) -> str:
+    if not isinstance(facts, Mapping):
+        return "unknown"
+    digest = f"sha256 {str(facts.get('sha256'))[:8]}"
+    return " ".join([*(str(facts[key]) for key in ("shape", "dtype") if key in facts), digest])
+
+
+def _compared(description: Description) -> Description:
+    """Return what is compared key by key: neither where it is computed, nor the digests of data."""
+    kept = {key: value for key, value in description.items() if key not in _PLACE}
+    for part in ("clients", "test_set"):
+        if isinstance(inner := kept.get(part), Mapping):
+            kept[part] = {key: value for key, value in inner.items() if key != "data"}
+    return kept
 
 
 def _old_layer(layer: object) -> object:
@@ -209,7 +265,12 @@ def _test_set(test_set: TestSet | None) -> Description | None:
     if test_set is None:
         return None
     prepare = describe(test_set.prepare, "test_set.prepare")
-    return {"samples": len(test_set.x), "batch_size": test_set.batch_size, "prepare": prepare}
+    return {
+        "samples": len(test_set.x),
+        "batch_size": test_set.batch_size,
+        "prepare": prepare,
+        "data": test_set.data_digests,
+    }
 
 
 def _engine(engine: Any) -> object:  # noqa: ANN401  (a name, or what makes an engine)

@@ -6,10 +6,12 @@ Losses and correct predictions are added up on the model's device, and read once
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
+from fedlama.core.content import tensor_facts
 from fedlama.core.devices import transform_on, upload
 from fedlama.core.losses import Objective, correct, cross_entropy, scalar
 from fedlama.core.records import Score
@@ -52,6 +54,11 @@ class TestSet:
             raise DataError("the test set has no samples; give some, or leave test_set out")
         if self.x.is_floating_point() and not torch.isfinite(self.x).all():
             raise DataError("the test set holds NaN or infinite inputs; clean or drop those rows")
+
+    @cached_property
+    def data_digests(self) -> dict[str, object]:
+        """Shape, dtype and digest of the inputs and targets; computed once."""
+        return {"inputs": tensor_facts(self.x), "targets": tensor_facts(self.y)}
 
     def score(self, model: nn.Module, objective: Objective = cross_entropy) -> Score:
         """Evaluate a model.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,12 @@ from fedlama.core.records import Result
 # The palette of Okabe and Ito: its colours are distinct for every kind of colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX"
+_AXES = {
+    "accuracy_steps.png": ("steps", "local steps per client"),
+    "accuracy_rounds.png": ("rounds", "rounds"),
+    "accuracy_megabytes.png": ("megabytes", "MB up and down"),
+}
+"""The accuracy's pictures, with their axes."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +52,21 @@ def accuracy_charts(results: Mapping[str, Sequence[Result]], folder: Path) -> li
     Returns:
         The files written; none when nothing was evaluated.
     """
-    if not any(record.score for runs in results.values() for result in runs for record in result.rounds):
-        return []
     pictures = []
-    for name, label in (("steps", "local steps per client"), ("rounds", "rounds"), ("megabytes", "MB up and down")):
-        curves = {title: [_curves(result)[name] for result in runs] for title, runs in results.items()}
-        pictures.append(_picture(curves, label, folder / f"accuracy_{name}.png"))
+    for name in accuracy_names([result for runs in results.values() for result in runs]):
+        axis, label = _AXES[name]
+        curves = {title: [_curves(result)[axis] for result in runs] for title, runs in results.items()}
+        pictures.append(_picture(curves, label, folder / name))
     return pictures
+
+
+def accuracy_names(results: Iterable[Result]) -> list[str]:
+    """Return the files that :func:`accuracy_charts` writes; none when nothing was evaluated.
+
+    Args:
+        results: Finished runs.
+    """
+    return list(_AXES) if any(record.score for result in results for record in result.rounds) else []
 
 
 def interval_chart(result: Result, path: Path) -> Path:
@@ -96,8 +111,7 @@ def interval_chart(result: Result, path: Path) -> Path:
         for i, c in zip(intervals, colours, strict=True)
     ]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), fontsize=8)
-    figure.savefig(path, dpi=110)
-    return path
+    return _save(figure, path, 110)
 
 
 def mean_curve(curves: Sequence[Curve]) -> tuple[Curve, Curve, Curve]:
@@ -141,7 +155,17 @@ def _picture(curves: Mapping[str, Sequence[Curve]], label: str, path: Path) -> P
         axes.set_title(f"mean and 95 % interval over {count} seeds; thin: each seed", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=9)
-    figure.savefig(path, dpi=130)
+    return _save(figure, path, 130)
+
+
+def _save(figure: Figure, path: Path, dpi: int) -> Path:
+    """Write a picture so that it is either whole or does not exist."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        figure.savefig(partial, dpi=dpi, format="png")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 

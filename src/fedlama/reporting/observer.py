@@ -12,18 +12,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from fedlama.analysis.study import Study
 from fedlama.core.records import Result
+from fedlama.errors import FedlamaError, printable
 from fedlama.federation.run import Callback
-from fedlama.reporting.charts import accuracy_charts, interval_chart
+from fedlama.reporting.charts import accuracy_charts, accuracy_names, interval_chart
 from fedlama.reporting.progress import LiveProgress, RunProgress
 from fedlama.reporting.tracking import Tracker, trackers
 from fedlama.runs.execute import Observer, PlannedRun, RunOptions
+from fedlama.runs.lock import FolderLock
+
+INTERVALS = "intervals.png"
 
 
 class RunReporter(Observer):
@@ -71,9 +75,18 @@ class RunReporter(Observer):
             yield [*bars, *opened]
 
     def on_reused(self, run: PlannedRun, result: Result) -> None:
-        """Fill the progress bar; trackers have seen the run when it was trained."""
+        """Fill the progress bar, and draw pictures that are missing because the run was killed before they were drawn.
+
+        Trackers have seen the run when it was trained.
+        """
         for record in result.rounds:
             self._bars[run.folder].on_round(record)
+        if any(not (run.folder / name).exists() for name in picture_names(result)):
+            try:
+                with FolderLock(run.folder):
+                    draw_run(run.title, result, run.folder)
+            except (FedlamaError, OSError) as error:
+                self.note(f"its pictures are not drawn: {error}")
 
     def on_finished(self, run: PlannedRun, result: Result) -> None:
         """Draw the run's pictures."""
@@ -81,7 +94,8 @@ class RunReporter(Observer):
 
     def note(self, sentence: str) -> None:
         """Print the sentence on standard error."""
-        print(f"note: {sentence}", file=sys.stderr)
+        with suppress(OSError):  # the terminal may have been closed
+            print(f"note: {printable(sentence)}", file=sys.stderr)
 
     def _make_trackers(self, run: PlannedRun) -> list[Tracker]:
         project = run.experiment.settings.name
@@ -104,7 +118,17 @@ def draw_run(title: str, result: Result, folder: Path) -> list[Path]:
     Returns:
         The files written.
     """
-    return [*accuracy_charts({title: [result]}, folder), interval_chart(result, folder / "intervals.png")]
+    pictures = accuracy_charts({title: [result]}, folder)
+    return [*pictures, interval_chart(result, folder / INTERVALS)] if result.rounds[0].layers else pictures
+
+
+def picture_names(result: Result) -> list[str]:
+    """Return the files that :func:`draw_run` writes.
+
+    Args:
+        result: The run.
+    """
+    return [*accuracy_names([result]), *([INTERVALS] if result.rounds[0].layers else [])]
 
 
 def draw_study(study: Study, folder: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from fedlama.core.records import RoundRecord
 from fedlama.errors import DataError, FedlamaError, printable, without_remedy
 from fedlama.federation.describe import shown_differences
 from fedlama.runs.checkpoint import Snapshot, whole_snapshots
-from fedlama.runs.configuration import Differences, completed
+from fedlama.runs.configuration import Comparison, completed
 from fedlama.runs.files import lines_digest
 from fedlama.runs.folder import LINES, RunFolder
 from fedlama.runs.reader import STREAMS, read_config, read_records
@@ -133,14 +133,14 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
 
 def resume_point(
-    path: Path, differences: Differences, warn: Callable[[str], None]
+    path: Path, comparison: Comparison, warn: Callable[[str], None]
 ) -> tuple[Snapshot, list[RoundRecord]] | None:
     """Find the state from which an interrupted run can continue.
 
     Args:
         path: The run folder; it need not exist.
-        differences: Compares the folder's configuration with that of the run.
-        warn: Called with a sentence for everything that has to be skipped.
+        comparison: Compares the folder's configuration with the run.
+        warn: Called with a sentence for everything that has to be skipped, or that the user has to know.
 
     Returns:
         The newest whole checkpoint whose rounds are in the folder's files, and their records; None to start from
@@ -150,7 +150,7 @@ def resume_point(
     if stored is None or not (path / FOLDER).is_dir():
         return None
     where = printable(path)
-    if changed := differences(stored):
+    if changed := comparison.differences(stored):
         warn(
             f"{where} has checkpoints of a run with other settings ({shown_differences(changed)}); starting from round "
             "0"
@@ -163,6 +163,8 @@ def resume_point(
         except (DataError, OSError) as error:
             warn(f"{without_remedy(error)}; using the checkpoint before that of round {snapshot.rounds_done - 1}")
         else:
+            for sentence in comparison.provenance(stored):
+                warn(f"{where}: {sentence}")
             return completed(snapshot, stored), records
     warn(f"{where} has no checkpoint that can be used; starting from round 0")
     return None

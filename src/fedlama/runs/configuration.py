@@ -16,21 +16,31 @@ version did not write counts as what it implied.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from importlib import metadata
+from typing import Any, Protocol
 
 from fedlama.core.description import differences
 from fedlama.errors import ConfigError
 from fedlama.experiment import Experiment
-from fedlama.federation.describe import Description
+from fedlama.federation.describe import Description, data_differences, lacks_data
 from fedlama.federation.settings import FederationSettings
 from fedlama.federation.state import Snapshot
+from fedlama.runs.files import printable_json
 
 Config = Mapping[str, Any]
 
-Differences = Callable[[Config], list[str]]
-"""Returns what differs between a stored configuration and a run, one clause each."""
+
+class Comparison(Protocol):
+    """Compares a stored configuration with a run."""
+
+    def differences(self, stored: Config) -> list[str]:
+        """Return what differs, one clause each."""
+
+    def provenance(self, stored: Config) -> list[str]:
+        """Return what a user has to know of the stored run before it is used, one sentence each."""
+
 
 ADDED = ("in_force", "environment")
 """Keys of ``config.json`` beside the experiment."""
@@ -62,9 +72,59 @@ def config_differences(stored: Config, experiment: Experiment, federation: Feder
     Returns:
         One clause for each difference; empty when both are of the same run.
     """
-    settings = json.loads(json.dumps(experiment.to_json()))
-    changed = list(differences({key: stored[key] for key in settings if key in stored}, settings))
-    return changed or federation_differences(stored_description(stored), federation)
+    return _settings_differences(stored, experiment) or federation_differences(stored_description(stored), federation)
+
+
+def replaced_data(stored: Config, experiment: Experiment | None, federation: FederationSettings) -> list[str]:
+    """Return which data of a stored run were replaced since, although its settings are those of a run.
+
+    Args:
+        stored: The content of ``config.json``, in today's words.
+        experiment: The experiment of the run; None when there is no experiment.
+        federation: The federation of the run.
+
+    Returns:
+        One clause for each difference; empty when the data or the settings are the same, or not known.
+    """
+    if experiment is not None and _settings_differences(stored, experiment):
+        return []
+    return data_differences(stored_description(stored), federation.describe())
+
+
+def provenance(stored: Config, federation: FederationSettings) -> list[str]:
+    """Return what a user has to know of a stored run before its results are used or continued, one sentence each.
+
+    Args:
+        stored: The content of ``config.json``, in today's words.
+        federation: The federation of the run.
+    """
+    sentences = []
+    environment = stored.get("environment")
+    versions = environment.get("versions") if isinstance(environment, Mapping) else None
+    known = versions if isinstance(versions, Mapping) else {}
+    changed = [
+        f"{library} {then}, here it is {version(library)}"
+        for library in ("fedlama", "torch")
+        if (then := known.get(library)) is not None and then != version(library)
+    ]
+    if changed:
+        sentences.append(f"it was trained with {' and with '.join(changed)}, so that single bits may differ")
+    if lacks_data(stored_description(stored), federation.describe()):
+        sentences.append("it holds no digest of its data, as before version 0.2, so changed data are not noticed")
+    return sentences
+
+
+def version(library: str) -> str | None:
+    """Return the version of an installed library; None when it is not installed."""
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _settings_differences(stored: Config, experiment: Experiment) -> list[str]:
+    settings = printable_json(json.loads(json.dumps(experiment.to_json())))
+    return list(differences({key: stored[key] for key in settings if key in stored}, settings))
 
 
 def federation_differences(description: Config, federation: FederationSettings) -> list[str]:

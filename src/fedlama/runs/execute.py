@@ -30,12 +30,13 @@ from fedlama.federation.run import Callback, Run
 from fedlama.federation.strategy_state import store_state
 from fedlama.runs.autosave import Checkpoints, StopRequest, resume_point, stop_on_signals
 from fedlama.runs.checkpoint import save_snapshot
-from fedlama.runs.configuration import Config, config_differences, config_of
+from fedlama.runs.configuration import Config, config_differences, config_of, provenance, replaced_data
 from fedlama.runs.folder import RunFolder, finite
 from fedlama.runs.lock import FolderLock
 from fedlama.runs.reader import read_config
-from fedlama.runs.stored import finished_before, run_with_other_code
+from fedlama.runs.stored import finished_before, refuse_replaced_data, run_with_other_code
 
+_AGAIN = ", or train on the data as they are now with --again (RunOptions(again=True) in Python)"
 _LOG = logging.getLogger("fedlama.runs")
 
 
@@ -103,6 +104,14 @@ class PlannedRun:
         """Return what differs between a stored configuration and this run, one clause each."""
         return config_differences(stored, self.experiment, self.federation)
 
+    def replaced_data(self, stored: Config) -> list[str]:
+        """Return which data of a stored run of these settings were replaced since, one clause each."""
+        return replaced_data(stored, self.experiment, self.federation)
+
+    def provenance(self, stored: Config) -> list[str]:
+        """Return what a user has to know of a stored run of these settings before it is used, one sentence each."""
+        return provenance(stored, self.federation)
+
     def cost_percent(self, result: Result) -> float:
         """Return the paper's C of a finished run relative to FedAvg at the base interval, in percent."""
         parameters = total_parameters(self.federation.layers or ())
@@ -116,7 +125,7 @@ class Finished:
     Attributes:
         title: The method with its intervals, such as ``FedLAMA(6, 4)``.
         result: The run.
-        summary: Its entry in ``--json`` and the content of its ``summary.json``.
+        summary: The content of its ``summary.json``.
         reused: Whether it had finished before and was not trained again.
     """
 
@@ -124,6 +133,10 @@ class Finished:
     result: Result
     summary: Mapping[str, object]
     reused: bool = False
+
+    def to_json(self) -> dict[str, object]:
+        """Return its entry in ``--json``."""
+        return {**self.summary, "reused": self.reused}
 
 
 class Observer:
@@ -166,11 +179,15 @@ def execute(
 
     Raises:
         ConfigError: A strategy does not fit the experiment; nothing has been trained then.
+        DataError: A run folder holds a run on other data, and `again` is not set; nothing has been trained then.
         FedlamaError: Another process writes to one of the run folders; nothing has been trained then.
         Interrupted: The user asked to stop; the same call continues from there.
     """
     options, observer = options or RunOptions(), observer or Observer()
     runs = plan_runs(experiment, strategies, options.out)
+    if not options.again:
+        for run in runs:
+            refuse_replaced_data(run.folder, run.replaced_data, _AGAIN)
     observer.expect(runs)
     finished: list[Finished] = []
     with ExitStack() as stack, stop_on_signals() as stop:
@@ -225,7 +242,7 @@ def _refuse_misfits(federations: Iterable[Federation]) -> None:
 
 def _reused(run: PlannedRun, observer: Observer) -> Finished | None:
     """Return a run that finished before, with its cost relative to this comparison's base interval."""
-    finished = finished_before(run.folder, run.differences, run.federation.rounds, observer.note)
+    finished = finished_before(run.folder, run, run.federation.rounds, observer.note)
     if finished is None:
         return None
     result, summary = finished
@@ -261,15 +278,17 @@ def run_one(
         The finished run.
 
     Raises:
+        DataError: The folder holds a run on other data, and `held` was not given.
         FedlamaError: Another process writes to the folder.
         Interrupted: The user asked to stop; the same call continues from there.
     """
     if held is None:
+        refuse_replaced_data(planned.folder, planned.replaced_data)
         with FolderLock(planned.folder) as lock, stop_on_signals() as stop:
             return run_one(planned, options, observer, Held(lock, stop))
     observer = observer or Observer()
     config, path = planned.config, planned.folder
-    point = resume_point(path, planned.differences, warn=observer.note)
+    point = resume_point(path, planned, warn=observer.note)
     before = point[1] if point else []
     with observer.watch(planned) as callbacks, RunFolder(path, config, len(before), lock=held.lock) as folder:
         run = Run(planned.federation)

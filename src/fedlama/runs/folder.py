@@ -30,7 +30,6 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, TextIO
@@ -42,7 +41,7 @@ from fedlama.core.records import Result, RoundRecord
 from fedlama.errors import FedlamaError, printable, write_remedy
 from fedlama.federation.state import Snapshot
 from fedlama.runs.checkpoint import write_atomically
-from fedlama.runs.configuration import FILES
+from fedlama.runs.configuration import FILES, version
 from fedlama.runs.files import lines_digest
 from fedlama.runs.lock import FolderLock
 from fedlama.runs.reader import STREAMS
@@ -211,14 +210,8 @@ def finite(value: float) -> float | None:
 def environment() -> dict[str, object]:
     """Return versions, platform, number of threads and commit; None for what is not known."""
     libraries = ("fedlama", "torch", "numpy", "numba", "pydantic", "safetensors")
-    versions: dict[str, object] = {"python": platform.python_version()}
-    for library in libraries:
-        try:
-            versions[library] = metadata.version(library)
-        except metadata.PackageNotFoundError:
-            versions[library] = None
     return {
-        "versions": versions,
+        "versions": {"python": platform.python_version(), **{library: version(library) for library in libraries}},
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "commit": _commit(),

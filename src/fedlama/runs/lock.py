@@ -42,7 +42,9 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         self._file = folder / NAME
         self._handle: int | None = None
+        self._made: list[Path] = []
         try:
+            self._made = [path for path in (folder, *folder.parents) if not path.exists()]
             folder.mkdir(parents=True, exist_ok=True)
             self._acquire()
         except OSError as error:
@@ -61,12 +63,15 @@ class FolderLock:
         self.release()
 
     def release(self) -> None:
-        """Release the lock and delete its file; a second call does nothing."""
+        """Release the lock and delete its file, and folders that were made for it alone; a second call does nothing."""
         if self._handle is not None:
             with suppress(OSError):  # Windows keeps files that are open
                 self._file.unlink(missing_ok=True)
             os.close(self._handle)
             self._handle = None
+            with suppress(OSError):  # a folder that holds files stays
+                for folder in self._made:
+                    folder.rmdir()
 
     def _acquire(self) -> None:
         while self._handle is None:

@@ -21,7 +21,7 @@ from fedlama.core.records import Result, RoundRecord
 from fedlama.errors import DataError, cut, printable, without_remedy
 from fedlama.experiment.titles import stored_title
 from fedlama.federation.describe import Description, modern, shown_differences
-from fedlama.runs.configuration import Differences, file_digests, stored_description
+from fedlama.runs.configuration import Comparison, Config, file_digests, stored_description
 from fedlama.runs.files import check_regular, file_digest, read_object
 from fedlama.runs.reader import STREAMS, read_config, read_records
 
@@ -206,16 +206,38 @@ def _object(path: Path) -> Line:
         return {}
 
 
+def refuse_replaced_data(path: Path, replaced: Callable[[Config], list[str]], otherwise: str = "") -> None:
+    """Refuse to reuse, continue or overwrite a run whose data were replaced since.
+
+    Args:
+        path: The run folder; it need not exist.
+        replaced: Returns which data of the stored run were replaced, one clause each.
+        otherwise: Another remedy, as a clause.
+
+    Raises:
+        DataError: The folder holds a finished or interrupted run on other data.
+    """
+    if not any((path / name).exists() for name in ("summary.json", "checkpoints")):
+        return
+    stored = read_config(path)
+    if stored is not None and (changed := replaced(stored)):
+        raise DataError(
+            f"{printable(path)} has a run on other data: {shown_differences(changed, 1)}; restore the data of that "
+            f"run, choose another folder (--out){otherwise}"
+        )
+
+
 def finished_before(
-    path: Path, differences: Differences, rounds: int, warn: Callable[[str], None]
+    path: Path, comparison: Comparison, rounds: int, warn: Callable[[str], None]
 ) -> tuple[Result, dict[str, object]] | None:
     """Return a run that has finished already.
 
     Args:
         path: The run folder; it need not exist.
-        differences: Compares the folder's configuration with that of the run.
+        comparison: Compares the folder's configuration with the run.
         rounds: Number of rounds of the run.
-        warn: Called with a sentence when the folder holds a run with other settings.
+        warn: Called with a sentence when the folder holds a run with other settings, or when the user has to know
+            something of the run that is returned.
 
     Returns:
         The run and its summary; None when the folder does not hold the whole run.
@@ -223,7 +245,7 @@ def finished_before(
     stored = read_config(path)
     if stored is None or not (path / "summary.json").exists():
         return None
-    if changed := differences(stored):
+    if changed := comparison.differences(stored):
         warn(f"{printable(path)} has a run with other settings ({shown_differences(changed)}); training again")
         return None
     if changed := changed_files(path):
@@ -238,6 +260,8 @@ def finished_before(
     if len(result.rounds) != rounds:
         warn(f"{printable(path)} has {len(result.rounds)} rounds, expected {rounds}; training again")
         return None
+    for sentence in comparison.provenance(stored):
+        warn(f"{printable(path)}: {sentence}")
     return result, {**run.summary, "run_folder": str(path)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedlama.core.records import Result
@@ -16,10 +16,11 @@ from fedlama.flower.server.engine import Flower
 from fedlama.flower.server.nodes import NodeRegistry, RemoteClients
 from fedlama.runs import Checkpoints, RunFolder, resume_point
 from fedlama.runs.checkpoint import save_snapshot
-from fedlama.runs.configuration import Config, federation_differences, stored_description
+from fedlama.runs.configuration import Config, federation_differences, provenance, replaced_data, stored_description
 from fedlama.runs.execute import Finished, PlannedRun, RunOptions, run_one
 from fedlama.runs.lock import FolderLock
 from fedlama.runs.network_log import NAME
+from fedlama.runs.stored import refuse_replaced_data
 
 _LOG = logging.getLogger("fedlama.flower")
 
@@ -68,11 +69,9 @@ def deploy_federation(build: Callable[[RemoteClients], Federation], clients: int
     federation = deployable(federation, engine, path)
     config = {"seed": federation.seed, "in_force": federation.describe()}
 
-    def differences(stored: Config) -> list[str]:
-        return federation_differences(stored_description(stored), federation)
-
     with FolderLock(path) as lock:
-        point = resume_point(path, differences, warn=_LOG.warning)
+        refuse_replaced_data(path, lambda stored: replaced_data(stored, None, federation))
+        point = resume_point(path, _Compared(federation), warn=_LOG.warning)
         before = point[1] if point else []
         with RunFolder(path, config, len(before), lock=lock) as folder:
             run = Run(federation)
@@ -82,6 +81,25 @@ def deploy_federation(build: Callable[[RemoteClients], Federation], clients: int
             result = run.to_end([folder, saving], before)
             folder.finish(result, {"method": result.method, "rounds": len(result.rounds)})
     return result
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Compares a stored configuration with a federation of the user's own.
+
+    Attributes:
+        federation: The federation.
+    """
+
+    federation: Federation
+
+    def differences(self, stored: Config) -> list[str]:
+        """Return what differs, one clause each."""
+        return federation_differences(stored_description(stored), self.federation)
+
+    def provenance(self, stored: Config) -> list[str]:
+        """Return what a user has to know of the stored run, one sentence each."""
+        return provenance(stored, self.federation)
 
 
 def deployable(federation: Federation, engine: Flower, path: Path) -> Federation:

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from fedlama import (
     AllClients,
     Cyclic,
     FedAvg,
     FedLAMA,
+    FedlamaError,
     FedLUAR,
     FedProx,
     FixedIntervals,
@@ -64,3 +66,56 @@ def test_sums_alone_give_the_same_run(tmp_path: Path) -> None:
     for name, value in expected.model.items():
         assert torch.equal(result.model[name], value)
     assert result.ledger.transfers == expected.ledger.transfers
+
+
+class Masked(nn.Module):
+    """A complex filter before a dense layer whose logits a mask with infinities selects; all are sent and averaged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.filter = nn.Parameter(torch.randn(4, dtype=torch.complex64))
+        self.dense = nn.Linear(72, 5)
+        self.register_buffer("causal", torch.tensor([0.0, float("-inf"), float("inf")]))
+        self.register_buffer("rotary", torch.tensor([1 + 2j, 0.25 - 0.5j]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        filtered = torch.fft.irfft(torch.fft.rfft(x.flatten(1).unflatten(1, (12, 6))) * self.filter, n=6)
+        logits: Tensor = self.dense(filtered.flatten(1)) + torch.where(self.causal[0] == 0, 0.0, -torch.inf)
+        return logits
+
+
+@pytest.mark.parametrize("aggregation", ["models", "sums"])
+def test_masks_with_infinities_and_complex_numbers_are_deployed(tmp_path: Path, aggregation: str) -> None:
+    given = federation(model=Masked(), strategy=FedAvg(2))
+    result = deployed(given, in_process(given, tmp_path), aggregation=aggregation).to_end([])
+    expected = given.run()
+    assert torch.equal(result.model["causal"], torch.tensor([0.0, float("-inf"), float("inf")]))
+    if aggregation == "models":
+        assert_same_bits(result, expected)
+    for name, value in expected.model.items():
+        assert torch.equal(result.model[name], value), name
+
+
+def test_an_infinity_that_the_server_did_not_send_is_refused(tmp_path: Path) -> None:
+    class Overflows(Masked):
+        def forward(self, x: Tensor) -> Tensor:
+            self.causal[0] = torch.inf
+            return super().forward(x).nan_to_num()
+
+    given = federation(model=Overflows(), strategy=FedAvg(2))
+    with pytest.raises(FedlamaError, match="layer 'filter' holds NaN, infinity or values beyond"):
+        deployed(given, in_process(given, tmp_path)).to_end([])
+
+
+def test_a_client_that_would_share_what_its_model_remembers_cannot_train(tmp_path: Path) -> None:
+    class Counts(Masked):
+        steps = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.steps += 1
+            return super().forward(x) * self.steps
+
+    given = federation(model=Counts(), strategy=FedAvg(2))
+    with pytest.raises(FedlamaError, match="the attribute 'steps' of the model Counts changes"):
+        deployed(given, in_process(given, tmp_path)).to_end([])

@@ -71,8 +71,10 @@ def class_dimension(output: Tensor, target: Tensor) -> int | None:
     return next(iter(_class_dimensions(output, target)), None)
 
 
-def _class_dimensions(output: Tensor, target: Tensor) -> list[int]:
+def _class_dimensions(output: object, target: object) -> list[int]:
     """Return the dimensions that may hold the classes, the preferred one first."""
+    if not isinstance(output, Tensor) or not isinstance(target, Tensor):  # a model may return anything to an objective
+        return []
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool or output.dim() < 2:
         return []
     shape, given = tuple(output.shape), tuple(target.shape)

@@ -1,11 +1,12 @@
-"""Copies of the user's model: made in one place, refused in one sentence where the copy would be another model."""
+"""The user's model: copied in one place, put into training mode, and made to compute with a client's own tensors."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from fedlama.errors import ConfigError, cut
@@ -77,3 +78,23 @@ def set_training(model: nn.Module) -> nn.Module:
     for module in frozen:
         module.training = False
     return model
+
+
+def keep_reassigned_buffers(
+    model: nn.Module, tensors: Mapping[str, Tensor], names: Iterable[str], values: Mapping[str, Tensor]
+) -> None:
+    """Copy back buffers that a module replaced instead of updating in place, and put the old ones back.
+
+    Args:
+        model: The module that has just run.
+        tensors: The tensors that belong in it, by name.
+        names: Its buffers.
+        values: The client's own tensors, overwritten where a buffer was replaced.
+    """
+    for name in names:
+        module, _, short = name.rpartition(".")
+        owner = model.get_submodule(module)
+        current = owner.get_buffer(short)
+        if current is not tensors[name]:
+            values[name].copy_(current)
+            setattr(owner, short, tensors[name])

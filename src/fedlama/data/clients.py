@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -56,8 +56,8 @@ class ClientData:
     batch_size: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "x", as_tensor(self.x))
-        object.__setattr__(self, "y", as_tensor(self.y))
+        object.__setattr__(self, "x", as_samples(self.x))
+        object.__setattr__(self, "y", as_samples(self.y))
         object.__setattr__(self, "batch_size", operator.index(self.batch_size))
 
 
@@ -126,7 +126,7 @@ class TensorClients:
         augment: Augment | None = None,
         short_clients: bool = False,
     ) -> None:
-        x, y = as_tensor(x), as_tensor(y)
+        x, y = as_samples(x), as_samples(y)
         rows = [_row_numbers(given, len(x), client) for client, given in enumerate(rows)]
         given_sizes = batch_size if isinstance(batch_size, Sequence | np.ndarray) else [batch_size] * len(rows)
         sizes = [operator.index(size) for size in given_sizes]
@@ -337,7 +337,7 @@ class ReplayedClients:
             raise DataError("there are no clients; give at least one iterable of batches")
         if samples is None and all(isinstance(recorded, Sequence) for recorded in batches):
             samples = [
-                sum(len(_checked(batch, client, step)[0]) for step, batch in enumerate(recorded))
+                sum(len(checked_batch(batch, client, step)[0]) for step, batch in enumerate(recorded))
                 for client, recorded in enumerate(batches)
             ]
         if samples is not None and len(samples) != len(batches):
@@ -385,7 +385,7 @@ class ReplayedClients:
                 f"client {client} has no batch left for local step {step}; record more batches or run fewer steps"
             ) from None
         self._given[client] += 1
-        x, y = _checked(batch, client, step)
+        x, y = checked_batch(batch, client, step)
         return x.clone(), y.clone()  # copies: a forward pass may work in place, and the user's tensors must not change
 
 
@@ -401,6 +401,18 @@ def as_tensor(value: Tensor | NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(value))
     kind = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
     raise DataError(f"the data are {kind}, expected a tensor or a NumPy array of numbers; convert them")
+
+
+def as_samples(value: Tensor | NDArray[Any]) -> Tensor:
+    """Return samples, stacked along the first dimension, as a tensor.
+
+    Raises:
+        DataError: It is neither a tensor nor an array, or a single number.
+    """
+    samples = as_tensor(value)
+    if samples.dim() == 0:
+        raise DataError("the data are a single number, expected samples along a first dimension; stack them")
+    return samples
 
 
 def _row_numbers(given: Sequence[int] | NDArray[Any], count: int, client: int) -> NDArray[np.int64]:
@@ -421,11 +433,16 @@ def _row_numbers(given: Sequence[int] | NDArray[Any], count: int, client: int) -
     return rows.astype(np.int64, copy=False)
 
 
-def _checked(batch: object, client: int, step: int) -> Batch:
-    """Return a recorded batch as two tensors.
+def checked_batch(batch: object, client: int, step: int) -> Batch:
+    """Return a batch as two tensors.
+
+    Args:
+        batch: What a source of batches gave.
+        client: The client's number, for the message.
+        step: The batch's number, for the message.
 
     Raises:
-        DataError: It is something else than inputs and targets of several samples.
+        DataError: It is something else than inputs and targets of at least one sample.
     """
     where = f"client {client}, batch {step}"
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
@@ -434,6 +451,12 @@ def _checked(batch: object, client: int, step: int) -> Batch:
             f"{where} is {type(batch).__name__}{size}, expected a pair of inputs and targets; "
             "yield (inputs, targets), and let the model take one tensor"
         )
+    for part, kind in zip(batch, ("inputs", "targets"), strict=True):
+        if isinstance(part, (Mapping, tuple, list)):
+            raise DataError(
+                f"{where} has {kind} of type {type(part).__name__}, expected one tensor; put the parts into one "
+                "tensor, for instance with torch.stack, and let the model take them apart"
+            )
     x, y = (as_tensor(part) if isinstance(part, (Tensor, np.ndarray)) else None for part in batch)
     if x is None or y is None or x.dim() < 1 or y.dim() < 1:
         raise DataError(

@@ -7,23 +7,26 @@ copied and the solver works in place. Sums run in client order. All other engine
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedlama.choices.codecs import codec_of
 from fedlama.choices.solvers import OptimizerState
 from fedlama.core.averaging import average_models
 from fedlama.core.layers import Layer, local_buffers
 from fedlama.core.losses import scalar
-from fedlama.core.modules import set_training
+from fedlama.core.modules import keep_reassigned_buffers, set_training
 from fedlama.core.randomness import seed_of
 from fedlama.core.registry import register
 from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
+from fedlama.engines.cohort.cohort import CohortSlice
 from fedlama.engines.divergence import loss_divergence
+from fedlama.engines.first_step.guard import MOST_CLIENTS, check_first_step
+from fedlama.engines.trainers.base import LocalSteps
 from fedlama.engines.transfers import TransferTable
 from fedlama.engines.user_code import NamedFailures
 
@@ -49,6 +52,9 @@ class LoopEngine:
 
     Args:
         setup: The federation's fixed parts.
+
+    Attributes:
+        first_step_checked: Whether the first step has been checked; see :mod:`fedlama.engines.first_step`.
     """
 
     holds_clients: ClassVar[bool] = True
@@ -66,6 +72,7 @@ class LoopEngine:
         self._slots: list[_ClientSlot] = []
         self._steps_done: dict[int, int] = {}
         self._fresh_batches = getattr(setup.clients, "fresh_batches", False)
+        self.first_step_checked = False
 
     def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort; every member starts from the complete global model."""
@@ -83,6 +90,8 @@ class LoopEngine:
         """Train one client after another; all of them answer."""
         if order.new_cohort:
             self.start_cohort(order.cohort, order.values)
+        if not self.first_step_checked:
+            self._check_first_step(order)
         frozen = {s.name for layer in self._setup.layers if layer.name in order.plan.frozen for s in layer.tensors}
         trained = [index for index, name in enumerate(self._names) if name not in frozen]
         with torch.random.fork_rng(devices=self._generators):  # dropout draws from the global generator
@@ -148,6 +157,22 @@ class LoopEngine:
             for row, client in enumerate(state.clients)
         ]
 
+    def _check_first_step(self, order: RoundOrder) -> None:
+        """Refuse a model, loss or solver that remembers something which the clients would share."""
+        setup, slots = self._setup, self._slots[:MOST_CLIENTS]
+        if not slots:
+            return
+        work = LocalSteps.of(setup, self._names, order)
+        rows = CohortSlice(
+            tuple(slot.client for slot in slots),
+            {name: torch.stack([slot.values[name] for slot in slots]) for name in slots[0].values},
+            {},
+            tuple(self._steps_done.get(slot.client, 0) for slot in slots),
+            fresh=True,
+        )
+        check_first_step(setup, rows, work, self._names)
+        self.first_step_checked = True
+
     def _train_client(self, slot: _ClientSlot, order: RoundOrder, trained: list[int]) -> float:
         """Take one client's local steps, and return the mean of their losses.
 
@@ -170,10 +195,10 @@ class LoopEngine:
         reference = [order.values[self._names[index]] for index in trained] if solver.uses_reference else []
         done, total = self._steps_done.get(slot.client, 0), 0.0
         for step in range(order.steps):
-            x, y = setup.clients.batch(slot.client, done + step, setup.seed)
-            if not self._fresh_batches:
-                x, y = x.clone(), y.clone()
-            with NamedFailures(slot.client, done + step, (x, y)):
+            with NamedFailures(slot.client, done + step) as failures:
+                x, y = failures.batch = setup.clients.batch(slot.client, done + step, setup.seed)
+                if not self._fresh_batches:
+                    x, y = x.clone(), y.clone()
                 loss = scalar(setup.objective(self._model(x.to(setup.device)), y.to(setup.device)))
                 gradients = torch.autograd.grad(loss, differentiated, materialize_grads=True)
             rate = solver.rate(round_index * order.steps + step)
@@ -208,23 +233,3 @@ class LoopEngine:
 def _decayed(setup: EngineSetup) -> list[bool]:
     normal = {spec.name for layer in setup.layers for spec in layer.tensors if spec.normalisation}
     return [name not in normal for name, p in setup.model.named_parameters() if p.requires_grad]
-
-
-def keep_reassigned_buffers(
-    model: nn.Module, tensors: Mapping[str, Tensor], names: Iterable[str], values: Mapping[str, Tensor]
-) -> None:
-    """Copy back buffers that a module replaced instead of updating in place, and put the old ones back.
-
-    Args:
-        model: The module that has just run.
-        tensors: The tensors that belong in it, by name.
-        names: Its buffers.
-        values: The client's own tensors, overwritten where a buffer was replaced.
-    """
-    for name in names:
-        module, _, short = name.rpartition(".")
-        owner = model.get_submodule(module)
-        current = owner.get_buffer(short)
-        if current is not tensors[name]:
-            values[name].copy_(current)
-            setattr(owner, short, tensors[name])

@@ -87,7 +87,7 @@ class Stacked:
         first = self._trainer(setup, batches, program)
         count = self.threads or (cores() if first.supports_threads else 1)
         trainers = [first, *(self._trainer(setup, batches, program) for _ in range(count - 1))]
-        return StackedEngine(setup, trainers, cohort, self.chunk)
+        return StackedEngine(setup, trainers, cohort, self.chunk, lambda: _plain_trainer(setup, batches))
 
     @property
     def _is_vectorised(self) -> bool:
@@ -138,7 +138,12 @@ class Workers:
         batches = CohortBatches(setup.clients, setup.device, setup.seed)
         trainers = [_single_client_trainer(setup, batches) for _ in range(self.threads or (cores() if on_cpu else 1))]
         cohort = Cohort(setup, storage_for(setup, self.state_dir), channels_last=True)
-        return StackedEngine(setup, trainers, cohort, chunk=1)
+        return StackedEngine(setup, trainers, cohort, chunk=1, plain=lambda: _plain_trainer(setup, batches))
+
+
+def _plain_trainer(setup: EngineSetup, batches: CohortBatches) -> Trainer:
+    """Make the trainer that calls the model as a user does."""
+    return SerialTrainer(setup, batches, channels_last=False)
 
 
 def _single_client_trainer(setup: EngineSetup, batches: CohortBatches) -> Trainer:

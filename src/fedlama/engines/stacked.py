@@ -9,7 +9,8 @@ client is in which slice changes nothing but the order in which a matrix product
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import ClassVar
 
@@ -25,10 +26,11 @@ from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, R
 from fedlama.engines.cohort.averaging import mean_and_discrepancy
 from fedlama.engines.cohort.cohort import Cohort, CohortSlice
 from fedlama.engines.cohort.threads import WorkerThreads, cores
+from fedlama.engines.first_step.guard import MOST_CLIENTS, check_first_step
 from fedlama.engines.trainers.base import ALL_ROWS, LocalSteps, Trainer
 from fedlama.engines.transfers import TransferTable
 from fedlama.engines.user_code import explained
-from fedlama.errors import DivergenceError, FedlamaError
+from fedlama.errors import ConfigError, DivergenceError, FedlamaError
 
 _MULTIPLY_ADDS_PER_THREAD = 1 << 26
 """Work that keeps a thread busy for longer than it waits for Python's lock."""
@@ -42,6 +44,8 @@ class StackedEngine:
         trainers: One per thread, all alike.
         cohort: The state, without clients yet.
         chunk: Clients that a trainer advances at a time, at most; None for what the trainer says.
+        plain: Makes a trainer that takes over if the first step of the others is not that of plain PyTorch; None to
+            compare nothing.
 
     Attributes:
         label: The trainer, how it computes, and how many clients it advances at a time, in words.
@@ -50,13 +54,20 @@ class StackedEngine:
     holds_clients: ClassVar[bool] = True
 
     def __init__(
-        self, setup: EngineSetup, trainers: Sequence[Trainer], cohort: Cohort, chunk: int | None = None
+        self,
+        setup: EngineSetup,
+        trainers: Sequence[Trainer],
+        cohort: Cohort,
+        chunk: int | None = None,
+        plain: Callable[[], Trainer] | None = None,
     ) -> None:
         self._setup = setup
         self._transfers = TransferTable(setup.layers, setup.codec)
         self._trainers = trainers
         self._cohort = cohort
         self._chunk = chunk or trainers[0].rows_per_call or ALL_ROWS
+        self._plain = plain
+        self._first_step_checked = plain is None
         self._threads = WorkerThreads(len(trainers))
         self._one_thread = WorkerThreads(1)
         self._all_cores = WorkerThreads(cores())  # for synchronisation, however many threads train
@@ -75,6 +86,8 @@ class StackedEngine:
         work = LocalSteps.of(self._setup, self._cohort.names, order)
         fresh = self._cohort.flush(caller_starts=work.trained if self._trainers[0].starts_fresh else ())
         rows = self._cohort.view(fresh)
+        if not self._first_step_checked:
+            rows = self._check_first_step(rows, work)
         try:
             losses = self._train(rows, work)
         except FedlamaError:
@@ -83,6 +96,39 @@ class StackedEngine:
             raise explained(self._setup, rows.clients, rows.steps_done, order.steps, error) from error
         self._cohort.count(self._cohort.clients, order.steps)
         return RoundReply(dict(zip(self._cohort.clients, losses, strict=True)), self._transfers.planned(order))
+
+    def _check_first_step(self, rows: CohortSlice, work: LocalSteps) -> CohortSlice:
+        """Compare one client's first step with plain PyTorch, and go on plainly if it differs.
+
+        Returns:
+            All rows, as the trainers take them now.
+
+        Raises:
+            ConfigError: The model, the loss or the solver remembers something, or no way of this engine agrees.
+        """
+        assert self._plain is not None
+        setup, names, name = self._setup, self._cohort.names, self._trainers[0].name
+        few = slice(0, min(MOST_CLIENTS, self._chunk))
+        found = check_first_step(setup, rows.part(few), work, names, self._trainers[0].rehearsed())
+        self._first_step_checked = True
+        if found is None:
+            return rows
+        if rows.fresh:  # the plain trainer expects the buffers that were left for the other one to start
+            self._cohort.reset_optimizer_state()
+            self._cohort.flush()
+            rows = self._cohort.view()
+        plain = self._plain()
+        if check_first_step(setup, rows.part(few), work, names, plain) is not None:
+            raise ConfigError(f"{name} {found}; set engine='loop', which computes each client plainly")
+        warnings.warn(
+            f"{name} {found}; the run goes on client by client with {plain.name}, as engine='loop' computes, which is "
+            "slower",
+            stacklevel=2,
+        )
+        self._trainers = [plain, *(self._plain() for _ in self._trainers[1:])]
+        self._chunk = plain.rows_per_call or ALL_ROWS
+        self.label = label_of(plain, len(self._trainers))
+        return rows
 
     def _train(self, rows: CohortSlice, work: LocalSteps) -> list[float]:
         """Take all local steps of a round and return every client's mean loss."""

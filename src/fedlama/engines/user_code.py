@@ -37,30 +37,42 @@ class NamedFailures:
     Args:
         client: The client's number.
         step: Its local step, counted from 0 over the whole run.
-        batch: Its batch, inputs and targets.
+
+    Attributes:
+        batch: Its batch, inputs and targets; to be set inside the block. While it is None, the batch is being made.
 
     Raises:
         DataError: The block raised something that is not an error of fedlama's.
     """
 
-    __slots__ = ("_batch", "_client", "_step")
+    __slots__ = ("_client", "_step", "batch")
 
-    def __init__(self, client: int, step: int, batch: Batch) -> None:
-        self._client, self._step, self._batch = client, step, batch
+    def __init__(self, client: int, step: int) -> None:
+        self._client, self._step = client, step
+        self.batch: Batch | None = None
 
-    def __enter__(self) -> None:
-        """Do nothing yet."""
+    def __enter__(self) -> NamedFailures:
+        """Return itself, for the batch."""
+        return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Raise the sentence, if an error of the user's code leaves the block."""
         if not isinstance(error, Exception) or isinstance(error, FedlamaError):
             return
-        text = cut(error)
-        remedy = next((remedy for part, remedy in _REMEDIES if part in text), _DEFAULT_REMEDY)
+        where, text = f"client {self._client}, local step {self._step}", f"{type(error).__name__}: {cut(error)}"
+        if self.batch is None:
+            raise DataError(
+                f"{where}: its batch cannot be made: {text}; correct the source of the batches, or the preparation or "
+                "augmentation of its inputs"
+            ) from error
         raise DataError(
-            f"client {self._client}, local step {self._step}: the model or the objective failed on a batch of "
-            f"{_shapes(*self._batch)}: {type(error).__name__}: {text}; {remedy}"
+            f"{where}: the model or the objective failed on a batch of {_shapes(*self.batch)}: {text}; {_remedy(text)}"
         ) from error
+
+
+def _remedy(text: str) -> str:
+    """Return what to do about an error of torch's."""
+    return next((remedy for part, remedy in _REMEDIES if part in text), _DEFAULT_REMEDY)
 
 
 def _shapes(x: torch.Tensor, y: torch.Tensor) -> str:
@@ -89,15 +101,17 @@ def explained(
         A :class:`DataError`, or `error` itself where no client fails by itself.
     """
     if not isinstance(setup.clients, TensorClients):  # recorded batches are given out once
-        return error
+        names, text = ", ".join(map(str, clients[:3])), f"{type(error).__name__}: {cut(error)}"
+        more = ", ..." if len(clients) > 3 else ""
+        return DataError(f"clients {names}{more}: the model or the objective failed: {text}; {_remedy(text)}")
     model = set_training(copy.deepcopy(setup.model).to(setup.device))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with torch.random.fork_rng(devices=[]):
         for step in range(steps):
             for client, done in zip(clients, first, strict=True):
                 try:
-                    x, y = setup.clients.batch(client, done + step, setup.seed)
-                    with NamedFailures(client, done + step, (x, y)):
+                    with NamedFailures(client, done + step) as failures:
+                        x, y = failures.batch = setup.clients.batch(client, done + step, setup.seed)
                         loss = scalar(setup.objective(model(x.to(setup.device)), y.to(setup.device)))
                         torch.autograd.grad(loss, trained, materialize_grads=True)
                 except FedlamaError as found:

@@ -41,7 +41,8 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
         problems.append(f"evaluate is {federation.evaluate!r}, expected 'global' or 'best_client'; choose one of them")
     if federation.evaluate_every is not None and federation.evaluate_every < 1:
         problems.append(f"evaluate_every is {federation.evaluate_every}, expected 1 local step or more; raise it")
-    problems += check_seed(federation.seed)
+    problems += check_seed(federation.seed) + _check_solver(federation.solver)
+    problems += _check_sizes(federation.model, source)
     problems += _check_statistics(federation, layers) + _check_complex(federation, layers)
     checks: list[Callable[[], object]] = [
         lambda: _check_device(federation.device),
@@ -57,6 +58,39 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
             problems += error.problems
     if problems:
         raise ConfigError(problems)
+
+
+def _check_solver(solver: object) -> list[str]:
+    """Report an optimizer of torch's, or anything else that is not a solver."""
+    needed = [name for name in ("init", "step", "rate", "state_scope", "uses_reference") if not hasattr(solver, name)]
+    if not needed and not isinstance(solver, type):
+        return []
+    kind = solver if isinstance(solver, type) else getattr(solver, "func", type(solver))
+    own = "or write a solver: inherit from fedlama.LocalSolver and define step, and init for its buffers"
+    if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer):
+        return [
+            f"solver is torch's optimizer {kind.__name__}, which belongs to the parameters of one model, expected a "
+            "solver, which serves every client; use fedlama.SGD(learning_rate=..., momentum=..., weight_decay=...), "
+            + own
+        ]
+    given = f"the class {solver.__name__}" if isinstance(solver, type) else shown(solver)
+    return [f"solver is {given}, expected a solver; use fedlama.SGD(learning_rate=...), {own}"]
+
+
+def _check_sizes(model: nn.Module, source: ClientSource) -> list[str]:
+    """Report sizes of 0, with which there is nothing to compute."""
+    if not len(source):
+        return ["the source of the clients has 0 clients, expected 1 or more; add some"]
+    if isinstance(source, TensorClients) and not source.x[0].numel():
+        shape = tuple(source.x.shape[1:])
+        return [f"an input of the clients has shape {shape}, expected at least one number; give inputs with features"]
+    for name, parameter in model.named_parameters():
+        if not parameter.numel():
+            return [
+                f"the parameter {name} of the model has shape {tuple(parameter.shape)}, expected at least one number; "
+                "give its module a size of 1 or more"
+            ]
+    return []
 
 
 def _check_statistics(federation: FederationSettings, layers: Layers) -> list[str]:

@@ -15,7 +15,7 @@ from fedlama.core.content import tensor_facts
 from fedlama.core.devices import transform_on, upload
 from fedlama.core.losses import Objective, correct, cross_entropy, scalar
 from fedlama.core.records import Score
-from fedlama.data.clients import Prepare, as_tensor
+from fedlama.data.clients import Prepare, as_samples
 from fedlama.errors import DataError
 
 
@@ -44,8 +44,8 @@ class TestSet:
     _copies: dict[torch.device, TestSet] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "x", as_tensor(self.x))
-        object.__setattr__(self, "y", as_tensor(self.y))
+        object.__setattr__(self, "x", as_samples(self.x))
+        object.__setattr__(self, "y", as_samples(self.y))
         if len(self.x) != len(self.y):
             raise DataError(
                 f"the test set has {len(self.x)} inputs but {len(self.y)} targets; give one target for each input"

@@ -25,6 +25,7 @@ from fedlama.core.modules import check_shapes_known, copied
 from fedlama.core.validation import normalise_numbers
 from fedlama.data.clients import Batch, ClientData, ClientSource, as_source
 from fedlama.engines import Engine, EngineSetup
+from fedlama.engines.first_step.batches import repeatable
 from fedlama.federation.describe import Description, describe_federation, differences_since
 from fedlama.federation.held_out import TestSet
 
@@ -103,7 +104,7 @@ class FederationSettings:
         return EngineSetup(
             model=copied(self.model, device),
             layers=self.labelling(),
-            clients=as_source(self.clients),
+            clients=repeatable(as_source(self.clients)),
             solver=self.solver,
             codec=self.codec,
             objective=self.objective,

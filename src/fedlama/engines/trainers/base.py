@@ -15,6 +15,7 @@ from torch import Tensor
 from fedlama.engines.api import EngineSetup, RoundOrder
 from fedlama.engines.cohort.cohort import CohortSlice
 from fedlama.engines.cohort.threads import WorkerThreads
+from fedlama.engines.trainers.gradients import Precision
 
 ALL_ROWS = 1 << 30
 """A limit of rows that no cohort exceeds."""
@@ -82,6 +83,7 @@ class Trainer(Protocol):
             whatever the buffers hold. For other trainers it must have been written before.
         supports_threads: Whether :meth:`run` divides its clients over the threads that it is given. Other trainers
             leave the cores to torch's intra-op threads, or are run several at a time.
+        precision: The numbers that the model computes in.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Trainer(Protocol):
     multiply_adds_per_sample: int | None = None
     starts_fresh: bool = False
     supports_threads: bool = False
+    precision: Precision = "float32"
 
     def run(self, rows: CohortSlice, work: LocalSteps, threads: WorkerThreads) -> list[float]:
         """Take all local steps of a round, in place.
@@ -105,3 +108,7 @@ class Trainer(Protocol):
         Raises:
             DivergenceError: A client's loss or parameters are no longer finite.
         """
+
+    def rehearsed(self) -> Trainer:
+        """Return the trainer whose first step is compared with plain PyTorch: this one, or one that it relies on."""
+        return self

@@ -80,14 +80,16 @@ class ClientDropout(TorchFunctionMode):
 
     Args:
         generators: One per client; a model that is not vectorised has one.
+        vectorised: Whether to refuse what vmap is known to compute differently, in silence.
 
     Attributes:
         used: Whether dropout was called.
     """
 
-    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+    def __init__(self, generators: Sequence[torch.Generator], vectorised: bool = False) -> None:
         super().__init__()
         self._generators = generators
+        self._vectorised = vectorised
         self.used = False
 
     def __torch_function__(
@@ -100,6 +102,8 @@ class ClientDropout(TorchFunctionMode):
         """Run every function as it is, except dropout."""
         if func is functional.dropout:
             return self._dropout(*args, **(kwargs or {}))
+        if self._vectorised and func is functional.embedding and _has_padding(*args, **(kwargs or {})):
+            raise RuntimeError("torch's vmap forgets the padding_idx of an embedding")
         return func(*args, **(kwargs or {}))
 
     def _dropout(self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -108,6 +112,17 @@ class ClientDropout(TorchFunctionMode):
         self.used = True
         result: Tensor = _Mask.apply(input, p, self._generators)[0]  # type: ignore[no-untyped-call]
         return result
+
+
+def _has_padding(
+    input: Tensor,  # noqa: ARG001 - torch's signature
+    weight: Tensor,  # noqa: ARG001
+    padding_idx: int | None = None,
+    *others: Any,  # noqa: ANN401, ARG001
+    **settings: Any,  # noqa: ANN401, ARG001
+) -> bool:
+    """Return whether a call of ``functional.embedding`` gives a row that is not trained."""
+    return padding_idx is not None
 
 
 class _Mask(torch.autograd.Function):

@@ -87,7 +87,7 @@ class FittingTrainer(Trainer):
     rows_per_call = None
 
     def __init__(self, inner: Trainer, probe: Trainer, clients: TensorClients, memory: DeviceMemory) -> None:
-        self.name, self.description = inner.name, inner.description
+        self.name, self.description, self.precision = inner.name, inner.description, inner.precision
         self._inner, self._probe, self._clients, self._memory = inner, probe, clients, memory
         self._need: tuple[int, int] | None = None
         self._limits: dict[int, int] = {}
@@ -102,6 +102,10 @@ class FittingTrainer(Trainer):
         edges = [count * part // parts for part in range(parts + 1)]
         slices = [rows.part(slice(start, end)) for start, end in pairwise(edges)]
         return [loss for part in slices for loss in self._inner.run(part, work, threads)]
+
+    def rehearsed(self) -> Trainer:
+        """Return the trainer of a part: two rows always fit, and must not be what the memory is measured with."""
+        return self._inner.rehearsed()
 
     def _measure(self, rows: CohortSlice, work: LocalSteps, threads: WorkerThreads) -> tuple[int, int]:
         """Return the bytes that a step takes of one client and of two, each with the largest batch."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from fedlama.core.modules import set_training
+from fedlama.core.modules import keep_reassigned_buffers, set_training
 from fedlama.engines.api import EngineSetup, Values
 from fedlama.engines.cohort.batches import StackedBatch
 from fedlama.engines.trainers.dropout import ClientDropout, borrowed_generator
@@ -82,9 +83,12 @@ class ClientGradients:
 
     def __init__(self, setup: EngineSetup, precision: Precision) -> None:
         self._setup, self._precision = setup, precision
-        self._model = set_training(copy.deepcopy(setup.model).to(setup.device))
+        self._model = self._new_copy()
         self._compute: Callable[[Values, Sequence[str], StackedBatch, Generators], Gradients] = self._first
         self.form: Literal["vectorised", "dropout", "one by one"] | None = None
+
+    def _new_copy(self) -> nn.Module:
+        return set_training(copy.deepcopy(self._setup.model).to(self._setup.device))
 
     def __call__(
         self, values: Values, trained: Sequence[str], batch: StackedBatch, generators: Generators
@@ -117,7 +121,7 @@ class ClientGradients:
         buffers = {name: value.clone() for name, value in values.items() if name not in trained}
         states = [generator.get_state() for generator in generators]
         try:
-            with ClientDropout(generators) as dropout:
+            with ClientDropout(generators, vectorised=True) as dropout:
                 result = self._vectorised(values, trained, batch, generators)
         except torch.cuda.OutOfMemoryError:  # a RuntimeError too, but not because of the model's kind
             raise
@@ -127,6 +131,7 @@ class ClientGradients:
                 f"computes them one by one; engine='workers' is faster for it ({str(error).splitlines()[0]})",
                 stacklevel=2,
             )
+            self._model = self._new_copy()  # what a module keeps of an attempt under vmap is of no use outside of it
             for name, value in buffers.items():
                 values[name].copy_(value)
             for generator, state in zip(generators, states, strict=True):
@@ -158,14 +163,23 @@ class ClientGradients:
     def _one_by_one(
         self, values: Values, trained: Sequence[str], batch: StackedBatch, generators: Generators
     ) -> Gradients:
-        """Compute the rows one after another, without vmap; the model may draw from torch's global generator."""
+        """Compute the rows one after another, without vmap; the model may draw from torch's global generator.
+
+        The model itself computes with a row's tensors, since ``functional_call`` refuses scripted and parallel modules.
+        """
+        slots = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
+        names = [name for name, _ in self._model.named_buffers()]
         losses, gradients = [], []
         for row, generator in enumerate(generators):
-            watched, others = _watch({name: value[row] for name, value in values.items()}, trained)
+            own = {name: value[row] for name, value in values.items()}
+            for name, value in own.items():
+                slots[name].data = value
             with borrowed_generator(generator):
-                loss, after = self.loss(watched, others, batch.x[row], batch.y[row])
-            _keep(after, others)
-            gradients.append(torch.autograd.grad(loss, list(watched.values()), materialize_grads=True))
+                x, y = batch.x[row], batch.y[row]
+                output = in_precision(self._precision, self._setup.device, partial(self._model, x))
+                loss = self._setup.objective(output, y)
+            keep_reassigned_buffers(self._model, slots, names, own)
+            gradients.append(torch.autograd.grad(loss, [slots[name] for name in trained], materialize_grads=True))
             losses.append(loss.detach().double())
         return torch.stack(losses), [torch.stack(rows) for rows in zip(*gradients, strict=True)]
 

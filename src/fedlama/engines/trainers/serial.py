@@ -13,12 +13,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fedlama.core.modules import set_training
+from fedlama.core.modules import keep_reassigned_buffers, set_training
 from fedlama.engines.api import EngineSetup
 from fedlama.engines.cohort.batches import CohortBatches
 from fedlama.engines.cohort.cohort import CohortSlice, check_losses
 from fedlama.engines.cohort.threads import WorkerThreads
-from fedlama.engines.loop import keep_reassigned_buffers
 from fedlama.engines.trainers.base import LocalSteps, Trainer
 from fedlama.engines.trainers.dropout import ClientDropout, borrowed_generator, client_generators, watched_generator
 

@@ -55,6 +55,7 @@ class VmapTrainer(Trainer):
     ) -> None:
         self._setup = setup
         self._batches = batches
+        self.precision = precision
         self._gradients = ClientGradients(setup, precision)
         self._trainable = [name for name, parameter in setup.model.named_parameters() if parameter.requires_grad]
         self._program: TorchCompiledStep | None = None
@@ -67,6 +68,14 @@ class VmapTrainer(Trainer):
         self.description = ", ".join(words)
         # On a CPU more clients at a time would only leave the cache.
         self.rows_per_call = 64 if setup.device.type == "cpu" else ALL_ROWS
+
+    def rehearsed(self) -> Trainer:
+        """Return this trainer, or one that takes the same steps without torch.compile.
+
+        A program is made for one number of rows, so two rows would need one of their own, in seconds to minutes. It is
+        made of the very function that is compared here, and torch warns where it cannot trace it.
+        """
+        return self if self._program is None else VmapTrainer(self._setup, self._batches, self.precision)
 
     def without_compiler(self) -> VmapTrainer:
         """Return a trainer that takes the same steps without torch.compile, and shares what is known of the model."""

@@ -17,11 +17,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from fedlama.core import wire
-from fedlama.core.averaging import squared_norm
+from fedlama.core.averaging import squared_norm, wide_dtype
 from fedlama.core.layers import Layer
 from fedlama.engines.api import Values
 from fedlama.engines.transfers import DOWNLOAD_CODEC
@@ -127,5 +126,6 @@ def _distance(layer: Layer, state: ClientState, trainer: ClientTrainer) -> float
     for spec in layer.tensors:
         if spec.trainable:
             decoded: Tensor = trainer.codec.transmit(state.values[spec.name].unsqueeze(0))[0]
-            total += squared_norm(decoded.to(torch.float64) - state.reference[spec.name].to(torch.float64))
+            wide = wide_dtype(spec.dtype)
+            total += squared_norm(decoded.to(wide) - state.reference[spec.name].to(wide))
     return total

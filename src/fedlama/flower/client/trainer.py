@@ -136,6 +136,8 @@ class LoopTrainer:
             values=reference,
             lacking=frozenset(),
         )
+        # A client's process may end after every message, and its model was checked at its first step.
+        self._engine.first_step_checked = local_round.steps_done > 0
         (loss,) = self._engine.run_round(order).losses.values()
         return *self._state(), loss
 

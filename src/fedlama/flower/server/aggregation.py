@@ -12,10 +12,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from fedlama.core.averaging import average_models, squared_norm, weighted_mean
+from fedlama.core.averaging import average_models, squared_norm, weighted_mean, wide_dtype
 from fedlama.core.layers import Layer
 from fedlama.engines.api import Average, Values
 
@@ -69,7 +68,7 @@ def discrepancy_from_sums(
         The discrepancy; rounding cannot make it negative.
     """
     moved = sum(
-        squared_norm(mean[spec.name].to(torch.float64) - reference[spec.name].to(torch.float64))
+        squared_norm(mean[spec.name].to(wide_dtype(spec.dtype)) - reference[spec.name].to(wide_dtype(spec.dtype)))
         for spec in layer.tensors
         if spec.trainable
     )

@@ -103,7 +103,7 @@ class FlowerEngine:
             state.begin_cycle()
         self._order = order = replace(order, scalars=order.scalars or self._options.aggregation == "sums")
         writer = RequestWriter(self._common_request(order), self._setup.layers, state, order.values)
-        self.latest = self._runner.run(round_index, state.asked(), writer.request, state.absent)
+        self.latest = self._runner.run(round_index, state.asked(), writer.request, state.absent, order.values)
         state.close(round_index, self.latest.updates, self.latest.missing, self._options.policy.rejoin)
         for client in self.latest.updates:
             state.steps_done[client] = state.steps_done.get(client, 0) + order.steps

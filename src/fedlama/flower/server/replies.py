@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from fedlama.choices.codecs import Codec
 from fedlama.core import wire
 from fedlama.core.layers import Layers
@@ -42,7 +44,9 @@ class ClientUpdate:
     replayed: bool
 
 
-def check(reply: TrainReply, request: TrainRequest, layers: Layers, codec: Codec) -> ClientUpdate:
+def check(
+    reply: TrainReply, request: TrainRequest, layers: Layers, codec: Codec, current: Mapping[str, Tensor] | None = None
+) -> ClientUpdate:
     """Check a reply against its request.
 
     Args:
@@ -50,6 +54,8 @@ def check(reply: TrainReply, request: TrainRequest, layers: Layers, codec: Codec
         request: The request.
         layers: The labelling.
         codec: How uploads are compressed.
+        current: The global values that the clients began with, by tensor name. Statistics may keep an infinity of
+            these, such as the -inf of a mask, as in a simulation; without them every infinity is refused.
 
     Returns:
         The reply's content.
@@ -74,7 +80,11 @@ def check(reply: TrainReply, request: TrainRequest, layers: Layers, codec: Codec
             "the reply's discrepancy scalars are not one finite number of 0 or more per requested layer; install the "
             "same version of fedlama on both sides"
         )
-    _check_finite(values, message.loss)
+    _check_finite(values, layers, current or {})
+    if not math.isfinite(message.loss):
+        raise DataError(
+            f"the loss is {message.loss}, expected a finite number; lower the learning rate or check that client's data"
+        )
     scalars = {layers[index].name: value for index, value in message.scalars.items()}
     upload = layer_payloads(message, layers)
     return ClientUpdate(values, scalars, upload, evaluation, message.loss, message.samples, reply.replayed)
@@ -107,19 +117,18 @@ def _check_address(part: str, round_index: int, client: int, request: TrainReque
         raise DataError(f"{part} is for client {client}, expected client {request.client}")
 
 
-def _check_finite(layers: Mapping[str, Values], loss: float) -> None:
+def _check_finite(received: Mapping[str, Values], layers: Layers, current: Mapping[str, Tensor]) -> None:
     """Refuse values that would make the average useless, before anything has been averaged."""
-    for layer, values in layers.items():
-        if not all(
-            bool((value.abs() <= _LARGEST).all())
-            for value in values.values()
-            if value.is_floating_point() or value.is_complex()
-        ):
-            raise DataError(
-                f"layer {layer!r} holds NaN, infinity or values beyond {_LARGEST:g}; lower the learning rate or check "
-                "that client's data"
-            )
-    if not math.isfinite(loss):
-        raise DataError(
-            f"the loss is {loss}, expected a finite number; lower the learning rate or check that client's data"
-        )
+    trainable = {spec.name: spec.trainable for layer in layers for spec in layer.tensors}
+    for layer, values in received.items():
+        for name, value in values.items():
+            if not (value.is_floating_point() or value.is_complex()):
+                continue
+            usable = value.abs() <= _LARGEST
+            if name in current and not trainable[name] and not usable.all():
+                usable |= value == current[name].to(value.device)
+            if not usable.all():
+                raise DataError(
+                    f"layer {layer!r} holds NaN, infinity or values beyond {_LARGEST:g}; lower the learning rate or "
+                    "check that client's data"
+                )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from torch import Tensor
 
 from fedlama.choices.availability.rules import Rules
 from fedlama.choices.codecs import Codec
@@ -72,6 +74,7 @@ class _Progress:
     Attributes:
         round_index: The round.
         make_request: Makes a client's request.
+        current: The global values.
         open: Clients that may still reply in this round.
         absent: Clients that are not waited for, because they missed a round and have not come back.
         was_absent: Clients that were absent when the round began.
@@ -82,6 +85,7 @@ class _Progress:
 
     round_index: int
     make_request: MakeRequest
+    current: Mapping[str, Tensor]
     open: set[int]
     absent: set[int]
     was_absent: frozenset[int]
@@ -120,7 +124,12 @@ class RoundRunner:
         self._layers, self._codec = layers, codec
 
     def run(
-        self, round_index: int, cohort: Sequence[int], make_request: MakeRequest, absent: Collection[int]
+        self,
+        round_index: int,
+        cohort: Sequence[int],
+        make_request: MakeRequest,
+        absent: Collection[int],
+        current: Mapping[str, Tensor] | None = None,
     ) -> RoundResult:
         """Send one round's requests and collect the replies.
 
@@ -129,6 +138,7 @@ class RoundRunner:
             cohort: The clients to ask.
             make_request: Makes a client's request.
             absent: Clients that missed a round and may still be away; they are not waited for.
+            current: The global values, by tensor name; see :func:`fedlama.flower.server.replies.check`.
 
         Returns:
             The requests, the accepted replies and the incidents.
@@ -136,7 +146,7 @@ class RoundRunner:
         Raises:
             FedlamaError: Fewer clients replied than the policy demands.
         """
-        progress = _Progress(round_index, make_request, set(cohort), set(absent), frozenset(absent))
+        progress = _Progress(round_index, make_request, current or {}, set(cohort), set(absent), frozenset(absent))
         result, needed = progress.result, self._policy.needed(len(cohort))
         end = time.monotonic() + self._policy.deadline
         while True:
@@ -208,7 +218,7 @@ class RoundRunner:
             progress.note(f"client {client} cannot train: {cut(reply.detail, REASON_CHARACTERS)}")
         else:
             try:
-                progress.result.updates[client] = check(reply, request, self._layers, self._codec)
+                progress.result.updates[client] = check(reply, request, self._layers, self._codec, progress.current)
                 progress.open.discard(client)
             except DataError as error:
                 progress.refuse(client, str(error))

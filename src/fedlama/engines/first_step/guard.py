@@ -1,0 +1,123 @@
+"""The check at the first step of an engine: what it asks, in which order, and the sentences that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from fedlama.engines.api import EngineSetup
+from fedlama.engines.cohort.cohort import CohortSlice
+from fedlama.engines.first_step.batches import rehearsal
+from fedlama.engines.first_step.comparison import Disagreement, compare
+from fedlama.engines.first_step.hidden_state import check_hidden_state
+from fedlama.engines.first_step.plain import (
+    ClientStart,
+    PlainClient,
+    StepOutcome,
+    copied_or_same,
+    starts_of,
+    undisturbed,
+    without_warnings,
+)
+from fedlama.engines.trainers.base import LocalSteps, Trainer
+
+MOST_CLIENTS = 2
+"""Rows that are looked at: one client, and one more with which a trainer or a solver could mix it up."""
+
+
+def check_first_step(
+    setup: EngineSetup, rows: CohortSlice, work: LocalSteps, names: Sequence[str], trainer: Trainer | None = None
+) -> str | None:
+    """Check the first step of an engine on copies; nothing of the run is changed.
+
+    Args:
+        setup: The federation's fixed parts.
+        rows: What the first clients begin with; no more than `MOST_CLIENTS` of them are looked at.
+        work: The local steps of the round.
+        names: All parameters that require a gradient, in the model's order.
+        trainer: What is compared with plain PyTorch; None for an engine that computes plainly itself.
+
+    Returns:
+        What the trainer does wrong, as a predicate; None if it agrees, or if the plain step itself fails, which
+        the run will come to.
+
+    Raises:
+        ConfigError: The model, the loss or the solver remembers something that clients would share.
+    """
+    rows = rows.part(slice(0, MOST_CLIENTS))
+    once = replace(work, steps=1, rates=(1.0,))
+    with rehearsal(setup.clients) as possible, undisturbed(setup.device):
+        if not possible or not rows.clients or not work.names:
+            return None
+        with without_warnings():
+            try:
+                starts = starts_of(setup, rows, once, names)
+                outcomes = [PlainClient(setup).step(start, once) for start in starts]
+            except Exception:  # of the user's model, loss or data: the engine's own step says whose and why
+                return None
+            check_hidden_state(setup, starts, once, outcomes[0])
+        if trainer is None:
+            return None
+        found = compare(setup, trainer, rows, starts, once)
+        if found is None:
+            return None
+        return _clause(setup, found, starts, outcomes, once)
+
+
+def _clause(
+    setup: EngineSetup,
+    found: Disagreement,
+    starts: Sequence[ClientStart],
+    outcomes: Sequence[StepOutcome],
+    work: LocalSteps,
+) -> str:
+    model = type(setup.model).__name__
+    if found.tensor is None:
+        return f"cannot compute the model {model} ({found.reason})"
+    first_step = f"in the first step of client {found.client}, {_described(setup.model, found.tensor)} differs"
+    if _mixes_clients(setup, starts, outcomes, work):
+        solver = type(setup.solver).__name__
+        return (
+            f"cannot use the solver {solver}, which does not move each client of a stack by itself, as element-wise "
+            f"operations do ({first_step} {found.reason})"
+        )
+    return f"does not compute the model {model} as PyTorch does ({first_step} {found.reason})"
+
+
+def _described(model: nn.Module, tensor: str) -> str:
+    """Name a tensor, or a solver's buffer, and the module that holds it."""
+    path = tensor.rpartition(" of ")[2].rpartition(".")[0]
+    try:
+        module = model.get_submodule(path)
+    except AttributeError:  # the loss
+        return tensor
+    return f"{tensor} ({type(module).__name__})" if path or module is not model else tensor
+
+
+def _mixes_clients(
+    setup: EngineSetup, starts: Sequence[ClientStart], outcomes: Sequence[StepOutcome], work: LocalSteps
+) -> bool:
+    """Return whether the solver moves a client otherwise when it is given the clients' stacked tensors."""
+
+    def stacked(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        aligned = zip(*parts, strict=True)
+        return [torch.stack([part.to_dense() if part.is_sparse else part for part in rows]) for rows in aligned]
+
+    before = [[start.values[name] for name in work.names] for start in starts]
+    parameters = stacked(before)
+    state = {kind: stacked([start.optimizer_state[kind] for start in starts]) for kind in starts[0].optimizer_state}
+    gradients = stacked([outcome.gradients for outcome in outcomes])
+    try:
+        copied_or_same(setup.solver).step(parameters, gradients, state, work.rates[0], work.decayed, work.reference)
+    except Exception:  # it may not even take stacked tensors
+        return True
+    for name, parameter, begun in zip(work.names, parameters, before[0], strict=True):
+        alone = outcomes[0].tensors[name]
+        step, apart = (alone - begun).abs().double().norm(), (parameter[0] - alone).abs().double().norm()
+        rounding = 1000 * torch.finfo(alone.dtype).eps
+        if apart > rounding * (step + begun.abs().double().norm()):
+            return True
+    return False

@@ -1,0 +1,184 @@
+"""One step of one client as a user would write it: call the model, differentiate the loss, let the solver step.
+
+The model, the loss and the solver are copies, and so are the client's tensors.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedlama.choices.solvers import OptimizerState
+from fedlama.core.losses import scalar
+from fedlama.core.modules import keep_reassigned_buffers, set_training
+from fedlama.core.randomness import seed_of
+from fedlama.data.clients import Batch
+from fedlama.engines.api import EngineSetup, Values
+from fedlama.engines.cohort.cohort import CohortSlice
+from fedlama.engines.trainers.base import LocalSteps
+from fedlama.engines.trainers.dropout import ClientDropout, client_generators
+from fedlama.engines.trainers.gradients import Precision, in_precision
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class ClientStart:
+    """What one client's first step begins with.
+
+    Attributes:
+        client: The client's number.
+        values: Its local model, a copy.
+        optimizer_state: Copies of its solver's buffers, each list aligned with the trained parameters.
+        batch: Its batch, on the run's device.
+    """
+
+    client: int
+    values: Values
+    optimizer_state: OptimizerState
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """What one client's step left.
+
+    Attributes:
+        loss: The loss before the step.
+        tensors: The local model and the solver's buffers after the step, the latter by a name such as
+            ``"velocity of fc.weight"``.
+        gradients: The loss's gradients, aligned with the trained parameters; only a plain step has them.
+    """
+
+    loss: float
+    tensors: Values
+    gradients: tuple[Tensor, ...] = ()
+
+
+def starts_of(setup: EngineSetup, rows: CohortSlice, work: LocalSteps, names: Sequence[str]) -> list[ClientStart]:
+    """Return copies of what the clients of a slice begin with; their batches must be repeatable.
+
+    Args:
+        setup: The federation's fixed parts.
+        rows: The clients, one or two.
+        work: The step.
+        names: All parameters that require a gradient, in the model's order.
+    """
+    starts = []
+    for row, client in enumerate(rows.clients):
+        values = {name: stacked[row].detach().clone() for name, stacked in rows.values.items()}
+        state = {
+            kind: [buffers[index][row].clone() for index in work.trained]
+            for kind, buffers in rows.optimizer_state.items()
+        }
+        if rows.fresh:
+            fresh = setup.solver.init([values[name] for name in names])
+            state = {kind: [buffers[index] for index in work.trained] for kind, buffers in fresh.items()}
+        x, y = setup.clients.batch(client, rows.steps_done[row], setup.seed)
+        # Clones: a forward pass may work in place, and a batch may be a view of the user's tensors.
+        batch = x.clone().to(setup.device), y.clone().to(setup.device)
+        starts.append(ClientStart(client, values, state, batch))
+    return starts
+
+
+class PlainClient:
+    """A copy of the model, the loss and the solver, which takes steps of one client after another.
+
+    Args:
+        setup: The federation's fixed parts.
+        precision: The numbers that the model computes in.
+        own_dropout: Whether dropout draws from a generator of the client's, as trainers let it. On a CPU the masks are
+            the same; on a GPU torch counts its own draws differently.
+    """
+
+    def __init__(self, setup: EngineSetup, precision: Precision = "float32", own_dropout: bool = False) -> None:
+        self._setup, self._precision, self._own_dropout = setup, precision, own_dropout
+        self.model = set_training(copy.deepcopy(setup.model).to(setup.device))
+        self.objective = copied_or_same(setup.objective)
+        self.solver = copied_or_same(setup.solver)
+        self._tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        self._buffers = [name for name, _ in self.model.named_buffers()]
+
+    def step(self, start: ClientStart, work: LocalSteps) -> StepOutcome:
+        """Take a client's step.
+
+        Args:
+            start: What the client begins with; it is not changed.
+            work: The step.
+        """
+        setup = self._setup
+        values = {name: value.clone() for name, value in start.values.items()}
+        for name, tensor in self._tensors.items():
+            if name in values:
+                tensor.data = values[name]
+        seed_all(seed_of(setup.seed, "client", work.round_index, start.client))
+        x, y = (part.clone() for part in start.batch)
+        if self._own_dropout:
+            with ClientDropout(client_generators(setup, work.round_index, [start.client])):
+                loss = self._loss(x, y)
+        else:
+            loss = self._loss(x, y)
+        gradients = torch.autograd.grad(loss, [self._tensors[name] for name in work.names], materialize_grads=True)
+        state = {kind: [buffer.clone() for buffer in buffers] for kind, buffers in start.optimizer_state.items()}
+        parameters = [values[name] for name in work.names]
+        given = [gradient.clone() for gradient in gradients]
+        self.solver.step(parameters, given, state, work.rates[0], work.decayed, work.reference)
+        keep_reassigned_buffers(self.model, self._tensors, self._buffers, values)
+        return StepOutcome(float(loss.detach()), values | named_state(state, work), gradients)
+
+    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
+        output = in_precision(self._precision, self._setup.device, lambda: self.model(x))
+        return scalar(self.objective(output, y))
+
+
+def named_state(state: OptimizerState, work: LocalSteps) -> Values:
+    """Return a client's solver buffers by a name such as ``"velocity of fc.weight"``."""
+    return {
+        f"{kind} of {name}": buffer
+        for kind, buffers in state.items()
+        for name, buffer in zip(work.names, buffers, strict=True)
+    }
+
+
+def copied_or_same(thing: _T) -> _T:
+    """Return a copy, or the thing itself if it cannot be copied."""
+    try:
+        return copy.deepcopy(thing)
+    except Exception:  # a user's object may hold anything
+        return thing
+
+
+def seed_all(seed: int) -> None:
+    """Seed every global generator that a model may draw from."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+@contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """Leave the global generators as they were before the block."""
+    state, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            random.setstate(state)
+            np.random.set_state(numpy_state)
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Keep quiet: the run itself issues every warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

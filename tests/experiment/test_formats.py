@@ -146,9 +146,13 @@ def test_a_wide_resnet_is_built(tmp_path: Path) -> None:
         ({"y": np.array([], dtype=np.int64), "x": np.zeros((0, 3))}, [], "there are no rows"),
         ({"x": np.full((6, 3), np.nan), "y": np.arange(6) % 2}, [], "row 0 holds nan"),
         ({"x": np.zeros((6, 3)), "y": np.arange(5)}, [], "6 inputs but 5 labels"),
-        ({"x": np.zeros((6, 3)), "y": np.arange(6)}, ["data.classes=3"], "label 3 in row 3 is not in 0..2"),
+        (
+            {"x": np.zeros((6, 3)), "y": np.arange(6)},
+            ["data.classes=3"],
+            "is not in 0..2; correct the labels, or raise the number of classes to 6",
+        ),
         ({"x": np.zeros((6, 3)), "y": np.arange(6) - 1}, [], "label -1 in row 0"),
-        ({"x": np.zeros((6, 3)), "y": np.zeros(6)}, [], "array 'y' is float64, expected integers"),
+        ({"x": np.zeros((6, 3)), "y": np.full(6, 0.5)}, [], "row 0 holds 0.5, expected class numbers"),
         ({"x": np.zeros((6, 3)), "y": np.zeros(6, dtype=int)}, ["partition.clients=7"], "7 clients with at least"),
         ({"x": np.zeros((6, 3)), "y": np.zeros(6, dtype=int)}, ["model.name=small-cnn"], "takes square images"),
         (

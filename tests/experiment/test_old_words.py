@@ -10,8 +10,8 @@ import pytest
 
 import fedlama
 from fedlama import ConfigError
-from fedlama.core.deprecations import RenamedWarning, ignore_renamed, modernise, with_first_words
-from fedlama.experiment import read, resolve
+from fedlama.core.deprecations import ADDED, RenamedWarning, ignore_renamed, modernise, with_first_words
+from fedlama.experiment import load_experiment, read, resolve
 from fedlama.runs.execute import folder_of
 from tests.cli.call import SMALL
 from tests.cli.call import fedlama as command
@@ -168,6 +168,31 @@ def test_a_run_folder_with_old_words_is_reported_verified_and_taken(tmp_path: Pa
         assert file.with_name("metrics.jsonl").stat().st_mtime_ns == before  # the finished run was taken
     assert command("verify", tmp_path).code == 0
     assert command("report", tmp_path, "--out", tmp_path / "report.html").err == ""  # no notes on what a program wrote
+
+
+def test_keys_that_came_later_move_no_run_folder() -> None:
+    digests = {"data.name=huggingface": "bd16dc89c845f0d1", "data.name=text": "d366649ea203bb97"}  # those of 0.1.0
+    keys = {"data.name=huggingface": "data.dataset=x", "data.name=text": "data.path=x"}
+    for name, digest in digests.items():
+        assert load_experiment("digits", [name, keys[name]]).digest(8) == digest
+        assert load_experiment("digits", [name, keys[name], "data.test_share=0.3"]).digest(8) != digest
+
+
+def test_a_run_folder_from_before_a_key_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "play.txt").write_text("".join(f"{name}:\n{'to be or not ' * 40}\n\n" for name in "ABAB"))
+    text = ("data.name=text", f"data.path={tmp_path / 'play.txt'}", "data.sequence_length=20", "batch_size=4")
+    model = ("model.name=char-transformer", "model.width=8", "model.blocks=1", "model.heads=2")
+    run = ("run", *SMALL[1:], "partition.name=natural", "partition.clients=2", *text, *model, "--out", tmp_path)
+    (summary,) = command(*run, "--json").json["runs"]
+    file = Path(summary["run_folder"]) / "config.json"
+    config = json.loads(file.read_text())
+    for key in ADDED["data", "text"]:
+        del config["data"][key]
+    file.write_text(json.dumps(config))
+    before = file.with_name("metrics.jsonl").stat().st_mtime_ns
+    assert command(*run).code == 0
+    assert file.with_name("metrics.jsonl").stat().st_mtime_ns == before  # the finished run was taken
+    assert command("verify", tmp_path).code == 0
 
 
 def test_renamed_python_names_warn() -> None:

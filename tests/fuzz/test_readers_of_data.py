@@ -92,7 +92,7 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
 def test_a_bomb_behind_a_small_array_is_not_unpacked(tmp_path: Path) -> None:
     header = "{'descr': '|u1', 'fortran_order': False, 'shape': (2, 2)}"
     npz(tmp_path, {"x.npy": array(header, bytes(256 * MIB)), "y.npy": plain([0, 1])}, zipfile.ZIP_DEFLATED)
-    with memory_below(8 * MIB), pytest.raises(DataError, match="expected 4 bytes, found 5"):
+    with memory_below(8 * MIB), pytest.raises(DataError, match="4 bytes, but unpacks to 268435456"):
         npz_folder.load(tmp_path)
 
 

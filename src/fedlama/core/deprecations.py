@@ -1,4 +1,4 @@
-"""Names that changed: which word replaces which, since which version, and when the old one stops working.
+"""Names that changed or came later: which word replaces which, since when, and when the old one stops working.
 
 There is one table for configurations (:data:`SECTIONS`, :data:`CHOICES`, :data:`KEYS`) and one helper for public Python
 names (:func:`renamed_attributes`). Three things are done with the table:
@@ -7,9 +7,9 @@ names (:func:`renamed_attributes`). Three things are done with the table:
   note for each old word; files that an older version wrote, such as ``config.json``, are translated without a note.
 * :func:`modern_key` does the same for the dotted key of an override.
 * :func:`with_first_words` translates back. The digest in the name of a run folder is taken over the words of the first
-  version, so that a rename never gives the same settings another folder.
+  version, so that neither a rename nor a new key gives the same settings another folder.
 
-To rename a key, add a line to the table; nothing else has to change.
+To rename a key, add a line to the table; for a new key of an old choice, add one to :data:`ADDED`.
 """
 
 from __future__ import annotations
@@ -70,6 +70,13 @@ KEYS: dict[tuple[str, str | None], dict[str, str]] = {
 
 A choice of the user's own may use any key, so only choices of this package are listed.
 """
+
+
+ADDED: dict[tuple[str, str], dict[str, object]] = {
+    ("data", "huggingface"): {"train": "train", "test": "test", "test_share": None},
+    ("data", "text"): {"test_share": 0.1, "min_sequences": 2, "small": "drop"},
+}
+"""Keys that came after the first version, by section and choice, with their defaults: a digest leaves a default out."""
 
 
 def warn_renamed(renamed: Renamed) -> None:
@@ -143,6 +150,23 @@ def modern_choice(section: str, name: object, note: Note = warn_renamed) -> obje
     return new
 
 
+def without_new_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without the keys of :data:`ADDED` that have their default, as older versions wrote it.
+
+    Args:
+        config: A configuration in today's words; it is not changed.
+
+    >>> without_new_defaults({"data": {"name": "text", "path": "play.txt", "small": "drop"}})
+    {'data': {'name': 'text', 'path': 'play.txt'}}
+    """
+    shortened = dict(config)
+    for (section, name), added in ADDED.items():
+        table = config.get(section)
+        if isinstance(table, Mapping) and table.get("name") == name:
+            shortened[section] = {key: value for key, value in table.items() if key not in added or value != added[key]}
+    return shortened
+
+
 def with_first_words(config: Mapping[str, Any]) -> dict[str, Any]:
     """Translate a configuration into the words of the first version, whose digests name run folders.
 
@@ -155,7 +179,7 @@ def with_first_words(config: Mapping[str, Any]) -> dict[str, Any]:
     sections = {new: old for old, new in SECTIONS.items()}
     choices = {(section, new): old for (section, old), new in CHOICES.items()}
     translated: dict[str, Any] = {}
-    for section, value in config.items():
+    for section, value in without_new_defaults(config).items():
         if isinstance(value, Mapping):
             name = value.get("name")
             keys = {new: old for old, new in KEYS.get((section, name), {}).items()}

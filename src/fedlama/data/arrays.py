@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from fedlama.core.losses import IGNORED
 from fedlama.errors import DataError
 
 
@@ -19,7 +20,8 @@ class Dataset:
         name: Its name in messages and reports.
         train_x: Inputs, first dimension = rows. Images are uint8 (N, C, H, W); feature rows are float32 (N, F);
             character sequences are int64 (N, T).
-        train_y: int64 labels in [0, classes): (N,), or (N, T) when every position of a sequence has one.
+        train_y: int64 labels in [0, classes): (N,), or (N, T) when every position of a sequence has one; then -100
+            marks a position that does not count, such as padding.
         test_x: As ``train_x``.
         test_y: As ``train_y``.
         classes: Number of labels.
@@ -57,7 +59,7 @@ class Dataset:
         >>> Dataset("toy", x, y, x, torch.tensor([0, 1]), classes=2).check()
         Traceback (most recent call last):
             ...
-        fedlama.errors.DataError: toy, training part: label 5 in row 1 is not in 0..1; fix that row or raise `classes`
+        fedlama.errors.DataError: toy, training part: label 5 in row 1 is not in 0..1; correct it or leave that row out
         """
         if self.classes < 1:
             raise DataError(f"{self.name}: classes is {self.classes}, expected at least 1")
@@ -67,6 +69,11 @@ class Dataset:
             )
         self._check_part("training", self.train_x, self.train_y, self.groups)
         self._check_part("test", self.test_x, self.test_y, self.test_groups)
+        if self.train_x.dtype != self.test_x.dtype:
+            raise DataError(
+                f"{self.name}: training rows are {self.train_x.dtype} but test rows {self.test_x.dtype}, expected one "
+                "dtype; convert one part"
+            )
         if self.train_x.shape[1:] != self.test_x.shape[1:]:
             raise DataError(
                 f"{self.name}: training rows have shape {tuple(self.train_x.shape[1:])} but test rows "
@@ -84,7 +91,8 @@ class Dataset:
             _check_finite(where, x)
         if y.dtype != torch.int64:
             raise DataError(f"{where}: labels are {y.dtype}, expected torch.int64; convert them with .long()")
-        _check_range(where, "label", y, self.classes, "fix that row or raise `classes`")
+        counted = torch.where(y == IGNORED, 0, y) if y.ndim > 1 else y
+        _check_range(where, "label", counted, self.classes, "correct it or leave that row out")
         if groups is None:
             return
         if groups.shape != (len(x),) or groups.dtype != torch.int64:

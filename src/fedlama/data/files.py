@@ -25,13 +25,19 @@ class Readable(Protocol):
         ...
 
 
-def locate(path: Path | str, names: Sequence[str], folders: Sequence[str] = ()) -> Path:
+def locate(
+    path: Path | str,
+    names: Sequence[str],
+    folders: Sequence[str] = (),
+    remedy: str = "download the data set there first",
+) -> Path:
     """Find a file by its usual names, plain or compressed.
 
     Args:
         path: The folder of the data set, or one that contains a usual sub-folder.
         names: Accepted file names, best first; each is also tried with ``.gz``.
         folders: Usual sub-folders to look into after ``path`` itself.
+        remedy: What to do when the folder has no such file.
 
     Returns:
         The first file found.
@@ -50,9 +56,7 @@ def locate(path: Path | str, names: Sequence[str], folders: Sequence[str] = ()) 
                 if candidate.is_file():
                     return candidate
     searched = " or ".join(str(root / folder) for folder in ("", *folders))
-    raise DataError(
-        f"none of {', '.join(names)} (or the same with .gz) is in {searched}; download the data set there first"
-    )
+    raise DataError(f"none of {', '.join(names)} (or the same with .gz) is in {searched}; {remedy}")
 
 
 @contextmanager
@@ -78,6 +82,11 @@ def opened(path: Path) -> Iterator[Readable]:
 
 
 def read_up_to(stream: Readable, size: int) -> bytes:
+    """Read at most ``size`` bytes; see :func:`read_buffer`."""
+    return bytes(read_buffer(stream, size))
+
+
+def read_buffer(stream: Readable, size: int) -> bytearray:
     """Read at most ``size`` bytes, reserving memory only for bytes that are really there.
 
     A single ``read(size)`` may reserve ``size`` bytes first, and ``size`` often comes from a header that is not
@@ -96,7 +105,7 @@ def read_up_to(stream: Readable, size: int) -> bytes:
         if not piece:
             break
         pieces += piece
-    return bytes(pieces)
+    return pieces
 
 
 def read_whole(path: Path, limit: int) -> bytes:
@@ -150,16 +159,22 @@ def decode_text(content: bytes, where: str) -> str:
         ) from error
 
 
-_HEADER_LIMIT = 4096
+HEADER_LIMIT = 4096
+"""Longest header of an array that is read, in bytes."""
 _DIMENSIONS, _LONGEST = 8, 1 << 40
 
 
-def read_header(stream: Readable, where: str) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+Header = tuple[tuple[int, ...], bool, np.dtype[np.generic]]
+"""Shape of an array, whether its elements are in Fortran order, and its dtype."""
+
+
+def read_header(stream: Readable, where: str, *, text: bool = False) -> Header:
     """Read the header of an array of plain numbers.
 
     Args:
         stream: At the beginning of the array; afterwards at its first element.
         where: Name of the array for messages.
+        text: Whether names are accepted too.
 
     Returns:
         Shape, whether the elements are in Fortran order, and dtype. Compare them with the number of bytes that are
@@ -171,10 +186,18 @@ def read_header(stream: Readable, where: str) -> tuple[tuple[int, ...], bool, np
     try:
         version = np.lib.format.read_magic(stream)
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, fortran, dtype = readers[version](stream, max_header_size=_HEADER_LIMIT)
+        shape, fortran, dtype = readers[version](stream, max_header_size=HEADER_LIMIT)
     # NumPy parses the header as Python text, so damaged headers raise many kinds of exceptions.
     except Exception as error:
         raise DataError(f"{where} is not a plain .npy array ({cut(error)}); write it again with numpy.savez") from error
-    if dtype.kind not in "uifb" or len(shape) > _DIMENSIONS or not all(0 <= size <= _LONGEST for size in shape):
-        raise DataError(f"{where} is {dtype} {shown(shape)}, expected integers or floats; objects are never read")
+    if dtype.hasobject:
+        raise DataError(
+            f"{where} is {dtype} {shown(shape)}; objects are never read, because they can run code; write it as "
+            "numbers, or as text with astype(str)"
+        )
+    expected = "numbers or text" if text else "integers or floats"
+    if dtype.kind not in ("uifbUS" if text else "uifb"):
+        raise DataError(f"{where} is {dtype} {shown(shape)}, expected {expected}; write it as {expected}")
+    if len(shape) > _DIMENSIONS or not all(type(size) is int and 0 <= size <= _LONGEST for size in shape):
+        raise DataError(f"{where} says the shape {shown(shape)}, which no array has; write it again with numpy.savez")
     return shape, fortran, dtype

@@ -14,10 +14,17 @@ from numpy.typing import NDArray
 
 from fedlama.core.randomness import permutation
 from fedlama.core.registry import register
+from fedlama.core.validation import normalise_numbers
 from fedlama.data.arrays import Dataset
+from fedlama.data.labels import class_numbers, numbered
+from fedlama.data.pictures import as_picture, same_channels, stack
 from fedlama.errors import ConfigError, DataError, MissingExtraError, cut, did_you_mean
 
 IMAGE_COLUMNS = ("image", "img", "x", "pixel_values")
+_SPLITS = (
+    "set train and test to the names of two splits, or hold out rows of the training split with test_share=0.1 "
+    "(in Python, Parts(test=None, test_share=0.1))"
+)
 LABEL_COLUMNS = ("label", "labels", "fine_label", "y", "character")
 
 
@@ -70,7 +77,7 @@ class Parts:
 
     def __post_init__(self) -> None:
         if not 0 < self.test_share < 1:
-            raise ConfigError(f"test_share is {self.test_share}, expected a share between 0 and 1")
+            raise ConfigError(f"test_share is {self.test_share}, expected a share between 0 and 1; use one such as 0.1")
 
 
 _COLUMNS, _PARTS = Columns(), Parts()
@@ -85,8 +92,9 @@ def load(name: str, columns: Columns = _COLUMNS, parts: Parts = _PARTS) -> Datas
         parts: Which splits to take.
 
     Returns:
-        Images uint8 (N, C, H, W) or float32; labels int64 (N,); groups int64 (N,), numbered in the order of their
-        sorted names.
+        Images uint8 (N, C, H, W), or float32 with the numbers as stored where they have more than 8 bits; labels int64
+        (N,), see :func:`fedlama.data.labels.class_numbers`; groups int64 (N,), numbered in the order of their sorted
+        names.
 
     Raises:
         MissingExtraError: If the library ``datasets`` is not installed.
@@ -94,13 +102,10 @@ def load(name: str, columns: Columns = _COLUMNS, parts: Parts = _PARTS) -> Datas
 
     Code that a data set on the hub may bring along is never run.
     """
-    splits = _open(name)
+    splits = _open(name, parts)
     for wanted in [parts.train] if parts.test is None else [parts.train, parts.test]:
         if wanted not in splits:
-            raise DataError(
-                f"{name} has no split {wanted!r}{did_you_mean(wanted, splits)}; name it, "
-                "or hold out rows with test=None"
-            )
+            raise DataError(f"{name} has no split {wanted!r}{did_you_mean(wanted, splits)}; {_SPLITS}")
     test = None if parts.test is None else splits[parts.test]
     return from_splits(name, splits[parts.train], test, columns, parts)
 
@@ -123,43 +128,90 @@ def from_splits(
     Raises:
         DataError: If a column is missing, or its values are not what they should be.
     """
+    train, test = _plain(name, train), None if test is None else _plain(name, test)
     image = _column(name, train, columns.image, IMAGE_COLUMNS, "image")
     label = _column(name, train, columns.label, LABEL_COLUMNS, "label")
     group = columns.group
     x, y, of = _images(name, train, image), _labels(name, train, label), _values(name, train, group)
-    if test is None:
-        order = permutation(parts.seed, "held out rows", len(y))
-        held = max(1, round(len(y) * parts.test_share))
-        rows, test_rows = np.sort(order[held:]), np.sort(order[:held])
-        x, test_x, y, test_y = x[rows], x[test_rows], y[rows], y[test_rows]
-        of, test_of = (of[rows], of[test_rows]) if of is not None else (None, None)
-    else:
+    test_x, test_y, test_of = x[:0], y[:0], None
+    if test is not None:
         for column, what in ((image, "image"), (label, "label")):
             _column(name, test, column, (), what)
         test_x, test_y = _images(name, test, image), _labels(name, test, label)
         test_of = _values(name, test, group) if group is not None and group in test.features else None
+        x, test_x = same_channels(x, test_x)
     class_names = tuple(getattr(train.features[label], "names", None) or ())
-    classes = len(class_names) or int(max(y.max(initial=0), test_y.max(initial=0))) + 1
-    groups, test_groups, group_names = _number(of, test_of)
-    train_x, train_y, test_x_, test_y_ = (torch.from_numpy(array) for array in (x, y, test_x, test_y))
+    labels = class_numbers(f"{name}: labels {label!r}", y, test_y, classes=len(class_names) or None)
+    train_y, test_labels = labels.train, labels.test
+    if test is None:
+        order = permutation(parts.seed, "held out rows", len(y))
+        held = max(1, round(len(y) * parts.test_share))
+        rows, test_rows = np.sort(order[held:]), np.sort(order[:held])
+        x, test_x, train_y, test_labels = x[rows], x[test_rows], train_y[rows], train_y[test_rows]
+        of, test_of = (of[rows], of[test_rows]) if of is not None else (None, None)
+    groups, test_groups, group_names = (None, None, ()) if of is None else numbered(of, test_of)
     return Dataset(
-        name, train_x, train_y, test_x_, test_y_, classes, groups, test_groups, class_names, group_names
+        name,
+        torch.from_numpy(x),
+        torch.from_numpy(train_y),
+        torch.from_numpy(test_x),
+        torch.from_numpy(test_labels),
+        labels.classes,
+        None if groups is None else torch.from_numpy(groups),
+        None if test_groups is None else torch.from_numpy(test_groups),
+        class_names or labels.names,
+        group_names,
     ).check()
 
 
-def _open(name: str) -> Mapping[str, Split]:
+def _open(name: str, parts: Parts) -> Mapping[str, Split]:
     try:
         library = importlib.import_module("datasets")
     except ImportError as error:
         raise MissingExtraError("datasets", "datasets") from error
+    folder = Path(name).expanduser()
     try:
-        splits = library.load_from_disk(name) if Path(name).is_dir() else library.load_dataset(name)
+        splits = library.load_from_disk(str(folder)) if folder.is_dir() else library.load_dataset(name)
     # The library raises many kinds of errors (network, hub, format); all mean that the data cannot be loaded.
     except Exception as error:
         raise DataError(f"{name} cannot be loaded ({cut(error)}); check the name and the connection") from error
-    if not isinstance(splits, Mapping):
-        raise DataError(f"{name} is a single split; pass it to from_splits, with None for the missing test split")
-    return cast("Mapping[str, Split]", splits)
+    if isinstance(splits, Mapping):
+        return cast("Mapping[str, Split]", splits)
+    if parts.test is not None:
+        raise DataError(f"{name} is a single split, without a test part; {_SPLITS}")
+    return {parts.train: cast("Split", splits)}
+
+
+def _plain(name: str, split: Split) -> Split:
+    """Return a split whose rows are pictures and Python values, whatever format was set for its output."""
+    if not hasattr(split, "__len__"):
+        raise DataError(
+            f"{name} is a stream ({type(split).__name__}), expected a data set in memory; load it without "
+            "streaming=True, or collect it with datasets.Dataset.from_list(list(stream))"
+        )
+    form = getattr(split, "format", None)
+    if not isinstance(form, Mapping) or form.get("type") in (None, "custom"):  # custom: the user's own transform
+        return split
+    return cast("Split", split.with_format(None))  # type: ignore[attr-defined]
+
+
+def _row(name: str, split: Split, row: int) -> Mapping[str, object]:
+    """Return one row; reading it decodes a picture and may run the user's own transform."""
+    try:
+        return cast("Mapping[str, object]", split[row])
+    except Exception as error:
+        raise DataError(
+            f"{name}: row {row} cannot be read ({type(error).__name__}: {cut(error)}); correct that row, or the "
+            "transform that was set for the data set"
+        ) from error
+
+
+def _column_of(name: str, split: Split, column: str) -> list[object]:
+    """Return the values of a column; with a transform of the user's own, from whole rows."""
+    form = getattr(split, "format", None)
+    if isinstance(form, Mapping) and form.get("type") == "custom":
+        return [_row(name, split, row)[column] for row in range(len(split))]
+    return list(cast("Sequence[object]", split[column]))
 
 
 def _column(name: str, split: Split, given: str | None, usual: Sequence[str], what: str) -> str:
@@ -168,76 +220,31 @@ def _column(name: str, split: Split, given: str | None, usual: Sequence[str], wh
             return column
     sought = repr(given) if given is not None else f"any of {', '.join(usual)}"
     raise DataError(
-        f'{name} has no {what} column {sought}; it has {", ".join(split.features)}: pass {what}="..." with one of them'
+        f"{name} has no {what} column {sought}; it has {', '.join(split.features)}; set {what} to one of them"
     )
 
 
 def _images(name: str, split: Split, column: str) -> NDArray[np.generic]:
-    """Decode all images into one array (N, C, H, W), row by row so that only one decoded copy exists."""
-    images: NDArray[np.generic] | None = None
-    for row in range(len(split)):
-        picture = _picture(cast("Mapping[str, object]", split[row])[column], f"{name}: image {row}")
-        if images is None:
-            images = np.empty((len(split), *picture.shape), picture.dtype)  # (rows, channels, height, width)
-        if picture.shape != images.shape[1:]:
-            raise DataError(
-                f"{name}: image {row} has shape {picture.shape}, the first {images.shape[1:]} (C, H, W); "
-                "images must be alike: resize them with datasets.Dataset.map first"
-            )
-        images[row] = picture
-    if images is None:
-        raise DataError(f"{name}: the split is empty")
-    return images
+    """Decode all images into one array (N, C, H, W), or (N, features)."""
+    rows = range(len(split))
+    pictures = (as_picture(_row(name, split, row)[column], f"{name}: image {row}") for row in rows)
+    return stack(pictures, len(split), name)
 
 
-def _picture(value: object, where: str) -> NDArray[np.generic]:
-    mode = getattr(value, "mode", None)
-    if mode is not None and mode not in ("L", "RGB"):
-        value = value.convert("L" if mode in ("1", "I;16", "LA") else "RGB")  # type: ignore[attr-defined]
+def _labels(name: str, split: Split, column: str) -> NDArray[np.generic]:
     try:
-        array: NDArray[np.generic] = np.asarray(value)
-        if array.dtype != np.uint8:
-            with np.errstate(over="ignore"):  # `Dataset.check` reports infinite values
-                array = array.astype(np.float32)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"{where} is not an array of numbers ({cut(error)}); choose another column") from error
-    if array.ndim == 2:
-        return array[None]
-    # Pictures are (H, W, C); arrays that already have channels first stay as they are.
-    return array.transpose(2, 0, 1) if array.ndim == 3 and array.shape[2] in (1, 3) else array
-
-
-def _labels(name: str, split: Split, column: str) -> NDArray[np.int64]:
-    try:
-        labels = np.asarray(list(cast("Sequence[object]", split[column])))
+        return np.asarray(_column_of(name, split, column))
     except (ValueError, OverflowError) as error:
         raise DataError(
-            f"{name}: column {column!r} is not a list of integers ({cut(error)}); choose another column"
+            f"{name}: column {column!r} is not a list of labels ({cut(error)}); choose another column"
         ) from error
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(
-            f"{name}: column {column!r} holds {labels.dtype}, expected integers; use class_encode_column first"
-        )
-    return labels.astype(np.int64)
 
 
 def _values(name: str, split: Split, column: str | None) -> NDArray[np.str_] | None:
     if column is None:
         return None
     _column(name, split, column, (), "group")
-    return np.asarray([str(value) for value in cast("Sequence[object]", split[column])])
-
-
-def _number(
-    of: NDArray[np.str_] | None, test_of: NDArray[np.str_] | None
-) -> tuple[torch.Tensor | None, torch.Tensor | None, tuple[str, ...]]:
-    if of is None:
-        return None, None, ()
-    both = of if test_of is None else np.concatenate([of, test_of])
-    names, index = np.unique(both, return_inverse=True)
-    numbers = torch.from_numpy(index.astype(np.int64))
-    test = numbers[len(of) :] if test_of is not None else None
-    return numbers[: len(of)], test, tuple(str(name) for name in names)
+    return np.asarray([str(value) for value in _column_of(name, split, column)])
 
 
 @register("data")
@@ -250,6 +257,9 @@ class HuggingFace:
         image: Column of the inputs; None to find it.
         label: Column of the labels; None to find it.
         group: Column with the natural client.
+        train: Name of the training split.
+        test: Name of the test split; not used with ``test_share``.
+        test_share: Share of the training rows that is held out as the test part, for sets without a test split.
     """
 
     name: ClassVar[str] = "huggingface"
@@ -257,7 +267,17 @@ class HuggingFace:
     image: str | None = None
     label: str | None = None
     group: str | None = None
+    train: str = "train"
+    test: str = "test"
+    test_share: float | None = None
+
+    def __post_init__(self) -> None:
+        normalise_numbers(self)
+        self._parts()
 
     def load(self) -> Dataset:
         """Load it through the library; see :func:`load`."""
-        return load(self.dataset, Columns(self.image, self.label, self.group))
+        return load(self.dataset, Columns(self.image, self.label, self.group), self._parts())
+
+    def _parts(self) -> Parts:
+        return Parts(self.train, self.test) if self.test_share is None else Parts(self.train, None, self.test_share)

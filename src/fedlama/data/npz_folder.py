@@ -1,13 +1,18 @@
-"""Load arrays from a folder with train.npz and test.npz."""
+"""Load arrays that were written with NumPy: a folder with train.npz and test.npz, or one file with both parts.
+
+All headers are read and compared before any array is: a file whose headers contradict each other costs no memory.
+"""
 
 from __future__ import annotations
 
 import math
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -15,10 +20,41 @@ from numpy.typing import NDArray
 
 from fedlama.core.registry import register
 from fedlama.data.arrays import Dataset
-from fedlama.data.files import Readable, locate, read_header, read_up_to
+from fedlama.data.files import HEADER_LIMIT, Readable, locate, read_buffer, read_header
+from fedlama.data.labels import Integers, class_numbers, numbered
 from fedlama.errors import DataError, cut
 
-_Arrays = dict[str, NDArray[np.generic]]
+_Array = NDArray[np.generic]
+_PARTS = ("train", "test")
+_WHOLE_FILES = (
+    {"x": "{part}_images", "y": "{part}_labels"},
+    {"x": "x_{part}", "y": "y_{part}"},
+    {"x": "{part}_x", "y": "{part}_y"},
+)
+"""Names of the arrays in one file with both parts, as MedMNIST, Keras and others write it."""
+_REMEDY = "write train.npz and test.npz there, or give the path of one .npz file with both parts"
+_CHANNELS = (1, 3, 4)
+
+
+class _Member(NamedTuple):
+    """One array in a file, known by its header.
+
+    Attributes:
+        file: The .npz file.
+        key: The array's name in it.
+        shape: Its shape.
+        fortran: Whether its elements are in Fortran order.
+        dtype: Its type.
+    """
+
+    file: Path
+    key: str
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[np.generic]
+
+    def __str__(self) -> str:
+        return f"{self.file}, array {self.key!r}"
 
 
 def load(path: Path | str, classes: int | None = None, *, channels_last: bool = False, limit: int = 8 << 30) -> Dataset:
@@ -26,36 +62,156 @@ def load(path: Path | str, classes: int | None = None, *, channels_last: bool = 
 
     Args:
         path: Folder with ``train.npz`` and ``test.npz``. Each holds ``x`` (N, ...) of uint8, an integer or a float
-            type, ``y`` (N,) or (N, T) of integers, and, if there are natural clients, ``group`` (N,) of integers.
+            type; ``y`` (N,), (N, 1) or one-hot (N, classes), of integers, whole floats or names, or (N, T) where ``x``
+            are sequences of T positions; and, if there are natural clients, ``group`` (N,) of integers or names. Or one
+            file with ``x_train``, ``y_train``, ``x_test``, ``y_test``, or with ``train_images``, ``train_labels``,
+            ``test_images``, ``test_labels``.
         classes: Number of classes; None for the largest label plus one.
         channels_last: Whether images are (N, H, W, C), to be turned into (N, C, H, W).
-        limit: Largest number of bytes of one array, checked before it is read.
+        limit: Largest number of bytes of one array, as stored or as loaded, checked before it is read.
 
     Returns:
         uint8 ``x`` stays uint8 and gets a channel dimension if it is (N, H, W); other integers become int64, floats
-        float32.
+        float32. Labels are int64; see :func:`fedlama.data.labels.class_numbers`.
 
     Raises:
-        DataError: If a file or an array is missing, is not a plain array of numbers, or is larger than ``limit``.
+        DataError: If a file or an array is missing, is not a plain array of numbers, contradicts another, or is larger
+            than ``limit``.
 
     Write such a file with ``numpy.savez_compressed("train.npz", x=x, y=y, group=group)``.
     """
-    train, test = (_read(locate(path, [f"{part}.npz"]), limit) for part in ("train", "test"))
-    train_y, test_y = _integers(train, "y", path), _integers(test, "y", path)
-    count = classes if classes is not None else int(max(train_y.max(initial=0), test_y.max(initial=0))) + 1
+    path = Path(path).expanduser()
+    train, test = (_headers(path, part, limit) for part in _PARTS)
+    _check_headers(train, test, channels_last)
+    x = train["x"]
+    per_position = (len(x.shape) > 2 or x.dtype.kind in "ui") and train["y"].shape == x.shape[:2]
+    labels = class_numbers(
+        f"{path}: labels {train['y'].key!r}",
+        _read(train["y"]),
+        _read(test["y"]),
+        classes=classes,
+        per_position=per_position,
+    )
+    groups, test_groups, group_names = _groups(train.get("group"), test.get("group"))
     return Dataset(
-        Path(path).name,
-        _inputs(train["x"], channels_last),
-        torch.from_numpy(train_y),
-        _inputs(test["x"], channels_last),
-        torch.from_numpy(test_y),
-        count,
-        torch.from_numpy(_integers(train, "group", path)) if "group" in train else None,
-        torch.from_numpy(_integers(test, "group", path)) if "group" in test else None,
+        path.name.removesuffix(".npz"),
+        _inputs(_read(train["x"]), channels_last),
+        torch.from_numpy(labels.train),
+        _inputs(_read(test["x"]), channels_last),
+        torch.from_numpy(labels.test),
+        labels.classes,
+        None if groups is None else torch.from_numpy(groups),
+        None if test_groups is None else torch.from_numpy(test_groups),
+        class_names=labels.names,
+        group_names=group_names,
     ).check()
 
 
-def _inputs(x: NDArray[np.generic], channels_last: bool) -> torch.Tensor:
+def _headers(path: Path, part: str, limit: int) -> dict[str, _Member]:
+    """Read the headers of a part's arrays, by what they hold: ``x``, ``y`` and perhaps ``group``."""
+    file = path if path.is_file() and path.suffix == ".npz" else locate(path, [f"{part}.npz"], remedy=_REMEDY)
+    with _opened(file) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        keys: Mapping[str, str] = {"x": "x", "y": "y", "group": "group"}
+        if file == path:
+            layouts = [{what: key.format(part=part) for what, key in layout.items()} for layout in _WHOLE_FILES]
+            keys = next((layout for layout in layouts if set(layout.values()) <= set(names)), {})
+            if not keys:
+                raise DataError(
+                    f"{file} holds {cut(', '.join(names)) or 'nothing'}, expected x_train, y_train, x_test and y_test; "
+                    "write it so, or as a folder with train.npz and test.npz"
+                )
+        missing = [key for what, key in keys.items() if key not in names and what != "group"]
+        if missing:
+            raise DataError(
+                f"{file} has no array {' and '.join(missing)}, only {cut(', '.join(archive.namelist())) or 'nothing'}; "
+                "write it again with numpy.savez_compressed(file, x=x, y=y)"
+            )
+        return {what: _header(archive, file, key, what, limit) for what, key in keys.items() if key in names}
+
+
+def _header(archive: zipfile.ZipFile, file: Path, key: str, what: str, limit: int) -> _Member:
+    """Read one header; the sizes in zip and header, and the limit, are compared before memory is reserved."""
+    where = f"{file}, array {key!r}"
+    info = archive.getinfo(f"{key}.npy")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others can grow without a useful bound
+        raise DataError(f"{where} is not compressed as numpy does; write it again with numpy.savez_compressed")
+    _check_limit(where, info.file_size, limit + HEADER_LIMIT)
+    with archive.open(info) as stream:
+        shape, fortran, dtype = read_header(cast(Readable, stream), where, text=what != "x")
+        stored = info.file_size - stream.tell()
+    expected = math.prod(shape) * dtype.itemsize
+    if expected != stored:
+        raise DataError(
+            f"{where} says {dtype} {shape}, {expected} bytes, but unpacks to {stored}; write it again with "
+            "numpy.savez_compressed"
+        )
+    _check_limit(where, math.prod(shape) * max(dtype.itemsize, _loaded_size(dtype)), limit)
+    return _Member(file, key, shape, fortran, dtype)
+
+
+def _loaded_size(dtype: np.dtype[np.generic]) -> int:
+    """Return the bytes of one element once it is loaded; see :func:`_inputs`."""
+    if dtype == np.uint8:
+        return 1
+    return 4 if dtype.kind == "f" else 8
+
+
+def _check_limit(where: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise DataError(
+            f"{where} takes {size} bytes, above the limit of {limit}; store less, or load it in Python with "
+            f"fedlama.data.npz_folder.load(path, limit={size})"
+        )
+
+
+def _check_headers(train: Mapping[str, _Member], test: Mapping[str, _Member], channels_last: bool) -> None:
+    """Refuse arrays that contradict each other."""
+    for part in (train, test):
+        rows = {what: member.shape[0] if member.shape else 0 for what, member in part.items()}
+        for what, name in (("y", "labels"), ("group", "groups")):
+            if what in rows and rows[what] != rows["x"]:
+                raise DataError(
+                    f"{part[what]}: {rows['x']} inputs but {rows[what]} {name}; write one for each row of "
+                    f"{part['x'].key!r}"
+                )
+        if not rows["x"]:
+            raise DataError(f"{part['x']} has shape {part['x'].shape}: there are no rows; write the samples into it")
+    x, other = train["x"], test["x"]
+    if x.shape[1:] != other.shape[1:] or (x.dtype == np.uint8) != (other.dtype == np.uint8):
+        raise DataError(
+            f"{x} is {x.dtype} {x.shape}, but {other} is {other.dtype} {other.shape}; write both parts in the same form"
+        )
+    if x.dtype != np.uint8 or len(x.shape) != 4:
+        return
+    first, last = x.shape[1] in _CHANNELS, x.shape[3] in _CHANNELS
+    if first != last and last != channels_last:
+        order = "(height, width, channels)" if last else "(channels, height, width)"
+        raise DataError(
+            f"{x} holds images of shape {x.shape[1:]}, which looks like {order}; set channels_last to "
+            f"{str(last).lower()}"
+        )
+
+
+def _groups(train: _Member | None, test: _Member | None) -> tuple[Integers | None, Integers | None, tuple[str, ...]]:
+    """Read the natural clients; names are numbered in sorted order over both parts."""
+    if train is None:
+        return None, None if test is None else _integers(test), ()
+    if train.dtype.kind not in "US":
+        return _integers(train), None if test is None else _integers(test), ()
+    try:
+        return numbered(_read(train), None if test is None else _read(test))
+    except ValueError as error:
+        raise DataError(f"{train} holds text that cannot be decoded; write UTF-8 text or integers") from error
+
+
+def _integers(member: _Member) -> Integers:
+    if member.dtype.kind not in "ui" or len(member.shape) != 1:
+        raise DataError(f"{member} is {member.dtype} {member.shape}, expected integers or names, one for each row")
+    return _read(member).astype(np.int64)
+
+
+def _inputs(x: _Array, channels_last: bool) -> torch.Tensor:
     if x.dtype != np.uint8:
         with np.errstate(over="ignore"):  # values that do not fit become infinite, which `Dataset.check` reports
             x = x.astype(np.float32 if np.issubdtype(x.dtype, np.floating) else np.int64)
@@ -66,60 +222,36 @@ def _inputs(x: NDArray[np.generic], channels_last: bool) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(x))
 
 
-def _integers(arrays: _Arrays, key: str, path: Path | str) -> NDArray[np.int64]:
-    if not np.issubdtype(arrays[key].dtype, np.integer):
-        raise DataError(f"{path}: array {key!r} is {arrays[key].dtype}, expected integers")
-    return arrays[key].astype(np.int64)
-
-
-def _read(file: Path, limit: int) -> _Arrays:
+@contextmanager
+def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
-            missing = [key for key in ("x", "y") if f"{key}.npy" not in names]
-            if missing:
-                raise DataError(
-                    f"{file} has no array {' and '.join(missing)}, only {cut(', '.join(names)) or 'nothing'}"
-                )
-            wanted = [key for key in ("x", "y", "group") if f"{key}.npy" in names]
-            return {key: _member(archive, key, file, limit) for key in wanted}
+            yield archive
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, UnicodeDecodeError) as error:
         raise DataError(
             f"{file} cannot be read as .npz ({cut(error)}); write it again with numpy.savez_compressed"
         ) from error
 
 
-def _member(archive: zipfile.ZipFile, key: str, file: Path, limit: int) -> NDArray[np.generic]:
-    """Read one array; the sizes in zip and header and the limit are compared before memory is reserved."""
-    where = f"{file}, array {key!r}"
-    info = archive.getinfo(f"{key}.npy")
-    declared = info.file_size
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others can grow without a useful bound
-        raise DataError(f"{where} is not compressed as numpy does; write it again with numpy.savez_compressed")
-    if declared > limit:
-        raise DataError(
-            f"{where} unpacks to {declared} bytes, above the limit of {limit}; raise `limit` if that is right"
-        )
-    with archive.open(f"{key}.npy") as stream:
-        shape, fortran, dtype = read_header(cast(Readable, stream), where)
-        expected = math.prod(shape) * dtype.itemsize
-        if expected > declared:
-            raise DataError(
-                f"{where} says {dtype} {shape}, {expected} bytes, but unpacks to {declared}; write it again"
-            )
-        body = read_up_to(stream, expected + 1)
+def _read(member: _Member) -> _Array:
+    """Read an array whose header was checked."""
+    with _opened(member.file) as archive, archive.open(f"{member.key}.npy") as stream:
+        read_header(cast(Readable, stream), str(member), text=True)
+        expected = math.prod(member.shape) * member.dtype.itemsize
+        body = read_buffer(stream, expected + 1)
     if len(body) != expected:
-        raise DataError(f"{where} says {dtype} {shape}: expected {expected} bytes, found {len(body)}; write it again")
-    return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C").astype(dtype.newbyteorder("="))
+        raise DataError(f"{member}: expected {expected} bytes, found {len(body)}; write it again")
+    array = np.frombuffer(body, member.dtype).reshape(member.shape, order="F" if member.fortran else "C")
+    return array.astype(member.dtype.newbyteorder("="), copy=False)
 
 
 @register("data")
 @dataclass(frozen=True)
 class Arrays:
-    """A folder with ``train.npz`` and ``test.npz``.
+    """Arrays that NumPy wrote: a folder with ``train.npz`` and ``test.npz``, or one file with both parts.
 
     Args:
-        path: The folder.
+        path: The folder or the file; see :func:`load`.
         classes: Number of classes; None for the largest label plus one.
         channels_last: Whether images are (N, H, W, C).
     """

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedlama.core.registry import register
+from fedlama.core.validation import normalise_numbers
 from fedlama.data.arrays import Dataset
 from fedlama.data.files import decode_text, locate, read_whole
 from fedlama.errors import ConfigError, DataError
@@ -61,8 +62,8 @@ def load(
     if not chosen:
         raise DataError(
             f"{file}: no speaker has text for {min_sequences} training sequences of {sequence_length} characters; "
-            "expected speeches that begin with a line 'NAME:'; shorten the sequences, lower "
-            "min_sequences or pass small='merge'"
+            "expected speeches that begin with a line 'NAME:'; lower "
+            "sequence_length or min_sequences, or set small to 'merge'"
         )
     alphabet = sorted(set(text))
     train: list[NDArray[np.int64]] = []
@@ -143,12 +144,28 @@ class Text:
     Args:
         path: The text file, or a folder with ``input.txt``.
         sequence_length: Characters per sample.
+        test_share: Share of each speaker's text that becomes test sequences.
+        min_sequences: Speakers with fewer training sequences are small.
+        small: What becomes of small speakers: ``"drop"``, or ``"merge"`` into one.
     """
 
     name: ClassVar[str] = "text"
     path: Path
     sequence_length: int = 80
+    test_share: float = 0.1
+    min_sequences: int = 2
+    small: Literal["drop", "merge"] = "drop"
+
+    def __post_init__(self) -> None:
+        normalise_numbers(self)
+        _check(self.sequence_length, self.test_share, self.min_sequences, self.small)
 
     def load(self) -> Dataset:
         """Read the text and cut it into sequences; see :func:`load`."""
-        return load(self.path, self.sequence_length)
+        return load(
+            self.path,
+            self.sequence_length,
+            test_share=self.test_share,
+            min_sequences=self.min_sequences,
+            small=self.small,
+        )

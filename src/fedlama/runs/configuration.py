@@ -21,6 +21,7 @@ from dataclasses import replace
 from importlib import metadata
 from typing import Any, Protocol
 
+from fedlama.core.deprecations import without_new_defaults
 from fedlama.core.description import differences
 from fedlama.errors import ConfigError
 from fedlama.experiment import Experiment
@@ -123,8 +124,9 @@ def version(library: str) -> str | None:
 
 
 def _settings_differences(stored: Config, experiment: Experiment) -> list[str]:
-    settings = printable_json(json.loads(json.dumps(experiment.to_json())))
-    return list(differences({key: stored[key] for key in settings if key in stored}, settings))
+    settings = without_new_defaults(printable_json(json.loads(json.dumps(experiment.to_json()))))
+    before = without_new_defaults(stored)
+    return list(differences({key: before[key] for key in settings if key in before}, settings))
 
 
 def federation_differences(description: Config, federation: FederationSettings) -> list[str]:

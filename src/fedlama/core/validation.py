@@ -18,6 +18,9 @@ import numpy as np
 
 from fedlama.errors import ConfigError, did_you_mean, shown
 
+_NUMBER_TYPES = ("int", "float", "int | None", "float | None")
+"""Types of numeric fields as annotations spell them, which are not evaluated."""
+
 
 def normalise_numbers(owner: object) -> None:
     """Replace NumPy numbers in the fields of a settings dataclass by the Python numbers that equal them.
@@ -28,12 +31,20 @@ def normalise_numbers(owner: object) -> None:
     Args:
         owner: The settings object. Items of tuples and values of mappings are replaced as well; a list becomes a tuple
             in a field whose default is a tuple.
+
+    Raises:
+        ConfigError: A field of type ``int`` or ``float``, or one of these or None, holds True or False, which Python
+            would take for 1 or 0.
     """
+    problems = []
     for field in dataclasses.fields(owner):  # type: ignore[arg-type]
         value = getattr(owner, field.name)
         if isinstance(value, list) and isinstance(field.default, tuple):
             value = tuple(value)
         object.__setattr__(owner, field.name, _plain(value))
+        if isinstance(value, bool | np.bool_) and field.type in _NUMBER_TYPES:
+            problems.append(_problem(owner, field.name, bool(value), "a number", "use one such as 1"))
+    refuse(problems)
 
 
 def at_least(owner: object, minimum: float, *fields: str) -> list[str]:

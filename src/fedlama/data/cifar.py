@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedlama.core.registry import register
+from fedlama.core.validation import normalise_numbers
 from fedlama.data import restricted_pickle
 from fedlama.data.arrays import Dataset
 from fedlama.data.files import locate, read_whole
@@ -127,6 +128,9 @@ class Cifar:
     path: Path
     classes: Literal[10, 100] = 10
     complete: bool = True
+
+    def __post_init__(self) -> None:
+        normalise_numbers(self)
 
     def load(self) -> Dataset:
         """Read the files; see :func:`load`."""

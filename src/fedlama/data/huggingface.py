@@ -76,6 +76,7 @@ class Parts:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        normalise_numbers(self)
         if not 0 < self.test_share < 1:
             raise ConfigError(f"test_share is {self.test_share}, expected a share between 0 and 1; use one such as 0.1")
 

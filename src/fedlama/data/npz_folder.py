@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedlama.core.registry import register
+from fedlama.core.validation import normalise_numbers, refuse, whole
 from fedlama.data.arrays import Dataset
 from fedlama.data.files import HEADER_LIMIT, Readable, locate, read_buffer, read_header
 from fedlama.data.labels import Integers, class_numbers, numbered
@@ -260,6 +261,10 @@ class Arrays:
     path: Path
     classes: int | None = None
     channels_last: bool = False
+
+    def __post_init__(self) -> None:
+        normalise_numbers(self)
+        refuse(whole(self, "classes", minimum=1) if self.classes is not None else [])
 
     def load(self) -> Dataset:
         """Read the arrays; see :func:`load`."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from fedlama.core.validation import normalise_numbers
 from fedlama.errors import ConfigError, DataError
 
 
@@ -124,6 +125,7 @@ class PadCropFlip:
 
     def __post_init__(self) -> None:
         """Refuse a padding that is out of range."""
+        normalise_numbers(self)
         if not 0 <= self.padding <= 1000:
             raise ConfigError(f"padding is {self.padding}, expected 0..1000 pixels")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedlama.core.registry import register
-from fedlama.core.validation import at_least, one_of, refuse
+from fedlama.core.validation import normalise_numbers, one_of, refuse, whole
 from fedlama.data.clients import TensorClients
 from fedlama.engines.api import EngineSetup
 from fedlama.engines.cohort.batches import CohortBatches
@@ -71,8 +71,9 @@ class Stacked:
     compile_steps: bool = False
 
     def __post_init__(self) -> None:
+        normalise_numbers(self)
         given = [name for name in ("chunk", "threads") if getattr(self, name) is not None]
-        refuse(at_least(self, 1, *given) + one_of(self, "precision", PRECISIONS))
+        refuse(whole(self, *given, minimum=1) + one_of(self, "precision", PRECISIONS))
 
     def __call__(self, setup: EngineSetup) -> StackedEngine:
         """Build the engine."""
@@ -128,7 +129,8 @@ class Workers:
     state_dir: str | None = None
 
     def __post_init__(self) -> None:
-        refuse([] if self.threads is None else at_least(self, 1, "threads"))
+        normalise_numbers(self)
+        refuse([] if self.threads is None else whole(self, "threads", minimum=1))
 
     def __call__(self, setup: EngineSetup) -> StackedEngine:
         """Build the engine."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedlama.core.registry import register
+from fedlama.core.validation import normalise_numbers
 from fedlama.errors import ConfigError
 from fedlama.models.base import DatasetLike
 
@@ -147,6 +148,9 @@ class CharTransformerSettings:
     width: int = 64
     blocks: int = 2
     heads: int = 4
+
+    def __post_init__(self) -> None:
+        normalise_numbers(self)
 
     def build(self, dataset: DatasetLike) -> nn.Module:
         """Build the network; see :meth:`fedlama.models.base.Architecture.build`."""

@@ -12,6 +12,7 @@ from typing import ClassVar
 from torch import nn
 
 from fedlama.core.registry import register
+from fedlama.core.validation import normalise_numbers
 from fedlama.errors import ConfigError
 from fedlama.models.base import DatasetLike
 from fedlama.models.initialise import glorot
@@ -58,6 +59,9 @@ class MLPSettings:
 
     name: ClassVar[str] = "mlp"
     hidden: tuple[int, ...] = (64,)
+
+    def __post_init__(self) -> None:
+        normalise_numbers(self)
 
     def build(self, dataset: DatasetLike) -> nn.Module:
         """Build the network; see :meth:`fedlama.models.base.Architecture.build`."""

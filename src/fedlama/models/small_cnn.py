@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedlama.core.registry import register
-from fedlama.core.validation import at_least, refuse
+from fedlama.core.validation import normalise_numbers, refuse, whole
 from fedlama.errors import ConfigError
 from fedlama.models.base import DatasetLike
 from fedlama.models.initialise import glorot
@@ -90,7 +90,8 @@ class SmallCNNSettings:
     hidden: int = 512
 
     def __post_init__(self) -> None:
-        refuse(at_least(self, 1, "hidden"))
+        normalise_numbers(self)
+        refuse(whole(self, "hidden", minimum=1))
 
     def build(self, dataset: DatasetLike) -> nn.Module:
         """Build the network; see :meth:`fedlama.models.base.Architecture.build`."""

@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import nn
 
 from fedlama.core.registry import register
+from fedlama.core.validation import normalise_numbers
 from fedlama.errors import ConfigError
 from fedlama.models.base import DatasetLike, expect_shape
 from fedlama.models.residual import BlockStyle, ResidualNetwork
@@ -62,6 +63,9 @@ class WideResNetSettings:
     depth: int = 28
     widen: int = 10
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        normalise_numbers(self)
 
     def build(self, dataset: DatasetLike) -> nn.Module:
         """Build the network; see :meth:`fedlama.models.base.Architecture.build`."""

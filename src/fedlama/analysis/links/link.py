@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlama.core.randomness import uniform
-from fedlama.core.validation import at_least, refuse
+from fedlama.core.validation import at_least, normalise_numbers, refuse
 from fedlama.errors import ConfigError
 
 PerClient = float | tuple[float, ...]
@@ -59,6 +59,7 @@ class Link:
     note: str = ""
 
     def __post_init__(self) -> None:
+        normalise_numbers(self)
         problems = at_least(self, 0, "rate_spread", "compute_spread", "straggler_share", "overhead")
         problems += at_least(self, 1, "straggler_factor")
         if self.straggler_share > 1:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from fedlama.core.randomness import generator
 from fedlama.core.registry import register
-from fedlama.core.validation import at_least, refuse
+from fedlama.core.validation import at_least, normalise_numbers, refuse, whole
 from fedlama.data.arrays import Dataset
 from fedlama.data.partition.base import Labels, Partition, as_labels, check_counts, labels_of
-from fedlama.errors import ConfigError
+from fedlama.errors import ConfigError, shown
 
 ATTEMPTS = 10_000
 """Draws to try before giving up."""
@@ -67,8 +67,10 @@ def dirichlet(
 
 def _check(rows: int, clients: int, alpha: float, min_size: int) -> None:
     problems = []
-    if not (alpha > 0 and np.isfinite(alpha)):
-        problems.append(f"alpha is {alpha}, expected a finite number above 0 (use iid for the limit of large alpha)")
+    if not isinstance(alpha, int | float | np.integer | np.floating) or not (alpha > 0 and np.isfinite(alpha)):
+        problems.append(
+            f"alpha is {shown(alpha)}, expected one finite number above 0; use a larger one, or iid() for equal clients"
+        )
     check_counts(rows, clients, min_size, problems)
 
 
@@ -121,7 +123,9 @@ class Dirichlet:
     balancing: bool = True
 
     def __post_init__(self) -> None:
-        refuse(at_least(self, 1, "clients") + at_least(self, 1e-6, "alpha"))
+        normalise_numbers(self)
+        problems = whole(self, "clients", minimum=1) + at_least(self, 1e-6, "alpha")
+        refuse(problems + (whole(self, "min_size", minimum=1) if self.min_size is not None else []))
 
     def split(self, dataset: Dataset, seed: int, batch_size: int) -> Partition:
         """Return the rows of every client; see :meth:`fedlama.data.partition.base.Partitioner.split`."""

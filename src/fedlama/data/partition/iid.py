@@ -9,7 +9,7 @@ import numpy as np
 
 from fedlama.core.randomness import permutation
 from fedlama.core.registry import register
-from fedlama.core.validation import at_least, refuse
+from fedlama.core.validation import normalise_numbers, refuse, whole
 from fedlama.data.arrays import Dataset
 from fedlama.data.partition.base import Labels, Partition, as_labels, check_counts, labels_of
 
@@ -53,7 +53,8 @@ class IID:
     clients: int
 
     def __post_init__(self) -> None:
-        refuse(at_least(self, 1, "clients"))
+        normalise_numbers(self)
+        refuse(whole(self, "clients", minimum=1))
 
     def split(self, dataset: Dataset, seed: int, batch_size: int) -> Partition:
         """Return the rows of every client; see :meth:`fedlama.data.partition.base.Partitioner.split`."""

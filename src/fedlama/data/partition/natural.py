@@ -10,6 +10,7 @@ import numpy as np
 
 from fedlama.core.randomness import permutation
 from fedlama.core.registry import register
+from fedlama.core.validation import normalise_numbers, one_of, refuse, whole
 from fedlama.data.arrays import Dataset
 from fedlama.data.partition.base import Labels, Partition, as_labels, check_counts
 from fedlama.errors import ConfigError
@@ -86,6 +87,11 @@ class Natural:
     clients: int | None = None
     min_size: int | None = None
     surplus: Literal["drop", "merge"] = "drop"
+
+    def __post_init__(self) -> None:
+        normalise_numbers(self)
+        given = [name for name in ("clients", "min_size") if getattr(self, name) is not None]
+        refuse(whole(self, *given, minimum=1) + one_of(self, "surplus", ("drop", "merge")))
 
     def split(self, dataset: Dataset, seed: int, batch_size: int) -> Partition:
         """Return the rows of every client; see :meth:`fedlama.data.partition.base.Partitioner.split`.

@@ -9,7 +9,7 @@ import numpy as np
 
 from fedlama.core.randomness import permutation
 from fedlama.core.registry import register
-from fedlama.core.validation import at_least, refuse
+from fedlama.core.validation import normalise_numbers, refuse, whole
 from fedlama.data.arrays import Dataset
 from fedlama.data.partition.base import Labels, Partition, as_labels, check_counts, labels_of
 from fedlama.errors import ConfigError
@@ -61,7 +61,8 @@ class Shards:
     shards_per_client: int = 2
 
     def __post_init__(self) -> None:
-        refuse(at_least(self, 1, "clients", "shards_per_client"))
+        normalise_numbers(self)
+        refuse(whole(self, "clients", "shards_per_client", minimum=1))
 
     def split(self, dataset: Dataset, seed: int, batch_size: int) -> Partition:
         """Return the rows of every client; see :meth:`fedlama.data.partition.base.Partitioner.split`."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from fedlama.choices.availability.rules import Rules
 from fedlama.choices.codecs import Codec
 from fedlama.core.layers import Layers
-from fedlama.core.validation import at_least, refuse
+from fedlama.core.validation import at_least, normalise_numbers, refuse
 from fedlama.errors import DataError, FedlamaError, cut
 from fedlama.flower.protocol import REASON_CHARACTERS, Channel, Failure, Outgoing, TrainReply, TrainRequest
 from fedlama.flower.server.nodes import NodeRegistry
@@ -47,6 +47,7 @@ class RoundPolicy(Rules):
     poll: float = 0.5
 
     def __post_init__(self) -> None:
+        normalise_numbers(self)
         refuse(at_least(self, 0, "deadline", "join", "poll") + self._misfits())
 
 

@@ -104,7 +104,7 @@ def write_remedy(error: OSError, elsewhere: str = "choose another folder (--out)
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         return f"free some disk space, or {elsewhere}"
     if error.errno in _IN_THE_WAY:
-        return f"{_obstacle(error.filename)} is in the way: remove or rename it, or {elsewhere}"
+        return f"{_obstacle(error.filename2 or error.filename)} is in the way: remove or rename it, or {elsewhere}"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"allow writing there, or {elsewhere}"
     return f"check the path and the disk, or {elsewhere}"

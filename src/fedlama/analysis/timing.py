@@ -10,6 +10,7 @@ from pathlib import Path
 from fedlama.analysis.links import Clock, Exchanges, Link, clock, money
 from fedlama.core.ledger import round_bytes
 from fedlama.core.records import RoundRecord
+from fedlama.errors import printable
 from fedlama.runs.stored import StoredRun, load_run
 
 
@@ -84,7 +85,9 @@ def time_runs(paths: Iterable[Path], links: Sequence[Link], *, seed: int = 0, ev
         timings.append(Timing(name, run, tuple(clocks)))
     counts = Counter(timing.name for timing in timings)
     return [
-        replace(timing, name=f"{timing.name} ({timing.run.path.name})") if counts[timing.name] > 1 else timing
+        replace(timing, name=f"{timing.name} ({printable(timing.run.path.name)})")
+        if counts[timing.name] > 1
+        else timing
         for timing in timings
     ]
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from fedlama.cli.options import Json, expand_home
-from fedlama.errors import MissingExtraError
+from fedlama.errors import MissingExtraError, printable
 from fedlama.experiment import load_experiment
 from fedlama.experiment.files import catalogue_for
 from fedlama.flower.deploy.loopback import run_on_loopback
@@ -51,7 +51,9 @@ def up(
     options = _options(deadline, min_replies, rejoin, aggregation)
     resolved = load_experiment(experiment, overrides or ())
     options["plugins-dir"] = str(catalogue_for(experiment).folder.resolve())
-    summary = run_on_loopback(resolved, out, options, report=lambda line: None if as_json else typer.echo(line))
+    summary = run_on_loopback(
+        resolved, out, options, report=lambda line: None if as_json else typer.echo(printable(line))
+    )
     stored = load_run(Path(summary["run_folder"]))
     draw_run(stored.title, stored.result(), stored.path)
     if as_json:

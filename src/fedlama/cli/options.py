@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedlama.analysis.links import PROFILES
-from fedlama.errors import ConfigError
+from fedlama.errors import ConfigError, printable
 
 
 def expand_home(given: Any) -> Any:  # noqa: ANN401  (a path, a list of paths, or None, as the option's type says)
@@ -116,6 +116,9 @@ def show(content: dict[str, Any], parts: list[Table | str], as_json: bool, quiet
     if as_json:
         print(json.dumps(content))
     elif not quiet:
-        console = Console()
+        console = Console(markup=False, emoji=False)  # names of folders may hold what looks like markup
         for part in parts:
-            console.print(part, highlight=False, soft_wrap=isinstance(part, str))
+            if isinstance(part, str):
+                console.print(printable(part), highlight=False, soft_wrap=True)
+            else:
+                console.print(part, highlight=False)

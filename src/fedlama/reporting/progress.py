@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -44,7 +46,8 @@ class LiveProgress:
 
     def stop(self) -> None:
         """Stop drawing; the bars stay on the screen as they are."""
-        self._progress.stop()
+        with suppress(OSError):  # the terminal may have been closed
+            self._progress.stop()
 
     def track(self, title: str, rounds: int) -> RunProgress:
         """Return the callback of one run, with a bar of its own.

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fedlama.runs.files import LONGEST_LINE, open_regular, printable_json
+
 NAME = "network.jsonl"
 """Name of the log in a run folder; only deployments have one."""
 
@@ -18,13 +20,20 @@ def read_log(path: Path) -> dict[int, dict[str, Any]]:
 
     Returns:
         The last whole line of every round, by the number of the round.
+
+    Raises:
+        DataError: It is something else than a regular file.
     """
     rounds: dict[int, dict[str, Any]] = {}
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
+    try:
+        file = open_regular(path)
+    except FileNotFoundError:
+        return rounds
+    with file:
+        while (line := file.readline(LONGEST_LINE)).endswith(b"\n"):
             try:
                 record = json.loads(line)
-                rounds[int(record["round"])] = record
-            except (ValueError, KeyError, TypeError):
+                rounds[int(record["round"])] = printable_json(record)
+            except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
                 continue
     return rounds

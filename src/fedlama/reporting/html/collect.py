@@ -10,6 +10,7 @@ from typing import Any
 
 from fedlama.analysis.timing import Timing
 from fedlama.core.ledger import Direction
+from fedlama.errors import printable
 from fedlama.reporting.html.adjustments import adjustments
 from fedlama.runs.network_log import NAME, read_log
 from fedlama.runs.stored import StoredRun
@@ -32,7 +33,7 @@ def collect(timing: Timing) -> dict[str, Any]:
         "name": timing.name,
         "title": run.title,
         "seed": run.seed,
-        "folder": run.path.name,
+        "folder": printable(run.path.name),
         "finished": bool(run.summary),
         "steps": [record.local_steps for record in rounds],
         "up": list(accumulate(record.bytes_up for record in rounds)),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import fedlama as fl
+from fedlama.core import averaging
 from fedlama.core.averaging import average_rows, integer_mean, weighted_mean
 from fedlama.core.layers import Layer, TensorSpec
 from fedlama.engines.cohort.averaging import mean_and_discrepancy
@@ -153,3 +154,15 @@ def test_a_codec_that_cannot_hold_a_weight_is_named(engine: str) -> None:
         model.weight[0, 0] = 1e5
     with pytest.raises(fl.DivergenceError, match=r"codec 'float16' cannot hold weight, .* 1e\+05\); use the codec"):
         run(model, codec=fl.Float16(), solver=fl.SGD(1e-6), engine=engine)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.bool])
+@pytest.mark.parametrize("large", [False, True])
+def test_integers_are_averaged_alike_on_every_device(dtype: torch.dtype, large: bool) -> None:
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.randint(0, 2 if dtype == torch.bool else 100, (3, 2, 5), generator=draw).to(dtype)
+    if large and dtype == torch.int64:
+        rows = rows + 2**60 + 1
+    shares = torch.tensor(WEIGHTS).double()
+    elsewhere = averaging._integer_mean_on_device(rows, rows.double(), shares)
+    assert torch.equal(elsewhere, integer_mean(rows, shares))

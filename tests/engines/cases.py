@@ -90,7 +90,7 @@ def assert_same(result: Result, expected: Result, tolerance: float = 2e-5) -> No
     assert [record.cohort for record in result.rounds] == [record.cohort for record in expected.rounds]
     assert result.cost == expected.cost
     # A discrepancy is made of differences: one float16 step of one of four numbers changes it by half a percent.
-    apart = max(1e-3, 2 * tolerance)
+    apart = max(1e-3, 2 * tolerance) if tolerance > 1e-9 else 1e-9
     for ours, theirs in zip(result.rounds, expected.rounds, strict=True):
         assert abs(ours.loss - theirs.loss) <= tolerance * max(1.0, abs(theirs.loss))
         for name, layer in theirs.layers.items():

@@ -115,6 +115,8 @@ def integer_mean(rows: Tensor, weights: Tensor) -> Tensor:
     """
     first, shares = rows[0], weights.to(rows.device)
     wide = rows.to(torch.float64)
+    if rows.device.type != "cpu":
+        return _integer_mean_on_device(rows, wide, shares)
     total = torch.zeros_like(wide[0])
     if not (wide.abs() > EXACT_IN_FLOAT64).any():
         for value, share in zip(wide, shares.tolist(), strict=True):
@@ -123,6 +125,16 @@ def integer_mean(rows: Tensor, weights: Tensor) -> Tensor:
     for value, share in zip(rows, shares.tolist(), strict=True):
         total.add_((value - first).to(torch.float64), alpha=share)
     return first + total.round().to(rows.dtype)
+
+
+def _integer_mean_on_device(rows: Tensor, wide: Tensor, shares: Tensor) -> Tensor:
+    """Return :func:`integer_mean` without a look at the numbers, for which the device would have to be waited for."""
+    columns = shares.view(-1, *[1] * (rows.dim() - 1))  # (clients, 1, ...)
+    mean = (columns * wide).sum(0).round().to(rows.dtype)
+    if rows.dtype == torch.bool:
+        return mean
+    exact = rows[0] + (columns * (rows - rows[0]).to(torch.float64)).sum(0).round().to(rows.dtype)
+    return torch.where((wide.abs() > EXACT_IN_FLOAT64).any(), exact, mean)
 
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -109,9 +109,9 @@ class StackedEngine:
         assert self._plain is not None
         setup, names, name = self._setup, self._cohort.names, self._trainers[0].name
         few = slice(0, min(MOST_CLIENTS, self._chunk))
-        found = check_first_step(setup, rows.part(few), work, names, self._trainers[0].rehearsed())
+        fault = check_first_step(setup, rows.part(few), work, names, self._trainers[0].rehearsed())
         self._first_step_checked = True
-        if found is None:
+        if fault is None:
             return rows
         if rows.fresh:  # the plain trainer expects the buffers that were left for the other one to start
             self._cohort.reset_optimizer_state()
@@ -119,9 +119,9 @@ class StackedEngine:
             rows = self._cohort.view()
         plain = self._plain()
         if check_first_step(setup, rows.part(few), work, names, plain) is not None:
-            raise ConfigError(f"{name} {found}; set engine='loop', which computes each client plainly")
+            raise ConfigError(f"{name} {fault}; set engine='loop', which computes each client plainly")
         warnings.warn(
-            f"{name} {found}; the run goes on client by client with {plain.name}, as engine='loop' computes, which is "
+            f"{name} {fault}; the run goes on client by client with {plain.name}, as engine='loop' computes, which is "
             "slower",
             stacklevel=2,
         )

@@ -66,15 +66,15 @@ def _check_solver(solver: object) -> list[str]:
     if not needed and not isinstance(solver, type):
         return []
     kind = solver if isinstance(solver, type) else getattr(solver, "func", type(solver))
-    own = "or write a solver: inherit from fedlama.LocalSolver and define step, and init for its buffers"
+    instead = "or write a solver: inherit from fedlama.LocalSolver and define step, and init for its buffers"
     if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer):
         return [
             f"solver is torch's optimizer {kind.__name__}, which belongs to the parameters of one model, expected a "
             "solver, which serves every client; use fedlama.SGD(learning_rate=..., momentum=..., weight_decay=...), "
-            + own
+            + instead
         ]
     given = f"the class {solver.__name__}" if isinstance(solver, type) else shown(solver)
-    return [f"solver is {given}, expected a solver; use fedlama.SGD(learning_rate=...), {own}"]
+    return [f"solver is {given}, expected a solver; use fedlama.SGD(learning_rate=...), {instead}"]
 
 
 def _check_sizes(model: nn.Module, source: ClientSource) -> list[str]:

@@ -90,7 +90,11 @@ def run_copies(trainer: Trainer, rows: CohortSlice, work: LocalSteps) -> list[St
 
 
 def compare(
-    setup: EngineSetup, trainer: Trainer, rows: CohortSlice, starts: Sequence[ClientStart], work: LocalSteps
+    setup: EngineSetup,
+    trainer: Trainer,
+    rows: CohortSlice,
+    plain: Sequence[tuple[ClientStart, StepOutcome]],
+    work: LocalSteps,
 ) -> Disagreement | None:
     """Return what a trainer computes differently from plain PyTorch; None if they agree.
 
@@ -98,7 +102,7 @@ def compare(
         setup: The federation's fixed parts.
         trainer: The trainer.
         rows: One or two clients' rows; they are not changed. Their batches must be repeatable.
-        starts: What these clients begin with.
+        plain: What these clients begin with, and what their plain steps in float32 or the model's own dtype leave.
         work: The step.
 
     Raises:
@@ -111,26 +115,35 @@ def compare(
     except FedlamaError:
         return None  # the run itself will come to it
     except Exception as error:  # of the trainer's way to compute: the plain step has just been taken
-        return Disagreement(starts[0].client, None, f"{type(error).__name__}: {cut(error, 160)}")
-    found = [_compared(setup, trainer.precision, *pair, work) for pair in zip(starts, outcomes, strict=True)]
-    return next((disagreement for disagreement in found if disagreement is not None), None)
+        return Disagreement(rows.clients[0], None, f"{type(error).__name__}: {cut(error, 160)}")
+    for (start, expected), outcome in zip(plain, outcomes, strict=True):
+        if trainer.precision != "float32":
+            with without_warnings():
+                expected = PlainClient(setup, trainer.precision).step(start, work)
+        disagreement = _compared(setup, trainer.precision, start, (outcome, expected), work)
+        if disagreement is not None:
+            return disagreement
+    return None
 
 
 def _compared(
-    setup: EngineSetup, precision: Precision, start: ClientStart, outcome: StepOutcome, work: LocalSteps
+    setup: EngineSetup,
+    precision: Precision,
+    start: ClientStart,
+    outcomes: tuple[StepOutcome, StepOutcome],
+    work: LocalSteps,
 ) -> Disagreement | None:
-    """Compare one client's outcome with its plain step."""
-    with without_warnings():
-        expected = PlainClient(setup, precision).step(start, work)
+    """Compare what a trainer left of one client with what its plain step leaves."""
+    outcome, expected = outcomes
     if not math.isfinite(expected.loss):
         return None  # the run itself will say that it diverges
     limits = _Limits(setup, precision, start, work)
-    found = limits.exceeded(outcome, expected)
-    if found is None or setup.device.type == "cpu":
-        return found
+    disagreement = limits.exceeded(outcome, expected)
+    if disagreement is None or setup.device.type == "cpu":
+        return disagreement
     with without_warnings():  # on a GPU torch's own dropout draws other masks than the clients' generators
         drawn = PlainClient(setup, precision, own_dropout=True).step(start, work)
-    return limits.exceeded(outcome, drawn) and found
+    return limits.exceeded(outcome, drawn) and disagreement
 
 
 class _Limits:

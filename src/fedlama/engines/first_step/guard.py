@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fedlama.engines.api import EngineSetup
 from fedlama.engines.cohort.cohort import CohortSlice
+from fedlama.engines.cohort.sizes import intra_op_threads
 from fedlama.engines.first_step.batches import rehearsal
 from fedlama.engines.first_step.comparison import Disagreement, compare
 from fedlama.engines.first_step.hidden_state import check_hidden_state
@@ -49,42 +50,45 @@ def check_first_step(
     """
     rows = rows.part(slice(0, MOST_CLIENTS))
     once = replace(work, steps=1, rates=(1.0,))
-    with rehearsal(setup.clients) as possible, undisturbed(setup.device):
+    # One thread: on a shared machine two threads inside a kernel wait for each other, far longer than they compute.
+    with rehearsal(setup.clients) as possible, undisturbed(setup.device), intra_op_threads(1):
         if not possible or not rows.clients or not work.names:
             return None
         with without_warnings():
             try:
                 starts = starts_of(setup, rows, once, names)
-                outcomes = [PlainClient(setup).step(start, once) for start in starts]
+                compared = starts if trainer is not None else starts[:1]
+                outcomes = [PlainClient(setup).step(start, once) for start in compared]
             except Exception:  # of the user's model, loss or data: the engine's own step says whose and why
                 return None
             check_hidden_state(setup, starts, once, outcomes[0])
         if trainer is None:
             return None
-        found = compare(setup, trainer, rows, starts, once)
-        if found is None:
+        disagreement = compare(setup, trainer, rows, list(zip(starts, outcomes, strict=True)), once)
+        if disagreement is None:
             return None
-        return _clause(setup, found, starts, outcomes, once)
+        return _clause(setup, disagreement, starts, outcomes, once)
 
 
 def _clause(
     setup: EngineSetup,
-    found: Disagreement,
+    disagreement: Disagreement,
     starts: Sequence[ClientStart],
     outcomes: Sequence[StepOutcome],
     work: LocalSteps,
 ) -> str:
     model = type(setup.model).__name__
-    if found.tensor is None:
-        return f"cannot compute the model {model} ({found.reason})"
-    first_step = f"in the first step of client {found.client}, {_described(setup.model, found.tensor)} differs"
+    if disagreement.tensor is None:
+        return f"cannot compute the model {model} ({disagreement.reason})"
+    tensor = _described(setup.model, disagreement.tensor)
+    first_step = f"in the first step of client {disagreement.client}, {tensor} differs"
     if _mixes_clients(setup, starts, outcomes, work):
         solver = type(setup.solver).__name__
         return (
             f"cannot use the solver {solver}, which does not move each client of a stack by itself, as element-wise "
-            f"operations do ({first_step} {found.reason})"
+            f"operations do ({first_step} {disagreement.reason})"
         )
-    return f"does not compute the model {model} as PyTorch does ({first_step} {found.reason})"
+    return f"does not compute the model {model} as PyTorch does ({first_step} {disagreement.reason})"
 
 
 def _described(model: nn.Module, tensor: str) -> str:

@@ -151,12 +151,12 @@ def _is_number(value: object) -> bool:
 
 def _attributes(model: nn.Module) -> dict[_Key, Any]:
     """Return the attributes that modules hold beside parameters, buffers, submodules and torch's own."""
-    own = nn.Module().__dict__.keys()
+    torchs = nn.Module().__dict__.keys()
     return {
         (path, name): value
         for path, module in model.named_modules()
         for name, value in getattr(module, "__dict__", {}).items()
-        if name not in own and not callable(value)
+        if name not in torchs and not callable(value)
     }
 
 

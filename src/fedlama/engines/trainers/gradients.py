@@ -171,14 +171,14 @@ class ClientGradients:
         names = [name for name, _ in self._model.named_buffers()]
         losses, gradients = [], []
         for row, generator in enumerate(generators):
-            own = {name: value[row] for name, value in values.items()}
-            for name, value in own.items():
+            tensors = {name: value[row] for name, value in values.items()}
+            for name, value in tensors.items():
                 slots[name].data = value
             with borrowed_generator(generator):
                 x, y = batch.x[row], batch.y[row]
                 output = in_precision(self._precision, self._setup.device, partial(self._model, x))
                 loss = self._setup.objective(output, y)
-            keep_reassigned_buffers(self._model, slots, names, own)
+            keep_reassigned_buffers(self._model, slots, names, tensors)
             gradients.append(torch.autograd.grad(loss, [slots[name] for name in trained], materialize_grads=True))
             losses.append(loss.detach().double())
         return torch.stack(losses), [torch.stack(rows) for rows in zip(*gradients, strict=True)]

@@ -19,11 +19,12 @@ from fedlama.choices.server_optimizers import (
     Replace,
     ServerAdam,
     ServerMomentum,
+    ServerNesterov,
     ServerOptimizer,
     ServerOptimizerState,
 )
 from fedlama.choices.solvers import SGD, FedProx, LocalSolver, OptimizerState
-from fedlama.choices.strategies import Courses, Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals, Strategy
+from fedlama.choices.strategies import Budget, Courses, Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals, Strategy
 from fedlama.core.deprecations import Renamed, renamed_attributes
 from fedlama.core.layers import Layer, Layers, TensorSpec, by_mapping, by_module, by_tensor
 from fedlama.core.ledger import Ledger
@@ -61,6 +62,7 @@ __all__ = [
     "Always",
     "Auto",
     "Availability",
+    "Budget",
     "Callback",
     "ClientData",
     "ClientSource",
@@ -110,6 +112,7 @@ __all__ = [
     "Score",
     "ServerAdam",
     "ServerMomentum",
+    "ServerNesterov",
     "ServerOptimizer",
     "ServerOptimizerState",
     "Snapshot",

@@ -11,7 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedlama import SGD, ConfigError, FedAvg, Federation, FixedIntervals, Replace, ServerAdam, ServerMomentum
+from fedlama import (
+    SGD,
+    ConfigError,
+    FedAvg,
+    Federation,
+    FixedIntervals,
+    Replace,
+    ServerAdam,
+    ServerMomentum,
+    ServerNesterov,
+)
 from fedlama.choices.server_optimizers import ServerOptimizer, ServerOptimizerState
 from tests.core.helpers import Line, mlp, product, pushed, skewed_clients
 
@@ -33,6 +43,56 @@ def test_replace() -> None:
 def test_momentum_by_hand() -> None:
     # v = 4, value 2; then v = .5 * 4 + (4 - 2) = 4, value 4.
     assert entered(ServerMomentum(learning_rate=0.5, momentum=0.5), [4.0, 4.0]) == [2.0, 4.0]
+
+
+def test_nesterov_by_hand() -> None:
+    # m = 4, value 0.7 * (4 + 2) = 4.2; then D = -0.2, m = 1.8, value 4.2 + 0.7 * (-0.2 + 0.9) = 4.69.
+    assert entered(ServerNesterov(), [4.0, 4.0]) == pytest.approx([4.2, 4.69], rel=1e-12)
+
+
+def test_the_default_momentum_is_what_works_in_short_runs() -> None:
+    assert (ServerMomentum().momentum, ServerNesterov().learning_rate, ServerNesterov().momentum) == (0.5, 0.7, 0.5)
+
+
+@pytest.mark.parametrize("kind", [ServerMomentum, ServerNesterov, ServerAdam])
+def test_layers_can_have_settings_of_their_own(kind: type[ServerMomentum | ServerNesterov | ServerAdam]) -> None:
+    optimizer = kind(learning_rate=0.25, per_layer={"fc?.bias": {"learning_rate": 1.0}, "*": {"learning_rate": 0.5}})
+    assert optimizer.for_layer("fc1.bias") == kind(learning_rate=1.0)
+    assert optimizer.for_layer("fc1.weight") == kind(learning_rate=0.5)
+    assert kind(learning_rate=0.25, per_layer={"a": {"learning_rate": 1.0}}).for_layer("b").learning_rate == 0.25
+
+
+def test_a_layer_of_its_own_rate_moves_by_it() -> None:
+    federation = Federation(
+        Line(0.0),
+        pushed(-1.0, -3.0),
+        FedAvg(1),
+        local_steps=1,
+        solver=SGD(1.0),
+        server_optimizer=ServerMomentum(learning_rate=0.5, momentum=0.0, per_layer={"held": {"learning_rate": 0.25}}),
+        objective=product,
+    )
+    model = federation.run().model  # the average is 2 above for both
+    assert (float(model["free"]), float(model["held"])) == (1.0, 0.5)
+
+
+def test_settings_for_a_layer_that_does_not_exist_are_refused() -> None:
+    optimizer = ServerNesterov(per_layer={"fre": {"momentum": 0.0}})
+    with pytest.raises(ConfigError, match="'fre', which matches no layer; did you mean 'free'"):
+        Federation(Line(0.0), pushed(1.0), FedAvg(1), 1, server_optimizer=optimizer, objective=product).run()
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"a": {"rate": 1.0}}, "per_layer sets 'rate' for 'a', expected one of learning_rate, momentum"),
+        ({"a": {"momentum": 1.5}}, "momentum is 1.5"),
+        ({"a": 1.0}, "expected settings by layer"),
+    ],
+)
+def test_bad_settings_of_a_layer(given: dict[str, dict[str, float]], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        ServerMomentum(per_layer=given)
 
 
 def test_momentum_that_is_none_is_replace() -> None:

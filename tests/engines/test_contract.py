@@ -19,7 +19,14 @@ from tests.flower.cases import deployed, federation, in_process
 
 AT_HOME = list(ENGINES)
 EVERY = [*AT_HOME, "flower"]
-STRATEGIES = [fl.FedAvg(2), fl.FedLAMA(2, 3), fl.FedLUAR(2, 1), fl.Cyclic(2), fl.FixedIntervals(2, {"4.*": 3})]
+STRATEGIES = [
+    fl.FedAvg(2),
+    fl.FedLAMA(2, 3),
+    fl.FedLUAR(2, 1),
+    fl.Cyclic(2),
+    fl.FixedIntervals(2, {"4.*": 3}),
+    fl.Budget(2, share=0.7),
+]
 AWAY = fl.RandomAbsence(away=0.3, dies=0.2)
 
 

@@ -25,7 +25,7 @@ NAMES_OF_THE_FIRST_VERSION = [
         ["server_step.name=adam", "server_step.second=0.8", "server_step.adaptivity=0.01", "guard.name=norm-bound"],
         "fedlama-6-4-seed0-1e02f6e4",
     ),
-    (["server_step.name=momentum"], "fedlama-6-4-seed0-eedd4ce1"),
+    (["server_step.name=momentum", "server_step.momentum=0.9"], "fedlama-6-4-seed0-eedd4ce1"),
     (["solver.memory_scope=slot"], "fedlama-6-4-seed0-c77f2202"),
     (["solver.name=fedprox", "solver.memory_scope=round"], "fedlama-6-4-seed0-ea018a49"),
     (

@@ -27,8 +27,8 @@ NAMES = {
     "digits partition.clients=4": "digits-fa1d0473d15417a0",
     "digits guard.name=median": "digits-37c2c47189d2c8c8",
     "digits aggregator.name=median": "digits-37c2c47189d2c8c8",
-    "digits server_step.name=momentum": "digits-3ee57894ea8b7fca",
-    "digits server_optimizer.name=momentum": "digits-3ee57894ea8b7fca",
+    "digits server_step.name=momentum server_step.momentum=0.9": "digits-3ee57894ea8b7fca",
+    "digits server_optimizer.name=momentum server_optimizer.momentum=0.9": "digits-3ee57894ea8b7fca",
 }
 """Names of the first version, by which nodes find the states of runs that are not finished."""
 

@@ -21,13 +21,15 @@ STRATEGIES = [
     fl.FedLUAR(2, 1, rule="round-robin"),
     fl.Cyclic(2),
     fl.FixedIntervals(2, {"0.weight": 3}),
+    fl.Budget(2, share=0.75, levels=2),
+    fl.FedLAMA(2, 3, order="random"),
 ]
 SOLVERS = [
     fl.SGD(0.1, momentum=0.9, state_scope="slot"),
     fl.SGD(0.1, momentum=0.9, velocity="step", weight_decay=1e-3, decay_at=(7,), warm_up_steps=3),
     fl.FedProx(0.1, momentum=0.5, state_scope="round"),
 ]
-SERVER_STEPS = [fl.Replace(), fl.ServerMomentum(), fl.ServerAdam()]
+SERVER_STEPS = [fl.Replace(), fl.ServerMomentum(), fl.ServerNesterov(), fl.ServerAdam()]
 
 
 def federation(engine: str, **changes: Any) -> fl.Federation:  # noqa: ANN401  (any field)

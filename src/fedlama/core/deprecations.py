@@ -75,6 +75,9 @@ A choice of the user's own may use any key, so only choices of this package are 
 ADDED: dict[tuple[str, str], dict[str, object]] = {
     ("data", "huggingface"): {"train": "train", "test": "test", "test_share": None},
     ("data", "text"): {"test_share": 0.1, "min_sequences": 2, "small": "drop"},
+    ("strategy", "fedlama"): {"order": "discrepancy"},
+    ("server_optimizer", "momentum"): {"per_layer": {}},
+    ("server_optimizer", "adam"): {"per_layer": {}},
 }
 """Keys that came after the first version, by section and choice, with their defaults: a digest leaves a default out."""
 

@@ -24,6 +24,8 @@ class Plan:
         cycle_start: Whether a new cohort may be drawn before this round: every layer is in sync.
         recycle: Layers that no client sends; the server applies their previous update again (FedLUAR).
         frozen: Layers that the clients do not train in this round; they stay in sync without a transfer.
+        trained_rounds: Rounds that a layer has trained since it was last in sync, this one included. Needed only for
+            layers that are not due in the rounds tau_l, 2 tau_l, ... of the run, as in a staggered schedule.
 
     Example:
         >>> plan = Plan(4, upload=frozenset({"conv"}), intervals={"conv": 1, "dense": 3}, cycle_start=False)
@@ -37,6 +39,7 @@ class Plan:
     cycle_start: bool
     recycle: frozenset[str] = field(default=frozenset())
     frozen: frozenset[str] = field(default=frozenset())
+    trained_rounds: Mapping[str, int] = field(default_factory=dict)
 
     def problems(self, layers: Layers) -> list[str]:
         """Return what is wrong with the plan, one sentence each: a strategy may be the user's own.
@@ -77,7 +80,7 @@ class Plan:
         Args:
             layer: The layer's name.
         """
-        return self.round_index % self.intervals[layer] + 1
+        return self.trained_rounds.get(layer, self.round_index % self.intervals[layer] + 1)
 
     def void(self) -> Plan:
         """Return the same plan for a round with too few replies: the server changes nothing."""

@@ -185,7 +185,7 @@ class LoopEngine:
         self._compute_with(slot.values)
         if solver.state_scope == "round":
             slot.optimizer_state = self._fresh_optimizer_state(slot.values)
-        self._seed(seed_of(setup.seed, "client", round_index, slot.client))
+        self._seed_generators(seed_of(setup.seed, "client", round_index, slot.client))
         parameters = [slot.values[self._names[index]] for index in trained]
         differentiated = [self._tensors[self._names[index]] for index in trained]
         optimizer_state = {
@@ -214,7 +214,7 @@ class LoopEngine:
             if name in values:
                 tensor.data = values[name]
 
-    def _seed(self, seed: int) -> None:
+    def _seed_generators(self, seed: int) -> None:
         """Seed the generators that dropout draws from."""
         torch.default_generator.manual_seed(seed)
         if self._generators:  # torch.manual_seed would keep a stack trace per call where PyTorch has no CUDA

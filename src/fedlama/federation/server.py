@@ -39,6 +39,9 @@ class Server:
         tensors = dict(self._model.state_dict(keep_vars=True))
         names = [spec.name for layer in self._layers for spec in layer.tensors]
         self.values: Values = {name: tensors[name].detach().clone() for name in names}
+        optimizer = federation.server_optimizer
+        for_layer = getattr(optimizer, "for_layer", lambda _: optimizer)  # a user's class may not inherit the default
+        self._optimizers = {layer.name: for_layer(layer.name) for layer in self._layers}
         self.optimizer_state: dict[str, ServerOptimizerState] = {}
         self.last_update: Values = {}
         local = local_buffers(self._model, self._layers)
@@ -118,7 +121,7 @@ class Server:
             previous = self.values[spec.name]
             if spec.trainable:
                 state = self.optimizer_state.setdefault(spec.name, {})
-                new[spec.name] = self._optimized(previous, new[spec.name], state)
+                new[spec.name] = self._optimized(layer.name, previous, new[spec.name], state)
                 update, value = squared_norms(new[spec.name], previous, self._threads)
                 squared_update, squared_value = squared_update + update, squared_value + value
             if self._federation.strategy.recycles:
@@ -126,9 +129,9 @@ class Server:
         norms = math.sqrt(squared_update), math.sqrt(squared_value)
         return new, LayerStatistics(average.discrepancy, *norms, average.refused)
 
-    def _optimized(self, previous: Tensor, average: Tensor, state: ServerOptimizerState) -> Tensor:
+    def _optimized(self, layer: str, previous: Tensor, average: Tensor, state: ServerOptimizerState) -> Tensor:
         """Return the server optimizer's new value; it sees a complex tensor as pairs of real numbers."""
-        apply = self._federation.server_optimizer.apply
+        apply = self._optimizers[layer].apply
         if not average.is_complex():
             return apply(previous, average, state)
         return torch.view_as_complex(apply(torch.view_as_real(previous), torch.view_as_real(average), state))

@@ -3,6 +3,7 @@
 from fedlama.choices.server_optimizers.adam import ServerAdam
 from fedlama.choices.server_optimizers.base import ServerOptimizer, ServerOptimizerState
 from fedlama.choices.server_optimizers.momentum import ServerMomentum
+from fedlama.choices.server_optimizers.nesterov import ServerNesterov
 from fedlama.choices.server_optimizers.replace import Replace
 
-__all__ = ["Replace", "ServerAdam", "ServerMomentum", "ServerOptimizer", "ServerOptimizerState"]
+__all__ = ["Replace", "ServerAdam", "ServerMomentum", "ServerNesterov", "ServerOptimizer", "ServerOptimizerState"]

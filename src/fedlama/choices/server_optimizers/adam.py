@@ -5,13 +5,19 @@ As there, no bias correction is made and v starts at epsilon^2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from fedlama.choices.server_optimizers.base import ServerOptimizer, ServerOptimizerState
+from fedlama.choices.server_optimizers.base import (
+    ServerOptimizer,
+    ServerOptimizerState,
+    Settings,
+    check_per_layer,
+    settings_for,
+)
 from fedlama.core.registry import register
 from fedlama.core.validation import at_least, between, normalise_numbers, refuse
 
@@ -28,6 +34,7 @@ class ServerAdam(ServerOptimizer):
         beta1: Decay of the first moment, in [0, 1).
         beta2: Decay of the second moment, in [0, 1).
         epsilon: Added to the root of the second moment, 0 or more; the adaptivity tau of the source.
+        per_layer: Other settings for some layers, by name or pattern; the first entry that matches a layer counts.
 
     Raises:
         ConfigError: A value is out of range.
@@ -43,10 +50,19 @@ class ServerAdam(ServerOptimizer):
     beta1: float = 0.9
     beta2: float = 0.99
     epsilon: float = 1e-3
+    per_layer: Settings = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         normalise_numbers(self)
-        refuse(at_least(self, 0, "learning_rate", "epsilon") + between(self, 0, 1, "beta1", "beta2"))
+        refuse(
+            at_least(self, 0, "learning_rate", "epsilon")
+            + between(self, 0, 1, "beta1", "beta2")
+            + check_per_layer(self)
+        )
+
+    def for_layer(self, layer: str) -> ServerAdam:
+        """Return the optimizer with a layer's own settings; see `per_layer`."""
+        return settings_for(self, layer)
 
     def apply(self, previous: Tensor, average: Tensor, optimizer_state: ServerOptimizerState) -> Tensor:
         """Return the new global value; see :meth:`fedlama.choices.server_optimizers.base.ServerOptimizer.apply`."""

@@ -6,13 +6,19 @@ Hsu, Qi and Brown, "Measuring the Effects of Non-Identical Data Distribution for
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from fedlama.choices.server_optimizers.base import ServerOptimizer, ServerOptimizerState
+from fedlama.choices.server_optimizers.base import (
+    ServerOptimizer,
+    ServerOptimizerState,
+    Settings,
+    check_per_layer,
+    settings_for,
+)
 from fedlama.core.registry import register
 from fedlama.core.validation import at_least, between, normalise_numbers, refuse
 
@@ -22,9 +28,13 @@ from fedlama.core.validation import at_least, between, normalise_numbers, refuse
 class ServerMomentum(ServerOptimizer):
     """v <- momentum * v + (average - previous); u <- previous + learning_rate * v.
 
+    In the long run the global model moves by learning_rate / (1 - momentum) times the average's movement: twice as far
+    with the defaults. With a momentum of 0.9 the factor is 10, which raised the final loss in all settings tried.
+
     Args:
         learning_rate: Server learning rate, 0 or more.
         momentum: In [0, 1).
+        per_layer: Other settings for some layers, by name or pattern; the first entry that matches a layer counts.
 
     Raises:
         ConfigError: A value is out of range.
@@ -39,11 +49,16 @@ class ServerMomentum(ServerOptimizer):
 
     name: ClassVar[str] = "momentum"
     learning_rate: float = 1.0
-    momentum: float = 0.9
+    momentum: float = 0.5
+    per_layer: Settings = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         normalise_numbers(self)
-        refuse(at_least(self, 0, "learning_rate") + between(self, 0, 1, "momentum"))
+        refuse(at_least(self, 0, "learning_rate") + between(self, 0, 1, "momentum") + check_per_layer(self))
+
+    def for_layer(self, layer: str) -> ServerMomentum:
+        """Return the optimizer with a layer's own settings; see `per_layer`."""
+        return settings_for(self, layer)
 
     def apply(self, previous: Tensor, average: Tensor, optimizer_state: ServerOptimizerState) -> Tensor:
         """Return the new global value; see :meth:`fedlama.choices.server_optimizers.base.ServerOptimizer.apply`."""

@@ -1,6 +1,7 @@
 """In which rounds each layer is synchronised: one published method per file."""
 
 from fedlama.choices.strategies.base import Courses, LayerStatistics, Plan, Strategy
+from fedlama.choices.strategies.budget import Budget
 from fedlama.choices.strategies.cyclic import Cyclic
 from fedlama.choices.strategies.fedavg import FedAvg
 from fedlama.choices.strategies.fedlama import FedLAMA
@@ -8,6 +9,7 @@ from fedlama.choices.strategies.fedluar import FedLUAR
 from fedlama.choices.strategies.fixed import FixedIntervals
 
 __all__ = [
+    "Budget",
     "Courses",
     "Cyclic",
     "FedAvg",

@@ -62,6 +62,11 @@ class Strategy(Protocol[S]):
         return 1
 
     @property
+    def in_sync_at_cycles(self) -> bool:
+        """Whether all layers are in sync after every `cycle_rounds` rounds, as a new cohort needs; by default True."""
+        return True
+
+    @property
     def measures_discrepancy(self) -> bool:
         """Whether :meth:`fold` needs the discrepancy, so that uploads carry one scalar per layer; by default False."""
         return False

@@ -25,6 +25,7 @@ from typing import ClassVar, Literal
 
 from fedlama.choices.strategies.base import Courses, LayerStatistics, Plan, Strategy
 from fedlama.choices.strategies.cutoff import Curves, Cutoff, least_critical, most_critical
+from fedlama.choices.strategies.ranking import ORDERS, Order, same_share
 from fedlama.core.layers import Layers
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, one_of, refuse, whole
@@ -39,12 +40,14 @@ class FedLAMAState:
         adaptive: Layers that may adapt.
         intervals: Interval of every layer in rounds, tau_l divided by the local steps of a round.
         unit_discrepancy: The latest d_l of every layer (eq. 2).
+        seed: The run's seed, which only ``order="random"`` uses.
     """
 
     parameters: Mapping[str, int]
     adaptive: frozenset[str]
     intervals: Mapping[str, int]
     unit_discrepancy: Mapping[str, float]
+    seed: int = 0
 
 
 @register("strategy")
@@ -62,6 +65,8 @@ class FedLAMA(Strategy[FedLAMAState]):
             interval tau' / phi. The paper does not say how they are selected, so
             :func:`fedlama.choices.strategies.cutoff.most_critical` is this program's reading. A round then lasts
             tau' / phi local steps, and every layer is in sync every tau'.
+        order: ``"discrepancy"`` is the paper's criterion. The others are controls that relax about as many parameters,
+            but choose the layers in another order; see :data:`fedlama.choices.strategies.ranking.Order`.
 
     Raises:
         ConfigError: A value is out of range, or `accelerate` does not fit the other settings.
@@ -84,12 +89,18 @@ class FedLAMA(Strategy[FedLAMAState]):
     discrepancy_share: Literal["adaptive", "all"] = "adaptive"
     warm_up_rounds: int = 0
     accelerate: bool = False
+    order: Order = "discrepancy"
 
     def __post_init__(self) -> None:
         normalise_numbers(self)
         problems = whole(self, "base_interval", "increase_factor", minimum=1) + whole(self, "warm_up_rounds", minimum=0)
         problems += one_of(self, "cutoff", ("crossing", "printed"))
-        problems += one_of(self, "discrepancy_share", ("adaptive", "all"))
+        problems += one_of(self, "discrepancy_share", ("adaptive", "all")) + one_of(self, "order", ORDERS)
+        if self.accelerate and self.order != "discrepancy":
+            problems.append(
+                f"FedLAMA: order is {self.order!r}, which is not defined for accelerate; leave order='discrepancy', or "
+                "set accelerate=false"
+            )
         refuse(problems)
         if self.accelerate:
             refuse(self._misfits())
@@ -132,6 +143,7 @@ class FedLAMA(Strategy[FedLAMAState]):
             adaptive=frozenset(layer.name for layer in layers if layer.adaptive),
             intervals={layer.name: start for layer in layers},
             unit_discrepancy={layer.name: 0.0 for layer in layers},
+            seed=seed,
         )
 
     def plan(self, state: FedLAMAState, round_index: int) -> Plan:
@@ -146,7 +158,12 @@ class FedLAMA(Strategy[FedLAMAState]):
             steps = plan.rounds_apart(name) * self.local_steps  # less than tau_l when a last round ends a cycle early
             measured[name] = statistic.discrepancy / (steps * max(state.parameters[name], 1))  # eq. 2
         state = replace(state, unit_discrepancy=measured)
-        return self.adjusted(state, self.curves(state).chosen) if self.adjusts_after(plan.round_index) else state
+        if not self.adjusts_after(plan.round_index):
+            return state
+        d = {name: value for name, value in measured.items() if name in state.adaptive}
+        adjustment = plan.round_index // self.increase_factor
+        chosen = same_share(self.order, self.curves(state).chosen, d, state.parameters, state.seed, adjustment)
+        return self.adjusted(state, chosen)
 
     def bounds(self, layers: Layers, rounds: int, seed: int) -> Courses | None:
         """Return the two courses in which each adjustment selects no layer, and all layers that may adapt.

@@ -1,0 +1,70 @@
+"""An outer step with Nesterov's momentum, as DiLoCo takes it.
+
+Douillard et al., "DiLoCo: Distributed Low-Communication Training of Language Models", arXiv 2311.08105, Algorithm 1.
+The default momentum is smaller than DiLoCo's 0.9, which raised the final loss in short runs where 0.5 lowered it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fedlama.choices.server_optimizers.base import (
+    ServerOptimizer,
+    ServerOptimizerState,
+    Settings,
+    check_per_layer,
+    settings_for,
+)
+from fedlama.core.registry import register
+from fedlama.core.validation import at_least, between, normalise_numbers, refuse
+
+
+@register("server_optimizer")
+@dataclass(frozen=True)
+class ServerNesterov(ServerOptimizer):
+    """m <- momentum * m + D; u <- previous + learning_rate * (D + momentum * m), with D = average - previous.
+
+    In the long run the global model moves by learning_rate / (1 - momentum) times the average's movement, 1.4 with the
+    defaults. The step costs no bytes. Every tensor has a momentum of its own, which advances only when the tensor's
+    layer is synchronised.
+
+    Args:
+        learning_rate: Server learning rate eta, 0 or more.
+        momentum: mu, in [0, 1).
+        per_layer: Other settings for some layers, by name or pattern; the first entry that matches a layer counts.
+
+    Raises:
+        ConfigError: A value is out of range.
+
+    Example:
+        >>> state = {}
+        >>> nesterov = ServerNesterov(learning_rate=0.5, momentum=0.5)
+        >>> nesterov.apply(torch.tensor([1.0]), torch.tensor([3.0]), state)  # 1 + 0.5 * (2 + 0.5 * 2)
+        tensor([2.5000])
+        >>> state
+        {'velocity': tensor([2.])}
+    """
+
+    name: ClassVar[str] = "nesterov"
+    learning_rate: float = 0.7
+    momentum: float = 0.5
+    per_layer: Settings = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        normalise_numbers(self)
+        refuse(at_least(self, 0, "learning_rate") + between(self, 0, 1, "momentum") + check_per_layer(self))
+
+    def for_layer(self, layer: str) -> ServerNesterov:
+        """Return the optimizer with a layer's own settings; see `per_layer`."""
+        return settings_for(self, layer)
+
+    def apply(self, previous: Tensor, average: Tensor, optimizer_state: ServerOptimizerState) -> Tensor:
+        """Return the new global value; see :meth:`fedlama.choices.server_optimizers.base.ServerOptimizer.apply`."""
+        change = average - previous
+        velocity = optimizer_state.setdefault("velocity", torch.zeros_like(previous))
+        velocity.mul_(self.momentum).add_(change)
+        return previous + self.learning_rate * (change + self.momentum * velocity)

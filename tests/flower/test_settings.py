@@ -170,7 +170,7 @@ def test_a_file_outside_of_the_experiments_folder_is_not_submitted(own: Experime
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("aggregator.name=median", "aggregator.name is 'median', expected 'none', because a deployment only averages"),
+        ("aggregator.name=median", "aggregator.name is 'median', expected 'mean', because a deployment only averages"),
         ("availability.name=random", "availability.name is 'random', expected 'always', because the real clients"),
         ("evaluate=best_client", "evaluate is 'best_client', expected 'global', because single clients' models stay"),
     ],

@@ -62,7 +62,7 @@ class Dataset:
         fedlama.errors.DataError: toy, training part: label 5 in row 1 is not in 0..1; correct it or leave that row out
         """
         if self.classes < 1:
-            raise DataError(f"{self.name}: classes is {self.classes}, expected at least 1")
+            raise DataError(f"{self.name}: classes is {self.classes}, expected at least 1; count the labels")
         if self.class_names and len(self.class_names) != self.classes:
             raise DataError(
                 f"{self.name}: {len(self.class_names)} class names for {self.classes} classes; give one name per class"
@@ -77,7 +77,7 @@ class Dataset:
         if self.train_x.shape[1:] != self.test_x.shape[1:]:
             raise DataError(
                 f"{self.name}: training rows have shape {tuple(self.train_x.shape[1:])} but test rows "
-                f"{tuple(self.test_x.shape[1:])}; they must be equal"
+                f"{tuple(self.test_x.shape[1:])}, expected one shape; convert one part"
             )
         return self
 

@@ -47,7 +47,7 @@ def load(path: Path | str, classes: int = 10, *, complete: bool = True) -> Datas
     Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
     """
     if classes not in (10, 100):
-        raise ConfigError(f"classes is {classes}, expected 10 (CIFAR-10) or 100 (CIFAR-100)")
+        raise ConfigError(f"classes is {classes}, expected 10 (CIFAR-10) or 100 (CIFAR-100); choose one of them")
     train, test = (_BATCHES, ["test_batch"]) if classes == 10 else (["train"], ["test"])
     # The first file that is found decides the folder, so that two versions are never mixed.
     folder = locate(path, [f"{train[0]}.bin", train[0]], _FOLDERS[classes]).parent

@@ -110,7 +110,7 @@ def read_idx(path: Path, kind: str, dimensions: int, limit: int = LIMIT) -> NDAr
         shape = tuple(int(size) for size in np.frombuffer(head, ">u4"))
         expected = math.prod(shape) * int(kind[1])
         if expected > limit:
-            raise DataError(f"{path} declares {shape}, {expected} bytes, above the limit of {limit}; it is damaged")
+            raise DataError(f"{path} declares {shape}, {expected} bytes, above the limit of {limit}; download it again")
         body = read_up_to(stream, expected + 1)
     if len(body) != expected:
         count = "more" if len(body) > expected else len(body)

@@ -83,13 +83,13 @@ def load(
 def _check(sequence_length: int, test_share: float, min_sequences: int, small: str) -> None:
     problems = []
     if sequence_length < 1:
-        problems.append(f"sequence_length is {sequence_length}, expected at least 1")
+        problems.append(f"sequence_length is {sequence_length}, expected at least 1; raise it")
     if not 0 < test_share < 1:
-        problems.append(f"test_share is {test_share}, expected a share between 0 and 1")
+        problems.append(f"test_share is {test_share}, expected a share between 0 and 1; use one such as 0.1")
     if min_sequences < 1:
-        problems.append(f"min_sequences is {min_sequences}, expected at least 1")
+        problems.append(f"min_sequences is {min_sequences}, expected at least 1; raise it")
     if small not in ("drop", "merge"):
-        problems.append(f"small is {small!r}, expected 'drop' or 'merge'")
+        problems.append(f"small is {small!r}, expected 'drop' or 'merge'; choose one of them")
     if problems:
         raise ConfigError(problems)
 

@@ -127,7 +127,7 @@ class PadCropFlip:
         """Refuse a padding that is out of range."""
         normalise_numbers(self)
         if not 0 <= self.padding <= 1000:
-            raise ConfigError(f"padding is {self.padding}, expected 0..1000 pixels")
+            raise ConfigError(f"padding is {self.padding}, expected 0 to 1000 pixels; use such a number")
 
     def __call__(self, x: Tensor, keys: NDArray[np.uint64] | Tensor) -> Tensor:
         """Augment a batch.

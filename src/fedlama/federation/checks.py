@@ -179,7 +179,7 @@ def _check_device(device: str) -> None:
     try:
         torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = cut(str(error).partition("\n")[0], 120)
         raise ConfigError(f"device is {device!r}, but torch cannot compute there ({reason}); choose 'cpu'") from error
 
 

@@ -65,13 +65,15 @@ def as_labels(labels: Labels, what: str = "labels") -> NDArray[np.int64]:
     """
     array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     if array.ndim != 1 or len(array) == 0:
-        raise DataError(f"{what} have shape {array.shape}, expected (rows,) with at least one row: one integer per row")
+        raise DataError(f"{what} have shape {array.shape}, expected (rows,): one integer for each row; give them so")
     if not np.issubdtype(array.dtype, np.integer):
-        raise DataError(f"{what} are {array.dtype}, expected integers; convert class names to numbers first")
+        raise DataError(f"{what} are {array.dtype}, expected integers; number the names first, with numpy.unique")
     return array.astype(np.int64)
 
 
-def check_counts(rows: int, clients: int, min_size: int, extra: Sequence[str] = ()) -> None:
+def check_counts(
+    rows: int, clients: int, min_size: int, extra: Sequence[str] = (), *, setting: str = "min_size"
+) -> None:
     """Refuse counts that no partition can satisfy.
 
     Args:
@@ -79,19 +81,21 @@ def check_counts(rows: int, clients: int, min_size: int, extra: Sequence[str] = 
         clients: Number of clients.
         min_size: Smallest number of rows of a client.
         extra: Problems that the caller found already, to be reported together.
+        setting: What `min_size` is called where the user sets it.
 
     Raises:
         ConfigError: With all problems found.
     """
     problems = list(extra)
     if clients < 1:
-        problems.append(f"clients is {clients}, expected at least 1")
+        problems.append(f"clients is {clients}, expected at least 1; raise it")
     if min_size < 1:
-        problems.append(f"min_size is {min_size}, expected at least 1: a client without rows cannot train")
+        problems.append(f"{setting} is {min_size}, expected at least 1: a client without rows cannot train; raise it")
     if not problems and clients * min_size > rows:
+        smaller = f" or a smaller {setting}" if min_size > 1 else ""
         problems.append(
             f"{clients} clients with at least {min_size} rows each need {clients * min_size} rows, but there are "
-            f"{rows}; use fewer clients or a smaller min_size"
+            f"{rows}; use fewer clients{smaller}"
         )
     if problems:
         raise ConfigError(problems)

@@ -51,7 +51,7 @@ def natural(
     of_row = as_labels(groups, "groups")
     check_counts(len(of_row), 1 if clients is None else clients, min_size)
     if surplus not in ("drop", "merge"):
-        raise ConfigError(f"surplus is {surplus!r}, expected 'drop' or 'merge'")
+        raise ConfigError(f"surplus is {surplus!r}, expected 'drop' or 'merge'; choose one of them")
     names, index, counts = np.unique(of_row, return_inverse=True, return_counts=True)
     kept = np.flatnonzero(counts >= min_size)
     wanted = len(kept) if clients is None else clients

@@ -37,8 +37,8 @@ def shards(labels: Labels, clients: int, seed: int, *, shards_per_client: int = 
     """
     classes = as_labels(labels)
     if shards_per_client < 1:
-        raise ConfigError(f"shards_per_client is {shards_per_client}, expected at least 1")
-    check_counts(len(classes), clients, shards_per_client)
+        raise ConfigError(f"shards_per_client is {shards_per_client}, expected at least 1; raise it")
+    check_counts(len(classes), clients, shards_per_client, setting="shards_per_client")
     mixed = permutation(seed, "partition", len(classes), 0)
     in_order = mixed[np.argsort(classes[mixed], kind="stable")]
     pieces = np.array_split(in_order, clients * shards_per_client)

@@ -101,7 +101,7 @@ def misfits(experiment: Experiment) -> list[str]:
         )
     if not aggregator.is_plain_mean:
         problems.append(
-            f"aggregator.name is {aggregator.name!r}, expected 'none', because a deployment only averages; remove it, "
+            f"aggregator.name is {aggregator.name!r}, expected 'mean', because a deployment only averages; remove it, "
             "or simulate with `fedlama run`"
         )
     if experiment.settings.evaluate != "global":

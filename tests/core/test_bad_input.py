@@ -365,3 +365,15 @@ def test_every_refusal_is_an_error_of_ours() -> None:
     assert issubclass(ConfigError, FedlamaError)
     assert issubclass(DataError, FedlamaError)
     assert issubclass(ConfigError, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("short_clients", r"Federation has no setting 'short_clients'; give it to TensorClients\(..., short_clients="),
+        ("local_step", "Federation has no setting 'local_step'; did you mean 'local_steps'"),
+    ],
+)
+def test_an_unknown_setting_is_named(name: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        Federation(Normed(), skewed_clients(), FedAvg(2), 4, **{name: True})

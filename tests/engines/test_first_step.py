@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import fedlama as fl
 from fedlama.engines import loop, stacked
+from fedlama.engines.api import RoundOrder
 from fedlama.engines.cohort.cohort import CohortSlice
 from fedlama.engines.cohort.threads import WorkerThreads
 from fedlama.engines.first_step.batches import RepeatableBatches
@@ -275,6 +276,17 @@ def test_a_faulty_trainer_is_replaced(
     assert apart(result, expected) < 1e-6
 
 
+def test_layers_that_are_frozen_at_first_are_compared_too() -> None:
+    setup = fl.Federation(awkward.Padded(direct=True), clients(tokens()), fl.FedAvg(3), 3).engine_setup()
+    values = {name: value.detach().clone() for name, value in setup.model.named_parameters()}
+    plan = fl.Plan(0, frozenset(), {}, cycle_start=True, frozen=frozenset({"table.weight"}))
+    order = RoundOrder(plan=plan, steps=3, cohort=(0, 1, 2, 3), new_cohort=True, values=values, lacking=frozenset())
+    engine = fl.Stacked()(setup)
+    with pytest.warns(UserWarning, match="client 1, table.weight .Embedding. differs"):
+        engine.run_round(order)
+    assert torch.equal(engine.client_values(1)["table.weight"], values["table.weight"])
+
+
 def test_without_a_plain_way_the_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     faulty(monkeypatch, SerialTrainer)
     with pytest.raises(fl.ConfigError, match=r"SerialTrainer does not compute the model .*; set engine='loop'"):
@@ -347,9 +359,9 @@ def test_a_resumed_run_is_checked_too(monkeypatch: pytest.MonkeyPatch, engine: s
     for module in (loop, stacked):
         check = module.check_first_step
 
-        def watched(setup: Any, rows: CohortSlice, work: LocalSteps, *others: Any, check: Any = check) -> Any:  # noqa: ANN401
-            seen.append((work.round_index, len(rows.clients)))
-            return check(setup, rows, work, *others)
+        def watched(setup: Any, rows: CohortSlice, order: RoundOrder, *others: Any, check: Any = check) -> Any:  # noqa: ANN401
+            seen.append((order.plan.round_index, len(rows.clients)))
+            return check(setup, rows, order, *others)
 
         monkeypatch.setattr(module, "check_first_step", watched)
     federation = fl.Federation(dense(), clients(numbers()), fl.FedAvg(3), 12, engine=engine)

@@ -26,7 +26,6 @@ from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, R
 from fedlama.engines.cohort.cohort import CohortSlice
 from fedlama.engines.divergence import loss_divergence
 from fedlama.engines.first_step.guard import MOST_CLIENTS, check_first_step
-from fedlama.engines.trainers.base import LocalSteps
 from fedlama.engines.transfers import TransferTable
 from fedlama.engines.user_code import NamedFailures
 
@@ -162,7 +161,6 @@ class LoopEngine:
         setup, slots = self._setup, self._slots[:MOST_CLIENTS]
         if not slots:
             return
-        work = LocalSteps.of(setup, self._names, order)
         rows = CohortSlice(
             tuple(slot.client for slot in slots),
             {name: torch.stack([slot.values[name] for slot in slots]) for name in slots[0].values},
@@ -170,7 +168,7 @@ class LoopEngine:
             tuple(self._steps_done.get(slot.client, 0) for slot in slots),
             fresh=True,
         )
-        check_first_step(setup, rows, work, self._names)
+        check_first_step(setup, rows, order, self._names)
         self.first_step_checked = True
 
     def _train_client(self, slot: _ClientSlot, order: RoundOrder, trained: list[int]) -> float:

@@ -87,7 +87,7 @@ class StackedEngine:
         fresh = self._cohort.flush(caller_starts=work.trained if self._trainers[0].starts_fresh else ())
         rows = self._cohort.view(fresh)
         if not self._first_step_checked:
-            rows = self._check_first_step(rows, work)
+            rows = self._check_first_step(rows, order)
         try:
             losses = self._train(rows, work)
         except FedlamaError:
@@ -97,7 +97,7 @@ class StackedEngine:
         self._cohort.count(self._cohort.clients, order.steps)
         return RoundReply(dict(zip(self._cohort.clients, losses, strict=True)), self._transfers.planned(order))
 
-    def _check_first_step(self, rows: CohortSlice, work: LocalSteps) -> CohortSlice:
+    def _check_first_step(self, rows: CohortSlice, order: RoundOrder) -> CohortSlice:
         """Compare one client's first step with plain PyTorch, and go on plainly if it differs.
 
         Returns:
@@ -109,7 +109,7 @@ class StackedEngine:
         assert self._plain is not None
         setup, names, name = self._setup, self._cohort.names, self._trainers[0].name
         few = slice(0, min(MOST_CLIENTS, self._chunk))
-        fault = check_first_step(setup, rows.part(few), work, names, self._trainers[0].rehearsed())
+        fault = check_first_step(setup, rows.part(few), order, names, self._trainers[0].rehearsed())
         self._first_step_checked = True
         if fault is None:
             return rows
@@ -118,7 +118,7 @@ class StackedEngine:
             self._cohort.flush()
             rows = self._cohort.view()
         plain = self._plain()
-        if check_first_step(setup, rows.part(few), work, names, plain) is not None:
+        if check_first_step(setup, rows.part(few), order, names, plain) is not None:
             raise ConfigError(f"{name} {fault}; set engine='loop', which computes each client plainly")
         warnings.warn(
             f"{name} {fault}; the run goes on client by client with {plain.name}, as engine='loop' computes, which is "

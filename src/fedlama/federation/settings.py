@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from inspect import signature
+from typing import Any, Literal, Self
 
 import torch
 from torch import nn
@@ -23,9 +24,10 @@ from fedlama.core.layers import Layers, by_tensor
 from fedlama.core.losses import Objective, cross_entropy
 from fedlama.core.modules import check_shapes_known, copied
 from fedlama.core.validation import normalise_numbers
-from fedlama.data.clients import Batch, ClientData, ClientSource, as_source
+from fedlama.data.clients import Batch, ClientData, ClientSource, TensorClients, as_source
 from fedlama.engines import Engine, EngineSetup
 from fedlama.engines.first_step.batches import repeatable
+from fedlama.errors import ConfigError, did_you_mean
 from fedlama.federation.describe import Description, describe_federation, differences_since
 from fedlama.federation.held_out import TestSet
 
@@ -57,6 +59,15 @@ class FederationSettings:
     engine: str | Callable[[EngineSetup], Engine] = "loop"
     device: str = "cpu"
     keep_client_models: bool = False
+
+    def __new__(cls, *_: object, **given: object) -> Self:
+        """Refuse an unknown setting, and say where it belongs or which one is near."""
+        known = [field.name for field in fields(cls)]
+        for name in given.keys() - set(known):
+            if name in signature(TensorClients).parameters:
+                raise ConfigError(f"{cls.__name__} has no setting {name!r}; give it to TensorClients(..., {name}=...)")
+            raise ConfigError(f"{cls.__name__} has no setting {name!r}{did_you_mean(name, known)}")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         normalise_numbers(self)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from fedlama.engines.api import EngineSetup
+from fedlama.engines.api import EngineSetup, RoundOrder
 from fedlama.engines.cohort.cohort import CohortSlice
 from fedlama.engines.cohort.sizes import intra_op_threads
 from fedlama.engines.first_step.batches import rehearsal
@@ -30,14 +30,14 @@ MOST_CLIENTS = 2
 
 
 def check_first_step(
-    setup: EngineSetup, rows: CohortSlice, work: LocalSteps, names: Sequence[str], trainer: Trainer | None = None
+    setup: EngineSetup, rows: CohortSlice, order: RoundOrder, names: Sequence[str], trainer: Trainer | None = None
 ) -> str | None:
     """Check the first step of an engine on copies; nothing of the run is changed.
 
     Args:
         setup: The federation's fixed parts.
         rows: What the first clients begin with; no more than `MOST_CLIENTS` of them are looked at.
-        work: The local steps of the round.
+        order: The round's order. Layers that it freezes are trained here, since later rounds train them.
         names: All parameters that require a gradient, in the model's order.
         trainer: What is compared with plain PyTorch; None for an engine that computes plainly itself.
 
@@ -49,10 +49,11 @@ def check_first_step(
         ConfigError: The model, the loss or the solver remembers something that clients would share.
     """
     rows = rows.part(slice(0, MOST_CLIENTS))
-    once = replace(work, steps=1, rates=(1.0,))
+    whole = replace(order, steps=1, plan=replace(order.plan, frozen=frozenset()))
+    once = replace(LocalSteps.of(setup, names, whole), rates=(1.0,))
     # One thread: on a shared machine two threads inside a kernel wait for each other, far longer than they compute.
     with rehearsal(setup.clients) as possible, undisturbed(setup.device), intra_op_threads(1):
-        if not possible or not rows.clients or not work.names:
+        if not possible or not rows.clients:
             return None
         with without_warnings():
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import inspect
 import re
@@ -99,6 +100,7 @@ def found(name: str) -> list[Any]:
         fedlama,
         Tensor,
         np.ndarray,
+        builtins,
         *(section.contract for section in SECTIONS.values()),
         *(importlib.import_module(module) for module in modules() if is_light(module)),
     ]

@@ -24,7 +24,7 @@ from fedlama.core.content import tensor_facts
 from fedlama.core.description import describe
 from fedlama.core.devices import transform_on, upload
 from fedlama.core.randomness import address, permutation, ranked
-from fedlama.errors import ConfigError, DataError
+from fedlama.errors import ConfigError, DataError, shown
 
 Batch = tuple[Tensor, Tensor]
 """Inputs (batch, ...) and targets (batch, ...) of one local step."""
@@ -484,7 +484,13 @@ def as_source(clients: ClientSource | Sequence[ClientData] | Sequence[Iterable[B
         DataError: The list is empty or mixes kinds.
     """
     if not isinstance(clients, Sequence):
-        return clients
+        if all(hasattr(clients, name) for name in ("__len__", "samples", "batch")):
+            return clients
+        remedy = "give list(clients.values())" if isinstance(clients, Mapping) else "give a list"
+        raise DataError(
+            f"clients is {shown(type(clients).__name__)}, expected a list of fedlama.ClientData or of iterables of "
+            f"batches, or a source with the methods samples and batch; {remedy}"
+        )
     if not clients:
         raise DataError("there are no clients; give at least one")
     tensors = [given for given in clients if isinstance(given, ClientData)]

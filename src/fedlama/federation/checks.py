@@ -43,7 +43,7 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
     if federation.evaluate_every is not None and federation.evaluate_every < 1:
         problems.append(f"evaluate_every is {federation.evaluate_every}, expected 1 local step or more; raise it")
     problems += check_seed(federation.seed) + _check_solver(federation.solver)
-    problems += _check_sizes(federation.model, source)
+    problems += _check_sizes(federation.model, source) + _check_test_set(federation.test_set)
     problems += _check_statistics(federation, layers) + _check_complex(federation, layers)
     problems += _check_per_layer(federation, layers) + _check_cohorts(federation)
     checks: list[Callable[[], object]] = [
@@ -77,6 +77,16 @@ def _check_solver(solver: object) -> list[str]:
         ]
     given = f"the class {solver.__name__}" if isinstance(solver, type) else shown(solver)
     return [f"solver is {given}, expected a solver; use fedlama.SGD(learning_rate=...), {instead}"]
+
+
+def _check_test_set(test_set: object) -> list[str]:
+    """Report held-out data in another form than a test set, such as a list with one for each client."""
+    if test_set is None or all(hasattr(test_set, name) for name in ("x", "y", "score")):
+        return []
+    return [
+        f"test_set is {shown(type(test_set).__name__)}, expected one fedlama.TestSet, on which the global model is "
+        "scored; give fedlama.TestSet(x, y)"
+    ]
 
 
 def _check_sizes(model: nn.Module, source: ClientSource) -> list[str]:

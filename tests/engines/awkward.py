@@ -66,13 +66,38 @@ class Counts(Model):
         return super().forward(x)
 
 
+class Totals(Model):
+    """Adds up its outputs for a log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = torch.zeros(())
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        self.total = self.total + logits.detach().sum()
+        return logits
+
+
+class Teaches(Model):
+    """Moves a frozen module after a trained one, as a momentum encoder does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.teacher = nn.Linear(6, 8).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.teacher.weight.lerp_(self.hidden.weight, 0.1)
+        logits: Tensor = super().forward(x) + self.output(self.teacher(x))
+        return logits
+
+
 class Caches(Model):
     """Keeps a table that is always the same."""
 
-    table: Tensor | None = None
-
     def forward(self, x: Tensor) -> Tensor:
-        if self.table is None:
+        if not hasattr(self, "table"):
             self.table = torch.arange(6, dtype=x.dtype).cos()
         return super().forward(x * self.table)
 

@@ -91,6 +91,7 @@ SAME: dict[str, tuple[Make, Callable[[], Tensor], str | None]] = {
     "data parallel": (lambda: nn.DataParallel(awkward.Model()), numbers, NOT_VECTORISED),
     "kept activation": (awkward.Keeps, numbers, None),
     "number of calls": (awkward.Counts, numbers, None),
+    "running total": (awkward.Totals, numbers, None),
     "table": (awkward.Caches, numbers, None),
     "in place": (awkward.InPlace, numbers, None),
     "dropout": (awkward.Drops, numbers, None),
@@ -127,6 +128,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "running mean": (awkward.Centres, "the attribute 'mean' of the model Centres"),
     "list": (awkward.Remembers, "the attribute 'seen' of the model Remembers"),
     "stale norm": (awkward.Normalises, "the attribute 'norm' of the model Normalises"),
+    "teacher": (awkward.Teaches, "the attribute 'teacher.weight' of the model Teaches"),
     "global": (awkward.Global, "the model Global gives other results for the same weights, batch and seed"),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,3 +99,23 @@ def keep_reassigned_buffers(
         if current is not tensors[name]:
             values[name].copy_(current)
             setattr(owner, short, tensors[name])
+
+
+def plain_attributes(model: nn.Module) -> dict[tuple[str, str], Any]:
+    """Return the attributes that modules hold beside parameters, buffers, submodules, functions and torch's own.
+
+    Returns:
+        Values by the name of the module and that of the attribute.
+
+    >>> model = nn.Sequential(nn.Flatten())
+    >>> model[0].calls = 3
+    >>> plain_attributes(model)[("0", "calls")]
+    3
+    """
+    torchs = nn.Module().__dict__.keys()
+    return {
+        (path, name): value
+        for path, module in model.named_modules()
+        for name, value in getattr(module, "__dict__", {}).items()
+        if name not in torchs and not callable(value)
+    }

@@ -16,9 +16,10 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedlama.core.averaging import difference
+from fedlama.core.modules import plain_attributes
 from fedlama.engines.api import EngineSetup
 from fedlama.engines.first_step.plain import ClientStart, PlainClient, StepOutcome
 from fedlama.engines.trainers.base import LocalSteps
@@ -67,12 +68,12 @@ def check_hidden_state(setup: EngineSetup, starts: list[ClientStart], work: Loca
         ConfigError: Something is remembered and changes results; the sentence names the attribute.
     """
     used = PlainClient(setup)
-    before = _attributes(used.model)
+    before = plain_attributes(used.model)
     try:
         used.step(_other_step(starts), work)
     except Exception:  # of the second client's batch, which the run itself will come to
         return
-    changed = _changed(before, _attributes(used.model))
+    changed = _changed(before, plain_attributes(used.model))
     if _gives(used, starts[0], work, expected) and not _counts(setup, starts[0], work, expected, changed):
         return
     again = PlainClient(setup).step(starts[0], work)
@@ -149,17 +150,6 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _attributes(model: nn.Module) -> dict[_Key, Any]:
-    """Return the attributes that modules hold beside parameters, buffers, submodules and torch's own."""
-    torchs = nn.Module().__dict__.keys()
-    return {
-        (path, name): value
-        for path, module in model.named_modules()
-        for name, value in getattr(module, "__dict__", {}).items()
-        if name not in torchs and not callable(value)
-    }
-
-
 def _changed(before: Mapping[_Key, Any], after: Mapping[_Key, Any]) -> dict[_Key, _Change]:
     """Return the attributes that may have changed, those that hold another object first.
 
@@ -222,10 +212,13 @@ def _responsible(
     expected: StepOutcome,
     changed: Mapping[_Key, _Change],
 ) -> list[str]:
-    """Return which of the changed attributes change the result, each by itself; all counters if none does."""
+    """Return which of the changed attributes change the result, each by itself; all counters if none does.
+
+    Parameters that do not require a gradient count as attributes: they are given, and no client has its own.
+    """
     used = PlainClient(setup)
     used.step(_other_step(starts), work)
-    after = _attributes(used.model)
+    after = plain_attributes(used.model)
     names: list[str] = []
     for (module, name), change in list(changed.items())[:_MOST_ATTRIBUTES]:
         if names and not change.replaced:
@@ -235,5 +228,11 @@ def _responsible(
         setattr(client.model.get_submodule(module), name, value.detach() if isinstance(value, Tensor) else value)
         if not _gives(client, starts[0], work, expected):
             names.append(f"{module}.{name}" if module else name)
+    given = dict(setup.model.named_parameters())
+    names += [
+        name
+        for name, parameter in used.model.named_parameters()
+        if name not in starts[0].values and not torch.equal(parameter, given[name])
+    ]
     counters = [f"{module}.{name}" if module else name for (module, name), c in changed.items() if _is_number(c.after)]
     return names or counters

@@ -11,13 +11,13 @@ import copy
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from fedlama.core.modules import keep_reassigned_buffers, set_training
+from fedlama.core.modules import keep_reassigned_buffers, plain_attributes, set_training
 from fedlama.engines.api import EngineSetup, Values
 from fedlama.engines.cohort.batches import StackedBatch
 from fedlama.engines.trainers.dropout import ClientDropout, borrowed_generator
@@ -63,6 +63,7 @@ def in_precision(precision: Precision, device: torch.device, compute: Callable[[
     return output.float() if output.dtype == torch.bfloat16 else output
 
 
+_ABSENT = object()
 Gradients = tuple[Tensor, list[Tensor]]
 """Every row's loss, float64 (rows,), and the gradients of its own loss, (rows, ...) per trained parameter."""
 Generators = Sequence[torch.Generator]
@@ -86,6 +87,7 @@ class ClientGradients:
         self._model = self._new_copy()
         self._compute: Callable[[Values, Sequence[str], StackedBatch, Generators], Gradients] = self._first
         self.form: Literal["vectorised", "dropout", "one by one"] | None = None
+        self._written: dict[tuple[str, str], Any] = {}
 
     def _new_copy(self) -> nn.Module:
         return set_training(copy.deepcopy(self._setup.model).to(self._setup.device))
@@ -120,6 +122,7 @@ class ClientGradients:
         """Find out at the first batch whether the model can be vectorised and whether it has dropout."""
         buffers = {name: value.clone() for name, value in values.items() if name not in trained}
         states = [generator.get_state() for generator in generators]
+        before = plain_attributes(self._model)
         try:
             with ClientDropout(generators, vectorised=True) as dropout:
                 result = self._vectorised(values, trained, batch, generators)
@@ -138,6 +141,11 @@ class ClientGradients:
                 generator.set_state(state)
             self._compute, self.form = self._one_by_one, "one by one"
             return self._compute(values, trained, batch, generators)
+        after = plain_attributes(self._model)
+        self._written = {
+            key: before.get(key, _ABSENT) for key, value in after.items() if value is not before.get(key, _ABSENT)
+        }
+        self._forget()
         if dropout.used:
             self._compute, self.form = self._with_dropout, "dropout"
         else:
@@ -158,7 +166,21 @@ class ClientGradients:
         losses, after = vmap(self.loss)(watched, others, batch.x, batch.y)
         _keep(after, others)
         gradients = torch.autograd.grad(losses.sum(), list(watched.values()), materialize_grads=True)
+        self._forget()
         return losses.detach().double(), list(gradients)
+
+    def _forget(self) -> None:
+        """Put back the plain attributes that the model has written.
+
+        They hold tensors of all rows, which are of no use after a call under vmap. That results do not depend on them
+        is checked at the first step.
+        """
+        for (path, name), value in self._written.items():
+            module = self._model.get_submodule(path)
+            if value is not _ABSENT:
+                setattr(module, name, value)
+            elif name in module.__dict__:
+                delattr(module, name)
 
     def _one_by_one(
         self, values: Values, trained: Sequence[str], batch: StackedBatch, generators: Generators

@@ -43,7 +43,8 @@ def normalise_numbers(owner: object) -> None:
             value = tuple(value)
         object.__setattr__(owner, field.name, _plain(value))
         if isinstance(value, bool | np.bool_) and field.type in _NUMBER_TYPES:
-            problems.append(_problem(owner, field.name, bool(value), "a number", "use one such as 1"))
+            kind = "an integer" if str(field.type).startswith("int") else "a number"
+            problems.append(_problem(owner, field.name, bool(value), kind, "use one such as 1"))
     refuse(problems)
 
 

@@ -23,7 +23,21 @@ from fedlama.choices.server_optimizers import (
     ServerOptimizer,
     ServerOptimizerState,
 )
-from fedlama.choices.solvers import SGD, FedProx, LocalSolver, OptimizerState
+from fedlama.choices.solvers import (
+    SGD,
+    Adam,
+    AdamW,
+    Clipping,
+    FedProx,
+    LocalSolver,
+    OptimizerState,
+    ParameterGroup,
+    Schedule,
+    SolverOptions,
+    along_clients,
+    client_norms,
+    tensor_norms,
+)
 from fedlama.choices.strategies import Budget, Courses, Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals, Strategy
 from fedlama.core.deprecations import Renamed, renamed_attributes
 from fedlama.core.layers import Layer, Layers, TensorSpec, by_mapping, by_module, by_tensor
@@ -57,6 +71,8 @@ except PackageNotFoundError:  # imported from a source tree that was never insta
 __all__ = [
     "SGD",
     "Absence",
+    "Adam",
+    "AdamW",
     "Aggregator",
     "AllClients",
     "Always",
@@ -66,6 +82,7 @@ __all__ = [
     "Callback",
     "ClientData",
     "ClientSource",
+    "Clipping",
     "Codec",
     "Combined",
     "ConfigError",
@@ -99,6 +116,7 @@ __all__ = [
     "MissingExtraError",
     "NormBound",
     "OptimizerState",
+    "ParameterGroup",
     "Plan",
     "RandomAbsence",
     "Replace",
@@ -109,6 +127,7 @@ __all__ = [
     "RunFolder",
     "RunOptions",
     "Sampler",
+    "Schedule",
     "Score",
     "ServerAdam",
     "ServerMomentum",
@@ -116,6 +135,7 @@ __all__ = [
     "ServerOptimizer",
     "ServerOptimizerState",
     "Snapshot",
+    "SolverOptions",
     "Stacked",
     "StoredRun",
     "Strategy",
@@ -130,9 +150,11 @@ __all__ = [
     "UniformSampler",
     "WeightsAndBiases",
     "Workers",
+    "along_clients",
     "by_mapping",
     "by_module",
     "by_tensor",
+    "client_norms",
     "clock",
     "data",
     "find_runs",
@@ -143,6 +165,7 @@ __all__ = [
     "register",
     "run_study",
     "save_snapshot",
+    "tensor_norms",
     "whole_snapshots",
     "write_report",
 ]

@@ -16,7 +16,7 @@ from torch.nn import functional
 from fedlama.choices.codecs import Codec, Float16, Float32
 from fedlama.choices.samplers import AllClients, UniformSampler
 from fedlama.choices.server_optimizers import Replace, ServerAdam, ServerMomentum, ServerOptimizer
-from fedlama.choices.solvers import SGD, FedProx
+from fedlama.choices.solvers import SGD, Adam, AdamW, Clipping, FedProx, ParameterGroup, Schedule
 from fedlama.choices.solvers.base import StateScope
 from fedlama.choices.strategies import Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals, Strategy
 from fedlama.core.layers import StatisticsRule, by_module, by_tensor
@@ -46,6 +46,12 @@ SOLVERS = [
     SGD(0.05, momentum=0.9, state_scope="slot"),
     SGD(0.05, momentum=0.9, state_scope="round"),
     FedProx(0.05, momentum=0.5, proximal=0.1),
+    SGD(0.05, momentum=0.9, nesterov=True, schedule=Schedule("cosine", warm_up=3)),
+    SGD(0.05, momentum=0.9, clipping=Clipping(norm=0.3, value=0.1)),
+    FedProx(0.05, proximal=0.1, groups=(ParameterGroup("4.*", rate_factor=0.1, weight_decay=0.1),)),
+    SGD(0.05, groups=(ParameterGroup("0.*", frozen=True),), clipping=Clipping(norm=0.3)),
+    AdamW(0.01, epsilon=1e-3, schedule=Schedule("step", unit="rounds", at=(2,))),
+    Adam(0.01, epsilon=1e-3, weight_decay=0.1, state_scope="slot", clipping=Clipping(norm=0.3)),
 ]
 CODECS = [Float32(), Float16()]
 SERVER_STEPS = [Replace(), ServerMomentum(), ServerAdam()]

@@ -13,7 +13,8 @@ function, class                    its import path, such as ``"mypackage.losses:
                                    (a lambda, a closure) has a digest of its code and of what it captures as well
 `functools.partial`, method        the function, with its arguments or its object
 object with ``__describe__()``     its class and what that method returns
-dataclass                          its name or class, and its fields
+dataclass                          its name or class, and its fields; those that came later only where they differ
+                                   from their default (:data:`LEFT_OUT_AT_DEFAULT`)
 module of PyTorch                  its class, its plain attributes and a digest of its tensors
 tensor, array, bytes               a digest of the content
 other object                       its class, and its attributes or whatever else pickle would write; what pickle
@@ -30,7 +31,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import PurePath
 from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, MethodType
 from typing import Any
@@ -162,7 +163,7 @@ class _Describer:
         if describe is not None:
             return _identity(value) | self.describe(describe(value), where)
         if is_dataclass(value):
-            names = [field.name for field in fields(value) if field.init]
+            names = [field.name for field in fields(value) if field.init and not is_left_out(value, field)]
             return _identity(value) | {name: self.describe(getattr(value, name), f"{where}.{name}") for name in names}
         if isinstance(value, nn.Module):
             return _identity(value) | self._module(value, where)
@@ -204,6 +205,27 @@ class _Describer:
         tensors = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
         described |= {key: _array(tensor) for key, tensor in tensors.items()}
         return described | {key: self.describe(child, f"{where}.{key}") for key, child in module.named_children()}
+
+
+LEFT_OUT_AT_DEFAULT = {"left_out_at_default": True}
+"""Metadata of a settings field that came after the first version.
+
+Configurations and descriptions are written without it where it has its default, so run folders of the same settings
+keep their names.
+"""
+
+
+def is_left_out(owner: object, field: Field[Any]) -> bool:
+    """Return whether a configuration or a description is written without a field.
+
+    Args:
+        owner: The settings.
+        field: One of the fields of its dataclass.
+    """
+    if not field.metadata.get("left_out_at_default"):
+        return False
+    default = field.default if field.default_factory is MISSING else field.default_factory()
+    return bool(getattr(owner, field.name) == default)
 
 
 _PROTOCOL = 4

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from fedlama.choices.codecs import Codec
 from fedlama.choices.solvers import LocalSolver
 from fedlama.choices.strategies import Plan
+from fedlama.core.budget import Budget
 from fedlama.core.layers import Layer, Layers
 from fedlama.core.ledger import Transfer
 from fedlama.core.losses import Objective
@@ -48,6 +49,7 @@ class EngineSetup:
         objective: The loss.
         seed: The run's seed.
         device: Where to compute.
+        budget: The length of the run; None where it is not known.
     """
 
     model: nn.Module
@@ -58,6 +60,7 @@ class EngineSetup:
     objective: Objective
     seed: int
     device: torch.device
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

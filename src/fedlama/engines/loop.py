@@ -16,6 +16,8 @@ from torch import Tensor
 
 from fedlama.choices.codecs import codec_of
 from fedlama.choices.solvers import OptimizerState
+from fedlama.choices.solvers.local_update import LocalUpdate
+from fedlama.choices.solvers.options import rate_of
 from fedlama.core.averaging import average_models
 from fedlama.core.layers import Layer, local_buffers
 from fedlama.core.losses import scalar
@@ -66,7 +68,6 @@ class LoopEngine:
         self._names = [name for name, p in self._model.named_parameters() if p.requires_grad]
         self._buffers = [name for name, _ in self._model.named_buffers()]
         self._local = {name: buffer.clone() for name, buffer in local_buffers(self._model, setup.layers).items()}
-        self._decayed = _decayed(setup)
         self._generators = [setup.device] if setup.device.type == "cuda" else []
         self._slots: list[_ClientSlot] = []
         self._steps_done: dict[int, int] = {}
@@ -184,13 +185,15 @@ class LoopEngine:
         if solver.state_scope == "round":
             slot.optimizer_state = self._fresh_optimizer_state(slot.values)
         self._seed_generators(seed_of(setup.seed, "client", round_index, slot.client))
-        parameters = [slot.values[self._names[index]] for index in trained]
-        differentiated = [self._tensors[self._names[index]] for index in trained]
+        names = [self._names[index] for index in trained]
+        differentiated = [self._tensors[name] for name in names]
+        # Views with the leading dimension that solvers expect: the solver works in place on the client's own tensors.
+        parameters = [slot.values[name].unsqueeze(0) for name in names]  # (1, ...)
         optimizer_state = {
-            kind: [buffers[index] for index in trained] for kind, buffers in slot.optimizer_state.items()
+            kind: [buffers[index].unsqueeze(0) for index in trained] for kind, buffers in slot.optimizer_state.items()
         }
-        decayed = [self._decayed[index] for index in trained]
-        reference = [order.values[self._names[index]] for index in trained] if solver.uses_reference else []
+        reference = [order.values[name] for name in names] if solver.uses_reference else []
+        update = LocalUpdate(solver, setup.layers, names)
         done, total = self._steps_done.get(slot.client, 0), 0.0
         for step in range(order.steps):
             with NamedFailures(slot.client, done + step) as failures:
@@ -199,8 +202,8 @@ class LoopEngine:
                     x, y = x.clone(), y.clone()
                 loss = scalar(setup.objective(self._model(x.to(setup.device)), y.to(setup.device)))
                 gradients = torch.autograd.grad(loss, differentiated, materialize_grads=True)
-            rate = solver.rate(round_index * order.steps + step)
-            solver.step(parameters, gradients, optimizer_state, rate, decayed, reference)
+            rate = rate_of(solver, round_index * order.steps + step, round_index, setup.budget)
+            update(parameters, [gradient.unsqueeze(0) for gradient in gradients], optimizer_state, rate, reference)
             total += self._finite(float(loss.detach()), slot, round_index)
         self._steps_done[slot.client] = done + order.steps
         keep_reassigned_buffers(self._model, self._tensors, self._buffers, slot.values)
@@ -226,8 +229,3 @@ class LoopEngine:
         if math.isfinite(loss):
             return loss
         raise loss_divergence(self._setup.layers, round_index, slot.client, slot.values, loss)
-
-
-def _decayed(setup: EngineSetup) -> list[bool]:
-    normal = {spec.name for layer in setup.layers for spec in layer.tensors if spec.normalisation}
-    return [name not in normal for name, p in setup.model.named_parameters() if p.requires_grad]

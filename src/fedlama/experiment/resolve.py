@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -122,7 +122,7 @@ class _Builder:
             except ValidationError as error:
                 details = error.errors()
                 for detail in details:
-                    if detail["type"] != "missing" or detail["loc"][0] not in values:
+                    if detail["type"] != "missing" or len(detail["loc"]) > 1 or detail["loc"][0] not in values:
                         self.problems.extend(_sentences(self._dotted, detail))
                 wrong = {detail["loc"][0] for detail in details if detail["loc"]} & accepted.keys()
                 if not wrong:
@@ -151,8 +151,8 @@ class _Builder:
         for key, value in values.items():
             if key not in known:
                 self.problems.append(f"unknown key {shown(self._dotted + key)}{_hint(self.section, self.choice, key)}")
-            elif strange := _strange(value, _takes_booleans(hints[key])):
-                self.problems.append(f"{self._dotted + key} is {shown(value)}: {strange}; change it")
+            elif problems := _value_problems(self._dotted + key, hints[key], value):
+                self.problems.extend(problems)
             else:
                 accepted[key] = value
         return accepted
@@ -178,6 +178,31 @@ def _outer_hint(key: str, known: list[str]) -> str:
     if sections:
         return f"; did you mean {' or '.join(repr(f'{section}.{key}') for section in sections)}?"
     return did_you_mean(key, known)
+
+
+def _value_problems(where: str, hint: object, value: object) -> list[str]:
+    """Report what pydantic would accept in a value: true for 1, integers without bounds, unknown keys of tables."""
+    kind = _settings_class(hint)
+    if kind is None or not isinstance(value, (Mapping, list)):
+        strange = _strange(value, _takes_booleans(hint))
+        return [f"{where} is {shown(value)}: {strange}; change it"] if strange else []
+    if isinstance(value, list):
+        return [
+            problem for index, item in enumerate(value) for problem in _value_problems(f"{where}.{index}", kind, item)
+        ]
+    hints, known = get_type_hints(kind), settings_of(kind)
+    problems = [f"unknown key {shown(f'{where}.{key}')}{did_you_mean(key, known)}" for key in value if key not in known]
+    for key in [key for key in value if key in known]:
+        problems += _value_problems(f"{where}.{key}", hints[key], value[key])
+    return problems
+
+
+def _settings_class(hint: object) -> type[Any] | None:
+    """Return the settings class that a type is, or has as its items; None where it has none."""
+    if isinstance(hint, type) and is_dataclass(hint):
+        return hint
+    inner = [_settings_class(part) for part in get_args(hint)]
+    return next((kind for kind in inner if kind is not None), None)
 
 
 def _takes_booleans(hint: object) -> bool:

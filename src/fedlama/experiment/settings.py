@@ -18,6 +18,7 @@ from fedlama.choices.server_optimizers import ServerOptimizer
 from fedlama.choices.solvers import LocalSolver
 from fedlama.choices.strategies import Strategy
 from fedlama.core.deprecations import with_first_words
+from fedlama.core.description import is_left_out
 from fedlama.core.labelling import Labelling
 from fedlama.core.validation import at_least, check_seed, normalise_numbers, one_of, refuse
 from fedlama.data.arrays import DataSource
@@ -113,9 +114,14 @@ class Experiment:
     def to_json(self) -> dict[str, object]:
         """Return the resolved configuration: every key with the value in force.
 
+        Keys that came after the first version are left out where they have their default.
         With options of the user's own, ``sources`` has the SHA-256 of each one's code.
         """
-        settings = {field.name: plain(getattr(self.settings, field.name)) for field in fields(self.settings)}
+        settings = {
+            field.name: plain(getattr(self.settings, field.name))
+            for field in fields(self.settings)
+            if not is_left_out(self.settings, field)
+        }
         sections = {section: plain_choice(getattr(self, section)) for section in SECTIONS}
         sources = {section: origin.digest for section, origin in self.origins.items()}
         return {**settings, **sections} | ({"sources": sources} if sources else {})
@@ -134,7 +140,11 @@ class Experiment:
 
 def plain_choice(choice: Any) -> dict[str, object]:  # noqa: ANN401  (an option of any section)
     """Return an option's name and settings as plain JSON types."""
-    return {"name": name_of(choice)} | {key: plain(getattr(choice, key)) for key in settings_of(type(choice))}
+    return {"name": name_of(choice)} | {
+        item.name: plain(getattr(choice, item.name))
+        for item in fields(choice)
+        if item.name in settings_of(type(choice)) and not is_left_out(choice, item)
+    }
 
 
 def plain(value: object) -> object:

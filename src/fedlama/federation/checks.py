@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedlama.choices.solvers.options import option_problems
 from fedlama.choices.strategies import Strategy
 from fedlama.core.layers import Layers, check_layers, local_buffers
 from fedlama.core.losses import IGNORED, class_dimension, cross_entropy
@@ -33,6 +34,7 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
     Raises:
         ConfigError: With every problem found.
     """
+    full = federation.full_labelling()
     problems = check_budget(federation.local_steps, federation.strategy)
     if isinstance(federation.engine, str) and federation.engine not in ENGINES:
         problems.append(f"engine is {federation.engine!r}{did_you_mean(federation.engine, ENGINES)}")
@@ -44,11 +46,12 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
         problems.append(f"evaluate_every is {federation.evaluate_every}, expected 1 local step or more; raise it")
     problems += check_seed(federation.seed) + _check_solver(federation.solver)
     problems += _check_sizes(federation.model, source) + _check_test_set(federation.test_set)
+    problems += option_problems(federation.solver, full, federation.budget) if not problems else []
     problems += _check_statistics(federation, layers) + _check_complex(federation, layers)
     problems += _check_per_layer(federation, layers) + _check_cohorts(federation)
     checks: list[Callable[[], object]] = [
         lambda: _check_device(federation.device),
-        lambda: check_layers(layers, federation.model),
+        lambda: check_layers(full, federation.model),
         lambda: federation.strategy.init(layers, federation.seed),
         lambda: federation.sampler.cohort_size(len(source)),
         lambda: federation.weighting == "samples" and source.samples(0),

@@ -89,7 +89,7 @@ def describe_defaults(parts: Mapping[str, Any], settings: Mapping[str, Field[Any
     for name in [name for name in implied if name in settings and name not in _GIVEN]:
         value = parts[name]
         if is_dataclass(value) and not isinstance(value, type):
-            implied[name] |= {field.name: describe(_default(field)) for field in fields(value) if _has_default(field)}
+            implied[name] |= {field.name: describe(_default(field)) for field in fields(value) if _is_implied(field)}
         elif _has_default(settings[name]):
             implied[name] = describe(_default(settings[name]))
     return implied | {"precision": "float32"}
@@ -232,6 +232,11 @@ def _with_classes(then: Any, now: Any) -> Any:  # noqa: ANN401  (plain JSON type
 
 def _has_default(field: Field[Any]) -> bool:
     return field.default is not MISSING or field.default_factory is not MISSING
+
+
+def _is_implied(field: Field[Any]) -> bool:
+    """Return whether a description that lacks a choice's field implies its default; fields left out are never there."""
+    return _has_default(field) and "left_out_at_default" not in field.metadata
 
 
 def _default(field: Field[Any]) -> object:

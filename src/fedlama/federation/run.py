@@ -58,7 +58,7 @@ class Run:
 
     def __init__(self, federation: FederationSettings) -> None:
         self.layers, self.clients = federation.labelling(), as_source(federation.clients)
-        self.federation = replace(federation, layers=self.layers, clients=self.clients)
+        self.federation = replace(federation, layers=federation.full_labelling(), clients=self.clients)
         check_federation(federation, self.layers, self.clients)
         setup = self.federation.engine_setup()
         check_fit(federation, copy.deepcopy(setup.model), self.clients)

@@ -19,7 +19,10 @@ from fedlama.choices.codecs import Codec, Float32
 from fedlama.choices.samplers import AllClients, Sampler
 from fedlama.choices.server_optimizers import Replace, ServerOptimizer
 from fedlama.choices.solvers import SGD, LocalSolver
+from fedlama.choices.solvers.groups import frozen_names, without_frozen
+from fedlama.choices.solvers.options import options_of
 from fedlama.choices.strategies import Strategy
+from fedlama.core.budget import Budget
 from fedlama.core.layers import Layers, by_tensor
 from fedlama.core.losses import Objective, cross_entropy
 from fedlama.core.modules import check_shapes_known, copied
@@ -77,8 +80,20 @@ class FederationSettings:
         """Number of rounds that the budget of local steps allows."""
         return self.local_steps // self.strategy.local_steps
 
+    @property
+    def budget(self) -> Budget:
+        """The length of the run."""
+        return Budget(self.local_steps, self.rounds)
+
     def labelling(self) -> Layers:
-        """Return the layers: those that were given, or one for every parameter tensor."""
+        """Return the layers that are trained: those that were given, or one for every parameter tensor.
+
+        Parameters that a group of the solver freezes are in none.
+        """
+        return without_frozen(self.full_labelling(), options_of(self.solver).groups)
+
+    def full_labelling(self) -> Layers:
+        """Return the layers as they were given, or one for every parameter tensor."""
         check_shapes_known(self.model)
         return self.layers if self.layers is not None else by_tensor(self.model)
 
@@ -111,14 +126,18 @@ class FederationSettings:
 
     def engine_setup(self) -> EngineSetup:
         """Return the parts that an engine needs, with a copy of the model on the federation's device."""
-        device = torch.device(self.device)
+        device, layers = torch.device(self.device), self.labelling()
+        model = copied(self.model, device)
+        for name in frozen_names(self.full_labelling(), layers):
+            model.get_parameter(name).requires_grad_(False)
         return EngineSetup(
-            model=copied(self.model, device),
-            layers=self.labelling(),
+            model=model,
+            layers=layers,
             clients=repeatable(as_source(self.clients)),
             solver=self.solver,
             codec=self.codec,
             objective=self.objective,
             seed=self.seed,
             device=device,
+            budget=self.budget,
         )

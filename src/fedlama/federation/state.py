@@ -168,10 +168,26 @@ def _cohort_state(run: RunState, facts: Mapping[str, Any], groups: _Groups) -> C
     for stacked in (values, *optimizer_state.values()):
         if any(value.shape[:1] != (len(clients),) for value in stacked.values()):
             raise ValueError("its tensors hold another number of clients than it names")
-        _check_tensors(run, {name: value[0] for name, value in stacked.items() if name in run.server.values})
+    _check_tensors(run, {name: value[0] for name, value in values.items() if name in run.server.values})
+    _check_buffers(run, optimizer_state)
     steps_done = {int(client): _whole(steps) for client, steps in facts["steps_done"].items()}
     _clients(run, list(steps_done))
     return CohortState(clients, dict(values), optimizer_state, steps_done, dict(facts["engine"]))
+
+
+def _check_buffers(run: RunState, optimizer_state: _Groups) -> None:
+    """Compare solver buffers, (clients, ...) by kind and parameter, with those that the solver makes."""
+    if not optimizer_state:
+        return
+    names = [spec.name for layer in run.layers for spec in layer.tensors if spec.trainable]
+    fresh = run.federation.solver.init([run.server.values[name] for name in names])
+    for kind, stacked in optimizer_state.items():
+        if kind not in fresh or stacked.keys() != set(names):
+            raise ValueError("its solver buffers are not those of this solver")
+        expected = dict(zip(names, fresh[kind], strict=True))
+        for name, value in stacked.items():
+            if (value.shape[1:], value.dtype) != (expected[name].shape, expected[name].dtype):
+                raise ValueError(f"its solver buffer {kind!r} of {name!r} has another shape or dtype")
 
 
 def _clients(run: RunState, given: list[object]) -> tuple[int, ...]:

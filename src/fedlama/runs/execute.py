@@ -114,7 +114,7 @@ class PlannedRun:
 
     def cost_percent(self, result: Result) -> float:
         """Return the paper's C of a finished run relative to FedAvg at the base interval, in percent."""
-        parameters = total_parameters(self.federation.layers or ())
+        parameters = total_parameters(self.federation.labelling())
         return cost_percent(result.cost, parameters, self.federation.local_steps, self.base_interval)
 
 
@@ -232,9 +232,9 @@ def _refuse_misfits(federations: Iterable[Federation]) -> None:
     problems: list[str] = []
     for federation in federations:
         try:
-            check_federation(federation, federation.layers or (), as_source(federation.clients))
+            check_federation(federation, federation.labelling(), as_source(federation.clients))
             strategy = federation.strategy
-            store_state(strategy, strategy.init(federation.layers or (), federation.seed))  # for the checkpoints
+            store_state(strategy, strategy.init(federation.labelling(), federation.seed))  # for the checkpoints
         except ConfigError as error:
             problems += error.problems
     refuse(list(dict.fromkeys(problems)))

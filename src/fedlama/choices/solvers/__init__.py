@@ -1,7 +1,27 @@
-"""How a client trains: one local solver per file."""
+"""How a client trains: one local solver per file, and what all of them share."""
 
+from fedlama.choices.solvers.adam import Adam, AdamW
 from fedlama.choices.solvers.base import LocalSolver, OptimizerState
+from fedlama.choices.solvers.clipping import Clipping
 from fedlama.choices.solvers.fedprox import FedProx
+from fedlama.choices.solvers.groups import ParameterGroup
+from fedlama.choices.solvers.options import SolverOptions
+from fedlama.choices.solvers.per_client import along_clients, client_norms, tensor_norms
+from fedlama.choices.solvers.schedule import Schedule
 from fedlama.choices.solvers.sgd import SGD
 
-__all__ = ["SGD", "FedProx", "LocalSolver", "OptimizerState"]
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Clipping",
+    "FedProx",
+    "LocalSolver",
+    "OptimizerState",
+    "ParameterGroup",
+    "Schedule",
+    "SolverOptions",
+    "along_clients",
+    "client_norms",
+    "tensor_norms",
+]

@@ -1,27 +1,45 @@
 """The contract of local solvers: how a client turns gradients into steps.
 
-A solver works on plain lists of tensors and uses element-wise operations only. So the same object serves an engine that
-holds one client's tensors, and an engine that holds a whole cohort's, stacked along a leading dimension.
+A solver works on plain lists of tensors, one entry for each parameter. In :meth:`LocalSolver.step` every tensor has a
+leading dimension for clients: 1 in an engine that trains one client at a time, more in an engine that stacks a cohort.
+So the same object serves all engines, if it keeps to what belongs to whom:
+
+==============  ======================================================================================================
+per element     element-wise operations on parameters, gradients and buffers need no care
+per tensor and  a norm, a mean or a sum over a parameter: over all dimensions but the first, as
+client          :func:`~fedlama.choices.solvers.per_client.tensor_norms` takes it
+per client      a norm over all parameters: :func:`~fedlama.choices.solvers.per_client.client_norms`. It covers the
+                parameters of one group, because a solver is called once for each of its parameter groups
+applied again   a number for each client, (clients,), multiplies a tensor through
+                :func:`~fedlama.choices.solvers.per_client.along_clients`
+buffers         :meth:`LocalSolver.init` makes one client's, of any shape and dtype, () for a number; in a step they
+                have the leading dimension too
+==============  ======================================================================================================
+
+Engines that stack clients compare a run's first step with a single client's (:mod:`fedlama.engines.first_step`): where
+a solver mixes clients, they say so and go on client by client.
 
 To write one, inherit from :class:`LocalSolver` and define `name`, `learning_rate` and `step`, and `init` if steps need
-buffers. Everything else has a default.
+buffers. Everything else has a default. To have a schedule, clipping and parameter groups as well, inherit from
+:class:`~fedlama.choices.solvers.options.SolverOptions` instead.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, get_args
 
 from torch import Tensor
 
 OptimizerState = dict[str, list[Tensor]]
 """Buffers such as momentum, by name; each list is aligned with the parameters. How long they live is `state_scope`."""
 
-StateScope = Literal["cohort", "slot", "round"]
+StateScope = Literal["cohort", "slot", "round", "client"]
 """How long buffers live. "cohort": a client keeps its own while its cohort lasts and begins with zeros when it joins.
 "slot": as in the authors' program they stay in the cohort's slot and pass to the next client that is drawn into it.
-"round": zeros at each round."""
+"round": zeros at each round. "client": a client keeps its own for the whole run, also while other cohorts train."""
+STATE_SCOPES: tuple[str, ...] = get_args(StateScope)
 
 
 class LocalSolver(Protocol):
@@ -56,7 +74,8 @@ class LocalSolver(Protocol):
         """Return the learning rate of a local step; by default the same for all.
 
         Args:
-            step: The step, counted from 0 over the whole run (the paper's k - 1).
+            step: The step on the run's clock, from 0 (the paper's k - 1); see
+                :mod:`fedlama.choices.solvers.schedule`.
         """
         return self.learning_rate
 
@@ -82,9 +101,9 @@ class LocalSolver(Protocol):
         """Take one step, in place.
 
         Args:
-            parameters: What to move: one client's tensors, or a cohort's of shape (clients, ...).
+            parameters: What to move, each (clients, ...).
             gradients: Gradients of the loss, aligned with `parameters` and of their shapes; may be overwritten.
-            optimizer_state: Buffers, aligned with `parameters`; updated in place.
+            optimizer_state: Buffers, aligned with `parameters`, each (clients, ...); updated in place.
             rate: Learning rate of this step.
             decayed: Per parameter, False for those of normalisation modules.
             reference: Last synchronised global values, aligned with `parameters`, each of one client's shape; empty

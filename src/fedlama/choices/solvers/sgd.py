@@ -1,19 +1,24 @@
-"""SGD with momentum, weight decay, learning-rate warm-up and stepwise decay.
+"""SGD with momentum (also Nesterov's), weight decay, learning-rate warm-up and stepwise decay.
 
 There are two conventions of momentum, and they differ whenever the learning rate changes: PyTorch's velocity sums up
-gradients and is multiplied by the rate at each step; in Keras the rate is already in the velocity.
+gradients and is multiplied by the rate at each step; in Keras the rate is already in the velocity. Nesterov's momentum
+(Sutskever et al., "On the importance of initialization and momentum in deep learning", ICML 2013) steps from where the
+velocity would lead, in the form that PyTorch and Keras have.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from fedlama.choices.solvers.base import LocalSolver, OptimizerState, StateScope
+from fedlama.choices.solvers.base import STATE_SCOPES, OptimizerState, StateScope
+from fedlama.choices.solvers.options import SolverOptions, with_decay
+from fedlama.choices.solvers.schedule import Schedule
+from fedlama.core.description import LEFT_OUT_AT_DEFAULT
 from fedlama.core.registry import register
 from fedlama.core.validation import at_least, between, normalise_numbers, one_of, refuse, whole
 from fedlama.errors import shown
@@ -21,7 +26,7 @@ from fedlama.errors import shown
 
 @register("solver")
 @dataclass(frozen=True)
-class SGD(LocalSolver):
+class SGD(SolverOptions):
     """Stochastic gradient descent on each client.
 
     Args:
@@ -35,6 +40,10 @@ class SGD(LocalSolver):
             `decay_factor`.
         decay_factor: See `decay_at`.
         state_scope: How long momentum lives; see :data:`fedlama.choices.solvers.base.StateScope`.
+        nesterov: Whether momentum is Nesterov's; it needs a momentum above 0.
+
+    Schedule, clipping and groups are those of :class:`~fedlama.choices.solvers.options.SolverOptions`. The fields
+    `warm_up_steps`, `decay_at` and `decay_factor` are an older form of a schedule; give one or the other.
 
     Raises:
         ConfigError: A value is out of range.
@@ -55,6 +64,7 @@ class SGD(LocalSolver):
     decay_at: tuple[int, ...] = ()
     decay_factor: float = 0.1
     state_scope: StateScope = "cohort"
+    nesterov: bool = field(default=False, metadata=LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         normalise_numbers(self)
@@ -64,7 +74,14 @@ class SGD(LocalSolver):
             kind, given = type(self).__name__, shown(self.decay_at)
             problems.append(f"{kind}: decay_at is {given}, expected a tuple of local steps; use one such as (100, 200)")
         problems += one_of(self, "velocity", ("gradient", "step"))
-        refuse(problems + one_of(self, "state_scope", ("cohort", "slot", "round")))
+        if self.nesterov and self.momentum == 0:
+            problems.append(f"{type(self).__name__}: nesterov is true, but momentum is 0; use a momentum such as 0.9")
+        if self.schedule != Schedule() and (self.warm_up_steps or self.decay_at):
+            problems.append(
+                f"{type(self).__name__}: a schedule is given together with warm_up_steps or decay_at, which are an "
+                "older form of it; use schedule.warm_up and schedule.at instead"
+            )
+        refuse(problems + one_of(self, "state_scope", STATE_SCOPES))
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a local step, counted from 0 over the whole run."""
@@ -85,22 +102,36 @@ class SGD(LocalSolver):
         reference: Sequence[Tensor],
     ) -> None:
         """Take one step, in place; see :meth:`fedlama.choices.solvers.base.LocalSolver.step`."""
-        parameters, gradients = list(parameters), list(gradients)
-        chosen = [i for i, normal in enumerate(decayed) if normal or self.decay_normalisation]
-        if self.weight_decay and chosen:
-            shrunk = torch._foreach_add(
-                [gradients[i] for i in chosen], [parameters[i] for i in chosen], alpha=self.weight_decay
-            )
-            for i, gradient in zip(chosen, shrunk, strict=True):
-                gradients[i] = gradient
+        parameters = list(parameters)
+        decayed = [normal or self.decay_normalisation for normal in decayed]
+        gradients = with_decay(parameters, gradients, decayed, self.weight_decay)
         if not self.momentum:
             torch._foreach_add_(parameters, gradients, alpha=-rate)
             return
         velocity = optimizer_state["velocity"]
         torch._foreach_mul_(velocity, self.momentum)
-        if self.velocity == "gradient":
-            torch._foreach_add_(velocity, gradients)
-            torch._foreach_add_(parameters, velocity, alpha=-rate)
-        else:
-            torch._foreach_add_(velocity, gradients, alpha=-rate)
-            torch._foreach_add_(parameters, velocity)
+        scale = 1.0 if self.velocity == "gradient" else -rate  # what enters the velocity: gradients, or steps
+        torch._foreach_add_(velocity, gradients, alpha=scale)
+        step = -rate if self.velocity == "gradient" else 1.0
+        if self.nesterov:
+            torch._foreach_add_(parameters, gradients, alpha=step * scale)
+            step *= self.momentum
+        torch._foreach_add_(parameters, velocity, alpha=step)
+
+
+_PLAIN = (
+    *("learning_rate", "momentum", "weight_decay", "decay_normalisation", "warm_up_steps", "decay_at", "decay_factor"),
+    *("state_scope", "schedule", "proximal"),
+)
+
+
+def is_plain_sgd(solver: SGD) -> bool:
+    """Return whether kernels written for SGD can train with a solver of this module, or with FedProx.
+
+    They know momentum in PyTorch's convention, weight decay, FedProx's pull and any rate. Every other setting must have
+    its default, also one that is added later: then the solver takes its own steps.
+
+    Args:
+        solver: An SGD or FedProx.
+    """
+    return all(getattr(solver, item.name) == item.default for item in fields(solver) if item.name not in _PLAIN)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from fedlama.choices.solvers.local_update import LocalUpdate
 from fedlama.engines.api import EngineSetup, RoundOrder
 from fedlama.engines.cohort.cohort import CohortSlice
 from fedlama.engines.cohort.sizes import intra_op_threads
@@ -87,7 +88,7 @@ def _clause(
         solver = type(setup.solver).__name__
         return (
             f"cannot use the solver {solver}, which does not move each client of a stack by itself, as element-wise "
-            f"operations do ({first_step} {disagreement.reason})"
+            f"operations and fedlama.tensor_norms do ({first_step} {disagreement.reason})"
         )
     return f"does not compute the model {model} as PyTorch does ({first_step} {disagreement.reason})"
 
@@ -116,7 +117,8 @@ def _mixes_clients(
     state = {kind: stacked([start.optimizer_state[kind] for start in starts]) for kind in starts[0].optimizer_state}
     gradients = stacked([outcome.gradients for outcome in outcomes])
     try:
-        copied_or_same(setup.solver).step(parameters, gradients, state, work.rates[0], work.decayed, work.reference)
+        update = LocalUpdate(copied_or_same(setup.solver), setup.layers, work.names)
+        update(parameters, gradients, state, work.rates[0], work.reference)
     except Exception:  # it may not even take stacked tensors
         return True
     for name, parameter, begun in zip(work.names, parameters, before[0], strict=True):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.solvers import OptimizerState
+from fedlama.choices.solvers.local_update import LocalUpdate
 from fedlama.core.losses import scalar
 from fedlama.core.modules import keep_reassigned_buffers, set_training
 from fedlama.core.randomness import seed_of
@@ -129,9 +130,11 @@ class PlainClient:
             loss = self._loss(x, y)
         gradients = torch.autograd.grad(loss, [self._tensors[name] for name in work.names], materialize_grads=True)
         state = {kind: [buffer.clone() for buffer in buffers] for kind, buffers in start.optimizer_state.items()}
-        parameters = [values[name] for name in work.names]
-        given = [gradient.clone() for gradient in gradients]
-        self.solver.step(parameters, given, state, work.rates[0], work.decayed, work.reference)
+        parameters = [values[name].unsqueeze(0) for name in work.names]  # (1, ...), as solvers expect
+        given = [gradient.clone().unsqueeze(0) for gradient in gradients]
+        views = {kind: [buffer.unsqueeze(0) for buffer in buffers] for kind, buffers in state.items()}
+        update = LocalUpdate(self.solver, setup.layers, work.names)
+        update(parameters, given, views, work.rates[0], work.reference)
         keep_reassigned_buffers(self.model, self._tensors, self._buffers, values)
         return StepOutcome(float(loss.detach()), values | named_state(state, work), gradients)
 

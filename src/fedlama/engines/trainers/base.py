@@ -12,6 +12,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from fedlama.choices.solvers.local_update import LocalUpdate
+from fedlama.choices.solvers.options import rate_of
 from fedlama.engines.api import EngineSetup, RoundOrder
 from fedlama.engines.cohort.cohort import CohortSlice
 from fedlama.engines.cohort.threads import WorkerThreads
@@ -33,6 +35,7 @@ class LocalSteps:
         decayed: Per trained parameter, False for those of normalisation modules.
         reference: Their global values, for solvers that use a reference; else empty.
         rates: Learning rate of each local step.
+        update: Takes the solver's steps of the trained parameters.
     """
 
     round_index: int
@@ -42,6 +45,7 @@ class LocalSteps:
     decayed: tuple[bool, ...]
     reference: tuple[Tensor, ...]
     rates: tuple[float, ...]
+    update: LocalUpdate
 
     @classmethod
     def of(cls, setup: EngineSetup, names: Sequence[str], order: RoundOrder) -> LocalSteps:
@@ -64,7 +68,11 @@ class LocalSteps:
             trained_names,
             tuple(name not in normalising for name in trained_names),
             tuple(order.values[name] for name in trained_names) if solver.uses_reference else (),
-            tuple(solver.rate(plan.round_index * order.steps + step) for step in range(order.steps)),
+            tuple(
+                rate_of(solver, plan.round_index * order.steps + step, plan.round_index, setup.budget)
+                for step in range(order.steps)
+            ),
+            LocalUpdate(solver, setup.layers, trained_names),
         )
 
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedlama.choices.solvers import SGD, FedProx
+from fedlama.choices.solvers.sgd import is_plain_sgd
 from fedlama.data.clients import TensorClients
 from fedlama.engines.api import EngineSetup
 from fedlama.engines.cohort.batches import BatchBlock, CohortBatches
@@ -125,7 +126,7 @@ def compiled_form(setup: EngineSetup) -> Model | None:
     solver = setup.solver
     if not can_compile() or setup.device.type != "cpu" or type(solver) not in (SGD, FedProx):
         return None
-    if getattr(solver, "velocity", "gradient") != "gradient":
+    if not isinstance(solver, SGD) or not is_plain_sgd(solver):
         return None
     x = example_input(setup)
     steps = read_graph(setup.model)

@@ -104,7 +104,7 @@ class VmapTrainer(Trainer):
         optimizer_state = {
             kind: [buffers[index] for index in work.trained] for kind, buffers in rows.optimizer_state.items()
         }
-        self._setup.solver.step(parameters, gradients, optimizer_state, work.rates[step], work.decayed, work.reference)
+        work.update(parameters, gradients, optimizer_state, work.rates[step], work.reference)
         return losses
 
     def _all_at_once(

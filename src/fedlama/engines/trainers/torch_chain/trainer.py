@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.solvers import SGD, LocalSolver
+from fedlama.choices.solvers.sgd import is_plain_sgd
 from fedlama.engines.api import EngineSetup, Values
 from fedlama.engines.cohort.batches import CohortBatches
 from fedlama.engines.cohort.cohort import CohortSlice, check_losses
@@ -120,10 +121,10 @@ class _Update(Protocol):
 
 
 def _update_for(solver: LocalSolver, rows: CohortSlice, work: LocalSteps) -> _Update:
-    """Choose the shorter way for SGD in PyTorch's convention, and the solver's own step otherwise."""
-    if type(solver) is SGD and solver.velocity == "gradient":
+    """Choose the shorter way for plain SGD, and the solver's own step otherwise."""
+    if type(solver) is SGD and is_plain_sgd(solver):
         return _MomentumUpdate(solver, rows, work) if solver.momentum else _PlainUpdate(solver, rows, work)
-    return _SolverUpdate(solver, rows, work)
+    return _SolverUpdate(rows, work)
 
 
 def _trained_values(rows: CohortSlice, work: LocalSteps) -> Values:
@@ -177,8 +178,8 @@ class _MomentumUpdate:
 class _SolverUpdate:
     """Gradients go into buffers of their own, and then the solver takes its step."""
 
-    def __init__(self, solver: LocalSolver, rows: CohortSlice, work: LocalSteps) -> None:
-        self._solver, self._work = solver, work
+    def __init__(self, rows: CohortSlice, work: LocalSteps) -> None:
+        self._work = work
         self._parameters = list(_trained_values(rows, work).values())
         self._targets = {n: torch.empty_like(p) for n, p in zip(work.names, self._parameters, strict=True)}
         self._scales = dict.fromkeys(work.names, 0.0)
@@ -191,6 +192,4 @@ class _SolverUpdate:
 
     def finish(self, step: int) -> None:
         work, gradients = self._work, list(self._targets.values())
-        self._solver.step(
-            self._parameters, gradients, self._optimizer_state, work.rates[step], work.decayed, work.reference
-        )
+        work.update(self._parameters, gradients, self._optimizer_state, work.rates[step], work.reference)

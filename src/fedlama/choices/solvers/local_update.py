@@ -1,0 +1,97 @@
+"""One local step of any solver, with its clipping and its parameter groups: what engines call for every batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from fedlama.choices.solvers.base import LocalSolver, OptimizerState
+from fedlama.choices.solvers.clipping import Clipping
+from fedlama.choices.solvers.groups import ParameterGroup, group_of
+from fedlama.choices.solvers.options import options_of
+from fedlama.core.layers import Layers
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The parameters of one group.
+
+    Attributes:
+        solver: The solver, with the group's weight decay.
+        rate_factor: Multiplies the learning rate.
+        positions: Which of the trained parameters.
+    """
+
+    solver: LocalSolver
+    rate_factor: float
+    positions: tuple[int, ...]
+
+
+class LocalUpdate:
+    """Takes steps for the parameters that are trained in a round.
+
+    Args:
+        solver: The solver.
+        layers: The labelling.
+        names: The parameters that are trained.
+    """
+
+    def __init__(self, solver: LocalSolver, layers: Layers, names: Sequence[str]) -> None:
+        options = options_of(solver)
+        self._clipping = options.clipping
+        layer_of = {spec.name: layer.name for layer in layers for spec in layer.tensors}
+        normalising = {spec.name for layer in layers for spec in layer.tensors if spec.normalisation}
+        self._decayed = [name not in normalising for name in names]
+        members: dict[ParameterGroup | None, list[int]] = {}
+        for position, name in enumerate(names):
+            members.setdefault(group_of(name, layer_of.get(name, name), options.groups), []).append(position)
+        self._parts = [_part(solver, group, positions) for group, positions in members.items()]
+        self._plain = len(self._parts) == 1 and self._clipping == Clipping()
+
+    def __call__(
+        self,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        optimizer_state: OptimizerState,
+        rate: float,
+        reference: Sequence[Tensor],
+    ) -> None:
+        """Clip, and take one step for each group, in place.
+
+        Args:
+            parameters: What to move, each (clients, ...).
+            gradients: Their gradients; may be overwritten.
+            optimizer_state: Buffers, aligned with `parameters`.
+            rate: Learning rate, before the groups' factors.
+            reference: As for :meth:`fedlama.choices.solvers.base.LocalSolver.step`.
+        """
+        if self._plain:  # the usual case, without copies of the lists
+            (part,) = self._parts
+            part.solver.step(parameters, gradients, optimizer_state, rate * part.rate_factor, self._decayed, reference)
+            return
+        gradients = self._clipping.clipped(gradients)
+        for part in self._parts:
+
+            def pick(items: Sequence[Any], part: _Part = part) -> list[Any]:
+                return [items[position] for position in part.positions]
+
+            part.solver.step(
+                pick(parameters),
+                pick(gradients),
+                {kind: pick(buffers) for kind, buffers in optimizer_state.items()},
+                rate * part.rate_factor,
+                pick(self._decayed),
+                pick(reference) if reference else [],
+            )
+
+
+def _part(solver: LocalSolver, group: ParameterGroup | None, positions: Sequence[int]) -> _Part:
+    if group is None:
+        return _Part(solver, 1.0, tuple(positions))
+    if group.weight_decay is not None:
+        changed: Any = solver  # a dataclass with such a field; see `options.option_problems`
+        solver = replace(changed, weight_decay=group.weight_decay)
+    return _Part(solver, group.rate_factor, tuple(positions))

@@ -48,8 +48,8 @@ SOLVERS = [
     FedProx(0.05, momentum=0.5, proximal=0.1),
     SGD(0.05, momentum=0.9, nesterov=True, schedule=Schedule("cosine", warm_up=3)),
     SGD(0.05, momentum=0.9, clipping=Clipping(norm=0.3, value=0.1)),
-    FedProx(0.05, proximal=0.1, groups=(ParameterGroup("4.*", rate_factor=0.1, weight_decay=0.1),)),
-    SGD(0.05, groups=(ParameterGroup("0.*", frozen=True),), clipping=Clipping(norm=0.3)),
+    FedProx(0.05, proximal=0.1, groups=(ParameterGroup("*.bias", rate_factor=0.1, weight_decay=0.1),)),
+    SGD(0.05, groups=(ParameterGroup("*.bias", frozen=True),), clipping=Clipping(norm=0.3)),
     AdamW(0.01, epsilon=1e-3, schedule=Schedule("step", unit="rounds", at=(2,))),
     Adam(0.01, epsilon=1e-3, weight_decay=0.1, state_scope="slot", clipping=Clipping(norm=0.3)),
 ]

@@ -64,6 +64,7 @@ class LayerNormalised(SolverOptions):
     """Steps of a size that is a share of the parameter's norm, for each tensor (as LAMB without Adam)."""
 
     name: ClassVar[str] = "layer-normalised"
+    always_stacked: ClassVar[bool] = True
     learning_rate: float = 0.05
     mixes: bool = False
 

@@ -187,10 +187,9 @@ class LoopEngine:
         self._seed_generators(seed_of(setup.seed, "client", round_index, slot.client))
         names = [self._names[index] for index in trained]
         differentiated = [self._tensors[name] for name in names]
-        # Views with the leading dimension that solvers expect: the solver works in place on the client's own tensors.
-        parameters = [slot.values[name].unsqueeze(0) for name in names]  # (1, ...)
+        parameters = [slot.values[name] for name in names]
         optimizer_state = {
-            kind: [buffers[index].unsqueeze(0) for index in trained] for kind, buffers in slot.optimizer_state.items()
+            kind: [buffers[index] for index in trained] for kind, buffers in slot.optimizer_state.items()
         }
         reference = [order.values[name] for name in names] if solver.uses_reference else []
         update = LocalUpdate(solver, setup.layers, names)
@@ -203,7 +202,7 @@ class LoopEngine:
                 loss = scalar(setup.objective(self._model(x.to(setup.device)), y.to(setup.device)))
                 gradients = torch.autograd.grad(loss, differentiated, materialize_grads=True)
             rate = rate_of(solver, round_index * order.steps + step, round_index, setup.budget)
-            update(parameters, [gradient.unsqueeze(0) for gradient in gradients], optimizer_state, rate, reference)
+            update.one(parameters, gradients, optimizer_state, rate, reference)
             total += self._finite(float(loss.detach()), slot, round_index)
         self._steps_done[slot.client] = done + order.steps
         keep_reassigned_buffers(self._model, self._tensors, self._buffers, slot.values)

@@ -23,7 +23,7 @@ from typing_extensions import get_protocol_members
 from fedlama.errors import ConfigError
 from fedlama.experiment.sections import SECTIONS, Section
 
-_NOT_MEMBERS = {"name", "__dataclass_fields__"}
+_NOT_MEMBERS = {"name", "always_stacked", "__dataclass_fields__"}
 
 
 def adapt(section: str, given: str, option: object) -> type[Any]:

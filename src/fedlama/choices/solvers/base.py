@@ -1,19 +1,20 @@
 """The contract of local solvers: how a client turns gradients into steps.
 
-A solver works on plain lists of tensors, one entry for each parameter. In :meth:`LocalSolver.step` every tensor has a
-leading dimension for clients: 1 in an engine that trains one client at a time, more in an engine that stacks a cohort.
-So the same object serves all engines, if it keeps to what belongs to whom:
+A solver works on plain lists of tensors, one entry for each parameter. An engine that trains one client at a time gives
+it that client's tensors; one that stacks a cohort gives tensors with a leading dimension for clients. The same object
+serves both, if it keeps to what belongs to whom:
 
 ==============  ======================================================================================================
 per element     element-wise operations on parameters, gradients and buffers need no care
-per tensor and  a norm, a mean or a sum over a parameter: over all dimensions but the first, as
-client          :func:`~fedlama.choices.solvers.per_client.tensor_norms` takes it
-per client      a norm over all parameters: :func:`~fedlama.choices.solvers.per_client.client_norms`. It covers the
-                parameters of one group, because a solver is called once for each of its parameter groups
-applied again   a number for each client, (clients,), multiplies a tensor through
+per tensor and  a norm, a mean or a sum over one parameter must not mix the clients. Set the class attribute
+client          `always_stacked` to True: then every engine gives the leading dimension, 1 for a single client, and
+                :func:`~fedlama.choices.solvers.per_client.tensor_norms` returns (clients,) for each tensor
+per client      a norm over all parameters, likewise: :func:`~fedlama.choices.solvers.per_client.client_norms`. It
+                covers one group, because a solver is called once for each of its parameter groups
+applied again   a number for each client multiplies a tensor through
                 :func:`~fedlama.choices.solvers.per_client.along_clients`
 buffers         :meth:`LocalSolver.init` makes one client's, of any shape and dtype, () for a number; in a step they
-                have the leading dimension too
+                have the leading dimension where the parameters have it
 ==============  ======================================================================================================
 
 Engines that stack clients compare a run's first step with a single client's (:mod:`fedlama.engines.first_step`): where
@@ -50,9 +51,11 @@ class LocalSolver(Protocol):
     Attributes:
         name: The solver's name in configuration files.
         learning_rate: The rate that :meth:`rate` returns by default.
+        always_stacked: Whether tensors in :meth:`step` have the leading dimension for clients in every engine.
     """
 
     name: ClassVar[str]
+    always_stacked: ClassVar[bool] = False
 
     if TYPE_CHECKING:  # read-only, so that frozen fields fit; at run time the property would become a field's default
 
@@ -101,9 +104,9 @@ class LocalSolver(Protocol):
         """Take one step, in place.
 
         Args:
-            parameters: What to move, each (clients, ...).
+            parameters: What to move: one client's tensors, or a cohort's of shape (clients, ...).
             gradients: Gradients of the loss, aligned with `parameters` and of their shapes; may be overwritten.
-            optimizer_state: Buffers, aligned with `parameters`, each (clients, ...); updated in place.
+            optimizer_state: Buffers, aligned with `parameters` and with the same leading dimension; updated in place.
             rate: Learning rate of this step.
             decayed: Per parameter, False for those of normalisation modules.
             reference: Last synchronised global values, aligned with `parameters`, each of one client's shape; empty

@@ -49,7 +49,8 @@ class LocalUpdate:
         for position, name in enumerate(names):
             members.setdefault(group_of(name, layer_of.get(name, name), options.groups), []).append(position)
         self._parts = [_part(solver, group, positions) for group, positions in members.items()]
-        self._plain = len(self._parts) == 1 and self._clipping == Clipping()
+        self._clips = self._clipping != Clipping()
+        self._always_stacked = bool(getattr(solver, "always_stacked", False))
 
     def __call__(
         self,
@@ -59,20 +60,55 @@ class LocalUpdate:
         rate: float,
         reference: Sequence[Tensor],
     ) -> None:
-        """Clip, and take one step for each group, in place.
+        """Clip stacked clients' gradients, and take one step for each group, in place.
 
         Args:
             parameters: What to move, each (clients, ...).
+            gradients: Their gradients; may be overwritten.
+            optimizer_state: Buffers, aligned with `parameters`, each (clients, ...).
+            rate: Learning rate, before the groups' factors.
+            reference: As for :meth:`fedlama.choices.solvers.base.LocalSolver.step`.
+        """
+        self._step(parameters, self._clipping.clipped(gradients), optimizer_state, rate, reference)
+
+    def one(
+        self,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        optimizer_state: OptimizerState,
+        rate: float,
+        reference: Sequence[Tensor],
+    ) -> None:
+        """Do the same for a client that is trained by itself; its tensors have no leading dimension.
+
+        Args:
+            parameters: As for :meth:`__call__`, each of one client's shape; so are the others.
             gradients: Their gradients; may be overwritten.
             optimizer_state: Buffers, aligned with `parameters`.
             rate: Learning rate, before the groups' factors.
             reference: As for :meth:`fedlama.choices.solvers.base.LocalSolver.step`.
         """
-        if self._plain:  # the usual case, without copies of the lists
-            (part,) = self._parts
-            part.solver.step(parameters, gradients, optimizer_state, rate * part.rate_factor, self._decayed, reference)
+        if self._always_stacked:  # views: the solver works in place on the client's own tensors
+            views = {kind: _leading(buffers) for kind, buffers in optimizer_state.items()}
+            self(_leading(parameters), _leading(gradients), views, rate, reference)
             return
-        gradients = self._clipping.clipped(gradients)
+        if self._clips:
+            gradients = [gradient[0] for gradient in self._clipping.clipped(_leading(gradients))]
+        self._step(parameters, gradients, optimizer_state, rate, reference)
+
+    def _step(
+        self,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        optimizer_state: OptimizerState,
+        rate: float,
+        reference: Sequence[Tensor],
+    ) -> None:
+        if len(self._parts) == 1:  # the usual case, without copies of the lists
+            (part,) = self._parts
+            rate = rate * part.rate_factor
+            part.solver.step(parameters, gradients, optimizer_state, rate, self._decayed, reference)
+            return
         for part in self._parts:
 
             def pick(items: Sequence[Any], part: _Part = part) -> list[Any]:
@@ -86,6 +122,11 @@ class LocalUpdate:
                 pick(self._decayed),
                 pick(reference) if reference else [],
             )
+
+
+def _leading(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return views with a leading dimension for the one client, (1, ...)."""
+    return [tensor.unsqueeze(0) for tensor in tensors]
 
 
 def _part(solver: LocalSolver, group: ParameterGroup | None, positions: Sequence[int]) -> _Part:

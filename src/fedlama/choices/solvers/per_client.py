@@ -1,7 +1,7 @@
 """Numbers that belong to one client, in tensors that hold several: norms, and how to apply them.
 
-A solver's tensors have a leading dimension for clients (see :mod:`~fedlama.choices.solvers.base`). A norm over a whole
-such tensor would mix the clients. These functions keep them apart.
+They are for solvers that set `always_stacked` (see :mod:`~fedlama.choices.solvers.base`), whose tensors have a leading
+dimension for clients in every engine. A norm over a whole such tensor would mix the clients; these keep them apart.
 """
 
 from __future__ import annotations

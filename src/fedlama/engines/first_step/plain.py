@@ -130,11 +130,10 @@ class PlainClient:
             loss = self._loss(x, y)
         gradients = torch.autograd.grad(loss, [self._tensors[name] for name in work.names], materialize_grads=True)
         state = {kind: [buffer.clone() for buffer in buffers] for kind, buffers in start.optimizer_state.items()}
-        parameters = [values[name].unsqueeze(0) for name in work.names]  # (1, ...), as solvers expect
-        given = [gradient.clone().unsqueeze(0) for gradient in gradients]
-        views = {kind: [buffer.unsqueeze(0) for buffer in buffers] for kind, buffers in state.items()}
+        parameters = [values[name] for name in work.names]
+        given = [gradient.clone() for gradient in gradients]
         update = LocalUpdate(self.solver, setup.layers, work.names)
-        update(parameters, given, views, work.rates[0], work.reference)
+        update.one(parameters, given, state, work.rates[0], work.reference)
         keep_reassigned_buffers(self.model, self._tensors, self._buffers, values)
         return StepOutcome(float(loss.detach()), values | named_state(state, work), gradients)
 

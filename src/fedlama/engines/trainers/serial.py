@@ -54,17 +54,16 @@ class SerialTrainer(Trainer):
         for name, value in values.items():
             self._slots[name].data = value  # compute with the client's own tensors; nothing is copied
         slots = [self._slots[name] for name in work.names]
-        parameters = [client.values[name] for name in work.names]  # (1, ...), of which `values` are views
+        parameters = [values[name] for name in work.names]
         optimizer_state = {
-            kind: [buffers[index] for index in work.trained] for kind, buffers in client.optimizer_state.items()
+            kind: [buffers[index][0] for index in work.trained] for kind, buffers in client.optimizer_state.items()
         }
         (generator,) = client_generators(self._setup, work.round_index, client.clients)
         total = 0.0
         for step, groups in enumerate(self._batches.steps(client.clients, client.steps_done, work.steps)):
             loss = self._loss(groups[0].x[0], groups[0].y[0], generator)
             gradients = torch.autograd.grad(loss, slots, materialize_grads=True)
-            stacked = [gradient.unsqueeze(0) for gradient in gradients]
-            work.update(parameters, stacked, optimizer_state, work.rates[step], work.reference)
+            work.update.one(parameters, gradients, optimizer_state, work.rates[step], work.reference)
             total += float(loss.detach())
             if not math.isfinite(total):
                 check_losses(self._setup, client, [total], work.round_index)

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
+from fedlama.data.arrays import Dataset
+from fedlama.data.digits import Digits
 from fedlama.errors import ConfigError
 from fedlama.models import char_transformer, leaf_cnn, mlp, resnet20, small_cnn, wide_resnet
+from fedlama.models.resnet import ResNetSettings
 
 
 def kernels(model: nn.Module) -> list[int]:
@@ -52,6 +55,33 @@ def test_resnet20_settings_of_batch_norm_and_initial_values() -> None:
     weight = next(p for p in model.parameters() if p.shape == (64, 64, 3, 3))
     limit = (6 / (64 * 9 + 64 * 9)) ** 0.5
     assert 0.99 * limit < float(weight.detach().abs().max()) <= limit
+
+
+def test_resnet_of_grey_digits() -> None:
+    digits = Digits().load()
+    model = ResNetSettings().build(digits)
+    # stem 144; stages (2 304, 2 304, 256), (4 608, 9 216, 512) and (18 432, 36 864, 2 048); dense 640.
+    assert kernels(model) == [144, 2304, 2304, 256, 4608, 9216, 512, 18_432, 36_864, 2048, 640]
+    assert trainable(model) == 77_328 + 704 + 10  # with gammas and betas of 352 channels, and a bias
+    assert model(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_resnet_with_three_blocks_is_resnet20() -> None:
+    torch.manual_seed(3)
+    expected = resnet20().state_dict()
+    torch.manual_seed(3)
+    data = Dataset("toy", *(torch.zeros(1, 3, 32, 32), torch.zeros(1, dtype=torch.int64)) * 2, classes=10)
+    model = ResNetSettings(blocks=3).build(data)
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+
+
+def test_resnet_refuses_rows_that_are_no_images_and_bad_sizes() -> None:
+    data = Dataset("toy", *(torch.zeros(1, 5), torch.zeros(1, dtype=torch.int64)) * 2, classes=10)
+    with pytest.raises(ConfigError, match="has rows of shape"):
+        ResNetSettings().build(data)
+    with pytest.raises(ConfigError) as caught:
+        ResNetSettings(widths=(16, 0, 2), blocks=0, dropout=1.0)
+    assert len(caught.value.problems) == 3
 
 
 def test_wide_resnet_counts() -> None:

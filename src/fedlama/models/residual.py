@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -73,20 +74,31 @@ class ResidualNetwork(nn.Module):
         widths: Channels of the three stages; the second and third begin with stride 2.
         blocks: Blocks per stage. The first block of *every* stage has a projection, also where shapes would fit.
         style: What all blocks have in common.
+        channels: Channels of the images.
+        stem: Channels of the first convolution.
 
-    Inputs are float (B, 3, H, W), outputs logits (B, classes). Kernels are Glorot uniform.
+    Inputs are float (B, channels, H, W), outputs logits (B, classes). Kernels are Glorot uniform.
 
     Raises:
         ConfigError: If a size is below 1 or ``style.dropout`` is outside [0, 1).
     """
 
-    def __init__(self, classes: int, widths: tuple[int, int, int], blocks: int, style: BlockStyle) -> None:
+    def __init__(
+        self,
+        classes: int,
+        widths: tuple[int, int, int],
+        blocks: int,
+        style: BlockStyle,
+        *,
+        channels: int = 3,
+        stem: int = 16,
+    ) -> None:
         super().__init__()
-        _check(classes, widths, blocks, style.dropout)
-        self.stem = SameConv2d(3, 16, 3)
-        self.stem_bn = nn.BatchNorm2d(16, style.bn_eps, BN_MOMENTUM)
+        _check({"classes": classes, "blocks": blocks, "channels": channels, "stem": stem}, widths, style.dropout)
+        self.stem = SameConv2d(channels, stem, 3)
+        self.stem_bn = nn.BatchNorm2d(stem, style.bn_eps, BN_MOMENTUM)
         stages = []
-        inputs = 16
+        inputs = stem
         for stage, width in enumerate(widths):
             row = []
             for index in range(blocks):
@@ -100,17 +112,18 @@ class ResidualNetwork(nn.Module):
         glorot(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images (B, 3, H, W) to logits (B, classes)."""
+        """Map images (B, channels, H, W) to logits (B, classes)."""
         x = torch.relu(self.stem_bn(self.stem(x)))
         x = self.stages(x)
         logits: Tensor = self.dense(x.mean(dim=(-2, -1)))
         return logits
 
 
-def _check(classes: int, widths: tuple[int, int, int], blocks: int, dropout: float) -> None:
+def _check(sizes: Mapping[str, int], widths: tuple[int, int, int], dropout: float) -> None:
     problems = []
-    if min(classes, blocks, *widths) < 1:
-        problems.append(f"classes={classes}, blocks={blocks}, widths={widths}: all are expected to be at least 1")
+    if min(*sizes.values(), *widths) < 1:
+        given = ", ".join(f"{name}={value}" for name, value in sizes.items())
+        problems.append(f"{given}, widths={widths}: all are expected to be at least 1")
     if not 0 <= dropout < 1:
         problems.append(f"dropout is {dropout}, expected a share in [0, 1)")
     if problems:

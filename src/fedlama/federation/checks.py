@@ -73,10 +73,10 @@ def _check_solver(solver: object) -> list[str]:
     kind = solver if isinstance(solver, type) else getattr(solver, "func", type(solver))
     instead = "or write a solver: inherit from fedlama.LocalSolver and define step, and init for its buffers"
     if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer):
+        counterpart = kind.__name__ if kind.__name__ in ("Adam", "AdamW") else "SGD"
         return [
             f"solver is torch's optimizer {kind.__name__}, which belongs to the parameters of one model, expected a "
-            "solver, which serves every client; use fedlama.SGD(learning_rate=..., momentum=..., weight_decay=...), "
-            + instead
+            f"solver, which serves every client; use fedlama.{counterpart}(learning_rate=...), {instead}"
         ]
     given = f"the class {solver.__name__}" if isinstance(solver, type) else shown(solver)
     return [f"solver is {given}, expected a solver; use fedlama.SGD(learning_rate=...), {instead}"]

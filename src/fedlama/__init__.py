@@ -13,7 +13,17 @@ from fedlama.analysis.forecast import forecast
 from fedlama.analysis.links import Exchanges, Link, clock
 from fedlama.choices.aggregators import Aggregator, Combined, Mean, Median, NormBound, TrimmedMean
 from fedlama.choices.availability import Absence, Always, Availability, Fate, RandomAbsence, Trace
-from fedlama.choices.codecs import Codec, Float16, Float32
+from fedlama.choices.codecs import (
+    Codec,
+    CodecContext,
+    CodecState,
+    CohortContext,
+    ContextCodec,
+    Differences,
+    EightBitRows,
+    Float16,
+    Float32,
+)
 from fedlama.choices.samplers import AllClients, Sampler, UniformSampler
 from fedlama.choices.server_optimizers import (
     Replace,
@@ -84,13 +94,19 @@ __all__ = [
     "ClientSource",
     "Clipping",
     "Codec",
+    "CodecContext",
+    "CodecState",
+    "CohortContext",
     "Combined",
     "ConfigError",
+    "ContextCodec",
     "Courses",
     "Cyclic",
     "DataError",
+    "Differences",
     "Distributed",
     "DivergenceError",
+    "EightBitRows",
     "Exchanges",
     "Experiment",
     "Fate",

@@ -146,8 +146,15 @@ class _Run:
         """Number of rounds."""
         return self.local_steps // self.strategy.local_steps
 
-    def follow(self, plans: Iterable[Plan], availability: Availability) -> tuple[list[tuple[Transfer, ...]], int]:
+    def follow(
+        self, plans: Iterable[Plan], availability: Availability, *, in_sync: bool = True
+    ) -> tuple[list[tuple[Transfer, ...]], int]:
         """Follow one course of plans, with the clients that answer in each round.
+
+        Args:
+            plans: The course.
+            availability: Which clients answer.
+            in_sync: Whether clients that always answer get the codec's differences; else they get full values.
 
         Returns:
             The transfers of each round, and the number of rounds with too few replies for an average.
@@ -158,6 +165,10 @@ class _Run:
         steps, scalars = self.strategy.local_steps, self.strategy.measures_discrepancy
         for plan in plans:
             order = planner.order(planner.close(plan), steps, {}, scalars=scalars)
+            if not in_sync:
+                lacking = dict.fromkeys(order.cohort, order.lacking)
+                moved.append(table.downloads(order, lacking, ()) + table.uploads(order, order.cohort))
+                continue
             if availability.always_answers:
                 moved.append(table.planned(order))
                 continue
@@ -165,7 +176,8 @@ class _Run:
                 members.start_cohort(order.cohort)
             index, cycle_start = order.plan.round_index, order.plan.cycle_start
             attendance = members.attend(availability, names, index, self.seed, cycle_start=cycle_start)
-            moved.append(table.downloads(order, attendance.sent) + table.uploads(order, attendance.answered))
+            downloads = table.downloads(order, attendance.sent, attendance.in_sync)
+            moved.append(downloads + table.uploads(order, attendance.answered))
             if attendance.enough:
                 members.versions |= dict.fromkeys(order.plan.upload | order.plan.recycle, index)
             void_rounds += not attendance.enough
@@ -192,6 +204,7 @@ class _Run:
         idle = [Plan(index, frozenset(), intervals, False, frozen=everything) for index in range(self.rounds)]
         busy = [Plan(index, everything, intervals, True) for index in range(self.rounds)]
         timeless = replace(self, links=())
-        low, high = (timeless.volume(timeless.follow(plans, Always())[0]) for plans in (idle, busy))
+        low = timeless.volume(timeless.follow(idle, Always())[0])
+        high = timeless.volume(timeless.follow(busy, Always(), in_sync=availability.always_answers)[0])
         nothing = Volume(0, 0, 0.0, money=None if self.price_per_gb is None else 0.0)
         return (low if availability.always_answers else nothing), high

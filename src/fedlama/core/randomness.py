@@ -151,3 +151,17 @@ def ranked(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
     marked.sort(axis=-1)
     marked &= low
     return marked.view(np.int64)
+
+
+def keyed_halves(key: int, size: int) -> NDArray[np.uint16]:
+    """Return uniform integers of 16 bits that belong to a key: four of each hashed position.
+
+    Args:
+        key: What :func:`seed_of` returned.
+        size: How many.
+
+    >>> bool((keyed_halves(7, 9)[:5] == keyed_halves(7, 5)).all())
+    True
+    """
+    positions = _mix(np.arange(-(-size // 4), dtype=np.uint64))
+    return _mix(np.uint64(key) ^ positions).astype("<u8", copy=False).view("<u2")[:size]

@@ -45,7 +45,7 @@ class EngineSetup:
         layers: The labelling.
         clients: The data of all clients.
         solver: How a client trains.
-        codec: How an upload is compressed.
+        codec: How uploads are compressed; it names the codec of downloads.
         objective: The loss.
         seed: The run's seed.
         device: Where to compute.
@@ -67,19 +67,22 @@ class EngineSetup:
 class RoundOrder:
     """What the federation asks of an engine in one round.
 
-    What a later solver or codec sends down beside the layers (a control variate, a reference for differences) belongs
-    here, as named tensors next to `values`; its upload belongs into :class:`RoundReply`, and both into `transfers`.
+    What a later solver sends down beside the layers (a control variate) belongs here, as named tensors next to
+    `values`; its upload belongs into :class:`RoundReply`, and both into `transfers`.
 
     Attributes:
         plan: The round's plan: which layers come up, which are not trained, whether a cycle begins.
         steps: Local steps of every client.
         cohort: The active clients, in ascending order.
         new_cohort: Whether the cohort replaces another one; its members then start from the complete global model.
-        values: The global values before the round, by tensor name. Solvers that look back take them as reference.
+        values: The global values before the round, by tensor name. Solvers that look back take them as reference, and
+            so do codecs that send differences.
         lacking: Layers that the members of the cohort do not have yet, given that all of them answered in every round
             before: those that the server changed since, or all layers for a new cohort.
         evaluation: Layers that come up only to evaluate the global model, in addition to those of the plan.
         scalars: Whether every uploaded layer carries its discrepancy scalar.
+        coded: Layer to what brings a client that is in sync to its value in `values`, as the codec of downloads wrote
+            it; empty for codecs that write the value itself.
     """
 
     plan: Plan
@@ -90,6 +93,7 @@ class RoundOrder:
     lacking: frozenset[str]
     evaluation: frozenset[str] = frozenset()
     scalars: bool = False
+    coded: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,8 @@ class CohortState:
         optimizer_state: Solver buffers likewise, by kind and parameter name.
         steps_done: Local steps that each client has made since the run began, also of clients no longer active.
         facts: What else an engine must remember, as plain JSON types; most have nothing.
+        codec_state: The states of the codec of uploads likewise, by the codec's name of the state and tensor name;
+            empty for codecs without one.
     """
 
     clients: tuple[int, ...]
@@ -138,6 +144,7 @@ class CohortState:
     optimizer_state: dict[str, Values]
     steps_done: dict[int, int]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    codec_state: dict[str, Values] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -175,11 +182,23 @@ class Engine(Protocol):
         """
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
-        """Average a layer over the clients that answered, as the server receives it; overwrites nothing.
+        """Average a layer over the clients that answered, as the server receives it; overwrites no local model.
+
+        The states of the codec move on for a layer of the round's plan, and not for one of its evaluation.
 
         Args:
             layer: A layer of the round's plan, or of its evaluation.
             weights: p_i of every client of the cohort, in order, summing to 1; re-scaled over those that answered.
+        """
+
+    def received(self, layer: Layer) -> Values:
+        """Return a layer of every client as the server receives it, (clients, ...) by tensor name.
+
+        Aggregators ask for it, so only an engine that holds its clients needs it. The states of the codec move on as in
+        :meth:`average`; the caller must not change the tensors.
+
+        Args:
+            layer: As for :meth:`average`.
         """
 
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:

@@ -108,6 +108,14 @@ class DistributedEngine:
         distributed.all_reduce(discrepancy)
         return Average(means, float(discrepancy))
 
+    def received(self, layer: Layer) -> Values:
+        """Refuse: the models of other processes are not here.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError(f"layer {layer.name!r} is spread over several processes; choose the aggregator 'mean'")
+
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
         """Set a layer to one value on every client of this process; the others do the same."""
         self._inner.overwrite(layer, values)
@@ -134,7 +142,11 @@ class DistributedEngine:
             kind: {name: torch.cat([part.optimizer_state[kind][name].cpu() for part in parts]) for name in named}
             for kind, named in first.optimizer_state.items()
         }
-        return CohortState(self._clients, values, optimizer_state, first.steps_done)
+        codec_state = {
+            kind: {name: torch.cat([part.codec_state[kind][name].cpu() for part in parts]) for name in named}
+            for kind, named in first.codec_state.items()
+        }
+        return CohortState(self._clients, values, optimizer_state, first.steps_done, codec_state=codec_state)
 
     def load_state_dict(self, state: CohortState) -> None:
         """Load this process's part of a state that an engine of the same federation returned."""
@@ -145,7 +157,11 @@ class DistributedEngine:
             kind: {name: buffer[rows] for name, buffer in named.items()}
             for kind, named in state.optimizer_state.items()
         }
-        self._inner.load_state_dict(CohortState(state.clients[rows], values, optimizer_state, state.steps_done))
+        codec_state = {
+            kind: {name: value[rows] for name, value in named.items()} for kind, named in state.codec_state.items()
+        }
+        part = CohortState(state.clients[rows], values, optimizer_state, state.steps_done, codec_state=codec_state)
+        self._inner.load_state_dict(part)
 
     def _split(self, clients: Sequence[int]) -> None:
         if len(clients) < self._processes:

@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedlama.choices.codecs import codec_of
+from fedlama.choices.codecs import CodecState
 from fedlama.choices.solvers import OptimizerState
 from fedlama.choices.solvers.local_update import LocalUpdate
 from fedlama.choices.solvers.options import rate_of
@@ -29,6 +29,7 @@ from fedlama.engines.cohort.cohort import CohortSlice
 from fedlama.engines.divergence import loss_divergence
 from fedlama.engines.first_step.guard import MOST_CLIENTS, check_first_step
 from fedlama.engines.transfers import TransferTable
+from fedlama.engines.uploads import Uploads, state_of
 from fedlama.engines.user_code import NamedFailures
 
 
@@ -40,11 +41,13 @@ class _ClientSlot:
         client: The client that takes part in this position.
         values: Its local model.
         optimizer_state: Its solver's buffers.
+        codec_state: Its codec's states, by tensor.
     """
 
     client: int
     values: Values
     optimizer_state: OptimizerState
+    codec_state: dict[str, CodecState]
 
 
 @register("engine", "loop")
@@ -62,7 +65,7 @@ class LoopEngine:
 
     def __init__(self, setup: EngineSetup) -> None:
         self._setup = setup
-        self._transfers = TransferTable(setup.layers, setup.codec)
+        self._transfers, self._uploads = TransferTable(setup.layers, setup.codec), Uploads(setup)
         self._model = set_training(setup.model.to(setup.device))
         self._tensors = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
         self._names = [name for name, p in self._model.named_parameters() if p.requires_grad]
@@ -84,7 +87,7 @@ class LoopEngine:
             local = {name: old.values[name] if old else value.clone() for name, value in self._local.items()}
             model = local | {name: value.detach().clone().to(self._setup.device) for name, value in values.items()}
             state = old.optimizer_state if old else self._fresh_optimizer_state(model)
-            self._slots.append(_ClientSlot(client, model, state))
+            self._slots.append(_ClientSlot(client, model, state, self._fresh_codec_state()))
 
     def run_round(self, order: RoundOrder) -> RoundReply:
         """Train one client after another; all of them answer."""
@@ -92,6 +95,7 @@ class LoopEngine:
             self.start_cohort(order.cohort, order.values)
         if not self.first_step_checked:
             self._check_first_step(order)
+        self._uploads.begin(order)
         frozen = {s.name for layer in self._setup.layers if layer.name in order.plan.frozen for s in layer.tensors}
         trained = [index for index, name in enumerate(self._names) if name not in frozen]
         with torch.random.fork_rng(devices=self._generators):  # dropout draws from the global generator
@@ -100,15 +104,12 @@ class LoopEngine:
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
         """Average a layer over the cohort, in client order."""
-        codec = self._setup.codec
-        received = [
-            {
-                spec.name: codec_of(spec, codec).transmit(slot.values[spec.name].unsqueeze(0))[0]
-                for spec in layer.tensors
-            }
-            for slot in self._slots
-        ]
-        return Average(*average_models(layer, received, weights))
+        return Average(*average_models(layer, [self._uploaded(layer, slot) for slot in self._slots], weights))
+
+    def received(self, layer: Layer) -> Values:
+        """Return a layer of every client as the server receives it, (clients, ...) by tensor name."""
+        uploads = [self._uploaded(layer, slot) for slot in self._slots]
+        return {spec.name: torch.stack([values[spec.name] for values in uploads]) for spec in layer.tensors}
 
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
         """Set a layer to one value on every client."""
@@ -140,6 +141,10 @@ class LoopEngine:
                 for kind in first.optimizer_state
             },
             steps_done=dict(self._steps_done),
+            codec_state={
+                kind: {name: torch.stack([slot.codec_state[name][kind] for slot in self._slots]) for name in named}
+                for kind, named in self._uploads.first.items()
+            },
         )
 
     def load_state_dict(self, state: CohortState) -> None:
@@ -152,6 +157,12 @@ class LoopEngine:
                 {
                     kind: [named[name][row].clone() for name in self._names]
                     for kind, named in state.optimizer_state.items()
+                },
+                self._fresh_codec_state()
+                | {
+                    name: {kind: stacked[row] for kind, stacked in state_of(state.codec_state, name).items()}
+                    for named in state.codec_state.values()
+                    for name in named
                 },
             )
             for row, client in enumerate(state.clients)
@@ -171,6 +182,23 @@ class LoopEngine:
         )
         check_first_step(setup, rows, order, self._names)
         self.first_step_checked = True
+
+    def _uploaded(self, layer: Layer, slot: _ClientSlot) -> Values:
+        """Return one client's layer as the server receives it."""
+        values: Values = {}
+        for spec in layer.tensors:
+            before = slot.codec_state.get(spec.name, {})
+            state = {kind: value.unsqueeze(0) for kind, value in before.items()}
+            tensor = slot.values[spec.name].unsqueeze(0)  # (1, ...)
+            arrived = self._uploads.receive(layer, spec, tensor, (slot.client,), state)
+            values[spec.name] = arrived.values[0]
+            if arrived.counts:
+                slot.codec_state[spec.name] = {kind: value[0] for kind, value in arrived.state.items()}
+        return values
+
+    def _fresh_codec_state(self) -> dict[str, CodecState]:
+        first = self._uploads.first
+        return {name: state_of(first, name) for named in first.values() for name in named}
 
     def _train_client(self, slot: _ClientSlot, order: RoundOrder, trained: list[int]) -> float:
         """Take one client's local steps, and return the mean of their losses.

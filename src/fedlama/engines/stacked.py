@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlama.choices.codecs import codec_of
 from fedlama.core.devices import upload
 from fedlama.core.layers import Layer
 from fedlama.data.clients import TensorClients
@@ -81,6 +80,7 @@ class StackedEngine:
         """Advance every client by the order's local steps, in slices of neighbouring rows; all clients answer."""
         if order.new_cohort:
             self.start_cohort(order.cohort, order.values)
+        self._cohort.uploads.begin(order)
         if self._setup.solver.state_scope == "round":
             self._cohort.reset_optimizer_state()
         work = LocalSteps.of(self._setup, self._cohort.names, order)
@@ -172,10 +172,14 @@ class StackedEngine:
         means: Values = {}
         total: float | Tensor = 0.0
         for spec in layer.tensors:
-            received = codec_of(spec, self._setup.codec).transmit(self._cohort.stacked(spec.name))
+            received = self._cohort.received(layer, spec)
             means[spec.name], discrepancy = mean_and_discrepancy(received, on_device, spec.trainable, self._all_cores)
             total = total + discrepancy
         return Average(means, float(total))
+
+    def received(self, layer: Layer) -> Values:
+        """Return a layer of every client as the server receives it, (clients, ...) by tensor name."""
+        return {spec.name: self._cohort.received(layer, spec) for spec in layer.tensors}
 
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
         """Set a layer to one value on every client."""

@@ -11,17 +11,13 @@ from collections.abc import Collection, Iterable, Mapping
 
 from torch import Tensor
 
-from fedlama.choices.codecs import Codec, Float32, codec_of
+from fedlama.choices.codecs import Codec, codec_of, download_codec, full_codec
 from fedlama.choices.samplers import Sampler
 from fedlama.choices.strategies import Plan
 from fedlama.core.layers import Layer, Layers
 from fedlama.core.ledger import Direction, LayerPayload, Transfer
 from fedlama.core.validation import refuse
 from fedlama.engines.api import RoundOrder
-
-DOWNLOAD_CODEC = Float32()
-"""How layers go down: uncompressed, because every client continues from the value that the server really holds. A codec
-that compresses downloads too, with a state on both sides, would replace this constant."""
 
 
 class TransferPlanner:
@@ -65,6 +61,7 @@ class TransferPlanner:
         *,
         evaluation: frozenset[str] = frozenset(),
         scalars: bool = False,
+        coded: Mapping[str, bytes] | None = None,
     ) -> RoundOrder:
         """Make the order of a round; to be called once for every round, in sequence.
 
@@ -74,6 +71,7 @@ class TransferPlanner:
             values: The global values before the round.
             evaluation: Layers that come up only for an evaluation.
             scalars: Whether uploads carry a discrepancy scalar with each layer.
+            coded: What the codec of downloads wrote after the round before, by layer; None for nothing.
 
         Returns:
             The order, for a new cohort where the plan and the sampler allow one.
@@ -92,19 +90,27 @@ class TransferPlanner:
             lacking=lacking,
             evaluation=evaluation,
             scalars=scalars,
+            coded=coded or {},
         )
 
 
 class TransferTable:
     """What each layer takes inside a message, in either direction, and the transfers that are made of it.
 
+    A download takes the bytes of the codec of downloads where the client is in sync: it answered in the round before,
+    so it lacks exactly the latest change. A client of a new cohort, or one that missed a round, has another value than
+    the server's differences count from, and gets the value itself.
+
     Args:
         layers: The labelling.
-        codec: How uploads are compressed.
+        codec: How uploads are compressed; it names the codec of downloads.
     """
 
     def __init__(self, layers: Layers, codec: Codec) -> None:
-        self._down, self._up = _payloads(layers, DOWNLOAD_CODEC), _payloads(layers, codec)
+        down = download_codec(codec)
+        self._codes_changes = down.needs_context
+        self._changes, self._full = _payloads(layers, down), _payloads(layers, full_codec(codec))
+        self._up = _payloads(layers, codec)
 
     def planned(self, order: RoundOrder) -> tuple[Transfer, ...]:
         """Return what a round moves when every client of the cohort receives the order and answers.
@@ -115,22 +121,30 @@ class TransferTable:
         Returns:
             One download, one upload, and one upload for the evaluation where layers come up for it.
         """
+        payloads = self._full if order.new_cohort else self._changes
         return (
-            self._transfer(order, "down", order.cohort, order.lacking),
+            self._transfer(order, "down", order.cohort, order.lacking, payloads),
             *self.uploads(order, order.cohort),
         )
 
-    def downloads(self, order: RoundOrder, sent: Mapping[int, Collection[str]]) -> tuple[Transfer, ...]:
+    def downloads(
+        self, order: RoundOrder, sent: Mapping[int, Collection[str]], in_sync: Collection[int]
+    ) -> tuple[Transfer, ...]:
         """Return what goes down when clients lack different layers: one transfer for each set of layers.
 
         Args:
             order: The round's order.
             sent: Client to the names of the layers that it is sent, in the cohort's order.
+            in_sync: The clients that answered in the round before.
         """
-        groups: dict[frozenset[str], list[int]] = {}
+        groups: dict[tuple[frozenset[str], bool], list[int]] = {}
         for client, names in sent.items():
-            groups.setdefault(frozenset(names), []).append(client)
-        return tuple(self._transfer(order, "down", clients, names) for names, clients in groups.items())
+            change = self._codes_changes and client in in_sync
+            groups.setdefault((frozenset(names), change), []).append(client)
+        return tuple(
+            self._transfer(order, "down", clients, names, self._changes if change else self._full)
+            for (names, change), clients in groups.items()
+        )
 
     def uploads(self, order: RoundOrder, answered: Collection[int], *, evaluation: bool = True) -> tuple[Transfer, ...]:
         """Return what comes up from the clients that answered: nothing when none did.
@@ -142,10 +156,10 @@ class TransferTable:
         """
         if not answered:
             return ()
-        trained = self._transfer(order, "up", answered, order.plan.upload, scalars=order.scalars)
+        trained = self._transfer(order, "up", answered, order.plan.upload, self._up, scalars=order.scalars)
         if not (order.evaluation and evaluation):
             return (trained,)
-        return trained, self._transfer(order, "evaluation", answered, order.evaluation)
+        return trained, self._transfer(order, "evaluation", answered, order.evaluation, self._up)
 
     def _transfer(
         self,
@@ -153,10 +167,10 @@ class TransferTable:
         direction: Direction,
         clients: Iterable[int],
         names: Collection[str],
+        payloads: Mapping[str, LayerPayload],
         *,
         scalars: bool = False,
     ) -> Transfer:
-        payloads = self._down if direction == "down" else self._up
         listed = tuple(payload for name, payload in payloads.items() if name in names)  # in the model's order
         return Transfer(order.plan.round_index, direction, tuple(clients), listed, scalars)
 

@@ -74,7 +74,7 @@ def options(section: str) -> dict[str, type[Any]]:
     Args:
         section: A name in :data:`SECTIONS`.
 
-    >>> sorted(options("codec"))
-    ['float16', 'float32']
+    >>> sorted(options("server_optimizer"))
+    ['adam', 'momentum', 'replace']
     """
     return registered(section, SECTIONS[section].room)

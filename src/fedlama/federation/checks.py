@@ -49,6 +49,7 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
     problems += option_problems(federation.solver, full, federation.budget) if not problems else []
     problems += _check_statistics(federation, layers) + _check_complex(federation, layers)
     problems += _check_per_layer(federation, layers) + _check_cohorts(federation)
+    problems += _check_codec(federation, layers)
     checks: list[Callable[[], object]] = [
         lambda: _check_device(federation.device),
         lambda: check_layers(full, federation.model),
@@ -132,36 +133,7 @@ def _check_complex(federation: FederationSettings, layers: Layers) -> list[str]:
     ]
 
 
-def _check_per_layer(federation: FederationSettings, layers: Layers) -> list[str]:
-    """Report settings of the server optimizer for layers that do not exist."""
-    names = [layer.name for layer in layers]
-    return [
-        f"server_optimizer.per_layer names {pattern!r}, which matches no layer{did_you_mean(pattern, names)}"
-        for pattern in getattr(federation.server_optimizer, "per_layer", {})
-        if not any(fnmatchcase(name, pattern) for name in names)
-    ]
-
-
-def _check_cohorts(federation: FederationSettings) -> list[str]:
-    """Refuse cohorts that change, and clients that come and go, under a strategy that is never in sync."""
-    strategy = federation.strategy
-    if getattr(strategy, "in_sync_at_cycles", True):  # a user's class may not inherit the default
-        return []
-    problems = []
-    if federation.sampler.redraws(strategy.cycle_rounds):
-        problems.append(
-            f"{strategy.name} never has all layers in sync, but the sampler {federation.sampler.name!r} draws new "
-            "cohorts, which must start in sync; let all clients take part, or set strategy.stagger=false"
-        )
-    if federation.availability.name != "always":
-        problems.append(
-            f"{strategy.name} never has all layers in sync, but clients that were away wait for that to come back; "
-            "set strategy.stagger=false, or availability 'always'"
-        )
-    return problems
-
-
-def check_budget(local_steps: int, strategy: Strategy[Any]) -> list[str]:
+bdef check_budget(local_steps: int, strategy: Strategy[Any]) -> list[str]:
     """Return the problems of a budget: it must be a whole number of rounds, and not too many of them.
 
     Args:

@@ -163,6 +163,7 @@ class Run:
             dict(server.values),
             evaluation=self.evaluator.layers(plan),
             scalars=strategy.measures_discrepancy,
+            coded=server.downloads.coded,
         )
         reply = engine.run_round(order)
         void = not reply.losses  # too few clients answered for an average

@@ -17,6 +17,7 @@ from fedlama.engines.cohort.norms import squared_norms
 from fedlama.engines.cohort.threads import WorkerThreads, cores
 from fedlama.engines.divergence import average_divergence
 from fedlama.errors import DataError, DivergenceError
+from fedlama.federation.downloads import Downloads
 from fedlama.federation.settings import FederationSettings
 
 
@@ -28,7 +29,8 @@ class Server:
         setup: The parts that it shares with the engine; its model is copied.
 
     Attributes:
-        values: The global values, by tensor name. They are replaced, never changed in place.
+        values: The global values, by tensor name: what clients in sync hold. They are replaced, never changed in place.
+        downloads: The codec of downloads, and its state.
         optimizer_state: The server optimizer's buffers, by tensor name.
         last_update: The latest change of every tensor, which recycling repeats; empty for other strategies.
     """
@@ -38,7 +40,8 @@ class Server:
         self._model = copy.deepcopy(setup.model)
         tensors = dict(self._model.state_dict(keep_vars=True))
         names = [spec.name for layer in self._layers for spec in layer.tensors]
-        self.values: Values = {name: tensors[name].detach().clone() for name in names}
+        self.downloads = Downloads(setup)
+        self.values: Values = self.downloads.first({name: tensors[name].detach().clone() for name in names})
         optimizer = federation.server_optimizer
         for_layer = getattr(optimizer, "for_layer", lambda _: optimizer)  # a user's class may not inherit the default
         self._optimizers = {layer.name: for_layer(layer.name) for layer in self._layers}
@@ -63,16 +66,18 @@ class Server:
             DivergenceError: A layer's values are not finite, or their squares overflow.
         """
         weights, statistics = self.weights(cohort), {}
+        self.downloads.coded = {}
         for layer in named_layers(self._layers, plan.upload):
             average = engine.average(layer, weights)
             if not self._is_usable(layer, average):
                 raise self._divergence(layer, plan.round_index, engine, cohort)
-            values, statistics[layer.name] = self._step(layer, average)
+            values, statistics[layer.name] = self._step(layer, average, plan.round_index)
             if not math.isfinite(statistics[layer.name].update_norm):  # all clients have the same infinity
                 raise self._divergence(layer, plan.round_index, engine, cohort)
             self._set(layer, values, engine)
         for layer in named_layers(self._layers, plan.recycle):
-            self._set(layer, {spec.name: self._recycled(spec.name) for spec in layer.tensors}, engine)
+            recycled = {spec.name: self._recycled(spec.name) for spec in layer.tensors}
+            self._set(layer, self.downloads.publish(layer, recycled, self.values, plan.round_index), engine)
         for layer in named_layers(self._layers, plan.frozen):
             if any(not spec.trainable for spec in layer.tensors):
                 engine.overwrite(layer, self.values)  # a forward pass changes statistics, also of what is not trained
@@ -114,15 +119,18 @@ class Server:
                 return False
         return True
 
-    def _step(self, layer: Layer, average: Average) -> tuple[Values, LayerStatistics]:
-        """Return a layer's new global values, from its average and the server optimizer."""
+    def _step(self, layer: Layer, average: Average, round_index: int) -> tuple[Values, LayerStatistics]:
+        """Return a layer's new global values, from its average, the server optimizer and the codec of downloads."""
         new, squared_update, squared_value = dict(average.values), 0.0, 0.0
+        for spec in layer.tensors:
+            if spec.trainable:
+                state = self.optimizer_state.setdefault(spec.name, {})
+                new[spec.name] = self._optimized(layer.name, self.values[spec.name], new[spec.name], state)
+        new = self.downloads.publish(layer, new, self.values, round_index)
         for spec in layer.tensors:
             previous = self.values[spec.name]
             if spec.trainable:
-                state = self.optimizer_state.setdefault(spec.name, {})
-                new[spec.name] = self._optimized(layer.name, previous, new[spec.name], state)
-                update, value = squared_norms(new[spec.name], previous, self._threads)
+m                update, value = squared_norms(new[spec.name], previous, self._threads)
                 squared_update, squared_value = squared_update + update, squared_value + value
             if self._federation.strategy.recycles:
                 self.last_update[spec.name] = new[spec.name] - previous

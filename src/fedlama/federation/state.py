@@ -12,16 +12,19 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
+from fedlama.choices.codecs import CodecState
 from fedlama.choices.strategies.base import LayerStatistics
 from fedlama.core.layers import Layers
 from fedlama.core.ledger import Ledger
 from fedlama.core.records import RoundRecord
 from fedlama.core.state_dicts import join, split
 from fedlama.data.clients import ClientSource
-from fedlama.engines.api import CohortState, Engine
+from fedlama.engines.api import CohortState, Engine, Values
 from fedlama.engines.transfers import TransferPlanner
+from fedlama.engines.uploads import first_states
 from fedlama.errors import DataError, cut
 from fedlama.federation.describe import shown_differences
 from fedlama.federation.server import Server
@@ -74,6 +77,8 @@ def take_state(run: RunState, description: Mapping[str, object]) -> Snapshot:
     cohort, server = run.engine.state_dict(), run.server
     tensors = join({"global": server.values, "update": server.last_update, "client": cohort.values})
     tensors |= join({"memory": join(cohort.optimizer_state), "server": join(server.optimizer_state)})
+    tensors |= join({"codec": join(cohort.codec_state), "sent": join(server.downloads.state)})
+    tensors |= join({"coded": {name: _as_tensor(data) for name, data in server.downloads.coded.items()}})
     facts = {
         "federation": dict(description),
         "strategy": store_state(run.federation.strategy, run.state),
@@ -125,6 +130,9 @@ def _load(run: RunState, snapshot: Snapshot, before: Iterable[RoundRecord]) -> N
     server = split(groups.get("server", {}), at_last=True)
     for kind in {kind for kinds in server.values() for kind in kinds}:
         _check_tensors(run, {name: kinds[kind] for name, kinds in server.items()})
+    sent = _download_state(run, groups)
+    coded = {name: bytes(value.numpy()) for name, value in groups.get("coded", {}).items()}
+    _check_known(coded, {layer.name for layer in run.layers}, "a layer")
     _check_strategy(run, state, snapshot.rounds_done)
     run.engine.load_state_dict(_cohort_state(run, facts, groups))  # the last thing that may fail
     run.round_index, run.state = snapshot.rounds_done, state
@@ -134,6 +142,7 @@ def _load(run: RunState, snapshot: Snapshot, before: Iterable[RoundRecord]) -> N
     run.server.optimizer_state = {
         name: {kind: value.to(current[name].device) for kind, value in kinds.items()} for name, kinds in server.items()
     }
+    run.server.downloads.state, run.server.downloads.coded = sent, coded
     for record in before:
         run.ledger.extend(record.transfers)
 
@@ -172,7 +181,37 @@ def _cohort_state(run: RunState, facts: Mapping[str, Any], groups: _Groups) -> C
     _check_buffers(run, optimizer_state)
     steps_done = {int(client): _whole(steps) for client, steps in facts["steps_done"].items()}
     _clients(run, list(steps_done))
-    return CohortState(clients, dict(values), optimizer_state, steps_done, dict(facts["engine"]))
+    codec_state = _codec_state(run, groups, len(clients)) if values else {}
+    return CohortState(clients, dict(values), optimizer_state, steps_done, dict(facts["engine"]), codec_state)
+
+
+def _codec_state(run: RunState, groups: _Groups, clients: int) -> dict[str, Values]:
+    """Return the states of the codec of uploads, stacked."""
+    stored = split(groups.get("codec", {}))
+    first = first_states(run.layers, run.federation.codec, torch.device("cpu"))
+    if {kind: named.keys() for kind, named in stored.items()} != {kind: n.keys() for kind, n in first.items()}:
+        raise ValueError("its states of the codec are not those of this run's codec")
+    for kind, named in stored.items():
+        for name, value in named.items():
+            _check_like(value, first[kind][name].expand(clients, *first[kind][name].shape), name)
+    return stored
+
+
+def _download_state(run: RunState, groups: _Groups) -> dict[str, CodecState]:
+    """Return the states of the codec of downloads, each on its device."""
+    current, stored = run.server.downloads.state, split(groups.get("sent", {}), at_last=True)
+    if {name: state.keys() for name, state in stored.items()} != {name: s.keys() for name, s in current.items()}:
+        raise ValueError("its states of the codec of downloads are not those of this run's codec")
+    states: dict[str, CodecState] = {}
+    for name, state in stored.items():
+        for kind, value in state.items():
+            _check_like(value, current[name][kind], name)
+        states[name] = {kind: value.to(current[name][kind].device) for kind, value in state.items()}
+    return states
+
+
+def _as_tensor(data: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.zeros(0, dtype=torch.uint8)
 
 
 def _check_buffers(run: RunState, optimizer_state: _Groups) -> None:
@@ -213,8 +252,10 @@ def _check_known(given: Collection[object], known: Collection[object], what: str
 def _check_tensors(run: RunState, tensors: Mapping[str, Tensor]) -> None:
     """Compare tensors with those of the model."""
     for name, value in tensors.items():
-        expected = run.server.values[name]
-        if (value.shape, value.dtype) != (expected.shape, expected.dtype):
-            raise ValueError(
-                f"its tensor {name!r} is {value.dtype} {tuple(value.shape)}, expected {tuple(expected.shape)}"
-            )
+        _check_like(value, run.server.values[name], name)
+
+
+def _check_like(value: Tensor, expected: Tensor, name: str) -> None:
+    """Compare a tensor's shape and dtype with those of another one."""
+    if (value.shape, value.dtype) != (expected.shape, expected.dtype):
+        raise ValueError(f"its tensor {name!r} is {value.dtype} {tuple(value.shape)}, expected {tuple(expected.shape)}")

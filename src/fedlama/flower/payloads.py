@@ -1,12 +1,18 @@
-"""Layers to bytes and back: the tensors of a layer are packed one after another."""
+"""Layers to bytes and back: the tensors of a layer are packed one after another.
+
+What both sides know of a message beside its bytes (:class:`Known`) is the same on both sides, so codecs that send
+differences or draw random numbers are read as they were written.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor
 
-from fedlama.choices.codecs import Codec, codec_of
+from fedlama.choices.codecs import SERVER, Address, Codec, CodecContext, CodecState, codec_of
 from fedlama.core import wire
 from fedlama.core.layers import Layer, Layers
 from fedlama.core.ledger import LayerPayload
@@ -14,19 +20,68 @@ from fedlama.engines.api import Values
 from fedlama.errors import DataError
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a codec may use beside the tensors of a message.
+
+    Attributes:
+        seed: The run's seed.
+        direction: ``"up"`` or ``"down"``.
+        round_index: The round, from 0, at whose end the values were computed.
+        client: The client's number; :data:`fedlama.choices.codecs.SERVER` in downloads.
+        reference: The values that both sides hold, by tensor; only codecs that send differences need them.
+        state: The sender's states, by tensor; a receiver has none.
+    """
+
+    seed: int = 0
+    direction: Literal["up", "down"] = "up"
+    round_index: int = 0
+    client: int = SERVER
+    reference: Mapping[str, Tensor] = field(default_factory=dict)
+    state: Mapping[str, CodecState] = field(default_factory=dict)
+
+    def context(self, name: str) -> CodecContext:
+        """Return the context of one tensor."""
+        address = Address(self.seed, self.direction, self.round_index, self.client, name)
+        return CodecContext(self.reference.get(name), self.state.get(name, {}), address)
+
+
 def encode_layer(layer: Layer, values: Mapping[str, Tensor], codec: Codec) -> bytes:
-    """Write a layer's tensors one after another.
+    """Write a layer's tensors one after another, each by itself.
 
     Args:
         layer: The layer.
         values: Tensors by name.
         codec: How parameters are written; see :func:`fedlama.choices.codecs.codec_of`.
     """
-    return b"".join(codec_of(spec, codec).encode(values[spec.name]) for spec in layer.tensors)
+    return write_layer(layer, values, codec, Known())[0]
 
 
-def decode_layer(layer: Layer, data: bytes, codec: Codec) -> Values:
-    """Read what :func:`encode_layer` wrote.
+def write_layer(
+    layer: Layer, values: Mapping[str, Tensor], codec: Codec, known: Known
+) -> tuple[bytes, dict[str, CodecState]]:
+    """Write a layer's tensors one after another.
+
+    Args:
+        layer: The layer.
+        values: Tensors by name.
+        codec: As for :func:`encode_layer`.
+        known: What the receiver knows too, and the sender's states.
+
+    Returns:
+        The bytes, and the sender's new states by tensor, without those that are empty.
+    """
+    parts, states = [], {}
+    for spec in layer.tensors:
+        data, state = codec_of(spec, codec).encode_with(values[spec.name], known.context(spec.name))
+        parts.append(data)
+        if state:
+            states[spec.name] = state
+    return b"".join(parts), states
+
+
+def decode_layer(layer: Layer, data: bytes, codec: Codec, known: Known | None = None) -> Values:
+    """Read what :func:`encode_layer` or :func:`write_layer` wrote.
 
     Raises:
         DataError: The bytes are not as many as the layer takes.
@@ -39,12 +94,15 @@ def decode_layer(layer: Layer, data: bytes, codec: Codec) -> Values:
         )
     values, offset = {}, 0
     for spec, size in zip(layer.tensors, sizes, strict=True):
-        values[spec.name] = codec_of(spec, codec).decode(data[offset : offset + size], spec)
+        context = (known or Known()).context(spec.name)
+        values[spec.name] = codec_of(spec, codec).decode_with(data[offset : offset + size], spec, context)
         offset += size
     return values
 
 
-def decode_message(message: wire.Message, indices: Sequence[int], layers: Layers, codec: Codec) -> dict[str, Values]:
+def decode_message(
+    message: wire.Message, indices: Sequence[int], layers: Layers, codec: Codec, known: Known | None = None
+) -> dict[str, Values]:
     """Read the layers of a message.
 
     Args:
@@ -52,6 +110,7 @@ def decode_message(message: wire.Message, indices: Sequence[int], layers: Layers
         indices: The layers that it must hold, and no others.
         layers: The labelling.
         codec: How they were written.
+        known: What the sender knew too.
 
     Returns:
         Layer name to its tensors.
@@ -65,7 +124,7 @@ def decode_message(message: wire.Message, indices: Sequence[int], layers: Layers
         raise DataError(
             f"the message holds the layers {sent}, expected {due}; install the same version of fedlama on both sides"
         )
-    return {layers[i].name: decode_layer(layers[i], message.payloads[i], codec) for i in indices}
+    return {layers[i].name: decode_layer(layers[i], message.payloads[i], codec, known) for i in indices}
 
 
 def layer_payloads(message: wire.Message, layers: Layers) -> tuple[LayerPayload, ...]:

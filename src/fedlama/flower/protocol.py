@@ -19,7 +19,7 @@ from fedlama.choices.availability.membership import NEVER as NEVER
 from fedlama.choices.codecs import Codec
 from fedlama.core.layers import Layers
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of the messages. Both sides refuse another one with a sentence that names both; raise it with every change
 of a record, a field or its meaning."""
 
@@ -48,6 +48,9 @@ class TrainRequest:
         frozen: Indices of the layers that are not trained.
         scalars: Whether each uploaded layer carries ||x_i - r||^2.
         payload: The layers that the client lacks; all layers when it must start from the full model.
+        seed: The run's seed, for codecs that draw random numbers.
+        coded: Whether the payload holds changes that the codec of downloads wrote, for a client in sync; else it holds
+            the values themselves.
     """
 
     run: str
@@ -62,6 +65,8 @@ class TrainRequest:
     frozen: tuple[int, ...]
     scalars: bool
     payload: bytes
+    seed: int = 0
+    coded: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,7 @@ def fingerprint(layers: Layers, codec: Codec) -> str:
 
     Args:
         layers: The labelling.
-        codec: How uploads are compressed.
+        codec: How uploads are compressed; it names the codec of downloads.
 
     Returns:
         16 hexadecimal digits.

@@ -33,7 +33,7 @@ def _make(draw: Random) -> bytes:
         "client": {"client": 1, "samples": 6},
         "refusal": {"reason": "no data"},
     }[kind]
-    protocol: object = PROTOCOL if draw.random() < 0.8 else draw.choice((1, 3, -1, 2**62, "2", 2.5, True, [2]))
+    protocol: object = PROTOCOL if draw.random() < 0.8 else draw.choice((1, 2, -1, 2**62, "2", 2.5, True, [2]))
     blobs = {name: value for name, value in source.items() if isinstance(value, bytes)}
     fields = {name: list(v) if isinstance(v, tuple) else v for name, v in source.items() if name not in blobs}
     arrays = {name: {"data": damage_bytes(draw, value).hex(), "dtype": "uint8"} for name, value in blobs.items()}

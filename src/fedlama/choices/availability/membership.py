@@ -24,12 +24,14 @@ class Attendance:
     Attributes:
         returning: Clients that had to wait for a cycle, and restart from the complete model.
         sent: Client that was reached to the layers that it was sent, both in their order.
+        in_sync: The clients among them that answered in the round before, and so lack the latest changes only.
         answered: Clients whose replies came, in the cohort's order.
         enough: Whether there are enough replies for an average; without, the round is void.
     """
 
     returning: frozenset[int]
     sent: Mapping[int, list[str]]
+    in_sync: frozenset[int]
     answered: tuple[int, ...]
     enough: bool
 
@@ -88,6 +90,15 @@ class Membership:
         """
         return [name for name in names if since == NEVER or self.versions.get(name, NEVER) >= since]
 
+    def is_in_sync(self, client: int, round_index: int) -> bool:
+        """Return whether a client answered in the round before, so that it lacks the latest changes only.
+
+        Args:
+            client: The client.
+            round_index: The round that begins.
+        """
+        return NEVER < self.answered[client] == round_index - 1
+
     def attend(
         self, availability: Availability, names: Sequence[str], round_index: int, seed: int, *, cycle_start: bool
     ) -> Attendance:
@@ -106,8 +117,10 @@ class Membership:
         reached = [client for client in asked if fates[client] != "away"]
         answered = tuple(client for client in reached if fates[client] == "answers")
         sent = {client: self.lacking(names, self.answered[client]) for client in reached}
+        in_sync = frozenset(client for client in reached if self.is_in_sync(client, round_index))
         self.close(round_index, answered, set(asked) - set(answered), availability.rejoin)
-        return Attendance(frozenset(returning), sent, answered, len(answered) >= availability.needed(len(asked)))
+        enough = len(answered) >= availability.needed(len(asked))
+        return Attendance(frozenset(returning), sent, in_sync, answered, enough)
 
     def close(self, round_index: int, answered: Collection[int], missing: Iterable[int], rejoin: Rejoin) -> None:
         """Record which clients answered in a round.

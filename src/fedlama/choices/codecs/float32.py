@@ -52,6 +52,25 @@ class Float32(Codec):
 _UNCOMPRESSED = Float32()
 
 
+def download_codec(codec: Codec) -> Codec:
+    """Return the codec of downloads that belongs to a codec of uploads; without one, every tensor goes as it is.
+
+    Args:
+        codec: The codec of the federation.
+    """
+    return codec.download or _UNCOMPRESSED
+
+
+def full_codec(codec: Codec) -> Codec:
+    """Return the codec of a download to a client that is not in sync, and so lacks the reference of differences.
+
+    Args:
+        codec: The codec of the federation.
+    """
+    down = download_codec(codec)
+    return _UNCOMPRESSED if down.needs_context else down
+
+
 def codec_of(spec: TensorSpec, codec: Codec) -> Codec:
     """Return the codec that a tensor is sent with: a parameter's is the chosen one, statistics are sent as they are.
 

@@ -19,13 +19,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedlama.choices.codecs import CodecState
 from fedlama.choices.solvers import OptimizerState
-from fedlama.core.layers import local_buffers
+from fedlama.core.layers import Layer, TensorSpec, local_buffers
 from fedlama.engines.api import CohortState, EngineSetup, Values
 from fedlama.engines.cohort.averaging import set_rows
 from fedlama.engines.cohort.storage import Storage
 from fedlama.engines.cohort.threads import WorkerThreads, cores
 from fedlama.engines.divergence import loss_divergence
+from fedlama.engines.uploads import Uploads, state_of
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Cohort:
     Attributes:
         names: Parameters that require a gradient, in the model's order; optimizer buffers are aligned with them.
         clients: The clients of the cohort, row by row.
+        uploads: The codec of uploads; its states are rows here like everything else.
     """
 
     def __init__(self, setup: EngineSetup, storage: Storage, channels_last: bool) -> None:
@@ -83,6 +86,8 @@ class Cohort:
         self._pending: dict[str, Tensor] = {}  # one client's value for every row
         self._pending_from = 0  # the first row whose optimizer state is to become fresh; len(clients) if none is
         self._fresh: OptimizerState = {}  # one client's fresh optimizer state
+        self.uploads = Uploads(setup)
+        self._codec_state: dict[str, Values] = {}
         self._setup = setup
         self._storage = storage
         self._channels_last = channels_last
@@ -103,6 +108,9 @@ class Cohort:
             self._values[name][kept:].copy_(value)
         self.overwrite(values)
         self.reset_optimizer_state(kept)
+        for kind, named in self.uploads.first.items():
+            for name, value in named.items():
+                self._codec_state[kind][name].copy_(value)
 
     def overwrite(self, values: Mapping[str, Tensor]) -> None:
         """Set tensors to one value on every client; pending until they are used.
@@ -122,6 +130,18 @@ class Cohort:
         if name in self._pending:
             set_rows(stacked, self._pending.pop(name), self._threads)
         return stacked
+
+    def received(self, layer: Layer, spec: TensorSpec) -> Tensor:
+        """Return one tensor of a layer as the server receives it from all clients, (clients, ...).
+
+        The codec's states move on where the layer is one of the round's plan.
+        """
+        state: CodecState = state_of(self._codec_state, spec.name)
+        arrived = self.uploads.receive(layer, spec, self.stacked(spec.name), self.clients, state)
+        if arrived.counts:
+            for kind, value in arrived.state.items():
+                state[kind].copy_(value)
+        return arrived.values
 
     def flush(self, caller_starts: Collection[int] = ()) -> bool:
         """Write all that is pending.
@@ -172,7 +192,10 @@ class Cohort:
             for kind, buffers in self._optimizer_state.items()
         }
         values = {name: value.clone(memory_format=dense) for name, value in self._values.items()}
-        return CohortState(self.clients, values, optimizer_state, dict(self._steps_done))
+        codec_state = {
+            kind: {name: value.clone() for name, value in named.items()} for kind, named in self._codec_state.items()
+        }
+        return CohortState(self.clients, values, optimizer_state, dict(self._steps_done), codec_state=codec_state)
 
     def load_state_dict(self, state: CohortState) -> None:
         """Load what :meth:`state_dict` returned; what was pending is dropped."""
@@ -186,6 +209,9 @@ class Cohort:
         for kind, named in state.optimizer_state.items():
             for name, buffer in zip(self.names, self._optimizer_state[kind], strict=True):
                 buffer.copy_(named[name])
+        for kind, named in self._codec_state.items():
+            for name, buffer in named.items():
+                buffer.copy_(state_of(state.codec_state, name).get(kind, self.uploads.first[kind][name]))
 
     def _allocate(self, count: int, values: Mapping[str, Tensor], kept: int) -> None:
         """Allocate stacked tensors for `count` clients, and copy what the first `kept` rows pass on."""
@@ -195,6 +221,13 @@ class Cohort:
         self._optimizer_state = {
             kind: [self._stack(f"{kind} {name}", b, count) for name, b in zip(self.names, buffers, strict=True)]
             for kind, buffers in self._fresh.items()
+        }
+        self._codec_state = {
+            kind: {
+                name: self._storage.empty(f"{kind} {name}", (count, *value.shape), value.dtype)
+                for name, value in named.items()
+            }
+            for kind, named in self.uploads.first.items()
         }
         if kept:
             for name in self._local:

@@ -34,11 +34,16 @@ def wrap(engine: Engine, setup: EngineSetup, availability: Availability, aggrega
         problems.append(
             f"aggregator is {aggregator.name!r}, but {type(engine).__name__} does not show single clients' models"
         )
+    elif not aggregator.is_plain_mean and not hasattr(engine, "received"):  # an engine of the user's own
+        problems.append(
+            f"aggregator is {aggregator.name!r}, but {type(engine).__name__} has no method received(layer), which "
+            "shows what arrives of every client"
+        )
     if problems:
         remedy = "choose engine='loop', 'stacked' or 'workers', or leave it out"
         raise ConfigError([f"{problem}; {remedy}" for problem in problems])
     if not aggregator.is_plain_mean:
-        engine = AggregatedEngine(setup, engine, aggregator)
+        engine = AggregatedEngine(engine, aggregator)
     return engine if availability.always_answers else UnreliableEngine(setup, engine, availability)
 
 

@@ -1,6 +1,6 @@
 """An engine whose layers an aggregator combines: any engine that shows single clients' models.
 
-The clients' models are copied once per round for it, so it needs as much memory as the cohort again.
+One layer of all clients is copied at a time for it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from torch import Tensor
 
 from fedlama.choices.aggregators import Aggregator
 from fedlama.choices.availability.rules import rescaled
-from fedlama.choices.codecs import codec_of
 from fedlama.core.layers import Layer
-from fedlama.engines.api import Average, CohortState, Engine, EngineSetup, RoundOrder, RoundReply, Values
+from fedlama.engines.api import Average, CohortState, Engine, RoundOrder, RoundReply, Values
 
 
 class AggregatedEngine:
@@ -25,17 +24,15 @@ class AggregatedEngine:
     run stops as it does with the weighted mean.
 
     Args:
-        setup: The parts of the federation that do not change.
         inner: Holds and trains the clients.
         aggregator: How values are combined.
     """
 
     holds_clients: ClassVar[bool] = True
 
-    def __init__(self, setup: EngineSetup, inner: Engine, aggregator: Aggregator) -> None:
-        self._codec, self._inner, self._aggregator = setup.codec, inner, aggregator
+    def __init__(self, inner: Engine, aggregator: Aggregator) -> None:
+        self._inner, self._aggregator = inner, aggregator
         self._clients: tuple[int, ...] = ()
-        self._models: list[Values] = []
         self._global: Mapping[str, Tensor] = {}
 
     def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
@@ -44,20 +41,16 @@ class AggregatedEngine:
         self._inner.start_cohort(clients, values)
 
     def run_round(self, order: RoundOrder) -> RoundReply:
-        """Run a round in the inner engine; copies of the clients' models from the round before are dropped."""
+        """Run a round in the inner engine."""
         if order.new_cohort:
             self._clients = order.cohort
-        self._models, self._global = [], order.values
+        self._global = order.values
         return self._inner.run_round(order)
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
         """Combine a layer over the clients, as the server would receive it."""
-        if not self._models:
-            self._models = [self._inner.client_values(client) for client in self._clients]
-        received = {
-            spec.name: codec_of(spec, self._codec).transmit(torch.stack([model[spec.name] for model in self._models]))
-            for spec in layer.tensors
-        }
+        # Copies, because an aggregator of the user's own might work in place.
+        received = {name: value.clone() for name, value in self._inner.received(layer).items()}  # (clients, ...)
         # An infinity that the global model has too, such as the -inf of a mask, is usable.
         finite = [
             (torch.isfinite(value) | (value == self._global[name])).reshape(len(value), -1).all(1)
@@ -74,6 +67,10 @@ class AggregatedEngine:
         kept = {rows[row] for row in range(len(rows)) if row not in combined.refused}
         refused = tuple(client for row, client in enumerate(self._clients) if row not in kept)
         return Average(combined.values, combined.discrepancy, refused)
+
+    def received(self, layer: Layer) -> Values:
+        """Return a layer of every client as the server receives it."""
+        return self._inner.received(layer)
 
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
         """Set a layer to one value on every client."""

@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 
 from fedlama.engines.api import CohortState, EngineSetup, Values
+from fedlama.engines.uploads import first_states
+
+_Group = Callable[[CohortState], Values]
+"""Finds a group of stacked tensors in a state."""
 
 
 def rows_of(state: CohortState, clients: Sequence[int]) -> CohortState:
@@ -23,7 +27,7 @@ def rows_of(state: CohortState, clients: Sequence[int]) -> CohortState:
     def pick(value: Tensor) -> Tensor:
         return value.index_select(0, rows.to(value.device))
 
-    return _mapped(replace(state, clients=tuple(clients)), lambda kind, name: pick(_tensor(state, kind, name)))
+    return _mapped(replace(state, clients=tuple(clients)), lambda group, name: pick(group(state)[name]))
 
 
 def joined(first: CohortState, second: CohortState) -> CohortState:
@@ -34,7 +38,7 @@ def joined(first: CohortState, second: CohortState) -> CohortState:
         second: The state whose clients follow.
     """
     both = replace(first, clients=first.clients + second.clients)
-    return _mapped(both, lambda kind, name: torch.cat([_tensor(state, kind, name) for state in (first, second)]))
+    return _mapped(both, lambda group, name: torch.cat([group(state)[name] for state in (first, second)]))
 
 
 def restarted(
@@ -44,7 +48,7 @@ def restarted(
     values: Mapping[str, Tensor],
     local: Mapping[str, Tensor],
 ) -> CohortState:
-    """Let some clients of a state start again, from the complete global model with fresh solver buffers.
+    """Let some clients of a state start again, from the complete global model with fresh buffers.
 
     Args:
         state: The state; overwritten in place.
@@ -56,6 +60,7 @@ def restarted(
     Returns:
         The state.
     """
+    first = first_states(setup.layers, setup.codec, setup.device)
     names = [name for name, parameter in setup.model.named_parameters() if parameter.requires_grad]
     for row in [state.clients.index(client) for client in clients]:
         for name, stacked in state.values.items():
@@ -64,17 +69,29 @@ def restarted(
         for kind, named in state.optimizer_state.items():
             for name, buffer in zip(names, fresh[kind], strict=True):
                 named[name][row] = buffer
+        for kind, named in state.codec_state.items():
+            for name, buffer in named.items():
+                buffer[row] = first[kind][name]
     return state
 
 
-def _tensor(state: CohortState, kind: str | None, name: str) -> Tensor:
-    return state.values[name] if kind is None else state.optimizer_state[kind][name]
+def _mapped(state: CohortState, make: Callable[[_Group, str], Tensor]) -> CohortState:
+    """Return a state whose stacked tensors are made from what finds their group in a state, and their name."""
+
+    def made(group: _Group) -> Values:
+        return {name: make(group, name) for name in group(state)}
+
+    return replace(
+        state,
+        values=made(lambda state: state.values),
+        optimizer_state={kind: made(_solver(kind)) for kind in state.optimizer_state},
+        codec_state={kind: made(_codec(kind)) for kind in state.codec_state},
+    )
 
 
-def _mapped(state: CohortState, make: Callable[[str | None, str], Tensor]) -> CohortState:
-    """Return a state whose stacked tensors are made from their kind (None for the models) and their name."""
-    values: Values = {name: make(None, name) for name in state.values}
-    optimizer_state = {
-        kind: {name: make(kind, name) for name in named} for kind, named in state.optimizer_state.items()
-    }
-    return replace(state, values=values, optimizer_state=optimizer_state)
+def _solver(kind: str) -> _Group:
+    return lambda state: state.optimizer_state[kind]
+
+
+def _codec(kind: str) -> _Group:
+    return lambda state: state.codec_state[kind]

@@ -65,13 +65,17 @@ class UnreliableEngine:
         self._exchange_clients(answered or self._present, attendance.returning, order.values)
         inner_order = replace(order, cohort=answered, new_cohort=False)
         losses = self._inner.run_round(inner_order).losses if answered else {}
-        transfers = self._transfers.downloads(order, attendance.sent)
+        transfers = self._transfers.downloads(order, attendance.sent, attendance.in_sync)
         transfers += self._transfers.uploads(order, answered, evaluation=attendance.enough)
         return RoundReply(losses if attendance.enough else {}, transfers)
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
         """Average a layer over the clients that answered."""
         return self._inner.average(layer, rescaled(self._membership.cohort, weights, self._answered))
+
+    def received(self, layer: Layer) -> Values:
+        """Return a layer of every client that answered, as the server receives it."""
+        return self._inner.received(layer)
 
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
         """Set a layer to one value on every client, including those that are away."""

@@ -15,18 +15,18 @@ The new state is on the disk before the reply is sent, so a round is never train
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from torch import Tensor
-
+from fedlama.choices.codecs import SERVER, download_codec, full_codec
 from fedlama.core import wire
 from fedlama.core.averaging import squared_norm, wide_dtype
 from fedlama.core.layers import Layer
+from fedlama.core.state_dicts import join, split
 from fedlama.engines.api import Values
-from fedlama.engines.transfers import DOWNLOAD_CODEC
 from fedlama.flower.client.state import ClientState, exclusive, load, save
 from fedlama.flower.client.trainer import ClientTrainer, LocalRound
-from fedlama.flower.payloads import decode_message, encode_layer
+from fedlama.flower.payloads import Known, decode_layer, decode_message, write_layer
 from fedlama.flower.protocol import NEVER, TrainReply, TrainRequest, fingerprint
 
 
@@ -54,12 +54,13 @@ def respond(request: TrainRequest, trainer: ClientTrainer, path: Path) -> TrainR
             state = None
         trained_round = state.round_index if state else NEVER
         if state is not None and trained_round == request.round_index:
-            return _reply(request, trainer, state, replayed=True)
+            return _reply(request, trainer, state, replayed=True)[0]
         if request.answered_round != NEVER and not request.answered_round <= trained_round < request.round_index:
             return TrainReply("stale", request.round_index, request.client, trained_round)
         state = _trained(request, trainer, state if request.answered_round != NEVER else None)
-        save(state, path)
-    return _reply(request, trainer, state, replayed=False)
+        reply, codec_next = _reply(request, trainer, state, replayed=False)
+        save(replace(state, codec_next=codec_next), path)
+    return reply
 
 
 def refusal(request: TrainRequest, reason: str) -> TrainReply:
@@ -74,13 +75,11 @@ def refusal(request: TrainRequest, reason: str) -> TrainReply:
 
 def _trained(request: TrainRequest, trainer: ClientTrainer, state: ClientState | None) -> ClientState:
     """Apply the layers that arrived and take the local steps."""
-    message = wire.unpack(request.payload)
-    received: Values = {}
-    for tensors in decode_message(message, tuple(message.payloads), trainer.layers, DOWNLOAD_CODEC).values():
-        received |= tensors
+    received = _received(request, trainer, state)
     values, optimizer_state = (state.values, state.optimizer_state) if state else trainer.initial_state(received)
     values = values | received
-    needs_reference = request.scalars or trainer.uses_reference
+    codec, down = trainer.codec, download_codec(trainer.codec)
+    needs_reference = request.scalars or trainer.uses_reference or codec.uses_reference or down.uses_reference
     reference = ((state.reference if state else {}) | received) if needs_reference else {}
     frozen = [trainer.layers[index] for index in request.frozen]
     frozen_values = {spec.name: values[spec.name].clone() for layer in frozen for spec in layer.tensors}
@@ -95,37 +94,66 @@ def _trained(request: TrainRequest, trainer: ClientTrainer, state: ClientState |
         values | frozen_values,
         optimizer_state,
         reference,
+        codec_state=state.codec_state_after(request.answered_round) if state else _first_codec_state(trainer),
     )
 
 
-def _reply(request: TrainRequest, trainer: ClientTrainer, state: ClientState, *, replayed: bool) -> TrainReply:
+def _received(request: TrainRequest, trainer: ClientTrainer, state: ClientState | None) -> Values:
+    """Return the tensors that arrived."""
+    message, codec, known = wire.unpack(request.payload), full_codec(trainer.codec), Known()
+    if request.coded and state is not None:
+        codec = download_codec(trainer.codec)
+        known = Known(request.seed, "down", request.round_index - 1, SERVER, state.reference)
+    received: Values = {}
+    for tensors in decode_message(message, tuple(message.payloads), trainer.layers, codec, known).values():
+        received |= tensors
+    return received
+
+
+def _first_codec_state(trainer: ClientTrainer) -> Values:
+    specs = [spec for layer in trainer.layers for spec in layer.tensors if spec.trainable]
+    return join({spec.name: trainer.codec.init(spec) for spec in specs})
+
+
+def _reply(
+    request: TrainRequest, trainer: ClientTrainer, state: ClientState, *, replayed: bool
+) -> tuple[TrainReply, Values]:
+    """Return the reply, and the codec's states that count once the server has it."""
     upload = {index: trainer.layers[index] for index in request.upload}
     held = {index: trainer.layers[index] for index in request.evaluation}
-    scalars = {i: _distance(layer, state, trainer) for i, layer in upload.items()} if request.scalars else {}
+    states = split(state.codec_state, at_last=True)
+    known = Known(request.seed, "up", request.round_index, request.client, state.reference, states)
 
-    def packed(layers: dict[int, Layer], scalars: dict[int, float]) -> bytes:
-        payloads = {index: encode_layer(layer, state.values, trainer.codec) for index, layer in layers.items()}
-        return wire.pack(
-            wire.Message(request.round_index, request.client, payloads, scalars, trainer.samples, state.loss)
-        )
+    def packed(layers: dict[int, Layer], *, scalars: bool) -> tuple[bytes, Values]:
+        payloads: dict[int, bytes] = {}
+        distances: dict[int, float] = {}
+        new: Values = {}
+        for index, layer in layers.items():
+            payloads[index], states = write_layer(layer, state.values, trainer.codec, known)
+            new |= join(states)
+            if scalars:
+                distances[index] = _distance(layer, payloads[index], trainer, known)
+        address = request.round_index, request.client
+        return wire.pack(wire.Message(*address, payloads, distances, trainer.samples, state.loss)), new
 
-    return TrainReply(
+    payload, new_states = packed(upload, scalars=request.scalars)
+    reply = TrainReply(
         "done",
         request.round_index,
         request.client,
         state.round_index,
         replayed,
-        packed(upload, scalars),
-        packed(held, {}) if held else b"",
+        payload,
+        packed(held, scalars=False)[0] if held else b"",
     )
+    return reply, state.codec_state | new_states
 
 
-def _distance(layer: Layer, state: ClientState, trainer: ClientTrainer) -> float:
+def _distance(layer: Layer, payload: bytes, trainer: ClientTrainer, known: Known) -> float:
     """Return ||x_i - r||^2 over the layer's parameters: x_i as the server decodes it, r as it was received last."""
-    total = 0.0
+    decoded, total = decode_layer(layer, payload, trainer.codec, replace(known, state={})), 0.0
     for spec in layer.tensors:
         if spec.trainable:
-            decoded: Tensor = trainer.codec.transmit(state.values[spec.name].unsqueeze(0))[0]
             wide = wide_dtype(spec.dtype)
-            total += squared_norm(decoded.to(wide) - state.reference[spec.name].to(wide))
+            total += squared_norm(decoded[spec.name].to(wide) - known.reference[spec.name].to(wide))
     return total

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -22,7 +22,8 @@ from fedlama.core.state_dicts import join, split
 from fedlama.engines.api import Values
 
 _VERSION = "1"
-_VALUES, _OPTIMIZER_STATE, _REFERENCE = "values", "memory", "reference"  # prefixes of the tensors' names in the file
+_GROUPS = ("values", "memory", "reference", "codec", "codec-next")
+"""Prefixes of the tensors' names in the file, in the order of the fields of :class:`ClientState`."""
 
 
 @dataclass
@@ -36,7 +37,10 @@ class ClientState:
         loss: The mean training loss of that round.
         values: The local model, including buffers that are never sent.
         optimizer_state: The solver's state by name.
-        reference: Each tensor as it was received last; empty when neither the solver nor the server needs it.
+        reference: Each tensor as it was received last; empty when the solver, codec and server do not need it.
+        codec_state: The codec's states by ``tensor/state`` with which the round's upload was written, so that it can be
+            written again.
+        codec_next: Its states afterwards, which count once the server has the upload.
     """
 
     run: str
@@ -46,6 +50,16 @@ class ClientState:
     values: Values
     optimizer_state: Values
     reference: Values
+    codec_state: Values = field(default_factory=dict)
+    codec_next: Values = field(default_factory=dict)
+
+    def codec_state_after(self, answered_round: int) -> Values:
+        """Return the codec's states for the next upload.
+
+        Args:
+            answered_round: The latest round of which the server has this client's reply.
+        """
+        return self.codec_next if answered_round == self.round_index else self.codec_state
 
 
 def save(state: ClientState, path: Path) -> None:
@@ -61,7 +75,8 @@ def save(state: ClientState, path: Path) -> None:
         "round": state.round_index,
         "loss": state.loss.hex(),
     }
-    groups = {_VALUES: state.values, _OPTIMIZER_STATE: state.optimizer_state, _REFERENCE: state.reference}
+    tensors = (state.values, state.optimizer_state, state.reference, state.codec_state, state.codec_next)
+    groups = dict(zip(_GROUPS, tensors, strict=True))
     write_tensors(join(groups), {"fedlama-client": _VERSION, "state": json.dumps(facts)}, path)
 
 
@@ -80,14 +95,13 @@ def load(path: Path) -> ClientState | None:
             return None
         facts = json.loads(metadata["state"])
         groups = split(tensors)
-        if not groups.keys() <= {_VALUES, _OPTIMIZER_STATE, _REFERENCE}:
+        if not groups.keys() <= set(_GROUPS):
             return None
         run, fingerprint = str(facts["run"]), str(facts["fingerprint"])
         round_index, loss = int(facts["round"]), float.fromhex(facts["loss"])
     except (OSError, SafetensorError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
         return None
-    values, optimizer_state, reference = (groups.get(name, {}) for name in (_VALUES, _OPTIMIZER_STATE, _REFERENCE))
-    return ClientState(run, fingerprint, round_index, loss, values, optimizer_state, reference)
+    return ClientState(run, fingerprint, round_index, loss, *(groups.get(name, {}) for name in _GROUPS))
 
 
 def write_tensors(tensors: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:

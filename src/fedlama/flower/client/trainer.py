@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from torch import Tensor
 
-from fedlama.choices.codecs import Codec
+from fedlama.choices.codecs import Codec, Float32
 from fedlama.core.layers import Layers
 from fedlama.core.plan import Plan
 from fedlama.core.state_dicts import join, split
@@ -93,7 +93,7 @@ class LoopTrainer:
 
     def __init__(self, setup: EngineSetup, client: int) -> None:
         self._setup, self._client = setup, client
-        self._engine = LoopEngine(setup)
+        self._engine = LoopEngine(replace(setup, codec=Float32()))  # the codec is applied to the reply
 
     @property
     def layers(self) -> Layers:

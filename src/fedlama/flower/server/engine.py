@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from fedlama.choices.availability.rules import rescaled
@@ -102,7 +103,8 @@ class FlowerEngine:
         if order.plan.cycle_start:
             state.begin_cycle()
         self._order = order = replace(order, scalars=order.scalars or self._options.aggregation == "sums")
-        writer = RequestWriter(self._common_request(order), self._setup.layers, state, order.values)
+        setup = self._setup
+        writer = RequestWriter(self._common_request(order), setup.layers, setup.codec, state, order)
         self.latest = self._runner.run(round_index, state.asked(), writer.request, state.absent, order.values)
         state.close(round_index, self.latest.updates, self.latest.missing, self._options.policy.rejoin)
         for client in self.latest.updates:
@@ -129,6 +131,11 @@ class FlowerEngine:
             round_index = self._order.plan.round_index if self._order else 0
             raise average_divergence(layer, round_index, received.items(), self._setup.codec)
         return average
+
+    def received(self, layer: Layer) -> Values:
+        """Return a layer of every client that replied, (clients, ...) by tensor name."""
+        updates = [self.latest.updates[client].layers[layer.name] for client in self._answered()]
+        return {spec.name: torch.stack([values[spec.name] for values in updates]) for spec in layer.tensors}
 
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
         """Send the layer with the next requests; clients restore frozen layers by themselves."""
@@ -170,6 +177,7 @@ class FlowerEngine:
             frozen=indices(layers, order.plan.frozen),
             scalars=order.scalars,
             payload=b"",
+            seed=self._setup.seed,
         )
 
     def _answered(self) -> list[int]:

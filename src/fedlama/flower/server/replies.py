@@ -14,7 +14,7 @@ from fedlama.core.layers import Layers
 from fedlama.core.ledger import Direction, LayerPayload, Transfer
 from fedlama.engines.api import Values
 from fedlama.errors import DataError
-from fedlama.flower.payloads import decode_message, layer_payloads
+from fedlama.flower.payloads import Known, decode_message, layer_payloads
 from fedlama.flower.protocol import TrainReply, TrainRequest
 
 _LARGEST = 1e18
@@ -54,8 +54,8 @@ def check(
         request: The request.
         layers: The labelling.
         codec: How uploads are compressed.
-        current: The global values that the clients began with, by tensor name. Statistics may keep an infinity of
-            these, such as the -inf of a mask, as in a simulation; without them every infinity is refused.
+        current: The global values that the clients began with, by tensor name. Codecs that send differences count from
+            them, and statistics may keep an infinity of these, such as the -inf of a mask, as in a simulation.
 
     Returns:
         The reply's content.
@@ -67,12 +67,13 @@ def check(
     message = wire.unpack(reply.payload)
     _check_address("the reply", reply.round_index, reply.client, request)
     _check_address("the reply's payload", message.round_index, message.client, request)
-    values = decode_message(message, request.upload, layers, codec)
+    known = Known(request.seed, "up", request.round_index, request.client, current or {})
+    values = decode_message(message, request.upload, layers, codec, known)
     evaluation: tuple[LayerPayload, ...] = ()
     if request.evaluation:
         held = wire.unpack(reply.evaluation)
         _check_address("the reply's evaluation", held.round_index, held.client, request)
-        values |= decode_message(held, request.evaluation, layers, codec)
+        values |= decode_message(held, request.evaluation, layers, codec, known)
         evaluation = layer_payloads(held, layers)
     expected = set(request.upload) if request.scalars else set()
     if set(message.scalars) != expected or not all(0 <= value < math.inf for value in message.scalars.values()):

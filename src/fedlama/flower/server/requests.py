@@ -6,17 +6,16 @@ it lacks, given the latest round that it answered.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from torch import Tensor
-
 from fedlama.choices.availability.membership import Membership
+from fedlama.choices.codecs import Codec, download_codec, full_codec
 from fedlama.core import wire
 from fedlama.core.layers import Layers
 from fedlama.core.ledger import Transfer
-from fedlama.engines.transfers import DOWNLOAD_CODEC
+from fedlama.engines.api import RoundOrder
 from fedlama.flower.payloads import encode_layer, layer_payloads
 from fedlama.flower.protocol import EVERYONE, NEVER, TrainRequest
 
@@ -52,13 +51,17 @@ class RequestWriter:
     Args:
         common: A request with all that is the same for every client.
         layers: The labelling.
+        codec: How uploads are compressed; it names the codec of downloads.
         state: Which rounds each client answered, and when each layer was set last.
-        values: The global model.
+        order: The round's order, with the global model and its changes.
     """
 
-    def __init__(self, common: TrainRequest, layers: Layers, state: EngineState, values: Mapping[str, Tensor]) -> None:
-        self._common, self._layers, self._state, self._values = common, layers, state, values
-        self._packed: dict[tuple[int, ...], bytes] = {}
+    def __init__(
+        self, common: TrainRequest, layers: Layers, codec: Codec, state: EngineState, order: RoundOrder
+    ) -> None:
+        self._common, self._layers, self._state, self._order = common, layers, state, order
+        self._codes_changes, self._full_codec = download_codec(codec).needs_context, full_codec(codec)
+        self._packed: dict[tuple[tuple[int, ...], bool], bytes] = {}
 
     def request(self, client: int, full: bool) -> TrainRequest:
         """Return a client's request.
@@ -69,19 +72,25 @@ class RequestWriter:
         """
         answered_round = NEVER if full else self._state.answered[client]
         lacking = self._state.lacking((layer.name for layer in self._layers), answered_round)
+        coded = self._codes_changes and not full and self._state.is_in_sync(client, self._common.round_index)
         return replace(
             self._common,
             client=client,
             answered_round=answered_round,
             steps_done=self._state.steps_done.get(client, 0),
-            payload=self._payload(indices(self._layers, lacking)),
+            payload=self._payload(indices(self._layers, lacking), coded),
+            coded=coded,
         )
 
-    def _payload(self, lacking: tuple[int, ...]) -> bytes:
-        if lacking not in self._packed:
-            payloads = {index: encode_layer(self._layers[index], self._values, DOWNLOAD_CODEC) for index in lacking}
-            self._packed[lacking] = wire.pack(wire.Message(self._common.round_index, EVERYONE, payloads))
-        return self._packed[lacking]
+    def _payload(self, lacking: tuple[int, ...], coded: bool) -> bytes:
+        if (lacking, coded) not in self._packed:
+            payloads = {index: self._written(index, coded) for index in lacking}
+            self._packed[lacking, coded] = wire.pack(wire.Message(self._common.round_index, EVERYONE, payloads))
+        return self._packed[lacking, coded]
+
+    def _written(self, index: int, coded: bool) -> bytes:
+        layer = self._layers[index]
+        return self._order.coded[layer.name] if coded else encode_layer(layer, self._order.values, self._full_codec)
 
 
 def indices(layers: Layers, names: Iterable[str]) -> tuple[int, ...]:

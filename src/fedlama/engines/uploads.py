@@ -1,0 +1,98 @@
+"""What the server receives of a layer: the codec of uploads, applied to a cohort, with the state of every client.
+
+The engines keep the states beside the local models, by the codec's names and by tensor; this module only says what they
+are at first and what becomes of them. An upload of the round's plan moves them on, an upload for an evaluation does
+not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedlama.choices.codecs import Address, Codec, CodecState, CohortContext, codec_of
+from fedlama.core.layers import Layer, Layers, TensorSpec
+from fedlama.engines.api import EngineSetup, RoundOrder, Values
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """One tensor of several clients, as it arrives.
+
+    Attributes:
+        values: The tensors, (clients, ...).
+        state: The codec's new states, stacked, by name; to be kept only where `counts` is true.
+        counts: Whether the upload is one of the round's plan.
+    """
+
+    values: Tensor
+    state: CodecState
+    counts: bool
+
+
+class Uploads:
+    """Applies the codec of uploads.
+
+    Args:
+        setup: The federation's fixed parts.
+
+    Attributes:
+        first: One client's first states, by the codec's name of the state and by tensor; empty without any.
+    """
+
+    def __init__(self, setup: EngineSetup) -> None:
+        self._codec, self._seed = setup.codec, setup.seed
+        self.first = first_states(setup.layers, setup.codec, setup.device)
+        self._order: RoundOrder | None = None
+
+    def begin(self, order: RoundOrder) -> None:
+        """Remember the round whose uploads follow."""
+        self._order = order
+
+    def receive(
+        self, layer: Layer, spec: TensorSpec, stacked: Tensor, clients: Sequence[int], state: CodecState
+    ) -> Arrived:
+        """Return what arrives of one tensor of a layer.
+
+        Args:
+            layer: The layer.
+            spec: The tensor.
+            stacked: Its values on the clients, (clients, ...); never changed.
+            clients: The clients, row by row.
+            state: The codec's states of this tensor, stacked, by name; never changed.
+        """
+        codec = codec_of(spec, self._codec)
+        if not codec.needs_context or self._order is None:
+            return Arrived(codec.transmit(stacked), {}, counts=False)
+        plan = self._order.plan
+        context = CohortContext(
+            reference=self._order.values[spec.name].to(stacked.device),
+            state=state,
+            address=Address(self._seed, "up", plan.round_index, clients[0], spec.name),
+            clients=clients,
+        )
+        values, new = codec.transmit_with(stacked, context)
+        return Arrived(values, new, counts=layer.name in plan.upload)
+
+
+def first_states(layers: Layers, codec: Codec, device: torch.device) -> dict[str, Values]:
+    """Return one sender's first states of all tensors, by the codec's name of the state and by tensor.
+
+    Args:
+        layers: The labelling.
+        codec: The codec of uploads or of downloads.
+        device: Where the states are.
+    """
+    by_kind: dict[str, Values] = {}
+    for spec in (spec for layer in layers for spec in layer.tensors):
+        for kind, value in codec_of(spec, codec).init(spec).items():
+            by_kind.setdefault(kind, {})[spec.name] = value.to(device)
+    return by_kind
+
+
+def state_of(states: Mapping[str, Values], name: str) -> CodecState:
+    """Return the states of one tensor, from states by the codec's name and by tensor."""
+    return {kind: named[name] for kind, named in states.items() if name in named}

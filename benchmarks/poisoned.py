@@ -73,6 +73,11 @@ class Attacked(LoopEngine):
         draw = torch.Generator().manual_seed(seed_of(self._seed, "attack", self._round, client))
         return {name: self._attack(value, self._global[name], draw) for name, value in values.items()}
 
+    def received(self, layer: Layer) -> Values:
+        """Return what the server receives, (clients, ...) by tensor name."""
+        models = [self.client_values(slot.client) for slot in self._slots]
+        return {spec.name: torch.stack([model[spec.name] for model in models]) for spec in layer.tensors}
+
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
         """Average what was sent."""
         return from_models(layer, [self.client_values(slot.client) for slot in self._slots], weights)

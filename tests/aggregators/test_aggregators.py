@@ -143,6 +143,10 @@ class Poisoned(LoopEngine):
             return values
         return {name: self.poison(v) if v.is_floating_point() else v for name, v in values.items()}
 
+    def received(self, layer: Layer) -> Values:
+        models = [self.client_values(slot.client) for slot in self._slots]
+        return {spec.name: torch.stack([model[spec.name] for model in models]) for spec in layer.tensors}
+
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
         return from_models(layer, [self.client_values(slot.client) for slot in self._slots], weights)
 

@@ -341,7 +341,8 @@ PROBLEMS = [
     ("engine=my_options.py:NUMBER", "engine is 'my_options.py:NUMBER', which cannot be called; it must be a function"),
     (
         "codec.name=my_options.py:HalfWay",
-        "codec.name is 'my_options.py:HalfWay', but the class lacks decode, encode, payload_bytes, transmit; define "
+        "codec.name is 'my_options.py:HalfWay', but the class lacks decode, decode_with, download, encode, "
+        "encode_with, init, needs_context, payload_bytes, transmit, transmit_with, uses_reference; define "
         "them as in fedlama.choices.codecs.base.Codec",
     ),
     ("data.name=my_options.py:Sized", "but the class lacks load; define it as in fedlama.data.arrays.DataSource"),

@@ -129,13 +129,15 @@ class Codec(Protocol):
         return False
 
     @property
-    def download(self) -> Codec | None:
-        """The codec of downloads; by default None, which sends every tensor as it is.
+    def download(self) -> Codec:
+        """The codec of downloads; by default float32, which sends every tensor as it is.
 
         Without a context, it must be idempotent: a value that it has sent once is sent again without any change,
         because clients that join later receive the value that the others hold.
         """
-        return None
+        from fedlama.choices.codecs.float32 import Float32  # not above, because it inherits from this class
+
+        return Float32()
 
     def init(self, spec: TensorSpec) -> CodecState:
         """Return the first state of a sender of one tensor; by default there is none.

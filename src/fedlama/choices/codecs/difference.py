@@ -79,9 +79,9 @@ class DifferenceCodec(ContextCodec, Protocol):
         return True
 
     @property
-    def download(self) -> Codec | None:
+    def download(self) -> Codec:
         """The codec of downloads: this one too, unless :attr:`down` is false."""
-        return self if self.down else None
+        return self if self.down else _RAW
 
     def init(self, spec: TensorSpec) -> CodecState:
         """Return a residual of zero; without feedback there is none."""
@@ -111,7 +111,7 @@ class DifferenceCodec(ContextCodec, Protocol):
         if not _is_coded(spec):
             return _RAW.decode(data, spec)
         check_length(data, spec, self.payload_bytes(spec))
-        packed = torch.frombuffer(bytearray(data) or bytearray(1), dtype=torch.uint8)[: len(data)].unsqueeze(0)
+        packed = torch.frombuffer(bytearray(data), dtype=torch.uint8).unsqueeze(0)
         moved = self.unpack(packed, Rows(_real(spec), [context.address], {}))
         reference = context.reference
         if reference is None:
@@ -166,7 +166,7 @@ def _real(spec: TensorSpec) -> TensorSpec:
 
 
 def _is_coded(spec: TensorSpec) -> bool:
-    return spec.dtype.is_floating_point or spec.dtype.is_complex
+    return (spec.dtype.is_floating_point or spec.dtype.is_complex) and spec.size > 0
 
 
 def _working_dtype(dtype: torch.dtype) -> torch.dtype:

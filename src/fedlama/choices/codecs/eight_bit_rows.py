@@ -38,7 +38,7 @@ class EightBitRows(Codec):
     name: ClassVar[str] = "eight-bit-rows"
 
     @property
-    def download(self) -> Codec | None:
+    def download(self) -> Codec:
         """Downloads are written in the same way."""
         return self
 
@@ -79,8 +79,6 @@ class EightBitRows(Codec):
 def _coded(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return steps, float32 (clients, rows, 1), and codes, int8 (clients, rows, columns)."""
     values = rows.to(torch.float32)
-    if not values.numel():
-        return values.new_zeros(*values.shape[:2], 1), values.to(torch.int8)
     steps = _shortened(values.abs().amax(2, keepdim=True) / _LARGEST_CODE)
     scaled = values / torch.where(steps > 0, steps, torch.ones_like(steps))
     return steps, scaled.round().nan_to_num(0.0).clamp(-_LARGEST_CODE, _LARGEST_CODE).to(torch.int8)
@@ -101,4 +99,4 @@ def _rows(spec: TensorSpec) -> int:
 
 
 def _is_coded(spec: TensorSpec) -> bool:
-    return spec.dtype in (torch.float32, torch.float64)
+    return spec.dtype in (torch.float32, torch.float64) and spec.size > 0

@@ -42,6 +42,8 @@ class Float32(Codec):
             DataError: The length is not that of the tensor.
         """
         check_length(data, spec, self.payload_bytes(spec))
+        if not data:  # which PyTorch does not read
+            return torch.zeros(spec.shape, dtype=spec.dtype)
         return torch.frombuffer(bytearray(data), dtype=spec.dtype).reshape(spec.shape)
 
     def transmit(self, stacked: Tensor) -> Tensor:
@@ -52,23 +54,13 @@ class Float32(Codec):
 _UNCOMPRESSED = Float32()
 
 
-def download_codec(codec: Codec) -> Codec:
-    """Return the codec of downloads that belongs to a codec of uploads; without one, every tensor goes as it is.
-
-    Args:
-        codec: The codec of the federation.
-    """
-    return codec.download or _UNCOMPRESSED
-
-
 def full_codec(codec: Codec) -> Codec:
     """Return the codec of a download to a client that is not in sync, and so lacks the reference of differences.
 
     Args:
         codec: The codec of the federation.
     """
-    down = download_codec(codec)
-    return _UNCOMPRESSED if down.needs_context else down
+    return _UNCOMPRESSED if codec.download.needs_context else codec.download
 
 
 def codec_of(spec: TensorSpec, codec: Codec) -> Codec:

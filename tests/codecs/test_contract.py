@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedlama import DataError, Float32
-from fedlama.choices.codecs import Codec, codec_of, download_codec, full_codec
+from fedlama.choices.codecs import Codec, codec_of, full_codec
 from fedlama.core.layers import TensorSpec
 from tests.codecs.cases import CODECS, DTYPES, SHAPES, WITH_FEEDBACK, context, made, spec_of
 
@@ -90,7 +90,7 @@ def test_feedback_delivers_what_rounding_left_out(codec: Codec) -> None:
 
 def test_who_is_in_sync_gets_changes_and_others_get_values() -> None:
     for codec in CODECS:
-        down = download_codec(codec)
+        down = codec.download
         assert full_codec(codec) == (Float32() if down.needs_context else down)
     statistics = TensorSpec("running_var", (8,), torch.float32, trainable=False)
     assert codec_of(statistics, CODECS[0]) == Float32()

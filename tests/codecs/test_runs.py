@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import fedlama as fl
-from fedlama.choices.codecs import Codec, codec_of, download_codec, full_codec
+from fedlama.choices.codecs import Codec, codec_of, full_codec
 from fedlama.core.plan import Plan
 from fedlama.engines import Stacked, Workers
 from fedlama.engines.api import CohortState, Engine, EngineSetup, RoundOrder
@@ -171,14 +171,14 @@ def test_the_ledger_counts_the_bytes_that_are_encoded() -> None:
                     direction: sum(len(codec_of(spec, each).encode(made.values[spec.name])) for spec in layer.tensors)
                     for direction, each in (
                         ("up", codec),
-                        ("change", download_codec(codec)),
+                        ("change", codec.download),
                         ("full", full_codec(codec)),
                     )
                 }
                 record = records[-1].layers[layer.name]
                 assert record.bytes_up == 5 * lengths["up"]
                 assert record.bytes_down == 5 * lengths["full" if len(records) == 1 else "change"]
-                if download_codec(codec).needs_context:
+                if codec.download.needs_context:
                     assert len(made.server.downloads.coded[layer.name]) == lengths["change"]
 
 

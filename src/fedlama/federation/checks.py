@@ -133,7 +133,52 @@ def _check_complex(federation: FederationSettings, layers: Layers) -> list[str]:
     ]
 
 
-bdef check_budget(local_steps: int, strategy: Strategy[Any]) -> list[str]:
+def _check_per_layer(federation: FederationSettings, layers: Layers) -> list[str]:
+    """Report settings of the server optimizer for layers that do not exist."""
+    names = [layer.name for layer in layers]
+    return [
+        f"server_optimizer.per_layer names {pattern!r}, which matches no layer{did_you_mean(pattern, names)}"
+        for pattern in getattr(federation.server_optimizer, "per_layer", {})
+        if not any(fnmatchcase(name, pattern) for name in names)
+    ]
+
+
+def _check_cohorts(federation: FederationSettings) -> list[str]:
+    """Refuse cohorts that change, and clients that come and go, under a strategy that is never in sync."""
+    strategy = federation.strategy
+    if getattr(strategy, "in_sync_at_cycles", True):  # a user's class may not inherit the default
+        return []
+    problems = []
+    if federation.sampler.redraws(strategy.cycle_rounds):
+        problems.append(
+            f"{strategy.name} never has all layers in sync, but the sampler {federation.sampler.name!r} draws new "
+            "cohorts, which must start in sync; let all clients take part, or set strategy.stagger=false"
+        )
+    if federation.availability.name != "always":
+        problems.append(
+            f"{strategy.name} never has all layers in sync, but clients that were away wait for that to come back; "
+            "set strategy.stagger=false, or availability 'always'"
+        )
+    return problems
+
+
+def _check_codec(federation: FederationSettings, layers: Layers) -> list[str]:
+    """Refuse a codec whose clients would never use what they keep, and one that lacks a part of the contract."""
+    codec, strategy = federation.codec, federation.strategy
+    if not hasattr(codec, "needs_context"):
+        return [f"the codec {type(codec).__name__} lacks members of fedlama.Codec; let the class inherit from it"]
+    states = any(codec.init(spec) for layer in layers for spec in layer.tensors if spec.trainable)
+    redrawn = strategy.cycle_rounds == 1 and federation.sampler.redraws(1) and federation.sampler.redraws(2)
+    if not (states and redrawn):
+        return []
+    return [
+        f"codec is {codec.name!r} with feedback: its clients keep what rounding left out for their next upload, but "
+        f"under {strategy.name} the sampler {federation.sampler.name!r} draws a new cohort in every round; set "
+        "codec.feedback=false, or keep the cohort (sampler.name='all', or sampler.hold_rounds)"
+    ]
+
+
+def check_budget(local_steps: int, strategy: Strategy[Any]) -> list[str]:
     """Return the problems of a budget: it must be a whole number of rounds, and not too many of them.
 
     Args:

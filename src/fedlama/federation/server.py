@@ -130,7 +130,7 @@ class Server:
         for spec in layer.tensors:
             previous = self.values[spec.name]
             if spec.trainable:
-m                update, value = squared_norms(new[spec.name], previous, self._threads)
+                update, value = squared_norms(new[spec.name], previous, self._threads)
                 squared_update, squared_value = squared_update + update, squared_value + value
             if self._federation.strategy.recycles:
                 self.last_update[spec.name] = new[spec.name] - previous

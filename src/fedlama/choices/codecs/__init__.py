@@ -13,7 +13,7 @@ from fedlama.choices.codecs.difference import DifferenceCodec
 from fedlama.choices.codecs.differences import Differences
 from fedlama.choices.codecs.eight_bit_rows import EightBitRows
 from fedlama.choices.codecs.float16 import Float16
-from fedlama.choices.codecs.float32 import Float32, codec_of, download_codec, full_codec
+from fedlama.choices.codecs.float32 import Float32, codec_of, full_codec
 
 __all__ = [
     "SERVER",
@@ -29,6 +29,5 @@ __all__ = [
     "Float16",
     "Float32",
     "codec_of",
-    "download_codec",
     "full_codec",
 ]

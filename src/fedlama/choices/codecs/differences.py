@@ -11,9 +11,9 @@ The constants c are the optimal uniform steps for numbers with a normal distribu
 distortion", 1960); of such a block the relative squared error is 0.36 with 1 bit, 0.12 with 2 and 0.012 with 4.
 
 Rounding is deterministic and below 8 bits its scale is the root mean square, because error feedback needs a
-contraction, ||v - Q(v)|| < ||v||. It is one for every block with 1, 4 and 8 bits, and with 2 bits unless up to 3 numbers of a block
-hold nearly all of its norm (then at most 1.06 ||v||; the residual stays bounded there too). Stochastic rounding by the
-largest magnitude is far from one with 2 bits, and runs diverged.
+contraction, ||v - Q(v)|| < ||v||. It is one for every block with 1, 4 and 8 bits, and with 2 bits unless up to 3 of a
+block's numbers hold nearly all of its norm (then at most 1.06 ||v||; the residual stays bounded there too). Stochastic
+rounding by the largest magnitude is far from one with 2 bits, and runs diverged.
 
 For cohorts that change in every round no client is there long enough to send its residual. ``feedback=False`` is for
 them: differences go up with stochastic rounding by the largest magnitude (unbiased, 4 or 8 bits), and weights come down

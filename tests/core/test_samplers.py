@@ -8,9 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 
-from fedlama import AllClients, ConfigError, FedAvg, Federation, UniformSampler
+from fedlama import SGD, AllClients, ConfigError, FedAvg, Federation, UniformSampler
 from fedlama.choices.samplers import Sampler
+from fedlama.choices.solvers.base import StateScope
 from tests.core.helpers import mlp, skewed_clients
 
 
@@ -72,6 +74,19 @@ class Turns(Sampler):
 def test_a_new_sampler_redraws_in_every_cycle() -> None:
     federation = Federation(mlp().float(), skewed_clients(4), FedAvg(1), 3, sampler=Turns())
     assert [record.cohort for record in federation.run().rounds] == [(0, 1), (2, 3), (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("scope", "momentum", "same"), [("cohort", 0.9, False), ("cohort", 0.0, True), ("slot", 0.9, True), ("client", 0.9, True)]
+)
+def test_drawing_all_clients_restarts_momentum(scope: StateScope, momentum: float, same: bool) -> None:
+    def weights(sampler: Sampler) -> list[torch.Tensor]:
+        solver = SGD(learning_rate=0.1, momentum=momentum, state_scope=scope)
+        federation = Federation(mlp().float(), skewed_clients(), FedAvg(2), 8, solver=solver, sampler=sampler)
+        return list(federation.run().model.values())
+
+    drawn, kept = weights(UniformSampler(len(skewed_clients()))), weights(AllClients())
+    assert all(map(torch.equal, drawn, kept)) is same
 
 
 def test_numbers_of_numpy_become_plain_ones() -> None:

@@ -25,7 +25,7 @@ from fedlama.reporting.charts import accuracy_charts, accuracy_names, interval_c
 from fedlama.reporting.progress import LiveProgress, RunProgress
 from fedlama.reporting.tracking import Tracker, trackers
 from fedlama.runs.execute import Observer, PlannedRun, RunOptions
-from fedlama.runs.lock import FolderLock
+from fedlama.runs.lock import FolderLock, is_locked
 
 INTERVALS = "intervals.png"
 
@@ -81,7 +81,8 @@ class RunReporter(Observer):
         """
         for record in result.rounds:
             self._bars[run.folder].on_round(record)
-        if any(not (run.folder / name).exists() for name in picture_names(result)):
+        missing = any(not (run.folder / name).exists() for name in picture_names(result))
+        if missing and not is_locked(run.folder):  # the process that trained it may be drawing just now
             try:
                 with FolderLock(run.folder):
                     draw_run(run.title, result, run.folder)

@@ -82,6 +82,7 @@ class RunFolder:
                     self._digests[name] = lines_digest(stream, rounds, cut=True)
                 self._files[name] = _open(stream, "a" if rounds else "w")
         except OSError as error:
+            self.__exit__(None, None, None)
             raise _unwritable(path, error) from error
 
     def __enter__(self) -> RunFolder:
@@ -151,6 +152,7 @@ class RunFolder:
             digests = {f"{name}.jsonl": digest.hexdigest() for name, digest in self._digests.items()}
             digests["model.safetensors"] = hashlib.sha256(model).hexdigest()
             config = json.loads((self.path / "config.json").read_bytes())  # of this run, or its beginning
+            digests["summary.json"] = hashlib.sha256(_json(summary)).hexdigest()
             self._write("config.json", {**config, "environment": {**config.get("environment", {}), FILES: digests}})
             self._write("summary.json", summary)  # last: it says that the run has finished
             shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
@@ -167,7 +169,11 @@ class RunFolder:
             raise _unwritable(self.path, error) from error
 
     def _write(self, name: str, content: Mapping[str, object]) -> None:
-        write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
+        write_atomically(self.path / name, _json(content))
+
+
+def _json(content: Mapping[str, object]) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()
 
 
 def _open(path: Path, mode: Literal["a", "w"]) -> TextIO:

@@ -12,6 +12,8 @@ import logging
 import os
 import socket
 import sys
+import time
+import weakref
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +25,8 @@ from fedlama.runs.files import read_object
 
 NAME = ".lock"
 """The lock's file in a folder; it names the holder."""
+_ATTEMPTS, _PAUSE = 5, 0.02
+"""Attempts and seconds between them: another process may have looked for a moment whether the folder is locked."""
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _FLAGS = os.O_RDWR | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
 """A pipe must not block, and a link in a folder of another person must not lead to a file elsewhere."""
@@ -30,7 +34,7 @@ _LOG = logging.getLogger("fedlama.runs")
 
 
 class FolderLock:
-    """Locks a folder for this process, until it is released or the process ends.
+    """Locks a folder for this process, until it is released, forgotten, or the process ends.
 
     Args:
         folder: The folder; made if it does not exist.
@@ -41,7 +45,7 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / NAME
-        self._handle: int | None = None
+        self._close: weakref.finalize[[int], FolderLock] | None = None
         self._made: list[Path] = []
         try:
             self._made = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -64,27 +68,32 @@ class FolderLock:
 
     def release(self) -> None:
         """Release the lock and delete its file, and folders that were made for it alone; a second call does nothing."""
-        if self._handle is not None:
+        if self._close is not None:
             with suppress(OSError):  # Windows keeps files that are open
                 self._file.unlink(missing_ok=True)
-            os.close(self._handle)
-            self._handle = None
+            self._close()
+            self._close = None
             with suppress(OSError):  # a folder that holds files stays
                 for folder in self._made:
                     folder.rmdir()
 
     def _acquire(self) -> None:
-        while self._handle is None:
+        attempts = 0
+        while self._close is None:
             handle = os.open(self._file, _FLAGS | os.O_CREAT, 0o644)
             try:
-                locked = _try_lock(handle)
-                if not locked:
-                    raise FedlamaError(_busy(self._file.parent))
+                if not _try_lock(handle):
+                    attempts += 1
+                    if attempts == _ATTEMPTS:
+                        raise FedlamaError(_busy(self._file.parent))
+                    time.sleep(_PAUSE)
+                    continue
                 # The holder before may have deleted the file between the opening and the locking.
                 if _is_file(handle, self._file):
                     os.ftruncate(handle, 0)
                     os.write(handle, json.dumps(_this_process()).encode())
-                    self._handle, handle = handle, -1
+                    self._close = weakref.finalize(self, os.close, handle)
+                    handle = -1
             finally:
                 if handle != -1:
                     os.close(handle)

@@ -27,7 +27,7 @@ from fedlama.runs.reader import STREAMS, read_config, read_records
 
 Line = Mapping[str, Any]
 """A JSON object of a run folder."""
-_DIGESTED = (*(f"{name}.jsonl" for name in STREAMS), "model.safetensors")
+_DIGESTED = (*(f"{name}.jsonl" for name in STREAMS), "model.safetensors", "summary.json")
 
 
 @dataclass(frozen=True)

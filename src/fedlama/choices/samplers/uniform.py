@@ -18,7 +18,8 @@ class UniformSampler(Sampler):
     """Draw `active` clients at the start of a cycle.
 
     The draw depends on the seed and the round alone, so strategies that are compared with one seed have the same
-    cohorts wherever both begin a cycle in the same round.
+    cohorts wherever both begin a cycle in the same round. Momentum starts at zero whenever a cohort is drawn, also when
+    all clients are drawn again; see :data:`fedlama.choices.solvers.base.StateScope`.
 
     Args:
         active: Clients in a cohort; 1 or more.

@@ -37,7 +37,8 @@ OptimizerState = dict[str, list[Tensor]]
 """Buffers such as momentum, by name; each list is aligned with the parameters. How long they live is `state_scope`."""
 
 StateScope = Literal["cohort", "slot", "round", "client"]
-"""How long buffers live. "cohort": a client keeps its own while its cohort lasts and begins with zeros when it joins.
+"""How long buffers live. "cohort": a client keeps its own while its cohort lasts and begins with zeros whenever a
+cohort is drawn, also one of the same clients; so drawing all clients differs from `AllClients`, which draws once.
 "slot": as in the authors' program they stay in the cohort's slot and pass to the next client that is drawn into it.
 "round": zeros at each round. "client": a client keeps its own for the whole run, also while other cohorts train."""
 STATE_SCOPES: tuple[str, ...] = get_args(StateScope)

@@ -77,7 +77,8 @@ def test_a_new_sampler_redraws_in_every_cycle() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scope", "momentum", "same"), [("cohort", 0.9, False), ("cohort", 0.0, True), ("slot", 0.9, True), ("client", 0.9, True)]
+    ("scope", "momentum", "same"),
+    [("cohort", 0.9, False), ("cohort", 0.0, True), ("slot", 0.9, True)],
 )
 def test_drawing_all_clients_restarts_momentum(scope: StateScope, momentum: float, same: bool) -> None:
     def weights(sampler: Sampler) -> list[torch.Tensor]:

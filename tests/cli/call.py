@@ -29,6 +29,9 @@ RUN_KEYS = {
     "seconds",
     "run_folder",
     "reused",
+    "metrics",
+    "primary",
+    "direction",
 }
 """What the issue promises for each run in `--json`."""
 

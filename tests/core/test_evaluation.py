@@ -73,7 +73,7 @@ def test_sums_are_those_of_plain_numbers_to_the_last_bit(objective: Objective) -
             assert counts is not None
             loss += float(mean) * len(y)
             hits += int(counts[0])
-    assert test.score(model, objective) == Score(hits / 61, loss / 61)
+    assert test.score(model, objective) == Score.of_accuracy(hits / 61, loss / 61)
 
 
 def test_a_device_is_sent_the_data_once_and_looked_at_once_per_evaluation() -> None:

@@ -189,12 +189,12 @@ def test_targets_that_are_no_classes_have_no_accuracy(labels: int) -> None:
     y = (x[:, :labels] > 0).float()
     score = scored(y, nn.Linear(6, labels), functional.binary_cross_entropy_with_logits)
     assert score.accuracy is None
-    assert score.primary == -score.loss
+    assert (score.primary, score.direction, score.value, score.rank) == ("loss", "lower", score.loss, -score.loss)
 
 
 def test_the_command_line_shows_no_accuracy_where_there_is_none() -> None:
-    assert fl.Score(None, 0.5).percent is None
-    assert fl.Score(0.25, 0.5).percent == 25.0
+    assert fl.Score.of_accuracy(None, 0.5).percent is None
+    assert fl.Score.of_accuracy(0.25, 0.5).percent == 25.0
 
 
 class Dictionary(nn.Module):
@@ -214,11 +214,15 @@ def refused(clients: object, model: nn.Module | None = None, **changes: Any) -> 
     return str(caught.value)
 
 
-def test_recorded_batches_are_pairs_of_several_samples() -> None:
+def test_recorded_batches_hold_several_samples() -> None:
     x, y = given()
     parts = random_split(TensorDataset(x, y), [30, 30, 30])
     assert "client 0, batch 0 is a single sample" in refused(parts, weighting="equal")
-    assert "is dict, expected a pair of inputs and targets" in refused([[{"ids": x, "mask": y}]])
+    named = refused([[{"ids": x, "mask": y}]])
+    assert "a batch of ['ids'] (90, 6) (float32) and ['mask'] (90,) (int64): TypeError" in named
+    assert "unexpected keyword argument 'ids'" in named
+    assert "expected tensors with the same number of samples" in refused([[{"ids": x, "mask": y[:3]}]])
+    assert "holds something else than tensors" in refused([[{"ids": x, "text": "a"}]])
     assert "has 10 inputs and 9 targets" in refused([[(x[:10], y[:9])]])
 
 

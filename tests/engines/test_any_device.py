@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from fedlama.choices.codecs import Float32
 from fedlama.choices.solvers import SGD, FedProx, OptimizerState
+from fedlama.choices.tasks import Classification
 from fedlama.core.devices import row_numbers
 from fedlama.core.layers import by_tensor
-from fedlama.core.losses import cross_entropy
 from fedlama.engines import EngineSetup
 from fedlama.engines.cohort.batches import CohortBatches
 from fedlama.engines.cohort.cohort import Cohort
@@ -88,7 +88,7 @@ def test_no_step_looks_at_a_number(
     solver = Counted(0.1, momentum=0.9)
     net = model().to(META)
     source = clients(sizes=sizes)
-    setup = EngineSetup(net, by_tensor(net), source, solver, Float32(), cross_entropy, 0, META)
+    setup = EngineSetup(net, by_tensor(net), source, solver, Float32(), Classification(), 0, META)
     cohort = Cohort(setup, DeviceStorage(META), channels_last=False)
     values = {name: value.detach() for name, value in [*net.named_parameters(), *net.named_buffers()]}
     cohort.start_cohort(range(5), values)
@@ -101,7 +101,7 @@ def test_no_step_looks_at_a_number(
 
 def test_sgd_of_a_chain_looks_at_no_number() -> None:
     net = _chain_cnn().to(META)
-    setup = EngineSetup(net, by_tensor(net), clients(), SGD(0.1, momentum=0.9), Float32(), cross_entropy, 0, META)
+    setup = EngineSetup(net, by_tensor(net), clients(), SGD(0.1, momentum=0.9), Float32(), Classification(), 0, META)
     cohort = Cohort(setup, DeviceStorage(META), channels_last=False)
     cohort.start_cohort(range(5), {name: value.detach() for name, value in net.named_parameters()})
     cohort.flush()

@@ -10,8 +10,8 @@ from torch import nn
 
 from fedlama.choices.codecs import Float32
 from fedlama.choices.solvers import SGD
+from fedlama.choices.tasks import Classification
 from fedlama.core.layers import by_tensor
-from fedlama.core.losses import cross_entropy
 from fedlama.engines import EngineSetup
 from fedlama.engines.api import CohortState
 from fedlama.engines.cohort.batches import CohortBatches
@@ -86,7 +86,7 @@ class Noting(Trainer):
 
 def _setup(model: nn.Module) -> EngineSetup:
     source = clients(sizes=(12, 3, 14, 12, 7), short_clients=True)
-    return EngineSetup(model, by_tensor(model), source, SGD(0.05, momentum=0.9), Float32(), cross_entropy, 0, CPU)
+    return EngineSetup(model, by_tensor(model), source, SGD(0.05, momentum=0.9), Float32(), Classification(), 0, CPU)
 
 
 def _started(setup: EngineSetup) -> Cohort:

@@ -8,8 +8,8 @@ from torch import nn
 
 from fedlama.choices.codecs import Float32
 from fedlama.choices.solvers import SGD
+from fedlama.choices.tasks import Classification
 from fedlama.core.layers import by_tensor
-from fedlama.core.losses import cross_entropy
 from fedlama.engines import EngineSetup, Stacked, Workers
 from fedlama.engines.cohort.batches import CohortBatches
 from fedlama.engines.stacked import label_of
@@ -20,7 +20,7 @@ from tests.engines.cases import clients
 
 def _setup(device: str = "cpu") -> EngineSetup:
     net = nn.Sequential(nn.Flatten(), nn.Linear(72, 8), nn.Tanh(), nn.Linear(8, 5)).to(device)
-    return EngineSetup(net, by_tensor(net), clients(), SGD(0.1), Float32(), cross_entropy, 0, torch.device(device))
+    return EngineSetup(net, by_tensor(net), clients(), SGD(0.1), Float32(), Classification(), 0, torch.device(device))
 
 
 @pytest.mark.parametrize(

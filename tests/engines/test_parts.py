@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from fedlama.choices.codecs import Float32
 from fedlama.choices.solvers import SGD
 from fedlama.choices.solvers.base import StateScope
+from fedlama.choices.tasks import Classification
 from fedlama.core.layers import by_tensor
-from fedlama.core.losses import cross_entropy
 from fedlama.data.clients import TensorClients
 from fedlama.engines import Auto, EngineSetup, Stacked
 from fedlama.engines.cohort.averaging import (
@@ -39,7 +39,7 @@ from tests.engines.cases import assert_same, clients, order_of, run
 
 def _setup(model: nn.Module, source: TensorClients) -> EngineSetup:
     device = torch.device("cpu")
-    return EngineSetup(model, by_tensor(model), source, SGD(0.1), Float32(), cross_entropy, 0, device)
+    return EngineSetup(model, by_tensor(model), source, SGD(0.1), Float32(), Classification(), 0, device)
 
 
 @pytest.mark.parametrize("first", [(0, 0, 0, 0, 0), (5, 3, 0, 17, 2)])

@@ -115,14 +115,15 @@ def _dense(weight: Tensor, x: Tensor) -> Tensor:
     return x @ weight
 
 
-def _loss(watched: Values, others: Values, x: Tensor, y: Tensor) -> tuple[Tensor, Values]:
+def _loss(watched: Values, others: Values, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Values]:
+    x, y = batch
     others["steps"].add_(1)
     return cross_entropy(_dense(watched["weight"], x), y), {"steps": others["steps"]}
 
 
 def _step(program: TorchCompiledStep, batch: int) -> StepResult | None:
     values = {"weight": torch.zeros(2, 3, 2), "steps": torch.tensor([4, 7])}
-    traced = program(values, torch.ones(2, batch, 3), torch.ones(2, batch, dtype=torch.int64))
+    traced = program(values, (torch.ones(2, batch, 3), torch.ones(2, batch, dtype=torch.int64)))
     assert values["steps"].tolist() == [4, 7]  # only read
     return traced
 

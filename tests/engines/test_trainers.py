@@ -10,8 +10,8 @@ import torch
 
 from fedlama.choices.codecs import Float32
 from fedlama.choices.solvers import SGD
+from fedlama.choices.tasks import Classification
 from fedlama.core.layers import by_tensor
-from fedlama.core.losses import cross_entropy
 from fedlama.data.clients import TensorClients
 from fedlama.engines import EngineSetup, StackedEngine
 from fedlama.engines.cohort.batches import CohortBatches
@@ -51,7 +51,7 @@ class Recording(Trainer):
 
 def _setup(source: TensorClients) -> EngineSetup:
     net = network()
-    return EngineSetup(net, by_tensor(net), source, SGD(0.1, momentum=0.9), Float32(), cross_entropy, 0, CPU)
+    return EngineSetup(net, by_tensor(net), source, SGD(0.1, momentum=0.9), Float32(), Classification(), 0, CPU)
 
 
 def _calls(count: int, chunk: int | None = None, **says: Any) -> list[tuple[tuple[int, ...], int, bool]]:  # noqa: ANN401

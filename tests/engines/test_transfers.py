@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from fedlama.choices.codecs import Float32
 from fedlama.choices.solvers import SGD
+from fedlama.choices.tasks import Classification
 from fedlama.core.devices import transform_on, upload, upload_all
 from fedlama.core.layers import by_module
-from fedlama.core.losses import cross_entropy
 from fedlama.data import Normalise, PadCropFlip
 from fedlama.data.clients import Augment, ReplayedClients, TensorClients
 from fedlama.engines import EngineSetup, Stacked
@@ -61,7 +61,7 @@ def _round(
 ) -> DeviceWatch:
     """Watch one round on the meta device."""
     net = net.to(META)
-    setup = EngineSetup(net, by_module(net), source, SGD(0.1, momentum=0.9), Float32(), cross_entropy, 0, META)
+    setup = EngineSetup(net, by_module(net), source, SGD(0.1, momentum=0.9), Float32(), Classification(), 0, META)
     cohort = Cohort(setup, DeviceStorage(META), channels_last=False)
     cohort.start_cohort(
         range(5), {name: value.detach() for name, value in [*net.named_parameters(), *net.named_buffers()]}
@@ -110,8 +110,8 @@ def test_batches_are_those_of_each_client(augment: Augment | None, first: tuple[
         for group in groups:
             for place, row in enumerate(group.rows):
                 x, y = source.batch(row, first[row] + step, 3)
-                assert torch.equal(group.x[place], x)
-                assert torch.equal(group.y[place], y)
+                assert torch.equal(group.batch[0][place], x)
+                assert torch.equal(group.batch[1][place], y)
                 assert torch.equal(whole.x[row, : len(y)], x)
                 assert torch.equal(whole.y[row, : len(y)], y)
                 assert torch.equal(whole.sample_weights[row, 0, : len(y)], torch.full((len(y),), 1 / len(y)))
@@ -167,7 +167,8 @@ def test_replayed_batches_on_any_device() -> None:
     batch = torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64)
     source = ReplayedClients([[batch], [tuple(value.to(META) for value in batch)]])  # type: ignore[list-item]
     ((group,),) = CohortBatches(source, META, 0).steps(range(2), [0, 0], 1)
-    assert (group.x.device, group.x.shape, group.y.shape) == (META, (2, 4, 3), (2, 4))
+    x, y = group.batch
+    assert (x.device, x.shape, y.shape) == (META, (2, 4, 3), (2, 4))
 
 
 def test_pieces_keep_their_shapes() -> None:
@@ -189,7 +190,7 @@ def test_what_is_there_already_is_not_sent() -> None:
 
 def test_a_layer_sends_its_weights_once_and_is_looked_at_once() -> None:
     net = network().to(META)
-    setup = EngineSetup(net, by_module(net), clients(), SGD(0.1), Float32(), cross_entropy, 0, META)
+    setup = EngineSetup(net, by_module(net), clients(), SGD(0.1), Float32(), Classification(), 0, META)
     engine = Stacked()(setup)
     engine.start_cohort(
         range(5), {name: value.detach() for name, value in [*net.named_parameters(), *net.named_buffers()]}

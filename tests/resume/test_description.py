@@ -66,8 +66,9 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"weighting": "equal"}, "weighting was 'samples', and is 'equal' now"),
     ({"evaluate": "best_client"}, "evaluate was 'global', and is 'best_client' now"),
     ({"evaluate_every": 2}, "evaluate_every was null, and is 2 now"),
-    ({"objective": smooth}, "objective was 'fedlama.core.losses:cross_entropy', and is 'tests.resume.test_description"),
-    ({"objective": nn.CrossEntropyLoss()}, "objective was .*, and is 'torch.nn.modules.loss:CrossEntropyLoss' now"),
+    ({"objective": smooth}, "task was 'classification', and is 'tests.resume.test_description:smooth' now"),
+    ({"objective": nn.CrossEntropyLoss()}, "and is 'torch.nn.modules.loss:CrossEntropyLoss' now"),
+    ({"task": fl.Classification(label_smoothing=0.1)}, "task.label_smoothing was 0.0, and is 0.1 now"),
     ({"layers": by_module(MODEL)}, "layers.0.weight was .*, and is not set now"),
     (
         {"layers": by_mapping(MODEL, lambda name: "a" if name < "3" else "b")},
@@ -100,9 +101,9 @@ def test_another_federation_is_refused_with_what_differs(
 def test_every_field_of_a_federation_is_described() -> None:
     described = federation().describe()
     names = {field.name for field in fields(fl.Federation)}
-    assert described.keys() == (names - {"keep_client_models"}) | {"version", "precision"}
+    assert described.keys() == (names - {"keep_client_models", "objective"}) | {"version", "precision"}
     assert json.loads(json.dumps(described, allow_nan=False)) == described
-    for name in names - {"model", "test_set", "engine", "device", "keep_client_models"}:
+    for name in names - {"model", "test_set", "engine", "device", "keep_client_models", "objective"}:
         assert any(name in change or name == "clients" for change, _ in CHANGES), f"no test changes {name}"
 
 
@@ -156,10 +157,10 @@ def test_a_setting_that_an_older_description_lacks_counts_as_its_default(
 ) -> None:
     snapshot, records = taken
     older = json.loads(json.dumps(snapshot.facts["federation"]))
-    del older["solver"]["decay_at"], older["objective"], older["precision"]
+    del older["solver"]["decay_at"], older["task"], older["precision"]
     older = replace(snapshot, facts={**snapshot.facts, "federation": older})
     fl.Run(federation()).load_state_dict(older, records)
     with pytest.raises(DataError, match=r"solver\.decay_at was \[\], and is \[3\] now"):
         fl.Run(federation(solver=fl.SGD(0.1, momentum=0.5, decay_at=(3,)))).load_state_dict(older, records)
-    with pytest.raises(DataError, match="objective was "):
+    with pytest.raises(DataError, match="task was "):
         fl.Run(federation(objective=smooth)).load_state_dict(older, records)

@@ -29,7 +29,7 @@ def test_one_seed_is_its_own_mean() -> None:
 def test_a_second_seed_changes_the_picture(tmp_path: Path) -> None:
     (finished, *_) = run_study(resolve(read("digits", list(SMALL))), options=RunOptions(tmp_path)).finished
     result = finished.result
-    lower = [replace(one, score=one.score and replace(one.score, accuracy=0.1)) for one in result.rounds]
+    lower = [replace(one, score=one.score and replace(one.score, metrics={"accuracy": 0.1})) for one in result.rounds]
     pictures = {}
     for name, results in {"one": [result], "two": [result, replace(result, rounds=lower)]}.items():
         folder = tmp_path / name

@@ -18,7 +18,7 @@ def record(index: int) -> RoundRecord:
         loss=2.0 - index,
         layers={"w": LayerRecord(2, index == 1, 0.5, 0.25 if index == 1 else None, 1888, 0)},
         transfers=(up,),
-        score=Score(0.75, 0.5) if index == 1 else None,
+        score=Score.of_accuracy(0.75, 0.5) if index == 1 else None,
         seconds=0.125,
         evaluation_seconds=0.0,
     )

@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from fedlama.core.trees import Tree, named_leaves
+
 _BLOCK = 1 << 22
 """Bytes that are hashed in one call, about; part of the definition of the digest."""
 _THREADS = 16
@@ -48,6 +50,22 @@ def tensor_facts(value: Tensor) -> dict[str, object]:
         value: Any dense tensor, (rows, ...).
     """
     return {"shape": list(value.shape), "dtype": str(value.dtype), "sha256": content_digest(value)}
+
+
+def data_facts(x: Tree, y: Tree | None) -> dict[str, object]:
+    """Return the facts of inputs and targets; of a nested structure those of every tensor, by its path.
+
+    Args:
+        x: Inputs.
+        y: Targets; None where the inputs hold all.
+    """
+    given = {"inputs": x} if y is None else {"inputs": x, "targets": y}
+    return {
+        kind: tensor_facts(tree)
+        if isinstance(tree, Tensor)
+        else {name: tensor_facts(leaf) for name, leaf in named_leaves(tree).items()}
+        for kind, tree in given.items()
+    }
 
 
 def _hashed(rows: Tensor) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,13 +17,21 @@ IGNORED = -100
 """The target of a position that is not a prediction, such as padding; the default of PyTorch's cross-entropy too."""
 
 
-def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
-    """Return the mean cross-entropy of logits over all positions whose target is not -100.
+def cross_entropy(
+    output: Tensor,
+    target: Tensor,
+    ignore_index: int = IGNORED,
+    weights: Sequence[float] | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Return the mean cross-entropy of logits over all positions whose target is not ignored.
 
     Args:
         output: Logits, shape (batch, classes), or with more dimensions: see :func:`class_dimension`.
-        target: Integer classes, shape (batch,), (batch, 1), or one per position. -100 marks a position that does not
-            count.
+        target: Integer classes, shape (batch,), (batch, 1), or one per position.
+        ignore_index: The target of a position that does not count.
+        weights: One weight for each class; the mean is over the weights of the targets.
+        label_smoothing: Probability mass that is spread over all classes.
 
     Returns:
         A scalar, in nats.
@@ -41,8 +49,9 @@ def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
             f"{tuple(output.shape)}, expected integer class numbers, one for each prediction; convert one-hot targets "
             "with y.argmax(-1), or give an objective that fits them"
         )
+    weight = None if weights is None else torch.tensor(weights, dtype=output.dtype, device=output.device)
     try:
-        return _mean_loss(output, target, dimension)
+        return _mean_loss(output, target, dimension, ignore_index, weight, label_smoothing)
     except IndexError as error:
         classes = output.shape[dimension]
         raise DataError(
@@ -85,14 +94,17 @@ def _class_dimensions(output: object, target: object) -> list[int]:
     return second + last if len(shape) >= 4 else last + second
 
 
-def correct(output: Tensor, target: Tensor, loss: Tensor) -> tuple[Tensor, Tensor] | None:
+def correct(
+    output: Tensor, target: Tensor, loss: Tensor | None, ignore_index: int = IGNORED
+) -> tuple[Tensor, Tensor] | None:
     """Count the positions whose largest logit is that of the target, and all that have a target.
 
     Args:
         output: Logits, shape (batch, classes), or with more dimensions: see :func:`class_dimension`.
-        target: Integer classes, shape (batch,), (batch, 1), or one per position; -100 does not count.
+        target: Integer classes, shape (batch,), (batch, 1), or one per position.
         loss: The objective's value. Where the shapes allow two dimensions of classes, it decides: the dimension is the
-            one whose cross-entropy it is.
+            one whose cross-entropy it is. None takes that of :func:`class_dimension`.
+        ignore_index: The target of a position that does not count.
 
     Returns:
         Two int64 scalars, the first at most the second; tensors, so that the caller decides when to wait for the
@@ -103,19 +115,36 @@ def correct(output: Tensor, target: Tensor, loss: Tensor) -> tuple[Tensor, Tenso
     (tensor(1), tensor(2))
     """
     dimensions = _class_dimensions(output, target)
-    if len(dimensions) > 1:
+    if len(dimensions) > 1 and loss is not None:
         dimensions = [dim for dim in dimensions if torch.isclose(_mean_loss(output, target, dim), loss, rtol=1e-4)]
     if not dimensions:
         return None
     predicted = output.argmax(dim=dimensions[0]).reshape(-1)  # (positions,)
     wanted = target.reshape(-1)
-    return (predicted == wanted).sum(), (wanted != IGNORED).sum()
+    return (predicted == wanted).sum(), (wanted != ignore_index).sum()
 
 
-def _mean_loss(output: Tensor, target: Tensor, dimension: int) -> Tensor:
+def _mean_loss(
+    output: Tensor,
+    target: Tensor,
+    dimension: int,
+    ignore_index: int = IGNORED,
+    weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """Return the cross-entropy with the classes in a dimension."""
     logits = output.movedim(dimension, -1).reshape(-1, output.shape[dimension])  # (positions, classes)
-    return functional.cross_entropy(logits, target.reshape(-1).long(), ignore_index=IGNORED)
+    classes = target.reshape(-1).long()
+    plain = functional.cross_entropy(logits, classes, weight, ignore_index=ignore_index)
+    if not label_smoothing:
+        return plain
+    # torch's own smoothing selects the positions that count, which torch.func.vmap cannot vectorise.
+    counts = classes != ignore_index
+    weights = torch.ones_like(logits[0]) if weight is None else weight
+    even = -(torch.log_softmax(logits, -1) * weights).sum(-1)  # the loss of every class alike, (positions,)
+    shares = torch.where(counts, weights[torch.where(counts, classes, 0)], 0.0)
+    spread = torch.where(counts, even, 0.0).sum() / shares.sum()
+    return (1 - label_smoothing) * plain + label_smoothing / logits.shape[-1] * spread
 
 
 def scalar(loss: Tensor) -> Tensor:

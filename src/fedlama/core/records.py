@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor
 
@@ -11,28 +13,57 @@ from fedlama.core.layers import Layers
 from fedlama.core.ledger import Direction, Ledger, Transfer, round_bytes
 from fedlama.core.plan import LayerStatistics, Plan
 
+Better = Literal["higher", "lower"]
+"""Which values of a metric are better."""
+
 
 @dataclass(frozen=True)
 class Score:
     """The result of an evaluation.
 
     Attributes:
-        accuracy: Fraction of correct predictions, in [0, 1]; None where the targets are not classes.
         loss: Mean loss per prediction.
+        metrics: The task's metrics by name; accuracy is a fraction in [0, 1].
+        primary: The metric by which two evaluations are compared, or ``"loss"``.
+        direction: Whether a ``"higher"`` or a ``"lower"`` value of it is better.
+
+    >>> Score(loss=0.5, metrics={"mae": 2.0}, primary="mae").value
+    2.0
     """
 
-    accuracy: float | None
     loss: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    primary: str = "loss"
+    direction: Better = "lower"
+
+    @classmethod
+    def of_accuracy(cls, accuracy: float | None, loss: float) -> Score:
+        """Return the score of a classification; without an accuracy the loss is its primary value."""
+        if accuracy is None:
+            return cls(loss)
+        return cls(loss, {"accuracy": accuracy}, "accuracy", "higher")
+
+    @property
+    def value(self) -> float:
+        """The primary metric's value."""
+        return self.loss if self.primary == "loss" else self.metrics[self.primary]
+
+    @property
+    def rank(self) -> float:
+        """The primary value in the direction in which larger is better; minus infinity for NaN."""
+        if math.isnan(self.value):
+            return -math.inf
+        return self.value if self.direction == "higher" else -self.value
+
+    @property
+    def accuracy(self) -> float | None:
+        """Fraction of correct predictions, in [0, 1]; None for a task without one."""
+        return self.metrics.get("accuracy")
 
     @property
     def percent(self) -> float | None:
         """The accuracy in percent; None where there is none."""
         return None if self.accuracy is None else 100 * self.accuracy
-
-    @property
-    def primary(self) -> float:
-        """The number by which two evaluations are compared; larger is better. Without an accuracy, minus the loss."""
-        return -self.loss if self.accuracy is None else self.accuracy
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlama.core.content import tensor_facts
+from fedlama.core.content import data_facts
 from fedlama.core.description import describe
 from fedlama.core.devices import transform_on, upload
 from fedlama.core.randomness import address, permutation, ranked
+from fedlama.core.trees import Tree, as_tree, cat, leaves, map_leaves, named_leaves, pick
+from fedlama.core.trees import samples as samples_of
 from fedlama.errors import ConfigError, DataError, shown
 
-Batch = tuple[Tensor, Tensor]
-"""Inputs (batch, ...) and targets (batch, ...) of one local step."""
-Prepare = Callable[[Tensor], Tensor]
+Batch = Tree
+"""What one local step is trained on: inputs and targets as a pair, or any nested structure of tensors.
+
+All its leaves have shape (batch, ...); see :mod:`fedlama.core.trees`.
+"""
+Prepare = Callable[[Any], Any]
 """Turns stored inputs of shape (batch, ...) into the model's input, such as uint8 pixels into standardised floats."""
 _REMEMBERED = 128
 """Number of clients whose latest epoch is remembered; a bound, because a population may be of any size."""
@@ -43,21 +48,21 @@ Keys = NDArray[np.uint64] | Tensor
 
 @dataclass(frozen=True)
 class ClientData:
-    """One client's tensors.
+    """One client's samples.
 
     Args:
-        x: Inputs, shape (samples, ...).
-        y: Targets, shape (samples, ...).
+        x: Inputs: a tensor of shape (samples, ...), or a nested structure of tensors with one row for each sample.
+        y: Targets likewise; None where `x` holds whole batches, for instance a dict with labels.
         batch_size: Samples per local step.
     """
 
-    x: Tensor
-    y: Tensor
+    x: Tree
+    y: Tree | None
     batch_size: int
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "x", as_samples(self.x))
-        object.__setattr__(self, "y", as_samples(self.y))
+        object.__setattr__(self, "y", None if self.y is None else as_samples(self.y))
         object.__setattr__(self, "batch_size", operator.index(self.batch_size))
 
 
@@ -101,8 +106,8 @@ class TensorClients:
     """Clients whose samples are rows of shared tensors.
 
     Args:
-        x: Inputs of all clients, shape (rows, ...).
-        y: Targets of all clients, shape (rows, ...).
+        x: Inputs of all clients: a tensor of shape (rows, ...), or a nested structure of such tensors.
+        y: Targets of all clients likewise; None where `x` holds whole batches, for instance a dict with labels.
         rows: For each client the row numbers of its samples, int64 (samples,).
         batch_size: Samples per local step: one number, or one for each client.
         prepare: Applied to every batch of inputs.
@@ -117,8 +122,8 @@ class TensorClients:
 
     def __init__(
         self,
-        x: Tensor,
-        y: Tensor,
+        x: Tree,
+        y: Tree | None,
         rows: Sequence[NDArray[np.int64]],
         batch_size: int | Sequence[int],
         *,
@@ -126,8 +131,9 @@ class TensorClients:
         augment: Augment | None = None,
         short_clients: bool = False,
     ) -> None:
-        x, y = as_samples(x), as_samples(y)
-        rows = [_row_numbers(given, len(x), client) for client, given in enumerate(rows)]
+        x, y = as_samples(x), None if y is None else as_samples(y)
+        count = samples_of(x, "the inputs")
+        rows = [_row_numbers(given, count, client) for client, given in enumerate(rows)]
         given_sizes = batch_size if isinstance(batch_size, Sequence | np.ndarray) else [batch_size] * len(rows)
         sizes = [operator.index(size) for size in given_sizes]
         _check_rows(x, y, rows, sizes, short_clients)
@@ -145,6 +151,21 @@ class TensorClients:
         return len(self.rows)
 
     @property
+    def device(self) -> torch.device:
+        """Where the samples are."""
+        return self.x.device if isinstance(self.x, Tensor) else leaves(self.x)[0].device
+
+    @property
+    def data(self) -> Batch:
+        """All samples as one batch, as they are stored."""
+        return self.x if self.y is None else (self.x, self.y)
+
+    @property
+    def pair(self) -> tuple[Tensor, Tensor] | None:
+        """Inputs and targets, where each is one tensor; None for other structures."""
+        return (self.x, self.y) if isinstance(self.x, Tensor) and isinstance(self.y, Tensor) else None
+
+    @property
     def tables(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Row numbers of all clients in one array, the bounds of each client's part of it, and the batch sizes.
 
@@ -157,7 +178,7 @@ class TensorClients:
     def data_digests(self) -> dict[str, object]:
         """Shape, dtype and digest of the inputs and targets, and a digest of the clients' rows; computed once."""
         rows = hashlib.sha256(self._held.tobytes() + self._begins.tobytes()).hexdigest()
-        return {"inputs": tensor_facts(self.x), "targets": tensor_facts(self.y), "rows": {"sha256": rows}}
+        return {**data_facts(self.x, self.y), "rows": {"sha256": rows}}
 
     def __describe__(self) -> dict[str, object]:
         """Return what a run's description says of the clients: sizes, batches, preparation and digests of the data."""
@@ -194,13 +215,13 @@ class TensorClients:
 
     def batch(self, client: int, step: int, seed: int) -> Batch:
         """Gather, prepare and augment one batch."""
-        rows = torch.from_numpy(self.batch_rows(client, step, seed)).to(self.x.device)
-        x, y = self.x[rows], self.y[rows]
+        rows = torch.from_numpy(self.batch_rows(client, step, seed)).to(self.device)
+        x = pick(self.x, rows)
         if self.prepare is not None:
             x = self.prepare(x)
         if self.augment is not None:
             x = self.augment(x, address(seed, "augment", client, step, np.arange(len(rows))))
-        return x, y
+        return x if self.y is None else (x, pick(self.y, rows))
 
     def cohort_rows(
         self, clients: Sequence[int], first: Sequence[int], steps: int, seed: int
@@ -247,10 +268,10 @@ class TensorClients:
             seed: The run's seed.
 
         Returns:
-            Inputs and targets, (clients, batch, ...), equal to stacking each client's :meth:`batch`.
+            The batches, (clients, batch, ...), equal to stacking each client's :meth:`batch`.
         """
         keys = self.augment_keys(np.asarray(clients), np.asarray(steps), rows.shape[1], seed)
-        return self.pick(upload(torch.from_numpy(np.ascontiguousarray(rows)), self.x.device), keys)
+        return self.pick(upload(torch.from_numpy(np.ascontiguousarray(rows)), self.device), keys)
 
     @property
     def takes_tensors(self) -> bool:
@@ -283,15 +304,16 @@ class TensorClients:
             keys: Their :meth:`augment_keys`, (clients, batch), as the augmentation takes them.
 
         Returns:
-            Inputs and targets, (clients, batch, ...).
+            The batches, (clients, batch, ...).
         """
         flat = rows.reshape(-1)
-        x, y = self.x.index_select(0, flat), self.y.index_select(0, flat)
+        x = map_leaves(lambda leaf: leaf.index_select(0, flat), self.x)
         if self.prepare is not None:
             x = self.prepare(x)
         if self.augment is not None and keys is not None:
             x = self.augment(x, keys.reshape(-1))
-        return x.view(*rows.shape, *x.shape[1:]), y.view(*rows.shape, *y.shape[1:])  # (clients, batch, ...)
+        batch = x if self.y is None else (x, map_leaves(lambda leaf: leaf.index_select(0, flat), self.y))
+        return map_leaves(lambda leaf: leaf.view(*rows.shape, *leaf.shape[1:]), batch)  # (clients, batch, ...)
 
     def _shuffled(self, clients: NDArray[np.int64], batches: _Batches, width: int, seed: int) -> NDArray[np.int64]:
         """Return the rows of clients with equally many samples: (steps, clients, width), as :meth:`cohort_rows`."""
@@ -314,7 +336,8 @@ class TensorClients:
         """
         prepare = None if self.prepare is None else transform_on(self.prepare, device)
         moved = object.__new__(TensorClients)
-        moved.__dict__.update(self.__dict__, x=self.x.to(device), y=self.y.to(device), prepare=prepare, _epochs={})
+        x, y = (None if part is None else map_leaves(lambda leaf: leaf.to(device), part) for part in (self.x, self.y))
+        moved.__dict__.update(self.__dict__, x=x, y=y, prepare=prepare, _epochs={})
         return moved
 
 
@@ -322,7 +345,7 @@ class ReplayedClients:
     """Clients that yield ready batches in a fixed order, such as recorded ones.
 
     Args:
-        batches: For each client an iterable of (inputs, targets).
+        batches: For each client an iterable of batches, such as (inputs, targets).
         samples: For each client its number of training samples n_i. It may be left out when all iterables are
             sequences; then each sequence is expected to hold every sample once.
 
@@ -337,7 +360,7 @@ class ReplayedClients:
             raise DataError("there are no clients; give at least one iterable of batches")
         if samples is None and all(isinstance(recorded, Sequence) for recorded in batches):
             samples = [
-                sum(len(checked_batch(batch, client, step)[0]) for step, batch in enumerate(recorded))
+                sum(samples_of(checked_batch(batch, client, step)) for step, batch in enumerate(recorded))
                 for client, recorded in enumerate(batches)
             ]
         if samples is not None and len(samples) != len(batches):
@@ -385,32 +408,21 @@ class ReplayedClients:
                 f"client {client} has no batch left for local step {step}; record more batches or run fewer steps"
             ) from None
         self._given[client] += 1
-        x, y = checked_batch(batch, client, step)
-        return x.clone(), y.clone()  # copies: a forward pass may work in place, and the user's tensors must not change
+        # Copies: a forward pass may work in place, and the user's tensors must not change.
+        return map_leaves(torch.clone, checked_batch(batch, client, step))
 
 
-def as_tensor(value: Tensor | NDArray[Any]) -> Tensor:
-    """Return a tensor, or a NumPy array as one.
+def as_samples(value: object) -> Tree:
+    """Return samples, stacked along the first dimension of every tensor, as a tree of tensors.
 
-    Raises:
-        DataError: It is neither.
-    """
-    if isinstance(value, Tensor):
-        return value.detach()
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
-        return torch.from_numpy(np.ascontiguousarray(value))
-    kind = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
-    raise DataError(f"the data are {kind}, expected a tensor or a NumPy array of numbers; convert them")
-
-
-def as_samples(value: Tensor | NDArray[Any]) -> Tensor:
-    """Return samples, stacked along the first dimension, as a tensor.
+    Args:
+        value: Tensors or NumPy arrays, or a nested structure of them.
 
     Raises:
-        DataError: It is neither a tensor nor an array, or a single number.
+        DataError: It holds something else, or a single number.
     """
-    samples = as_tensor(value)
-    if samples.dim() == 0:
+    samples = as_tree(value, "the data")
+    if any(leaf.dim() == 0 for leaf in leaves(samples)):
         raise DataError("the data are a single number, expected samples along a first dimension; stack them")
     return samples
 
@@ -433,8 +445,21 @@ def _row_numbers(given: Sequence[int] | NDArray[Any], count: int, client: int) -
     return rows.astype(np.int64, copy=False)
 
 
+def as_batch(batch: object, where: str = "the batch") -> Batch:
+    """Return what a source of the user's own gave as a batch; a list, as loaders yield it, counts as a tuple.
+
+    Args:
+        batch: A structure of tensors or NumPy arrays.
+        where: What it is, for messages.
+
+    Raises:
+        DataError: It holds something else.
+    """
+    return as_tree(tuple(batch) if isinstance(batch, list) else batch, where)
+
+
 def checked_batch(batch: object, client: int, step: int) -> Batch:
-    """Return a batch as two tensors.
+    """Return a batch as a tree of tensors.
 
     Args:
         batch: What a source of batches gave.
@@ -442,33 +467,29 @@ def checked_batch(batch: object, client: int, step: int) -> Batch:
         step: The batch's number, for the message.
 
     Raises:
-        DataError: It is something else than inputs and targets of at least one sample.
+        DataError: It is something else than a structure of tensors of at least one sample.
     """
     where = f"client {client}, batch {step}"
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-        size = f" of {len(batch)} parts" if isinstance(batch, (tuple, list)) else ""
-        raise DataError(
-            f"{where} is {type(batch).__name__}{size}, expected a pair of inputs and targets; "
-            "yield (inputs, targets), and let the model take one tensor"
-        )
-    for part, kind in zip(batch, ("inputs", "targets"), strict=True):
-        if isinstance(part, (Mapping, tuple, list)):
-            raise DataError(
-                f"{where} has {kind} of type {type(part).__name__}, expected one tensor; put the parts into one "
-                "tensor, for instance with torch.stack, and let the model take them apart"
-            )
-    x, y = (as_tensor(part) if isinstance(part, (Tensor, np.ndarray)) else None for part in batch)
-    if x is None or y is None or x.dim() < 1 or y.dim() < 1:
+    try:
+        given = as_batch(batch, where)
+        single = any(leaf.dim() < 1 for leaf in leaves(given))
+    except DataError:
+        single = True
+    if single:
         raise DataError(
             f"{where} is a single sample, or holds something else than tensors; batch the samples with "
             "torch.utils.data.DataLoader, or give ClientData"
         )
-    if len(x) != len(y) or not len(x):
-        raise DataError(
-            f"{where} has {len(x)} inputs and {len(y)} targets, expected one target for each of at least one input; "
-            "if it is a single sample, batch the samples with torch.utils.data.DataLoader or give ClientData"
-        )
-    return x, y
+    if type(given) is tuple and len(given) == 2 and all(isinstance(part, Tensor) for part in given):
+        x, y = given
+        if len(x) != len(y) or not len(x):
+            raise DataError(
+                f"{where} has {len(x)} inputs and {len(y)} targets, expected one target for each of at least one "
+                "input; if it is a single sample, batch the samples with torch.utils.data.DataLoader or give ClientData"
+            )
+    elif not samples_of(given, where):
+        raise DataError(f"{where} has no samples; leave it out")
+    return given
 
 
 def as_source(clients: ClientSource | Sequence[ClientData] | Sequence[Iterable[Batch]]) -> ClientSource:
@@ -498,30 +519,50 @@ def as_source(clients: ClientSource | Sequence[ClientData] | Sequence[Iterable[B
         return ReplayedClients([given for given in clients if not isinstance(given, ClientData)])
     if len(tensors) != len(clients):
         raise DataError("the clients mix ClientData and iterables of batches; give all of them in one form")
-    ends = np.cumsum([0] + [len(client.x) for client in tensors])
+    ends = np.cumsum([0] + [samples_of(client.x, f"client {number}") for number, client in enumerate(tensors)])
     rows = [np.arange(start, end) for start, end in pairwise(ends)]
     for number, client in enumerate(tensors):
-        if len(client.x) != len(client.y):
-            raise DataError(
-                f"client {number} has {len(client.x)} inputs but {len(client.y)} targets; give one for each input"
-            )
-        for kind, mine, first in (("inputs", client.x, tensors[0].x), ("targets", client.y, tensors[0].y)):
-            if mine.shape[1:] != first.shape[1:] or mine.dtype != first.dtype:
-                raise DataError(
-                    f"client {number} has {kind} of shape {tuple(mine.shape[1:])} ({mine.dtype}), but client 0 has "
-                    f"{tuple(first.shape[1:])} ({first.dtype}); give all clients one shape and dtype"
-                )
-    x, y = torch.cat([client.x for client in tensors]), torch.cat([client.y for client in tensors])
+        _check_targets(f"client {number} has", client.x, client.y, "give one for each input")
+        _check_alike("inputs", number, client.x, tensors[0].x)
+        _check_alike("targets", number, client.y, tensors[0].y)
+    x = cat([client.x for client in tensors])
+    y = None if tensors[0].y is None else cat([client.y for client in tensors])
     return TensorClients(x, y, rows, [client.batch_size for client in tensors])
 
 
+def _check_targets(owner: str, x: Tree, y: Tree | None, remedy: str) -> None:
+    """Refuse targets that are not one for each input."""
+    inputs = samples_of(x)
+    targets = inputs if y is None else samples_of(y, "the targets")
+    if inputs != targets:
+        raise DataError(f"{owner} {inputs} inputs but {targets} targets; {remedy}")
+
+
+def _check_alike(kind: str, number: int, mine: Tree | None, first: Tree | None) -> None:
+    """Refuse a client whose tensors have another structure, shape or dtype than those of client 0."""
+    have, expected = ({} if part is None else named_leaves(part) for part in (mine, first))
+    if list(have) != list(expected):
+        raise DataError(
+            f"client {number} has {kind} {', '.join(have) or 'of None'}, but client 0 has "
+            f"{', '.join(expected) or 'None'}; give all clients one structure"
+        )
+    for name, leaf in have.items():
+        other = expected[name]
+        if leaf.shape[1:] != other.shape[1:] or leaf.dtype != other.dtype:
+            entry = "" if name == "tensor" else f" {name}"
+            raise DataError(
+                f"client {number} has {kind}{entry} of shape {tuple(leaf.shape[1:])} ({leaf.dtype}), but client 0 has "
+                f"{tuple(other.shape[1:])} ({other.dtype}); give all clients one shape and dtype"
+            )
+
+
 def _check_rows(
-    x: Tensor, y: Tensor, rows: Sequence[NDArray[np.int64]], sizes: Sequence[int], short_clients: bool
+    x: Tree, y: Tree | None, rows: Sequence[NDArray[np.int64]], sizes: Sequence[int], short_clients: bool
 ) -> None:
     if not rows:
         raise DataError("there are no clients; give at least one")
-    if len(x) != len(y):
-        raise DataError(f"there are {len(x)} inputs but {len(y)} targets; give one target for each input")
+    _check_targets("there are", x, y, "give one target for each input")
+    count = samples_of(x)
     if len(sizes) != len(rows):
         raise DataError(f"there are {len(rows)} clients but {len(sizes)} batch sizes; give one, or one per client")
     for client, (mine, size) in enumerate(zip(rows, sizes, strict=True)):
@@ -535,15 +576,21 @@ def _check_rows(
                 "small clients, or allow short batches: short_clients=true in an experiment file, "
                 "TensorClients(..., short_clients=True) in Python"
             )
-        if mine.min() < 0 or mine.max() >= len(x):
+        if mine.min() < 0 or mine.max() >= count:
             wrong = mine.min() if mine.min() < 0 else mine.max()
-            raise DataError(f"client {client} names row {wrong}, but there are {len(x)} rows; check the partition")
-    if x.is_floating_point():
-        bad = ~torch.isfinite(x.reshape(len(x), -1)).all(dim=1).cpu().numpy()
-        hits = [mine[bad[mine]] for mine in rows] if bad.any() else []
-        for client, hit in enumerate(hits):
-            if len(hit):
-                raise DataError(
-                    f"input row {hit[0]} of client {client} holds NaN or infinite values "
-                    f"({sum(map(len, hits))} such rows in all); clean or drop them"
-                )
+            raise DataError(f"client {client} names row {wrong}, but there are {count} rows; check the partition")
+    for leaf in leaves(x):
+        if leaf.is_floating_point():
+            _check_finite(leaf, rows)
+
+
+def _check_finite(x: Tensor, rows: Sequence[NDArray[np.int64]]) -> None:
+    """Refuse NaN and infinities in the rows of clients."""
+    bad = ~torch.isfinite(x.reshape(len(x), -1)).all(dim=1).cpu().numpy()
+    hits = [mine[bad[mine]] for mine in rows] if bad.any() else []
+    for client, hit in enumerate(hits):
+        if len(hit):
+            raise DataError(
+                f"input row {hit[0]} of client {client} holds NaN or infinite values "
+                f"({sum(map(len, hits))} such rows in all); clean or drop them"
+            )

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from fedlama.choices.codecs import Codec
 from fedlama.choices.solvers import LocalSolver
 from fedlama.choices.strategies import Plan
+from fedlama.choices.tasks import Task
 from fedlama.core.budget import Budget
 from fedlama.core.layers import Layer, Layers
 from fedlama.core.ledger import Transfer
-from fedlama.core.losses import Objective
 from fedlama.data.clients import ClientSource
 
 Values = dict[str, Tensor]
@@ -46,7 +46,7 @@ class EngineSetup:
         clients: The data of all clients.
         solver: How a client trains.
         codec: How uploads are compressed; it names the codec of downloads.
-        objective: The loss.
+        task: What is learnt: the loss of a batch, and the metrics.
         seed: The run's seed.
         device: Where to compute.
         budget: The length of the run; None where it is not known.
@@ -57,7 +57,7 @@ class EngineSetup:
     clients: ClientSource
     solver: LocalSolver
     codec: Codec
-    objective: Objective
+    task: Task
     seed: int
     device: torch.device
     budget: Budget | None = None

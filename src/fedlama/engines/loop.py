@@ -20,17 +20,18 @@ from fedlama.choices.solvers.local_update import LocalUpdate
 from fedlama.choices.solvers.options import rate_of
 from fedlama.core.averaging import average_models
 from fedlama.core.layers import Layer, local_buffers
-from fedlama.core.losses import scalar
 from fedlama.core.modules import keep_reassigned_buffers, set_training
 from fedlama.core.randomness import seed_of
 from fedlama.core.registry import register
+from fedlama.core.trees import map_leaves
+from fedlama.data.clients import as_batch
 from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
 from fedlama.engines.cohort.cohort import CohortSlice
 from fedlama.engines.divergence import loss_divergence
 from fedlama.engines.first_step.guard import MOST_CLIENTS, check_first_step
 from fedlama.engines.transfers import TransferTable
 from fedlama.engines.uploads import Uploads, state_of
-from fedlama.engines.user_code import NamedFailures
+from fedlama.engines.user_code import NamedFailures, batch_loss
 
 
 @dataclass
@@ -224,10 +225,10 @@ class LoopEngine:
         done, total = self._steps_done.get(slot.client, 0), 0.0
         for step in range(order.steps):
             with NamedFailures(slot.client, done + step) as failures:
-                x, y = failures.batch = setup.clients.batch(slot.client, done + step, setup.seed)
+                batch = failures.batch = setup.clients.batch(slot.client, done + step, setup.seed)
                 if not self._fresh_batches:
-                    x, y = x.clone(), y.clone()
-                loss = scalar(setup.objective(self._model(x.to(setup.device)), y.to(setup.device)))
+                    batch = map_leaves(torch.clone, as_batch(batch))
+                loss = batch_loss(setup.task, self._model, map_leaves(self._to_device, batch))
                 gradients = torch.autograd.grad(loss, differentiated, materialize_grads=True)
             rate = rate_of(solver, round_index * order.steps + step, round_index, setup.budget)
             update.one(parameters, gradients, optimizer_state, rate, reference)
@@ -241,6 +242,9 @@ class LoopEngine:
         for name, tensor in self._tensors.items():
             if name in values:
                 tensor.data = values[name]
+
+    def _to_device(self, leaf: Tensor) -> Tensor:
+        return leaf.to(self._setup.device)
 
     def _seed_generators(self, seed: int) -> None:
         """Seed the generators that dropout draws from."""

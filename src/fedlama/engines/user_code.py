@@ -1,4 +1,4 @@
-"""The one place where an error of the user's model, loss or data during local training becomes a sentence.
+"""The one place where local training calls the user's model and loss, and where their errors become a sentence.
 
 A model may fail in any line of PyTorch, in the middle of a run. The sentence says which client and local step it was,
 what the batch looked like, what the library said, and what to do. A vectorised engine does not know the client, so the
@@ -8,12 +8,16 @@ batches of its clients are tried one by one on a copy of the model.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from fedlama.choices.tasks import Task
 from fedlama.core.losses import scalar
 from fedlama.core.modules import set_training
+from fedlama.core.trees import Tree, map_leaves, words
 from fedlama.data.clients import Batch, TensorClients
 from fedlama.engines.api import EngineSetup
 from fedlama.errors import DataError, FedlamaError, cut
@@ -39,7 +43,7 @@ class NamedFailures:
         step: Its local step, counted from 0 over the whole run.
 
     Attributes:
-        batch: Its batch, inputs and targets; to be set inside the block. While it is None, the batch is being made.
+        batch: Its batch; to be set inside the block. While it is None, the batch is being made.
 
     Raises:
         DataError: The block raised something that is not an error of fedlama's.
@@ -66,7 +70,7 @@ class NamedFailures:
                 "augmentation of its inputs"
             ) from error
         raise DataError(
-            f"{where}: the model or the objective failed on a batch of {_shapes(*self.batch)}: {text}; {_remedy(text)}"
+            f"{where}: the model or the objective failed on a batch of {words(self.batch)}: {text}; {_remedy(text)}"
         ) from error
 
 
@@ -75,14 +79,25 @@ def _remedy(text: str) -> str:
     return next((remedy for part, remedy in _REMEDIES if part in text), _DEFAULT_REMEDY)
 
 
-def _shapes(x: torch.Tensor, y: torch.Tensor) -> str:
-    """Return a batch's shapes and dtypes in words.
+def batch_loss(
+    task: Task, model: Callable[..., Any], batch: Tree, run: Callable[[Callable[[], Any]], Any] | None = None
+) -> Tensor:
+    """Return a batch's loss: the one place where local training calls a model and a loss.
 
-    >>> _shapes(torch.zeros(8, 3), torch.zeros(8, dtype=torch.int64))
-    'inputs (8, 3) (float32) and targets (8,) (int64)'
+    Args:
+        task: What is learnt.
+        model: The model, or a function that computes with one client's tensors as it does.
+        batch: One client's batch, on the model's device.
+        run: Calls the forward pass, for instance under another precision.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        DataError: The loss is not a scalar.
     """
-    kinds = [f"{tuple(part.shape)} ({str(part.dtype).removeprefix('torch.')})" for part in (x, y)]
-    return f"inputs {kinds[0]} and targets {kinds[1]}"
+    output = task.forward(model, batch) if run is None else run(lambda: task.forward(model, batch))
+    return scalar(task.loss(output, batch))
 
 
 def explained(
@@ -111,8 +126,8 @@ def explained(
             for client, done in zip(clients, first, strict=True):
                 try:
                     with NamedFailures(client, done + step) as failures:
-                        x, y = failures.batch = setup.clients.batch(client, done + step, setup.seed)
-                        loss = scalar(setup.objective(model(x.to(setup.device)), y.to(setup.device)))
+                        batch = failures.batch = setup.clients.batch(client, done + step, setup.seed)
+                        loss = batch_loss(setup.task, model, map_leaves(lambda leaf: leaf.to(setup.device), batch))
                         torch.autograd.grad(loss, trained, materialize_grads=True)
                 except FedlamaError as found:
                     return found

@@ -105,6 +105,7 @@ def assemble(experiment: Experiment, material: Material) -> Federation:
         aggregator=experiment.aggregator,
         layers=guarded("layers", experiment.layers, lambda: experiment.layers.label(material.model)),
         weighting=settings.weighting,
+        task=experiment.task,
         test_set=material.test_set,
         evaluate_every=settings.evaluate_every,
         evaluate=settings.evaluate,

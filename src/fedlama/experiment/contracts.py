@@ -41,7 +41,7 @@ def adapt(section: str, given: str, option: object) -> type[Any]:
     if isinstance(option, type) and dataclasses.is_dataclass(option):
         choice: type[Any] = option
     elif contract.function is not None and _has_parameters(section, option):
-        choice = _from_callable(given, option, *contract.function)
+        choice = _from_callable(section, given, option)
     else:
         raise ConfigError(f"{section}.name is {given!r}, which is {_kind(option)}; {_expected(section, contract)}")
     missing = missing_members(choice, contract)
@@ -122,15 +122,18 @@ def _expected(section: str, contract: Section) -> str:
 
 
 @cache  # a function is one option, however often it is named
-def _from_callable(given: str, function: Callable[..., Any], method: str, passed: tuple[str, ...]) -> type[Any]:
+def _from_callable(section: str, given: str, function: Callable[..., Any]) -> type[Any]:
     """Return a dataclass whose fields are a callable's parameters and whose one method calls it.
 
     Args:
+        section: The section; its contract names the method and the method's arguments. A parameter named like one of
+            these gets the argument and is not a setting.
         given: How the user named the callable.
         function: A function, or a network's class.
-        method: The contract's method.
-        passed: Names of the method's arguments; a parameter of that name gets the argument and is not a setting.
     """
+    contract = SECTIONS[section]
+    assert contract.function is not None
+    method, passed = contract.function
     parameters = inspect.signature(function).parameters.values()
     if wrong := [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_ONLY]:
         raise ConfigError(f"{given}: the parameter {wrong[0]!r} takes a position only; remove the '/' behind it")
@@ -155,7 +158,9 @@ def _from_callable(given: str, function: Callable[..., Any], method: str, passed
         return function(**values, **{name: given_by_name[name] for name in takes})
 
     namespace = {method: call, "__module__": function.__module__, "__doc__": function.__doc__}
-    return dataclasses.make_dataclass(function.__name__, fields, frozen=True, kw_only=True, namespace=namespace)
+    return dataclasses.make_dataclass(
+        function.__name__, fields, bases=(contract.contract,), frozen=True, kw_only=True, namespace=namespace
+    )
 
 
 def _annotated(function: Callable[..., Any], annotations: dict[str, Any]) -> type[Any]:

@@ -13,6 +13,7 @@ from fedlama.choices.samplers import AllClients, Sampler
 from fedlama.choices.server_optimizers import Replace, ServerOptimizer
 from fedlama.choices.solvers import SGD, LocalSolver
 from fedlama.choices.strategies import FedLAMA, Strategy
+from fedlama.choices.tasks import Classification, Task
 from fedlama.core.labelling import ByTensor, Labelling
 from fedlama.core.registry import registered
 from fedlama.data.arrays import DataSource
@@ -33,6 +34,8 @@ class Section:
         default: The choice of an experiment that leaves the section out.
         function: The contract's one method and its arguments, where a function of the user's own will do.
         fields: Settings that every option needs, each with the method that makes it needless when it is overridden.
+        added: Whether version 0.1 did not have the section; its default is then left out of digests, which name run
+            folders.
     """
 
     room: str
@@ -40,6 +43,7 @@ class Section:
     default: Any
     function: tuple[str, tuple[str, ...]] | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
+    added: bool = False
 
 
 SECTIONS: dict[str, Section] = {
@@ -51,6 +55,7 @@ SECTIONS: dict[str, Section] = {
         ("split", ("dataset", "seed", "batch_size")),
     ),
     "model": Section("fedlama.models", Architecture, MLPSettings(), ("build", ("dataset",))),
+    "task": Section("fedlama.choices.tasks", Task, Classification(), ("loss", ("output", "batch")), added=True),
     "layers": Section("fedlama.core.labelling", Labelling, ByTensor(), ("label", ("model",))),
     "strategy": Section(
         "fedlama.choices.strategies",

@@ -17,6 +17,7 @@ from fedlama.choices.samplers import Sampler
 from fedlama.choices.server_optimizers import ServerOptimizer
 from fedlama.choices.solvers import LocalSolver
 from fedlama.choices.strategies import Strategy
+from fedlama.choices.tasks import Task
 from fedlama.core.deprecations import with_first_words
 from fedlama.core.description import is_left_out
 from fedlama.core.labelling import Labelling
@@ -94,6 +95,7 @@ class Experiment:
     data: DataSource
     partition: Partitioner
     model: Architecture
+    task: Task
     layers: Labelling
     strategy: Strategy[Any]
     solver: LocalSolver
@@ -129,13 +131,21 @@ class Experiment:
     def digest(self, size: int = 4) -> str:
         """Return a hexadecimal digest of the resolved configuration: equal settings have equal digests.
 
-        Names that changed since the first version count as they were then, so a rename moves no run folder.
+        Names that changed since the first version count as they were then, and what that version did not have does not
+        count at its default, so a rename or an addition moves no run folder.
 
         Args:
             size: Length in bytes.
         """
-        text = json.dumps(with_first_words(self.to_json()), sort_keys=True)
+        implied = added_sections()
+        config = {key: value for key, value in self.to_json().items() if key not in implied or value != implied[key]}
+        text = json.dumps(with_first_words(config), sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()
+
+
+def added_sections() -> dict[str, object]:
+    """Return the sections that version 0.1 did not have, as plain types: a configuration without them implies this."""
+    return {name: plain_choice(section.default) for name, section in SECTIONS.items() if section.added}
 
 
 def plain_choice(choice: Any) -> dict[str, object]:  # noqa: ANN401  (an option of any section)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,13 +15,17 @@ from torch import Tensor, nn
 
 from fedlama.choices.solvers.options import option_problems
 from fedlama.choices.strategies import Strategy
+from fedlama.choices.tasks import Task
 from fedlama.core.layers import Layers, check_layers, local_buffers
-from fedlama.core.losses import IGNORED, class_dimension, cross_entropy
+from fedlama.core.losses import scalar
+from fedlama.core.trees import Tree, leaves, map_leaves, words
 from fedlama.core.validation import check_seed
 from fedlama.data.clients import ClientSource, TensorClients
 from fedlama.engines import ENGINES
-from fedlama.errors import ConfigError, DataError, cut, did_you_mean, shown
+from fedlama.errors import ConfigError, DataError, FedlamaError, cut, did_you_mean, shown
+from fedlama.federation.held_out import TestSet
 from fedlama.federation.settings import FederationSettings
+from fedlama.federation.tally import Tally
 
 MOST_ROUNDS = 10_000_000
 """More rounds than this are refused as a typing error: their ledger would fill any disk."""
@@ -97,8 +105,9 @@ def _check_sizes(model: nn.Module, source: ClientSource) -> list[str]:
     """Report sizes of 0, with which there is nothing to compute."""
     if not len(source):
         return ["the source of the clients has 0 clients, expected 1 or more; add some"]
-    if isinstance(source, TensorClients) and not source.x[0].numel():
-        shape = tuple(source.x.shape[1:])
+    empty = [leaf for leaf in leaves(source.x) if not leaf[:1].numel()] if isinstance(source, TensorClients) else []
+    if empty:
+        shape = tuple(empty[0].shape[1:])
         return [f"an input of the clients has shape {shape}, expected at least one number; give inputs with features"]
     for name, parameter in model.named_parameters():
         if not parameter.numel():
@@ -214,7 +223,7 @@ def _check_device(device: str) -> None:
 
 
 def check_fit(federation: FederationSettings, model: nn.Module, source: ClientSource) -> None:
-    """Refuse data that the model cannot take: tried on two samples, before training fails with a longer message.
+    """Refuse data that do not fit the model and the task: one batch is tried, without training.
 
     Args:
         federation: The settings.
@@ -222,52 +231,98 @@ def check_fit(federation: FederationSettings, model: nn.Module, source: ClientSo
         source: The clients' data.
 
     Raises:
-        DataError: The model refuses inputs of that shape, or the labels are not those of its classes.
+        DataError: The model refuses such a batch, the data do not fit the task, or a loss or a metric fails.
     """
-    test, tensors = federation.test_set, source if isinstance(source, TensorClients) else None
-    given = test or tensors
-    if given is None:
-        return
-    x = given.x[:2].clone()  # a copy: a preparation or a forward pass may work in place
-    shape, dtype = tuple(x.shape[1:]), x.dtype
-    device, training = next(model.parameters()).device, model.training
+    test, task, training = federation.test_set, federation.task, model.training
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        model.eval()
+        if test is not None:
+            tried = _tried("the test set", task, model, lambda: test.rows(slice(0, 2)), test.x)
+            _refuse(task.check("the test set", tried.output, test.data), model)
+            _check_metrics(task, tried, test)
+        if isinstance(source, TensorClients):
+            tried = _tried("client 0", task, model, lambda: source.batch(0, 0, federation.seed), source.x)
+            _refuse(task.check("the clients", tried.output, source.data), model)
+            tried.loss()
+    model.train(training)
+
+
+def _refuse(problems: list[str], model: nn.Module) -> None:
+    """Raise a task's sentences; where they begin with the model, it gets its name, which a task does not know."""
+    if problems:
+        named = f"the model {type(model).__name__} "
+        raise DataError("\n".join(re.sub(r"^the model ", named, problem) for problem in problems))
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A batch with which a model was called."""
+
+    owner: str
+    task: Task
+    batch: Tree
+    output: Any
+
+    def loss(self) -> Tensor:
+        """Return the batch's loss.
+
+        Raises:
+            DataError: It fails, or is not a scalar.
+        """
+        try:
+            return scalar(self.task.loss(self.output, self.batch))
+        except FedlamaError:
+            raise
+        except Exception as error:
+            shape = f" of shape {tuple(self.output.shape)}" if isinstance(self.output, Tensor) else ""
+            raise DataError(
+                f"{self.owner}: the loss of the task {self.task.name!r} failed on a model's output"
+                f"{shape or f' of type {type(self.output).__name__}'} and a batch of {words(self.batch)}: "
+                f"{type(error).__name__}: {cut(error)}; correct the loss, or choose a task that fits the data"
+            ) from error
+
+
+def _tried(owner: str, task: Task, model: nn.Module, make_batch: Callable[[], Tree], stored: Tree) -> _Tried:
+    """Call the model with a batch.
+
+    Args:
+        owner: Whose batch it is.
+        task: The task.
+        model: The model.
+        make_batch: Returns the batch, prepared.
+        stored: The inputs as they are stored, for messages.
+    """
+    device = next(model.parameters()).device
     try:
-        with torch.no_grad():
-            output = model.eval()((x if given.prepare is None else given.prepare(x)).to(device))
+        batch = map_leaves(lambda leaf: leaf.to(device), make_batch())
+        return _Tried(owner, task, batch, task.forward(model, batch))
+    except FedlamaError:
+        raise
     except Exception as error:
+        given = f"inputs of {words(stored)}"
+        if isinstance(stored, Tensor):
+            given = f"inputs of shape {tuple(stored.shape[1:])} ({stored.dtype})"
         raise DataError(
-            f"the model {type(model).__name__} cannot take inputs of shape {shape} ({dtype}): "
-            f"{type(error).__name__}: {cut(error)}; choose a model for that shape, or a preparation that changes it"
+            f"the model {type(model).__name__} cannot take {given}: {type(error).__name__}: {cut(error)}; "
+            f"{_call_remedy(model, stored)}"
         ) from error
-    finally:
-        model.train(training)
-    if federation.objective is not cross_entropy:
-        return
-    if not isinstance(output, Tensor):
-        raise DataError(
-            f"the model {type(model).__name__} returns {type(output).__name__}, expected a tensor of logits; give an "
-            "objective that takes what it returns, or wrap the model so that it returns the logits"
-        )
-    for owner, labels in (("the test set", test.y if test else None), ("the clients", tensors.y if tensors else None)):
-        if labels is not None:
-            _check_labels(owner, labels, output)
 
 
-def _check_labels(owner: str, labels: Tensor, output: Tensor) -> None:
-    """Refuse labels that are not class numbers of the output, of shape (2, ...)."""
-    dimension = class_dimension(output[: len(labels[:2])], labels[: len(output)])
-    if dimension is None:
-        raise DataError(
-            f"the labels of {owner} have shape {tuple(labels.shape)} ({labels.dtype}), expected integer class numbers, "
-            f"one for each prediction of the model's output {('samples', *output.shape[1:])}; convert one-hot labels "
-            "with y.argmax(-1), or give an objective that fits these labels"
-        )
-    counted, classes = labels[labels != IGNORED], output.shape[dimension]
-    if not counted.numel():
-        raise DataError(f"every label of {owner} is {IGNORED}, which marks positions that do not count; give labels")
-    low, high = int(counted.min()), int(counted.max())
-    if low < 0 or high >= classes:
-        raise DataError(
-            f"the labels of {owner} run from {low} to {high}, but the model has {classes} classes "
-            f"(0 to {classes - 1}); correct the labels or the model's number of classes"
-        )
+def _call_remedy(model: nn.Module, stored: Tree) -> str:
+    """Say what to do about a model that cannot be called: name the entries of a dict as its arguments are named."""
+    if isinstance(stored, dict):
+        names = [name for name in inspect.signature(model.forward).parameters if name != "self"]
+        if not set(stored) <= set(names):
+            return f"a dict's entries are the model's arguments: name them as in forward({', '.join(names)})"
+    return "choose a model for that shape, or a preparation that changes it"
+
+
+def _check_metrics(task: Task, tried: _Tried, test: TestSet) -> None:
+    """Refuse a task whose metrics fail, or whose primary metric is not among them."""
+    tally = Tally(task, next(iter(leaves(tried.batch))).device)
+    loss = tried.loss()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of metrics about so few samples
+        tally.add(tried.output, map_leaves(lambda leaf: leaf.to(loss.device), test.rows(slice(0, 2))), loss)
+    if task.primary not in (names := ["loss", *tally.names]):
+        raise ConfigError(f"task {task.name!r}: primary is {task.primary!r}{did_you_mean(task.primary, names)}")

@@ -18,7 +18,8 @@ key              description
 `precision`      the engine's arithmetic; compared
 ===============  ====================================================================================================
 
-`keep_client_models` is left out: it changes what a run reports and nothing that it computes.
+`keep_client_models` is left out: it changes what a run reports and nothing that it computes. So is `objective`, which
+is short for a task; descriptions before version 0.2 had it in place of the task.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from typing import Any
 
 from torch import nn
 
+from fedlama.choices.tasks import Classification
+from fedlama.choices.tasks.functions import loss_name
 from fedlama.core.description import describe, differences, import_path
 from fedlama.core.layers import Layer, Layers
 from fedlama.data.clients import ClientSource
@@ -42,6 +45,9 @@ VERSION = 1
 
 Description = dict[str, Any]
 """A description: plain JSON types."""
+
+_CROSS_ENTROPY = "fedlama.core.losses:cross_entropy"
+"""The objective of descriptions before version 0.2 that is classification."""
 
 _PLACE = ("engine", "device")
 _GIVEN = ("model", "clients", "layers", "test_set", "seed", "local_steps", "evaluate_every", *_PLACE)
@@ -64,7 +70,7 @@ def describe_federation(parts: Mapping[str, Any]) -> Description:
     """
     described: Description = {"version": VERSION}
     for name, value in parts.items():
-        if name == "keep_client_models":
+        if name in ("keep_client_models", "objective"):
             continue
         described[name] = _SPECIAL[name](value) if name in _SPECIAL else describe(value, name)
         if name == "engine":
@@ -112,6 +118,7 @@ def differences_since(
         ConfigError: The description is too short to compare.
     """
     versioned, statistics, then = "version" in then, then.get("statistics_travel"), modern(then)
+    then = {"task": {"name": Classification.name}, **then}  # before version 0.2 there was no other task
     missing = [key for key in _REQUIRED if key not in then]
     if missing:
         raise ConfigError(
@@ -140,6 +147,10 @@ def modern(then: Mapping[str, Any]) -> Description:
         modern = {"layers": {name: _old_layer(layer) for name, layer in labelling.items()}} | modern
     if isinstance(count := then.get("clients"), int):
         modern["clients"] = {"count": count}
+    objective = modern.pop("objective", _CROSS_ENTROPY)
+    if objective != _CROSS_ENTROPY:  # which the default task implies
+        modern["task"] = {"name": loss_name(objective), "function": objective, "make_metrics": None}
+        modern["task"] |= {"primary": "accuracy", "direction": "higher", "target_key": "labels"}
     return modern
 
 
@@ -271,7 +282,7 @@ def _test_set(test_set: TestSet | None) -> Description | None:
         return None
     prepare = describe(test_set.prepare, "test_set.prepare")
     return {
-        "samples": len(test_set.x),
+        "samples": len(test_set),
         "batch_size": test_set.batch_size,
         "prepare": prepare,
         "data": test_set.data_digests,

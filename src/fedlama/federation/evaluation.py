@@ -1,7 +1,7 @@
 """When the global model is evaluated, from what, and how well it does.
 
-What a score consists of is decided by the test set alone (:class:`~fedlama.federation.held_out.TestSet`); this module
-only compares scores by their primary number.
+What a score consists of is decided by the task alone (:mod:`fedlama.choices.tasks`); this module only compares scores
+by their primary metric.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Evaluator:
             return None
         if self._federation.evaluate == "best_client":
             scores = [self._score(test_set, engine.client_values(client)) for client in cohort[::4]]
-            return max(scores, key=lambda score: score.primary)
+            return max(scores, key=lambda score: score.rank)
         values = dict(self._server.values)
         return self._score(test_set, values if void else values | self._averaged(plan, engine, cohort))
 
@@ -62,7 +62,7 @@ class Evaluator:
         return averaged
 
     def _score(self, test_set: TestSet, values: Mapping[str, Tensor]) -> Score:
-        return test_set.score(self._server.model_with(values), self._federation.objective)
+        return test_set.score(self._server.model_with(values), self._federation.task)
 
     def _test_set(self, plan: Plan) -> TestSet | None:
         """Return the test set, if an evaluation is due after this round."""

@@ -34,7 +34,8 @@ class Federation(FederationSettings):
         evaluate: ``"global"`` scores the average of all clients; layers that are not due are averaged for it, and the
             ledger keeps these transfers apart. ``"best_client"`` scores the local model of every fourth client of the
             cohort and takes the best, as the authors' program does; it is optimistic.
-        objective: The loss of a batch.
+        task: What is learnt: the loss of a batch, and the metrics; see :mod:`fedlama.choices.tasks`.
+        objective: Short for the task of a loss of output and target; see :class:`~fedlama.FunctionTask`.
         seed: Decides every random draw but the initial weights.
         engine: Name of the engine, or one with options, such as ``Stacked(chunk=16)``.
         device: Where to compute.

@@ -1,6 +1,6 @@
 """Held-out data, and a model's score on them, in large batches.
 
-Losses and correct predictions are added up on the model's device, and read once at the end.
+Losses and metrics are added up on the model's device, and read once at the end.
 """
 
 from __future__ import annotations
@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from fedlama.core.content import tensor_facts
+from fedlama.choices.tasks import Task, as_task
+from fedlama.core.content import data_facts
 from fedlama.core.devices import transform_on, upload
-from fedlama.core.losses import Objective, correct, cross_entropy, scalar
+from fedlama.core.losses import Objective, cross_entropy
 from fedlama.core.records import Score
+from fedlama.core.trees import Tree, leaves, map_leaves, pick, samples
 from fedlama.data.clients import Prepare, as_samples
 from fedlama.errors import DataError
+from fedlama.federation.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,8 @@ class TestSet:
     kept for the next ones, as long as the test set exists.
 
     Args:
-        x: Inputs, shape (samples, ...).
-        y: Targets, shape (samples, ...).
+        x: Inputs: a tensor of shape (samples, ...), or a nested structure of tensors with one row for each sample.
+        y: Targets likewise; None where `x` holds whole batches, for instance a dict with labels.
         prepare: Applied to every batch of inputs, as on the clients.
         batch_size: Samples per forward pass.
 
@@ -37,81 +40,89 @@ class TestSet:
     """
 
     __test__ = False  # the name begins with Test, but pytest must not collect the class
-    x: Tensor
-    y: Tensor
+    x: Tree
+    y: Tree | None = None
     prepare: Prepare | None = None
     batch_size: int = 500
     _copies: dict[torch.device, TestSet] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "x", as_samples(self.x))
-        object.__setattr__(self, "y", as_samples(self.y))
-        if len(self.x) != len(self.y):
-            raise DataError(
-                f"the test set has {len(self.x)} inputs but {len(self.y)} targets; give one target for each input"
-            )
-        if len(self.x) == 0:
+        object.__setattr__(self, "y", None if self.y is None else as_samples(self.y))
+        inputs = samples(self.x, "the test set")
+        targets = inputs if self.y is None else samples(self.y, "the targets of the test set")
+        if inputs != targets:
+            raise DataError(f"the test set has {inputs} inputs but {targets} targets; give one target for each input")
+        if not inputs:
             raise DataError("the test set has no samples; give some, or leave test_set out")
-        if self.x.is_floating_point() and not torch.isfinite(self.x).all():
+        if any(leaf.is_floating_point() and not torch.isfinite(leaf).all() for leaf in leaves(self.x)):
             raise DataError("the test set holds NaN or infinite inputs; clean or drop those rows")
 
     @cached_property
     def data_digests(self) -> dict[str, object]:
         """Shape, dtype and digest of the inputs and targets; computed once."""
-        return {"inputs": tensor_facts(self.x), "targets": tensor_facts(self.y)}
+        return data_facts(self.x, self.y)
 
-    def score(self, model: nn.Module, objective: Objective = cross_entropy) -> Score:
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return samples(self.x)
+
+    @property
+    def data(self) -> Tree:
+        """All samples as one batch, as they are stored."""
+        return self.x if self.y is None else (self.x, self.y)
+
+    def rows(self, rows: slice) -> Tree:
+        """Return some samples as a batch of copies, prepared as the model takes them.
+
+        Copies, because a forward pass or a loss that works in place must not reach the user's tensors.
+        """
+        x = map_leaves(torch.clone, pick(self.x, rows))
+        x = x if self.prepare is None else self.prepare(x)
+        return x if self.y is None else (x, map_leaves(torch.clone, pick(self.y, rows)))
+
+    def score(self, model: nn.Module, task: Task | Objective = cross_entropy) -> Score:
         """Evaluate a model.
 
         Args:
             model: The model; in evaluation mode during the call.
-            objective: Mean loss of a batch.
+            task: The loss and the metrics, or a loss alone.
 
         Returns:
-            Mean loss over all positions that count, and the accuracy; None where the targets are not classes.
+            Mean loss over all positions that count, and the metrics that the task could measure.
 
         Raises:
-            DataError: The loss is not a scalar.
+            DataError: The loss is not a scalar, a metric failed, or the primary metric is NaN for a finite loss.
         """
-        on_device = self._on(next(model.parameters()).device)
+        task, held = as_task(task), self._on(next(model.parameters()).device)
+        tally = Tally(task, leaves(held.x)[0].device)
         training = model.training
         model.eval()
         with torch.no_grad():
-            loss, hits, count = on_device._sums(model, objective)
+            for start in range(0, len(held), held.batch_size):
+                rows = slice(start, start + held.batch_size)
+                batch = held.rows(rows)
+                output = task.forward(model, batch)
+                loss = task.loss(output, batch)
+                # Targets as they were given: a loss that works in place may have overwritten its own.
+                given = held.rows(rows) if held.y is None else (batch[0], map_leaves(torch.clone, pick(held.y, rows)))
+                tally.add(output, given, loss)
         model.train(training)
-        return Score(None if hits is None else hits / max(count, 1), loss)
+        return tally.score("the test set")
 
     def _on(self, device: torch.device) -> TestSet:
         """Return the same data on a device, copied there at most once."""
-        if self.x.device == self.y.device == device:
+        if all(leaf.device == device for leaf in leaves(self.data)):
             return self
         if device not in self._copies:
             prepare = None if self.prepare is None else transform_on(self.prepare, device)
             moved = object.__new__(TestSet)  # without checks, which would wait for the device
-            moved.__dict__.update(self.__dict__, x=upload(self.x, device), y=upload(self.y, device), prepare=prepare)
+            x, y = (None if part is None else _uploaded(part, device) for part in (self.x, self.y))
+            moved.__dict__.update(self.__dict__, x=x, y=y, prepare=prepare)
             moved.__dict__["_copies"] = {}
             self._copies[device] = moved
         return self._copies[device]
 
-    def _sums(self, model: nn.Module, objective: Objective) -> tuple[float, int | None, int]:
-        """Return the mean loss, the correct predictions and the positions that count, for a model on the data's device.
 
-        Without class numbers as targets, the predictions are None and every element of the targets counts.
-        """
-        loss = torch.zeros((), dtype=torch.float64, device=self.x.device)
-        hits, counted = torch.zeros_like(loss, dtype=torch.int64), torch.zeros_like(loss, dtype=torch.int64)
-        classes = True
-        for start in range(0, len(self.x), self.batch_size):
-            # Copies: a forward pass or a loss that works in place must not reach the user's tensors.
-            x, y = (part[start : start + self.batch_size].clone() for part in (self.x, self.y))
-            targets = y.clone()
-            output = model(x if self.prepare is None else self.prepare(x))
-            batch_loss = scalar(objective(output, y))
-            scored = correct(output, targets, batch_loss)
-            classes = scored is not None
-            right, count = scored if scored is not None else (hits.new_zeros(()), hits.new_tensor(targets.numel()))
-            # A batch in which no position counts has no mean loss.
-            loss = loss + torch.where(count > 0, batch_loss.double() * count, torch.zeros_like(loss))
-            hits, counted = hits + right, counted + count
-        total, right_in_all, in_all = torch.stack([loss, hits.double(), counted.double()]).tolist()  # one read
-        return total / max(in_all, 1), int(right_in_all) if classes else None, int(in_all)
+def _uploaded(tree: Tree, device: torch.device) -> Tree:
+    return map_leaves(lambda leaf: upload(leaf, device), tree)

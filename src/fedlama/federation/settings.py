@@ -22,9 +22,10 @@ from fedlama.choices.solvers import SGD, LocalSolver
 from fedlama.choices.solvers.groups import frozen_names, without_frozen
 from fedlama.choices.solvers.options import options_of
 from fedlama.choices.strategies import Strategy
+from fedlama.choices.tasks import Classification, FunctionTask, Task, as_task
 from fedlama.core.budget import Budget
 from fedlama.core.layers import Layers, by_tensor
-from fedlama.core.losses import Objective, cross_entropy
+from fedlama.core.losses import Objective
 from fedlama.core.modules import check_shapes_known, copied
 from fedlama.core.validation import normalise_numbers
 from fedlama.data.clients import Batch, ClientData, ClientSource, TensorClients, as_source
@@ -57,7 +58,8 @@ class FederationSettings:
     test_set: TestSet | None = None
     evaluate_every: int | None = None
     evaluate: Evaluated = "global"
-    objective: Objective = cross_entropy
+    task: Task = field(default_factory=Classification)
+    objective: Objective | None = None
     seed: int = 0
     engine: str | Callable[[EngineSetup], Engine] = "loop"
     device: str = "cpu"
@@ -74,6 +76,14 @@ class FederationSettings:
 
     def __post_init__(self) -> None:
         normalise_numbers(self)
+        if self.objective is not None:
+            if type(self.task) not in (Classification, FunctionTask):
+                raise ConfigError(
+                    f"task is {self.task.name!r} and objective is given too, but a task has a loss of its own; remove "
+                    "objective"
+                )
+            object.__setattr__(self, "task", as_task(self.objective))
+            object.__setattr__(self, "objective", None)
 
     @property
     def rounds(self) -> int:
@@ -136,7 +146,7 @@ class FederationSettings:
             clients=repeatable(as_source(self.clients)),
             solver=self.solver,
             codec=self.codec,
-            objective=self.objective,
+            task=self.task,
             seed=self.seed,
             device=device,
             budget=self.budget,

@@ -25,6 +25,7 @@ from fedlama.core.deprecations import without_new_defaults
 from fedlama.core.description import differences
 from fedlama.errors import ConfigError
 from fedlama.experiment import Experiment
+from fedlama.experiment.settings import added_sections
 from fedlama.federation.describe import Description, data_differences, lacks_data
 from fedlama.federation.settings import FederationSettings
 from fedlama.federation.state import Snapshot
@@ -125,7 +126,7 @@ def version(library: str) -> str | None:
 
 def _settings_differences(stored: Config, experiment: Experiment) -> list[str]:
     settings = without_new_defaults(printable_json(json.loads(json.dumps(experiment.to_json()))))
-    before = without_new_defaults(stored)
+    before = without_new_defaults(json.loads(json.dumps(added_sections())) | dict(stored))
     return list(differences({key: before[key] for key in settings if key in before}, settings))
 
 

@@ -31,7 +31,7 @@ from fedlama.federation.strategy_state import store_state
 from fedlama.runs.autosave import Checkpoints, StopRequest, resume_point, stop_on_signals
 from fedlama.runs.checkpoint import save_snapshot
 from fedlama.runs.configuration import Config, config_differences, config_of, provenance, replaced_data
-from fedlama.runs.folder import RunFolder, finite
+from fedlama.runs.folder import RunFolder, finite, score_keys
 from fedlama.runs.lock import FolderLock
 from fedlama.runs.reader import read_config
 from fedlama.runs.stored import finished_before, refuse_replaced_data, run_with_other_code
@@ -330,6 +330,7 @@ def _summary(planned: PlannedRun, result: Result) -> dict[str, object]:
         "seed": planned.federation.seed,
         "accuracy": result.score.accuracy if result.score else None,
         "loss": finite(result.score.loss) if result.score else None,
+        **score_keys(result.score),
         "cost_percent": planned.cost_percent(result),
         "bytes_up": result.ledger.total_bytes("up"),
         "bytes_down": result.ledger.total_bytes("down"),

@@ -4,7 +4,7 @@
 file                content
 ==================  =================================================================================
 config.json         the resolved configuration, what ran, versions and commit; see :mod:`fedlama.runs.configuration`
-metrics.jsonl       one line per round: loss, accuracy, bytes, seconds
+metrics.jsonl       one line per round: loss, metrics, bytes, seconds; see docs/reference/reports.md
 ledger.jsonl        one line per round: every transfer, see :mod:`fedlama.core.ledger`
 layers.jsonl        one line per round: interval, discrepancy and bytes of each layer
 model.safetensors   the final global model
@@ -37,7 +37,7 @@ from typing import Literal, TextIO
 import torch
 from safetensors.torch import save
 
-from fedlama.core.records import Result, RoundRecord
+from fedlama.core.records import Result, RoundRecord, Score
 from fedlama.errors import FedlamaError, printable, write_remedy
 from fedlama.federation.state import Snapshot
 from fedlama.runs.checkpoint import write_atomically
@@ -201,11 +201,24 @@ def metrics_line(record: RoundRecord) -> dict[str, object]:
         "train_loss": finite(record.loss),
         "accuracy": record.score.accuracy if record.score else None,
         "test_loss": finite(record.score.loss) if record.score else None,
+        **score_keys(record.score),
         "bytes_up": record.bytes_up,
         "bytes_down": record.bytes_down,
         "seconds": record.seconds,
         "evaluation_seconds": record.evaluation_seconds,
     }
+
+
+def score_keys(score: Score | None) -> dict[str, object]:
+    """Return what metrics.jsonl and summary.json say of a score beside accuracy and loss, which have keys of their own.
+
+    Args:
+        score: The score.
+    """
+    if score is None:
+        return {"metrics": {}, "primary": None, "direction": None}
+    values = {name: finite(value) for name, value in score.metrics.items() if name != "accuracy"}
+    return {"metrics": values, "primary": score.primary, "direction": score.direction}
 
 
 def finite(value: float) -> float | None:

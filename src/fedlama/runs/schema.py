@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
 from fedlama.core.ledger import Direction, Transfer
-from fedlama.core.records import LayerRecord, RoundRecord, Score
+from fedlama.core.records import Better, LayerRecord, RoundRecord, Score
 
 _Whole = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
 _Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -29,6 +29,9 @@ class _Metrics(TypedDict):
     test_loss: _Finite | None
     seconds: _Finite
     evaluation_seconds: _Finite
+    metrics: NotRequired[dict[_Name, _Finite | None]]
+    primary: NotRequired[_Name | None]
+    direction: NotRequired[Better | None]
     missing: NotRequired[list[_Whole]]
 
 
@@ -92,7 +95,6 @@ def round_record(metrics: Mapping[str, Any], ledger: Mapping[str, Any], layers: 
         layer_lines = _LAYERS.validate_python(layers["layers"])
     answered = next((transfer.clients for transfer in transfers if transfer.direction == "up"), ())
     missing = line.get("missing", [])
-    evaluated = line["accuracy"] is not None or line["test_loss"] is not None
     return RoundRecord(
         round_index=line["round"],
         local_steps=line["local_steps"],
@@ -100,7 +102,7 @@ def round_record(metrics: Mapping[str, Any], ledger: Mapping[str, Any], layers: 
         loss=_number(line["train_loss"]),
         layers={name: _layer(name, layer, transfers) for name, layer in layer_lines.items()},
         transfers=transfers,
-        score=Score(line["accuracy"], _number(line["test_loss"])) if evaluated else None,
+        score=_score(line),
         seconds=line["seconds"],
         evaluation_seconds=line["evaluation_seconds"],
     )
@@ -119,6 +121,19 @@ def _of_stream(stream: int) -> Iterator[None]:
         raise MalformedLine(stream, f"it lacks {error}") from error
     except ValueError as error:
         raise MalformedLine(stream, error) from error
+
+
+def _score(line: _Metrics) -> Score | None:
+    """Return a round's score; before version 0.2 a line had an accuracy and a loss alone."""
+    accuracy, loss = line["accuracy"], _number(line["test_loss"])
+    primary, direction = line.get("primary"), line.get("direction")
+    if primary is None or direction is None:
+        return None if accuracy is None and line["test_loss"] is None else Score.of_accuracy(accuracy, loss)
+    metrics = {} if accuracy is None else {"accuracy": accuracy}
+    metrics |= {name: _number(value) for name, value in line.get("metrics", {}).items()}
+    if primary != "loss" and primary not in metrics:
+        raise ValueError(f"its primary metric {primary!r} is not among its metrics")
+    return Score(loss, metrics, primary, direction)
 
 
 def _layer(name: str, line: _Layer, transfers: Sequence[Transfer]) -> LayerRecord:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from fedlama.core.devices import upload, upload_all
 from fedlama.core.randomness import address
-from fedlama.data.clients import Batch, ClientSource, Keys, TensorClients
+from fedlama.core.trees import map_leaves, signature, stack
+from fedlama.data.clients import Batch, ClientSource, Keys, TensorClients, as_batch
 from fedlama.kernels import SampleTable, shuffle_rows
 
 _ROOM = 1 << 22
@@ -33,13 +34,11 @@ class StackedBatch:
 
     Attributes:
         rows: Which of the requested clients, counted from 0.
-        x: Inputs, (clients, batch, ...).
-        y: Targets, (clients, batch, ...).
+        batch: The batches, whose leaves are (clients, batch, ...).
     """
 
     rows: tuple[int, ...]
-    x: Tensor
-    y: Tensor
+    batch: Batch
 
 
 @dataclass(frozen=True)
@@ -107,18 +106,19 @@ class CohortBatches:
             yield from self._gathered(self._source, clients, first, steps)
             return
         for step in range(steps):
-            batches = [self._source.batch(c, f + step, self._seed) for c, f in zip(clients, first, strict=True)]
+            batches = [
+                as_batch(self._source.batch(c, f + step, self._seed)) for c, f in zip(clients, first, strict=True)
+            ]
             groups = defaultdict(list)
-            for row, (x, y) in enumerate(batches):
-                groups[x.shape, y.shape].append(row)
+            for row, batch in enumerate(batches):
+                groups[signature(batch)].append(row)
             yield [
-                StackedBatch(
-                    tuple(rows),
-                    torch.stack([upload(batches[row][0], self._device) for row in rows]),  # (clients, batch, ...)
-                    torch.stack([upload(batches[row][1], self._device) for row in rows]),  # (clients, batch, ...)
-                )
+                StackedBatch(tuple(rows), stack([map_leaves(self._upload, batches[row]) for row in rows]))
                 for rows in groups.values()
             ]
+
+    def _upload(self, leaf: Tensor) -> Tensor:
+        return upload(leaf, self._device)
 
     def padded(self, clients: Sequence[int], first: Sequence[int], steps: int) -> Iterator[PaddedBatch]:
         """Yield every local step's batches, filled up to one length with samples of weight 0.
@@ -157,12 +157,14 @@ class CohortBatches:
         assert isinstance(source, TensorClients)
         rows, lengths = self._drawn(source, np.asarray(clients), np.asarray(first), steps)
         stored = _as_taken(source)
-        per_step = (more if stored else math.prod(source.x.shape[1:]) + more) * rows[0].size
+        pair = source.pair
+        assert pair is not None  # the kernels take one tensor of inputs and one of targets
+        per_step = (more if stored else math.prod(pair[0].shape[1:]) + more) * rows[0].size
         together = max(_ROOM // per_step, 1) if per_step else steps
         if stored:
             for start in range(0, steps, together):
                 now = slice(start, start + together)
-                yield BatchBlock(source.x, source.y, rows[now], lengths[now])
+                yield BatchBlock(*pair, rows[now], lengths[now])
             return
         asked = np.asarray(first) + np.arange(steps)[:, None]
         who = np.zeros_like(asked) + np.asarray(clients)
@@ -200,7 +202,7 @@ class CohortBatches:
         ]
         batches = self._picked(source, clients, first, rows, cuts)
         for step_groups in groups:
-            yield [StackedBatch(tuple(members.tolist()), *next(batches)) for members, _ in step_groups]
+            yield [StackedBatch(tuple(members.tolist()), next(batches)) for members, _ in step_groups]
 
     def _picked(
         self,
@@ -237,8 +239,10 @@ def _by_length(lengths: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], int]
 def _as_taken(source: TensorClients) -> bool:
     """Return whether samples are stored as the compiled kernels take them."""
     changes = source.prepare is not None or source.augment is not None
-    types = source.x.dtype, source.y.dtype
-    dense = source.x.is_contiguous() and source.y.is_contiguous()
+    assert source.pair is not None
+    x, y = source.pair
+    types = x.dtype, y.dtype
+    dense = x.is_contiguous() and y.is_contiguous()
     return not changes and dense and types == (torch.float32, torch.int64)
 
 

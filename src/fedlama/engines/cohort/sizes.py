@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from fedlama.core.trees import leaves
 from fedlama.data.clients import ClientSource, TensorClients
 
 _LARGE_IMAGE = 16 * 16
@@ -34,7 +35,7 @@ def _pixels(clients: ClientSource) -> int:
     """Return the number of pixels of one input."""
     if not isinstance(clients, TensorClients):
         return _LARGE_IMAGE
-    return int(torch.Size(clients.x.shape[2:]).numel())
+    return max(int(torch.Size(leaf.shape[2:]).numel()) for leaf in leaves(clients.x))
 
 
 @contextmanager

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
+from fedlama.core.trees import map_leaves
 from fedlama.data.clients import Batch, ClientSource, TensorClients, checked_batch
 from fedlama.engines.user_code import NamedFailures
 from fedlama.errors import FedlamaError
@@ -49,7 +52,7 @@ class RepeatableBatches:
             self._kept[client, step] = kept
         if isinstance(kept, Exception):
             raise kept
-        return (kept[0].clone(), kept[1].clone()) if self._rehearsed else kept
+        return map_leaves(torch.clone, kept) if self._rehearsed else kept
 
     def _next(self, client: int, step: int, seed: int) -> Batch | Exception:
         """Return a batch of the source, or what it raised: a source may not be asked again for that batch either."""

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from fedlama.core.averaging import difference
-from fedlama.data.clients import Batch
+from fedlama.core.trees import leaves
 from fedlama.engines.api import EngineSetup, Values
 from fedlama.engines.cohort.cohort import CohortSlice
 from fedlama.engines.cohort.threads import WorkerThreads
@@ -31,6 +31,8 @@ from fedlama.engines.first_step.plain import (
     ClientStart,
     PlainClient,
     StepOutcome,
+    change_inputs,
+    inputs_of,
     named_state,
     seed_all,
     without_warnings,
@@ -158,7 +160,9 @@ class _Limits:
 
     def __init__(self, setup: EngineSetup, precision: Precision, start: ClientStart, work: LocalSteps) -> None:
         self._setup, self._precision, self._start, self._work = setup, precision, start, work
-        dtypes = [value.dtype for value in [*start.values.values(), start.batch[0]] if not _is_exact(value)]
+        dtypes = [
+            value.dtype for value in [*start.values.values(), *leaves(inputs_of(start.batch))] if not _is_exact(value)
+        ]
         dtypes += [torch.bfloat16] if precision == "bfloat16" else []
         self._epsilon = max((torch.finfo(dtype).eps for dtype in dtypes), default=torch.finfo(torch.float32).eps)
         self._relative = (16 if self._epsilon > 1e-4 else 1000) * self._epsilon
@@ -223,9 +227,7 @@ class _Limits:
             return value + value * noise * (2 * size)
 
         values = {name: changed(value) for name, value in self._start.values.items()}
-        x, y = self._start.batch
-        batch: Batch = (changed(x), y)
-        return replace(self._start, values=values, batch=batch)
+        return replace(self._start, values=values, batch=change_inputs(changed, self._start.batch))
 
 
 def _is_exact(value: Tensor) -> bool:

@@ -21,7 +21,7 @@ from torch import Tensor
 from fedlama.core.averaging import difference
 from fedlama.core.modules import plain_attributes
 from fedlama.engines.api import EngineSetup
-from fedlama.engines.first_step.plain import ClientStart, PlainClient, StepOutcome
+from fedlama.engines.first_step.plain import ClientStart, PlainClient, StepOutcome, change_inputs
 from fedlama.engines.trainers.base import LocalSteps
 from fedlama.errors import ConfigError
 
@@ -99,10 +99,12 @@ def _other_step(starts: list[ClientStart]) -> ClientStart:
         return value * (1 + _OTHER_WEIGHTS * noise)
 
     values = {name: moved(value) for name, value in other.values.items()}
-    x, y = other.batch
-    if len(starts) == 1 and x.is_floating_point():
-        x = x / 2
-    return replace(other, values=values, batch=(x, y))
+    batch = other.batch if len(starts) > 1 else change_inputs(_halved, other.batch)
+    return replace(other, values=values, batch=batch)
+
+
+def _halved(value: Tensor) -> Tensor:
+    return value / 2 if value.is_floating_point() else value
 
 
 def _gives(client: PlainClient, start: ClientStart, work: LocalSteps, expected: StepOutcome) -> bool:
@@ -187,16 +189,18 @@ def _sentence(
     used = PlainClient(setup)
     used.step(_other_step(starts), work)
     for part, remedy in (
-        ("objective", "compute the loss from the output and the targets alone"),
+        ("task", "compute the loss from the output and the targets alone"),
         ("solver", "make its buffers in init(), of which every client has its own"),
     ):
         client = PlainClient(setup)
         setattr(client, part, getattr(used, part))
         if not _same(client.step(starts[0], work), expected):
-            kind = type(getattr(setup, part)).__name__
+            # Of a task made of a function, the function is what the user knows.
+            blamed = getattr(getattr(setup, part), "function", getattr(setup, part))
+            word = part if blamed is getattr(setup, part) else "objective"
             return (
-                f"the {part} {kind} remembers something from step to step, so it would pass from client to client; "
-                f"{remedy}"
+                f"the {word} {type(blamed).__name__} remembers something from step to step, so it would pass from "
+                f"client to client; {remedy}"
             )
     return (
         f"the model {model} gives other results for the same weights and the same batch when it has computed another "

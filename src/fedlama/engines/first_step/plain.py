@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import random
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -19,15 +19,16 @@ from torch import Tensor
 
 from fedlama.choices.solvers import OptimizerState
 from fedlama.choices.solvers.local_update import LocalUpdate
-from fedlama.core.losses import scalar
 from fedlama.core.modules import keep_reassigned_buffers, set_training
 from fedlama.core.randomness import seed_of
+from fedlama.core.trees import Tree, map_leaves
 from fedlama.data.clients import Batch
 from fedlama.engines.api import EngineSetup, Values
 from fedlama.engines.cohort.cohort import CohortSlice
 from fedlama.engines.trainers.base import LocalSteps
 from fedlama.engines.trainers.dropout import ClientDropout, client_generators
 from fedlama.engines.trainers.gradients import Precision, in_precision
+from fedlama.engines.user_code import batch_loss
 
 _T = TypeVar("_T")
 
@@ -84,9 +85,9 @@ def starts_of(setup: EngineSetup, rows: CohortSlice, work: LocalSteps, names: Se
         if rows.fresh:
             fresh = setup.solver.init([values[name] for name in names])
             state = {kind: [buffers[index] for index in work.trained] for kind, buffers in fresh.items()}
-        x, y = setup.clients.batch(client, rows.steps_done[row], setup.seed)
         # Clones: a forward pass may work in place, and a batch may be a view of the user's tensors.
-        batch = x.clone().to(setup.device), y.clone().to(setup.device)
+        given = setup.clients.batch(client, rows.steps_done[row], setup.seed)
+        batch = map_leaves(lambda leaf: leaf.clone().to(setup.device), given)
         starts.append(ClientStart(client, values, state, batch))
     return starts
 
@@ -104,7 +105,7 @@ class PlainClient:
     def __init__(self, setup: EngineSetup, precision: Precision = "float32", own_dropout: bool = False) -> None:
         self._setup, self._precision, self._own_dropout = setup, precision, own_dropout
         self.model = set_training(copy.deepcopy(setup.model).to(setup.device))
-        self.objective = copied_or_same(setup.objective)
+        self.task = copied_or_same(setup.task)
         self.solver = copied_or_same(setup.solver)
         self._tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         self._buffers = [name for name, _ in self.model.named_buffers()]
@@ -122,12 +123,12 @@ class PlainClient:
             if name in values:
                 tensor.data = values[name]
         seed_all(seed_of(setup.seed, "client", work.round_index, start.client))
-        x, y = (part.clone() for part in start.batch)
+        batch = map_leaves(torch.clone, start.batch)
         if self._own_dropout:
             with ClientDropout(client_generators(setup, work.round_index, [start.client])):
-                loss = self._loss(x, y)
+                loss = self._loss(batch)
         else:
-            loss = self._loss(x, y)
+            loss = self._loss(batch)
         gradients = torch.autograd.grad(loss, [self._tensors[name] for name in work.names], materialize_grads=True)
         state = {kind: [buffer.clone() for buffer in buffers] for kind, buffers in start.optimizer_state.items()}
         parameters = [values[name] for name in work.names]
@@ -137,9 +138,22 @@ class PlainClient:
         keep_reassigned_buffers(self.model, self._tensors, self._buffers, values)
         return StepOutcome(float(loss.detach()), values | named_state(state, work), gradients)
 
-    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
-        output = in_precision(self._precision, self._setup.device, lambda: self.model(x))
-        return scalar(self.objective(output, y))
+    def _loss(self, batch: Batch) -> Tensor:
+        return batch_loss(
+            self.task, self.model, batch, lambda compute: in_precision(self._precision, self._setup.device, compute)
+        )
+
+
+def inputs_of(batch: Batch) -> Tree:
+    """Return the inputs of a pair, and all of any other batch."""
+    return batch[0] if type(batch) is tuple and len(batch) == 2 else batch
+
+
+def change_inputs(change: Callable[[Tensor], Tensor], batch: Batch) -> Batch:
+    """Return a batch with its inputs changed; the targets of a pair stay as they are."""
+    if type(batch) is tuple and len(batch) == 2:
+        return map_leaves(change, batch[0]), batch[1]
+    return map_leaves(change, batch)
 
 
 def named_state(state: OptimizerState, work: LocalSteps) -> Values:

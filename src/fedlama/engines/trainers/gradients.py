@@ -10,17 +10,19 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.utils import _pytree as pytree
 
 from fedlama.core.modules import keep_reassigned_buffers, plain_attributes, set_training
+from fedlama.core.trees import Tree, pick
 from fedlama.engines.api import EngineSetup, Values
 from fedlama.engines.cohort.batches import StackedBatch
 from fedlama.engines.trainers.dropout import ClientDropout, borrowed_generator
+from fedlama.engines.user_code import batch_loss
 from fedlama.errors import ConfigError
 
 Precision = Literal["float32", "bfloat16"]
@@ -44,7 +46,7 @@ def check_precision(precision: Precision, device: torch.device) -> None:
         )
 
 
-def in_precision(precision: Precision, device: torch.device, compute: Callable[[], Tensor]) -> Tensor:
+def in_precision(precision: Precision, device: torch.device, compute: Callable[[], Any]) -> Any:  # noqa: ANN401
     """Compute a model's output in a precision.
 
     Args:
@@ -60,6 +62,10 @@ def in_precision(precision: Precision, device: torch.device, compute: Callable[[
     # The cache of converted weights is for modules that are called several times; under vmap it holds stale wrappers.
     with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
         output = compute()
+    return pytree.tree_map_only(Tensor, _at_least_float32, output)
+
+
+def _at_least_float32(output: Tensor) -> Tensor:
     return output.float() if output.dtype == torch.bfloat16 else output
 
 
@@ -105,18 +111,24 @@ class ClientGradients:
         """
         return self._compute(values, trained, batch, generators)
 
-    def loss(self, watched: Values, others: Values, x: Tensor, y: Tensor) -> tuple[Tensor, Values]:
+    def loss(self, watched: Values, others: Values, batch: Tree) -> tuple[Tensor, Values]:
         """Return one client's loss and its buffers afterwards; vmap runs this for all clients.
 
         Args:
             watched: The client's parameters that get gradients.
             others: Its other tensors.
-            x: Inputs, (batch, ...).
-            y: Targets, (batch, ...).
+            batch: Its batch; leaves are (batch, ...).
         """
         tensors = {**watched, **others}
-        output = in_precision(self._precision, self._setup.device, lambda: functional_call(self._model, tensors, (x,)))
-        return self._setup.objective(output, y), {name: tensors[name].detach() for name in others}
+
+        def model(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401  (what the model takes and returns)
+            return functional_call(self._model, tensors, arguments, named)
+
+        loss = batch_loss(self._setup.task, model, batch, self._in_precision)
+        return loss, {name: tensors[name].detach() for name in others}
+
+    def _in_precision(self, compute: Callable[[], Any]) -> Any:  # noqa: ANN401
+        return in_precision(self._precision, self._setup.device, compute)
 
     def _first(self, values: Values, trained: Sequence[str], batch: StackedBatch, generators: Generators) -> Gradients:
         """Find out at the first batch whether the model can be vectorised and whether it has dropout."""
@@ -163,7 +175,7 @@ class ClientGradients:
     ) -> Gradients:
         """Compute all rows in one pass."""
         watched, others = _watch(values, trained)
-        losses, after = vmap(self.loss)(watched, others, batch.x, batch.y)
+        losses, after = vmap(self.loss)(watched, others, batch.batch)
         _keep(after, others)
         gradients = torch.autograd.grad(losses.sum(), list(watched.values()), materialize_grads=True)
         self._forget()
@@ -197,9 +209,7 @@ class ClientGradients:
             for name, value in tensors.items():
                 slots[name].data = value
             with borrowed_generator(generator):
-                x, y = batch.x[row], batch.y[row]
-                output = in_precision(self._precision, self._setup.device, partial(self._model, x))
-                loss = self._setup.objective(output, y)
+                loss = batch_loss(self._setup.task, self._model, pick(batch.batch, row), self._in_precision)
             keep_reassigned_buffers(self._model, slots, names, tensors)
             gradients.append(torch.autograd.grad(loss, [slots[name] for name in trained], materialize_grads=True))
             losses.append(loss.detach().double())

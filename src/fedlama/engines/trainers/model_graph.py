@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from fedlama.core.losses import cross_entropy
 from fedlama.core.modules import frozen_modules
 from fedlama.data.clients import TensorClients
 from fedlama.engines.api import EngineSetup
@@ -53,9 +52,11 @@ def example_input(setup: EngineSetup) -> Tensor | None:
         An input of one client's batch of one sample, (1, 1, ...), or None if local work is anything else.
     """
     source = setup.clients
-    if setup.objective is not cross_entropy or not isinstance(source, TensorClients):
+    if setup.task.kernel_loss != "cross_entropy" or not isinstance(source, TensorClients) or source.pair is None:
         return None
-    if source.y.numel() and int(source.y.min()) < 0:  # positions that do not count, which these trainers do not know
+    if (
+        source.pair[1].numel() and int(source.pair[1].min()) < 0
+    ):  # positions that do not count, which these trainers do not know
         return None
     x, y = source.gather(source.rows[0][None, :1], [0], [0], setup.seed)
     return x if y.dim() == 2 and y.dtype == torch.int64 and x.dtype == torch.float32 else None

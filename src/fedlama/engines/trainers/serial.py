@@ -9,17 +9,23 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fedlama.core.modules import keep_reassigned_buffers, set_training
+from fedlama.core.trees import Tree, map_leaves
 from fedlama.engines.api import EngineSetup
 from fedlama.engines.cohort.batches import CohortBatches
 from fedlama.engines.cohort.cohort import CohortSlice, check_losses
 from fedlama.engines.cohort.threads import WorkerThreads
 from fedlama.engines.trainers.base import LocalSteps, Trainer
 from fedlama.engines.trainers.dropout import ClientDropout, borrowed_generator, client_generators, watched_generator
+from fedlama.engines.user_code import batch_loss
+
+Forward = Callable[[], Any]
+"""Runs a task's forward pass."""
 
 
 class SerialTrainer(Trainer):
@@ -39,7 +45,7 @@ class SerialTrainer(Trainer):
         self._setup = setup
         self._batches = batches
         self._channels_last = channels_last
-        self._forward: Callable[[Tensor, torch.Generator], Tensor] = self._first
+        self._forward: Callable[[Forward, torch.Generator], Any] = self._first
         self._model = set_training(copy.deepcopy(setup.model).to(setup.device))
         self._slots = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
         self._buffers = [name for name, _ in self._model.named_buffers()]
@@ -61,7 +67,7 @@ class SerialTrainer(Trainer):
         (generator,) = client_generators(self._setup, work.round_index, client.clients)
         total = 0.0
         for step, groups in enumerate(self._batches.steps(client.clients, client.steps_done, work.steps)):
-            loss = self._loss(groups[0].x[0], groups[0].y[0], generator)
+            loss = self._loss(map_leaves(_first_row, groups[0].batch), generator)
             gradients = torch.autograd.grad(loss, slots, materialize_grads=True)
             work.update.one(parameters, gradients, optimizer_state, work.rates[step], work.reference)
             total += float(loss.detach())
@@ -70,17 +76,17 @@ class SerialTrainer(Trainer):
         keep_reassigned_buffers(self._model, self._slots, self._buffers, values)
         return total / work.steps
 
-    def _loss(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        if self._channels_last and x.dim() == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
-        return self._setup.objective(self._forward(x, generator), y)
+    def _loss(self, batch: Tree, generator: torch.Generator) -> Tensor:
+        if self._channels_last:
+            batch = map_leaves(_channels_last, batch)
+        return batch_loss(self._setup.task, self._model, batch, lambda compute: self._forward(compute, generator))
 
-    def _first(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def _first(self, compute: Forward, generator: torch.Generator) -> Any:  # noqa: ANN401  (what the model returns)
         """Find out at the first batch what the model draws at random, so that later batches pay for that alone."""
         before = {name: self._slots[name].data.clone() for name in self._buffers}
         start = generator.get_state()
         with watched_generator() as drew, ClientDropout([generator]) as dropout:
-            output = self._plain(x, generator)
+            output = self._plain(compute, generator)
         if drew[0]:
             self._forward = self._borrowing
         else:
@@ -89,18 +95,25 @@ class SerialTrainer(Trainer):
         for name, value in before.items():
             self._slots[name].data.copy_(value)
         generator.set_state(start)
-        return self._forward(x, generator)
+        return self._forward(compute, generator)
 
-    def _plain(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        output: Tensor = self._model(x)
-        return output
+    def _plain(self, compute: Forward, generator: torch.Generator) -> Any:  # noqa: ANN401
+        return compute()
 
-    def _dropping(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def _dropping(self, compute: Forward, generator: torch.Generator) -> Any:  # noqa: ANN401
         """Compute a model whose dropout draws from the client's generator."""
         with ClientDropout([generator]):
-            return self._plain(x, generator)
+            return compute()
 
-    def _borrowing(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def _borrowing(self, compute: Forward, generator: torch.Generator) -> Any:  # noqa: ANN401
         """Compute a model that draws from torch's global generator."""
         with borrowed_generator(generator):
-            return self._plain(x, generator)
+            return compute()
+
+
+def _first_row(leaf: Tensor) -> Tensor:
+    return leaf[0]
+
+
+def _channels_last(leaf: Tensor) -> Tensor:
+    return leaf.contiguous(memory_format=torch.channels_last) if leaf.dim() == 4 else leaf

@@ -22,10 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, vmap
 
+from fedlama.core.trees import Signature, Tree, signature
 from fedlama.engines.api import Values
 from fedlama.errors import ConfigError
 
-Loss = Callable[[Values, Values, Tensor, Tensor], tuple[Tensor, Values]]
+Loss = Callable[[Values, Values, Tree], tuple[Tensor, Values]]
 _SHAPES = 8
 """Shapes of batches to compile, the first ones that come; torch itself gives up after as many."""
 
@@ -48,7 +49,7 @@ class TorchCompiledStep:
     """Computes the losses and gradients of all rows with a program of ``torch.compile``.
 
     Args:
-        loss: One client's loss and buffers, from trained tensors, other tensors, inputs and targets.
+        loss: One client's loss and buffers, from trained tensors, other tensors and a batch.
         trained: Names of the parameters.
         device: Where to compute.
         backend: The compiler; see :func:`torch.compile`.
@@ -57,21 +58,20 @@ class TorchCompiledStep:
     def __init__(self, loss: Loss, trained: Sequence[str], device: torch.device, backend: str = "inductor") -> None:
         self._loss, self._trained = loss, tuple(trained)
         self._backend, self._mode = backend, "reduce-overhead" if device.type == "cuda" else None
-        self._program: Callable[[_Stack, Tensor, Tensor], StepResult] | None = None
-        self._shapes: set[tuple[torch.Size, torch.Size]] = set()
+        self._program: Callable[[_Stack, Tree], StepResult] | None = None
+        self._shapes: set[Signature] = set()
 
-    def __call__(self, values: Values, x: Tensor, y: Tensor) -> StepResult | None:
+    def __call__(self, values: Values, batch: Tree) -> StepResult | None:
         """Compute one step.
 
         Args:
             values: Stacked tensors, (rows, ...), always of the same names; only read.
-            x: Inputs, (rows, batch, ...).
-            y: Targets, (rows, batch, ...).
+            batch: The batches; leaves are (rows, batch, ...).
 
         Returns:
             The result, or None if there have been too many shapes to compile this one too.
         """
-        shape = x.shape, y.shape
+        shape = signature(batch)
         if shape not in self._shapes and len(self._shapes) == _SHAPES:
             return None
         self._shapes.add(shape)
@@ -84,7 +84,7 @@ class TorchCompiledStep:
         self._stack.point_at(values)
         # The result of the last step is no longer needed.
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        return self._program(self._stack, x, y)
+        return self._program(self._stack, batch)
 
 
 class _Stack(nn.Module):
@@ -107,28 +107,26 @@ class _Stack(nn.Module):
             slot.data = value
 
 
-def _make_program(
-    loss: Loss, names: Sequence[str], trained: Sequence[str]
-) -> Callable[[_Stack, Tensor, Tensor], StepResult]:
+def _make_program(loss: Loss, names: Sequence[str], trained: Sequence[str]) -> Callable[[_Stack, Tree], StepResult]:
     """Return the function to compile, for stacks of these tensors."""
 
-    def total(watched: Values, others: Values, x: Tensor, y: Tensor) -> tuple[Tensor, tuple[Tensor, Values]]:
-        losses, after = vmap(loss)(watched, others, x, y)
+    def total(watched: Values, others: Values, batch: Tree) -> tuple[Tensor, tuple[Tensor, Values]]:
+        losses, after = vmap(loss)(watched, others, batch)
         return losses.sum(), (losses, after)  # a client's parameters enter its own loss alone
 
-    def program(stack: _Stack, x: Tensor, y: Tensor) -> StepResult:
+    def program(stack: _Stack, batch: Tree) -> StepResult:
         values = dict(zip(names, stack.slots, strict=True))
         watched = {name: values[name] for name in trained}
         others = {name: value.clone() for name, value in values.items() if name not in watched}
-        gradients, (losses, after) = grad(total, has_aux=True)(watched, others, x, y)
+        gradients, (losses, after) = grad(total, has_aux=True)(watched, others, batch)
         return StepResult(losses.double(), gradients, after)
 
     return program
 
 
 def _with_separate_code(
-    function: Callable[[_Stack, Tensor, Tensor], StepResult],
-) -> Callable[[_Stack, Tensor, Tensor], StepResult]:
+    function: Callable[[_Stack, Tree], StepResult],
+) -> Callable[[_Stack, Tree], StepResult]:
     """Return the same function with a code object that no other function shares.
 
     torch keeps what it has compiled, and counts how often, by code object. If all programs shared one, the ninth

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fedlama.core.devices import row_numbers
+from fedlama.core.trees import Tree, pick
 from fedlama.engines.api import EngineSetup, Values
 from fedlama.engines.cohort.batches import CohortBatches, StackedBatch
 from fedlama.engines.cohort.cohort import CohortSlice, check_losses
@@ -112,7 +113,7 @@ class VmapTrainer(Trainer):
     ) -> Gradients:
         """Compute all rows, whose batches have the same shape."""
         (batch,) = groups
-        result = self._torch_compiled(rows.values, batch.x, batch.y)
+        result = self._torch_compiled(rows.values, batch.batch)
         if result is None:
             return self._gradients(rows.values, work.names, batch, generators)
         copy_all([rows.values[name] for name in result.buffers], list(result.buffers.values()))
@@ -153,21 +154,21 @@ class VmapTrainer(Trainer):
         for position, row in enumerate(batch.rows):
             sources[row] = position
         filled = row_numbers(sources, self._setup.device)
-        result = self._torch_compiled(rows.values, batch.x[filled], batch.y[filled])
+        result = self._torch_compiled(rows.values, pick(batch.batch, filled))
         if result is None:
             return None
         for name, value in result.buffers.items():
             rows.values[name][numbers] = value[numbers]
         return result.losses[numbers], [result.gradients[name][numbers] for name in work.names]
 
-    def _torch_compiled(self, values: Values, x: Tensor, y: Tensor) -> StepResult | None:
+    def _torch_compiled(self, values: Values, batch: Tree) -> StepResult | None:
         """Run the torch-compiled program, if there is one; warn once if one was asked for and cannot be had."""
         form = self._gradients.form
         if self._program is None or form is None:  # the first batch shows what the model is like
             return None
         if form == "vectorised":
             try:
-                return self._program(values, x, y)
+                return self._program(values, batch)
             except torch.cuda.OutOfMemoryError:
                 raise
             except RuntimeError as error:

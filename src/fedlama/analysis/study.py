@@ -21,6 +21,7 @@ from fedlama.errors import ConfigError, FedlamaError, printable, write_remedy
 from fedlama.experiment import Experiment
 from fedlama.experiment.methods import written
 from fedlama.experiment.titles import title
+from fedlama.experiment.variants import Method as MethodChoice
 from fedlama.runs.checkpoint import write_atomically
 from fedlama.runs.execute import Finished, Observer, RunOptions, execute
 from fedlama.runs.lock import FolderLock
@@ -38,7 +39,7 @@ class Method:
 
     Attributes:
         title: Its title in tables.
-        strategy: The method.
+        strategy: The method: a strategy, or a variant with other choices than the experiment's.
         runs: Its runs by seed.
         accuracy: Test accuracy in percent.
         difference: Accuracy minus the base's, paired by seed, in percentage points; None for the base itself.
@@ -51,7 +52,7 @@ class Method:
     """
 
     title: str
-    strategy: Strategy[Any]
+    strategy: MethodChoice
     runs: BySeed
     accuracy: Interval | None
     difference: Interval | None
@@ -94,7 +95,7 @@ class StudyPlan:
         target: Accuracy in [0, 1] to count MB to; None for the highest whole percent that every run reaches.
     """
 
-    strategies: tuple[Strategy[Any], ...] = ()
+    strategies: tuple[MethodChoice, ...] = ()
     seeds: tuple[int, ...] = ()
     target: float | None = None
 
@@ -186,11 +187,11 @@ def run_study(
     return study
 
 
-def _unique_titles(strategies: Sequence[Strategy[Any]]) -> list[str]:
-    """Return one title per strategy, numbered where two settings share a title.
+def _unique_titles(strategies: Sequence[MethodChoice]) -> list[str]:
+    """Return one title per method, numbered where two settings share a title.
 
     Raises:
-        ConfigError: A strategy is listed twice.
+        ConfigError: A method is listed twice.
     """
     titles = [title(strategy) for strategy in strategies]
     if len(set(map(written, strategies))) < len(strategies):
@@ -224,7 +225,7 @@ def write_comparison(study: Study, folder: Path) -> Path:
 
 def summarise(
     experiment: Experiment,
-    strategies: Mapping[str, Strategy[Any]],
+    strategies: Mapping[str, MethodChoice],
     runs: Mapping[str, BySeed],
     target: float | None = None,
 ) -> Study:
@@ -246,7 +247,7 @@ def summarise(
     return Study(tuple(rows), base, target, tuple(next(iter(runs.values()))))
 
 
-def _row(name: str, strategy: Strategy[Any], runs: BySeed, base: BySeed, target: float | None) -> Method:
+def _row(name: str, strategy: MethodChoice, runs: BySeed, base: BySeed, target: float | None) -> Method:
     accuracy, to_target = _accuracies(runs), _to_target(runs, target)
     megabytes = [bytes_until(run.result.rounds, len(run.result.rounds)) / MEGABYTE for run in runs.values()]
     is_base = runs is base

@@ -1,4 +1,10 @@
-"""Methods as the command line writes them, such as ``fedlama,increase_factor=2``: parsed, and written back."""
+"""Methods as the command line writes them, such as ``fedlama,increase_factor=2``: parsed, and written back.
+
+A method is a strategy's name with settings behind commas. A setting may also choose another option of a section, such
+as ``codec=differences``, and settings behind it are that option's, where it has them: in
+``fedlama,codec=differences,bits=4,increase_factor=2`` the bits belong to the codec and the factor to the strategy. With
+its section in front (``codec.bits=4``) a setting is never mistaken.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +13,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
-from fedlama.choices.strategies import Strategy
 from fedlama.errors import ConfigError, did_you_mean, shown
-from fedlama.experiment.catalogue import name_of
+from fedlama.experiment.catalogue import Catalogue, name_of
 from fedlama.experiment.contracts import settings_of
 from fedlama.experiment.files import catalogue_for, read
 from fedlama.experiment.resolve import resolve
 from fedlama.experiment.sections import options
+from fedlama.experiment.variants import SECTIONS_OF_METHODS, Method, Variant, variant_of
 
 _OPENING, _CLOSING = "{[(", "}])"
 
 
 def parse_methods(
     texts: Iterable[str], experiment: str, overrides: Sequence[str], plugins: Sequence[str] = ()
-) -> list[Strategy[Any]]:
-    """Read methods, each as a change of an experiment's strategy.
+) -> list[Method]:
+    """Read methods, each as a change of an experiment's strategy, and of other sections that it names.
 
     Args:
         texts: Each holds one or several methods with spaces between them: a strategy's name, and settings behind
@@ -32,7 +38,7 @@ def parse_methods(
         plugins: As for :func:`fedlama.experiment.load_experiment`.
 
     Returns:
-        The strategies, in their order.
+        The methods, in their order: a strategy, or a variant where it changes other sections too.
 
     Raises:
         ConfigError: Unknown names or settings; all problems at once.
@@ -42,7 +48,7 @@ def parse_methods(
     """
     catalogue = catalogue_for(experiment, plugins)
     problems: list[str] = []
-    strategies: list[Strategy[Any]] = []
+    methods: list[Method] = []
     for text in [method for several in texts for method in split(several, " ")]:
         name, *settings = split(text, ",")
         name = _unquoted(name)
@@ -50,32 +56,37 @@ def parse_methods(
             problems.append(f"method {shown(name)} is not known{did_you_mean(name, options('strategy'))}")
             continue
         try:
-            known = settings_of(catalogue.find("strategy", name))
-            changes = [f"strategy.name={json.dumps(name)}", *(f"strategy.{setting}" for setting in settings)]
-            raw = read(experiment, [*_kept(overrides, known), *changes], catalogue)
-            strategies.append(resolve(raw, catalogue).strategy)
+            chosen = [("strategy", name)]
+            changes = [f"strategy.name={json.dumps(name)}"]
+            changes += [_change(setting, chosen, catalogue) for setting in settings]
+            known = {section: settings_of(catalogue.find(section, choice)) for section, choice in chosen}
+            resolved = resolve(read(experiment, [*_kept(overrides, known), *changes], catalogue), catalogue)
+            others = {section: getattr(resolved, section) for section in known if section != "strategy"}
+            methods.append(Variant(resolved.strategy, others) if others else resolved.strategy)
         except ConfigError as error:
             problems += [f"method {shown(text)}: {problem}" for problem in error.problems]
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
-    if not strategies:
+    if not methods:
         raise ConfigError(f"--methods is empty; write one or several of: {', '.join(sorted(options('strategy')))}")
-    return strategies
+    return methods
 
 
-def written(strategy: Strategy[Any]) -> str:
-    """Write a strategy so that :func:`parse_methods` reads it back.
+def written(method: Method) -> str:
+    """Write a method so that :func:`parse_methods` reads it back.
 
-    >>> from fedlama import FedLAMA
+    >>> from fedlama import Differences, FedLAMA
     >>> written(FedLAMA(6, 4))
     'fedlama,base_interval=6,increase_factor=4'
+    >>> written(Variant(FedLAMA(6, 4), {"codec": Differences(2)}))
+    'fedlama,base_interval=6,increase_factor=4,codec=differences,codec.bits=2'
     """
-    name = name_of(strategy)
-    parts = [json.dumps(name) if set(name) & set(" ,") else name]
-    for field in fields(strategy):
-        value = getattr(strategy, field.name)
-        if field.default is MISSING or value != field.default:
-            parts.append(f"{field.name}={_toml(value)}")
+    variant = variant_of(method)
+    name = name_of(variant.strategy)
+    parts = [_quoted(name), *(f"{key}={_toml(value)}" for key, value in _changed(variant.strategy).items())]
+    for section, choice in variant.choices.items():
+        parts.append(f"{section}={_quoted(name_of(choice))}")
+        parts += [f"{section}.{key}={_toml(value)}" for key, value in _changed(choice).items()]
     return ",".join(parts)
 
 
@@ -99,22 +110,54 @@ def split(text: str, separator: str) -> list[str]:
     return [part.strip() for part in [*parts, text[start:]] if part.strip()]
 
 
+def _change(setting: str, chosen: list[tuple[str, str]], catalogue: Catalogue) -> str:
+    """Return a setting of a method as an override, and note the option that it chooses.
+
+    Args:
+        setting: Such as ``codec=differences``, ``codec.bits=4`` or ``bits=4``.
+        chosen: The sections and options that the method has chosen so far; one is added where the setting chooses one.
+        catalogue: The options.
+    """
+    key, _, value = setting.partition("=")
+    key = key.strip().replace("-", "_")
+    section, dot, rest = key.partition(".")
+    if section in SECTIONS_OF_METHODS and rest in ("", "name"):
+        name = _unquoted(value.strip())
+        catalogue.find(section, name)
+        chosen.append((section, name))
+        return f"{section}.name={json.dumps(name)}"
+    if dot and (section == "strategy" or section in dict(chosen)):
+        return setting
+    owners = [owner for owner, name in reversed(chosen) if key in settings_of(catalogue.find(owner, name))]
+    return f"{owners[0] if owners else 'strategy'}.{setting}"
+
+
+def _changed(choice: Any) -> dict[str, object]:  # noqa: ANN401  (an option of any section)
+    """Return the settings of an option that differ from their defaults."""
+    values = {item.name: (item.default, getattr(choice, item.name)) for item in fields(choice)}
+    return {name: value for name, (default, value) in values.items() if default is MISSING or value != default}
+
+
+def _quoted(name: str) -> str:
+    return json.dumps(name) if set(name) & set(" ,") else name
+
+
 def _unquoted(name: str) -> str:
     """Return a name without the quotes that a path with spaces needs."""
     return name[1:-1] if len(name) > 1 and name[0] == name[-1] and name[0] in "\"'" else name
 
 
-def _kept(overrides: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Leave out overrides of the strategy that another method does not have.
+def _kept(overrides: Sequence[str], known: Mapping[str, Sequence[str]]) -> list[str]:
+    """Leave out overrides of the strategy, and of other sections that a method changes, which its options do not have.
 
     Args:
         overrides: The overrides.
-        known: The settings of the method.
+        known: Section that the method changes to the settings of its option.
     """
     kept = []
     for override in overrides:
         section, _, key = override.partition("=")[0].strip().replace("-", "_").partition(".")
-        if section != "strategy" or key.partition(".")[0] in known:
+        if section not in known or key.partition(".")[0] in known[section]:
             kept.append(override)
     return kept
 

@@ -79,7 +79,7 @@ def options(section: str) -> dict[str, type[Any]]:
     Args:
         section: A name in :data:`SECTIONS`.
 
-    >>> sorted(options("server_optimizer"))
-    ['adam', 'momentum', 'replace']
+    >>> sorted(options("sampler"))
+    ['all', 'uniform']
     """
     return registered(section, SECTIONS[section].room)

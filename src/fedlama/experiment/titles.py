@@ -6,22 +6,43 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
+from fedlama.choices.codecs import Codec, Float32
 from fedlama.choices.strategies import Strategy
 from fedlama.core.description import describe
+from fedlama.experiment.catalogue import name_of
 from fedlama.experiment.sections import options
+from fedlama.experiment.settings import plain
+from fedlama.experiment.variants import Method, Variant, variant_of
 
 
-def title(strategy: Strategy[Any]) -> str:
+def title(method: Method) -> str:
     """Return a method with its intervals and with the switches that differ from their defaults.
 
-    >>> from fedlama import FedLAMA
+    >>> from fedlama import Differences, FedLAMA
     >>> title(FedLAMA(6, 4)), title(FedLAMA(6, 4, cutoff="printed"))
     ('FedLAMA(6, 4)', 'FedLAMA(6, 4, printed)')
+    >>> title(Variant(FedLAMA(6, 4), {"codec": Differences(bits=2)}))
+    'FedLAMA(6, 4) + differences(bits=2)'
     """
+    variant = variant_of(method)
+    strategy = variant.strategy
     values = {field.name: getattr(strategy, field.name) for field in fields(strategy)}
     defaults = {field.name: field.default for field in fields(strategy)}
     changed = [(key, value) for key, value in values.items() if value is True or value != defaults[key]]
-    return _heading(type(strategy).__name__, changed)
+    return " + ".join([_heading(type(strategy).__name__, changed), *map(_short, variant.choices.values())])
+
+
+def _short(choice: Any) -> str:  # noqa: ANN401  (an option of any section)
+    """Return the name of an option with the settings that differ from their defaults."""
+    values = {item.name: (item.default, getattr(choice, item.name)) for item in fields(choice)}
+    changed = [f"{name}={plain(value)}" for name, (default, value) in values.items() if value != default]
+    name = name_of(choice).rpartition(":")[2]
+    return f"{name}({', '.join(changed)})" if changed else name
+
+
+def variant_in_force(strategy: Strategy[Any], codec: Codec) -> Variant:
+    """Return what a run's title names: its strategy, and its codec where that is not float32."""
+    return Variant(strategy, {} if codec.name == Float32.name else {"codec": codec})
 
 
 def hyperparameters(strategy: Strategy[Any]) -> dict[str, object]:
@@ -47,9 +68,16 @@ def stored_title(config: Mapping[str, Any], summary: Mapping[str, Any], fallback
         heading = name.rpartition(":")[2]
         return _heading(heading, given.items()) if given and heading else heading or fallback
     try:
-        return title(choice(**given))
+        return title(Variant(choice(**given), _stored_codec(config.get("codec"))))
     except (TypeError, ValueError):
         return name or fallback
+
+
+def _stored_codec(stored: object) -> dict[str, Any]:
+    """Return the codec of a run that was read back; nothing for float32, and for one of the user's own."""
+    given = dict(stored) if isinstance(stored, Mapping) else {}
+    choice = options("codec").get(str(given.pop("name", Float32.name)))
+    return {} if choice is None or choice is Float32 else {"codec": choice(**given)}
 
 
 def _heading(name: str, settings: Iterable[tuple[str, object]]) -> str:

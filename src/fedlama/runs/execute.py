@@ -13,9 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from fedlama.choices.strategies import Strategy
 from fedlama.core.layers import total_parameters
 from fedlama.core.ledger import cost_percent
 from fedlama.core.records import Result
@@ -23,7 +21,8 @@ from fedlama.core.validation import refuse
 from fedlama.data.clients import as_source
 from fedlama.errors import ConfigError
 from fedlama.experiment import Experiment, assemble, prepare
-from fedlama.experiment.titles import hyperparameters, title
+from fedlama.experiment.titles import hyperparameters, title, variant_in_force
+from fedlama.experiment.variants import Method, variant_of
 from fedlama.federation.checks import check_federation
 from fedlama.federation.federation import Federation
 from fedlama.federation.run import Callback, Run
@@ -93,7 +92,7 @@ class PlannedRun:
     @property
     def title(self) -> str:
         """The method with its intervals, such as ``FedLAMA(6, 4)``."""
-        return title(self.federation.strategy)
+        return title(variant_in_force(self.federation.strategy, self.federation.codec))
 
     @property
     def config(self) -> dict[str, object]:
@@ -162,20 +161,20 @@ class Observer:
 
 def execute(
     experiment: Experiment,
-    strategies: Sequence[Strategy[Any]],
+    methods: Sequence[Method],
     options: RunOptions | None = None,
     observer: Observer | None = None,
 ) -> list[Finished]:
-    """Run one experiment under several strategies; everything else is the same for all.
+    """Run one experiment under several methods; everything else is the same for all.
 
     Args:
         experiment: The experiment; its own strategy names the interval of the FedAvg that counts as 100 %.
-        strategies: What to run, in this order.
+        methods: What to run, in this order.
         options: How to run it; by default the defaults of :class:`RunOptions`.
         observer: Watches the runs; by default nothing does.
 
     Returns:
-        The finished runs, in the order of the strategies.
+        The finished runs, in the order of the methods.
 
     Raises:
         ConfigError: A strategy does not fit the experiment; nothing has been trained then.
@@ -184,7 +183,7 @@ def execute(
         Interrupted: The user asked to stop; the same call continues from there.
     """
     options, observer = options or RunOptions(), observer or Observer()
-    runs = plan_runs(experiment, strategies, options.out)
+    runs = plan_runs(experiment, methods, options.out)
     if not options.again:
         for run in runs:
             refuse_replaced_data(run.folder, run.replaced_data, _AGAIN)
@@ -210,18 +209,18 @@ def _to_train(run: PlannedRun, options: RunOptions) -> bool:
     return options.again or not (run.folder / "summary.json").exists()
 
 
-def plan_runs(experiment: Experiment, strategies: Iterable[Strategy[Any]], out: Path) -> list[PlannedRun]:
-    """Assemble the runs of several strategies on the same data, clients and initial model.
+def plan_runs(experiment: Experiment, methods: Iterable[Method], out: Path) -> list[PlannedRun]:
+    """Assemble the runs of several methods on the same data, clients and initial model.
 
     Raises:
-        ConfigError: A strategy does not fit the experiment; holds the problems of all strategies.
+        ConfigError: A method does not fit the experiment; holds the problems of all methods.
     """
     material = prepare(experiment)
     reference = experiment.strategy
     if experiment.settings.evaluate_every is None:  # evaluate every method at the same local steps
         cycle = reference.local_steps * reference.cycle_rounds
         experiment = replace(experiment, settings=replace(experiment.settings, evaluate_every=cycle))
-    variants = [replace(experiment, strategy=strategy) for strategy in strategies]
+    variants = [variant_of(method).applied(experiment) for method in methods]
     runs = [PlannedRun.of(variant, assemble(variant, material), out, reference.base_interval) for variant in variants]
     _refuse_misfits(run.federation for run in runs)
     return runs

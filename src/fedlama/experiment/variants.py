@@ -1,0 +1,39 @@
+"""A method of a comparison: a strategy, and what else it changes of the experiment, such as the codec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from fedlama.choices.strategies import Strategy
+from fedlama.experiment.settings import Experiment
+
+SECTIONS_OF_METHODS = ("codec", "server_optimizer", "solver", "aggregator", "sampler", "availability")
+"""Sections that a method may change: all methods of a comparison share the data, the clients and the model."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A strategy with other choices than the experiment's.
+
+    Args:
+        strategy: The strategy.
+        choices: Section to its choice.
+    """
+
+    strategy: Strategy[Any]
+    choices: Mapping[str, Any] = field(default_factory=dict)
+
+    def applied(self, experiment: Experiment) -> Experiment:
+        """Return an experiment with these choices."""
+        return replace(experiment, strategy=self.strategy, **self.choices)
+
+
+Method = Strategy[Any] | Variant
+"""What a comparison takes: a strategy stands for itself with all other choices of the experiment."""
+
+
+def variant_of(method: Method) -> Variant:
+    """Return a method as a variant."""
+    return cast(Variant, method) if hasattr(method, "applied") else Variant(method)

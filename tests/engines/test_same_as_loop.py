@@ -52,6 +52,8 @@ SOLVERS = [
     SGD(0.05, groups=(ParameterGroup("*.bias", frozen=True),), clipping=Clipping(norm=0.3)),
     AdamW(0.01, epsilon=1e-3, schedule=Schedule("step", unit="rounds", at=(2,))),
     Adam(0.01, epsilon=1e-3, weight_decay=0.1, state_scope="slot", clipping=Clipping(norm=0.3)),
+    Adam(0.01, epsilon=1e-3, state_scope="client"),
+    SGD(0.05, momentum=0.9, state_scope="client"),
 ]
 CODECS = [Float32(), Float16()]
 SERVER_STEPS = [Replace(), ServerMomentum(), ServerAdam()]

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from fedlama import (
+    Adam,
+    AdamW,
     AllClients,
+    Clipping,
     Cyclic,
     FedAvg,
     FedLAMA,
@@ -19,6 +22,8 @@ from fedlama import (
     FedProx,
     FixedIntervals,
     Float16,
+    ParameterGroup,
+    Schedule,
     ServerAdam,
     ServerMomentum,
     by_module,
@@ -38,6 +43,9 @@ CASES: dict[str, dict[str, Any]] = {
     "cyclic": {"strategy": Cyclic(2)},
     "fedprox": {"solver": FedProx(learning_rate=0.05, proximal=0.1)},
     "momentum each round": {"solver": federation().solver.__class__(0.05, momentum=0.9, state_scope="round")},
+    "adamw, a schedule, clipping": {"solver": AdamW(0.01, schedule=Schedule("cosine"), clipping=Clipping(norm=0.5))},
+    "adam, the client's own state": {"strategy": FedAvg(2), "solver": Adam(0.01, state_scope="client")},
+    "a frozen group": {"solver": FedProx(0.05, groups=(ParameterGroup("0.*", frozen=True),))},
     "server momentum": {"server_optimizer": ServerMomentum(momentum=0.5)},
     "server adam": {"server_optimizer": ServerAdam()},
     "half precision": {"codec": Float16()},

@@ -28,6 +28,8 @@ SOLVERS = [
     fl.SGD(0.1, momentum=0.9, state_scope="slot"),
     fl.SGD(0.1, momentum=0.9, velocity="step", weight_decay=1e-3, decay_at=(7,), warm_up_steps=3),
     fl.FedProx(0.1, momentum=0.5, state_scope="round"),
+    fl.AdamW(0.01, schedule=fl.Schedule("cosine", unit="rounds"), clipping=fl.Clipping(norm=1.0)),
+    fl.Adam(0.01, state_scope="client", groups=(fl.ParameterGroup("*.bias", rate_factor=0.5),)),
 ]
 SERVER_STEPS = [fl.Replace(), fl.ServerMomentum(), fl.ServerNesterov(), fl.ServerAdam()]
 
@@ -67,6 +69,18 @@ def test_every_strategy(engine: str, strategy: Any) -> None:  # noqa: ANN401  (a
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: solver.name + solver.state_scope)
 def test_every_solver(engine: str, solver: Any) -> None:  # noqa: ANN401  (any solver)
     assert_exact(federation(engine, solver=solver))
+
+
+@pytest.mark.parametrize("engine", ENGINES_HERE)
+@pytest.mark.parametrize("solver", [fl.Adam(0.01, state_scope="client"), fl.SGD(0.1, 0.9, state_scope="client")])
+def test_state_of_inactive_clients(engine: str, solver: Any) -> None:  # noqa: ANN401  (any solver)
+    assert_exact(federation(engine, solver=solver, strategy=fl.FedAvg(2), sampler=fl.UniformSampler(2)))
+
+
+def test_a_client_that_is_away_keeps_its_state_in_the_snapshot() -> None:
+    absence = fl.RandomAbsence(away=0.4)
+    one = federation("loop", solver=fl.Adam(0.01, state_scope="client"), availability=absence, strategy=fl.FedAvg(2))
+    assert_exact(one)
 
 
 @pytest.mark.parametrize("engine", ENGINES_HERE)

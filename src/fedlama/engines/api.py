@@ -137,6 +137,8 @@ class CohortState:
         facts: What else an engine must remember, as plain JSON types; most have nothing.
         codec_state: The states of the codec of uploads likewise, by the codec's name of the state and tensor name;
             empty for codecs without one.
+        inactive: Solver buffers of clients outside of the cohort, by client, kind and parameter name, each of one
+            client's shape; only for a solver whose `state_scope` is ``"client"``. They are never changed in place.
     """
 
     clients: tuple[int, ...]
@@ -145,6 +147,7 @@ class CohortState:
     steps_done: dict[int, int]
     facts: Mapping[str, Any] = field(default_factory=dict)
     codec_state: dict[str, Values] = field(default_factory=dict)
+    inactive: Mapping[int, Mapping[str, Values]] = field(default_factory=dict)
 
 
 class Engine(Protocol):

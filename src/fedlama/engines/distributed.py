@@ -39,11 +39,19 @@ class DistributedEngine:
     Args:
         setup: The federation's fixed parts.
         inner: Holds this process's clients.
+
+    Raises:
+        ConfigError: The solver's buffers would have to follow clients from one process to another.
     """
 
     holds_clients: ClassVar[bool] = False
 
     def __init__(self, setup: EngineSetup, inner: LocalEngine) -> None:
+        if setup.solver.state_scope == "client":
+            raise ConfigError(
+                "solver.state_scope is 'client', but a client may train in another process in its next cohort, where "
+                "its buffers are not; choose 'cohort', or engine='stacked'"
+            )
         self._setup, self._inner = setup, inner
         self._transfers = TransferTable(setup.layers, setup.codec)
         self._rank, self._processes = distributed.get_rank(), distributed.get_world_size()

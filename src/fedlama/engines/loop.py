@@ -74,6 +74,7 @@ class LoopEngine:
         self._local = {name: buffer.clone() for name, buffer in local_buffers(self._model, setup.layers).items()}
         self._generators = [setup.device] if setup.device.type == "cuda" else []
         self._slots: list[_ClientSlot] = []
+        self._inactive: dict[int, dict[str, Values]] = {}  # solver buffers of clients outside of the cohort
         self._steps_done: dict[int, int] = {}
         self._fresh_batches = getattr(setup.clients, "fresh_batches", False)
         self.first_step_checked = False
@@ -81,6 +82,8 @@ class LoopEngine:
     def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort; every member starts from the complete global model."""
         before = self._slots if self._setup.solver.state_scope == "slot" else []
+        if self._setup.solver.state_scope == "client":
+            self._inactive |= {slot.client: self._named(slot.optimizer_state) for slot in self._slots}
         self._slots = []
         for position, client in enumerate(clients):
             # Buffers that never leave a client, and momentum, either stay in the slot or start fresh.
@@ -88,6 +91,8 @@ class LoopEngine:
             local = {name: old.values[name] if old else value.clone() for name, value in self._local.items()}
             model = local | {name: value.detach().clone().to(self._setup.device) for name, value in values.items()}
             state = old.optimizer_state if old else self._fresh_optimizer_state(model)
+            if client in self._inactive:
+                state = self._aligned(self._inactive.pop(client))
             self._slots.append(_ClientSlot(client, model, state, self._fresh_codec_state()))
 
     def run_round(self, order: RoundOrder) -> RoundReply:
@@ -146,11 +151,13 @@ class LoopEngine:
                 kind: {name: torch.stack([slot.codec_state[name][kind] for slot in self._slots]) for name in named}
                 for kind, named in self._uploads.first.items()
             },
+            inactive=dict(self._inactive),
         )
 
     def load_state_dict(self, state: CohortState) -> None:
         """Load a state that an engine of the same federation returned."""
         self._steps_done = dict(state.steps_done)
+        self._inactive = {client: {k: dict(n) for k, n in kinds.items()} for client, kinds in state.inactive.items()}
         self._slots = [
             _ClientSlot(
                 client,
@@ -254,6 +261,14 @@ class LoopEngine:
 
     def _fresh_optimizer_state(self, values: Values) -> OptimizerState:
         return self._setup.solver.init([values[name] for name in self._names])
+
+    def _named(self, optimizer_state: OptimizerState) -> dict[str, Values]:
+        """Return one client's buffers by kind and parameter name."""
+        return {kind: dict(zip(self._names, buffers, strict=True)) for kind, buffers in optimizer_state.items()}
+
+    def _aligned(self, named: Mapping[str, Values]) -> OptimizerState:
+        """Return copies of such buffers, aligned with the parameters."""
+        return {kind: [buffers[name].clone() for name in self._names] for kind, buffers in named.items()}
 
     def _finite(self, loss: float, slot: _ClientSlot, round_index: int) -> float:
         """Return a loss, if it is finite."""

@@ -79,6 +79,7 @@ def take_state(run: RunState, description: Mapping[str, object]) -> Snapshot:
     tensors |= join({"memory": join(cohort.optimizer_state), "server": join(server.optimizer_state)})
     tensors |= join({"codec": join(cohort.codec_state), "sent": join(server.downloads.state)})
     tensors |= join({"coded": {name: _as_tensor(data) for name, data in server.downloads.coded.items()}})
+    tensors |= join({"inactive": join({str(client): join(kinds) for client, kinds in cohort.inactive.items()})})
     facts = {
         "federation": dict(description),
         "strategy": store_state(run.federation.strategy, run.state),
@@ -179,10 +180,15 @@ def _cohort_state(run: RunState, facts: Mapping[str, Any], groups: _Groups) -> C
             raise ValueError("its tensors hold another number of clients than it names")
     _check_tensors(run, {name: value[0] for name, value in values.items() if name in run.server.values})
     _check_buffers(run, optimizer_state)
+    inactive = {int(client): split(buffers) for client, buffers in sorted(split(groups.get("inactive", {})).items())}
+    if set(_clients(run, list(inactive))) & set(clients):
+        raise ValueError("it keeps buffers of a client apart that is in its cohort")
+    for kinds in inactive.values():
+        _check_buffers(run, split({name: buffer.unsqueeze(0) for name, buffer in join(kinds).items()}))
     steps_done = {int(client): _whole(steps) for client, steps in facts["steps_done"].items()}
     _clients(run, list(steps_done))
     codec_state = _codec_state(run, groups, len(clients)) if values else {}
-    return CohortState(clients, dict(values), optimizer_state, steps_done, dict(facts["engine"]), codec_state)
+    return CohortState(clients, dict(values), optimizer_state, steps_done, dict(facts["engine"]), codec_state, inactive)
 
 
 def _codec_state(run: RunState, groups: _Groups, clients: int) -> dict[str, Values]:

@@ -93,11 +93,14 @@ class Cohort:
         self._channels_last = channels_last
         self._local = {n: b.detach().clone().to(device) for n, b in local_buffers(model, setup.layers).items()}
         self._steps_done: dict[int, int] = {}
+        self._inactive: dict[int, dict[str, Values]] = {}  # solver buffers of clients outside of the cohort
         self._threads = WorkerThreads(cores())
 
     def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort; see :meth:`fedlama.engines.api.Engine.start_cohort`."""
         old, kept = len(self.clients), 0
+        if self._setup.solver.state_scope == "client":
+            self._put_aside()
         if self._setup.solver.state_scope == "slot":
             kept = min(old, len(clients))  # rows pass on what is never synchronised, and their optimizer state
         if len(clients) != old:
@@ -111,6 +114,27 @@ class Cohort:
         for kind, named in self.uploads.first.items():
             for name, value in named.items():
                 self._codec_state[kind][name].copy_(value)
+        if self._inactive:
+            self._take_back()
+
+    def _put_aside(self) -> None:
+        """Keep a copy of every client's optimizer state for the time in which it is not in the cohort."""
+        self.flush()
+        for row, client in enumerate(self.clients):
+            self._inactive[client] = {
+                kind: {name: buffer[row].clone() for name, buffer in zip(self.names, buffers, strict=True)}
+                for kind, buffers in self._optimizer_state.items()
+            }
+
+    def _take_back(self) -> None:
+        """Give clients that were in the cohort before their optimizer state."""
+        returning = [row for row, client in enumerate(self.clients) if client in self._inactive]
+        if returning:
+            self.flush()
+        for row in returning:
+            for kind, named in self._inactive.pop(self.clients[row]).items():
+                for name, buffer in zip(self.names, self._optimizer_state[kind], strict=True):
+                    buffer[row].copy_(named[name])
 
     def overwrite(self, values: Mapping[str, Tensor]) -> None:
         """Set tensors to one value on every client; pending until they are used.
@@ -195,7 +219,14 @@ class Cohort:
         codec_state = {
             kind: {name: value.clone() for name, value in named.items()} for kind, named in self._codec_state.items()
         }
-        return CohortState(self.clients, values, optimizer_state, dict(self._steps_done), codec_state=codec_state)
+        return CohortState(
+            self.clients,
+            values,
+            optimizer_state,
+            dict(self._steps_done),
+            codec_state=codec_state,
+            inactive=dict(self._inactive),
+        )
 
     def load_state_dict(self, state: CohortState) -> None:
         """Load what :meth:`state_dict` returned; what was pending is dropped."""
@@ -203,6 +234,7 @@ class Cohort:
         synchronised = {name: stacked[0] for name, stacked in state.values.items() if name not in local}
         self._allocate(len(state.clients), synchronised, kept=0)
         self.clients, self._steps_done = state.clients, dict(state.steps_done)
+        self._inactive = {client: {k: dict(n) for k, n in kinds.items()} for client, kinds in state.inactive.items()}
         self._pending, self._pending_from = {}, len(state.clients)
         for name, stacked in state.values.items():
             self._values[name].copy_(stacked)

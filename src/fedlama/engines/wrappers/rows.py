@@ -50,6 +50,8 @@ def restarted(
 ) -> CohortState:
     """Let some clients of a state start again, from the complete global model with fresh buffers.
 
+    Buffers that belong to the client for the whole run (`state_scope` ``"client"``) stay as they are.
+
     Args:
         state: The state; overwritten in place.
         clients: The clients that start again.
@@ -66,7 +68,7 @@ def restarted(
         for name, stacked in state.values.items():
             stacked[row] = values[name] if name in values else local[name]
         fresh = setup.solver.init([state.values[name][row] for name in names])
-        for kind, named in state.optimizer_state.items():
+        for kind, named in state.optimizer_state.items() if setup.solver.state_scope != "client" else ():
             for name, buffer in zip(names, fresh[kind], strict=True):
                 named[name][row] = buffer
         for kind, named in state.codec_state.items():

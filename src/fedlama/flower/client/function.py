@@ -56,6 +56,11 @@ class FunctionTrainer:
         return False
 
     @property
+    def keeps_optimizer_state(self) -> bool:
+        """Whether the client has optimizer state that lasts; a function keeps its own, so it has none."""
+        return False
+
+    @property
     def samples(self) -> int:
         """Number of training samples n_i."""
         return self._samples

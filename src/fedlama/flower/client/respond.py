@@ -4,7 +4,8 @@
 the client's file holds                          what the client does
 ===============================================  ==================================================================
 the request's round, already trained             replies from its file, without training again
-anything, and the request carries all layers     starts from them with a new optimizer state, and trains
+anything, and the request carries all layers     starts from them with a new optimizer state, or with its own where
+                                                 the solver's `state_scope` is "client", and trains
 the round that the server expects, or a later    overwrites the layers that arrived, keeps its own values of the
 one                                              others, and trains
 nothing, an older round or another run           replies "stale": the server then sends the full model
@@ -57,7 +58,7 @@ def respond(request: TrainRequest, trainer: ClientTrainer, path: Path) -> TrainR
             return _reply(request, trainer, state, replayed=True)[0]
         if request.answered_round != NEVER and not request.answered_round <= trained_round < request.round_index:
             return TrainReply("stale", request.round_index, request.client, trained_round)
-        state = _trained(request, trainer, state if request.answered_round != NEVER else None)
+        state = _trained(request, trainer, state)
         reply, codec_next = _reply(request, trainer, state, replayed=False)
         save(replace(state, codec_next=codec_next), path)
     return reply
@@ -75,8 +76,11 @@ def refusal(request: TrainRequest, reason: str) -> TrainReply:
 
 def _trained(request: TrainRequest, trainer: ClientTrainer, state: ClientState | None) -> ClientState:
     """Apply the layers that arrived and take the local steps."""
+    kept = state.optimizer_state if state and trainer.keeps_optimizer_state else None
+    state = state if request.answered_round != NEVER else None  # with the full model, the client starts again
     received = _received(request, trainer, state)
     values, optimizer_state = (state.values, state.optimizer_state) if state else trainer.initial_state(received)
+    optimizer_state = optimizer_state if kept is None else kept
     values = values | received
     codec, down = trainer.codec, trainer.codec.download
     needs_reference = request.scalars or trainer.uses_reference or codec.uses_reference or down.uses_reference

@@ -54,6 +54,10 @@ class ClientTrainer(Protocol):
         """Whether training reads the values that the client received last."""
 
     @property
+    def keeps_optimizer_state(self) -> bool:
+        """Whether the optimizer state is the client's for the whole run, also when it starts from the full model."""
+
+    @property
     def samples(self) -> int:
         """Number of training samples n_i."""
 
@@ -109,6 +113,11 @@ class LoopTrainer:
     def uses_reference(self) -> bool:
         """Whether the solver reads the values that the client received last."""
         return self._setup.solver.uses_reference
+
+    @property
+    def keeps_optimizer_state(self) -> bool:
+        """Whether the solver's `state_scope` is ``"client"``."""
+        return self._setup.solver.state_scope == "client"
 
     @property
     def samples(self) -> int:

@@ -120,6 +120,7 @@ def test_its_checkpoint_is_verified(interrupted: Path) -> None:
 def test_it_is_reused(words: tuple[str, ...], finished: Path) -> None:
     called = fedlama("run", "digits", *words, "--track", "none", "--out", finished.parents[1])
     assert "1 of 1 runs had already finished and were reused" in called.out
+    assert called.err.count("it holds no digest of its data, as before version 0.2") == 1
     assert (finished / "model.safetensors").read_bytes() == (STORED / "model.safetensors").read_bytes()
 
 

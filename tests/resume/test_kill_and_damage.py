@@ -150,6 +150,32 @@ def test_damaged_files(forks: Forks, undisturbed: tuple[tuple[object, ...], floa
             assert content(out) == expected, (what, ended.messages)
 
 
+def test_a_changed_digit_before_a_checkpoint(
+    forks: Forks, undisturbed: tuple[tuple[object, ...], float], tmp_path: Path
+) -> None:
+    out = tmp_path / "runs"
+    assert call(forks, out, signal_round=20).code == -signal.SIGKILL
+    file = folder(out) / "metrics.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    lines[3] = lines[3].replace('"bytes_up": 1', '"bytes_up": 2').replace('"seconds": 0', '"seconds": 1')
+    assert lines != file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines))
+    ended = call(forks, out)
+    assert re.search(r"the first \d+ lines of \S+metrics.jsonl are not those that were written", ended.messages)
+    assert "no checkpoint that can be used; starting from round 0" in ended.messages
+    assert content(out) == undisturbed[0]
+
+
+def test_another_version_of_torch_is_noted(forks: Forks, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    assert call(forks, out).code == 0
+    file = folder(out) / "config.json"
+    stored = json.loads(file.read_text())
+    stored["environment"]["versions"]["torch"] = "1.2.3"
+    file.write_text(json.dumps(stored))
+    assert ": it was trained with torch 1.2.3, here it is " in call(forks, out).messages
+
+
 def test_two_at_once(forks: Forks, undisturbed: tuple[tuple[object, ...], float], tmp_path: Path) -> None:
     draw = Random(SEED)
     for number in range(3):

@@ -83,6 +83,10 @@ def test_hundred_takes_the_fine_labels(tmp_path: Path) -> None:
     for folder in (binary, python):
         data = cifar.load(folder, 100, complete=False)
         assert data.train_y.tolist() == [42, 99]
+        coarse = cifar.load(folder, 100, complete=False, labels="coarse")
+        assert coarse.train_y.tolist() == [1, 2]
+        assert coarse.classes == 20
+        assert coarse.train_x.equal(data.train_x)
         assert np.array_equal(data.train_x.numpy().reshape(2, -1), images(2, 0))
 
 
@@ -98,6 +102,8 @@ def test_missing_and_cut_files_are_named_with_their_sizes(tmp_path: Path) -> Non
     (folder / "data_batch_3.bin").unlink()
     with pytest.raises(DataError, match=r"none of data_batch_3\.bin"):
         cifar.load(folder, complete=False)
+    with pytest.raises(ConfigError, match="labels is 'coarse', which only CIFAR-100 has; set classes to 100"):
+        cifar.load(folder, labels="coarse")
     with pytest.raises(ConfigError, match="classes is 20"):
         cifar.load(folder, 20)
 

@@ -61,6 +61,7 @@ def prepare(experiment: Experiment) -> Material:
         raise ConfigError(
             f"data {name_of(experiment.data)!r} returned {_kind(dataset)}, expected a fedlama.data.Dataset; return one"
         )
+    dataset = experiment.reduction.apply(dataset)
     rows = guarded(
         "partition",
         experiment.partition,

@@ -59,6 +59,18 @@ def settings_of(choice: type[Any]) -> list[str]:
     return [field.name for field in dataclasses.fields(choice) if field.name != "name" and field.init]
 
 
+def shared_keys(section: str, choice: type[Any] | None) -> list[str]:
+    """Return the keys that a section takes with every option, except those that the option has itself.
+
+    Args:
+        section: The section; the empty one has none.
+        choice: The option; None to leave nothing out.
+    """
+    shared = SECTIONS[section].shared if section in SECTIONS else None
+    taken = [] if choice is None else settings_of(choice)
+    return [] if shared is None else [key for key in settings_of(shared) if key not in taken]
+
+
 def missing_members(choice: type[Any], section: Section) -> list[str]:
     """Return the members of a contract that a class does not define, in alphabetical order.
 

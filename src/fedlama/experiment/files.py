@@ -13,6 +13,7 @@ from fedlama.core.deprecations import modern_choice, modern_key, modernise
 from fedlama.data.files import decode_text
 from fedlama.errors import ConfigError, DataError, did_you_mean, shown
 from fedlama.experiment.catalogue import Catalogue
+from fedlama.experiment.contracts import shared_keys
 from fedlama.experiment.resolve import resolve
 from fedlama.experiment.sections import SECTIONS
 from fedlama.experiment.settings import Experiment
@@ -185,7 +186,8 @@ def _keep_what_fits(section: str, table: dict[str, Any], name: object, catalogue
     if new is None or new is old:
         return
     had, has = (get_type_hints(choice) if choice else {} for choice in (old, new))
-    for key in [key for key in table if key != "name" and (key not in has or has[key] != had.get(key, has[key]))]:
+    kept = {"name", *shared_keys(section, new)}
+    for key in [key for key in table if key not in kept and (key not in has or has[key] != had.get(key, has[key]))]:
         del table[key]
 
 

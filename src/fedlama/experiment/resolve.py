@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from fedlama.core.deprecations import modernise
 from fedlama.errors import ConfigError, FedlamaError, cut, did_you_mean, shown
 from fedlama.experiment.catalogue import Catalogue, OwnEngine, origin_of
-from fedlama.experiment.contracts import check_plain, settings_of
+from fedlama.experiment.contracts import check_plain, settings_of, shared_keys
 from fedlama.experiment.loading import location_of
 from fedlama.experiment.sections import SECTIONS, options
 from fedlama.experiment.settings import Experiment, Settings, plain_choice
@@ -49,12 +49,13 @@ def resolve(raw: Raw, catalogue: Catalogue | None = None) -> Experiment:
     outside = {key: value for key, value in raw.items() if key in known and key not in SECTIONS}
     settings = _Builder("", Settings, problems).build(outside)
     engine = _engine(outside.get("engine", Settings.engine), catalogue, problems)
-    choices = {section: _section(section, raw.get(section), catalogue, problems) for section in SECTIONS}
+    shared, tables = _without_shared(raw, catalogue, problems)
+    choices = {section: _section(section, tables.get(section), catalogue, problems) for section in SECTIONS}
     if settings is not None and choices["strategy"] is not None:
         problems += check_budget(settings.local_steps, choices["strategy"])
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))  # one missing file can hold the options of several sections
-    return Experiment(settings=settings, **choices, engine=engine)
+    return Experiment(settings=settings, **choices, engine=engine, reduction=shared["data"])
 
 
 def _with_digests(catalogue: Catalogue, given: object, problems: list[str]) -> Catalogue:
@@ -72,6 +73,22 @@ def _engine(name: object, catalogue: Catalogue, problems: list[str]) -> OwnEngin
     except ConfigError as error:
         problems += error.problems
         return None
+
+
+def _without_shared(raw: Raw, catalogue: Catalogue, problems: list[str]) -> tuple[dict[str, Any], dict[str, object]]:
+    """Return the settings that go with every option of a section, by section, and the tables without them."""
+    built, tables = {}, dict(raw)
+    for name, section in SECTIONS.items():
+        table = raw.get(name)
+        if section.shared is None:
+            continue
+        given = table if isinstance(table, Mapping) else {}
+        keys = shared_keys(name, catalogue.known(name, given.get("name", section.default.name)))
+        values = {key: value for key, value in given.items() if key in keys}
+        built[name] = _Builder(name, section.shared, problems).build(values)
+        if values:
+            tables[name] = {key: value for key, value in given.items() if key not in keys}
+    return built, tables
 
 
 def _section(section: str, given: object, catalogue: Catalogue, problems: list[str]) -> Any:  # noqa: ANN401
@@ -160,7 +177,7 @@ class _Builder:
 
 def _hint(section: str, choice: type[Any], key: str) -> str:
     """Word what was meant: a key of another choice of the section, or the nearest key of this one."""
-    nearest = did_you_mean(key, settings_of(choice))
+    nearest = did_you_mean(key, [*settings_of(choice), *shared_keys(section, choice)])
     if choice not in options(section).values() and nearest.startswith("; did you mean"):
         return nearest
     owners = [name for name, other in options(section).items() if key in settings_of(other)]
@@ -173,7 +190,9 @@ def _hint(section: str, choice: type[Any], key: str) -> str:
 def _outer_hint(key: str, known: list[str]) -> str:
     """Word what was meant: a key of some section, or the nearest key outside all sections."""
     sections = [
-        section for section in SECTIONS if any(key in settings_of(choice) for choice in options(section).values())
+        section
+        for section in SECTIONS
+        if key in shared_keys(section, None) or any(key in settings_of(choice) for choice in options(section).values())
     ]
     if sections:
         return f"; did you mean {' or '.join(repr(f'{section}.{key}') for section in sections)}?"

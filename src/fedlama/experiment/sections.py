@@ -20,6 +20,7 @@ from fedlama.data.arrays import DataSource
 from fedlama.data.digits import Digits
 from fedlama.data.partition.base import Partitioner
 from fedlama.data.partition.dirichlet import Dirichlet
+from fedlama.data.reduction import Reduction
 from fedlama.models.base import Architecture
 from fedlama.models.mlp import MLPSettings
 
@@ -36,6 +37,7 @@ class Section:
         fields: Settings that every option needs, each with the method that makes it needless when it is overridden.
         added: Whether version 0.1 did not have the section; its default is then left out of digests, which name run
             folders.
+        shared: Settings that go with every option, beside its own; an option's own key of the same name comes first.
     """
 
     room: str
@@ -44,10 +46,11 @@ class Section:
     function: tuple[str, tuple[str, ...]] | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
     added: bool = False
+    shared: type[Any] | None = None
 
 
 SECTIONS: dict[str, Section] = {
-    "data": Section("fedlama.data", DataSource, Digits(), ("load", ())),
+    "data": Section("fedlama.data", DataSource, Digits(), ("load", ()), shared=Reduction),
     "partition": Section(
         "fedlama.data.partition",
         Partitioner,

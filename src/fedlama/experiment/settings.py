@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from fedlama.core.labelling import Labelling
 from fedlama.core.validation import at_least, check_seed, normalise_numbers, one_of, refuse
 from fedlama.data.arrays import DataSource
 from fedlama.data.partition.base import Partitioner
+from fedlama.data.reduction import Reduction
 from fedlama.errors import shown
 from fedlama.experiment.catalogue import Origin, OwnEngine, name_of, origin_of
 from fedlama.experiment.contracts import settings_of
@@ -88,6 +89,7 @@ class Experiment:
 
     Attributes:
         settings: The keys outside any section.
+        reduction: The keys of ``[data]`` that go with every data set.
         engine: An engine of the user's own; None for the one that ``settings.engine`` names.
     """
 
@@ -105,6 +107,7 @@ class Experiment:
     server_optimizer: ServerOptimizer
     aggregator: Aggregator
     engine: OwnEngine | None = None
+    reduction: Reduction = field(default_factory=Reduction)
 
     @property
     def origins(self) -> dict[str, Origin]:
@@ -125,6 +128,7 @@ class Experiment:
             if not is_left_out(self.settings, field)
         }
         sections = {section: plain_choice(getattr(self, section)) for section in SECTIONS}
+        sections["data"] |= plain_settings(self.reduction)
         sources = {section: origin.digest for section, origin in self.origins.items()}
         return {**settings, **sections} | ({"sources": sources} if sources else {})
 
@@ -150,7 +154,12 @@ def added_sections() -> dict[str, object]:
 
 def plain_choice(choice: Any) -> dict[str, object]:  # noqa: ANN401  (an option of any section)
     """Return an option's name and settings as plain JSON types."""
-    return {"name": name_of(choice)} | {
+    return {"name": name_of(choice)} | plain_settings(choice)
+
+
+def plain_settings(choice: Any) -> dict[str, object]:  # noqa: ANN401  (an option of any section)
+    """Return the settings of an option as plain JSON types."""
+    return {
         item.name: plain(getattr(choice, item.name))
         for item in fields(choice)
         if item.name in settings_of(type(choice)) and not is_left_out(choice, item)

@@ -14,15 +14,24 @@ from fedlama.analysis.links import Exchanges, Link, clock
 from fedlama.choices.aggregators import Aggregator, Combined, Mean, Median, NormBound, TrimmedMean
 from fedlama.choices.availability import Absence, Always, Availability, Fate, RandomAbsence, Trace
 from fedlama.choices.codecs import (
+    QSGD,
+    BFloat16,
+    Chain,
     Codec,
     CodecContext,
     CodecState,
     CohortContext,
     ContextCodec,
+    DifferenceCodec,
     Differences,
+    Directions,
     EightBitRows,
     Float16,
     Float32,
+    PowerSGD,
+    RandomK,
+    Sign,
+    TopK,
 )
 from fedlama.choices.samplers import AllClients, Sampler, UniformSampler
 from fedlama.choices.server_optimizers import (
@@ -92,6 +101,7 @@ except PackageNotFoundError:  # imported from a source tree that was never insta
     __version__ = "0+unknown"
 
 __all__ = [
+    "QSGD",
     "SGD",
     "Absence",
     "Adam",
@@ -101,9 +111,11 @@ __all__ = [
     "Always",
     "Auto",
     "Availability",
+    "BFloat16",
     "Binary",
     "Budget",
     "Callback",
+    "Chain",
     "Classification",
     "ClientData",
     "ClientSource",
@@ -119,7 +131,9 @@ __all__ = [
     "Cox",
     "Cyclic",
     "DataError",
+    "DifferenceCodec",
     "Differences",
+    "Directions",
     "Distributed",
     "DivergenceError",
     "EightBitRows",
@@ -155,7 +169,9 @@ __all__ = [
     "OptimizerState",
     "ParameterGroup",
     "Plan",
+    "PowerSGD",
     "RandomAbsence",
+    "RandomK",
     "Regression",
     "Replace",
     "ReplayedClients",
@@ -173,6 +189,7 @@ __all__ = [
     "ServerNesterov",
     "ServerOptimizer",
     "ServerOptimizerState",
+    "Sign",
     "Snapshot",
     "SolverOptions",
     "Stacked",
@@ -185,6 +202,7 @@ __all__ = [
     "TensorClients",
     "TensorSpec",
     "TestSet",
+    "TopK",
     "Trace",
     "TrimmedMean",
     "UniformSampler",

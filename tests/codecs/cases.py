@@ -6,17 +6,45 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.codecs import (
+    QSGD,
     Address,
+    BFloat16,
+    Chain,
     Codec,
     CodecState,
     CohortContext,
     Differences,
+    Directions,
     EightBitRows,
+    Float16,
+    PowerSGD,
+    RandomK,
+    Sign,
+    TopK,
 )
 from fedlama.core.layers import TensorSpec
 
-WITH_FEEDBACK: list[Codec] = [Differences(bits) for bits in (8, 4, 2, 1)]
-WITHOUT: list[Codec] = [Differences(4, feedback=False), Differences(8, feedback=False), EightBitRows()]
+WITH_FEEDBACK: list[Codec] = [
+    *(Differences(bits) for bits in (8, 4, 2, 1)),
+    TopK(0.1),
+    RandomK(0.1),
+    Sign(),
+    PowerSGD(1),
+    Chain((TopK(0.2), Differences(4))),
+    Chain(({"name": "random-k", "share": 0.3}, {"name": "qsgd", "bits": 8})),
+    Directions(Sign(), Differences(2)),
+]
+WITHOUT: list[Codec] = [
+    Differences(4, feedback=False),
+    Differences(8, feedback=False),
+    EightBitRows(),
+    QSGD(4),
+    QSGD(8, "norm", down=True),
+    RandomK(0.2, feedback=False, down=False),
+    BFloat16(down=True),
+    Float16(down=True),
+    Directions(QSGD(4), Float16()),
+]
 CODECS = [*WITH_FEEDBACK, *WITHOUT]
 
 SHAPES = [(), (1,), (5,), (3, 4), (2, 3, 2, 2), (700, 3), (0,)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedlama import DataError, Float32
-from fedlama.choices.codecs import Codec, codec_of, full_codec
+from fedlama.choices.codecs import Codec, codec_of, download_codec, full_codec
 from fedlama.core.layers import TensorSpec
 from tests.codecs.cases import CODECS, DTYPES, SHAPES, WITH_FEEDBACK, context, made, spec_of
 
@@ -78,19 +78,20 @@ def test_feedback_delivers_what_rounding_left_out(codec: Codec) -> None:
     """The sum of what arrives is the sum of what was sent, up to one residual that does not grow."""
     known, total = context(codec, torch.zeros(600), (0,)), torch.zeros(600, dtype=torch.float64)
     draw, worst = torch.Generator().manual_seed(3), 0.0
-    for _ in range(300):
+    for index in range(300):
+        known = replace(known, address=replace(known.address, round_index=index))
         value = torch.randn(1, 600, generator=draw) + 0.1
         received, state = codec.transmit_with(value, known)
         total += (value - received)[0].double()
         torch.testing.assert_close(total.float(), state["residual"][0], atol=1e-3, rtol=0)
         worst = max(worst, float(state["residual"].norm() / 600**0.5))
         known = replace(known, state=state)
-    assert worst < 3.0  # 300 rounds without feedback would leave 10 and more
+    assert worst < 8.0  # 300 rounds without feedback would leave up to 30
 
 
 def test_who_is_in_sync_gets_changes_and_others_get_values() -> None:
     for codec in CODECS:
-        down = codec.download
+        down = download_codec(codec)
         assert full_codec(codec) == (Float32() if down.needs_context else down)
     statistics = TensorSpec("running_var", (8,), torch.float32, trainable=False)
     assert codec_of(statistics, CODECS[0]) == Float32()

@@ -22,6 +22,9 @@ REQUIRED = {
     "increase_factor": 2,
     "recycled_layers": 1,
     "learning_rate": 0.1,
+    "parts": [{"name": "top-k"}, {"name": "sign"}],
+    "up": {"name": "sign"},
+    "down": {"name": "float16"},
 }
 CHOICES = [(section, name) for section in SECTIONS for name in options(section)]
 

@@ -87,6 +87,20 @@ def between(owner: object, low: float, high: float, *fields: str) -> list[str]:
     ]
 
 
+def share_problems(owner: object, *fields: str) -> list[str]:
+    """Return the problems of fields that are not numbers in (0, 1].
+
+    Args:
+        owner: The settings object.
+        fields: Names of its numeric fields.
+    """
+    return [
+        _problem(owner, field, value, "a number above 0 and up to 1", "use one in this range")
+        for field, value in _values(owner, fields)
+        if not (_is_number(value) and 0 < value <= 1)
+    ]
+
+
 def whole(owner: object, *fields: str, minimum: int | None = None) -> list[str]:
     """Return the problems of fields that are not integers, or are below a minimum.
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from torch import Tensor
 
-from fedlama.choices.codecs import Codec, codec_of, full_codec
+from fedlama.choices.codecs import Codec, codec_of, download_codec, full_codec
 from fedlama.choices.samplers import Sampler
 from fedlama.choices.strategies import Plan
 from fedlama.core.layers import Layer, Layers
@@ -107,7 +107,7 @@ class TransferTable:
     """
 
     def __init__(self, layers: Layers, codec: Codec) -> None:
-        down = codec.download
+        down = download_codec(codec)
         self._codes_changes = down.needs_context
         self._changes, self._full = _payloads(layers, down), _payloads(layers, full_codec(codec))
         self._up = _payloads(layers, codec)

@@ -19,6 +19,7 @@ from fedlama.experiment.contracts import settings_of
 from fedlama.experiment.files import catalogue_for, read
 from fedlama.experiment.resolve import resolve
 from fedlama.experiment.sections import options
+from fedlama.experiment.settings import plain
 from fedlama.experiment.variants import SECTIONS_OF_METHODS, Method, Variant, variant_of
 
 _OPENING, _CLOSING = "{[(", "}])"
@@ -83,10 +84,10 @@ def written(method: Method) -> str:
     """
     variant = variant_of(method)
     name = name_of(variant.strategy)
-    parts = [_quoted(name), *(f"{key}={_toml(value)}" for key, value in _changed(variant.strategy).items())]
+    parts = [_quoted(name), *(f"{key}={_toml(plain(value))}" for key, value in _changed(variant.strategy).items())]
     for section, choice in variant.choices.items():
         parts.append(f"{section}={_quoted(name_of(choice))}")
-        parts += [f"{section}.{key}={_toml(value)}" for key, value in _changed(choice).items()]
+        parts += [f"{section}.{key}={_toml(plain(value))}" for key, value in _changed(choice).items()]
     return ",".join(parts)
 
 

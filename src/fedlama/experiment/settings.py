@@ -21,6 +21,7 @@ from fedlama.choices.tasks import Task
 from fedlama.core.deprecations import with_first_words
 from fedlama.core.description import is_left_out
 from fedlama.core.labelling import Labelling
+from fedlama.core.registry import options_of
 from fedlama.core.validation import at_least, check_seed, normalise_numbers, one_of, refuse
 from fedlama.data.arrays import DataSource
 from fedlama.data.partition.base import Partitioner
@@ -169,6 +170,8 @@ def plain_settings(choice: Any) -> dict[str, object]:  # noqa: ANN401  (an optio
 def plain(value: object) -> object:
     """Return a setting as plain JSON types."""
     if is_dataclass(value) and not isinstance(value, type):
+        if options_of(type(value)):  # an option inside of another one
+            return plain_choice(value)
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedlama.choices.codecs.difference import RESIDUAL
 from fedlama.choices.solvers.options import option_problems
 from fedlama.choices.strategies import Strategy
 from fedlama.choices.tasks import Task
@@ -176,7 +177,7 @@ def _check_codec(federation: FederationSettings, layers: Layers) -> list[str]:
     codec, strategy = federation.codec, federation.strategy
     if not hasattr(codec, "needs_context"):
         return [f"the codec {type(codec).__name__} lacks members of fedlama.Codec; let the class inherit from it"]
-    states = any(codec.init(spec) for layer in layers for spec in layer.tensors if spec.trainable)
+    states = any(RESIDUAL in codec.init(spec) for layer in layers for spec in layer.tensors if spec.trainable)
     redrawn = strategy.cycle_rounds == 1 and federation.sampler.redraws(1) and federation.sampler.redraws(2)
     if not (states and redrawn):
         return []

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from fedlama.choices.codecs import SERVER, Address, CodecContext, CodecState, codec_of
+from fedlama.choices.codecs import SERVER, Address, CodecContext, CodecState, codec_of, download_codec
 from fedlama.core.layers import Layer, TensorSpec
 from fedlama.engines.api import EngineSetup, Values
 from fedlama.engines.uploads import first_states, state_of
@@ -31,7 +31,7 @@ class Downloads:
     """
 
     def __init__(self, setup: EngineSetup) -> None:
-        self._codec, self._seed, self._layers = setup.codec.download, setup.seed, setup.layers
+        self._codec, self._seed, self._layers = download_codec(setup.codec), setup.seed, setup.layers
         first = first_states(setup.layers, self._codec, setup.device)
         self.state: dict[str, CodecState] = {
             name: state_of(first, name) for name in dict.fromkeys(name for named in first.values() for name in named)

@@ -9,15 +9,26 @@ from fedlama.choices.codecs.base import (
     CohortContext,
     ContextCodec,
 )
+from fedlama.choices.codecs.bfloat16 import BFloat16
+from fedlama.choices.codecs.chain import Chain
 from fedlama.choices.codecs.difference import DifferenceCodec
 from fedlama.choices.codecs.differences import Differences
+from fedlama.choices.codecs.directions import Directions
 from fedlama.choices.codecs.eight_bit_rows import EightBitRows
 from fedlama.choices.codecs.float16 import Float16
-from fedlama.choices.codecs.float32 import Float32, codec_of, full_codec
+from fedlama.choices.codecs.float32 import Float32, codec_of, download_codec, full_codec
+from fedlama.choices.codecs.power_sgd import PowerSGD
+from fedlama.choices.codecs.qsgd import QSGD
+from fedlama.choices.codecs.random_k import RandomK
+from fedlama.choices.codecs.sign import Sign
+from fedlama.choices.codecs.top_k import TopK
 
 __all__ = [
+    "QSGD",
     "SERVER",
     "Address",
+    "BFloat16",
+    "Chain",
     "Codec",
     "CodecContext",
     "CodecState",
@@ -25,9 +36,15 @@ __all__ = [
     "ContextCodec",
     "DifferenceCodec",
     "Differences",
+    "Directions",
     "EightBitRows",
     "Float16",
     "Float32",
+    "PowerSGD",
+    "RandomK",
+    "Sign",
+    "TopK",
     "codec_of",
+    "download_codec",
     "full_codec",
 ]

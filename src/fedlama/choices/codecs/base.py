@@ -63,6 +63,7 @@ class Address:
         return seed_of(self.seed, f"codec {self.direction} {self.tensor}", self.round_index, self.client)
 
 
+_AS_IT_IS: Codec | None = None
 _NOWHERE = Address(0, "up", 0, SERVER, "")
 
 
@@ -129,15 +130,13 @@ class Codec(Protocol):
         return False
 
     @property
-    def download(self) -> Codec:
-        """The codec of downloads; by default float32, which sends every tensor as it is.
+    def download(self) -> Codec | None:
+        """The codec of downloads; by default None, which sends every tensor as it is.
 
         Without a context, it must be idempotent: a value that it has sent once is sent again without any change,
         because clients that join later receive the value that the others hold.
         """
-        from fedlama.choices.codecs.float32 import Float32  # not above, because it inherits from this class
-
-        return Float32()
+        return _AS_IT_IS
 
     def init(self, spec: TensorSpec) -> CodecState:
         """Return the first state of a sender of one tensor; by default there is none.

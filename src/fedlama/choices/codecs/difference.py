@@ -48,10 +48,17 @@ class Rows:
 
 
 class DifferenceCodec(ContextCodec, Protocol):
-    """Sends packed differences; :attr:`feedback` and :attr:`down` are fields of the classes that inherit from it."""
+    """Sends packed differences; :attr:`feedback` and :attr:`down` are fields of classes that let the user choose."""
 
-    feedback: bool
-    down: bool
+    @property
+    def feedback(self) -> bool:
+        """Whether what was left out is added to the next difference; by default it is not."""
+        return False
+
+    @property
+    def down(self) -> bool:
+        """Whether downloads are coded in the same way; by default they are not."""
+        return False
 
     @abstractmethod
     def packed_bytes(self, spec: TensorSpec) -> int:
@@ -79,24 +86,24 @@ class DifferenceCodec(ContextCodec, Protocol):
         return True
 
     @property
-    def download(self) -> Codec:
+    def download(self) -> Codec | None:
         """The codec of downloads: this one too, unless :attr:`down` is false."""
-        return self if self.down else _RAW
+        return self if self.down else None
 
     def init(self, spec: TensorSpec) -> CodecState:
         """Return a residual of zero; without feedback there is none."""
-        if not (self.feedback and _is_coded(spec)):
+        if not (self.feedback and is_coded(spec)):
             return {}
-        real = _real(spec)
+        real = real_spec(spec)
         return {RESIDUAL: torch.zeros(real.shape, dtype=_working_dtype(real.dtype))}
 
     def payload_bytes(self, spec: TensorSpec) -> int:
         """Return the bytes of a packed row; integers go as they are."""
-        return self.packed_bytes(_real(spec)) if _is_coded(spec) else _RAW.payload_bytes(spec)
+        return self.packed_bytes(real_spec(spec)) if is_coded(spec) else _RAW.payload_bytes(spec)
 
     def encode_with(self, tensor: Tensor, context: CodecContext) -> tuple[bytes, CodecState]:
         """Write the difference from the reference, and return the residual that is left."""
-        if not _is_coded(spec_of(tensor)):
+        if not is_coded(spec_of(tensor)):
             return _RAW.encode(tensor), {}
         state = {name: value.unsqueeze(0) for name, value in context.state.items()}
         packed, _, new = self._sent(tensor.unsqueeze(0), context.reference, state, [context.address])
@@ -108,11 +115,11 @@ class DifferenceCodec(ContextCodec, Protocol):
         Raises:
             DataError: The length is not that of the tensor.
         """
-        if not _is_coded(spec):
+        if not is_coded(spec):
             return _RAW.decode(data, spec)
         check_length(data, spec, self.payload_bytes(spec))
         packed = torch.frombuffer(bytearray(data), dtype=torch.uint8).unsqueeze(0)
-        moved = self.unpack(packed, Rows(_real(spec), [context.address], {}))
+        moved = self.unpack(packed, Rows(real_spec(spec), [context.address], {}))
         reference = context.reference
         if reference is None:
             reference = torch.zeros(spec.shape, dtype=spec.dtype)
@@ -120,7 +127,7 @@ class DifferenceCodec(ContextCodec, Protocol):
 
     def transmit_with(self, stacked: Tensor, context: CohortContext) -> tuple[Tensor, CodecState]:
         """Do both for a cohort, without bytes."""
-        if not _is_coded(spec_of(stacked[0])):
+        if not is_coded(spec_of(stacked[0])):
             return stacked, {}
         _, received, state = self._sent(stacked, context.reference, context.state, context.addresses())
         return received, state
@@ -158,14 +165,15 @@ def _as_real(value: Tensor) -> Tensor:
     return torch.view_as_real(value) if value.is_complex() else value
 
 
-def _real(spec: TensorSpec) -> TensorSpec:
+def real_spec(spec: TensorSpec) -> TensorSpec:
     """Return the spec of a complex tensor's pairs of real numbers; any other as it is."""
     if not spec.dtype.is_complex:
         return spec
     return replace(spec, shape=(*spec.shape, 2), dtype=spec.dtype.to_real())
 
 
-def _is_coded(spec: TensorSpec) -> bool:
+def is_coded(spec: TensorSpec) -> bool:
+    """Return whether a tensor is coded; integers and tensors without elements go as they are."""
     return (spec.dtype.is_floating_point or spec.dtype.is_complex) and spec.size > 0
 
 

@@ -42,7 +42,7 @@ from fedlama.choices.codecs.packing import (
     tree_sum,
     unpack_codes,
 )
-from fedlama.choices.codecs.stochastic import LEAST_BITS, stochastic_codes
+from fedlama.choices.codecs.stochastic import FEW_BITS, LEAST_BITS, stochastic_codes
 from fedlama.core.layers import TensorSpec
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, refuse
@@ -85,13 +85,13 @@ class Differences(DifferenceCodec):
         if not problems and not self.feedback and self.bits < LEAST_BITS:
             problems = _wrong_bits(
                 self.bits,
-                "4 or 8 without feedback, because stochastic rounding in fewer bits made runs diverge",
+                f"4 or 8 without feedback, because {FEW_BITS}",
                 "choose 4 bits, or feedback=true",
             )
         refuse(problems)
 
     @property
-    def download(self) -> Codec:
+    def download(self) -> Codec | None:
         """The codec of downloads: this one too, or without feedback weights in 8 bits, unless :attr:`down` is false."""
         return EightBitRows() if self.down and not self.feedback else super().download
 

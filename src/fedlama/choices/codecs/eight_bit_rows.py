@@ -38,7 +38,7 @@ class EightBitRows(Codec):
     name: ClassVar[str] = "eight-bit-rows"
 
     @property
-    def download(self) -> Codec:
+    def download(self) -> Codec | None:
         """Downloads are written in the same way."""
         return self
 

@@ -5,7 +5,7 @@ Values beyond +-65,504 become infinite, which the aggregation then reports as di
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fedlama.choices.codecs.base import Codec
 from fedlama.choices.codecs.float32 import Float32
+from fedlama.core.description import LEFT_OUT_AT_DEFAULT
 from fedlama.core.layers import TensorSpec
 from fedlama.core.registry import register
 
@@ -24,6 +25,9 @@ _RAW = Float32()
 class Float16(Codec):
     """Send floating-point tensors rounded to float16.
 
+    Args:
+        down: Whether downloads are rounded too.
+
     Example:
         >>> Float16().transmit(torch.tensor([[1.0, 0.1]]))  # one client's tensor of two elements
         tensor([[1.0000, 0.1000]])
@@ -32,6 +36,12 @@ class Float16(Codec):
     """
 
     name: ClassVar[str] = "float16"
+    down: bool = field(default=False, metadata=LEFT_OUT_AT_DEFAULT)
+
+    @property
+    def download(self) -> Codec | None:
+        """The codec of downloads: this one too where :attr:`down` is true."""
+        return self if self.down else None
 
     def payload_bytes(self, spec: TensorSpec) -> int:
         """Return two bytes per floating-point element."""

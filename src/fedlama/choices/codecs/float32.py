@@ -54,13 +54,23 @@ class Float32(Codec):
 _UNCOMPRESSED = Float32()
 
 
+def download_codec(codec: Codec) -> Codec:
+    """Return the codec of downloads that belongs to a federation's codec.
+
+    Args:
+        codec: The codec of the federation.
+    """
+    return codec.download or _UNCOMPRESSED
+
+
 def full_codec(codec: Codec) -> Codec:
     """Return the codec of a download to a client that is not in sync, and so lacks the reference of differences.
 
     Args:
         codec: The codec of the federation.
     """
-    return _UNCOMPRESSED if codec.download.needs_context else codec.download
+    down = download_codec(codec)
+    return _UNCOMPRESSED if down.needs_context else down
 
 
 def codec_of(spec: TensorSpec, codec: Codec) -> Codec:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from fedlama.choices.codecs import SERVER, full_codec
+from fedlama.choices.codecs import SERVER, download_codec, full_codec
 from fedlama.core import wire
 from fedlama.core.averaging import squared_norm, wide_dtype
 from fedlama.core.layers import Layer
@@ -82,7 +82,7 @@ def _trained(request: TrainRequest, trainer: ClientTrainer, state: ClientState |
     values, optimizer_state = (state.values, state.optimizer_state) if state else trainer.initial_state(received)
     optimizer_state = optimizer_state if kept is None else kept
     values = values | received
-    codec, down = trainer.codec, trainer.codec.download
+    codec, down = trainer.codec, download_codec(trainer.codec)
     needs_reference = request.scalars or trainer.uses_reference or codec.uses_reference or down.uses_reference
     reference = ((state.reference if state else {}) | received) if needs_reference else {}
     frozen = [trainer.layers[index] for index in request.frozen]
@@ -106,7 +106,7 @@ def _received(request: TrainRequest, trainer: ClientTrainer, state: ClientState 
     """Return the tensors that arrived."""
     message, codec, known = wire.unpack(request.payload), full_codec(trainer.codec), Known()
     if request.coded and state is not None:
-        codec = trainer.codec.download
+        codec = download_codec(trainer.codec)
         known = Known(request.seed, "down", request.round_index - 1, SERVER, state.reference)
     received: Values = {}
     for tensors in decode_message(message, tuple(message.payloads), trainer.layers, codec, known).values():

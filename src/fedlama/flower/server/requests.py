@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from fedlama.choices.availability.membership import Membership
-from fedlama.choices.codecs import Codec, full_codec
+from fedlama.choices.codecs import Codec, download_codec, full_codec
 from fedlama.core import wire
 from fedlama.core.layers import Layers
 from fedlama.core.ledger import Transfer
@@ -60,7 +60,7 @@ class RequestWriter:
         self, common: TrainRequest, layers: Layers, codec: Codec, state: EngineState, order: RoundOrder
     ) -> None:
         self._common, self._layers, self._state, self._order = common, layers, state, order
-        self._codes_changes, self._full_codec = codec.download.needs_context, full_codec(codec)
+        self._codes_changes, self._full_codec = download_codec(codec).needs_context, full_codec(codec)
         self._packed: dict[tuple[tuple[int, ...], bool], bytes] = {}
 
     def request(self, client: int, full: bool) -> TrainRequest:

@@ -81,11 +81,13 @@ def test_04_resume(run: Any, tmp_path: Path) -> None:  # noqa: ANN401
 
 def test_05_own_codec(run: Any) -> None:  # noqa: ANN401
     _, lines = run("05")
-    (full, exact), (eight, rounded) = [
+    (full, exact), (eight, rounded), (four, coded) = [
         (int(re.findall(r"(\d+) bytes", line)[0]), float(re.findall(r"([\d.]+)%", line)[0])) for line in lines
     ]
     assert 0.25 < eight / full < 0.27
+    assert 0.125 < four / full < 0.14
     assert abs(exact - rounded) < 5
+    assert abs(exact - coded) < 5
 
 
 def test_06_compare_from_python(run: Any, tmp_path: Path) -> None:  # noqa: ANN401

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fedlama import (
+    Chain,
     ConfigError,
     Cyclic,
     Differences,
@@ -20,6 +21,7 @@ from fedlama import (
     RunOptions,
     ServerMomentum,
     StudyPlan,
+    TopK,
     find_runs,
     load_run,
     run_study,
@@ -74,7 +76,10 @@ def test_separators_inside_quotes_and_brackets_are_left_alone() -> None:
 MANY = Variant(FedLAMA(6, 4), {"codec": Differences(2, down=False), "server_optimizer": ServerMomentum(momentum=0.25)})
 
 
-@pytest.mark.parametrize("method", [Variant(FedAvg(6), {"codec": Differences()}), MANY], ids=written)
+NESTED = Variant(FedAvg(6), {"codec": Chain((TopK(0.1), Differences(2)))})
+
+
+@pytest.mark.parametrize("method", [Variant(FedAvg(6), {"codec": Differences()}), MANY, NESTED], ids=title)
 def test_a_method_with_other_choices_is_read_back(method: Variant) -> None:
     assert parse_methods([written(method)], "digits", []) == [method]
 

@@ -164,8 +164,13 @@ def _kept(overrides: Sequence[str], known: Mapping[str, Sequence[str]]) -> list[
 
 
 def _toml(value: object) -> str:
+    """Write a value as an override takes it: text outside of tables and lists needs no quotes."""
+    return value if isinstance(value, str) else _inner_toml(value)
+
+
+def _inner_toml(value: object) -> str:
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{json.dumps(str(key))}={_toml(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{json.dumps(str(key))}={_inner_toml(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + ",".join(map(_toml, value)) + "]"
-    return value if isinstance(value, str) else json.dumps(value)
+        return "[" + ",".join(map(_inner_toml, value)) + "]"
+    return json.dumps(value)

@@ -35,9 +35,16 @@ def title(method: Method) -> str:
 def _short(choice: Any) -> str:  # noqa: ANN401  (an option of any section)
     """Return the name of an option with the settings that differ from their defaults."""
     values = {item.name: (item.default, getattr(choice, item.name)) for item in fields(choice)}
-    changed = [f"{name}={plain(value)}" for name, (default, value) in values.items() if value != default]
+    changed = [f"{name}={_brief(value)}" for name, (default, value) in values.items() if value != default]
     name = name_of(choice).rpartition(":")[2]
     return f"{name}({', '.join(changed)})" if changed else name
+
+
+def _brief(value: object) -> str:
+    """Return a setting for a title: of options inside of an option, only their names."""
+    if isinstance(value, (list, tuple)):
+        return "-".join(_brief(item) for item in value)
+    return str(getattr(value, "name", plain(value)))
 
 
 def variant_in_force(strategy: Strategy[Any], codec: Codec) -> Variant:

@@ -77,6 +77,7 @@ from fedlama.core.ledger import Ledger
 from fedlama.core.plan import LayerStatistics, Plan
 from fedlama.core.records import LayerRecord, Result, RoundRecord, Score
 from fedlama.core.registry import register
+from fedlama.core.trees import pad
 from fedlama.data.clients import ClientData, ClientSource, ReplayedClients, TensorClients
 from fedlama.engines import Auto, Distributed, Stacked, Workers
 from fedlama.errors import ConfigError, DataError, DivergenceError, FedlamaError, MissingExtraError
@@ -220,6 +221,7 @@ __all__ = [
     "load_experiment",
     "load_run",
     "models",
+    "pad",
     "register",
     "run_study",
     "save_snapshot",

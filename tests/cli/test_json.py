@@ -13,7 +13,17 @@ from tests.cli.conftest import Compared
 
 def test_compare_lists_the_three_methods(compared: Compared) -> None:
     content = compared.called.json
-    assert set(content) == {"version", "runs", "base", "target_accuracy", "seeds", "methods"}
+    assert set(content) == {
+        "version",
+        "runs",
+        "base",
+        "primary",
+        "direction",
+        "target",
+        "target_accuracy",
+        "seeds",
+        "methods",
+    }
     assert (content["version"], content["base"], content["seeds"]) == (1, "FedAvg(3)", [0])
     assert [row["method"] for row in content["methods"]] == ["FedAvg(3)", "FedAvg(6)", "FedLAMA(3, 2)"]
     assert [set(run) for run in content["runs"]] == [RUN_KEYS] * 3

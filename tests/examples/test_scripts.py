@@ -31,7 +31,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def test_there_are_enough_scripts_and_each_is_short() -> None:
-    assert 5 <= len(SCRIPTS) <= 8
+    assert 5 <= len(SCRIPTS) <= 20
     assert {path.name: n for path in SCRIPTS if (n := len(path.read_text().splitlines())) > 70} == {}
 
 
@@ -127,3 +127,40 @@ def test_08_time_on_a_link(run: Any) -> None:  # noqa: ANN401
     assert slow_fedlama < slow_fedavg
     assert fast_fedlama < fast_fedavg
     assert fast_fedlama > 96 * 0.05
+
+
+def test_tasks_are_short() -> None:
+    tasks = [path for path in SCRIPTS if path.name >= "09"][:5]
+    assert all(len(path.read_text(encoding="utf-8").splitlines()) < 60 for path in tasks), tasks
+
+
+def test_09_regression(run: Any) -> None:  # noqa: ANN401
+    names, lines = run("09")
+    metrics = names["result"].score.metrics
+    assert metrics["rmse"] < 0.2  # 0.1 is the noise
+    assert lines[-1] == f"at the end: rmse {metrics['rmse']:.3f}, mae {metrics['mae']:.3f}, r2 {metrics['r2']:.3f}"
+
+
+def test_10_multi_label(run: Any) -> None:  # noqa: ANN401
+    names, lines = run("10")
+    assert names["result"].score.value > 0.85
+    assert lines[0].startswith(f"f1 {names['result'].score.value:.3f}, auroc ")
+
+
+def test_11_segmentation(run: Any) -> None:  # noqa: ANN401
+    names, lines = run("11")
+    assert names["result"].score.value > 0.9
+    assert [line.split()[0] for line in lines] == ["iou", "dice", "accuracy"]
+
+
+def test_12_survival(run: Any) -> None:  # noqa: ANN401
+    names, lines = run("12")
+    assert names["result"].score.value > 0.85
+    assert len(lines) == 6
+    assert float(lines[-1].rpartition(" ")[2]) > 0.95
+
+
+def test_13_language_model(run: Any) -> None:  # noqa: ANN401
+    names, lines = run("13")
+    assert 1 < names["result"].score.value < 1.5
+    assert lines[0] == f"perplexity {names['result'].score.value:.2f} of 27 characters"

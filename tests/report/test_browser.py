@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (Debian: chromium-driver)"),
 ]
-PLOTS = ("accuracy-plot", "synchronised-plot", "discrepancy-plot", "curves-plot", "bytes-plot", "links-plot")
+PLOTS = ("metric-plot", "synchronised-plot", "discrepancy-plot", "curves-plot", "bytes-plot", "links-plot")
 CHART = "document.querySelector('#{} svg.chart')"
 
 
@@ -49,21 +49,21 @@ def test_every_plot_is_drawn(browser: Browser) -> None:
         assert min(box) > 60, plot
         label = browser.run(f"return {CHART.format(plot)}.getAttribute('aria-label')")
         assert len(label) > 30, plot
-    assert browser.run("return document.querySelectorAll('#accuracy-plot polygon').length") == 3  # intervals over seeds
-    assert browser.run("return document.querySelectorAll('#accuracy-plot path.line').length") == 3
+    assert browser.run("return document.querySelectorAll('#metric-plot polygon').length") == 3  # intervals over seeds
+    assert browser.run("return document.querySelectorAll('#metric-plot path.line').length") == 3
     assert browser.run("return document.querySelectorAll('#curves-plot polyline').length") == 2
 
 
 def test_axes_can_be_chosen(browser: Browser) -> None:
     for axis in ("rounds", "steps", "seconds", "link 4g", "megabytes"):
-        choose(browser, "accuracy-plot", 1, axis)
-        assert browser.run("return document.querySelectorAll('#accuracy-plot path.line').length") == 3
+        choose(browser, "metric-plot", 1, axis)
+        assert browser.run("return document.querySelectorAll('#metric-plot path.line').length") == 3
     for what in ("testLoss", "trainLoss", "accuracy"):
-        choose(browser, "accuracy-plot", 0, what)
-        assert browser.run("return document.querySelectorAll('#accuracy-plot path.line').length") == 3
-    choose(browser, "accuracy-plot", 2, "each")
-    assert browser.run("return document.querySelectorAll('#accuracy-plot path.line').length") == 6
-    choose(browser, "accuracy-plot", 2, "mean")
+        choose(browser, "metric-plot", 0, what)
+        assert browser.run("return document.querySelectorAll('#metric-plot path.line').length") == 3
+    choose(browser, "metric-plot", 2, "each")
+    assert browser.run("return document.querySelectorAll('#metric-plot path.line').length") == 6
+    choose(browser, "metric-plot", 2, "mean")
     for by in ("direction", "client", "layer"):
         choose(browser, "bytes-plot", 1, by)
         assert browser.run("return document.querySelectorAll('#bytes-plot rect.bar').length") >= 6
@@ -73,23 +73,23 @@ def test_axes_can_be_chosen(browser: Browser) -> None:
 
 
 def test_lines_can_be_switched_off(browser: Browser) -> None:
-    browser.run("document.querySelector('#accuracy-plot .legend button').click()")
-    assert browser.run("return document.querySelectorAll('#accuracy-plot path.line').length") == 2
-    pressed = "return document.querySelector('#accuracy-plot .legend button').getAttribute('aria-pressed')"
+    browser.run("document.querySelector('#metric-plot .legend button').click()")
+    assert browser.run("return document.querySelectorAll('#metric-plot path.line').length") == 2
+    pressed = "return document.querySelector('#metric-plot .legend button').getAttribute('aria-pressed')"
     assert browser.run(pressed) == "false"
-    browser.run("document.querySelector('#accuracy-plot .legend button').click()")
+    browser.run("document.querySelector('#metric-plot .legend button').click()")
     assert browser.run(pressed) == "true"
 
 
 def test_plots_are_read_by_keyboard(browser: Browser) -> None:
     read = "return document.querySelector('#{} .readout').textContent"
-    browser.run(CHART.format("accuracy-plot") + ".focus()")
+    browser.run(CHART.format("metric-plot") + ".focus()")
     browser.press("ArrowRight", "ArrowRight")
-    second = browser.run(read.format("accuracy-plot"))
+    second = browser.run(read.format("metric-plot"))
     assert "test accuracy (%)" in second
     assert "95 % interval" in second
     browser.press("ArrowDown")
-    assert browser.run(read.format("accuracy-plot")).partition(":")[0] != second.partition(":")[0]
+    assert browser.run(read.format("metric-plot")).partition(":")[0] != second.partition(":")[0]
     browser.run(CHART.format("synchronised-plot") + ".focus()")
     browser.press("ArrowRight", "ArrowDown", "End")
     assert browser.run(read.format("synchronised-plot")).startswith("dense0.bias, round 8: every round, synchronised")

@@ -9,7 +9,7 @@ import pytest
 
 from fedlama.analysis.study import run_study
 from fedlama.experiment import read, resolve
-from fedlama.reporting.charts import Curve, accuracy_charts, mean_curve
+from fedlama.reporting.charts import Curve, mean_curve, metric_charts
 from fedlama.runs.execute import RunOptions
 from tests.cli.call import SMALL, fedlama
 
@@ -34,7 +34,7 @@ def test_a_second_seed_changes_the_picture(tmp_path: Path) -> None:
     for name, results in {"one": [result], "two": [result, replace(result, rounds=lower)]}.items():
         folder = tmp_path / name
         folder.mkdir()
-        files = accuracy_charts({"FedAvg": results}, folder)
+        files = metric_charts({"FedAvg": results}, folder)
         assert [file.name for file in files] == [f"accuracy_{x}.png" for x in ("steps", "rounds", "megabytes")]
         pictures[name] = [file.read_bytes() for file in files]
     assert not set(pictures["one"]) & set(pictures["two"])

@@ -17,6 +17,8 @@ from fedlama.analysis.statistics import Interval, interval, paired
 from fedlama.analysis.timing import bytes_until, first_reaching
 from fedlama.choices.strategies import FedAvg, Strategy
 from fedlama.core.ledger import MEGABYTE
+from fedlama.core.measures import Measure
+from fedlama.core.records import measure_of
 from fedlama.errors import ConfigError, FedlamaError, printable, write_remedy
 from fedlama.experiment import Experiment
 from fedlama.experiment.methods import written
@@ -41,12 +43,13 @@ class Method:
         title: Its title in tables.
         strategy: The method: a strategy, or a variant with other choices than the experiment's.
         runs: Its runs by seed.
-        accuracy: Test accuracy in percent.
-        difference: Accuracy minus the base's, paired by seed, in percentage points; None for the base itself.
+        measure: The primary metric; None when nothing was evaluated.
+        value: The primary metric on the test set; an accuracy in percent.
+        difference: The same minus the base's, paired by seed; None for the base itself.
         cost: The paper's C in percent.
         megabytes: MB (10^6 bytes) up and down.
         reached: Seeds that reached the target.
-        to_target: MB until the target accuracy, over the seeds that reached it.
+        to_target: MB until the target, over the seeds that reached it.
         to_target_difference: The same minus the base's, paired by seed.
         seconds: Time of training and evaluation on this machine.
     """
@@ -54,7 +57,8 @@ class Method:
     title: str
     strategy: MethodChoice
     runs: BySeed
-    accuracy: Interval | None
+    measure: Measure | None
+    value: Interval | None
     difference: Interval | None
     cost: Interval
     megabytes: Interval
@@ -63,11 +67,18 @@ class Method:
     to_target_difference: Interval | None
     seconds: Interval
 
+    @property
+    def accuracy(self) -> Interval | None:
+        """Test accuracy in percent; None for a task that is not compared by it."""
+        return self.value if self.measure is not None and self.measure.is_percent else None
+
     def to_json(self) -> dict[str, object]:
         """Return the row of ``comparison.json``, without the runs."""
         values = {
             "accuracy_percent": self.accuracy,
-            "difference_points": self.difference,
+            "difference_points": self.difference if self.accuracy else None,
+            "metric": self.value,
+            "metric_difference": self.difference,
             "cost_percent": self.cost,
             "megabytes": self.megabytes,
             "megabytes_to_target": self.to_target,
@@ -92,7 +103,8 @@ class StudyPlan:
         strategies: The methods; none stands for the experiment's strategy and its baselines. The base is FedAvg at the
             experiment's base interval, or else the first method.
         seeds: The seeds, each once; none stands for the experiment's own.
-        target: Accuracy in [0, 1] to count MB to; None for the highest whole percent that every run reaches.
+        target: Value of the primary metric to count MB to, an accuracy in [0, 1]; None for a round one that every run
+            reaches, for accuracy the highest whole percent.
     """
 
     strategies: tuple[MethodChoice, ...] = ()
@@ -107,7 +119,8 @@ class Study:
     Attributes:
         methods: One row per method.
         base: Title of the method that the others are compared with.
-        target: Accuracy in [0, 1] that MB are counted to; None when nothing was evaluated.
+        target: Value of the primary metric that MB are counted to, an accuracy in [0, 1]; None when nothing was
+            evaluated.
         seeds: The seeds.
     """
 
@@ -115,6 +128,11 @@ class Study:
     base: str
     target: float | None
     seeds: tuple[int, ...]
+
+    @property
+    def measure(self) -> Measure | None:
+        """The primary metric; None when nothing was evaluated."""
+        return next((method.measure for method in self.methods if method.measure is not None), None)
 
     @property
     def finished(self) -> list[Finished]:
@@ -127,7 +145,10 @@ class Study:
             "version": VERSION,
             "runs": [run.to_json() for run in self.finished],
             "base": self.base,
-            "target_accuracy": self.target,
+            "primary": self.measure.name if self.measure else None,
+            "direction": self.measure.direction if self.measure else None,
+            "target": self.target,
+            "target_accuracy": self.target if self.measure and self.measure.is_percent else None,
             "seeds": list(self.seeds),
             "methods": [method.to_json() for method in self.methods],
         }
@@ -248,15 +269,16 @@ def summarise(
 
 
 def _row(name: str, strategy: MethodChoice, runs: BySeed, base: BySeed, target: float | None) -> Method:
-    accuracy, to_target = _accuracies(runs), _to_target(runs, target)
+    values, to_target = _values(runs), _to_target(runs, target)
     megabytes = [bytes_until(run.result.rounds, len(run.result.rounds)) / MEGABYTE for run in runs.values()]
     is_base = runs is base
     return Method(
         title=name,
         strategy=strategy,
         runs=runs,
-        accuracy=interval(list(accuracy.values())) if accuracy else None,
-        difference=None if is_base else paired(accuracy, _accuracies(base)),
+        measure=_measure({name: runs}),
+        value=interval(list(values.values())) if values else None,
+        difference=None if is_base else paired(values, _values(base)),
         cost=interval([float(str(run.summary["cost_percent"])) for run in runs.values()]),
         megabytes=interval(megabytes),
         reached=tuple(to_target),
@@ -266,9 +288,17 @@ def _row(name: str, strategy: MethodChoice, runs: BySeed, base: BySeed, target: 
     )
 
 
-def _accuracies(runs: BySeed) -> dict[int, float]:
+def _measure(runs: Mapping[str, BySeed]) -> Measure | None:
+    """Return the primary metric of some runs."""
+    every = [run.result for by_seed in runs.values() for run in by_seed.values()]
+    return measure_of(record for result in every for record in result.rounds)
+
+
+def _values(runs: BySeed) -> dict[int, float]:
+    """Return the primary metric of the last evaluation by seed, in the unit in which it is shown."""
     scores = {seed: run.result.score for seed, run in runs.items()}
-    return {seed: score.percent for seed, score in scores.items() if score and score.percent is not None}
+    shown = {seed: score.measure.shown(score.value) for seed, score in scores.items() if score}
+    return {seed: value for seed, value in shown.items() if math.isfinite(value)}
 
 
 def _to_target(runs: BySeed, target: float | None) -> dict[int, float]:
@@ -282,14 +312,15 @@ def _to_target(runs: BySeed, target: float | None) -> dict[int, float]:
 
 
 def _common_target(runs: Mapping[str, BySeed]) -> float | None:
-    """Return the highest whole percent that every run reaches."""
+    """Return a round target that every run reaches."""
+    measure = _measure(runs)
+    if measure is None:
+        return None
     best = [
-        max(
-            (r.score.accuracy for r in run.result.rounds if r.score and r.score.accuracy is not None),
-            default=None,
-        )
+        measure.best(r.score.value for r in run.result.rounds if r.score and r.score.primary == measure.name)
         for by_seed in runs.values()
         for run in by_seed.values()
     ]
-    reached = [accuracy for accuracy in best if accuracy is not None]
-    return math.floor(100 * min(reached) + 1e-9) / 100 if reached and len(reached) == len(best) else None
+    reached = [value for value in best if value is not None and math.isfinite(value)]
+    worst = measure.worst(reached)
+    return None if worst is None or len(reached) < len(best) else measure.round_target(worst)

@@ -37,7 +37,8 @@ class Timing:
         """Return the times as plain JSON types.
 
         Args:
-            target: Accuracy in [0, 1]; bytes and time until it is first reached are added. None leaves them out.
+            target: Value of the primary metric, an accuracy in [0, 1]; bytes and time until it is first reached are
+                added. None leaves them out.
             price_per_gb: Price of 10^9 bytes; None leaves the cost out.
         """
         reached = None if target is None else first_reaching(self.run.rounds, target)
@@ -93,14 +94,14 @@ def time_runs(paths: Iterable[Path], links: Sequence[Link], *, seed: int = 0, ev
 
 
 def first_reaching(rounds: Sequence[RoundRecord], target: float) -> int | None:
-    """Return the first round whose evaluation reached an accuracy; None if there is none.
+    """Return the first round whose evaluation reached a target; None if there is none.
 
     Args:
         rounds: The records, from round 0.
-        target: Accuracy in [0, 1].
+        target: Value of the primary metric; an accuracy is in [0, 1].
     """
     for index, record in enumerate(rounds):
-        if record.score and record.score.accuracy is not None and record.score.accuracy >= target:
+        if record.score and record.score.measure.reaches(record.score.value, target):
             return index
     return None
 

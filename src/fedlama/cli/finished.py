@@ -26,6 +26,7 @@ from fedlama.cli.options import (
     expand_home,
     show,
 )
+from fedlama.core.records import measure_of
 from fedlama.reporting.html import write_report
 from fedlama.runs.stored import changed_files, find_runs
 from fedlama.runs.verify import verify as verify_run
@@ -47,10 +48,11 @@ def links(
     as_json: Json = False,
 ) -> None:
     """Show how long finished runs take on given links, computed from their ledgers without training."""
-    share, per_gb = check_target(target), check_price(price)
+    per_gb = check_price(price)
     folders = find_runs(runs)
     _note_changes(folders)
     timings = time_runs(folders, parse_links(link or [], links), seed=seed, evaluation=evaluation)
+    share = check_target(target, measure_of(record for timing in timings for record in timing.run.rounds))
     content = {"runs": [timing.to_json(share, per_gb) for timing in timings]}
     show(content, tables.timings(timings, share, per_gb), as_json, quiet=False)
 

@@ -55,13 +55,15 @@ def up(
         resolved, out, options, report=lambda line: None if as_json else typer.echo(printable(line))
     )
     stored = load_run(Path(summary["run_folder"]))
-    draw_run(stored.title, stored.result(), stored.path)
+    result = stored.result()
+    draw_run(stored.title, result, stored.path)
     if as_json:
         typer.echo(json.dumps(summary))
         return
     counted = int(summary["bytes_up"]) + int(summary["bytes_down"])
     measured = int(summary["socket_bytes_up"]) + int(summary["socket_bytes_down"])
-    typer.echo(f"{summary['method']}: accuracy {summary['accuracy']}, {summary['rounds']} rounds")
+    scored = f"{result.score.primary} {result.score.value:.4g}, " if result.score else ""
+    typer.echo(f"{summary['method']}: {scored}{summary['rounds']} rounds")
     typer.echo(f"ledger {counted} bytes, on the sockets {measured} bytes; run folder {summary['run_folder']}")
 
 

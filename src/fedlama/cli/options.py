@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedlama.analysis.links import PROFILES
+from fedlama.core.measures import Measure
 from fedlama.errors import ConfigError, printable
 
 
@@ -36,7 +37,10 @@ LinksFile = Annotated[
 ]
 Price = Annotated[float | None, typer.Option("--price", help="Price of a GB (10^9 bytes), in any currency.")]
 Target = Annotated[
-    float | None, typer.Option("--target", help="Report when this test accuracy (percent) is first reached.")
+    float | None,
+    typer.Option(
+        "--target", help="Report when this test accuracy (percent), or value of another primary metric, is reached."
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of what links draw for each client.")]
 
@@ -50,18 +54,25 @@ Plugins = Annotated[
 ]
 
 
-def check_target(percent: float | None) -> float | None:
-    """Return a target accuracy as a share of 1.
+def check_target(given: float | None, measure: Measure | None) -> float | None:
+    """Return a target in the unit of the metric: an accuracy as a share of 1.
 
     Args:
-        percent: The value of `--target`; None when it was not given.
+        given: The value of `--target`; None when it was not given.
+        measure: The primary metric; None when it is not known.
 
     Raises:
-        ConfigError: It is not above 0 and at most 100.
+        ConfigError: It is not finite, or a percentage that is not above 0 and at most 100.
     """
-    if percent is not None and not 0 < percent <= 100:
-        raise ConfigError(f"--target is {percent}, expected a percentage above 0 and at most 100; change it")
-    return None if percent is None else percent / 100
+    if given is None:
+        return None
+    if measure is not None and not measure.is_percent:
+        if not math.isfinite(given):
+            raise ConfigError(f"--target is {given}, expected a value of the metric {measure.name!r}; change it")
+        return given
+    if not 0 < given <= 100:
+        raise ConfigError(f"--target is {given}, expected a percentage above 0 and at most 100; change it")
+    return given / 100
 
 
 def parse_seeds(text: str | None, first: int) -> tuple[int, ...]:

@@ -17,25 +17,30 @@ from fedlama.analysis.study import Method, Study
 from fedlama.analysis.timing import Timing, bytes_until, first_reaching
 from fedlama.core.layers import total_parameters
 from fedlama.core.ledger import MEGABYTE
+from fedlama.core.measures import Measure
+from fedlama.core.records import measure_of
 from fedlama.runs.execute import Finished
 
 _TIMES = "wall-clock time on a link, local steps included"
 
 
 def comparison(finished: Sequence[Finished]) -> list[Table | str]:
-    """Return accuracy, cost, bytes and time of each run (MB are 10^6 bytes), and the run folders.
+    """Return primary metric, cost, bytes and time of each run (MB are 10^6 bytes), and the run folders.
 
     Args:
         finished: The runs, in the order of the rows.
     """
     table = Table(Column("method", no_wrap=True), box=SIMPLE_HEAD)
-    for heading in ("acc %", "loss", "C %", "MB up", "MB down", "rounds", "sec"):
+    measure = measure_of(record for run in finished for record in run.result.rounds)
+    primary = [] if measure is None or measure.name == "loss" else [measure]
+    headings = [shown.short for shown in primary]
+    for heading in (*headings, "loss", "C %", "MB up", "MB down", "rounds", "sec"):
         table.add_column(heading, justify="right")
     for run in finished:
         score, ledger = run.result.score, run.result.ledger
         table.add_row(
             run.title,
-            "-" if score is None or score.percent is None else f"{score.percent:.2f}",
+            *(shown.text(score.metrics.get(shown.name) if score else None) for shown in primary),
             f"{score.loss:.4f}" if score else "-",
             f"{run.summary['cost_percent']:.2f}",
             _short(ledger.total_bytes("up") / MEGABYTE),
@@ -129,11 +134,11 @@ def timings(seen: Sequence[Timing], target: float | None, price_per_gb: float | 
 
     Args:
         seen: The runs with their times.
-        target: Accuracy in [0, 1] to which time and MB are counted; None leaves that out.
+        target: Value of the primary metric to which time and MB are counted; None leaves that out.
         price_per_gb: Price of 10^9 bytes; None leaves that out.
     """
     table = Table(Column("link", no_wrap=True), Column("run", no_wrap=True), box=SIMPLE_HEAD, title=_TIMES)
-    to_target = [] if target is None else [f"to {100 * target:g} %"]
+    to_target = [] if target is None else [f"to {_target_text(target, _measure_of(seen))}"]
     for heading in ("time", "transfer %", *to_target):
         table.add_column(heading, justify="right", no_wrap=True)
     reached = {timing.name: None if target is None else first_reaching(timing.run.rounds, target) for timing in seen}
@@ -153,6 +158,15 @@ def timings(seen: Sequence[Timing], target: float | None, price_per_gb: float | 
         price = [] if price_per_gb is None else [f"{money(timing.sent, price_per_gb):.4g}"]
         sent.add_row(timing.name, _megabytes(timing.sent), *early, *price)
     return [sent, table, *(_description(clock.link) for clock in seen[0].clocks)]
+
+
+def _measure_of(seen: Sequence[Timing]) -> Measure | None:
+    """Return the primary metric of runs."""
+    return measure_of(record for timing in seen for record in timing.run.rounds)
+
+
+def _target_text(target: float, measure: Measure | None) -> str:
+    return f"{target:g}" if measure is None else measure.target_text(target)
 
 
 def _megabytes(number: int) -> str:
@@ -195,14 +209,16 @@ def study_table(study: Study, words: Sequence[str], options: Sequence[str]) -> l
     count = len(study.seeds)
     spread = f"mean ± 95 % interval over {count} seeds" if count > 1 else f"seed {study.seeds[0]}"
     table = Table(Column("method", no_wrap=True), box=SIMPLE_HEAD, title=spread)
-    to_target = "MB to target" if study.target is None else f"MB to {100 * study.target:g} %"
-    for heading in ("acc %", "vs base", "C %", "MB", to_target, "sec"):
+    measure = study.measure
+    to_target = "MB to target" if study.target is None else f"MB to {_target_text(study.target, measure)}"
+    digits = 2 if measure is None or measure.is_percent else 4
+    for heading in (measure.short if measure else "metric", "vs base", "C %", "MB", to_target, "sec"):
         table.add_column(heading, justify="right", no_wrap=True)
     for method in study.methods:
         table.add_row(
             method.title,
-            _shown(method.accuracy),
-            "" if method.title == study.base else _shown(method.difference, signed=True),
+            _shown(method.value, digits),
+            "" if method.title == study.base else _shown(method.difference, digits, signed=True),
             _shown(method.cost),
             _shown(method.megabytes),
             _shown(method.to_target) + _missed(method, count),
@@ -219,21 +235,29 @@ def study_table(study: Study, words: Sequence[str], options: Sequence[str]) -> l
 
 
 def in_words(method: Method, base: str, seeds: int) -> str:
-    """Return a sentence about the difference of two accuracies, and whether it may be noise.
+    """Return a sentence about the difference of two methods' primary metric, and whether it may be noise.
 
     Args:
         method: The method.
         base: Title of the method that it is compared with.
         seeds: Number of seeds.
     """
-    difference = method.difference
-    if difference is None:
-        return f"{method.title} has no accuracy to compare with {base}"
-    side = "above" if difference.mean >= 0 else "below"
-    start = f"{method.title} is {abs(difference.mean):.2f} points {side} {base}"
+    difference, measure = method.difference, method.measure
+    if difference is None or measure is None:
+        return f"{method.title} has no evaluation to compare with {base}"
+    better = (difference.mean >= 0) == (measure.direction == "higher")
+    digits = ".2f" if measure.is_percent else ".4g"
+    if measure.is_percent:
+        side = "above" if difference.mean >= 0 else "below"
+        start = f"{method.title} is {abs(difference.mean):.2f} points {side} {base}"
+    else:
+        start = (
+            f"{method.title} has a {measure.name} of {difference.mean:+.4g} relative to {base}, which is "
+            f"{'better' if better else 'worse'}"
+        )
     if difference.half is None:
         return f"{start}; with one seed this may be noise, give --seeds 5"
-    inside = f"95 % interval {difference.low:+.2f} to {difference.high:+.2f}, {seeds} seeds"
+    inside = f"95 % interval {difference.low:+{digits}} to {difference.high:+{digits}}, {seeds} seeds"
     return f"{start} ({inside}): {'within noise' if difference.within_noise else 'beyond noise'}"
 
 
@@ -249,7 +273,8 @@ def command(method: Method, study: Study, words: Sequence[str], options: Sequenc
     parts = ["fedlama", "compare", *words, "--methods", _methods(method, study)]
     parts += ["--seeds", ",".join(map(str, study.seeds)) + ("," if len(study.seeds) == 1 else "")]
     if study.target is not None:
-        parts += ["--target", f"{100 * study.target:g}"]
+        measure = study.measure
+        parts += ["--target", f"{study.target if measure is None else measure.shown(study.target):g}"]
     return shlex.join([*parts, *options])
 
 

@@ -24,6 +24,7 @@ from fedlama.cli.options import (
     parse_seeds,
     show,
 )
+from fedlama.core.measures import Measure
 from fedlama.experiment import load_experiment, names
 from fedlama.experiment.methods import parse_methods
 from fedlama.reporting.observer import RunReporter, draw_study
@@ -96,7 +97,7 @@ def compare(
     plan = StudyPlan(
         () if methods is None else tuple(parse_methods(methods, name, given, plugin or ())),
         parse_seeds(seeds, resolved.settings.seed),
-        check_target(target),
+        check_target(target, Measure(resolved.task.primary, resolved.task.direction)),
     )
     with RunReporter(options) as reporter:
         study = run_study(resolved, plan, options, reporter)

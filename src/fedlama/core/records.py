@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from torch import Tensor
 
 from fedlama.core.layers import Layers
 from fedlama.core.ledger import Direction, Ledger, Transfer, round_bytes
+from fedlama.core.measures import Better, Measure
 from fedlama.core.plan import LayerStatistics, Plan
-
-Better = Literal["higher", "lower"]
-"""Which values of a metric are better."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +41,11 @@ class Score:
         return cls(loss, {"accuracy": accuracy}, "accuracy", "higher")
 
     @property
+    def measure(self) -> Measure:
+        """The primary metric."""
+        return Measure(self.primary, self.direction)
+
+    @property
     def value(self) -> float:
         """The primary metric's value."""
         return self.loss if self.primary == "loss" else self.metrics[self.primary]
@@ -64,6 +66,15 @@ class Score:
     def percent(self) -> float | None:
         """The accuracy in percent; None where there is none."""
         return None if self.accuracy is None else 100 * self.accuracy
+
+
+def measure_of(records: Iterable[RoundRecord]) -> Measure | None:
+    """Return the metric by which the evaluations of rounds are compared; None where nothing was evaluated.
+
+    The last evaluation decides: a metric may be missing in the first ones.
+    """
+    scores = [record.score for record in records if record.score]
+    return scores[-1].measure if scores else None
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,7 @@ def _has_default(field: Field[Any]) -> bool:
 
 def _is_implied(field: Field[Any]) -> bool:
     """Return whether a description that lacks a choice's field implies its default; fields left out are never there."""
-    return _has_default(field) and "left_out_at_default" not in field.metadata
+    return field.init and _has_default(field) and "left_out_at_default" not in field.metadata
 
 
 def _default(field: Field[Any]) -> object:

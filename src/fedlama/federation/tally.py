@@ -30,6 +30,10 @@ class Tally:
     def __init__(self, task: Task, device: torch.device) -> None:
         self._task = task
         self._metrics = _guarded(task, "cannot be made", lambda: {n: m.to(device) for n, m in task.metrics().items()})
+        if "loss" in self._metrics:
+            raise DataError(
+                f"the task {task.name!r} has a metric called 'loss', which is the name of the loss; call it otherwise"
+            )
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
         self._weight = torch.zeros_like(self._loss)
         self._last: Tree = None

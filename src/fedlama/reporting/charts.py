@@ -1,8 +1,9 @@
-"""Picture files: accuracy over local steps, rounds and MB, and the intervals of the layers over time."""
+"""Picture files: the primary metric over local steps, rounds and MB, and the intervals of the layers over time."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,57 +17,62 @@ from matplotlib.ticker import MaxNLocator
 
 from fedlama.analysis.statistics import interval
 from fedlama.core.ledger import MEGABYTE
-from fedlama.core.records import Result
+from fedlama.core.measures import Measure
+from fedlama.core.records import Result, measure_of
 
 # The palette of Okabe and Ito: its colours are distinct for every kind of colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX"
-_AXES = {
-    "accuracy_steps.png": ("steps", "local steps per client"),
-    "accuracy_rounds.png": ("rounds", "rounds"),
-    "accuracy_megabytes.png": ("megabytes", "MB up and down"),
-}
-"""The accuracy's pictures, with their axes."""
+_AXES = {"steps": "local steps per client", "rounds": "rounds", "megabytes": "MB up and down"}
+"""What the metric is drawn over."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Accuracy over one axis, one point per evaluation.
+    """The primary metric over one axis, one point per evaluation.
 
     Attributes:
         x: Local steps, rounds or MB.
-        y: Accuracy in percent.
+        y: The metric; accuracy in percent.
     """
 
     x: tuple[float, ...]
     y: tuple[float, ...]
 
 
-def accuracy_charts(results: Mapping[str, Sequence[Result]], folder: Path) -> list[Path]:
-    """Draw accuracy over local steps, rounds and MB; several seeds as thin lines, and their mean with its interval.
+def metric_charts(results: Mapping[str, Sequence[Result]], folder: Path) -> list[Path]:
+    """Draw the primary metric over local steps, rounds and MB.
+
+    Several seeds are drawn as thin lines, and their mean with its interval.
 
     Args:
         results: Finished runs, one per seed, by title in the order of the legend.
         folder: Folder for the pictures; it must exist.
 
     Returns:
-        The files written; none when nothing was evaluated.
+        The files written, such as ``accuracy_steps.png``; none when nothing was evaluated.
     """
+    every = [result for runs in results.values() for result in runs]
+    measure = measure_of(record for result in every for record in result.rounds)
+    if measure is None:
+        return []
     pictures = []
-    for name in accuracy_names([result for runs in results.values() for result in runs]):
-        axis, label = _AXES[name]
-        curves = {title: [_curves(result)[axis] for result in runs] for title, runs in results.items()}
-        pictures.append(_picture(curves, label, folder / name))
+    for axis, name in zip(_AXES, metric_chart_names(every), strict=True):
+        curves = {title: [_curves(result, measure)[axis] for result in runs] for title, runs in results.items()}
+        pictures.append(_picture(curves, measure, _AXES[axis], folder / name))
     return pictures
 
 
-def accuracy_names(results: Iterable[Result]) -> list[str]:
-    """Return the files that :func:`accuracy_charts` writes; none when nothing was evaluated.
+def metric_chart_names(results: Iterable[Result]) -> list[str]:
+    """Return the files that :func:`metric_charts` writes; none when nothing was evaluated.
 
     Args:
         results: Finished runs.
     """
-    return list(_AXES) if any(record.score for result in results for record in result.rounds) else []
+    measure = measure_of(record for result in results for record in result.rounds)
+    if measure is None:
+        return []
+    return [f"{re.sub(r'[^A-Za-z0-9.-]', '_', measure.name)}_{axis}.png" for axis in _AXES]
 
 
 def interval_chart(result: Result, path: Path) -> Path:
@@ -131,7 +137,7 @@ def mean_curve(curves: Sequence[Curve]) -> tuple[Curve, Curve, Curve]:
     return Curve(x, mean), Curve(x, low), Curve(x, high)
 
 
-def _picture(curves: Mapping[str, Sequence[Curve]], label: str, path: Path) -> Path:
+def _picture(curves: Mapping[str, Sequence[Curve]], measure: Measure, label: str, path: Path) -> Path:
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -149,7 +155,7 @@ def _picture(curves: Mapping[str, Sequence[Curve]], label: str, path: Path) -> P
         axes.fill_between(low.x, low.y, high.y, color=colour, alpha=0.12, linewidth=0)
     axes.set_ylim(limits)
     axes.set_xlabel(label)
-    axes.set_ylabel("test accuracy of the global model (%)")
+    axes.set_ylabel(f"test {measure.name} of the global model{' (%)' if measure.is_percent else ''}")
     if bands:
         count = max(map(len, curves.values()))
         axes.set_title(f"mean and 95 % interval over {count} seeds; thin: each seed", fontsize=10)
@@ -169,19 +175,19 @@ def _save(figure: Figure, path: Path, dpi: int) -> Path:
     return path
 
 
-def _curves(result: Result) -> dict[str, Curve]:
-    """Return accuracy against local steps, rounds and cumulative MB at every evaluation."""
-    axes: dict[str, list[float]] = {"steps": [], "rounds": [], "megabytes": []}
-    accuracy = []
+def _curves(result: Result, measure: Measure) -> dict[str, Curve]:
+    """Return the metric against local steps, rounds and cumulative MB at every evaluation that has it."""
+    axes: dict[str, list[float]] = {name: [] for name in _AXES}
+    values = []
     total = 0
     for record in result.rounds:
         total += record.bytes_up + record.bytes_down
-        if record.score and record.score.percent is not None:
+        if record.score and record.score.primary == measure.name:
             axes["steps"].append(float(record.local_steps))
             axes["rounds"].append(record.round_index + 1.0)
             axes["megabytes"].append(total / MEGABYTE)
-            accuracy.append(record.score.percent)
-    return {name: Curve(tuple(x), tuple(accuracy)) for name, x in axes.items()}
+            values.append(measure.shown(record.score.value))
+    return {name: Curve(tuple(x), tuple(values)) for name, x in axes.items()}
 
 
 def _shade(index: int, count: int) -> tuple[float, float, float]:

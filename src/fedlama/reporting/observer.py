@@ -21,7 +21,7 @@ from fedlama.analysis.study import Study
 from fedlama.core.records import Result
 from fedlama.errors import FedlamaError, printable
 from fedlama.federation.run import Callback
-from fedlama.reporting.charts import accuracy_charts, accuracy_names, interval_chart
+from fedlama.reporting.charts import interval_chart, metric_chart_names, metric_charts
 from fedlama.reporting.progress import LiveProgress, RunProgress
 from fedlama.reporting.tracking import Tracker, trackers
 from fedlama.runs.execute import Observer, PlannedRun, RunOptions
@@ -109,7 +109,7 @@ class RunReporter(Observer):
 
 
 def draw_run(title: str, result: Result, folder: Path) -> list[Path]:
-    """Draw a finished run's pictures: accuracy, and the layers' intervals over time.
+    """Draw a finished run's pictures: the primary metric, and the layers' intervals over time.
 
     Args:
         title: The method, as the legend shows it.
@@ -119,7 +119,7 @@ def draw_run(title: str, result: Result, folder: Path) -> list[Path]:
     Returns:
         The files written.
     """
-    pictures = accuracy_charts({title: [result]}, folder)
+    pictures = metric_charts({title: [result]}, folder)
     return [*pictures, interval_chart(result, folder / INTERVALS)] if result.rounds[0].layers else pictures
 
 
@@ -129,11 +129,11 @@ def picture_names(result: Result) -> list[str]:
     Args:
         result: The run.
     """
-    return [*accuracy_names([result]), *([INTERVALS] if result.rounds[0].layers else [])]
+    return [*metric_chart_names([result]), *([INTERVALS] if result.rounds[0].layers else [])]
 
 
 def draw_study(study: Study, folder: Path) -> list[Path]:
-    """Draw the accuracy of all methods of a study; over several seeds their mean and 95 % interval.
+    """Draw the primary metric of all methods of a study; over several seeds their mean and 95 % interval.
 
     Args:
         study: A finished study.
@@ -143,4 +143,4 @@ def draw_study(study: Study, folder: Path) -> list[Path]:
         The files written.
     """
     results = {method.title: [run.result for run in method.runs.values()] for method in study.methods}
-    return accuracy_charts(results, folder)
+    return metric_charts(results, folder)

@@ -1,4 +1,4 @@
-"""Live progress on the terminal (standard error): rounds, loss, accuracy, MB and time left."""
+"""Live progress on the terminal (standard error): rounds, loss, primary metric, MB and time left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.progress import (
 )
 
 from fedlama.core.ledger import MEGABYTE
-from fedlama.core.records import RoundRecord
+from fedlama.core.records import RoundRecord, Score
 
 
 class LiveProgress:
@@ -32,7 +32,7 @@ class LiveProgress:
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}  acc {task.fields[accuracy]}  {task.fields[megabytes]} MB"),
+            TextColumn("loss {task.fields[loss]}  {task.fields[metric]}{task.fields[megabytes]} MB"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -56,7 +56,7 @@ class LiveProgress:
             title: The text before the bar.
             rounds: Number of rounds of the run.
         """
-        task = self._progress.add_task(title, total=rounds, loss="-", accuracy="-", megabytes="0.0")
+        task = self._progress.add_task(title, total=rounds, loss="-", metric="", megabytes="0.0")
         return RunProgress(self._progress, task)
 
 
@@ -78,5 +78,13 @@ class RunProgress:
         self._progress.update(
             self._task, advance=1, loss=f"{record.loss:.3f}", megabytes=f"{self._bytes / MEGABYTE:.1f}"
         )
-        if record.score and record.score.percent is not None:
-            self._progress.update(self._task, accuracy=f"{record.score.percent:.2f}%")
+        if record.score:
+            self._progress.update(self._task, metric=f"{_shown(record.score)}  ")
+
+
+def _shown(score: Score) -> str:
+    """Return the primary metric with its value, such as ``acc 91.20%``."""
+    measure = score.measure
+    text = measure.text(score.value)
+    name = "test loss" if measure.name == "loss" else measure.name
+    return f"acc {text}%" if measure.is_percent else f"{name} {text}"

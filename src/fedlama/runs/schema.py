@@ -12,7 +12,8 @@ from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
 from fedlama.core.ledger import Direction, Transfer
-from fedlama.core.records import Better, LayerRecord, RoundRecord, Score
+from fedlama.core.measures import Better
+from fedlama.core.records import LayerRecord, RoundRecord, Score
 
 _Whole = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
 _Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]

@@ -18,12 +18,16 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Tensor
 
-from fedlama.core.records import Better
+from fedlama.core.measures import Better
 from fedlama.core.trees import Tree, samples
 from fedlama.errors import DataError
 
 Model = Callable[..., Any]
 """A model, or a function that computes with a client's tensors as the model does."""
+
+
+KernelLoss = Literal["cross_entropy", "other"]
+"""Losses that trainers with a backward pass of their own know, and all others."""
 
 
 class Metric(Protocol):
@@ -54,7 +58,7 @@ class Task(Protocol):
         primary: The metric by which two evaluations are compared, or ``"loss"``.
         direction: Whether a ``"higher"`` or a ``"lower"`` value of it is better.
         kernel_loss: The loss that trainers with a backward pass of their own know, where the task is exactly that;
-            None for all others.
+            ``"other"`` for all others.
     """
 
     name: ClassVar[str]
@@ -63,9 +67,9 @@ class Task(Protocol):
     direction: Better = "lower"
 
     @property
-    def kernel_loss(self) -> Literal["cross_entropy"] | None:
-        """The loss that kernels know; None by default."""
-        return None
+    def kernel_loss(self) -> KernelLoss:
+        """The loss that kernels know; by default they do not know it."""
+        return "other"
 
     def inputs(self, batch: Tree) -> Tree:
         """Return what the model is called with: the batch without its target."""

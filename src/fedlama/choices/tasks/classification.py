@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from fedlama.choices.tasks.accuracy import Accuracy
-from fedlama.choices.tasks.base import Metrics, Task, logits_of
+from fedlama.choices.tasks.base import KernelLoss, Metrics, Task, logits_of
 from fedlama.core.losses import IGNORED, class_dimension, cross_entropy
 from fedlama.core.registry import register
 from fedlama.core.trees import Tree
@@ -49,14 +49,14 @@ class Classification(Task):
         refuse(problems)
 
     @property
-    def kernel_loss(self) -> Literal["cross_entropy"] | None:
+    def kernel_loss(self) -> KernelLoss:
         """Plain cross-entropy, unless a subclass or a setting changes it."""
         plain = self.ignore_index == IGNORED and self.class_weights is None and self.label_smoothing == 0
         unchanged = all(
             getattr(type(self), method) is getattr(Classification, method)
             for method in ("inputs", "target", "forward", "loss")
         )
-        return "cross_entropy" if plain and unchanged else None
+        return "cross_entropy" if plain and unchanged else "other"
 
     def loss(self, output: Any, batch: Tree) -> Tensor:  # noqa: ANN401
         """Return the mean cross-entropy; see :func:`fedlama.core.losses.cross_entropy`."""
@@ -70,7 +70,7 @@ class Classification(Task):
         if self.class_weights is None:
             return counted.sum()
         weights = torch.tensor(self.class_weights, device=target.device)
-        return torch.where(counted, weights[target.long().clamp(min=0)], torch.zeros_like(weights[:1])).sum()
+        return torch.where(counted, weights[torch.where(counted, target, 0).long()], 0.0).sum()
 
     def metrics(self) -> Metrics:
         """Return the accuracy."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.tasks.base import Metrics, Task, logits_of
-from fedlama.core.records import Better
+from fedlama.core.measures import Better
 from fedlama.core.registry import register
 from fedlama.core.trees import Tree
 from fedlama.core.validation import normalise_numbers, one_of, refuse

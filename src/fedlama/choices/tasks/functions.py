@@ -13,7 +13,7 @@ from fedlama.choices.tasks.base import Metrics, Task
 from fedlama.choices.tasks.classification import Classification
 from fedlama.core.description import describe
 from fedlama.core.losses import IGNORED, Objective, class_dimension, cross_entropy
-from fedlama.core.records import Better
+from fedlama.core.measures import Better
 from fedlama.core.trees import Tree, leaves
 
 

@@ -14,7 +14,7 @@ from fedlama.choices.tasks.accuracy import Accuracy
 from fedlama.choices.tasks.base import Metrics, Task, logits_of
 from fedlama.choices.tasks.classification import label_problems
 from fedlama.core.losses import IGNORED
-from fedlama.core.records import Better
+from fedlama.core.measures import Better
 from fedlama.core.registry import register
 from fedlama.core.trees import Tree
 from fedlama.core.validation import normalise_numbers, one_of, refuse

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedlama.choices.tasks.base import Metrics, Task, aligned, logits_of, shape_problems
-from fedlama.core.records import Better
+from fedlama.core.measures import Better
 from fedlama.core.registry import register
 from fedlama.core.trees import Tree
 from fedlama.core.validation import normalise_numbers, one_of, refuse

@@ -13,7 +13,7 @@ from fedlama.choices.tasks.accuracy import Accuracy
 from fedlama.choices.tasks.base import Metric, Metrics, Task, logits_of, shape_problems
 from fedlama.choices.tasks.classification import label_problems
 from fedlama.core.losses import IGNORED, cross_entropy
-from fedlama.core.records import Better
+from fedlama.core.measures import Better
 from fedlama.core.registry import register
 from fedlama.core.trees import Tree
 from fedlama.core.validation import at_least, normalise_numbers, one_of, refuse
@@ -83,6 +83,11 @@ class Segmentation(Task):
     def check(self, owner: str, output: Any, data: Tree) -> list[str]:  # noqa: ANN401
         """Refuse labels that are not one class number for each pixel."""
         labels, logits = self.target(data), _with_classes(logits_of(output))
+        if logits.dim() < 3:
+            return [
+                f"the model returns shape {('samples', *logits.shape[1:])}, expected (samples, classes, height, "
+                "width); choose a model of pictures, or the task 'classification'"
+            ]
         single = labels[:, 0] if labels.dim() == logits.dim() and labels.shape[1] == 1 else labels
         per_pixel = logits[:, 0]
         return shape_problems(owner, per_pixel, single) or label_problems(

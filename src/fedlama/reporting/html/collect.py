@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any
 
 from fedlama.analysis.timing import Timing
 from fedlama.core.ledger import Direction
+from fedlama.core.measures import Measure
+from fedlama.core.records import RoundRecord, measure_of
 from fedlama.errors import printable
 from fedlama.reporting.html.adjustments import adjustments
 from fedlama.runs.network_log import NAME, read_log
@@ -29,6 +31,7 @@ def collect(timing: Timing) -> dict[str, Any]:
     """
     run = timing.run
     rounds = run.rounds
+    measure = measure_of(rounds)
     return {
         "name": timing.name,
         "title": run.title,
@@ -41,7 +44,8 @@ def collect(timing: Timing) -> dict[str, Any]:
         "seconds": _rounded(accumulate(record.seconds for record in rounds)),
         "trainLoss": _rounded(record.loss for record in rounds),
         "evaluated": [index for index, record in enumerate(rounds) if record.score],
-        "accuracy": _rounded(record.score.percent for record in rounds if record.score),
+        "metrics": _metrics(rounds),
+        "primary": measure.name if measure else None,
         "testLoss": _rounded(record.score.loss for record in rounds if record.score),
         "cost": number(run.summary.get("cost_percent")),
         "layers": _layers(run),
@@ -62,6 +66,21 @@ def collect(timing: Timing) -> dict[str, Any]:
         },
         "config": dict(run.config),
     }
+
+
+def _metrics(rounds: Sequence[RoundRecord]) -> dict[str, list[float | None]]:
+    """Return the series of every metric of the task at the evaluations, the primary one first; accuracy in percent."""
+    scores = [record.score for record in rounds if record.score]
+    names = dict.fromkeys(
+        [*(score.primary for score in scores[-1:]), *(name for score in scores for name in score.metrics)]
+    )
+    return {
+        name: _rounded(_shown(name, score.metrics.get(name)) for score in scores) for name in names if name != "loss"
+    }
+
+
+def _shown(name: str, value: float | None) -> float | None:
+    return None if value is None else Measure(name, "higher").shown(value)
 
 
 def number(value: object, digits: int = _DIGITS) -> float | None:

@@ -17,7 +17,7 @@ def groups(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     Returns:
         For each method its title and the indices of its runs, and for several seeds that were evaluated in the same
-        rounds the mean and both ends of the interval of accuracy and of both losses.
+        rounds the mean and both ends of the interval of every metric and of both losses.
     """
     by_title: dict[str, list[int]] = {}
     for index, run in enumerate(runs):
@@ -29,7 +29,10 @@ def groups(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if len(mine) > 1 and all(
             (run["evaluated"], run["steps"]) == (mine[0]["evaluated"], mine[0]["steps"]) for run in mine
         ):
-            for key in ("accuracy", "testLoss", "trainLoss"):
+            for name in mine[0]["metrics"]:
+                if all(name in run["metrics"] for run in mine):
+                    group["bands"][name] = _band([run["metrics"][name] for run in mine])
+            for key in ("testLoss", "trainLoss"):
                 group["bands"][key] = _band([run[key] for run in mine])
         grouped.append(group)
     return grouped

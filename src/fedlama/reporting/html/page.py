@@ -9,22 +9,24 @@ from importlib import resources
 from typing import Any
 
 from fedlama.analysis.timing import Timing
+from fedlama.core.measures import Measure
 from fedlama.reporting.html.tables import (
-    accuracy_table,
     adjustment_table,
     attendance_table,
     byte_tables,
     config_table,
     layer_table,
     link_table,
+    measures,
+    metric_table,
     summary_table,
 )
 
-_SCRIPTS = ("base.js", "lines.js", "accuracy.js", "heat.js", "layers.js", "curves.js", "bars.js", "main.js")
+_SCRIPTS = ("base.js", "lines.js", "metrics.js", "heat.js", "layers.js", "curves.js", "bars.js", "main.js")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 _SECTIONS = (
     ("summary", "Summary"),
-    ("accuracy", "Accuracy and loss"),
+    ("metrics", "Metrics and loss"),
     ("synchronised", "When each layer was synchronised"),
     ("discrepancy", "Discrepancy and interval"),
     ("curves", "The cut-off of each adjustment"),
@@ -51,7 +53,7 @@ def page(
     """
     content = {
         "summary": summary_table(runs),
-        "accuracy": _plot("accuracy-plot") + _behind("accuracy and loss", accuracy_table(runs)),
+        "metrics": _plot("metric-plot") + _behind("metrics and loss", metric_table(runs)),
         "synchronised": _plot("synchronised-plot") + _behind("layers", layer_table(runs)),
         "discrepancy": _plot("discrepancy-plot"),
         "curves": _plot("curves-plot") + _behind("adjustments", adjustment_table(runs)),
@@ -60,6 +62,8 @@ def page(
         "attendance": attendance_table(runs),
         "configuration": config_table(runs),
     }
+    choices = [(name, f"test {name}{' (%)' if Measure(name, 'higher').is_percent else ''}") for name in measures(runs)]
+    embedded = {"runs": runs, "groups": groups, "measures": choices}
     sections = "\n".join(
         f'<section id="{name}" aria-labelledby="{name}-h"><h2 id="{name}-h">{heading}</h2>\n{content[name]}</section>'
         for name, heading in _SECTIONS
@@ -77,7 +81,7 @@ def page(
         "The plots can be read with the keyboard: move to one with the tab key, then use the arrow keys.</p>"
         f'<nav aria-label="Sections"><ul>{contents}</ul></nav></header>\n<main>\n{sections}\n</main>\n'
         '<div id="live" role="status" aria-live="polite" class="hidden"></div>\n'
-        f'<script type="application/json" id="data">{_embedded({"runs": runs, "groups": groups})}</script>\n'
+        f'<script type="application/json" id="data">{_embedded(embedded)}</script>\n'
         f"<script>\n'use strict';\n{''.join(map(_asset, _SCRIPTS))}</script>\n</body>\n</html>\n"
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from fedlama.analysis.links import show_rate, show_seconds
 from fedlama.analysis.timing import Timing
+from fedlama.core.measures import Measure
 
 Runs = Sequence[Mapping[str, Any]]
 
@@ -36,12 +37,23 @@ def summary_table(runs: Runs) -> str:
         runs: As :func:`fedlama.reporting.html.collect.collect` returns them.
     """
     absent = any(run["missing"] for run in runs)
-    headings = ["run", "accuracy %", "test loss", "C %", "MB up", "MB down", "rounds", "seconds", "state"]
+    primary = measures(runs, primary=True)
+    headings = [
+        "run",
+        *(Measure(name, "higher").label for name in primary),
+        "test loss",
+        "C %",
+        "MB up",
+        "MB down",
+        "rounds",
+        "seconds",
+        "state",
+    ]
     headings += ["replies missing %"] if absent else []
     rows = [
         (
             run["name"],
-            _fixed(_last(run["accuracy"]), 2),
+            *(_metric(name, _last(run["metrics"].get(name, ()))) for name in primary),
             _fixed(_last(run["testLoss"]), 4),
             _fixed(run["cost"], 2),
             _mb(run["up"][-1]),
@@ -56,12 +68,25 @@ def summary_table(runs: Runs) -> str:
     return f"<div class='scroll' tabindex='0' role='region' aria-label='Summary'>{table(headings, rows)}</div>\n"
 
 
-def accuracy_table(runs: Runs) -> str:
+def measures(runs: Runs, *, primary: bool = False) -> list[str]:
+    """Return the names of the metrics that runs have, each once.
+
+    Args:
+        runs: As for :func:`summary_table`.
+        primary: Return only those by which evaluations are compared.
+    """
+    names = dict.fromkeys(name for run in runs for name in run["metrics"])
+    chosen = {run["primary"] for run in runs}
+    return [name for name in names if name in chosen] if primary else list(names)
+
+
+def metric_table(runs: Runs) -> str:
     """Return every evaluation of every run.
 
     Args:
         runs: As for :func:`summary_table`.
     """
+    names = measures(runs)
     rows = [
         (
             run["name"],
@@ -69,15 +94,15 @@ def accuracy_table(runs: Runs) -> str:
             run["steps"][at],
             _mb(run["up"][at] + run["down"][at]),
             run["seconds"][at],
-            _fixed(accuracy, 2),
+            *(_metric(name, run["metrics"][name][index] if name in run["metrics"] else None) for name in names),
             _fixed(loss, 4),
             _fixed(run["trainLoss"][at], 4),
         )
         for run in runs
-        for at, accuracy, loss in zip(run["evaluated"], run["accuracy"], run["testLoss"], strict=True)
+        for index, (at, loss) in enumerate(zip(run["evaluated"], run["testLoss"], strict=True))
     ]
-    headings = ("run", "rounds", "local steps", "MB", "seconds", "accuracy %", "test loss", "training loss")
-    return table(headings, rows)
+    labels = [Measure(name, "higher").label for name in names]
+    return table(("run", "rounds", "local steps", "MB", "seconds", *labels, "test loss", "training loss"), rows)
 
 
 def layer_table(runs: Runs) -> str:
@@ -248,6 +273,13 @@ def _cell(value: object) -> str:
 
 def _last(values: Sequence[float | None]) -> float | None:
     return values[-1] if values else None
+
+
+def _metric(name: str, value: float | None) -> str:
+    """Return a metric's value; accuracies are in percent already."""
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if Measure(name, "higher").is_percent else f"{value:.4g}"
 
 
 def _fixed(value: float | None, digits: int) -> str:

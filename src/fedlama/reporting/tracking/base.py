@@ -34,8 +34,9 @@ class Tracker(Protocol):
 class Scalars:
     """Turns rounds into named numbers; bytes are summed since round 0.
 
-    The names are the same for every tracker: ``train/loss``, ``test/accuracy``, ``test/loss``, ``megabytes/up``,
-    ``megabytes/down`` (since round 0), ``seconds/round``, ``interval/LAYER`` and ``discrepancy/LAYER``.
+    The names are the same for every tracker: ``train/loss``, ``test/loss``, ``test/METRIC`` for each metric of the
+    task, such as ``test/accuracy``, ``megabytes/up``, ``megabytes/down`` (since round 0), ``seconds/round``,
+    ``interval/LAYER`` and ``discrepancy/LAYER``.
     """
 
     def __init__(self) -> None:
@@ -57,8 +58,7 @@ class Scalars:
         }
         if record.score:
             numbers["test/loss"] = record.score.loss
-            if record.score.accuracy is not None:
-                numbers["test/accuracy"] = record.score.accuracy
+            numbers |= {f"test/{name}": value for name, value in record.score.metrics.items()}
         for name, layer in record.layers.items():
             numbers[f"interval/{name}"] = float(layer.interval)
             if layer.unit_discrepancy is not None:

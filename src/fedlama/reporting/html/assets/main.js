@@ -1,7 +1,7 @@
 // Draws every plot; one that fails says so in its place and leaves the others alone.
 
 const PLOTS = {
-  'accuracy-plot': accuracyPlot, 'synchronised-plot': heatPlot, 'discrepancy-plot': layersPlot, 'curves-plot': curvesPlot,
+  'metric-plot': metricPlot, 'synchronised-plot': heatPlot, 'discrepancy-plot': layersPlot, 'curves-plot': curvesPlot,
   'bytes-plot': bytesPlot, 'links-plot': linksPlot,
 };
 

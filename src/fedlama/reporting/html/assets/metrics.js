@@ -1,9 +1,9 @@
-// Accuracy and loss against rounds, steps, MB, seconds of this machine and seconds on each link.
+// The task's metrics and the losses against rounds, steps, MB, seconds of this machine and seconds on each link.
 
-function accuracyPlot(host) {
+function metricPlot(host) {
   const links = Object.keys(DATA.runs[0].links);
   const several = DATA.groups.some((group) => Object.keys(group.bands).length);
-  const values = choice('Show', [['accuracy', 'test accuracy (%)'], ['testLoss', 'test loss'], ['trainLoss', 'training loss']], update);
+  const values = choice('Show', [...DATA.measures, ['testLoss', 'test loss'], ['trainLoss', 'training loss']], update);
   const against = choice('against', [['rounds', 'rounds'], ['steps', 'local steps'], ['megabytes', 'MB up and down'],
     ['seconds', 'seconds on this machine'], ...links.map((name) => ['link ' + name, 'seconds on ' + name])], update);
   const seeds = choice('Seeds', [['mean', 'mean and 95 % interval'], ['each', 'each seed']], update);
@@ -20,6 +20,10 @@ function accuracyPlot(host) {
     return rounds.map((at) => run.links[key.slice(5)].elapsed[at]);
   }
 
+  function valuesOf(run, what) {
+    return what in run.metrics ? run.metrics[what] : what in run ? run[what] : run.evaluated.map(() => null);
+  }
+
   function spec() {
     const what = values.read(), key = against.read(), series = [];
     const rounds = (run) => (what === 'trainLoss' ? run.steps.map((_, at) => at) : run.evaluated);
@@ -31,11 +35,11 @@ function accuracyPlot(host) {
         const x = all[0].map((_, k) => all.reduce((sum, one) => sum + one[k], 0) / all.length);
         series.push({ name: `${group.title}, ${runs.length} seeds`, x, y: band.mean, low: band.low, high: band.high, ...look });
       } else {
-        runs.forEach((run) => series.push({ name: run.name, x: along(run, key, rounds(run)), y: run[what], ...look }));
+        runs.forEach((run) => series.push({ name: run.name, x: along(run, key, rounds(run)), y: valuesOf(run, what), ...look }));
       }
     });
     const time = key === 'seconds' || key.startsWith('link ');
-    const label = { accuracy: 'test accuracy (%)', testLoss: 'test loss', trainLoss: 'training loss' }[what];
+    const label = { testLoss: 'test loss', trainLoss: 'training loss' }[what] || DATA.measures.find(([name]) => name === what)[1];
     const bottom = { rounds: 'rounds', steps: 'local steps', megabytes: 'MB up and down', seconds: 'seconds on this machine' }[key];
     return { x: bottom || 'seconds on ' + key.slice(5), y: label, series, showX: time ? showSeconds : show };
   }

@@ -1,0 +1,1 @@
+"""Tasks: values, engines, refusals, reports."""

@@ -74,6 +74,7 @@ from fedlama.choices.tasks import (
 from fedlama.core.deprecations import Renamed, renamed_attributes
 from fedlama.core.layers import Layer, Layers, TensorSpec, by_mapping, by_module, by_tensor
 from fedlama.core.ledger import Ledger
+from fedlama.core.local_work import LocalWork
 from fedlama.core.plan import LayerStatistics, Plan
 from fedlama.core.records import LayerRecord, Result, RoundRecord, Score
 from fedlama.core.registry import register
@@ -160,6 +161,7 @@ __all__ = [
     "Ledger",
     "Link",
     "LocalSolver",
+    "LocalWork",
     "MLflow",
     "Mean",
     "Median",

@@ -43,7 +43,7 @@ def in_deployment(given: fl.Federation, trace: fl.Trace, folder: Path) -> fl.Res
     for _ in range(2):
         run.engine.registry.online()  # all nodes are known before one of them leaves
     records = []
-    for index in range(run.federation.rounds):
+    for index in range(run.federation.budget.rounds):
         fates = dict(zip(nodes, trace.fates(list(nodes.values()), index, 0), strict=True))
         channel.online = {node: client for node, client in nodes.items() if fates[node] != "away"}
         records.append(run.advance())
@@ -97,7 +97,7 @@ def test_a_client_that_is_never_there_might_as_well_not_exist() -> None:
     with_absent, without = one.run(), other.run()
     assert all(torch.equal(with_absent.model[name], value) for name, value in without.model.items())
     assert with_absent.ledger.transfers == without.ledger.transfers
-    assert [record.missing for record in with_absent.rounds] == [(4,)] * one.rounds
+    assert [record.missing for record in with_absent.rounds] == [(4,)] * one.budget.rounds
 
 
 @pytest.mark.parametrize("engine", ["stacked", "workers"])

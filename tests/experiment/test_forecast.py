@@ -110,7 +110,7 @@ def test_a_schedule_known_beforehand_is_foreseen_exactly(strategy: Any, changes:
     expected = foreseen(own)
     assert limits(expected)[0] == limits(expected)[1] == moved(volume(own))
     assert expected.certainty == "exact"
-    assert expected.rounds == own.rounds
+    assert expected.rounds == own.budget.rounds
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_a_schedule_without_bounds_is_unknown(strategy: Any, changes: dict[str, 
     """It was once called exact, and the real run moved something else; now the range holds for every strategy."""
     own = federation(strategy, **changes)
     expected, actual = foreseen(own), moved(volume(own))
-    assert (expected.certainty, expected.rounds) == ("depends on training: unknown", own.rounds)
+    assert (expected.certainty, expected.rounds) == ("depends on training: unknown", own.budget.rounds)
     low, high = limits(expected)
     assert all(least < real <= most for least, real, most in zip(low, actual, high, strict=True))
     assert low != high

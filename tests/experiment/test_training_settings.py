@@ -6,7 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from fedlama import AdamW, Clipping, ConfigError, ParameterGroup, Schedule, load_experiment
+from fedlama import (
+    AdamW,
+    Clipping,
+    ConfigError,
+    FedAvg,
+    ParameterGroup,
+    RunOptions,
+    Schedule,
+    load_experiment,
+    load_run,
+)
+from fedlama.core.budget import GivenBudget
+from fedlama.core.local_work import LocalWork
+from fedlama.runs.execute import execute, plan_runs
+from fedlama.runs.verify import verify
 
 FILE = """
 [solver]
@@ -82,3 +96,45 @@ def test_options_at_their_defaults_are_not_written_so_run_folders_keep_their_nam
     assert not {"schedule", "clipping", "groups", "nesterov"} & set(plain.to_json()["solver"])  # type: ignore[call-overload]
     assert load_experiment("digits", ["solver.clipping={}"]).digest() == plain.digest()
     assert load_experiment("digits", ["solver.clipping.norm=1.0"]).digest() != plain.digest()
+
+
+def test_budgets_and_local_work_in_files_and_overrides(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("rounds = 4\n[local_work]\nepochs = 0.5\nstraggler_share = 0.25\nlimits = { 3 = 2 }\n")
+    settings = load_experiment(str(path)).settings
+    assert (settings.rounds, settings.local_steps, settings.epochs) == (4, None, None)
+    assert settings.local_work == LocalWork(epochs=0.5, straggler_share=0.25, limits={3: 2})
+    assert load_experiment(str(path), ["epochs=2"]).settings.budget == GivenBudget(None, None, 2)
+    assert load_experiment("digits", ["rounds=3"]).settings.budget == GivenBudget(None, 3, None)
+    assert load_experiment("digits", ["local_work.epochs=1"]).settings.local_work == LocalWork(epochs=1)
+    with pytest.raises(ConfigError, match="expected exactly one of local_steps, rounds and epochs"):
+        load_experiment("digits", ["rounds=3", "epochs=2"])
+    with pytest.raises(ConfigError, match=r"unknown key 'local_work\.epoch'"):
+        load_experiment("digits", ["local_work.epoch=1"])
+
+
+def test_the_budget_in_local_steps_keeps_its_run_folder() -> None:
+    plain = load_experiment("digits")
+    assert not {"rounds", "epochs", "local_work"} & set(plain.to_json())
+    assert load_experiment("digits", ["rounds=3"]).digest() != plain.digest()
+
+
+def test_methods_of_a_comparison_have_the_same_local_steps_and_work_per_step(tmp_path: Path) -> None:
+    """A baseline whose rounds are phi times as long does phi times the epochs in a round, and as many local steps."""
+    experiment = load_experiment("digits", ["rounds=8", "local_work.epochs=0.5", "local_work.limits={3=2}"])
+    runs = plan_runs(experiment, [experiment.strategy, FedAvg(6), FedAvg(24)], tmp_path)
+    assert [run.federation.budget.local_steps for run in runs] == [48, 48, 48]
+    assert [run.federation.budget.rounds for run in runs] == [8, 8, 2]
+    assert [run.federation.local_work.epochs for run in runs] == [0.5, 0.5, 2.0]
+    assert [run.federation.local_work.limits for run in runs] == [{3: 2}, {3: 2}, {3: 8}]
+
+
+def test_unequal_work_is_in_the_run_folder_and_verifies(tmp_path: Path) -> None:
+    overrides = ["rounds=4", "local_work.epochs=0.25", "solver.name=adamw", "solver.learning_rate=0.01"]
+    experiment = load_experiment("digits", overrides)
+    (finished,) = execute(experiment, [experiment.strategy], RunOptions(tmp_path))
+    (folder,) = tmp_path.rglob("config.json")
+    stored = load_run(folder.parent)
+    assert [record.client_steps for record in stored.rounds] == [r.client_steps for r in finished.result.rounds]
+    assert stored.rounds[0].client_steps
+    assert verify(folder.parent).difference is None

@@ -46,7 +46,7 @@ def test_every_round(name: str, aggregation: str, tmp_path: Path) -> None:
     given = federation(**CASES[name])
     channel = in_process(given, tmp_path)
     run = deployed(given, channel, aggregation=aggregation)
-    for _ in range(given.rounds):
+    for _ in range(given.budget.rounds):
         assert_ledger_is_what_was_packed(run.advance(), channel)
 
 
@@ -61,7 +61,7 @@ def test_requests_that_failed_and_clients_that_lost_their_state(tmp_path: Path) 
     channel = in_process(given, tmp_path, fault)
     run = deployed(given, channel, QUICK)
     asked = {}
-    for round_index in range(given.rounds):
+    for round_index in range(given.budget.rounds):
         if round_index == 2:
             channel.path(3).unlink()
         record = run.advance()

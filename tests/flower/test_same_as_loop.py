@@ -29,6 +29,7 @@ from fedlama import (
     by_module,
     by_tensor,
 )
+from fedlama.core.local_work import LocalWork
 from tests.engines.cases import network
 from tests.flower.cases import assert_same_bits, deployed, federation, in_process
 
@@ -45,6 +46,10 @@ CASES: dict[str, dict[str, Any]] = {
     "momentum each round": {"solver": federation().solver.__class__(0.05, momentum=0.9, state_scope="round")},
     "adamw, a schedule, clipping": {"solver": AdamW(0.01, schedule=Schedule("cosine"), clipping=Clipping(norm=0.5))},
     "adam, the client's own state": {"strategy": FedAvg(2), "solver": Adam(0.01, state_scope="client")},
+    "epochs of each client's data": {
+        "local_work": LocalWork(epochs=1, limits={2: 1}, straggler_share=0.3),
+        "solver": AdamW(0.01, schedule=Schedule("cosine")),
+    },
     "a frozen group": {"solver": FedProx(0.05, groups=(ParameterGroup("0.*", frozen=True),))},
     "server momentum": {"server_optimizer": ServerMomentum(momentum=0.5)},
     "server adam": {"server_optimizer": ServerAdam()},

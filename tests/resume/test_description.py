@@ -54,6 +54,7 @@ MODEL = federation().model
 CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"seed": 1}, "seed was 0, and is 1 now"),
     ({"local_steps": 16}, "local_steps was 12, and is 16 now"),
+    ({"local_work": fl.LocalWork(epochs=1)}, "local_work.epochs was None, and is 1 now"),
     ({"strategy": fl.FedAvg(2)}, "strategy was 'fedlama', and is 'fedavg' now"),
     ({"strategy": fl.FedLAMA(2, 2, warm_up_rounds=1)}, "strategy.warm_up_rounds was 0, and is 1 now"),
     ({"solver": fl.SGD(0.1, momentum=0.5, decay_at=(3,))}, r"solver.decay_at was \[\], and is \[3\] now"),
@@ -99,8 +100,9 @@ def test_another_federation_is_refused_with_what_differs(
 
 
 def test_every_field_of_a_federation_is_described() -> None:
-    described = federation().describe()
+    described = federation(local_work=fl.LocalWork(epochs=1)).describe()
     names = {field.name for field in fields(fl.Federation)}
+    names -= {"rounds", "epochs"}  # a budget is described by its local steps
     assert described.keys() == (names - {"keep_client_models", "objective"}) | {"version", "precision"}
     assert json.loads(json.dumps(described, allow_nan=False)) == described
     for name in names - {"model", "test_set", "engine", "device", "keep_client_models", "objective"}:

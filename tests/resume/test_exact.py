@@ -46,7 +46,7 @@ def federation(engine: str, **changes: Any) -> fl.Federation:  # noqa: ANN401  (
 
 def assert_exact(one: fl.Federation) -> None:
     whole = one.run()
-    for rounds in range(1, one.rounds):
+    for rounds in range(1, one.budget.rounds):
         first = fl.Run(one)
         before = [first.advance() for _ in range(rounds)]
         second = fl.Run(one)

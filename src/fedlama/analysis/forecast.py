@@ -22,6 +22,8 @@ from fedlama.core.layers import Layers, total_parameters
 from fedlama.core.ledger import Ledger, Transfer, cost_percent
 from fedlama.engines.transfers import TransferPlanner, TransferTable
 
+ClientSteps = Callable[[Sequence[int], int], Mapping[int, int]]
+"""From a round's clients and index to the local steps of those that take another number than the strategy's."""
 Certainty = Literal["exact", "depends on training: within bounds", "depends on training: unknown"]
 
 
@@ -75,6 +77,7 @@ def forecast(
     seed: int = 0,
     links: Sequence[Link] = (),
     price_per_gb: float | None = None,
+    client_steps: ClientSteps | None = None,
 ) -> Forecast:
     """Compute what a run will move, without training.
 
@@ -90,12 +93,15 @@ def forecast(
         seed: The run's seed; it also decides the random draws of links.
         links: Links to compute the run's time on.
         price_per_gb: Price of 10^9 bytes, in any currency.
+        client_steps: The clients of a round that take another number of local steps than the strategy's, with that
+            number; None for none. It decides the time on links.
 
     Returns:
         The limits. They are equal for a strategy whose schedule does not depend on training. A strategy that adapts and
         does not bring bounds of its own is never called exact.
     """
     run = _Run(strategy, layers, codec, sampler, population, local_steps, base_interval, seed, links, price_per_gb)
+    run = replace(run, client_steps=client_steps)
     courses = [run.follow(plans, availability or Always()) for plans in _courses(strategy, layers, run.rounds, seed)]
     # The bounds of a strategy are for runs in which every round counts, and a void round keeps it from adapting.
     void = any(void_rounds for _, void_rounds in courses) and type(strategy).fold is not Strategy.fold
@@ -126,6 +132,11 @@ def _limit(volumes: Sequence[Volume], choose: Callable[[Iterable[Any]], Any]) ->
     )
 
 
+def _clients_of(transfers: Sequence[Transfer]) -> list[int]:
+    """Return the clients of a round's transfers, in ascending order."""
+    return sorted({client for transfer in transfers for client in transfer.clients})
+
+
 @dataclass(frozen=True)
 class _Run:
     """The settings of a run that decide what it moves; the arguments of :func:`forecast`."""
@@ -140,6 +151,7 @@ class _Run:
     seed: int
     links: Sequence[Link]
     price_per_gb: float | None
+    client_steps: ClientSteps | None = None
 
     @property
     def rounds(self) -> int:
@@ -188,7 +200,10 @@ class _Run:
         ledger = Ledger(chain.from_iterable(transfers))
         up, down = ledger.total_bytes("up"), ledger.total_bytes("down")
         cost = cost_percent(ledger.cost(), total_parameters(self.layers), self.local_steps, self.base_interval)
-        exchanges = Exchanges.of(transfers, [self.strategy.local_steps] * self.rounds)
+        steps, taken = self.client_steps, list[Mapping[int, int]]()
+        if steps is not None and self.links:
+            taken = [steps(_clients_of(moved), index) for index, moved in enumerate(transfers)]
+        exchanges = Exchanges.of(transfers, [self.strategy.local_steps] * self.rounds, client_steps=taken)
         seconds = {timed.link.name: timed.total for timed in clock(exchanges, self.links, seed=self.seed)}
         price = None if self.price_per_gb is None else money(up + down, self.price_per_gb)
         return Volume(up, down, cost, seconds, price)

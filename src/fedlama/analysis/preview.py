@@ -11,6 +11,7 @@ from fedlama.analysis.study import baselines
 from fedlama.core.layers import Layers, total_parameters
 from fedlama.engines.transfers import payload_bytes
 from fedlama.experiment import Experiment, assemble, prepare
+from fedlama.experiment.build import comparable, with_rounds_of
 from fedlama.experiment.titles import title
 from fedlama.federation.run import Run
 
@@ -84,9 +85,11 @@ def preview(experiment: Experiment, links: Sequence[Link] = (), price_per_gb: fl
         ConfigError: The experiment does not fit together; it is checked as it would be for training.
     """
     material = prepare(experiment)
+    experiment = comparable(experiment, material.clients)
     forecasts = {}
     for strategy in baselines(experiment.strategy):
-        federation = assemble(replace(experiment, strategy=strategy), material)
+        variant = with_rounds_of(replace(experiment, strategy=strategy), experiment.strategy.local_steps)
+        federation = assemble(variant, material)
         checked = Run(federation)
         forecasts[title(strategy)] = forecast(
             federation.strategy,
@@ -94,12 +97,13 @@ def preview(experiment: Experiment, links: Sequence[Link] = (), price_per_gb: fl
             codec=federation.codec,
             sampler=federation.sampler,
             population=len(material.clients),
-            local_steps=federation.local_steps,
+            local_steps=federation.budget.local_steps,
             base_interval=experiment.strategy.base_interval,
             availability=federation.availability,
             seed=federation.seed,
             links=links,
             price_per_gb=price_per_gb,
+            client_steps=checked.client_steps,
         )
     layers = checked.layers
     return Preview(

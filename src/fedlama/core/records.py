@@ -149,7 +149,8 @@ class RoundRecord:
 
     Attributes:
         round_index: The round, from 0.
-        local_steps: Local steps done by each active client since the run began, the paper's k.
+        local_steps: Local steps since the run began on the run's clock, the paper's k; each active client has taken
+            them, unless `client_steps` names it.
         cohort: Numbers of the active clients, in ascending order.
         loss: Mean training loss over the clients that answered; NaN when too few did, and the round is void.
         layers: Every layer's record, by its name.
@@ -157,6 +158,8 @@ class RoundRecord:
         score: Evaluation of the aggregated global model after the round; None when there was none.
         seconds: Wall-clock time of the round without evaluation.
         evaluation_seconds: Wall-clock time of the evaluation.
+        client_steps: Local steps of this round of the clients that took another number than the strategy's; see
+            :mod:`fedlama.core.local_work`.
         client_models: Client to its local model after the round, tensors by name; empty unless asked for.
     """
 
@@ -169,6 +172,7 @@ class RoundRecord:
     score: Score | None
     seconds: float
     evaluation_seconds: float
+    client_steps: Mapping[int, int] = field(default_factory=dict)
     client_models: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict, repr=False)
 
     @property

@@ -72,7 +72,7 @@ class RoundOrder:
 
     Attributes:
         plan: The round's plan: which layers come up, which are not trained, whether a cycle begins.
-        steps: Local steps of every client.
+        steps: Local steps of a round on the run's clock, and of every client that `client_steps` does not name.
         cohort: The active clients, in ascending order.
         new_cohort: Whether the cohort replaces another one; its members then start from the complete global model.
         values: The global values before the round, by tensor name. Solvers that look back take them as reference, and
@@ -80,6 +80,7 @@ class RoundOrder:
         lacking: Layers that the members of the cohort do not have yet, given that all of them answered in every round
             before: those that the server changed since, or all layers for a new cohort.
         evaluation: Layers that come up only to evaluate the global model, in addition to those of the plan.
+        client_steps: Local steps of clients that take another number; see :mod:`fedlama.core.local_work`.
         scalars: Whether every uploaded layer carries its discrepancy scalar.
         coded: Layer to what brings a client that is in sync to its value in `values`, as the codec of downloads wrote
             it; empty for codecs that write the value itself.
@@ -94,6 +95,11 @@ class RoundOrder:
     evaluation: frozenset[str] = frozenset()
     scalars: bool = False
     coded: Mapping[str, bytes] = field(default_factory=dict)
+    client_steps: Mapping[int, int] = field(default_factory=dict)
+
+    def steps_of(self, client: int) -> int:
+        """Return the local steps of a client."""
+        return self.client_steps.get(client, self.steps)
 
 
 @dataclass(frozen=True)

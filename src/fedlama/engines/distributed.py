@@ -78,7 +78,8 @@ class DistributedEngine:
             if isinstance(outcome, tuple):
                 raise DivergenceError(order.plan.round_index, *outcome)
             losses |= outcome
-        self._inner.count_steps(self._clients[: rows.start] + self._clients[rows.stop :], order.steps)
+        for client in self._clients[: rows.start] + self._clients[rows.stop :]:
+            self._inner.count_steps([client], order.steps_of(client))
         return RoundReply(losses, self._transfers.planned(order))
 
     def _gathered(self, order: RoundOrder) -> list[dict[int, float] | tuple[int, str, str]]:

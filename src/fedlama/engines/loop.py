@@ -230,7 +230,7 @@ class LoopEngine:
         reference = [order.values[name] for name in names] if solver.uses_reference else []
         update = LocalUpdate(solver, setup.layers, names)
         done, total = self._steps_done.get(slot.client, 0), 0.0
-        for step in range(order.steps):
+        for step in range(steps := order.steps_of(slot.client)):
             with NamedFailures(slot.client, done + step) as failures:
                 batch = failures.batch = setup.clients.batch(slot.client, done + step, setup.seed)
                 if not self._fresh_batches:
@@ -240,9 +240,9 @@ class LoopEngine:
             rate = rate_of(solver, round_index * order.steps + step, round_index, setup.budget)
             update.one(parameters, gradients, optimizer_state, rate, reference)
             total += self._finite(float(loss.detach()), slot, round_index)
-        self._steps_done[slot.client] = done + order.steps
+        self._steps_done[slot.client] = done + steps
         keep_reassigned_buffers(self._model, self._tensors, self._buffers, slot.values)
-        return total / order.steps
+        return total / steps
 
     def _compute_with(self, values: Values) -> None:
         """Let the shared model compute with a client's own tensors, without copying them."""

@@ -26,6 +26,7 @@ from fedlama.engines.cohort.averaging import mean_and_discrepancy
 from fedlama.engines.cohort.cohort import Cohort, CohortSlice
 from fedlama.engines.cohort.threads import WorkerThreads, cores
 from fedlama.engines.first_step.guard import MOST_CLIENTS, check_first_step
+from fedlama.engines.phases import train_in_phases
 from fedlama.engines.trainers.base import ALL_ROWS, LocalSteps, Trainer
 from fedlama.engines.transfers import TransferTable
 from fedlama.engines.user_code import explained
@@ -89,12 +90,13 @@ class StackedEngine:
         if not self._first_step_checked:
             rows = self._check_first_step(rows, order)
         try:
-            losses = self._train(rows, work)
+            losses = self._train_round(rows, work, order)
         except FedlamaError:
             raise
         except Exception as error:  # of the user's model, objective or data
-            raise explained(self._setup, rows.clients, rows.steps_done, order.steps, error) from error
-        self._cohort.count(self._cohort.clients, order.steps)
+            raise explained(self._setup, rows.clients, rows.steps_done, work.steps, error) from error
+        for client in self._cohort.clients:
+            self._cohort.count([client], order.steps_of(client))
         return RoundReply(dict(zip(self._cohort.clients, losses, strict=True)), self._transfers.planned(order))
 
     def _check_first_step(self, rows: CohortSlice, order: RoundOrder) -> CohortSlice:
@@ -130,12 +132,32 @@ class StackedEngine:
         self.label = label_of(plain, len(self._trainers))
         return rows
 
-    def _train(self, rows: CohortSlice, work: LocalSteps) -> list[float]:
-        """Take all local steps of a round and return every client's mean loss."""
+    def _train_round(self, rows: CohortSlice, work: LocalSteps, order: RoundOrder) -> list[float]:
+        """Take all local steps of a round, every client's own number, and return their mean losses."""
+        counts = [order.steps_of(client) for client in rows.clients]
+        if len(set(counts)) == 1:
+            return self._train(rows, work)
+        if self._chunk == 1 or self._trainers[0].supports_threads:  # clients do not wait for each other's steps
+            return self._train(rows, work, counts)
+        return train_in_phases(rows, work, counts, self._chunk, self._train)
+
+    def _train(self, rows: CohortSlice, work: LocalSteps, counts: Sequence[int] | None = None) -> list[float]:
+        """Take local steps and return every client's mean loss.
+
+        Args:
+            rows: The clients.
+            work: Their steps.
+            counts: Each client's number of steps, to train every client by itself; None for all of them.
+        """
         count, first = len(rows.clients), self._trainers[0]
-        if first.supports_threads and count <= self._chunk:
+        if counts is None and first.supports_threads and count <= self._chunk:
             return first.run(rows, work, self._threads)
-        slices = _split(count, min(len(self._trainers), self._useful_threads(count, work)), self._chunk)
+        if counts is None:
+            slices = _split(count, min(len(self._trainers), self._useful_threads(count, work)), self._chunk)
+            parts = [work] * len(slices)
+        else:
+            slices = [slice(row, row + 1) for row in range(count)]
+            parts = [work.part(0, steps) for steps in counts]
         waiting = iter(range(len(slices)))  # a thread that is free takes the next slice
         losses: dict[int, list[float]] = {}
         errors: dict[int, DivergenceError] = {}
@@ -143,7 +165,7 @@ class StackedEngine:
         def train_slices(worker: int) -> None:
             for index in waiting:
                 try:
-                    losses[index] = self._trainers[worker].run(rows.part(slices[index]), work, self._one_thread)
+                    losses[index] = self._trainers[worker].run(rows.part(slices[index]), parts[index], self._one_thread)
                 except DivergenceError as error:
                     errors[index] = error
                 if errors:

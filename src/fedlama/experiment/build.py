@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from fedlama.core.randomness import seed_of
 from fedlama.data.arrays import Dataset
-from fedlama.data.clients import TensorClients
+from fedlama.data.clients import ClientSource, TensorClients
 from fedlama.data.transforms import Normalise, PadCropFlip
 from fedlama.errors import ConfigError, FedlamaError, cut
 from fedlama.experiment.catalogue import name_of, origin_of
@@ -98,6 +98,9 @@ def assemble(experiment: Experiment, material: Material) -> Federation:
         clients=material.clients,
         strategy=experiment.strategy,
         local_steps=settings.local_steps,
+        rounds=settings.rounds,
+        epochs=settings.epochs,
+        local_work=settings.local_work,
         solver=experiment.solver,
         sampler=experiment.sampler,
         availability=experiment.availability,
@@ -115,6 +118,39 @@ def assemble(experiment: Experiment, material: Material) -> Federation:
         device=settings.device,
     )
     return authors(federation) if settings.preset == "authors" else federation
+
+
+def comparable(experiment: Experiment, clients: ClientSource) -> Experiment:
+    """Return an experiment whose budget is in local steps, so that methods with rounds of other lengths compare at it.
+
+    Args:
+        experiment: The experiment; its own strategy gives the length of a round.
+        clients: Its clients.
+
+    Raises:
+        ConfigError: The budget is in epochs, and the clients do not know theirs.
+    """
+    settings = experiment.settings
+    if settings.local_steps is not None:
+        return experiment
+    budget = settings.budget.resolve(experiment.strategy.local_steps, clients, settings.local_work)
+    settings = replace(settings, local_steps=budget.local_steps, rounds=None, epochs=None)
+    return replace(experiment, settings=settings)
+
+
+def with_rounds_of(variant: Experiment, tau: int) -> Experiment:
+    """Return a method's experiment with as much local work per local step of the clock as the reference has.
+
+    A baseline whose rounds are phi times as long does phi times the epochs in a round.
+
+    Args:
+        variant: The method's experiment, with its own strategy.
+        tau: Local steps of a round of the reference, to which the local work of the settings belongs.
+    """
+    work, steps = variant.settings.local_work, variant.strategy.local_steps
+    if work.is_equal or steps == tau:
+        return variant
+    return replace(variant, settings=replace(variant.settings, local_work=work.scaled(steps / tau)))
 
 
 def guarded(section: str, option: object, call: Callable[[], T]) -> T:

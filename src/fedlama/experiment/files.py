@@ -19,6 +19,7 @@ from fedlama.experiment.sections import SECTIONS
 from fedlama.experiment.settings import Experiment
 
 _LIMIT = 1 << 20
+_BUDGET = {"local_steps", "rounds", "epochs"}
 
 
 def names() -> list[str]:
@@ -81,6 +82,8 @@ def read(experiment: str, overrides: Iterable[str] = (), catalogue: Catalogue | 
     catalogue = catalogue or catalogue_for(experiment)
     raw = modernise(_parse(experiment))
     problems = []
+    overrides = list(overrides)
+    _replace_budget(raw, overrides)
     for override in sorted(overrides, key=_names_no_choice):
         key, equals, text = override.partition("=")
         if not equals or not key.strip():
@@ -99,6 +102,14 @@ def read(experiment: str, overrides: Iterable[str] = (), catalogue: Catalogue | 
     if problems:
         raise ConfigError(problems)
     return raw
+
+
+def _replace_budget(raw: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Drop the experiment's budget where overrides give one, in whatever unit."""
+    keys = {override.partition("=")[0].strip().replace("-", "_") for override in overrides}
+    if keys & _BUDGET:
+        for key in _BUDGET - keys:
+            raw.pop(key, None)
 
 
 def _parse(experiment: str) -> dict[str, Any]:

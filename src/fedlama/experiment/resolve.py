@@ -52,7 +52,7 @@ def resolve(raw: Raw, catalogue: Catalogue | None = None) -> Experiment:
     shared, tables = _without_shared(raw, catalogue, problems)
     choices = {section: _section(section, tables.get(section), catalogue, problems) for section in SECTIONS}
     if settings is not None and choices["strategy"] is not None:
-        problems += check_budget(settings.local_steps, choices["strategy"])
+        problems += check_budget(settings.budget, choices["strategy"])
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))  # one missing file can hold the options of several sections
     return Experiment(settings=settings, **choices, engine=engine, reduction=shared["data"])

@@ -18,9 +18,11 @@ from fedlama.choices.server_optimizers import ServerOptimizer
 from fedlama.choices.solvers import LocalSolver
 from fedlama.choices.strategies import Strategy
 from fedlama.choices.tasks import Task
+from fedlama.core.budget import GivenBudget
 from fedlama.core.deprecations import with_first_words
-from fedlama.core.description import is_left_out
+from fedlama.core.description import LEFT_OUT_AT_DEFAULT, is_left_out
 from fedlama.core.labelling import Labelling
+from fedlama.core.local_work import LocalWork
 from fedlama.core.registry import options_of
 from fedlama.core.validation import at_least, check_seed, normalise_numbers, one_of, refuse
 from fedlama.data.arrays import DataSource
@@ -33,6 +35,7 @@ from fedlama.experiment.sections import SECTIONS
 from fedlama.federation.settings import Weighting
 from fedlama.models.base import Architecture
 
+_LOCAL_STEPS = 480
 _NAME = re.compile(r"[\w-][\w.-]{0,99}")
 
 
@@ -43,7 +46,8 @@ class Settings:
     Args:
         name: Name of the folder of the run folders.
         seed: Decides every random draw, initial weights and partition included.
-        local_steps: Budget K: local iterations of each active client over the whole run.
+        local_steps: Budget K: local iterations of each active client over the whole run. One of `local_steps`, `rounds`
+            and `epochs` is given; without any, the budget is 480 local steps.
         batch_size: Samples per local step.
         normalise: Standardise images per ``"channel"`` or per ``"pixel"``, over the training images; ``"none"`` only
             scales pixels to [0, 1].
@@ -54,12 +58,15 @@ class Settings:
         evaluate_every: Local steps between evaluations; None for a cycle of the strategy.
         engine: Name of the engine, or where one of the user's own is, such as ``"my_engine.py:MyEngine"``.
         device: Torch device of the computation, such as ``"cpu"`` or ``"cuda"``.
+        rounds: The budget in rounds.
+        epochs: The budget in epochs of the average client's data; see :class:`fedlama.Federation`.
+        local_work: What clients do in a round; see :class:`fedlama.core.local_work.LocalWork`.
         preset: ``"paper"`` changes nothing; ``"authors"`` sets every switch as in the authors' program.
     """
 
     name: str = "digits"
     seed: int = 0
-    local_steps: int = 480
+    local_steps: int | None = None
     batch_size: int = 16
     normalise: Literal["channel", "pixel", "none"] = "channel"
     augment: bool = False
@@ -70,10 +77,15 @@ class Settings:
     engine: str = "auto"
     device: str = "cpu"
     preset: Literal["paper", "authors"] = "paper"
+    rounds: int | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
+    epochs: float | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
+    local_work: LocalWork = field(default=LocalWork(), metadata=LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         normalise_numbers(self)
-        problems = at_least(self, 1, "local_steps", "batch_size")
+        if (self.local_steps, self.rounds, self.epochs) == (None, None, None):
+            object.__setattr__(self, "local_steps", _LOCAL_STEPS)
+        problems = at_least(self, 1, *([] if self.local_steps is None else ["local_steps"]), "batch_size")
         if self.evaluate_every is not None:
             problems += at_least(self, 1, "evaluate_every")
         if not _NAME.fullmatch(self.name):
@@ -81,7 +93,13 @@ class Settings:
                 f"name is {shown(self.name)}, but it names a folder; use up to 100 letters, digits, '-', '_' and '.'"
             )
         problems += check_seed(self.seed)
+        problems += self.budget.problems() if not problems else []
         refuse(problems + one_of(self, "preset", ("paper", "authors")))
+
+    @property
+    def budget(self) -> GivenBudget:
+        """The length of the run as it was given."""
+        return GivenBudget(self.local_steps, self.rounds, self.epochs)
 
 
 @dataclass(frozen=True)

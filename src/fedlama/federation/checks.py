@@ -17,7 +17,9 @@ from fedlama.choices.codecs.difference import RESIDUAL
 from fedlama.choices.solvers.options import option_problems
 from fedlama.choices.strategies import Strategy
 from fedlama.choices.tasks import Task
+from fedlama.core.budget import GivenBudget
 from fedlama.core.layers import Layers, check_layers, local_buffers
+from fedlama.core.local_work import epoch_of
 from fedlama.core.losses import scalar
 from fedlama.core.trees import Tree, leaves, map_leaves, words
 from fedlama.core.validation import check_seed
@@ -44,7 +46,7 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
         ConfigError: With every problem found.
     """
     full = federation.full_labelling()
-    problems = check_budget(federation.local_steps, federation.strategy)
+    problems = check_budget(federation.given_budget, federation.strategy)
     if isinstance(federation.engine, str) and federation.engine not in ENGINES:
         problems.append(f"engine is {federation.engine!r}{did_you_mean(federation.engine, ENGINES)}")
     if federation.weighting not in ("samples", "equal"):
@@ -55,6 +57,7 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
         problems.append(f"evaluate_every is {federation.evaluate_every}, expected 1 local step or more; raise it")
     problems += check_seed(federation.seed) + _check_solver(federation.solver)
     problems += _check_sizes(federation.model, source) + _check_test_set(federation.test_set)
+    problems += _check_work(federation, source) if not problems else []
     problems += option_problems(federation.solver, full, federation.budget) if not problems else []
     problems += _check_statistics(federation, layers) + _check_complex(federation, layers)
     problems += _check_per_layer(federation, layers) + _check_cohorts(federation)
@@ -188,19 +191,26 @@ def _check_codec(federation: FederationSettings, layers: Layers) -> list[str]:
     ]
 
 
-def check_budget(local_steps: int, strategy: Strategy[Any]) -> list[str]:
+def check_budget(given: GivenBudget, strategy: Strategy[Any]) -> list[str]:
     """Return the problems of a budget: it must be a whole number of rounds, and not too many of them.
 
     Args:
-        local_steps: Budget K of the run.
-        strategy: Its strategy, which may be the user's own and unchecked.
+        given: The budget as it was given.
+        strategy: The run's strategy, which may be the user's own and unchecked.
     """
     step = strategy.local_steps
-    for name, value in ((f"{type(strategy).__name__}: local_steps", step), ("local_steps", local_steps)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            return [f"{name} is {shown(value)}, expected an integer; use a whole number of local steps"]
+    if isinstance(step, bool) or not isinstance(step, int):
+        kind = type(strategy).__name__
+        return [f"{kind}: local_steps is {shown(step)}, expected an integer; use a whole number of local steps"]
     if step < 1:
         return [f"{type(strategy).__name__}: a round has {step} local steps, expected 1 or more; raise base_interval"]
+    if problems := given.problems():
+        return problems
+    if given.rounds is not None and given.rounds > MOST_ROUNDS:
+        return [f"rounds is {given.rounds}, expected {MOST_ROUNDS} or fewer; use a smaller number"]
+    local_steps = given.local_steps
+    if local_steps is None:
+        return []
     if local_steps // step > MOST_ROUNDS:
         return [
             f"local_steps is {local_steps}, which makes {local_steps // step} rounds of {strategy.name}, expected "
@@ -213,6 +223,25 @@ def check_budget(local_steps: int, strategy: Strategy[Any]) -> list[str]:
         f"local_steps is {local_steps}, but a round of {strategy.name} lasts {step} local steps and the budget must be "
         f"a whole number of rounds; choose {below} or {below + step}"
     ]
+
+
+def _check_work(federation: FederationSettings, source: ClientSource) -> list[str]:
+    """Report a budget or a local work that needs what the clients do not know, or names clients that do not exist."""
+    work, strangers = federation.local_work, [c for c in federation.local_work.limits if c >= len(source)]
+    problems = []
+    if strangers:
+        problems.append(
+            f"local_work.limits names client {strangers[0]}, but there are {len(source)} clients, numbered from 0; "
+            "correct the number"
+        )
+    if (work.epochs is not None or federation.epochs is not None) and not problems:
+        try:
+            epoch_of(source, 0)
+            if federation.budget.rounds > MOST_ROUNDS:
+                problems.append(f"epochs is {federation.epochs}, which makes more than {MOST_ROUNDS} rounds; lower it")
+        except ConfigError as error:
+            problems += error.problems
+    return problems
 
 
 def _check_device(device: str) -> None:

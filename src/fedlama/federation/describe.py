@@ -18,8 +18,10 @@ key              description
 `precision`      the engine's arithmetic; compared
 ===============  ====================================================================================================
 
-`keep_client_models` is left out: it changes what a run reports and nothing that it computes. So is `objective`, which
-is short for a task; descriptions before version 0.2 had it in place of the task.
+A budget is described by its local steps, whatever it was given in, and `local_work` is left out where it is the
+strategy's local steps for every client. `keep_client_models` is left out: it changes what a run reports and nothing
+that it computes. So is `objective`, which is short for a task; descriptions before version 0.2 had it in place of the
+task.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Evaluator:
 
     def __init__(self, federation: FederationSettings, server: Server) -> None:
         self._federation, self._server = federation, server
-        self._layers = federation.labelling()
+        self._layers, self._rounds = federation.labelling(), federation.budget.rounds
 
     def layers(self, plan: Plan) -> frozenset[str]:
         """Return the names of the layers that come up after a round only to evaluate the global model."""
@@ -70,4 +70,4 @@ class Evaluator:
         every = settings.evaluate_every
         rounds = settings.strategy.cycle_rounds if every is None else -(-every // settings.strategy.local_steps)
         finished = plan.round_index + 1
-        return settings.test_set if finished % rounds == 0 or finished == settings.rounds else None
+        return settings.test_set if finished % rounds == 0 or finished == self._rounds else None

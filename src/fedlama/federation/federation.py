@@ -19,7 +19,8 @@ class Federation(FederationSettings):
         clients: A :class:`~fedlama.data.clients.ClientSource`, a list of
             :class:`~fedlama.data.clients.ClientData`, or a list of iterables of ready batches.
         strategy: When each layer is synchronised.
-        local_steps: Budget K: local steps of each active client over the whole run.
+        local_steps: Budget K: local steps of each active client over the whole run. Exactly one of `local_steps`,
+            `rounds` and `epochs` is given.
         solver: How a client trains.
         sampler: Which clients take part.
         availability: Which of them answer in a round, and what happens to those that do not.
@@ -40,6 +41,10 @@ class Federation(FederationSettings):
         engine: Name of the engine, or one with options, such as ``Stacked(chunk=16)``.
         device: Where to compute.
         keep_client_models: Keep every client's local model in the round records.
+        rounds: The budget in rounds.
+        epochs: The budget in epochs of the average client's data, rounded up to whole rounds.
+        local_work: What clients do in a round, where it is not the strategy's local steps for all of them: epochs of
+            their own data, limits of slow clients, stragglers.
     """
 
     def run(self, callbacks: Iterable[Callback] = ()) -> Result:

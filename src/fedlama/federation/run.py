@@ -63,7 +63,7 @@ class Run:
         setup = self.federation.engine_setup()
         check_fit(federation, copy.deepcopy(setup.model), self.clients)
         self.planner = TransferPlanner(
-            self.layers, federation.sampler, len(self.clients), federation.seed, federation.rounds
+            self.layers, federation.sampler, len(self.clients), federation.seed, federation.budget.rounds
         )
         self.server = Server(federation, setup)
         self.evaluator = Evaluator(federation, self.server)
@@ -128,7 +128,7 @@ class Run:
             The result of the whole run.
         """
         records = list(before)
-        while self.round_index < self.federation.rounds:
+        while self.round_index < self.federation.budget.rounds:
             records.append(self.advance())
             for callback in callbacks:
                 callback.on_round(records[-1])
@@ -140,7 +140,7 @@ class Run:
             model=self.global_model(),
             score=next((record.score for record in reversed(records) if record.score), None),
             cost=cost,
-            cost_percent=cost_percent(cost, parameters, self.federation.local_steps, strategy.base_interval),
+            cost_percent=cost_percent(cost, parameters, self.federation.budget.local_steps, strategy.base_interval),
             seconds=sum(record.seconds + record.evaluation_seconds for record in records),
         )
 
@@ -152,6 +152,22 @@ class Run:
         """
         with intra_op_threads(self._threads):
             return self._round()
+
+    def client_steps(self, cohort: Sequence[int], round_index: int) -> dict[int, int]:
+        """Return the clients that take another number of local steps than the strategy's, with that number.
+
+        Args:
+            cohort: The clients of a round.
+            round_index: The round, from 0.
+        """
+        federation = self.federation
+        return federation.local_work.steps(
+            self.clients,
+            cohort,
+            federation.strategy.local_steps,
+            round_index=round_index,
+            seed=federation.seed,
+        )
 
     def _round(self) -> RoundRecord:
         start = time.perf_counter()
@@ -165,6 +181,7 @@ class Run:
             scalars=strategy.measures_discrepancy,
             coded=server.downloads.coded,
         )
+        order = replace(order, client_steps=self.client_steps(order.cohort, self.round_index))
         reply = engine.run_round(order)
         void = not reply.losses  # too few clients answered for an average
         plan = plan.void() if void else plan
@@ -186,5 +203,6 @@ class Run:
             score=score,
             seconds=trained - start,
             evaluation_seconds=evaluated - trained,
+            client_steps=order.client_steps,
             client_models={client: engine.client_values(client) for client in kept},
         )

@@ -23,8 +23,10 @@ from fedlama.choices.solvers.groups import frozen_names, without_frozen
 from fedlama.choices.solvers.options import options_of
 from fedlama.choices.strategies import Strategy
 from fedlama.choices.tasks import Classification, FunctionTask, Task, as_task
-from fedlama.core.budget import Budget
+from fedlama.core.budget import Budget, GivenBudget
+from fedlama.core.description import LEFT_OUT_AT_DEFAULT, is_left_out
 from fedlama.core.layers import Layers, by_tensor
+from fedlama.core.local_work import LocalWork
 from fedlama.core.losses import Objective
 from fedlama.core.modules import check_shapes_known, copied
 from fedlama.core.validation import normalise_numbers
@@ -46,7 +48,7 @@ class FederationSettings:
     model: nn.Module
     clients: ClientSource | Sequence[ClientData] | Sequence[Iterable[Batch]]
     strategy: Strategy[Any]
-    local_steps: int
+    local_steps: int | None = None
     solver: LocalSolver = field(default_factory=lambda: SGD(learning_rate=0.1))
     sampler: Sampler = field(default_factory=AllClients)
     availability: Availability = field(default_factory=Always)
@@ -64,6 +66,9 @@ class FederationSettings:
     engine: str | Callable[[EngineSetup], Engine] = "loop"
     device: str = "cpu"
     keep_client_models: bool = False
+    rounds: int | None = None
+    epochs: float | None = None
+    local_work: LocalWork = field(default=LocalWork(), metadata=LEFT_OUT_AT_DEFAULT)
 
     def __new__(cls, *_: object, **given: object) -> Self:
         """Refuse an unknown setting, and say where it belongs or which one is near."""
@@ -86,14 +91,18 @@ class FederationSettings:
             object.__setattr__(self, "objective", None)
 
     @property
-    def rounds(self) -> int:
-        """Number of rounds that the budget of local steps allows."""
-        return self.local_steps // self.strategy.local_steps
+    def budget(self) -> Budget:
+        """The length of the run, in local steps on its clock and in rounds.
+
+        Raises:
+            ConfigError: It is given in epochs, and the clients do not know theirs.
+        """
+        return self.given_budget.resolve(self.strategy.local_steps, as_source(self.clients), self.local_work)
 
     @property
-    def budget(self) -> Budget:
-        """The length of the run."""
-        return Budget(self.local_steps, self.rounds)
+    def given_budget(self) -> GivenBudget:
+        """The length of the run as it was given."""
+        return GivenBudget(self.local_steps, self.rounds, self.epochs)
 
     def labelling(self) -> Layers:
         """Return the layers that are trained: those that were given, or one for every parameter tensor.
@@ -130,9 +139,11 @@ class FederationSettings:
         return differences_since(description, self._parts(), {field.name: field for field in fields(self)})
 
     def _parts(self) -> dict[str, Any]:
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        first = {"seed": self.seed, "local_steps": self.local_steps}
-        return first | parts | {"layers": self.labelling(), "clients": as_source(self.clients)}
+        resolved = ("rounds", "epochs")  # whatever the budget was given in, the description has its local steps
+        kept = [field for field in fields(self) if field.name not in resolved and not is_left_out(self, field)]
+        parts = {field.name: getattr(self, field.name) for field in kept}
+        first = {"seed": self.seed, "local_steps": self.budget.local_steps}
+        return first | parts | first | {"layers": self.labelling(), "clients": as_source(self.clients)}
 
     def engine_setup(self) -> EngineSetup:
         """Return the parts that an engine needs, with a copy of the model on the federation's device."""

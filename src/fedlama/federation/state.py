@@ -154,8 +154,9 @@ def _check_federation(run: RunState, snapshot: Snapshot) -> None:
     changed = run.federation.differences(facts["federation"])
     if changed:
         raise ValueError(f"it is of another federation: {shown_differences(changed)}")
-    if not 0 < snapshot.rounds_done <= run.federation.rounds:
-        raise ValueError(f"its number of rounds is {snapshot.rounds_done}, expected 1 to {run.federation.rounds}")
+    rounds = run.federation.budget.rounds
+    if not 0 < snapshot.rounds_done <= rounds:
+        raise ValueError(f"its number of rounds is {snapshot.rounds_done}, expected 1 to {rounds}")
 
 
 def _check_strategy(run: RunState, state: Any, round_index: int) -> None:  # noqa: ANN401  (the strategy's own)

@@ -64,7 +64,7 @@ class RunReporter(Observer):
         self._stop()  # the bars of an earlier batch (another seed) stay on the screen
         self._display = LiveProgress(quiet=self._options.quiet)
         self._display.start()
-        self._bars = {run.folder: self._display.track(run.title, run.federation.rounds) for run in runs}
+        self._bars = {run.folder: self._display.track(run.title, run.federation.budget.rounds) for run in runs}
 
     @contextmanager
     def watch(self, run: PlannedRun) -> Iterator[Sequence[Callback]]:

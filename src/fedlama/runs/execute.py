@@ -21,6 +21,7 @@ from fedlama.core.validation import refuse
 from fedlama.data.clients import as_source
 from fedlama.errors import ConfigError
 from fedlama.experiment import Experiment, assemble, prepare
+from fedlama.experiment.build import comparable, with_rounds_of
 from fedlama.experiment.titles import hyperparameters, title, variant_in_force
 from fedlama.experiment.variants import Method, variant_of
 from fedlama.federation.checks import check_federation
@@ -114,7 +115,7 @@ class PlannedRun:
     def cost_percent(self, result: Result) -> float:
         """Return the paper's C of a finished run relative to FedAvg at the base interval, in percent."""
         parameters = total_parameters(self.federation.labelling())
-        return cost_percent(result.cost, parameters, self.federation.local_steps, self.base_interval)
+        return cost_percent(result.cost, parameters, self.federation.budget.local_steps, self.base_interval)
 
 
 @dataclass(frozen=True)
@@ -217,10 +218,11 @@ def plan_runs(experiment: Experiment, methods: Iterable[Method], out: Path) -> l
     """
     material = prepare(experiment)
     reference = experiment.strategy
+    experiment = comparable(experiment, material.clients)
     if experiment.settings.evaluate_every is None:  # evaluate every method at the same local steps
         cycle = reference.local_steps * reference.cycle_rounds
         experiment = replace(experiment, settings=replace(experiment.settings, evaluate_every=cycle))
-    variants = [variant_of(method).applied(experiment) for method in methods]
+    variants = [with_rounds_of(variant_of(m).applied(experiment), reference.local_steps) for m in methods]
     runs = [PlannedRun.of(variant, assemble(variant, material), out, reference.base_interval) for variant in variants]
     _refuse_misfits(run.federation for run in runs)
     return runs
@@ -241,7 +243,7 @@ def _refuse_misfits(federations: Iterable[Federation]) -> None:
 
 def _reused(run: PlannedRun, observer: Observer) -> Finished | None:
     """Return a run that finished before, with its cost relative to this comparison's base interval."""
-    finished = finished_before(run.folder, run, run.federation.rounds, observer.note)
+    finished = finished_before(run.folder, run, run.federation.budget.rounds, observer.note)
     if finished is None:
         return None
     result, summary = finished

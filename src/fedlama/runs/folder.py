@@ -193,6 +193,7 @@ def metrics_line(record: RoundRecord) -> dict[str, object]:
     Args:
         record: The record of the round.
     """
+    unequal = {"client_steps": {str(client): steps for client, steps in record.client_steps.items()}}
     return {
         "round": record.round_index,
         "local_steps": record.local_steps,
@@ -206,7 +207,7 @@ def metrics_line(record: RoundRecord) -> dict[str, object]:
         "bytes_down": record.bytes_down,
         "seconds": record.seconds,
         "evaluation_seconds": record.evaluation_seconds,
-    }
+    } | (unequal if record.client_steps else {})
 
 
 def score_keys(score: Score | None) -> dict[str, object]:

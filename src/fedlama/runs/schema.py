@@ -17,6 +17,7 @@ from fedlama.core.records import LayerRecord, RoundRecord, Score
 
 _Whole = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
 _Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Number = Annotated[str, Field(strict=True, pattern=r"^(0|[1-9][0-9]{0,15})$")]
 _Name = Annotated[str, Field(strict=True, max_length=1000)]
 
 
@@ -34,6 +35,7 @@ class _Metrics(TypedDict):
     primary: NotRequired[_Name | None]
     direction: NotRequired[Better | None]
     missing: NotRequired[list[_Whole]]
+    client_steps: NotRequired[dict[_Number, Annotated[_Whole, Field(ge=1)]]]
 
 
 class _Transfer(TypedDict):
@@ -106,6 +108,7 @@ def round_record(metrics: Mapping[str, Any], ledger: Mapping[str, Any], layers: 
         score=_score(line),
         seconds=line["seconds"],
         evaluation_seconds=line["evaluation_seconds"],
+        client_steps={int(client): steps for client, steps in line.get("client_steps", {}).items()},
     )
 
 

@@ -92,7 +92,7 @@ def verify(path: Path, rounds: int | None = None, plugins: Sequence[str] = ()) -
     """
     stored = load_run(path)
     run = Run(_federation(stored, plugins))
-    count = min(len(stored.rounds), run.federation.rounds, rounds or len(stored.rounds))
+    count = min(len(stored.rounds), run.federation.budget.rounds, rounds or len(stored.rounds))
     snapshots = {snapshot.rounds_done: snapshot for snapshot in whole_snapshots(path / FOLDER, lambda _: None)}
     computed: list[RoundRecord] = []
     models: list[str] = []
@@ -107,14 +107,14 @@ def verify(path: Path, rounds: int | None = None, plugins: Sequence[str] = ()) -
                 difference = _snapshot(recorded, run, models[-1])
     except DivergenceError as error:
         difference = f"computed now, but not in the run folder: {error}"
-    if difference is None and run.round_index == run.federation.rounds and stored.summary:
+    if difference is None and run.round_index == run.federation.budget.rounds and stored.summary:
         models.append("model.safetensors")
         difference = _tensors(stored.result().model, run.global_model(), models[-1])
     known = stored.rounds[: max(len(computed), 1)]
     return Verdict(
         path=path,
         rounds=len(computed),
-        of=run.federation.rounds,
+        of=run.federation.budget.rounds,
         recorded=fingerprint(known),
         computed=fingerprint(computed),
         models=tuple(models),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -40,13 +40,21 @@ class Exchanges:
     count: int
 
     @classmethod
-    def of(cls, rounds: Iterable[Sequence[Transfer]], steps: Sequence[int], *, evaluation: bool = False) -> Exchanges:
+    def of(
+        cls,
+        rounds: Iterable[Sequence[Transfer]],
+        steps: Sequence[int],
+        *,
+        evaluation: bool = False,
+        client_steps: Sequence[Mapping[int, int]] = (),
+    ) -> Exchanges:
         """Collect the entries.
 
         Args:
             rounds: The transfers of each round.
             steps: Local steps of each round.
             evaluation: Include uploads made only for evaluation.
+            client_steps: For each round the clients that took another number of local steps; empty for none.
 
         Returns:
             The entries.
@@ -67,6 +75,8 @@ class Exchanges:
                 table[row, columns_of] += transfer.total_bytes // len(transfer.clients)
                 table[row + 2, columns_of] += 1
             here, long = np.full(len(clients), index), np.full(len(clients), length)
+            for client, taken in (client_steps[index] if client_steps else {}).items():
+                long[clients == client] = taken
             columns.append((here, clients, table[0], table[1], table[2], table[3], long))
         empty: Ints = np.zeros(0, dtype=np.int64)
         parts = [np.concatenate(part) for part in zip(*columns, strict=True)] if columns else [empty] * len(names)
@@ -82,4 +92,5 @@ class Exchanges:
         """
         ends = [0, *(record.local_steps for record in records)]
         steps = [after - before for before, after in pairwise(ends)]
-        return cls.of([record.transfers for record in records], steps, evaluation=evaluation)
+        unequal = [record.client_steps for record in records]
+        return cls.of([record.transfers for record in records], steps, evaluation=evaluation, client_steps=unequal)

@@ -50,7 +50,7 @@ def check_first_step(
         ConfigError: The model, the loss or the solver remembers something that clients would share.
     """
     rows = rows.part(slice(0, MOST_CLIENTS))
-    whole = replace(order, steps=1, plan=replace(order.plan, frozen=frozenset()))
+    whole = replace(order, steps=1, client_steps={}, plan=replace(order.plan, frozen=frozenset()))
     once = replace(LocalSteps.of(setup, names, whole), rates=(1.0,))
     # One thread: on a shared machine two threads inside a kernel wait for each other, far longer than they compute.
     with rehearsal(setup.clients) as possible, undisturbed(setup.device), intra_op_threads(1):

@@ -7,9 +7,10 @@ many clients it takes at a time, and what it can do.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from fedlama.choices.solvers.local_update import LocalUpdate
@@ -25,17 +26,22 @@ ALL_ROWS = 1 << 30
 
 @dataclass(frozen=True)
 class LocalSteps:
-    """The local steps of one round, the same for every client.
+    """The local steps of one round, as many for every client that a trainer is given.
+
+    Where the clients of a cohort take different numbers of steps, the engine makes phases of the round in which all
+    clients of a slice take equally many (:mod:`fedlama.engines.phases`).
 
     Attributes:
         round_index: The round, from 0.
-        steps: How many local steps each client takes.
+        steps: How many local steps each client takes; of the whole cohort, the most that a client takes.
         trained: Positions in `Cohort.names` of the parameters that are trained.
         names: Their names.
         decayed: Per trained parameter, False for those of normalisation modules.
         reference: Their global values, for solvers that use a reference; else empty.
         rates: Learning rate of each local step.
         update: Takes the solver's steps of the trained parameters.
+        generators: Random generators of clients that go on in a later phase of the round; they are made at a client's
+            first phase. None where a round has one phase.
     """
 
     round_index: int
@@ -46,6 +52,16 @@ class LocalSteps:
     reference: tuple[Tensor, ...]
     rates: tuple[float, ...]
     update: LocalUpdate
+    generators: dict[int, torch.Generator] | None = None
+
+    def part(self, first: int, steps: int) -> LocalSteps:
+        """Return some of the steps.
+
+        Args:
+            first: The first of them.
+            steps: How many.
+        """
+        return replace(self, steps=steps, rates=self.rates[first : first + steps])
 
     @classmethod
     def of(cls, setup: EngineSetup, names: Sequence[str], order: RoundOrder) -> LocalSteps:
@@ -57,20 +73,21 @@ class LocalSteps:
             order: The round's order.
         """
         plan, solver = order.plan, setup.solver
+        steps = max((order.steps_of(client) for client in order.cohort), default=order.steps)
         fixed = {spec.name for layer in setup.layers if layer.name in plan.frozen for spec in layer.tensors}
         normalising = {spec.name for layer in setup.layers for spec in layer.tensors if spec.normalisation}
         trained = tuple(position for position, name in enumerate(names) if name not in fixed)
         trained_names = tuple(names[position] for position in trained)
         return cls(
             plan.round_index,
-            order.steps,
+            steps,
             trained,
             trained_names,
             tuple(name not in normalising for name in trained_names),
             tuple(order.values[name] for name in trained_names) if solver.uses_reference else (),
             tuple(
                 rate_of(solver, plan.round_index * order.steps + step, plan.round_index, setup.budget)
-                for step in range(order.steps)
+                for step in range(steps)
             ),
             LocalUpdate(solver, setup.layers, trained_names),
         )

@@ -26,12 +26,28 @@ from fedlama.engines.api import EngineSetup
 _global_generator = threading.RLock()
 
 
-def client_generators(setup: EngineSetup, round_index: int, clients: Sequence[int]) -> list[torch.Generator]:
-    """Return one generator per client, in the state in which the loop engine starts a client's round."""
-    return [
-        torch.Generator(setup.device).manual_seed(seed_of(setup.seed, "client", round_index, client))
-        for client in clients
-    ]
+def client_generators(
+    setup: EngineSetup,
+    round_index: int,
+    clients: Sequence[int],
+    going_on: dict[int, torch.Generator] | None = None,
+) -> list[torch.Generator]:
+    """Return one generator per client, in the state in which the loop engine starts a client's round.
+
+    Args:
+        setup: The federation's fixed parts.
+        round_index: The round, from 0.
+        clients: The clients.
+        going_on: Generators of an earlier phase of the round, which go on; new ones are added.
+    """
+
+    def fresh(client: int) -> torch.Generator:
+        return torch.Generator(setup.device).manual_seed(seed_of(setup.seed, "client", round_index, client))
+
+    if going_on is None:
+        return [fresh(client) for client in clients]
+    going_on |= {client: fresh(client) for client in clients if client not in going_on}
+    return [going_on[client] for client in clients]
 
 
 @contextmanager

@@ -110,7 +110,7 @@ class FittingTrainer(Trainer):
     def _measure(self, rows: CohortSlice, work: LocalSteps, threads: WorkerThreads) -> tuple[int, int]:
         """Return the bytes that a step takes of one client and of two, each with the largest batch."""
         row = max(range(len(rows.clients)), key=lambda index: self._batch_size(rows.clients[index]))
-        once = replace(work, steps=1, rates=work.rates[:1])
+        once = replace(work, steps=1, rates=work.rates[:1], generators=None)
 
         def step(count: int) -> None:
             self._probe.run(_copies(rows, row, count), once, threads)

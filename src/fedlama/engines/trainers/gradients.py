@@ -218,7 +218,8 @@ class ClientGradients:
 
 def _watch(values: Values, trained: Sequence[str]) -> tuple[Values, Values]:
     """Split tensors into those that get gradients and the others."""
-    watched = {name: values[name].detach().requires_grad_() for name in trained}
+    # Not detach(): slices of one stack, which other threads change in place, share a version counter.
+    watched = {name: values[name].data.requires_grad_() for name in trained}
     return watched, {name: value for name, value in values.items() if name not in watched}
 
 

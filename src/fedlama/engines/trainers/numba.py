@@ -60,7 +60,7 @@ class NumbaTrainer(Trainer):
         tensors = self._tensors(rows, work, solver)
         losses, done = np.zeros(len(rows.clients)), 0
         drawn = sum(math.prod(size) for size, _ in self._model.masks)
-        generators = client_generators(self._setup, work.round_index, rows.clients) if drawn else []
+        generators = client_generators(self._setup, work.round_index, rows.clients, work.generators) if drawn else []
         proximal = solver.proximal if isinstance(solver, FedProx) else 0.0
         for block in self._batches.blocks(rows.clients, rows.steps_done, work.steps, drawn):
             rates = np.array(work.rates[done : done + len(block.rows)], np.float32)

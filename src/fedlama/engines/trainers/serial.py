@@ -64,7 +64,7 @@ class SerialTrainer(Trainer):
         optimizer_state = {
             kind: [buffers[index][0] for index in work.trained] for kind, buffers in client.optimizer_state.items()
         }
-        (generator,) = client_generators(self._setup, work.round_index, client.clients)
+        (generator,) = client_generators(self._setup, work.round_index, client.clients, work.generators)
         total = 0.0
         for step, groups in enumerate(self._batches.steps(client.clients, client.steps_done, work.steps)):
             loss = self._loss(map_leaves(_first_row, groups[0].batch), generator)

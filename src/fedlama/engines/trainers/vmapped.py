@@ -87,7 +87,7 @@ class VmapTrainer(Trainer):
     def run(self, rows: CohortSlice, work: LocalSteps, threads: WorkerThreads) -> list[float]:
         """Take all local steps of a round; see :meth:`fedlama.engines.trainers.base.Trainer.run`."""
         total = torch.zeros(len(rows.clients), dtype=torch.float64, device=self._setup.device)
-        generators = client_generators(self._setup, work.round_index, rows.clients)
+        generators = client_generators(self._setup, work.round_index, rows.clients, work.generators)
         for step, groups in enumerate(self._batches.steps(rows.clients, rows.steps_done, work.steps)):
             total += self._step(rows, work, step, groups, generators)
             if self._setup.device.type == "cpu":  # on other devices one look at the end saves waiting at every step

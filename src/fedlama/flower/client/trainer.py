@@ -135,15 +135,16 @@ class LoopTrainer:
         """Take the local steps in a loop engine whose cohort is this client."""
         kinds = split({name: value.unsqueeze(0) for name, value in optimizer_state.items()})
         stacked = {name: value.unsqueeze(0) for name, value in values.items()}
-        steps_done = {self._client: local_round.steps_done}
+        steps_done, budget = {self._client: local_round.steps_done}, self._setup.budget
         self._engine.load_state_dict(CohortState((self._client,), stacked, kinds, steps_done))
         order = RoundOrder(
             plan=Plan(local_round.round_index, frozenset(), {}, cycle_start=False, frozen=local_round.frozen),
-            steps=local_round.steps,
+            steps=local_round.steps if budget is None else budget.local_steps // budget.rounds,
             cohort=(self._client,),
             new_cohort=False,
             values=reference,
             lacking=frozenset(),
+            client_steps={self._client: local_round.steps},
         )
         # A client's process may end after every message, and its model was checked at its first step.
         self._engine.first_step_checked = local_round.steps_done > 0

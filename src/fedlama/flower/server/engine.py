@@ -108,7 +108,7 @@ class FlowerEngine:
         self.latest = self._runner.run(round_index, state.asked(), writer.request, state.absent, order.values)
         state.close(round_index, self.latest.updates, self.latest.missing, self._options.policy.rejoin)
         for client in self.latest.updates:
-            state.steps_done[client] = state.steps_done.get(client, 0) + order.steps
+            state.steps_done[client] = state.steps_done.get(client, 0) + order.steps_of(client)
         state.absent = set(self.latest.missing)
         if self._options.log is not None:
             append_log_line(self._options.log, self.latest, state, time.perf_counter() - start)

@@ -77,6 +77,7 @@ class RequestWriter:
             self._common,
             client=client,
             answered_round=answered_round,
+            steps=self._order.steps_of(client),
             steps_done=self._state.steps_done.get(client, 0),
             payload=self._payload(indices(self._layers, lacking), coded),
             coded=coded,

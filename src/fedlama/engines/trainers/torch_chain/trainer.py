@@ -54,7 +54,8 @@ class TorchChainTrainer(Trainer):
         for operation in self._operations:
             operation.bind(rows.values)
         update = _update_for(self._setup.solver, rows, work)
-        masks = ClientMasks(client_generators(self._setup, work.round_index, rows.clients) if self._draws else [])
+        drawing = rows.clients if self._draws else ()
+        masks = ClientMasks(client_generators(self._setup, work.round_index, drawing, work.generators))
         lowest = self._lowest_trained(work)
         total = torch.zeros(len(rows.clients), dtype=torch.float64, device=self._setup.device)
         for step, batch in enumerate(self._batches.padded(rows.clients, rows.steps_done, work.steps)):

@@ -54,7 +54,7 @@ MODEL = federation().model
 CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"seed": 1}, "seed was 0, and is 1 now"),
     ({"local_steps": 16}, "local_steps was 12, and is 16 now"),
-    ({"local_work": fl.LocalWork(epochs=1)}, "local_work.epochs was None, and is 1 now"),
+    ({"local_work": fl.LocalWork(epochs=1)}, "local_work.epochs was null, and is 1 now"),
     ({"strategy": fl.FedAvg(2)}, "strategy was 'fedlama', and is 'fedavg' now"),
     ({"strategy": fl.FedLAMA(2, 2, warm_up_rounds=1)}, "strategy.warm_up_rounds was 0, and is 1 now"),
     ({"solver": fl.SGD(0.1, momentum=0.5, decay_at=(3,))}, r"solver.decay_at was \[\], and is \[3\] now"),

@@ -92,10 +92,13 @@ if TYPE_CHECKING:
     from fedlama.experiment import Experiment, load_experiment
     from fedlama.reporting.html import write_report
     from fedlama.reporting.tracking import MLflow, TensorBoard, WeightsAndBiases
+    from fedlama.reporting.training import compare, run
+    from fedlama.runs.autosave import Interrupted
     from fedlama.runs.checkpoint import save_snapshot, whole_snapshots
     from fedlama.runs.execute import RunOptions
     from fedlama.runs.folder import RunFolder
     from fedlama.runs.stored import StoredRun, find_runs, load_run
+    from fedlama.runs.verify import Verdict, verify
 
 try:
     __version__ = version("fedlama")
@@ -153,6 +156,7 @@ __all__ = [
     "Float32",
     "FunctionTask",
     "HuggingFace",
+    "Interrupted",
     "LanguageModel",
     "Layer",
     "LayerRecord",
@@ -209,6 +213,7 @@ __all__ = [
     "Trace",
     "TrimmedMean",
     "UniformSampler",
+    "Verdict",
     "WeightsAndBiases",
     "Workers",
     "along_clients",
@@ -217,6 +222,7 @@ __all__ = [
     "by_tensor",
     "client_norms",
     "clock",
+    "compare",
     "data",
     "find_runs",
     "forecast",
@@ -225,15 +231,18 @@ __all__ = [
     "models",
     "pad",
     "register",
+    "run",
     "run_study",
     "save_snapshot",
     "tensor_norms",
+    "verify",
     "whole_snapshots",
     "write_report",
 ]
 
 _LATER = {
     "Experiment": "fedlama.experiment",
+    "Interrupted": "fedlama.runs.autosave",
     "MLflow": "fedlama.reporting.tracking",
     "RunFolder": "fedlama.runs.folder",
     "RunOptions": "fedlama.runs.execute",
@@ -241,12 +250,16 @@ _LATER = {
     "Study": "fedlama.analysis.study",
     "StudyPlan": "fedlama.analysis.study",
     "TensorBoard": "fedlama.reporting.tracking",
+    "Verdict": "fedlama.runs.verify",
     "WeightsAndBiases": "fedlama.reporting.tracking",
+    "compare": "fedlama.reporting.training",
     "find_runs": "fedlama.runs.stored",
     "load_experiment": "fedlama.experiment",
     "load_run": "fedlama.runs.stored",
+    "run": "fedlama.reporting.training",
     "run_study": "fedlama.analysis.study",
     "save_snapshot": "fedlama.runs.checkpoint",
+    "verify": "fedlama.runs.verify",
     "whole_snapshots": "fedlama.runs.checkpoint",
     "write_report": "fedlama.reporting.html",
 }

@@ -89,7 +89,7 @@ def printable(text: object) -> str:
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), str(text))
 
 
-def write_remedy(error: OSError, elsewhere: str = "choose another folder (--out)") -> str:
+def write_remedy(error: OSError, elsewhere: str = "choose another folder (--out, or out in Python)") -> str:
     """Return what to do about a file that cannot be written, by the reason.
 
     Args:
@@ -97,7 +97,7 @@ def write_remedy(error: OSError, elsewhere: str = "choose another folder (--out)
         elsewhere: What the user can do instead.
 
     >>> write_remedy(OSError(errno.EISDIR, "Is a directory", "."))
-    '. is in the way: remove or rename it, or choose another folder (--out)'
+    '. is in the way: remove or rename it, or choose another folder (--out, or out in Python)'
     >>> write_remedy(OSError(errno.ENOSPC, "No space left on device"), "give another file")
     'free some disk space, or give another file'
     """

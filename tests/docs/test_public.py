@@ -20,6 +20,9 @@ DOCUMENTED = [
 ]
 PYTHON = [ROOT / "README.md", *(page for page in sorted(DOCS.rglob("*.md")) if blocks(page))]
 
+EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
+APPS = "fedlama.flower.apps"
+
 
 def defined(module: str) -> set[str]:
     """Return the names that a module defines itself, which is what its page shows."""
@@ -35,6 +38,20 @@ def defined(module: str) -> set[str]:
 
 
 SHOWN = {name for module in DOCUMENTED for name in defined(module)}
+
+
+def exported_by_apps() -> set[str]:
+    """Return what apps of a deployment may import, without importing Flower."""
+    code = ast.parse((ROOT / "src" / Path(*APPS.split(".")).with_suffix(".py")).read_text(encoding="utf-8"))
+    (names,) = [
+        node.value
+        for node in code.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__"
+    ]
+    return set(ast.literal_eval(names))
+
+
+PUBLIC = {"fedlama": set(fedlama.__all__), APPS: exported_by_apps()}
 
 
 @pytest.mark.parametrize(
@@ -65,17 +82,39 @@ def test_the_version_is_written_once() -> None:
     assert [file for file in sources if written.search(file.read_text(encoding="utf-8"))] == []
 
 
+def teaches(code: str) -> list[str]:
+    """Return what code for readers imports of fedlama and is not public.
+
+    Apps of a deployment are public too: Flower loads them by their path.
+    """
+    wrong = []
+    for node in ast.walk(ast.parse(code)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        if isinstance(node, ast.Import):
+            wrong += [name for name in names if name.startswith("fedlama.")]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fedlama":
+            wrong += [f"{node.module}:{name}" for name in names if name not in PUBLIC.get(str(node.module), ())]
+    return wrong
+
+
+def attributes(code: str) -> list[str]:
+    """Return attributes of `fl` or `fedlama` in code for readers that fedlama does not export."""
+    named = [
+        node.attr
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("fl", "fedlama")
+    ]
+    return [name for name in named if name not in {*fedlama.__all__, "__version__"}]
+
+
 @pytest.mark.parametrize("page", PYTHON, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_pages_teach_imports_from_fedlama_only(page: Path) -> None:
-    """Apps of a deployment are the exception: Flower loads them by their path, so `fedlama.flower` is public too."""
+def test_pages_teach_what_fedlama_exports(page: Path) -> None:
     for block in blocks(page):
-        if block.kind != "python":
-            continue
-        for node in ast.walk(ast.parse(block.text)):
-            if isinstance(node, ast.Import):
-                assert {alias.name for alias in node.names if alias.name.startswith("fedlama")} <= {"fedlama"}, (
-                    block.text
-                )
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "fedlama":
-                assert node.module == "fedlama" or node.module.startswith("fedlama.flower"), block.text
-                assert node.module != "fedlama" or {alias.name for alias in node.names} <= set(fedlama.__all__)
+        if block.kind == "python":
+            assert (teaches(block.text), attributes(block.text)) == ([], []), block.text
+
+
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_examples_use_what_fedlama_exports(script: Path) -> None:
+    code = script.read_text(encoding="utf-8")
+    assert (teaches(code), attributes(code)) == ([], [])

@@ -81,7 +81,7 @@ def test_a_run_verifies(changes: tuple[str, ...], tmp_path: Path) -> None:
 
 
 def test_some_rounds_can_be_asked_for(folder: Path) -> None:
-    verdict = verify(folder, 2)
+    verdict = verify(folder, rounds=2)
     assert (verdict.difference, verdict.rounds, verdict.models) == (None, 2, ())
 
 
@@ -98,7 +98,7 @@ def test_a_discrepancy_that_was_changed_is_found_with_its_round_and_layer(folder
     assert verdict.difference is not None
     assert verdict.difference.startswith(f"round 1, layer {name!r}: discrepancy is ")
     assert verdict.recorded != verdict.computed
-    assert verify(folder, 1).difference is None
+    assert verify(folder, rounds=1).difference is None
 
 
 def test_a_loss_and_a_shipment_that_were_changed_are_found(folder: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_model_that_was_changed_is_found(folder: Path) -> None:
     model[name] = model[name] + 1e-6
     save_file(model, folder / "model.safetensors")
     assert verify(folder).difference == f"model.safetensors: tensor {name!r} differs"
-    assert verify(folder, 3).difference is None
+    assert verify(folder, rounds=3).difference is None
 
 
 def test_settings_that_were_changed_are_found(folder: Path) -> None:

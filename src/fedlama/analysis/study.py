@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from fedlama.experiment.methods import written
 from fedlama.experiment.titles import title
 from fedlama.experiment.variants import Method as MethodChoice
 from fedlama.runs.checkpoint import write_atomically
-from fedlama.runs.execute import Finished, Observer, RunOptions, execute
+from fedlama.runs.execute import Finished, Observer, PlannedRun, RunOptions, execute_planned, plan_runs
 from fedlama.runs.lock import FolderLock
 
 VERSION = 1
@@ -194,22 +194,77 @@ def run_study(
     """
     plan, options = plan or StudyPlan(), options or RunOptions()
     strategies = plan.strategies or tuple(baselines(experiment.strategy))
+    titles = unique_titles(strategies)
+    methods = Methods(dict(zip(titles, strategies, strict=True)), experiment.strategy.base_interval)
+
+    def planned(seed: int) -> list[PlannedRun]:
+        seeded = replace(experiment, settings=replace(experiment.settings, seed=seed))
+        return plan_runs(seeded, strategies, options.out)
+
     seeds = plan.seeds or (experiment.settings.seed,)
-    names = _unique_titles(strategies)
-    runs: dict[str, dict[int, Finished]] = {name: {} for name in names}
     folder = options.out / experiment.settings.name
+    return run_methods(methods, planned, StudyPlan((), seeds, plan.target), folder, Execution(options, observer))
+
+
+@dataclass(frozen=True)
+class Methods:
+    """The methods of a study.
+
+    Attributes:
+        strategies: Their strategies by title.
+        base_interval: Interval of the FedAvg that counts as 100 %, in local steps.
+    """
+
+    strategies: Mapping[str, MethodChoice]
+    base_interval: int
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the runs of a study are executed, and what watches them."""
+
+    options: RunOptions
+    observer: Observer | None = None
+
+
+def run_methods(
+    methods: Methods,
+    planned: Callable[[int], Sequence[PlannedRun]],
+    plan: StudyPlan,
+    folder: Path,
+    execution: Execution,
+) -> Study:
+    """Run methods under several seeds and compare them: of an experiment, or of federations that were built in Python.
+
+    Args:
+        methods: The methods.
+        planned: Plans the runs of all methods under a seed, in the order of the methods.
+        plan: The seeds and the target; its strategies are not used.
+        folder: Folder of the run folders, which gets ``comparison.json``.
+        execution: How the runs are executed.
+
+    Returns:
+        The study, which is also written.
+
+    Raises:
+        FedlamaError: As for :func:`run_study`.
+    """
+    runs: dict[str, dict[int, Finished]] = {name: {} for name in methods.strategies}
     with FolderLock(folder):
-        for seed in seeds:
-            seeded = replace(experiment, settings=replace(experiment.settings, seed=seed))
-            for name, finished in zip(names, execute(seeded, strategies, options, observer), strict=True):
-                runs[name][seed] = replace(finished, title=name)
-        study = summarise(experiment, dict(zip(names, strategies, strict=True)), runs, plan.target)
+        for seed in plan.seeds:
+            finished = execute_planned(planned(seed), execution.options, execution.observer)
+            for name, run in zip(runs, finished, strict=True):
+                runs[name][seed] = replace(run, title=name)
+        study = summarise(methods, runs, plan.target)
         write_comparison(study, folder)
     return study
 
 
-def _unique_titles(strategies: Sequence[MethodChoice]) -> list[str]:
+def unique_titles(strategies: Sequence[MethodChoice]) -> list[str]:
     """Return one title per method, numbered where two settings share a title.
+
+    Args:
+        strategies: The methods.
 
     Raises:
         ConfigError: A method is listed twice.
@@ -245,23 +300,21 @@ def write_comparison(study: Study, folder: Path) -> Path:
 
 
 def summarise(
-    experiment: Experiment,
-    strategies: Mapping[str, MethodChoice],
+    methods: Methods,
     runs: Mapping[str, BySeed],
     target: float | None = None,
 ) -> Study:
     """Compute means and differences of finished runs.
 
     Args:
-        experiment: As in :func:`run_study`.
-        strategies: The methods by title.
+        methods: The methods.
         runs: Their runs by title and seed.
         target: As in :func:`run_study`.
 
     Returns:
         The study.
     """
-    baseline = FedAvg(experiment.strategy.base_interval)
+    strategies, baseline = methods.strategies, FedAvg(methods.base_interval)
     base = next((name for name, strategy in strategies.items() if strategy == baseline), next(iter(strategies)))
     target = _common_target(runs) if target is None else target
     rows = [_row(name, strategy, runs[name], runs[base], target) for name, strategy in strategies.items()]

@@ -83,7 +83,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Compute the first rounds of runs again and compare them bit for bit; exit with code 1 if any differs."""
-    verdicts = [verify_run(folder, rounds, plugin or ()) for folder in find_runs(runs)]
+    verdicts = [verify_run(folder, rounds=rounds, plugins=plugin or ()) for folder in find_runs(runs)]
     lines: list[Table | str] = [line for verdict in verdicts for line in verdict.lines()]
     show({"runs": [verdict.to_json() for verdict in verdicts]}, lines, as_json, quiet=False)
     if any(verdict.difference is not None for verdict in verdicts):

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
+import re
 from collections.abc import Iterable, Mapping
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from fedlama.core.content import content_digest
+from fedlama.core.description import describe
 from fedlama.errors import ConfigError, cut
 
 
@@ -49,6 +55,37 @@ def copied(model: nn.Module, device: torch.device) -> nn.Module:
             "tensors with a gradient that it keeps from an earlier run (run it under torch.no_grad()), use "
             "torch.nn.utils.parametrizations for weight norm, and make pruning permanent with prune.remove"
         ) from error
+
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+def model_digests(model: nn.Module) -> dict[str, str]:
+    """Return digests of a model's structure and of its values, by which another model is recognised.
+
+    The structure is what `print(model)` shows, and the code of each `forward` that is defined in the script itself.
+
+    Args:
+        model: The model.
+
+    Returns:
+        ``structure`` and ``values``, each the first 16 hexadecimal digits of a SHA-256.
+
+    >>> first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+    >>> model_digests(first)["structure"] == model_digests(second)["structure"]
+    True
+    >>> model_digests(first)["values"] == model_digests(second)["values"]
+    False
+    """
+    kinds = {type(module) for module in model.modules()}
+    forwards = [kind.forward for kind in kinds if isinstance(getattr(kind, "forward", None), FunctionType)]
+    # A function that can be imported is described by its path alone, which the printed names stand for already.
+    code = [described for each in forwards if isinstance(described := describe(each, "model.forward"), dict)]
+    structure = json.dumps([_ADDRESS.sub("", repr(model)), sorted(map(str, code))])
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    values = json.dumps([(name, content_digest(value)) for name, value in tensors])
+    parts = {"structure": structure, "values": values}
+    return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in parts.items()}
 
 
 def check_shapes_known(model: nn.Module) -> None:

@@ -88,10 +88,7 @@ class Settings:
         problems = at_least(self, 1, *([] if self.local_steps is None else ["local_steps"]), "batch_size")
         if self.evaluate_every is not None:
             problems += at_least(self, 1, "evaluate_every")
-        if not _NAME.fullmatch(self.name):
-            problems.append(
-                f"name is {shown(self.name)}, but it names a folder; use up to 100 letters, digits, '-', '_' and '.'"
-            )
+        problems += check_name(self.name)
         problems += check_seed(self.seed)
         problems += self.budget.problems() if not problems else []
         refuse(problems + one_of(self, "preset", ("paper", "authors")))
@@ -169,6 +166,17 @@ class Experiment:
 def added_sections() -> dict[str, object]:
     """Return the sections that version 0.1 did not have, as plain types: a configuration without them implies this."""
     return {name: plain_choice(section.default) for name, section in SECTIONS.items() if section.added}
+
+
+def check_name(name: str) -> list[str]:
+    """Report a name that cannot name a folder.
+
+    Args:
+        name: The name of an experiment, a comparison or a run.
+    """
+    if _NAME.fullmatch(name):
+        return []
+    return [f"name is {shown(name)}, but it names a folder; use up to 100 letters, digits, '-', '_' and '.'"]
 
 
 def plain_choice(choice: Any) -> dict[str, object]:  # noqa: ANN401  (an option of any section)

@@ -66,10 +66,12 @@ def stored_title(config: Mapping[str, Any], summary: Mapping[str, Any], fallback
         summary: Its ``summary.json``, empty when it did not finish.
         fallback: The title when neither file names a strategy.
     """
-    settings = config.get("strategy")
+    ran = config.get("in_force")  # all that is known of a federation that was built in Python
+    settings = config.get("strategy", ran.get("strategy") if isinstance(ran, Mapping) else None)
     stored = settings if isinstance(settings, Mapping) else summary.get("hyperparameters")
     given = dict(stored) if isinstance(stored, Mapping) else {}
     name = str(given.pop("name", summary.get("method", "")))
+    name, _ = str(given.pop("class", name)), given.pop("code", None)
     choice = options("strategy").get(name)
     if choice is None:  # a strategy of the user's own, whose code is not run to read its results
         heading = name.rpartition(":")[2]

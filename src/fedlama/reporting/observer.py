@@ -1,7 +1,7 @@
-"""The observer of the command line: progress bars on the terminal, trackers, and pictures in the run folders.
+"""What watches runs that are not silent: progress bars on the terminal, trackers, and pictures in the run folders.
 
-:mod:`fedlama.runs` and :mod:`fedlama.analysis` train without knowing any of these; the command line hands this observer
-in. From Python::
+:mod:`fedlama.runs` and :mod:`fedlama.analysis` train without knowing any of these; the command line, `fedlama.run` and
+`fedlama.compare` hand this observer in. For an experiment, from Python::
 
     with RunReporter(options) as reporter:
         study = run_study(experiment, options=options, observer=reporter)
@@ -11,7 +11,7 @@ in. From Python::
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -35,10 +35,11 @@ class RunReporter(Observer):
 
     Args:
         options: `quiet` and `track` are used.
+        callbacks: Called after each round of every run, too.
     """
 
-    def __init__(self, options: RunOptions) -> None:
-        self._options = options
+    def __init__(self, options: RunOptions, callbacks: Iterable[Callback] = ()) -> None:
+        self._options, self._callbacks = options, tuple(callbacks)
         self._display: LiveProgress | None = None
         self._bars: dict[Path, RunProgress] = {}
         self._trackers: dict[Path, list[Tracker]] = {}
@@ -72,7 +73,7 @@ class RunReporter(Observer):
         with ExitStack() as stack:
             opened = [stack.enter_context(tracker) for tracker in self._trackers.get(run.folder, [])]
             bars = [self._bars[run.folder]] if run.folder in self._bars else []
-            yield [*bars, *opened]
+            yield [*bars, *opened, *self._callbacks]
 
     def on_reused(self, run: PlannedRun, result: Result) -> None:
         """Fill the progress bar, and draw pictures that are missing because the run was killed before they were drawn.
@@ -99,8 +100,7 @@ class RunReporter(Observer):
             print(f"note: {printable(sentence)}", file=sys.stderr)
 
     def _make_trackers(self, run: PlannedRun) -> list[Tracker]:
-        project = run.experiment.settings.name
-        return trackers(self._options.track, run.folder, project, run.folder.name, run.config)
+        return trackers(self._options.track, run.folder, run.project, run.folder.name, run.config)
 
     def _stop(self) -> None:
         if self._display is not None:

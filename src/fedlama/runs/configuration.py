@@ -3,7 +3,8 @@
 ===============  ====================================================================================================
 key              content
 ===============  ====================================================================================================
-(top level)      the experiment as it was resolved: every setting and section
+(top level)      the experiment as it was resolved: every setting and section; of a federation that was built in
+                 Python its seed, and `initial_model`: digests of the model's structure and of its initial values
 `in_force`       what ran, after a preset has changed some settings; see :mod:`fedlama.federation.describe`
 `environment`    versions, platform and commit, never compared; when the run has finished, also `files`: the SHA-256
                  of its files by name, so that a change is noticed
@@ -23,6 +24,7 @@ from typing import Any, Protocol
 
 from fedlama.core.deprecations import without_new_defaults
 from fedlama.core.description import differences
+from fedlama.core.modules import model_digests
 from fedlama.errors import ConfigError
 from fedlama.experiment import Experiment
 from fedlama.experiment.settings import added_sections
@@ -44,36 +46,53 @@ class Comparison(Protocol):
         """Return what a user has to know of the stored run before it is used, one sentence each."""
 
 
+INITIAL_MODEL = "initial_model"
+"""Key of the digests of a model that was built in Python: no other setting decides its initial values."""
 ADDED = ("in_force", "environment")
 """Keys of ``config.json`` beside the experiment."""
 FILES = "files"
 """Key of its environment: the digests of a finished run's files."""
 
 
-def config_of(experiment: Experiment, federation: FederationSettings) -> dict[str, object]:
+def config_of(experiment: Experiment | None, federation: FederationSettings) -> dict[str, object]:
     """Return the configuration of a run, without its environment.
 
     Args:
-        experiment: The experiment as it was resolved.
+        experiment: The experiment as it was resolved; None for a federation that was built in Python.
         federation: The federation as it runs.
 
     Raises:
         ConfigError: A choice cannot be described.
     """
+    if experiment is None:
+        settings = {"seed": federation.seed, INITIAL_MODEL: model_digests(federation.model)}
+        return {**settings, "in_force": federation.describe()}
     return {**experiment.to_json(), "in_force": federation.describe()}
 
 
-def config_differences(stored: Config, experiment: Experiment, federation: FederationSettings) -> list[str]:
+def is_built_in_python(stored: Config) -> bool:
+    """Return whether a configuration is of a federation that was built in Python, which only its code can make again.
+
+    Args:
+        stored: The content of ``config.json``.
+    """
+    return "partition" not in stored  # a section of every experiment
+
+
+def config_differences(stored: Config, experiment: Experiment | None, federation: FederationSettings) -> list[str]:
     """Return what differs between a stored configuration and a run.
 
     Args:
         stored: The content of ``config.json``, in today's words.
-        experiment: The experiment of the run.
+        experiment: The experiment of the run; None for a federation that was built in Python.
         federation: The federation of the run.
 
     Returns:
         One clause for each difference; empty when both are of the same run.
     """
+    if experiment is None:
+        changed = federation_differences(stored_description(stored), federation)
+        return changed or _model_differences(stored, federation)
     return _settings_differences(stored, experiment) or federation_differences(stored_description(stored), federation)
 
 
@@ -122,6 +141,17 @@ def version(library: str) -> str | None:
         return metadata.version(library)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _model_differences(stored: Config, federation: FederationSettings) -> list[str]:
+    """Return in what a model differs from the one of a stored run, where that is known."""
+    then, now = stored.get(INITIAL_MODEL), model_digests(federation.model)
+    known = then if isinstance(then, Mapping) else {}
+    if known.get("structure", now["structure"]) != now["structure"]:
+        return ["the model has other modules, or other code in a forward"]
+    if known.get("values", now["values"]) != now["values"]:
+        return ["the model's initial values are others (are they drawn after torch.manual_seed?)"]
+    return []
 
 
 def _settings_differences(stored: Config, experiment: Experiment) -> list[str]:

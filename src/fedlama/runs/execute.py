@@ -1,4 +1,4 @@
-"""Execute one experiment under several strategies and leave a run folder for each.
+"""Execute runs and leave a run folder for each: of an experiment, or of a federation that was built in Python.
 
 A run is planned first (`PlannedRun`: what to run and where its folder is), so that everything that cannot work is
 refused before the first round. Then each planned run is taken from its folder where it was finished before, continued
@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from fedlama.choices.strategies import Strategy
 from fedlama.core.layers import total_parameters
 from fedlama.core.ledger import cost_percent
 from fedlama.core.records import Result
@@ -34,7 +36,13 @@ from fedlama.runs.configuration import Config, config_differences, config_of, pr
 from fedlama.runs.folder import RunFolder, finite, score_keys
 from fedlama.runs.lock import FolderLock
 from fedlama.runs.reader import read_config
-from fedlama.runs.stored import finished_before, refuse_replaced_data, run_with_other_code
+from fedlama.runs.stored import (
+    finished_before,
+    refuse_other_run,
+    refuse_replaced_data,
+    run_with_other_code,
+    run_with_other_values,
+)
 
 _AGAIN = ", or train on the data as they are now with --again (RunOptions(again=True) in Python)"
 _LOG = logging.getLogger("fedlama.runs")
@@ -50,6 +58,7 @@ class RunOptions:
         checkpoint_seconds: Seconds between two checkpoints, at least; 0 saves after every round.
         again: Retrain runs that already finished.
         track: Names of trackers, see :mod:`fedlama.reporting.tracking`.
+        resume: Continue interrupted runs; if not, they start at round 0.
     """
 
     out: Path = Path("runs")
@@ -57,6 +66,7 @@ class RunOptions:
     checkpoint_seconds: float = 30.0
     again: bool = False
     track: tuple[str, ...] = ()
+    resume: bool = True
 
 
 @dataclass(frozen=True)
@@ -64,13 +74,13 @@ class PlannedRun:
     """A run before its first round.
 
     Attributes:
-        experiment: Its settings; they name the folder.
+        experiment: Its settings; None for a federation that was built in Python.
         federation: What to run.
         base_interval: Interval of the FedAvg that counts as 100 % cost, in local steps.
         folder: The run folder.
     """
 
-    experiment: Experiment
+    experiment: Experiment | None
     federation: Federation
     base_interval: int
     folder: Path
@@ -89,6 +99,11 @@ class PlannedRun:
         """
         base_interval = experiment.strategy.base_interval if base_interval is None else base_interval
         return cls(experiment, federation, base_interval, folder_of(experiment, out))
+
+    @property
+    def project(self) -> str:
+        """The name of the experiment, or of the folder that holds the run folders."""
+        return self.folder.absolute().parent.name if self.experiment is None else self.experiment.settings.name
 
     @property
     def title(self) -> str:
@@ -183,11 +198,31 @@ def execute(
         FedlamaError: Another process writes to one of the run folders; nothing has been trained then.
         Interrupted: The user asked to stop; the same call continues from there.
     """
+    options = options or RunOptions()
+    return execute_planned(plan_runs(experiment, methods, options.out), options, observer)
+
+
+def execute_planned(
+    runs: Sequence[PlannedRun], options: RunOptions | None = None, observer: Observer | None = None
+) -> list[Finished]:
+    """Take each planned run from its folder where it has finished, or else train it.
+
+    Args:
+        runs: The runs, each with a folder of its own; of all of them is known that they can run.
+        options: How to run them; the folders are those of the runs.
+        observer: Watches the runs; by default nothing does.
+
+    Returns:
+        The finished runs, in their order.
+
+    Raises:
+        DataError: A folder holds another run, see :func:`execute` and :func:`refuse_other_run`.
+        FedlamaError: Another process writes to one of the folders; nothing has been trained then.
+        Interrupted: The user asked to stop; the same call continues from there.
+    """
     options, observer = options or RunOptions(), observer or Observer()
-    runs = plan_runs(experiment, methods, options.out)
-    if not options.again:
-        for run in runs:
-            refuse_replaced_data(run.folder, run.replaced_data, _AGAIN)
+    for run in runs:
+        _refuse_others(run, options)
     observer.expect(runs)
     finished: list[Finished] = []
     with ExitStack() as stack, stop_on_signals() as stop:
@@ -203,6 +238,14 @@ def execute(
                 locks[run.folder] = stack.enter_context(FolderLock(run.folder))
             finished.append(reused or run_one(run, options, observer, Held(locks[run.folder], stop)))
     return finished
+
+
+def _refuse_others(run: PlannedRun, options: RunOptions) -> None:
+    """Refuse a folder that holds a run on other data or, when its user has named it, any other run."""
+    if run.experiment is None:
+        refuse_other_run(run.folder, run.differences, replace_it=options.again)
+    elif not options.again:
+        refuse_replaced_data(run.folder, run.replaced_data, _AGAIN)
 
 
 def _to_train(run: PlannedRun, options: RunOptions) -> bool:
@@ -224,12 +267,19 @@ def plan_runs(experiment: Experiment, methods: Iterable[Method], out: Path) -> l
         experiment = replace(experiment, settings=replace(experiment.settings, evaluate_every=cycle))
     variants = [with_rounds_of(variant_of(m).applied(experiment), reference.local_steps) for m in methods]
     runs = [PlannedRun.of(variant, assemble(variant, material), out, reference.base_interval) for variant in variants]
-    _refuse_misfits(run.federation for run in runs)
+    refuse_misfits(run.federation for run in runs)
     return runs
 
 
-def _refuse_misfits(federations: Iterable[Federation]) -> None:
-    """Refuse every federation that cannot run, before the first one trains."""
+def refuse_misfits(federations: Iterable[Federation]) -> None:
+    """Refuse every federation that cannot run, before the first one trains.
+
+    Args:
+        federations: The federations.
+
+    Raises:
+        ConfigError: With the problems of all of them.
+    """
     problems: list[str] = []
     for federation in federations:
         try:
@@ -271,7 +321,7 @@ def run_one(
 
     Args:
         planned: What to run and where.
-        options: Only the time between checkpoints is used.
+        options: `resume` and the time between checkpoints are used.
         observer: Watches the run; by default nothing does.
         held: By default the folder is locked and signals to stop are handled here.
 
@@ -289,18 +339,15 @@ def run_one(
             return run_one(planned, options, observer, Held(lock, stop))
     observer = observer or Observer()
     config, path = planned.config, planned.folder
-    point = resume_point(path, planned, warn=observer.note)
+    point = resume_point(path, planned, warn=observer.note) if options.resume else None
     before = point[1] if point else []
     with observer.watch(planned) as callbacks, RunFolder(path, config, len(before), lock=held.lock) as folder:
         run = Run(planned.federation)
         if point:
             run.load_state_dict(*point)
             observer.note(f"{path}: continuing after round {len(before) - 1}")
-        elif earlier := run_with_other_code(path, planned.experiment.to_json()):
-            observer.note(
-                f"your own code has changed since the run in {earlier} ({_changed(planned, earlier)}); that run is "
-                f"kept, and this is another run, in {path}"
-            )
+        else:
+            _note_neighbour(planned, observer)
         for record in before:
             for callback in callbacks:
                 callback.on_round(record)
@@ -316,11 +363,25 @@ def run_one(
     return Finished(planned.title, result, summary)
 
 
-def _changed(planned: PlannedRun, earlier: Path) -> str:
-    """Return the names of the options whose code was another one in an earlier run."""
-    digests = (read_config(earlier) or {}).get("sources", {})
-    origins = planned.experiment.origins.items()
-    return ", ".join(sorted({origin.reference for section, origin in origins if digests.get(section) != origin.digest}))
+def _note_neighbour(planned: PlannedRun, observer: Observer) -> None:
+    """Say where a run of the same settings is that had other code, or a model with other initial values."""
+    path, experiment = planned.folder, planned.experiment
+    if experiment is None:
+        if same := run_with_other_values(path, planned.config):
+            observer.note(
+                f"{same} has a run of the same federation whose model had other initial values; call torch.manual_seed "
+                f"before the model is made to continue or reuse runs; this is another run, in {path}"
+            )
+        return
+    earlier = run_with_other_code(path, experiment.to_json())
+    if earlier is None:
+        return
+    digests, origins = (read_config(earlier) or {}).get("sources", {}), experiment.origins.items()
+    changed = sorted({origin.reference for section, origin in origins if digests.get(section) != origin.digest})
+    observer.note(
+        f"your own code has changed since the run in {earlier} ({', '.join(changed)}); that run is kept, and this is "
+        f"another run, in {path}"
+    )
 
 
 def _summary(planned: PlannedRun, result: Result) -> dict[str, object]:
@@ -348,7 +409,16 @@ def folder_of(experiment: Experiment, out: Path) -> Path:
         experiment: The experiment.
         out: Folder for all run folders.
     """
-    strategy = experiment.strategy
+    return out / experiment.settings.name / run_name(experiment.strategy, experiment.settings.seed, experiment.digest())
+
+
+def run_name(strategy: Strategy[Any], seed: int, digest: str) -> str:
+    """Return the name of a run folder that is made from settings, such as ``fedlama-6-4-seed0-0123abcd``.
+
+    Args:
+        strategy: The strategy.
+        seed: The seed.
+        digest: A digest of all settings.
+    """
     numbers = [str(v) for v in hyperparameters(strategy).values() if type(v) is int]
-    seed = f"seed{experiment.settings.seed}"
-    return out / experiment.settings.name / "-".join([strategy.name, *numbers[:2], seed, experiment.digest()])
+    return "-".join([strategy.name, *numbers[:2], f"seed{seed}", digest])

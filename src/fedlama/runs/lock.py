@@ -156,4 +156,5 @@ def _busy(folder: Path) -> str:
     except (OSError, DataError):  # just being written
         holder = {}
     who = "process {pid} on {host}, since {since}".format_map({"pid": "?", "host": "?", "since": "?"} | holder)
-    return f"another process writes to {printable(folder)} ({who}); wait for it, stop it, or choose another --out"
+    remedy = "wait for it, stop it, or choose another folder (--out, or out in Python)"
+    return f"another process writes to {printable(folder)} ({who}); {remedy}"

@@ -21,8 +21,9 @@ from fedlama.core.records import Result, RoundRecord
 from fedlama.errors import DataError, cut, printable, without_remedy
 from fedlama.experiment.titles import stored_title
 from fedlama.federation.describe import Description, modern, shown_differences
-from fedlama.runs.configuration import Comparison, Config, file_digests, stored_description
+from fedlama.runs.configuration import INITIAL_MODEL, Comparison, Config, file_digests, stored_description
 from fedlama.runs.files import check_regular, file_digest, read_object
+from fedlama.runs.lock import NAME as LOCK
 from fedlama.runs.reader import STREAMS, read_config, read_records
 
 Line = Mapping[str, Any]
@@ -227,6 +228,34 @@ def refuse_replaced_data(path: Path, replaced: Callable[[Config], list[str]], ot
         )
 
 
+def refuse_other_run(path: Path, differences: Callable[[Config], list[str]], *, replace_it: bool = False) -> None:
+    """Refuse a folder that its user has named when it holds another run, or files that are of no run.
+
+    Args:
+        path: The run folder; it need not exist.
+        differences: Returns what differs between the stored configuration and the run, one clause each.
+        replace_it: Whether another run may be replaced.
+
+    Raises:
+        DataError: The folder holds something else.
+    """
+    try:
+        held = {entry.name for entry in path.iterdir()} - {LOCK}
+    except OSError:  # it does not exist, or the attempt to write to it will say what is wrong
+        return
+    if not held:
+        return
+    where = printable(path)
+    if "config.json" not in held:
+        raise DataError(f"{where} holds files that are of no run, such as {printable(min(held))}; give another name")
+    stored = None if replace_it else read_config(path)
+    if stored is not None and (changed := differences(stored)):
+        raise DataError(
+            f"{where} has the run of another federation: {shown_differences(changed)}; give another name, or replace "
+            "that run with again=True"
+        )
+
+
 def finished_before(
     path: Path, comparison: Comparison, rounds: int, warn: Callable[[str], None]
 ) -> tuple[Result, dict[str, object]] | None:
@@ -275,12 +304,30 @@ def run_with_other_code(path: Path, config: Mapping[str, object]) -> Path | None
     Returns:
         The folder of that run; None if there is none, or no option is the user's own.
     """
+    return _neighbour(path, config, "sources")
+
+
+def run_with_other_values(path: Path, config: Mapping[str, object]) -> Path | None:
+    """Return the latest run of a federation built in Python that differs in the model's initial values only.
+
+    Args:
+        path: The run folder of the federation; its neighbours are searched.
+        config: Its configuration, see :mod:`fedlama.runs.configuration`.
+
+    Returns:
+        The folder of that run; None if there is none.
+    """
+    return _neighbour(path, config, INITIAL_MODEL)
+
+
+def _neighbour(path: Path, config: Mapping[str, object], apart: str) -> Path | None:
+    """Return the latest run beside a folder whose configuration differs in one key only, which both have."""
     wanted = json.loads(json.dumps(dict(config)))
-    if not wanted.pop("sources", None):
+    if not wanted.pop(apart, None):
         return None
     earlier: list[tuple[float, Path]] = []
     for file in path.parent.glob("*/config.json"):
         stored = read_config(file.parent) or {}
-        if file.parent != path and stored.get("sources") and {key: stored.get(key) for key in wanted} == wanted:
+        if file.parent != path and stored.get(apart) and {key: stored.get(key) for key in wanted} == wanted:
             earlier.append((file.stat().st_mtime, file.parent))
     return max(earlier)[1] if earlier else None

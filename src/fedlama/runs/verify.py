@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,14 @@ from fedlama.federation.run import Run
 from fedlama.federation.strategy_state import restore_state
 from fedlama.runs.autosave import FOLDER
 from fedlama.runs.checkpoint import Snapshot, whole_snapshots
-from fedlama.runs.configuration import ADDED, completed, federation_differences, stored_description
+from fedlama.runs.configuration import (
+    ADDED,
+    completed,
+    config_differences,
+    federation_differences,
+    is_built_in_python,
+    stored_description,
+)
 from fedlama.runs.folder import LINES, environment, metrics_line
 from fedlama.runs.stored import StoredRun, load_run
 
@@ -74,11 +81,15 @@ class Verdict:
         return lines
 
 
-def verify(path: Path, rounds: int | None = None, plugins: Sequence[str] = ()) -> Verdict:
+def verify(
+    path: Path | str, federation: Federation | None = None, *, rounds: int | None = None, plugins: Sequence[str] = ()
+) -> Verdict:
     """Compute the first rounds of a run again and compare them.
 
     Args:
         path: The run folder; the run may be unfinished.
+        federation: For a run of a federation that was built in Python: the same federation, made again. Its
+            `evaluate_every` is the stored one's where it is None, as :func:`fedlama.compare` sets it.
         rounds: Number of rounds; by default all rounds in the folder.
         plugins: Files or modules with options of the user's own. A run folder is not trusted to name code, so nothing
             else is imported.
@@ -88,10 +99,11 @@ def verify(path: Path, rounds: int | None = None, plugins: Sequence[str] = ()) -
 
     Raises:
         DataError: It is not a run folder, or its run cannot be computed again from its configuration.
-        ConfigError: This version cannot run the configuration.
+        ConfigError: This version cannot run the configuration, or the federation is of other code or data.
     """
+    path = Path(path)
     stored = load_run(path)
-    run = Run(_federation(stored, plugins))
+    run = Run(_federation(stored, plugins) if federation is None else _evaluated_alike(federation, stored))
     count = min(len(stored.rounds), run.federation.budget.rounds, rounds or len(stored.rounds))
     snapshots = {snapshot.rounds_done: snapshot for snapshot in whole_snapshots(path / FOLDER, lambda _: None)}
     computed: list[RoundRecord] = []
@@ -146,16 +158,29 @@ def _federation(stored: StoredRun, plugins: Sequence[str]) -> Federation:
             f"the run in {stored.path} was a deployment, whose clients computed elsewhere and may have been missing; "
             "verify a run of `fedlama run` or `fedlama compare`"
         )
+    if is_built_in_python(stored.config):
+        raise DataError(
+            f"the run in {stored.path} is of a federation that was built in Python, and a run folder holds no code; "
+            "verify it where that federation is made, with fedlama.verify(folder, federation)"
+        )
     config = {key: value for key, value in stored.config.items() if key not in ADDED}
     experiment = resolve(config, Catalogue(plugins=tuple(plugins), trusted_only=True))
     return assemble(experiment, prepare(experiment))
 
 
+def _evaluated_alike(federation: Federation, stored: StoredRun) -> Federation:
+    """Return a federation that is evaluated in the same rounds as a stored run, unless it says when itself."""
+    every = stored_description(stored.config).get("evaluate_every")
+    if federation.evaluate_every is not None or type(every) is not int:
+        return federation
+    return replace(federation, evaluate_every=every)
+
+
 def _description(stored: StoredRun, run: Run) -> str | None:
-    """Compare what ran then and now, which a preset or another version may have changed."""
+    """Compare what ran then and now, which a preset, another version or other code may have changed."""
     if "in_force" not in stored.config:
         return None
-    changed = federation_differences(stored_description(stored.config), run.federation)
+    changed = config_differences(stored.config, None, run.federation)
     return f"before round 0: {changed[0]}" if changed else None
 
 

@@ -1,0 +1,1 @@
+"""Runs of federations that are built in Python."""

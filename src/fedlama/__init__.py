@@ -80,6 +80,8 @@ from fedlama.core.records import LayerRecord, Result, RoundRecord, Score
 from fedlama.core.registry import register
 from fedlama.core.trees import pad
 from fedlama.data.clients import ClientData, ClientSource, ReplayedClients, TensorClients
+from fedlama.data.datasets import DatasetClients
+from fedlama.data.samples import PadCollate
 from fedlama.engines import Auto, Distributed, Stacked, Workers
 from fedlama.errors import ConfigError, DataError, DivergenceError, FedlamaError, MissingExtraError
 from fedlama.federation.federation import Federation
@@ -136,6 +138,7 @@ __all__ = [
     "Cox",
     "Cyclic",
     "DataError",
+    "DatasetClients",
     "DifferenceCodec",
     "Differences",
     "Directions",
@@ -174,6 +177,7 @@ __all__ = [
     "MultiLabel",
     "NormBound",
     "OptimizerState",
+    "PadCollate",
     "ParameterGroup",
     "Plan",
     "PowerSGD",

@@ -12,7 +12,7 @@ from fedlama import Federation, Result, Run
 from fedlama.choices.samplers import UniformSampler
 from fedlama.choices.solvers import SGD
 from fedlama.choices.strategies import FedLAMA
-from fedlama.data.clients import as_source
+from fedlama.data.sources import as_source
 from fedlama.federation.held_out import TestSet
 from fedlama.flower import Flower, RoundPolicy
 from tests.engines.cases import clients, network

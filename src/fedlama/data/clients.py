@@ -24,9 +24,11 @@ from fedlama.core.content import data_facts
 from fedlama.core.description import describe
 from fedlama.core.devices import transform_on, upload
 from fedlama.core.randomness import address, permutation, ranked
-from fedlama.core.trees import Tree, as_tree, cat, leaves, map_leaves, named_leaves, pick
+from fedlama.core.trees import Tree, as_tree, leaves, map_leaves, pick
 from fedlama.core.trees import samples as samples_of
-from fedlama.errors import ConfigError, DataError, shown
+from fedlama.data.local_sets import PARTS, LocalRows, Part
+from fedlama.data.samples import without_pandas
+from fedlama.errors import ConfigError, DataError
 
 Batch = Tree
 """What one local step is trained on: inputs and targets as a pair, or any nested structure of tensors.
@@ -54,15 +56,22 @@ class ClientData:
         x: Inputs: a tensor of shape (samples, ...), or a nested structure of tensors with one row for each sample.
         y: Targets likewise; None where `x` holds whole batches, for instance a dict with labels.
         batch_size: Samples per local step.
+        validation: The client's own validation set as one batch, (x, y) or a dict; None for none. See
+            :mod:`fedlama.data.local_sets`.
+        test: Its own test set, likewise.
     """
 
     x: Tree
     y: Tree | None
     batch_size: int
+    validation: Tree | None = None
+    test: Tree | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "x", as_samples(self.x))
-        object.__setattr__(self, "y", None if self.y is None else as_samples(self.y))
+        for name in ("y", *PARTS):
+            given = getattr(self, name)
+            object.__setattr__(self, name, None if given is None else as_samples(given))
         object.__setattr__(self, "batch_size", operator.index(self.batch_size))
 
 
@@ -79,13 +88,19 @@ class ClientSource(Protocol):
         """Return one batch of a client.
 
         A source whose batches are new tensors, which a model may overwrite, says so with a class attribute
-        ``fresh_batches = True``; batches of other sources are copied.
+        ``fresh_batches = True``; batches of other sources are copied. One that gives any batch at any time, as often as
+        it is asked, says so with ``pure_batches = True``; of others every batch is asked for once, in order.
 
         Args:
             client: The client's number.
             step: Its local step, counted from 0 over the whole run.
             seed: The run's seed.
         """
+
+
+def is_pure(source: ClientSource) -> bool:
+    """Return whether any batch of a source can be asked for at any time; see :meth:`ClientSource.batch`."""
+    return bool(getattr(source, "pure_batches", False))
 
 
 class _Batches(NamedTuple):
@@ -113,12 +128,16 @@ class TensorClients:
         prepare: Applied to every batch of inputs.
         augment: Applied to every prepared batch.
         short_clients: Whether clients with fewer samples than a batch train on short batches; if not, they are refused.
+        drop_last: Whether the samples that are left over at the end of an epoch are left out of it, so that all batches
+            have the same number of samples.
+        local_sets: The clients' own validation and test sets; see :mod:`fedlama.data.local_sets`.
 
     Raises:
         DataError: Clients without samples or with too few, rows that do not exist, NaN or infinite inputs.
     """
 
     fresh_batches: ClassVar[bool] = True
+    pure_batches: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -130,6 +149,8 @@ class TensorClients:
         prepare: Prepare | None = None,
         augment: Augment | None = None,
         short_clients: bool = False,
+        drop_last: bool = False,
+        local_sets: Mapping[Part, LocalRows] | None = None,
     ) -> None:
         x, y = as_samples(x), None if y is None else as_samples(y)
         count = samples_of(x, "the inputs")
@@ -141,7 +162,8 @@ class TensorClients:
         self._begins = np.cumsum([0] + [len(mine) for mine in rows])
         self.rows = [self._held[start:end] for start, end in pairwise(self._begins)]
         self.x, self.y, self.batch_sizes = x, y, sizes
-        self.prepare = prepare
+        self.prepare, self.drop_last = prepare, drop_last
+        self.local_sets = dict(local_sets or {})
         self.augment: Callable[[Tensor, Any], Tensor] | None = augment
         self._sizes, self._batch_sizes = np.diff(self._begins), np.array(sizes)
         self._epochs: dict[int, tuple[int, int, NDArray[np.int64]]] = {}
@@ -190,6 +212,7 @@ class TensorClients:
             "prepare": describe(self.prepare, "clients.prepare"),
             "augment": describe(self.augment, "clients.augment"),
             "data": self.data_digests,
+            **({"drop_last": True} if self.drop_last else {}),
         }
 
     def samples(self, client: int) -> int:
@@ -197,8 +220,22 @@ class TensorClients:
         return len(self.rows[client])
 
     def batches_per_epoch(self, client: int) -> int:
-        """Return the number of local steps in one epoch of the client, the short last batch included."""
-        return -(-len(self.rows[client]) // self.batch_sizes[client])
+        """Return the number of local steps in one epoch of the client."""
+        return int(self._steps_per_epoch(np.array([client]))[0])
+
+    def _steps_per_epoch(self, clients: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the number of batches in one epoch, int64 (clients,); a short last one counts unless it is dropped."""
+        sizes, batch = self._sizes[clients], self._batch_sizes[clients]
+        steps: NDArray[np.int64] = np.maximum(sizes // batch, 1) if self.drop_last else -(-sizes // batch)
+        return steps
+
+    def held_out(self, client: int, part: Part) -> Iterator[Batch] | None:
+        """Return a client's own set as batches; see :meth:`fedlama.data.local_sets.LocalSets.held_out`."""
+        batches = self.local_sets[part].batches(client) if part in self.local_sets else None
+        if batches is None:
+            return None
+        prepared = ((x if self.prepare is None else self.prepare(x), y) for x, y in batches)
+        return (x if y is None else (x, y) for x, y in prepared)
 
     def batch_rows(self, client: int, step: int, seed: int) -> NDArray[np.int64]:
         """Return the row numbers of one batch, int64 (batch,)."""
@@ -242,7 +279,7 @@ class TensorClients:
         who = np.asarray(clients)
         sizes, batch = self._sizes[who], self._batch_sizes[who]
         step = np.asarray(first) + np.arange(steps)[:, None]
-        epoch, position = np.divmod(step, -(-sizes // batch))
+        epoch, position = np.divmod(step, self._steps_per_epoch(who))
         start = position * batch
         lengths = np.minimum(batch, sizes - start)
         rows = np.empty((*lengths.shape, int(lengths.max())), dtype=np.int64)  # (steps, clients, largest batch)
@@ -416,12 +453,12 @@ def as_samples(value: object) -> Tree:
     """Return samples, stacked along the first dimension of every tensor, as a tree of tensors.
 
     Args:
-        value: Tensors or NumPy arrays, or a nested structure of them.
+        value: Tensors or NumPy arrays, a nested structure of them, or a frame or series of pandas.
 
     Raises:
         DataError: It holds something else, or a single number.
     """
-    samples = as_tree(value, "the data")
+    samples = as_tree(without_pandas(value), "the data")
     if any(leaf.dim() == 0 for leaf in leaves(samples)):
         raise DataError("the data are a single number, expected samples along a first dimension; stack them")
     return samples
@@ -492,45 +529,7 @@ def checked_batch(batch: object, client: int, step: int) -> Batch:
     return given
 
 
-def as_source(clients: ClientSource | Sequence[ClientData] | Sequence[Iterable[Batch]]) -> ClientSource:
-    """Accept what a user may hand over as clients.
-
-    Args:
-        clients: A ready source, a list of :class:`ClientData`, or a list of iterables of batches.
-
-    Returns:
-        The source.
-
-    Raises:
-        DataError: The list is empty or mixes kinds.
-    """
-    if not isinstance(clients, Sequence):
-        if all(hasattr(clients, name) for name in ("__len__", "samples", "batch")):
-            return clients
-        remedy = "give list(clients.values())" if isinstance(clients, Mapping) else "give a list"
-        raise DataError(
-            f"clients is {shown(type(clients).__name__)}, expected a list of fedlama.ClientData or of iterables of "
-            f"batches, or a source with the methods samples and batch; {remedy}"
-        )
-    if not clients:
-        raise DataError("there are no clients; give at least one")
-    tensors = [given for given in clients if isinstance(given, ClientData)]
-    if not tensors:
-        return ReplayedClients([given for given in clients if not isinstance(given, ClientData)])
-    if len(tensors) != len(clients):
-        raise DataError("the clients mix ClientData and iterables of batches; give all of them in one form")
-    ends = np.cumsum([0] + [samples_of(client.x, f"client {number}") for number, client in enumerate(tensors)])
-    rows = [np.arange(start, end) for start, end in pairwise(ends)]
-    for number, client in enumerate(tensors):
-        _check_targets(f"client {number} has", client.x, client.y, "give one for each input")
-        _check_alike("inputs", number, client.x, tensors[0].x)
-        _check_alike("targets", number, client.y, tensors[0].y)
-    x = cat([client.x for client in tensors])
-    y = None if tensors[0].y is None else cat([client.y for client in tensors])
-    return TensorClients(x, y, rows, [client.batch_size for client in tensors])
-
-
-def _check_targets(owner: str, x: Tree, y: Tree | None, remedy: str) -> None:
+def check_targets(owner: str, x: Tree, y: Tree | None, remedy: str) -> None:
     """Refuse targets that are not one for each input."""
     inputs = samples_of(x)
     targets = inputs if y is None else samples_of(y, "the targets")
@@ -538,30 +537,12 @@ def _check_targets(owner: str, x: Tree, y: Tree | None, remedy: str) -> None:
         raise DataError(f"{owner} {inputs} inputs but {targets} targets; {remedy}")
 
 
-def _check_alike(kind: str, number: int, mine: Tree | None, first: Tree | None) -> None:
-    """Refuse a client whose tensors have another structure, shape or dtype than those of client 0."""
-    have, expected = ({} if part is None else named_leaves(part) for part in (mine, first))
-    if list(have) != list(expected):
-        raise DataError(
-            f"client {number} has {kind} {', '.join(have) or 'of None'}, but client 0 has "
-            f"{', '.join(expected) or 'None'}; give all clients one structure"
-        )
-    for name, leaf in have.items():
-        other = expected[name]
-        if leaf.shape[1:] != other.shape[1:] or leaf.dtype != other.dtype:
-            entry = "" if name == "tensor" else f" {name}"
-            raise DataError(
-                f"client {number} has {kind}{entry} of shape {tuple(leaf.shape[1:])} ({leaf.dtype}), but client 0 has "
-                f"{tuple(other.shape[1:])} ({other.dtype}); give all clients one shape and dtype"
-            )
-
-
 def _check_rows(
     x: Tree, y: Tree | None, rows: Sequence[NDArray[np.int64]], sizes: Sequence[int], short_clients: bool
 ) -> None:
     if not rows:
         raise DataError("there are no clients; give at least one")
-    _check_targets("there are", x, y, "give one target for each input")
+    check_targets("there are", x, y, "give one target for each input")
     count = samples_of(x)
     if len(sizes) != len(rows):
         raise DataError(f"there are {len(rows)} clients but {len(sizes)} batch sizes; give one, or one per client")

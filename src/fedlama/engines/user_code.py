@@ -18,7 +18,7 @@ from fedlama.choices.tasks import Task
 from fedlama.core.losses import scalar
 from fedlama.core.modules import set_training
 from fedlama.core.trees import Tree, map_leaves, words
-from fedlama.data.clients import Batch, TensorClients
+from fedlama.data.clients import Batch, is_pure
 from fedlama.engines.api import EngineSetup
 from fedlama.errors import DataError, FedlamaError, cut
 
@@ -115,7 +115,7 @@ def explained(
     Returns:
         A :class:`DataError`, or `error` itself where no client fails by itself.
     """
-    if not isinstance(setup.clients, TensorClients):  # recorded batches are given out once
+    if not is_pure(setup.clients):  # recorded batches are given out once
         names, text = ", ".join(map(str, clients[:3])), f"{type(error).__name__}: {cut(error)}"
         more = ", ..." if len(clients) > 3 else ""
         return DataError(f"clients {names}{more}: the model or the objective failed: {text}; {_remedy(text)}")

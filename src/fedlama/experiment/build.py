@@ -13,6 +13,8 @@ from torch import nn
 from fedlama.core.randomness import seed_of
 from fedlama.data.arrays import Dataset
 from fedlama.data.clients import ClientSource, TensorClients
+from fedlama.data.local_sets import LocalRows, Part, rows_of_groups
+from fedlama.data.partition.base import Partition
 from fedlama.data.transforms import Normalise, PadCropFlip
 from fedlama.errors import ConfigError, FedlamaError, cut
 from fedlama.experiment.catalogue import name_of, origin_of
@@ -75,11 +77,21 @@ def prepare(experiment: Experiment) -> Material:
         prepare=_preparation(settings, dataset),
         augment=PadCropFlip() if settings.augment else None,
         short_clients=settings.short_clients or settings.preset == "authors",
+        drop_last=settings.drop_last,
+        local_sets=_local_sets(dataset, rows),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(settings.seed, "model"))
         model = _build(experiment.model, dataset)
     return Material(dataset, clients, model)
+
+
+def _local_sets(dataset: Dataset, partition: Partition) -> dict[Part, LocalRows]:
+    """Return the test rows of each client's own groups, where every group is on one client."""
+    if dataset.groups is None or dataset.test_groups is None:
+        return {}
+    rows = rows_of_groups(dataset.groups.numpy(), dataset.test_groups.numpy(), partition)
+    return {} if rows is None else {"test": LocalRows(dataset.test_x, dataset.test_y, rows)}
 
 
 def assemble(experiment: Experiment, material: Material) -> Federation:

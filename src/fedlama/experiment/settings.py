@@ -53,6 +53,7 @@ class Settings:
             scales pixels to [0, 1].
         augment: Pad by 4, crop and flip training images.
         short_clients: Let clients with fewer samples than a batch train on short batches.
+        drop_last: Leave the samples out that are left over at the end of an epoch, so that batches are equally long.
         weighting: Client weights p_i; see :class:`fedlama.Federation`.
         evaluate: See :class:`fedlama.Federation`.
         evaluate_every: Local steps between evaluations; None for a cycle of the strategy.
@@ -71,6 +72,7 @@ class Settings:
     normalise: Literal["channel", "pixel", "none"] = "channel"
     augment: bool = False
     short_clients: bool = False
+    drop_last: bool = field(default=False, metadata=LEFT_OUT_AT_DEFAULT)
     weighting: Weighting = "samples"
     evaluate: Literal["global", "best_client"] = "global"
     evaluate_every: int | None = None

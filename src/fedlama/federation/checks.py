@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from fedlama.core.local_work import epoch_of
 from fedlama.core.losses import scalar
 from fedlama.core.trees import Tree, leaves, map_leaves, words
 from fedlama.core.validation import check_seed
-from fedlama.data.clients import ClientSource, TensorClients
+from fedlama.data.clients import ClientSource, TensorClients, is_pure
 from fedlama.engines import ENGINES
 from fedlama.errors import ConfigError, DataError, FedlamaError, cut, did_you_mean, shown
 from fedlama.federation.held_out import TestSet
@@ -32,6 +33,10 @@ from fedlama.federation.tally import Tally
 
 MOST_ROUNDS = 10_000_000
 """More rounds than this are refused as a typing error: their ledger would fill any disk."""
+
+
+_TRIED = 16
+"""Number of clients whose first batch is tried, where samples are read one by one."""
 
 
 def check_federation(federation: FederationSettings, layers: Layers, source: ClientSource) -> None:
@@ -274,6 +279,14 @@ def check_fit(federation: FederationSettings, model: nn.Module, source: ClientSo
             tried = _tried("client 0", task, model, lambda: source.batch(0, 0, federation.seed), source.x)
             _refuse(task.check("the clients", tried.output, source.data), model)
             tried.loss()
+        elif is_pure(source):
+            for client in range(0, len(source), -(-len(source) // _TRIED)):
+                batch = source.batch(client, 0, federation.seed)
+                tried = _tried(
+                    f"client {client}", task, model, partial(map_leaves, torch.clone, batch), task.inputs(batch)
+                )
+                _refuse(task.check(f"client {client}", tried.output, batch), model)
+                tried.loss()
     model.train(training)
 
 

@@ -16,8 +16,9 @@ class Federation(FederationSettings):
 
     Args:
         model: Any module; its current weights are the initial ones. It is copied, never changed.
-        clients: A :class:`~fedlama.data.clients.ClientSource`, a list of
-            :class:`~fedlama.data.clients.ClientData`, or a list of iterables of ready batches.
+        clients: A list of :class:`~fedlama.data.clients.ClientData`, a list of loaders of PyTorch, a list of iterables
+            of ready batches, or a :class:`~fedlama.data.clients.ClientSource` such as
+            :class:`~fedlama.data.datasets.DatasetClients`.
         strategy: When each layer is synchronised.
         local_steps: Budget K: local steps of each active client over the whole run. Exactly one of `local_steps`,
             `rounds` and `epochs` is given.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from fedlama.core.losses import Objective, cross_entropy
 from fedlama.core.records import Score
 from fedlama.core.trees import Tree, leaves, map_leaves, pick, samples
 from fedlama.data.clients import Prepare, as_samples
+from fedlama.data.datasets import Collate, collected
 from fedlama.errors import DataError
 from fedlama.federation.tally import Tally
 
@@ -57,6 +59,22 @@ class TestSet:
             raise DataError("the test set has no samples; give some, or leave test_set out")
         if any(leaf.is_floating_point() and not torch.isfinite(leaf).all() for leaf in leaves(self.x)):
             raise DataError("the test set holds NaN or infinite inputs; clean or drop those rows")
+
+    @classmethod
+    def from_dataset(cls, dataset: Any, collate_fn: Collate | None = None, batch_size: int = 500) -> Self:  # noqa: ANN401
+        """Return a data set, of the forms that :class:`fedlama.DatasetClients` takes, as a test set in memory.
+
+        Args:
+            dataset: A ``torch.utils.data.Dataset``, a ``datasets.Dataset``, a dict of arrays, or a pandas frame.
+            collate_fn: Makes one batch of all samples; by default they are stacked.
+            batch_size: Samples per forward pass.
+
+        Raises:
+            DataError: The samples do not make one batch.
+        """
+        batch = collected(dataset, collate_fn)
+        x, y = batch if type(batch) is tuple and len(batch) == 2 else (batch, None)
+        return cls(x, y, batch_size=batch_size)
 
     @cached_property
     def data_digests(self) -> dict[str, object]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from fedlama.core.layers import total_parameters
 from fedlama.core.ledger import Ledger, cost_percent
 from fedlama.core.records import Result, RoundRecord, layer_records
-from fedlama.data.clients import as_source
+from fedlama.data.sources import as_source
 from fedlama.engines import ENGINES, Engine
 from fedlama.engines.api import Values
 from fedlama.engines.cohort.sizes import intra_op_threads, is_large

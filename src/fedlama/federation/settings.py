@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from inspect import signature
 from typing import Any, Literal, Self
@@ -30,7 +30,8 @@ from fedlama.core.local_work import LocalWork
 from fedlama.core.losses import Objective
 from fedlama.core.modules import check_shapes_known, copied
 from fedlama.core.validation import normalise_numbers
-from fedlama.data.clients import Batch, ClientData, ClientSource, TensorClients, as_source
+from fedlama.data.clients import TensorClients
+from fedlama.data.sources import Clients, as_source
 from fedlama.engines import Engine, EngineSetup
 from fedlama.engines.first_step.batches import repeatable
 from fedlama.errors import ConfigError, did_you_mean
@@ -46,7 +47,7 @@ class FederationSettings:
     """The settings of a federation; :class:`~fedlama.federation.federation.Federation` describes each of them."""
 
     model: nn.Module
-    clients: ClientSource | Sequence[ClientData] | Sequence[Iterable[Batch]]
+    clients: Clients
     strategy: Strategy[Any]
     local_steps: int | None = None
     solver: LocalSolver = field(default_factory=lambda: SGD(learning_rate=0.1))

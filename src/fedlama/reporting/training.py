@@ -22,7 +22,7 @@ from fedlama.analysis.study import Execution, Methods, Study, StudyPlan, baselin
 from fedlama.choices.strategies import Strategy
 from fedlama.core.records import Result
 from fedlama.core.validation import refuse
-from fedlama.data.clients import as_source
+from fedlama.data.sources import as_source
 from fedlama.errors import ConfigError, shown
 from fedlama.experiment.settings import check_name
 from fedlama.federation.federation import Federation

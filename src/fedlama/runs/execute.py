@@ -20,7 +20,7 @@ from fedlama.core.layers import total_parameters
 from fedlama.core.ledger import cost_percent
 from fedlama.core.records import Result
 from fedlama.core.validation import refuse
-from fedlama.data.clients import as_source
+from fedlama.data.sources import as_source
 from fedlama.errors import ConfigError
 from fedlama.experiment import Experiment, assemble, prepare
 from fedlama.experiment.build import comparable, with_rounds_of

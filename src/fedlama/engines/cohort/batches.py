@@ -179,6 +179,8 @@ class CohortBatches:
         self, source: TensorClients, clients: NDArray[np.int64], first: NDArray[np.int64], steps: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return what `cohort_rows` does, but release Python's lock for the other threads in the meantime."""
+        if source.drop_last:  # which the kernel does not know
+            return source.cohort_rows(clients.tolist(), first.tolist(), steps, self._seed)
         table = SampleTable(*source.tables)
         return shuffle_rows(table, clients, first, steps, self._shuffles)
 

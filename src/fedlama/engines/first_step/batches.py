@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 
 from fedlama.core.trees import map_leaves
-from fedlama.data.clients import Batch, ClientSource, TensorClients, checked_batch
+from fedlama.data.clients import Batch, ClientSource, checked_batch, is_pure
 from fedlama.engines.user_code import NamedFailures
 from fedlama.errors import FedlamaError
 
@@ -72,9 +72,9 @@ class RepeatableBatches:
             self._rehearsed = False
 
 
-def repeatable(source: ClientSource) -> TensorClients | RepeatableBatches:
+def repeatable(source: ClientSource) -> ClientSource:
     """Return a source whose batches can be looked at before their turn."""
-    return source if isinstance(source, TensorClients | RepeatableBatches) else RepeatableBatches(source)
+    return source if isinstance(source, RepeatableBatches) or is_pure(source) else RepeatableBatches(source)
 
 
 @contextmanager
@@ -91,4 +91,4 @@ def rehearsal(source: ClientSource) -> Iterator[bool]:
         with source.rehearsal():
             yield True
     else:
-        yield isinstance(source, TensorClients)
+        yield is_pure(source)

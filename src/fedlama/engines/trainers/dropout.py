@@ -10,7 +10,6 @@ torch's own dropout counts its draws differently there.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,10 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from fedlama.core.global_generators import global_generator
 from fedlama.core.randomness import seed_of
 from fedlama.engines.api import EngineSetup
-
-_global_generator = threading.RLock()
 
 
 def client_generators(
@@ -63,7 +61,7 @@ def borrowed_generator(generator: torch.Generator) -> Iterator[None]:
     on_cpu = device.type == "cpu"
     module = torch.random if on_cpu else torch.get_device_module(device)
     devices = () if on_cpu else (device,)
-    with _global_generator, torch.random.fork_rng(devices, device_type=device.type):
+    with global_generator, torch.random.fork_rng(devices, device_type=device.type):
         if not on_cpu:
             torch.manual_seed(generator.initial_seed())
         module.set_rng_state(generator.get_state(), *devices)
@@ -85,7 +83,7 @@ def watched_generator() -> Iterator[list[bool]]:
     def states() -> list[Tensor]:
         return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in devices)]
 
-    with _global_generator, torch.random.fork_rng(devices):
+    with global_generator, torch.random.fork_rng(devices):
         before = states()
         yield answer
         answer.append(not all(map(torch.equal, before, states())))

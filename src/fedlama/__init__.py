@@ -72,7 +72,7 @@ from fedlama.choices.tasks import (
     Task,
 )
 from fedlama.core.deprecations import Renamed, renamed_attributes
-from fedlama.core.layers import Layer, Layers, TensorSpec, by_mapping, by_module, by_tensor
+from fedlama.core.layers import Layer, Layers, TensorSpec, by_mapping, by_module, by_tensor, tagged
 from fedlama.core.ledger import Ledger
 from fedlama.core.local_work import LocalWork
 from fedlama.core.plan import LayerStatistics, Plan
@@ -238,6 +238,7 @@ __all__ = [
     "run",
     "run_study",
     "save_snapshot",
+    "tagged",
     "tensor_norms",
     "verify",
     "whole_snapshots",

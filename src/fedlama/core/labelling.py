@@ -8,7 +8,8 @@ from typing import ClassVar, Protocol
 
 from torch import nn
 
-from fedlama.core.layers import Layers, StatisticsRule, by_mapping, by_module, by_tensor
+from fedlama.core.description import LEFT_OUT_AT_DEFAULT
+from fedlama.core.layers import Layers, StatisticsRule, by_mapping, by_module, by_tensor, tagged
 from fedlama.core.registry import register
 from fedlama.core.validation import one_of, refuse
 from fedlama.errors import ConfigError
@@ -41,6 +42,10 @@ class ByTensor:
 
     Args:
         statistics: ``"average"`` or ``"local"``; see :func:`fedlama.core.layers.by_tensor`.
+        local: Patterns of layers that never leave a client, such as ``"head.*"``; see
+            :func:`fedlama.core.layers.tagged`.
+        head: Patterns of the output layers.
+        frozen: Patterns of layers that are not trained.
 
     Raises:
         ConfigError: The rule for the statistics is not known.
@@ -52,13 +57,19 @@ class ByTensor:
 
     name: ClassVar[str] = "tensor"
     statistics: StatisticsRule = "average"
+    local: tuple[str, ...] = field(default=(), metadata=LEFT_OUT_AT_DEFAULT, kw_only=True)
+    head: tuple[str, ...] = field(default=(), metadata=LEFT_OUT_AT_DEFAULT, kw_only=True)
+    frozen: tuple[str, ...] = field(default=(), metadata=LEFT_OUT_AT_DEFAULT, kw_only=True)
 
     def __post_init__(self) -> None:
         refuse(one_of(self, "statistics", ("average", "local")))
 
     def label(self, model: nn.Module) -> Layers:
         """Return the layers of a model; see :meth:`Labelling.label`."""
-        return by_tensor(model, statistics=self.statistics)
+        return self._tagged(by_tensor(model, statistics=self.statistics))
+
+    def _tagged(self, layers: Layers) -> Layers:
+        return tagged(layers, local=self.local, head=self.head, frozen=self.frozen)
 
 
 @register("layers")
@@ -67,7 +78,7 @@ class ByModule(ByTensor):
     """Every module that owns parameters directly is a layer; see :func:`fedlama.core.layers.by_module`.
 
     Args:
-        statistics: As in :class:`ByTensor`.
+        statistics: As in :class:`ByTensor`; so are `local`, `head` and `frozen`.
 
     Example:
         >>> [layer.name for layer in ByModule().label(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)))]
@@ -78,7 +89,7 @@ class ByModule(ByTensor):
 
     def label(self, model: nn.Module) -> Layers:
         """Return the layers of a model; see :meth:`Labelling.label`."""
-        return by_module(model, statistics=self.statistics)
+        return self._tagged(by_module(model, statistics=self.statistics))
 
 
 @register("layers")
@@ -87,7 +98,7 @@ class ByMapping(ByTensor):
     """Layers that the user lists; see :func:`fedlama.core.layers.by_mapping`.
 
     Args:
-        statistics: As in :class:`ByTensor`.
+        statistics: As in :class:`ByTensor`; so are `local`, `head` and `frozen`.
         groups: Layer name to the names of its parameters.
         adaptive: Layers that may adapt; None for those with a weight tensor.
 
@@ -110,4 +121,5 @@ class ByMapping(ByTensor):
 
     def label(self, model: nn.Module) -> Layers:
         """Return the layers of a model; see :meth:`Labelling.label`."""
-        return by_mapping(model, self.groups, statistics=self.statistics, adaptive=self.adaptive)
+        layers = by_mapping(model, self.groups, statistics=self.statistics, adaptive=self.adaptive)
+        return self._tagged(layers)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Literal
 
 import torch
@@ -18,6 +19,10 @@ from fedlama.errors import ConfigError, did_you_mean
 
 StatisticsRule = Literal["average", "local"]
 """Whether buffers such as BatchNorm's running statistics are averaged with their layer, or stay on each client."""
+
+Tag = Literal["shared", "head", "local", "frozen"]
+"""What becomes of a layer: ``"shared"`` and ``"head"`` (a model's output layers) are trained and sent, ``"local"`` is
+trained and never leaves its client, ``"frozen"`` is neither trained nor sent."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +59,13 @@ class Layer:
         adaptive: Whether a strategy may give it an interval of its own. By default true when one of its parameters
             has more than one dimension (kernels), as in the authors' program; biases and normalisation parameters
             stay at the base interval.
+        tag: Whether it is trained and sent; see :data:`Tag`. No strategy, codec, message or ledger sees a local layer.
     """
 
     name: str
     tensors: tuple[TensorSpec, ...]
     adaptive: bool
+    tag: Tag = "shared"
 
     @property
     def parameters(self) -> int:
@@ -168,6 +175,82 @@ def by_mapping(
                 [f"adaptive names no layer: {name!r}{did_you_mean(name, labels.values())}" for name in strangers]
             )
     return _assemble(model, labels, statistics, adaptive)
+
+
+def tagged(
+    layers: Layers, *, local: Iterable[str] = (), head: Iterable[str] = (), frozen: Iterable[str] = ()
+) -> Layers:
+    """Return a labelling in which some layers have another tag than ``"shared"``.
+
+    Each client trains its own value of a local layer and keeps it, also while other cohorts train. A local output layer
+    is FedPer (Arivazhagan et al., 2019), local batch normalisation is FedBN (Li et al., 2021).
+
+    Args:
+        layers: The labelling.
+        local: Patterns of names of layers that never leave a client; ``*`` stands for any text.
+        head: Patterns of the output layers, which are sent as others are.
+        frozen: Patterns of layers that are not trained.
+
+    Raises:
+        ConfigError: A pattern matches no layer, a layer has two tags, or no layer is left that is sent.
+
+    >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> [(layer.name, layer.tag) for layer in tagged(by_module(model), local=["2"])]
+    [('0', 'shared'), ('2', 'local')]
+    """
+    names, problems = [layer.name for layer in layers], []
+    tags: dict[str, Tag] = {}
+    patterns: dict[Tag, Iterable[str]] = {"local": local, "head": head, "frozen": frozen}
+    for tag, given in patterns.items():
+        for pattern in given:
+            matched = [name for name in names if fnmatchcase(name, pattern)]
+            if not matched:
+                problems.append(f"layers.{tag} names {pattern!r}, which matches no layer{did_you_mean(pattern, names)}")
+            problems += [
+                f"layer {name!r} is tagged {tags[name]!r} and {tag!r}, expected one tag; change a pattern"
+                for name in matched
+                if tags.get(name, tag) != tag
+            ]
+            tags |= dict.fromkeys(matched, tag)
+    result = tuple(replace(layer, tag=tags.get(layer.name, layer.tag)) for layer in layers)
+    if not problems and not sent_layers(result):
+        problems.append("every layer is tagged 'local' or 'frozen', expected one that is sent; change a pattern")
+    if problems:
+        raise ConfigError(problems)
+    return result
+
+
+def sent_layers(layers: Layers) -> Layers:
+    """Return the layers that are sent between server and clients."""
+    return tuple(layer for layer in layers if layer.tag in ("shared", "head"))
+
+
+def local_layers(layers: Layers) -> Layers:
+    """Return the layers that never leave a client."""
+    return tuple(layer for layer in layers if layer.tag == "local")
+
+
+def without_frozen_tags(layers: Layers) -> Layers:
+    """Return a labelling without the parameters of layers tagged ``"frozen"``; their buffers are still sent."""
+    kept = []
+    for layer in layers:
+        buffers = tuple(spec for spec in layer.tensors if not spec.trainable)
+        if layer.tag != "frozen":
+            kept.append(layer)
+        elif buffers:
+            kept.append(replace(layer, tensors=buffers, adaptive=False, tag="shared"))
+    return tuple(kept)
+
+
+def layer_tensors(model: nn.Module, layers: Layers) -> dict[str, Tensor]:
+    """Return the tensors of some layers of a model, by name.
+
+    Args:
+        model: The model.
+        layers: Layers of its labelling.
+    """
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {spec.name: tensors[spec.name] for layer in layers for spec in layer.tensors}
 
 
 def named_layers(layers: Layers, names: Iterable[str]) -> Layers:

@@ -33,6 +33,9 @@ from fedlama.data.clients import ClientSource
 Values = dict[str, Tensor]
 """Tensors by their name in the model's state dict."""
 
+LOCAL_VALUES = "local values"
+"""The kind under which a client that is outside of the cohort keeps the values of its local layers."""
+
 
 @dataclass(frozen=True)
 class EngineSetup:
@@ -42,7 +45,7 @@ class EngineSetup:
 
     Attributes:
         model: A model whose tensors the engine may overwrite; it gives the shape of the computation.
-        layers: The labelling.
+        layers: The layers that are sent.
         clients: The data of all clients.
         solver: How a client trains.
         codec: How uploads are compressed; it names the codec of downloads.
@@ -50,6 +53,7 @@ class EngineSetup:
         seed: The run's seed.
         device: Where to compute.
         budget: The length of the run; None where it is not known.
+        local_layers: Layers that are trained too, but never leave a client; each client keeps its own values.
     """
 
     model: nn.Module
@@ -61,6 +65,12 @@ class EngineSetup:
     seed: int
     device: torch.device
     budget: Budget | None = None
+    local_layers: Layers = ()
+
+    @property
+    def trained_layers(self) -> Layers:
+        """All layers that are trained, those that are sent first."""
+        return self.layers + self.local_layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +153,9 @@ class CohortState:
         facts: What else an engine must remember, as plain JSON types; most have nothing.
         codec_state: The states of the codec of uploads likewise, by the codec's name of the state and tensor name;
             empty for codecs without one.
-        inactive: Solver buffers of clients outside of the cohort, by client, kind and parameter name, each of one
-            client's shape; only for a solver whose `state_scope` is ``"client"``. They are never changed in place.
+        inactive: What clients outside of the cohort keep, by client, kind and tensor name, each of one client's shape:
+            solver buffers where `state_scope` is ``"client"``, and the values of local layers, whose kind is
+            :data:`LOCAL_VALUES`. They are never changed in place.
     """
 
     clients: tuple[int, ...]

@@ -41,7 +41,7 @@ class DistributedEngine:
         inner: Holds this process's clients.
 
     Raises:
-        ConfigError: The solver's buffers would have to follow clients from one process to another.
+        ConfigError: The solver's buffers or local layers would have to follow clients from one process to another.
     """
 
     holds_clients: ClassVar[bool] = False
@@ -51,6 +51,11 @@ class DistributedEngine:
             raise ConfigError(
                 "solver.state_scope is 'client', but a client may train in another process in its next cohort, where "
                 "its buffers are not; choose 'cohort', or engine='stacked'"
+            )
+        if setup.local_layers:
+            raise ConfigError(
+                f"layer {setup.local_layers[0].name!r} is tagged 'local', but a client may train in another process in "
+                "its next cohort, where its values are not; leave it out of layers.local, or choose engine='stacked'"
             )
         self._setup, self._inner = setup, inner
         self._transfers = TransferTable(setup.layers, setup.codec)

@@ -19,13 +19,13 @@ from fedlama.choices.solvers import OptimizerState
 from fedlama.choices.solvers.local_update import LocalUpdate
 from fedlama.choices.solvers.options import rate_of
 from fedlama.core.averaging import average_models
-from fedlama.core.layers import Layer, local_buffers
+from fedlama.core.layers import Layer, layer_tensors, local_buffers
 from fedlama.core.modules import keep_reassigned_buffers, set_training
 from fedlama.core.randomness import seed_of
 from fedlama.core.registry import register
 from fedlama.core.trees import map_leaves
 from fedlama.data.clients import as_batch
-from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
+from fedlama.engines.api import LOCAL_VALUES, Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
 from fedlama.engines.cohort.cohort import CohortSlice
 from fedlama.engines.divergence import loss_divergence
 from fedlama.engines.first_step.guard import MOST_CLIENTS, check_first_step
@@ -71,10 +71,13 @@ class LoopEngine:
         self._tensors = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
         self._names = [name for name, p in self._model.named_parameters() if p.requires_grad]
         self._buffers = [name for name, _ in self._model.named_buffers()]
-        self._local = {name: buffer.clone() for name, buffer in local_buffers(self._model, setup.layers).items()}
+        buffers = local_buffers(self._model, setup.trained_layers)
+        self._local = {name: buffer.clone() for name, buffer in buffers.items()}
+        personal = layer_tensors(self._model, setup.local_layers)
+        self._first_personal = {name: value.detach().clone() for name, value in personal.items()}
         self._generators = [setup.device] if setup.device.type == "cuda" else []
         self._slots: list[_ClientSlot] = []
-        self._inactive: dict[int, dict[str, Values]] = {}  # solver buffers of clients outside of the cohort
+        self._inactive: dict[int, dict[str, Values]] = {}  # what clients outside of the cohort keep
         self._steps_done: dict[int, int] = {}
         self._fresh_batches = getattr(setup.clients, "fresh_batches", False)
         self.first_step_checked = False
@@ -82,17 +85,18 @@ class LoopEngine:
     def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort; every member starts from the complete global model."""
         before = self._slots if self._setup.solver.state_scope == "slot" else []
-        if self._setup.solver.state_scope == "client":
-            self._inactive |= {slot.client: self._named(slot.optimizer_state) for slot in self._slots}
+        self._inactive |= {slot.client: kept for slot in self._slots if (kept := self._kept(slot))}
         self._slots = []
         for position, client in enumerate(clients):
             # Buffers that never leave a client, and momentum, either stay in the slot or start fresh.
             old = before[position] if position < len(before) else None
             local = {name: old.values[name] if old else value.clone() for name, value in self._local.items()}
+            kept = self._inactive.pop(client, {})
+            local |= {name: value.clone() for name, value in kept.get(LOCAL_VALUES, self._first_personal).items()}
             model = local | {name: value.detach().clone().to(self._setup.device) for name, value in values.items()}
             state = old.optimizer_state if old else self._fresh_optimizer_state(model)
-            if client in self._inactive:
-                state = self._aligned(self._inactive.pop(client))
+            if buffers := {kind: named for kind, named in kept.items() if kind != LOCAL_VALUES}:
+                state = self._aligned(buffers)
             self._slots.append(_ClientSlot(client, model, state, self._fresh_codec_state()))
 
     def run_round(self, order: RoundOrder) -> RoundReply:
@@ -228,7 +232,7 @@ class LoopEngine:
             kind: [buffers[index] for index in trained] for kind, buffers in slot.optimizer_state.items()
         }
         reference = [order.values[name] for name in names] if solver.uses_reference else []
-        update = LocalUpdate(solver, setup.layers, names)
+        update = LocalUpdate(solver, setup.trained_layers, names)
         done, total = self._steps_done.get(slot.client, 0), 0.0
         for step in range(steps := order.steps_of(slot.client)):
             with NamedFailures(slot.client, done + step) as failures:
@@ -262,6 +266,12 @@ class LoopEngine:
     def _fresh_optimizer_state(self, values: Values) -> OptimizerState:
         return self._setup.solver.init([values[name] for name in self._names])
 
+    def _kept(self, slot: _ClientSlot) -> dict[str, Values]:
+        """Return what a client keeps while it is outside of the cohort."""
+        kept = self._named(slot.optimizer_state) if self._setup.solver.state_scope == "client" else {}
+        personal = {name: slot.values[name] for name in self._first_personal}
+        return kept | ({LOCAL_VALUES: personal} if personal else {})
+
     def _named(self, optimizer_state: OptimizerState) -> dict[str, Values]:
         """Return one client's buffers by kind and parameter name."""
         return {kind: dict(zip(self._names, buffers, strict=True)) for kind, buffers in optimizer_state.items()}
@@ -274,4 +284,4 @@ class LoopEngine:
         """Return a loss, if it is finite."""
         if math.isfinite(loss):
             return loss
-        raise loss_divergence(self._setup.layers, round_index, slot.client, slot.values, loss)
+        raise loss_divergence(self._setup.trained_layers, round_index, slot.client, slot.values, loss)

@@ -18,9 +18,13 @@ from fedlama.choices.codecs.difference import RESIDUAL
 from fedlama.choices.solvers.options import option_problems
 from fedlama.choices.strategies import Strategy
 from fedlama.choices.tasks import Task
+<<<<<<< HEAD
 from fedlama.core.budget import GivenBudget
 from fedlama.core.layers import Layers, check_layers, local_buffers
 from fedlama.core.local_work import epoch_of
+=======
+from fedlama.core.layers import Layers, check_layers, local_buffers, local_layers
+>>>>>>> 4fd6655 (Layers have tags: local ones are trained by each client, kept by it, and never sent; frozen ones are neither trained nor sent)
 from fedlama.core.losses import scalar
 from fedlama.core.trees import Tree, leaves, map_leaves, words
 from fedlama.core.validation import check_seed
@@ -64,7 +68,7 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
     problems += _check_sizes(federation.model, source) + _check_test_set(federation.test_set)
     problems += _check_work(federation, source) if not problems else []
     problems += option_problems(federation.solver, full, federation.budget) if not problems else []
-    problems += _check_statistics(federation, layers) + _check_complex(federation, layers)
+    problems += _check_statistics(federation) + _check_local(federation) + _check_complex(federation, layers)
     problems += _check_per_layer(federation, layers) + _check_cohorts(federation)
     problems += _check_codec(federation, layers)
     checks: list[Callable[[], object]] = [
@@ -127,16 +131,29 @@ def _check_sizes(model: nn.Module, source: ClientSource) -> list[str]:
     return []
 
 
-def _check_statistics(federation: FederationSettings, layers: Layers) -> list[str]:
+def _check_statistics(federation: FederationSettings) -> list[str]:
     """Report normalisation statistics that are never averaged, although the global model is to be scored with them."""
     persistent = federation.model.state_dict()
-    local = [name for name in local_buffers(federation.model, layers) if name in persistent]
+    local = [name for name in local_buffers(federation.model, federation.trained_labelling()) if name in persistent]
     if not local or federation.evaluate != "global" or federation.test_set is None:
         return []
     return [
         f"the buffers {', '.join(local[:3])}{', ...' if len(local) > 3 else ''} never leave the clients "
         "(layers.statistics is 'local'), so the global model cannot be scored: it has no values for them; set "
         "evaluate='best_client', or layers.statistics='average'"
+    ]
+
+
+def _check_local(federation: FederationSettings) -> list[str]:
+    """Refuse a labelling of which nothing is sent, and a solver that needs global values of a local layer."""
+    local = [layer.name for layer in local_layers(federation.trained_labelling())]
+    if not federation.labelling():
+        return ["every layer is tagged 'local' or 'frozen', expected one that is sent; leave one out of layers.local"]
+    if not local or not getattr(federation.solver, "uses_reference", False):
+        return []
+    return [
+        f"solver is {federation.solver.name!r}, which pulls every parameter towards its global value, but layer "
+        f"{local[0]!r} is tagged 'local' and has none; use another solver, or leave it out of layers.local"
     ]
 
 

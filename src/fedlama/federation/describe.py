@@ -10,7 +10,7 @@ key              description
 `version`        version of this schema
 `model`          class and number of parameters; the values are in the checkpoints
 `clients`        class, number, and what the source says of itself (batch size, sizes, preparation, augmentation)
-`layers`         for each layer its parameters, tensors, buffers and flags
+`layers`         for each layer its parameters, tensors, buffers and flags; its tag where it is not ``"shared"``
 `test_set`       number of samples, batch size and preparation
 `data`           in `clients` and `test_set`: shape, dtype and SHA-256 of inputs and targets, and of each client's row
                  numbers, so that replaced data are noticed; clients that only yield batches have none
@@ -127,7 +127,8 @@ def differences_since(
             f"its description lacks {', '.join(missing)}, as checkpoints did before version 0.2; resume it through its "
             "run folder, whose config.json has them"
         )
-    filled, now = _fill(then, describe_defaults(parts, settings)), describe_federation(parts)
+    now = _with_tags(describe_federation(parts))
+    filled = _fill(_with_tags(then), describe_defaults(parts, settings))
     filled = filled if versioned else _with_classes(filled, now)
     changed = data_differences(filled, now, ("inputs", "targets"))
     changed += differences(_compared(filled), _compared(now))
@@ -218,6 +219,15 @@ def _compared(description: Description) -> Description:
     return kept
 
 
+def _with_tags(description: Mapping[str, Any]) -> Description:
+    """Write out each layer's tag, which descriptions leave out where it is ``"shared"``."""
+    layers = description.get("layers")
+    if not isinstance(layers, Mapping):
+        return dict(description)
+    tagged = {n: {"tag": "shared", **layer} if isinstance(layer, Mapping) else layer for n, layer in layers.items()}
+    return {**description, "layers": tagged}
+
+
 def _old_layer(layer: object) -> object:
     if isinstance(layer, list) and len(layer) == 2:
         return {"parameters": layer[0], "adaptive": layer[1]}
@@ -273,7 +283,7 @@ def _layers(layers: Layers) -> Description:
 def _layer(layer: Layer) -> Iterator[tuple[str, object]]:
     yield "parameters", layer.parameters
     for field in fields(layer):
-        if field.name not in ("name", "tensors"):
+        if field.name not in ("name", "tensors") and (field.name, getattr(layer, field.name)) != ("tag", "shared"):
             yield field.name, describe(getattr(layer, field.name))
     yield "tensors", [spec.name for spec in layer.tensors if spec.trainable]
     yield "buffers", [spec.name for spec in layer.tensors if not spec.trainable]

@@ -46,7 +46,7 @@ class Run:
     Attributes:
         federation: As given, with its layers and clients in the form in which they are used.
         clients: The data of all clients.
-        layers: The labelling.
+        layers: The layers that are sent.
         planner: Which clients are in the cohort, and which layers they lack.
         engine: Holds the clients' local models, and trains them.
         server: Holds the global model.
@@ -85,7 +85,7 @@ class Run:
         return self.server.values
 
     def global_model(self) -> Mapping[str, Tensor]:
-        """Return the global model as a state dict, frozen parameters and local buffers as they were given."""
+        """Return the global model as a state dict; what is frozen or local has its initial values."""
         return self.server.global_model()
 
     @cached_property

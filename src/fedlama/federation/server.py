@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlama.choices.server_optimizers import ServerOptimizerState
-from fedlama.core.layers import Layer, local_buffers, named_layers
+from fedlama.core.layers import Layer, layer_tensors, local_buffers, named_layers
 from fedlama.core.plan import LayerStatistics, Plan
 from fedlama.engines.api import Average, Engine, EngineSetup, Values
 from fedlama.engines.cohort.norms import squared_norms
@@ -32,6 +32,7 @@ class Server:
         values: The global values, by tensor name: what clients in sync hold. They are replaced, never changed in place.
         downloads: The codec of downloads, and its state.
         optimizer_state: The server optimizer's buffers, by tensor name.
+        local: The initial values of what never leaves a client: of local layers, and of buffers in no layer.
         last_update: The latest change of every tensor, which recycling repeats; empty for other strategies.
     """
 
@@ -47,8 +48,9 @@ class Server:
         self._optimizers = {layer.name: for_layer(layer.name) for layer in self._layers}
         self.optimizer_state: dict[str, ServerOptimizerState] = {}
         self.last_update: Values = {}
-        local = local_buffers(self._model, self._layers)
-        self._local: Values = {name: value.detach().clone() for name, value in local.items() if name in tensors}
+        local = local_buffers(self._model, setup.trained_layers)
+        local |= {name: tensors[name] for name in layer_tensors(self._model, setup.local_layers)}
+        self.local: Values = {name: value.detach().clone() for name, value in local.items() if name in tensors}
         self._threads = WorkerThreads(cores())  # for passes over large layers
 
     def synchronise(self, plan: Plan, engine: Engine, cohort: Sequence[int]) -> dict[str, LayerStatistics]:
@@ -100,8 +102,8 @@ class Server:
         return self._model
 
     def global_model(self) -> Values:
-        """Return a copy of the global model as a state dict, frozen parameters and local buffers as they were given."""
-        model = self.model_with(self._local | self.values)  # through the module, so that tied parameters stay tied
+        """Return a copy of the global model as a state dict; what is frozen or local has its initial values."""
+        model = self.model_with(self.local | self.values)  # through the module, so that tied parameters stay tied
         return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     def _divergence(self, layer: Layer, round_index: int, engine: Engine, cohort: Sequence[int]) -> DivergenceError:

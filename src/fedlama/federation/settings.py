@@ -23,10 +23,15 @@ from fedlama.choices.solvers.groups import frozen_names, without_frozen
 from fedlama.choices.solvers.options import options_of
 from fedlama.choices.strategies import Strategy
 from fedlama.choices.tasks import Classification, FunctionTask, Task, as_task
+<<<<<<< HEAD
 from fedlama.core.budget import Budget, GivenBudget
 from fedlama.core.description import LEFT_OUT_AT_DEFAULT, is_left_out
 from fedlama.core.layers import Layers, by_tensor
 from fedlama.core.local_work import LocalWork
+=======
+from fedlama.core.budget import Budget
+from fedlama.core.layers import Layers, by_tensor, local_layers, sent_layers, without_frozen_tags
+>>>>>>> 4fd6655 (Layers have tags: local ones are trained by each client, kept by it, and never sent; frozen ones are neither trained nor sent)
 from fedlama.core.losses import Objective
 from fedlama.core.modules import check_shapes_known, copied
 from fedlama.core.validation import normalise_numbers
@@ -106,11 +111,15 @@ class FederationSettings:
         return GivenBudget(self.local_steps, self.rounds, self.epochs)
 
     def labelling(self) -> Layers:
-        """Return the layers that are trained: those that were given, or one for every parameter tensor.
+        """Return the layers that are trained and sent: those that were given, or one for every parameter tensor.
 
-        Parameters that a group of the solver freezes are in none.
+        Parameters that a group of the solver freezes are in none, and local layers are not among them.
         """
-        return without_frozen(self.full_labelling(), options_of(self.solver).groups)
+        return sent_layers(self.trained_labelling())
+
+    def trained_labelling(self) -> Layers:
+        """Return the layers that are trained, those that never leave a client included."""
+        return without_frozen(without_frozen_tags(self.full_labelling()), options_of(self.solver).groups)
 
     def full_labelling(self) -> Layers:
         """Return the layers as they were given, or one for every parameter tensor."""
@@ -140,21 +149,27 @@ class FederationSettings:
         return differences_since(description, self._parts(), {field.name: field for field in fields(self)})
 
     def _parts(self) -> dict[str, Any]:
+<<<<<<< HEAD
         resolved = ("rounds", "epochs")  # whatever the budget was given in, the description has its local steps
         kept = [field for field in fields(self) if field.name not in resolved and not is_left_out(self, field)]
         parts = {field.name: getattr(self, field.name) for field in kept}
         first = {"seed": self.seed, "local_steps": self.budget.local_steps}
         return first | parts | first | {"layers": self.labelling(), "clients": as_source(self.clients)}
+=======
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        first = {"seed": self.seed, "local_steps": self.local_steps}
+        return first | parts | {"layers": self.trained_labelling(), "clients": as_source(self.clients)}
+>>>>>>> 4fd6655 (Layers have tags: local ones are trained by each client, kept by it, and never sent; frozen ones are neither trained nor sent)
 
     def engine_setup(self) -> EngineSetup:
         """Return the parts that an engine needs, with a copy of the model on the federation's device."""
-        device, layers = torch.device(self.device), self.labelling()
+        device, trained = torch.device(self.device), self.trained_labelling()
         model = copied(self.model, device)
-        for name in frozen_names(self.full_labelling(), layers):
+        for name in frozen_names(self.full_labelling(), trained):
             model.get_parameter(name).requires_grad_(False)
         return EngineSetup(
             model=model,
-            layers=layers,
+            layers=sent_layers(trained),
             clients=repeatable(as_source(self.clients)),
             solver=self.solver,
             codec=self.codec,
@@ -162,4 +177,5 @@ class FederationSettings:
             seed=self.seed,
             device=device,
             budget=self.budget,
+            local_layers=local_layers(trained),
         )

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from fedlama.choices.codecs import CodecState
 from fedlama.choices.strategies.base import LayerStatistics
-from fedlama.core.layers import Layers
+from fedlama.core.layers import Layers, local_layers
 from fedlama.core.ledger import Ledger
 from fedlama.core.records import RoundRecord
 from fedlama.core.state_dicts import join, split
 from fedlama.data.clients import ClientSource
-from fedlama.engines.api import CohortState, Engine, Values
+from fedlama.engines.api import LOCAL_VALUES, CohortState, Engine, Values
 from fedlama.engines.transfers import TransferPlanner
 from fedlama.engines.uploads import first_states
 from fedlama.errors import DataError, cut
@@ -174,22 +174,36 @@ def _cohort_state(run: RunState, facts: Mapping[str, Any], groups: _Groups) -> C
     if sorted(clients) != sorted(facts["cohort"]):
         raise ValueError("its models are not those of its cohort")
     values, optimizer_state = groups.get("client", {}), split(groups.get("memory", {}))
-    if values and not run.server.values.keys() <= values.keys():
+    known, personal = run.server.local | run.server.values, _personal_names(run)
+    if values and not run.server.values.keys() | personal <= values.keys():
         raise ValueError("it lacks tensors of its clients")
     for stacked in (values, *optimizer_state.values()):
         if any(value.shape[:1] != (len(clients),) for value in stacked.values()):
             raise ValueError("its tensors hold another number of clients than it names")
-    _check_tensors(run, {name: value[0] for name, value in values.items() if name in run.server.values})
+    for name, value in values.items():
+        if name in known:
+            _check_like(value[0], known[name], name)
     _check_buffers(run, optimizer_state)
     inactive = {int(client): split(buffers) for client, buffers in sorted(split(groups.get("inactive", {})).items())}
     if set(_clients(run, list(inactive))) & set(clients):
         raise ValueError("it keeps buffers of a client apart that is in its cohort")
     for kinds in inactive.values():
-        _check_buffers(run, split({name: buffer.unsqueeze(0) for name, buffer in join(kinds).items()}))
+        kept = kinds.get(LOCAL_VALUES, {})
+        if kept.keys() != personal:
+            raise ValueError("it lacks values of local layers of a client outside of its cohort")
+        for name, value in kept.items():
+            _check_like(value, run.server.local[name], name)
+        buffers = {kind: named for kind, named in kinds.items() if kind != LOCAL_VALUES}
+        _check_buffers(run, split({name: buffer.unsqueeze(0) for name, buffer in join(buffers).items()}))
     steps_done = {int(client): _whole(steps) for client, steps in facts["steps_done"].items()}
     _clients(run, list(steps_done))
     codec_state = _codec_state(run, groups, len(clients)) if values else {}
     return CohortState(clients, dict(values), optimizer_state, steps_done, dict(facts["engine"]), codec_state, inactive)
+
+
+def _personal_names(run: RunState) -> set[str]:
+    """Return the names of the tensors of local layers."""
+    return {spec.name for layer in local_layers(run.federation.trained_labelling()) for spec in layer.tensors}
 
 
 def _codec_state(run: RunState, groups: _Groups, clients: int) -> dict[str, Values]:
@@ -225,8 +239,10 @@ def _check_buffers(run: RunState, optimizer_state: _Groups) -> None:
     """Compare solver buffers, (clients, ...) by kind and parameter, with those that the solver makes."""
     if not optimizer_state:
         return
-    names = [spec.name for layer in run.layers for spec in layer.tensors if spec.trainable]
-    fresh = run.federation.solver.init([run.server.values[name] for name in names])
+    trained = run.federation.trained_labelling()
+    names = [spec.name for layer in trained for spec in layer.tensors if spec.trainable]
+    known = run.server.local | run.server.values
+    fresh = run.federation.solver.init([known[name] for name in names])
     for kind, stacked in optimizer_state.items():
         if kind not in fresh or stacked.keys() != set(names):
             raise ValueError("its solver buffers are not those of this solver")

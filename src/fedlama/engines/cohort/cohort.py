@@ -21,8 +21,8 @@ from torch import Tensor
 
 from fedlama.choices.codecs import CodecState
 from fedlama.choices.solvers import OptimizerState
-from fedlama.core.layers import Layer, TensorSpec, local_buffers
-from fedlama.engines.api import CohortState, EngineSetup, Values
+from fedlama.core.layers import Layer, TensorSpec, layer_tensors, local_buffers
+from fedlama.engines.api import LOCAL_VALUES, CohortState, EngineSetup, Values
 from fedlama.engines.cohort.averaging import set_rows
 from fedlama.engines.cohort.storage import Storage
 from fedlama.engines.cohort.threads import WorkerThreads, cores
@@ -91,15 +91,17 @@ class Cohort:
         self._setup = setup
         self._storage = storage
         self._channels_last = channels_last
-        self._local = {n: b.detach().clone().to(device) for n, b in local_buffers(model, setup.layers).items()}
+        buffers, personal = local_buffers(model, setup.trained_layers), layer_tensors(model, setup.local_layers)
+        self._local = {name: buffer.detach().clone().to(device) for name, buffer in buffers.items()}
+        self._first_personal = {name: value.detach().clone().to(device) for name, value in personal.items()}
         self._steps_done: dict[int, int] = {}
-        self._inactive: dict[int, dict[str, Values]] = {}  # solver buffers of clients outside of the cohort
+        self._inactive: dict[int, dict[str, Values]] = {}  # what clients outside of the cohort keep
         self._threads = WorkerThreads(cores())
 
     def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort; see :meth:`fedlama.engines.api.Engine.start_cohort`."""
         old, kept = len(self.clients), 0
-        if self._setup.solver.state_scope == "client":
+        if self._setup.solver.state_scope == "client" or self._first_personal:
             self._put_aside()
         if self._setup.solver.state_scope == "slot":
             kept = min(old, len(clients))  # rows pass on what is never synchronised, and their optimizer state
@@ -109,6 +111,8 @@ class Cohort:
         self.clients = tuple(clients)
         for name, value in self._local.items():
             self._values[name][kept:].copy_(value)
+        for name, value in self._first_personal.items():
+            self._values[name].copy_(value)
         self.overwrite(values)
         self.reset_optimizer_state(kept)
         for kind, named in self.uploads.first.items():
@@ -118,21 +122,34 @@ class Cohort:
             self._take_back()
 
     def _put_aside(self) -> None:
-        """Keep a copy of every client's optimizer state for the time in which it is not in the cohort."""
-        self.flush()
+        """Copy what every client keeps while it is not in the cohort: optimizer state, and values of local layers."""
+        scoped = self._setup.solver.state_scope == "client"
+        if scoped:
+            self.flush()
         for row, client in enumerate(self.clients):
-            self._inactive[client] = {
+            kept = {
                 kind: {name: buffer[row].clone() for name, buffer in zip(self.names, buffers, strict=True)}
-                for kind, buffers in self._optimizer_state.items()
+                for kind, buffers in (self._optimizer_state if scoped else {}).items()
             }
+            if self._first_personal:
+                kept[LOCAL_VALUES] = {name: self._personal_row(name, row) for name in self._first_personal}
+            self._inactive[client] = kept
+
+    def _personal_row(self, name: str, row: int) -> Tensor:
+        """Return a copy of one client's tensor of a local layer."""
+        return self._values[name][row].clone(memory_format=torch.contiguous_format)
 
     def _take_back(self) -> None:
-        """Give clients that were in the cohort before their optimizer state."""
+        """Give clients that were in the cohort before what they kept."""
         returning = [row for row, client in enumerate(self.clients) if client in self._inactive]
         if returning:
             self.flush()
         for row in returning:
-            for kind, named in self._inactive.pop(self.clients[row]).items():
+            kept = self._inactive.pop(self.clients[row])
+            for name, value in kept.get(LOCAL_VALUES, {}).items():
+                self._values[name][row].copy_(value)
+            for kind in kept.keys() & self._optimizer_state.keys():
+                named = kept[kind]
                 for name, buffer in zip(self.names, self._optimizer_state[kind], strict=True):
                     buffer[row].copy_(named[name])
 
@@ -248,7 +265,8 @@ class Cohort:
     def _allocate(self, count: int, values: Mapping[str, Tensor], kept: int) -> None:
         """Allocate stacked tensors for `count` clients, and copy what the first `kept` rows pass on."""
         old_values, old_optimizer_state = self._values, self._optimizer_state
-        self._values = {name: self._stack(name, value, count) for name, value in {**values, **self._local}.items()}
+        given = {**self._local, **self._first_personal, **values}
+        self._values = {name: self._stack(name, value, count) for name, value in given.items()}
         self._fresh = self._setup.solver.init([self._values[name][0] for name in self.names])
         self._optimizer_state = {
             kind: [self._stack(f"{kind} {name}", b, count) for name, b in zip(self.names, buffers, strict=True)]
@@ -294,4 +312,4 @@ def check_losses(setup: EngineSetup, rows: CohortSlice, losses: Sequence[float],
         if math.isfinite(loss):
             continue
         values = {name: stacked[row] for name, stacked in rows.values.items()}
-        raise loss_divergence(setup.layers, round_index, client, values, loss)
+        raise loss_divergence(setup.trained_layers, round_index, client, values, loss)

@@ -75,7 +75,7 @@ class LocalSteps:
         plan, solver = order.plan, setup.solver
         steps = max((order.steps_of(client) for client in order.cohort), default=order.steps)
         fixed = {spec.name for layer in setup.layers if layer.name in plan.frozen for spec in layer.tensors}
-        normalising = {spec.name for layer in setup.layers for spec in layer.tensors if spec.normalisation}
+        normalising = {spec.name for layer in setup.trained_layers for spec in layer.tensors if spec.normalisation}
         trained = tuple(position for position, name in enumerate(names) if name not in fixed)
         trained_names = tuple(names[position] for position in trained)
         return cls(
@@ -89,7 +89,7 @@ class LocalSteps:
                 rate_of(solver, plan.round_index * order.steps + step, plan.round_index, setup.budget)
                 for step in range(steps)
             ),
-            LocalUpdate(solver, setup.layers, trained_names),
+            LocalUpdate(solver, setup.trained_layers, trained_names),
         )
 
 

@@ -50,7 +50,8 @@ def restarted(
 ) -> CohortState:
     """Let some clients of a state start again, from the complete global model with fresh buffers.
 
-    Buffers that belong to the client for the whole run (`state_scope` ``"client"``) stay as they are.
+    Buffers that belong to the client for the whole run (`state_scope` ``"client"``) stay as they are, and so do its
+    local layers.
 
     Args:
         state: The state; overwritten in place.
@@ -66,7 +67,8 @@ def restarted(
     names = [name for name, parameter in setup.model.named_parameters() if parameter.requires_grad]
     for row in [state.clients.index(client) for client in clients]:
         for name, stacked in state.values.items():
-            stacked[row] = values[name] if name in values else local[name]
+            if name in values or name in local:
+                stacked[row] = values[name] if name in values else local[name]
         fresh = setup.solver.init([state.values[name][row] for name in names])
         for kind, named in state.optimizer_state.items() if setup.solver.state_scope != "client" else ():
             for name, buffer in zip(names, fresh[kind], strict=True):

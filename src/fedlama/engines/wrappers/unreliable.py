@@ -36,7 +36,7 @@ class UnreliableEngine:
     def __init__(self, setup: EngineSetup, inner: Engine, availability: Availability) -> None:
         self._setup, self._inner, self._availability = setup, inner, availability
         self._transfers = TransferTable(setup.layers, setup.codec)
-        self._local = {n: b.detach().clone() for n, b in local_buffers(setup.model, setup.layers).items()}
+        self._local = {n: b.detach().clone() for n, b in local_buffers(setup.model, setup.trained_layers).items()}
         self._names = [layer.name for layer in setup.layers]
         self._membership = Membership()
         self._present: tuple[int, ...] = ()  # the clients in the inner engine

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlama.choices.codecs import Codec, Float32
-from fedlama.core.layers import Layers, by_tensor
+from fedlama.core.layers import Layers, by_tensor, local_layers, sent_layers
 from fedlama.engines.api import Values
 from fedlama.flower.client.trainer import LocalRound
 
@@ -37,12 +37,13 @@ class FunctionTrainer:
         codec: Codec | None = None,
     ) -> None:
         self._model, self._train, self._samples = model, train, samples
-        self._layers = by_tensor(model) if layers is None else layers
+        labelling = by_tensor(model) if layers is None else layers
+        self._layers, self._local = sent_layers(labelling), local_layers(labelling)
         self._codec: Codec = codec or Float32()
 
     @property
     def layers(self) -> Layers:
-        """The labelling of the model."""
+        """The layers of the model that are sent."""
         return self._layers
 
     @property
@@ -59,6 +60,11 @@ class FunctionTrainer:
     def keeps_optimizer_state(self) -> bool:
         """Whether the client has optimizer state that lasts; a function keeps its own, so it has none."""
         return False
+
+    @property
+    def local_names(self) -> frozenset[str]:
+        """The tensors of local layers."""
+        return frozenset(spec.name for layer in self._local for spec in layer.tensors)
 
     @property
     def samples(self) -> int:

@@ -5,7 +5,8 @@ the client's file holds                          what the client does
 ===============================================  ==================================================================
 the request's round, already trained             replies from its file, without training again
 anything, and the request carries all layers     starts from them with a new optimizer state, or with its own where
-                                                 the solver's `state_scope` is "client", and trains
+                                                 the solver's `state_scope` is "client", and with its own values of
+                                                 local layers, and trains
 the round that the server expects, or a later    overwrites the layers that arrived, keeps its own values of the
 one                                              others, and trains
 nothing, an older round or another run           replies "stale": the server then sends the full model
@@ -77,11 +78,12 @@ def refusal(request: TrainRequest, reason: str) -> TrainReply:
 def _trained(request: TrainRequest, trainer: ClientTrainer, state: ClientState | None) -> ClientState:
     """Apply the layers that arrived and take the local steps."""
     kept = state.optimizer_state if state and trainer.keeps_optimizer_state else None
+    personal = {name: value for name, value in state.values.items() if name in trainer.local_names} if state else {}
     state = state if request.answered_round != NEVER else None  # with the full model, the client starts again
     received = _received(request, trainer, state)
     values, optimizer_state = (state.values, state.optimizer_state) if state else trainer.initial_state(received)
     optimizer_state = optimizer_state if kept is None else kept
-    values = values | received
+    values = values | received | personal
     codec, down = trainer.codec, download_codec(trainer.codec)
     needs_reference = request.scalars or trainer.uses_reference or codec.uses_reference or down.uses_reference
     reference = ((state.reference if state else {}) | received) if needs_reference else {}

@@ -43,7 +43,7 @@ class ClientTrainer(Protocol):
 
     @property
     def layers(self) -> Layers:
-        """The labelling of the model."""
+        """The layers of the model that are sent."""
 
     @property
     def codec(self) -> Codec:
@@ -56,6 +56,10 @@ class ClientTrainer(Protocol):
     @property
     def keeps_optimizer_state(self) -> bool:
         """Whether the optimizer state is the client's for the whole run, also when it starts from the full model."""
+
+    @property
+    def local_names(self) -> frozenset[str]:
+        """The tensors of local layers: they are trained and never sent, and the client keeps them for the whole run."""
 
     @property
     def samples(self) -> int:
@@ -120,12 +124,18 @@ class LoopTrainer:
         return self._setup.solver.state_scope == "client"
 
     @property
+    def local_names(self) -> frozenset[str]:
+        """The tensors of local layers."""
+        return frozenset(spec.name for layer in self._setup.local_layers for spec in layer.tensors)
+
+    @property
     def samples(self) -> int:
         """Number of training samples n_i."""
         return self._setup.clients.samples(self._client)
 
     def initial_state(self, values: Mapping[str, Tensor]) -> tuple[Values, Values]:
-        """Start from the full model with a new optimizer state."""
+        """Start from the full model with a new optimizer state, and from the initial values of local layers."""
+        self._engine.load_state_dict(CohortState((), {}, {}, {}))  # without what an earlier run left
         self._engine.start_cohort([self._client], values)
         return self._state()
 

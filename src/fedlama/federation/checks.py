@@ -18,13 +18,9 @@ from fedlama.choices.codecs.difference import RESIDUAL
 from fedlama.choices.solvers.options import option_problems
 from fedlama.choices.strategies import Strategy
 from fedlama.choices.tasks import Task
-<<<<<<< HEAD
 from fedlama.core.budget import GivenBudget
-from fedlama.core.layers import Layers, check_layers, local_buffers
-from fedlama.core.local_work import epoch_of
-=======
 from fedlama.core.layers import Layers, check_layers, local_buffers, local_layers
->>>>>>> 4fd6655 (Layers have tags: local ones are trained by each client, kept by it, and never sent; frozen ones are neither trained nor sent)
+from fedlama.core.local_work import epoch_of
 from fedlama.core.losses import scalar
 from fedlama.core.trees import Tree, leaves, map_leaves, words
 from fedlama.core.validation import check_seed

@@ -23,15 +23,10 @@ from fedlama.choices.solvers.groups import frozen_names, without_frozen
 from fedlama.choices.solvers.options import options_of
 from fedlama.choices.strategies import Strategy
 from fedlama.choices.tasks import Classification, FunctionTask, Task, as_task
-<<<<<<< HEAD
 from fedlama.core.budget import Budget, GivenBudget
 from fedlama.core.description import LEFT_OUT_AT_DEFAULT, is_left_out
-from fedlama.core.layers import Layers, by_tensor
-from fedlama.core.local_work import LocalWork
-=======
-from fedlama.core.budget import Budget
 from fedlama.core.layers import Layers, by_tensor, local_layers, sent_layers, without_frozen_tags
->>>>>>> 4fd6655 (Layers have tags: local ones are trained by each client, kept by it, and never sent; frozen ones are neither trained nor sent)
+from fedlama.core.local_work import LocalWork
 from fedlama.core.losses import Objective
 from fedlama.core.modules import check_shapes_known, copied
 from fedlama.core.validation import normalise_numbers
@@ -149,17 +144,11 @@ class FederationSettings:
         return differences_since(description, self._parts(), {field.name: field for field in fields(self)})
 
     def _parts(self) -> dict[str, Any]:
-<<<<<<< HEAD
         resolved = ("rounds", "epochs")  # whatever the budget was given in, the description has its local steps
         kept = [field for field in fields(self) if field.name not in resolved and not is_left_out(self, field)]
         parts = {field.name: getattr(self, field.name) for field in kept}
         first = {"seed": self.seed, "local_steps": self.budget.local_steps}
-        return first | parts | first | {"layers": self.labelling(), "clients": as_source(self.clients)}
-=======
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        first = {"seed": self.seed, "local_steps": self.local_steps}
-        return first | parts | {"layers": self.trained_labelling(), "clients": as_source(self.clients)}
->>>>>>> 4fd6655 (Layers have tags: local ones are trained by each client, kept by it, and never sent; frozen ones are neither trained nor sent)
+        return first | parts | first | {"layers": self.trained_labelling(), "clients": as_source(self.clients)}
 
     def engine_setup(self) -> EngineSetup:
         """Return the parts that an engine needs, with a copy of the model on the federation's device."""

@@ -27,11 +27,14 @@ from fedlama.core.trees import map_leaves
 from fedlama.data.clients import as_batch
 from fedlama.engines.api import LOCAL_VALUES, Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
 from fedlama.engines.cohort.cohort import CohortSlice
+from fedlama.engines.cohort.threads import WorkerThreads
 from fedlama.engines.divergence import loss_divergence
 from fedlama.engines.first_step.guard import MOST_CLIENTS, check_first_step
 from fedlama.engines.transfers import TransferTable
 from fedlama.engines.uploads import Uploads, state_of
 from fedlama.engines.user_code import NamedFailures, batch_loss
+
+_ONE_THREAD = WorkerThreads(1)
 
 
 @dataclass
@@ -202,7 +205,7 @@ class LoopEngine:
             before = slot.codec_state.get(spec.name, {})
             state = {kind: value.unsqueeze(0) for kind, value in before.items()}
             tensor = slot.values[spec.name].unsqueeze(0)  # (1, ...)
-            arrived = self._uploads.receive(layer, spec, tensor, (slot.client,), state)
+            arrived = self._uploads.receive(layer, spec, tensor, (slot.client,), state, _ONE_THREAD)
             values[spec.name] = arrived.values[0]
             if arrived.counts:
                 slot.codec_state[spec.name] = {kind: value[0] for kind, value in arrived.state.items()}

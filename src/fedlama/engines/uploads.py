@@ -16,6 +16,7 @@ from torch import Tensor
 from fedlama.choices.codecs import Address, Codec, CodecState, CohortContext, codec_of
 from fedlama.core.layers import Layer, Layers, TensorSpec
 from fedlama.engines.api import EngineSetup, RoundOrder, Values
+from fedlama.engines.cohort.threads import WorkerThreads
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,13 @@ class Uploads:
         self._order = order
 
     def receive(
-        self, layer: Layer, spec: TensorSpec, stacked: Tensor, clients: Sequence[int], state: CodecState
+        self,
+        layer: Layer,
+        spec: TensorSpec,
+        stacked: Tensor,
+        clients: Sequence[int],
+        state: CodecState,
+        threads: WorkerThreads,
     ) -> Arrived:
         """Return what arrives of one tensor of a layer.
 
@@ -63,6 +70,7 @@ class Uploads:
             stacked: Its values on the clients, (clients, ...); never changed.
             clients: The clients, row by row.
             state: The codec's states of this tensor, stacked, by name; never changed.
+            threads: Who helps with large tensors on the CPU.
         """
         codec = codec_of(spec, self._codec)
         if not codec.needs_context or self._order is None:
@@ -73,6 +81,7 @@ class Uploads:
             state=state,
             address=Address(self._seed, "up", plan.round_index, clients[0], spec.name),
             clients=clients,
+            spread=threads.map_strided,
         )
         values, new = codec.transmit_with(stacked, context)
         return Arrived(values, new, counts=layer.name in plan.upload)

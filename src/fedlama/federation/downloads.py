@@ -12,9 +12,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from fedlama.choices.codecs import SERVER, Address, CodecContext, CodecState, codec_of, download_codec
+from fedlama.choices.codecs import SERVER, Address, CodecState, CohortContext, codec_of, download_codec
 from fedlama.core.layers import Layer, TensorSpec
 from fedlama.engines.api import EngineSetup, Values
+from fedlama.engines.cohort.threads import WorkerThreads, cores
 from fedlama.engines.uploads import first_states, state_of
 from fedlama.errors import ConfigError
 
@@ -37,6 +38,7 @@ class Downloads:
             name: state_of(first, name) for name in dict.fromkeys(name for named in first.values() for name in named)
         }
         self.coded: dict[str, bytes] = {}
+        self._threads = WorkerThreads(cores())
 
     def first(self, values: Mapping[str, Tensor]) -> Values:
         """Return the initial model as its first clients receive it.
@@ -76,12 +78,13 @@ class Downloads:
         for spec in layer.tensors:
             codec, value = codec_of(spec, self._codec), values[spec.name]
             address = Address(self._seed, "down", round_index, SERVER, spec.name)
-            context = CodecContext(held[spec.name], self.state.get(spec.name, {}), address)
-            data, state = codec.encode_with(value, context)
-            received[spec.name] = codec.decode_with(data, spec, context).to(value.device)
-            parts.append(data)
+            before = {kind: kept.unsqueeze(0) for kind, kept in self.state.get(spec.name, {}).items()}
+            context = CohortContext(held[spec.name], before, address, (SERVER,), self._threads.map_strided)
+            parts.append(codec.encode_with(value, context.row(0))[0])
+            arrived, state = codec.transmit_with(value.unsqueeze(0), context)  # (1, ...)
+            received[spec.name] = arrived[0]
             if state:
-                self.state[spec.name] = state
+                self.state[spec.name] = {kind: kept[0] for kind, kept in state.items()}
         self.coded[layer.name] = b"".join(parts)
         return received
 

@@ -7,7 +7,15 @@ nothing. Nothing here imports PyTorch or an engine. See README.md beside this fi
 
 from fedlama.kernels.kernel import can_compile
 from fedlama.kernels.model import Batches, Model, SGDSettings, StackedTensor, plan_model
-from fedlama.kernels.stacks import SampleTable, average_rows, fill_rows, shuffle_rows, squared_norms
+from fedlama.kernels.stacks import (
+    Rounded,
+    SampleTable,
+    average_rows,
+    fill_rows,
+    round_differences,
+    shuffle_rows,
+    squared_norms,
+)
 from fedlama.kernels.steps import (
     Add,
     Convolution,
@@ -42,6 +50,7 @@ __all__ = [
     "Operation",
     "Pair",
     "Relu",
+    "Rounded",
     "SGDSettings",
     "SampleTable",
     "Scratch",
@@ -52,6 +61,7 @@ __all__ = [
     "fill_rows",
     "plan_model",
     "pool_before_relu",
+    "round_differences",
     "shuffle_rows",
     "squared_norms",
     "uses",

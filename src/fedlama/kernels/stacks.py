@@ -141,3 +141,48 @@ def _refuse_clients(table: SampleTable, clients: Integers, first: Integers) -> N
         raise ValueError("table.begins does not give every asked client one sample or more of table.samples")
     if table.batch_sizes[clients].min() < 1:
         raise ValueError("table.batch_sizes is below 1 for a client, expected 1 or more")
+
+
+class Rounded(NamedTuple):
+    """Where rounded differences of one client are written.
+
+    Attributes:
+        received: float32, (columns,): what arrives.
+        left: float32, (columns,): what rounding left out; empty where it is not wanted.
+        steps: float32, (ceil(columns / 512),): the step of each block.
+        codes: uint8, (columns,): the codes; empty where they are not wanted.
+    """
+
+    received: Floats
+    left: Floats
+    steps: Floats
+    codes: NDArray[np.uint8]
+
+
+def round_differences(out: Rounded, values: Floats, reference: Floats, residual: Floats, bits: int) -> None:
+    """Round the difference of one client's values from a reference to a few bits, in blocks of 512.
+
+    Args:
+        out: Where the results go; overwritten. It may be columns of larger arrays that begin at a whole block.
+        values: x, float32, (columns,).
+        reference: r, float32, (columns,).
+        residual: e, float32, (columns,), which is added to the difference; empty for zero.
+        bits: 1, 2, 4 or 8.
+
+    Raises:
+        TypeError: An array has another dtype.
+        ValueError: The shapes do not fit together, an array is not contiguous, or there is no rule for these bits.
+    """
+    from fedlama.kernels.rounding import BLOCK, round_row  # needs Numba
+
+    check_array("values", values, np.float32, (None,))
+    columns = len(values)
+    check_array("reference", reference, np.float32, (columns,))
+    check_array("residual", residual, np.float32, (columns if len(residual) else 0,))
+    check_array("out.received", out.received, np.float32, (columns,))
+    check_array("out.left", out.left, np.float32, (columns if len(out.left) else 0,))
+    check_array("out.steps", out.steps, np.float32, (-(-columns // BLOCK),))
+    check_array("out.codes", out.codes, np.uint8, (columns if len(out.codes) else 0,))
+    if bits not in (1, 2, 4, 8):
+        raise ValueError(f"bits is {bits}, expected 1, 2, 4 or 8")
+    round_row(out.received, out.left, out.steps, out.codes, values, reference, residual, bits)

@@ -22,9 +22,9 @@ down        the server, over the whole run                      the same value, 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -82,6 +82,15 @@ class CodecContext:
     address: Address = _NOWHERE
 
 
+Spread = Callable[[Callable[[Any], None], Sequence[Any]], object]
+"""Calls a function for every item."""
+
+
+def _in_turn(job: Callable[[Any], None], items: Sequence[Any]) -> None:
+    for item in items:
+        job(item)
+
+
 @dataclass(frozen=True)
 class CohortContext:
     """The contexts of several clients that send the same tensor.
@@ -91,12 +100,14 @@ class CohortContext:
         state: Their states, stacked: (clients, ...) by name.
         address: The address of the first client; those of the others differ in the client alone.
         clients: Their numbers, row by row.
+        spread: Calls a function for every item of a list, in threads where the caller has some.
     """
 
     reference: Tensor | None
     state: CodecState
     address: Address
     clients: Sequence[int]
+    spread: Spread = _in_turn
 
     def row(self, index: int) -> CodecContext:
         """Return the context of one client."""

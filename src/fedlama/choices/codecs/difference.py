@@ -106,7 +106,8 @@ class DifferenceCodec(ContextCodec, Protocol):
         if not is_coded(spec_of(tensor)):
             return _RAW.encode(tensor), {}
         state = {name: value.unsqueeze(0) for name, value in context.state.items()}
-        packed, _, new = self._sent(tensor.unsqueeze(0), context.reference, state, [context.address])
+        cohort = CohortContext(context.reference, state, context.address, (context.address.client,))
+        packed, _, new = self._sent(tensor.unsqueeze(0), cohort)
         return packed[0].cpu().numpy().tobytes(), {name: value[0] for name, value in new.items()}
 
     def decode_with(self, data: bytes, spec: TensorSpec, context: CodecContext) -> Tensor:
@@ -129,15 +130,16 @@ class DifferenceCodec(ContextCodec, Protocol):
         """Do both for a cohort, without bytes."""
         if not is_coded(spec_of(stacked[0])):
             return stacked, {}
-        _, received, state = self._sent(stacked, context.reference, context.state, context.addresses())
-        return received, state
+        return self._arriving(stacked, context)
 
-    def _sent(
-        self, stacked: Tensor, reference: Tensor | None, state: CodecState, addresses: Sequence[Address]
-    ) -> tuple[Tensor, Tensor, CodecState]:
+    def _arriving(self, stacked: Tensor, context: CohortContext) -> tuple[Tensor, CodecState]:
+        """Return what arrives, and the new states, of (clients, ...); a place for faster ways with the same bits."""
+        return self._sent(stacked, context)[1:]
+
+    def _sent(self, stacked: Tensor, context: CohortContext) -> tuple[Tensor, Tensor, CodecState]:
         """Return what is sent, what arrives, and the new states, of (clients, ...)."""
-        if reference is None:
-            reference = torch.zeros_like(stacked[0])
+        state, addresses = context.state, context.addresses()
+        reference = torch.zeros_like(stacked[0]) if context.reference is None else context.reference
         real, base = _as_real(stacked), _as_real(reference)
         working = _working_dtype(real.dtype)
         change = real.to(working) - base.to(working)  # (clients, ...)

@@ -28,8 +28,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedlama.choices.codecs.base import Codec, CodecState
-from fedlama.choices.codecs.difference import DifferenceCodec, Rows
+from fedlama.choices.codecs.base import Codec, CodecState, CohortContext
+from fedlama.choices.codecs.difference import RESIDUAL, DifferenceCodec, Rows
 from fedlama.choices.codecs.eight_bit_rows import EightBitRows
 from fedlama.choices.codecs.packing import (
     BLOCK,
@@ -38,6 +38,7 @@ from fedlama.choices.codecs.packing import (
     code_bytes,
     from_bytes,
     pack_codes,
+    square_root,
     to_bytes,
     tree_sum,
     unpack_codes,
@@ -46,10 +47,15 @@ from fedlama.choices.codecs.stochastic import FEW_BITS, LEAST_BITS, stochastic_c
 from fedlama.core.layers import TensorSpec
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, refuse
+from fedlama.kernels import Rounded, can_compile, round_differences
 
 STEPS = {2: 0.9957, 4: 0.3352}
 """Step size over the root mean square, by bits."""
 _LARGEST_CODE = 127
+_PIECE = 1 << 17
+"""Columns that a kernel is called for: half a mebibyte of float32, a whole number of blocks."""
+_LARGE = 1 << 16
+"""Numbers from which on it is worth loading Numba, which takes 100 MiB."""
 
 
 @register("codec")
@@ -99,6 +105,25 @@ class Differences(DifferenceCodec):
         """Return the bytes of one float32 per block and of `bits` per number."""
         return 4 * -(-spec.size // BLOCK) + code_bytes(spec.size, self.bits)
 
+    def _arriving(self, stacked: Tensor, context: CohortContext) -> tuple[Tensor, CodecState]:
+        """Compute in one pass over the memory, where kernels are available and it is worth loading them."""
+        if not self._suits_kernels(stacked, context):
+            return super()._arriving(stacked, context)
+        rounded = _compiled(stacked, context, self.bits)
+        return rounded.received, {RESIDUAL: rounded.left}
+
+    def _sent(self, stacked: Tensor, context: CohortContext) -> tuple[Tensor, Tensor, CodecState]:
+        """Do the same, with what is sent."""
+        if not self._suits_kernels(stacked, context):
+            return super()._sent(stacked, context)
+        rounded = _compiled(stacked, context, self.bits, codes=True)
+        packed = torch.cat([to_bytes(rounded.steps), pack_codes(rounded.codes, self.bits)], 1)
+        return packed, rounded.received, {RESIDUAL: rounded.left}
+
+    def _suits_kernels(self, stacked: Tensor, context: CohortContext) -> bool:
+        large = stacked.numel() >= _LARGE and stacked.device.type == "cpu" and stacked.dtype == torch.float32
+        return self.feedback and large and RESIDUAL in context.state and can_compile()
+
     def pack(self, values: Tensor, rows: Rows) -> tuple[Tensor, CodecState]:
         """Write the steps of all blocks, then the codes of all numbers."""
         parts = blocks(values)  # (rows, blocks, 512)
@@ -119,6 +144,50 @@ class Differences(DifferenceCodec):
         return values.view(len(packed), -1)[:, : rows.elements]
 
 
+@dataclass(frozen=True)
+class _Results:
+    """What kernels compute for a cohort.
+
+    Attributes:
+        received: What arrives, (clients, ...).
+        left: The new residual, likewise.
+        steps: The steps, (clients, blocks).
+        codes: The codes, uint8 (clients, elements), or (clients, 0) where they are not wanted.
+    """
+
+    received: Tensor
+    left: Tensor
+    steps: Tensor
+    codes: Tensor
+
+
+def _compiled(stacked: Tensor, context: CohortContext, bits: int, *, codes: bool = False) -> _Results:
+    """Round in compiled loops, with the bits of :func:`_rounded`."""
+    clients, elements = len(stacked), stacked[0].numel()
+    before = torch.zeros_like(stacked[0]) if context.reference is None else context.reference
+    results = _Results(
+        received=torch.empty(stacked.shape),
+        left=torch.empty(stacked.shape),
+        steps=torch.empty(clients, -(-elements // BLOCK)),
+        codes=torch.empty(clients, elements if codes else 0, dtype=torch.uint8),
+    )
+    values, residuals, received, left = (
+        tensor.contiguous().view(clients, -1).numpy()
+        for tensor in (stacked, context.state[RESIDUAL], results.received, results.left)
+    )
+    reference, steps, numbers = before.contiguous().view(-1).numpy(), results.steps.numpy(), results.codes.numpy()
+
+    def compute(piece: tuple[int, int]) -> None:
+        client, first = piece
+        part, its_blocks = slice(first, first + _PIECE), slice(first // BLOCK, (first + _PIECE) // BLOCK)
+        out = Rounded(received[client, part], left[client, part], steps[client, its_blocks], numbers[client, part])
+        round_differences(out, values[client, part], reference[part], residuals[client, part], bits)
+
+    # All clients' rows of the same columns, one after another: the reference is still in the cache then.
+    context.spread(compute, [(client, first) for first in range(0, elements, _PIECE) for client in range(clients)])
+    return results
+
+
 def _rounded(parts: Tensor, bits: int, elements: int) -> tuple[Tensor, Tensor]:
     """Return step sizes (rows, blocks, 1), and codes (rows, blocks, 512) rounded in a deterministic way."""
     half = 2 ** (bits - 1)
@@ -128,7 +197,7 @@ def _rounded(parts: Tensor, bits: int, elements: int) -> tuple[Tensor, Tensor]:
     elif bits == 1:
         steps = tree_sum(parts.abs()) / lengths * 2.0
     else:
-        steps = (tree_sum(parts * parts) / lengths).sqrt() * STEPS[bits]
+        steps = square_root(tree_sum(parts * parts) / lengths) * STEPS[bits]
     scaled = parts / torch.where(steps > 0, steps, torch.ones_like(steps))
     codes = scaled.round() if bits == 8 else scaled.floor()
     lowest = 1 - half if bits == 8 else -half

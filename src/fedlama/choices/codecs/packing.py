@@ -96,3 +96,8 @@ def tree_sum(values: Tensor) -> Tensor:
         half = values.shape[-1] // 2
         values = values[..., :half] + values[..., half:]
     return values
+
+
+def square_root(values: Tensor) -> Tensor:
+    """Return the square root of float32 numbers, rounded correctly; PyTorch's own may be one bit off, or not."""
+    return values.to(torch.float64).sqrt().to(torch.float32)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.codecs.base import Address
-from fedlama.choices.codecs.packing import tree_sum
+from fedlama.choices.codecs.packing import square_root, tree_sum
 from fedlama.core.randomness import keyed_halves
 
 LEAST_BITS = 4
@@ -34,7 +34,7 @@ def stochastic_codes(
         Step sizes (rows, blocks, 1), and codes (rows, blocks, size) as uint8: v is about (code - 2^(bits-1)) * step.
     """
     middle = 2 ** (bits - 1)
-    size = tree_sum(parts * parts).sqrt() if by_norm else parts.abs().amax(2, keepdim=True)
+    size = square_root(tree_sum(parts * parts)) if by_norm else parts.abs().amax(2, keepdim=True)
     steps = size / (middle - 1)
     scaled = parts / torch.where(steps > 0, steps, torch.ones_like(steps))
     codes = (scaled + uniform_rows(addresses, parts[0].numel(), parts.device).view(parts.shape)).floor()

@@ -178,11 +178,18 @@ class Cohort:
         The codec's states move on where the layer is one of the round's plan.
         """
         state: CodecState = state_of(self._codec_state, spec.name)
-        arrived = self.uploads.receive(layer, spec, self.stacked(spec.name), self.clients, state)
+        arrived = self.uploads.receive(layer, spec, self.stacked(spec.name), self.clients, state, self._threads)
         if arrived.counts:
             for kind, value in arrived.state.items():
-                state[kind].copy_(value)
+                self._keep_codec_state(kind, spec.name, value)
         return arrived.values
+
+    def _keep_codec_state(self, kind: str, name: str, value: Tensor) -> None:
+        """Replace a state of the codec; where stacked tensors are on a disk, it is written there."""
+        if self._storage.in_memory:
+            self._codec_state[kind][name] = value
+        else:
+            self._codec_state[kind][name].copy_(value)
 
     def flush(self, caller_starts: Collection[int] = ()) -> bool:
         """Write all that is pending.

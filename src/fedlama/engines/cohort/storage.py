@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import weakref
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -62,7 +62,13 @@ def use_huge_pages(tensor: Tensor) -> None:
 
 
 class Storage(Protocol):
-    """Allocates tensors."""
+    """Allocates tensors.
+
+    Attributes:
+        in_memory: Whether they are in memory like any other tensor.
+    """
+
+    in_memory: ClassVar[bool]
 
     def empty(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Return a dense tensor with arbitrary values."""
@@ -74,6 +80,8 @@ class DeviceStorage:
     Args:
         device: Which.
     """
+
+    in_memory: ClassVar[bool] = True
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -99,6 +107,8 @@ class DiskStorage:
     Raises:
         ConfigError: The folder does not exist.
     """
+
+    in_memory: ClassVar[bool] = False
 
     def __init__(self, folder: str | Path) -> None:
         if not Path(folder).is_dir():

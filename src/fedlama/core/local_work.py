@@ -139,7 +139,7 @@ def epoch_of(clients: object, client: int) -> int:
     if not isinstance(clients, CountsEpochs):
         raise ConfigError(
             f"epochs are asked for, but {type(clients).__name__} does not know how many batches an epoch of a client "
-            "has; give it a method batches_per_epoch, or count in local_steps or rounds"
+            "has; give the clients as ClientData or TensorClients, or count in local_steps or rounds"
         )
     return clients.batches_per_epoch(client)
 

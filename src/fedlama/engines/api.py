@@ -54,6 +54,7 @@ class EngineSetup:
         device: Where to compute.
         budget: The length of the run; None where it is not known.
         local_layers: Layers that are trained too, but never leave a client; each client keeps its own values.
+        micro_batch_size: Samples that are computed at a time, at most; None for whole batches.
     """
 
     model: nn.Module
@@ -66,6 +67,7 @@ class EngineSetup:
     device: torch.device
     budget: Budget | None = None
     local_layers: Layers = ()
+    micro_batch_size: int | None = None
 
     @property
     def trained_layers(self) -> Layers:

@@ -23,13 +23,14 @@ from fedlama.core.layers import Layer, layer_tensors, local_buffers
 from fedlama.core.modules import keep_reassigned_buffers, set_training
 from fedlama.core.randomness import seed_of
 from fedlama.core.registry import register
-from fedlama.core.trees import map_leaves
+from fedlama.core.trees import Tree, map_leaves
 from fedlama.data.clients import as_batch
 from fedlama.engines.api import LOCAL_VALUES, Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
 from fedlama.engines.cohort.cohort import CohortSlice
 from fedlama.engines.cohort.threads import WorkerThreads
 from fedlama.engines.divergence import loss_divergence
 from fedlama.engines.first_step.guard import MOST_CLIENTS, check_first_step
+from fedlama.engines.micro_batches import LossAndGradients, accumulated
 from fedlama.engines.transfers import TransferTable
 from fedlama.engines.uploads import Uploads, state_of
 from fedlama.engines.user_code import NamedFailures, batch_loss
@@ -237,13 +238,18 @@ class LoopEngine:
         reference = [order.values[name] for name in names] if solver.uses_reference else []
         update = LocalUpdate(solver, setup.trained_layers, names)
         done, total = self._steps_done.get(slot.client, 0), 0.0
+
+        def gradients_of(batch: Tree) -> LossAndGradients:
+            loss = batch_loss(setup.task, self._model, batch)
+            return LossAndGradients(loss, torch.autograd.grad(loss, differentiated, materialize_grads=True))
+
         for step in range(steps := order.steps_of(slot.client)):
             with NamedFailures(slot.client, done + step) as failures:
                 batch = failures.batch = setup.clients.batch(slot.client, done + step, setup.seed)
                 if not self._fresh_batches:
                     batch = map_leaves(torch.clone, as_batch(batch))
-                loss = batch_loss(setup.task, self._model, map_leaves(self._to_device, batch))
-                gradients = torch.autograd.grad(loss, differentiated, materialize_grads=True)
+                on_device = map_leaves(self._to_device, batch)
+                loss, gradients = accumulated(on_device, setup.micro_batch_size, gradients_of)
             rate = rate_of(solver, round_index * order.steps + step, round_index, setup.budget)
             update.one(parameters, gradients, optimizer_state, rate, reference)
             total += self._finite(float(loss.detach()), slot, round_index)

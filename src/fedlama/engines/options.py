@@ -80,6 +80,11 @@ class Stacked:
         check_precision(self.precision, setup.device)
         if self.compile_steps:
             check_compiler(setup.device)
+            if setup.micro_batch_size is not None:
+                raise ConfigError(
+                    "compile_steps is true, but torch-compiled steps take whole batches and micro_batch_size is "
+                    f"{setup.micro_batch_size}; leave one of them out"
+                )
         if setup.device.type == "cpu" and is_large(setup.model, setup.clients):
             keep_memory()
         cohort = Cohort(setup, storage_for(setup, self.state_dir), channels_last=False)

@@ -113,6 +113,7 @@ def assemble(experiment: Experiment, material: Material) -> Federation:
         rounds=settings.rounds,
         epochs=settings.epochs,
         local_work=settings.local_work,
+        micro_batch_size=settings.micro_batch_size,
         solver=experiment.solver,
         sampler=experiment.sampler,
         availability=experiment.availability,

@@ -62,6 +62,7 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
         problems.append(f"evaluate_every is {federation.evaluate_every}, expected 1 local step or more; raise it")
     problems += check_seed(federation.seed) + _check_solver(federation.solver)
     problems += _check_sizes(federation.model, source) + _check_test_set(federation.test_set)
+    problems += _check_micro_batches(federation)
     problems += _check_work(federation, source) if not problems else []
     problems += option_problems(federation.solver, full, federation.budget) if not problems else []
     problems += _check_statistics(federation) + _check_local(federation) + _check_complex(federation, layers)
@@ -241,6 +242,21 @@ def check_budget(given: GivenBudget, strategy: Strategy[Any]) -> list[str]:
         f"local_steps is {local_steps}, but a round of {strategy.name} lasts {step} local steps and the budget must be "
         f"a whole number of rounds; choose {below} or {below + step}"
     ]
+
+
+def _check_micro_batches(federation: FederationSettings) -> list[str]:
+    """Report a size of micro-batches that is none, or a loss that parts of a batch do not add up to."""
+    size = federation.micro_batch_size
+    if size is None:
+        return []
+    if type(size) is not int or size < 1:
+        return [f"micro_batch_size is {shown(size)}, expected an integer of 1 or more; leave it out for whole batches"]
+    if federation.task.name == "cox":
+        return [
+            "micro_batch_size is given, but the loss of task 'cox' compares all samples of a batch, so parts do not "
+            "add up to it; leave micro_batch_size out"
+        ]
+    return []
 
 
 def _check_work(federation: FederationSettings, source: ClientSource) -> list[str]:

@@ -44,6 +44,8 @@ class Federation(FederationSettings):
         keep_client_models: Keep every client's local model in the round records.
         rounds: The budget in rounds.
         epochs: The budget in epochs of the average client's data, rounded up to whole rounds.
+        micro_batch_size: Samples that a client computes at a time, at most; gradients of a batch's parts are added up,
+            so that a large batch needs the memory of a small one. None for whole batches.
         local_work: What clients do in a round, where it is not the strategy's local steps for all of them: epochs of
             their own data, limits of slow clients, stragglers.
     """

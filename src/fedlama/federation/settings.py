@@ -69,6 +69,7 @@ class FederationSettings:
     keep_client_models: bool = False
     rounds: int | None = None
     epochs: float | None = None
+    micro_batch_size: int | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
     local_work: LocalWork = field(default=LocalWork(), metadata=LEFT_OUT_AT_DEFAULT)
 
     def __new__(cls, *_: object, **given: object) -> Self:
@@ -167,4 +168,5 @@ class FederationSettings:
             device=device,
             budget=self.budget,
             local_layers=local_layers(trained),
+            micro_batch_size=self.micro_batch_size,
         )

@@ -25,6 +25,7 @@ from fedlama.core.trees import Tree, map_leaves
 from fedlama.data.clients import Batch
 from fedlama.engines.api import EngineSetup, Values
 from fedlama.engines.cohort.cohort import CohortSlice
+from fedlama.engines.micro_batches import LossAndGradients, accumulated
 from fedlama.engines.trainers.base import LocalSteps
 from fedlama.engines.trainers.dropout import ClientDropout, client_generators
 from fedlama.engines.trainers.gradients import Precision, in_precision
@@ -126,17 +127,25 @@ class PlainClient:
         batch = map_leaves(torch.clone, start.batch)
         if self._own_dropout:
             with ClientDropout(client_generators(setup, work.round_index, [start.client])):
-                loss = self._loss(batch)
+                loss, gradients = self._gradients(batch, work)
         else:
-            loss = self._loss(batch)
-        gradients = torch.autograd.grad(loss, [self._tensors[name] for name in work.names], materialize_grads=True)
+            loss, gradients = self._gradients(batch, work)
         state = {kind: [buffer.clone() for buffer in buffers] for kind, buffers in start.optimizer_state.items()}
         parameters = [values[name] for name in work.names]
         given = [gradient.clone() for gradient in gradients]
         update = LocalUpdate(self.solver, setup.trained_layers, work.names)
         update.one(parameters, given, state, work.rates[0], work.reference)
         keep_reassigned_buffers(self.model, self._tensors, self._buffers, values)
-        return StepOutcome(float(loss.detach()), values | named_state(state, work), gradients)
+        return StepOutcome(float(loss.detach()), values | named_state(state, work), tuple(gradients))
+
+    def _gradients(self, batch: Batch, work: LocalSteps) -> LossAndGradients:
+        differentiated = [self._tensors[name] for name in work.names]
+
+        def gradients_of(part: Batch) -> LossAndGradients:
+            loss = self._loss(part)
+            return LossAndGradients(loss, torch.autograd.grad(loss, differentiated, materialize_grads=True))
+
+        return accumulated(batch, self._setup.micro_batch_size, gradients_of)
 
     def _loss(self, batch: Batch) -> Tensor:
         return batch_loss(

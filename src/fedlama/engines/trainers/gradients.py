@@ -21,6 +21,7 @@ from fedlama.core.modules import keep_reassigned_buffers, plain_attributes, set_
 from fedlama.core.trees import Tree, pick
 from fedlama.engines.api import EngineSetup, Values
 from fedlama.engines.cohort.batches import StackedBatch
+from fedlama.engines.micro_batches import LossAndGradients, accumulated
 from fedlama.engines.trainers.dropout import ClientDropout, borrowed_generator
 from fedlama.engines.user_code import batch_loss
 from fedlama.errors import ConfigError
@@ -109,7 +110,13 @@ class ClientGradients:
             batch: The rows' batches.
             generators: The rows' random generators.
         """
-        return self._compute(values, trained, batch, generators)
+
+        def gradients_of(part: Tree) -> LossAndGradients:
+            losses, gradients = self._compute(values, trained, StackedBatch(batch.rows, part), generators)
+            return LossAndGradients(losses, gradients)
+
+        losses, gradients = accumulated(batch.batch, self._setup.micro_batch_size, gradients_of, dimension=1)
+        return losses, list(gradients)
 
     def loss(self, watched: Values, others: Values, batch: Tree) -> tuple[Tensor, Values]:
         """Return one client's loss and its buffers afterwards; vmap runs this for all clients.

@@ -124,6 +124,8 @@ def compiled_form(setup: EngineSetup) -> Model | None:
         setup: The federation's fixed parts.
     """
     solver = setup.solver
+    if setup.micro_batch_size is not None:  # the kernels take whole batches
+        return None
     if not can_compile() or setup.device.type != "cpu" or type(solver) not in (SGD, FedProx):
         return None
     if not isinstance(solver, SGD) or not is_plain_sgd(solver):

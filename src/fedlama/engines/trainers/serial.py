@@ -20,6 +20,7 @@ from fedlama.engines.api import EngineSetup
 from fedlama.engines.cohort.batches import CohortBatches
 from fedlama.engines.cohort.cohort import CohortSlice, check_losses
 from fedlama.engines.cohort.threads import WorkerThreads
+from fedlama.engines.micro_batches import LossAndGradients, accumulated
 from fedlama.engines.trainers.base import LocalSteps, Trainer
 from fedlama.engines.trainers.dropout import ClientDropout, borrowed_generator, client_generators, watched_generator
 from fedlama.engines.user_code import batch_loss
@@ -66,9 +67,14 @@ class SerialTrainer(Trainer):
         }
         (generator,) = client_generators(self._setup, work.round_index, client.clients, work.generators)
         total = 0.0
+
+        def gradients_of(batch: Tree) -> LossAndGradients:
+            loss = self._loss(batch, generator)
+            return LossAndGradients(loss, torch.autograd.grad(loss, slots, materialize_grads=True))
+
         for step, groups in enumerate(self._batches.steps(client.clients, client.steps_done, work.steps)):
-            loss = self._loss(map_leaves(_first_row, groups[0].batch), generator)
-            gradients = torch.autograd.grad(loss, slots, materialize_grads=True)
+            batch = map_leaves(_first_row, groups[0].batch)
+            loss, gradients = accumulated(batch, self._setup.micro_batch_size, gradients_of)
             work.update.one(parameters, gradients, optimizer_state, work.rates[step], work.reference)
             total += float(loss.detach())
             if not math.isfinite(total):

@@ -32,7 +32,7 @@ def chain_for(setup: EngineSetup) -> list[ChainOperation] | None:
         setup: The federation's fixed parts.
     """
     x, chain = example_input(setup), translate(setup.model)
-    if x is None or chain is None:
+    if x is None or chain is None or setup.micro_batch_size is not None:  # chains take whole batches
         return None
     return chain if chain[0].data_dims in (None, x.dim()) else None
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlama.core.losses import cross_entropy
-from fedlama.engines import Stacked
+from fedlama.engines import Auto, Stacked, Workers
 from fedlama.engines.trainers.gradients import check_precision, in_precision
 from fedlama.errors import ConfigError
 from fedlama.federation.run import Run
@@ -79,3 +79,12 @@ def test_a_device_without_mixed_precision_is_refused() -> None:
     with pytest.raises(ConfigError, match="no mixed precision for device 'meta'; set precision='float32'"):
         check_precision("bfloat16", torch.device("meta"))
     check_precision("float32", torch.device("meta"))
+
+
+def test_workers_and_auto_in_bfloat16_are_near_stacked() -> None:
+    expected = run(Stacked(precision="bfloat16"))
+    for engine in (Workers(precision="bfloat16", threads=2), Auto(precision="bfloat16")):
+        result = run(engine)
+        for name, value in expected.model.items():
+            torch.testing.assert_close(result.model[name], value, atol=2e-2, rtol=2e-2)
+    assert any(not torch.equal(value, run("loop").model[name]) for name, value in expected.model.items())

@@ -12,6 +12,7 @@ from fedlama import (
     ConfigError,
     FedAvg,
     ParameterGroup,
+    Run,
     RunOptions,
     Schedule,
     load_experiment,
@@ -19,6 +20,7 @@ from fedlama import (
 )
 from fedlama.core.budget import GivenBudget
 from fedlama.core.local_work import LocalWork
+from fedlama.experiment import assemble, prepare
 from fedlama.runs.execute import execute, plan_runs
 from fedlama.runs.verify import verify
 
@@ -138,3 +140,19 @@ def test_unequal_work_is_in_the_run_folder_and_verifies(tmp_path: Path) -> None:
     assert [record.client_steps for record in stored.rounds] == [r.client_steps for r in finished.result.rounds]
     assert stored.rounds[0].client_steps
     assert verify(folder.parent).difference is None
+
+
+@pytest.mark.parametrize("engine", ["stacked", "workers", "auto"])
+def test_mixed_precision_is_a_setting(engine: str) -> None:
+    experiment = load_experiment("digits", ["precision=bfloat16", f"engine={engine}", "local_steps=24"])
+    result = assemble(experiment, prepare(experiment))
+    assert result.describe()["precision"] == "bfloat16"
+    label = Run(result).engine.label  # type: ignore[attr-defined]
+    assert "bfloat16" in label
+
+
+@pytest.mark.parametrize("engine", ["loop", "distributed"])
+def test_engines_without_mixed_precision_refuse_it(engine: str) -> None:
+    experiment = load_experiment("digits", ["precision=bfloat16", f"engine={engine}"])
+    with pytest.raises(ConfigError, match="choose engine 'stacked', 'workers' or 'auto'"):
+        assemble(experiment, prepare(experiment))

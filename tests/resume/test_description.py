@@ -54,7 +54,7 @@ MODEL = federation().model
 CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"seed": 1}, "seed was 0, and is 1 now"),
     ({"local_steps": 16}, "local_steps was 12, and is 16 now"),
-    ({"micro_batch_size": 2}, "micro_batch_size was not set, and is 2 now"),
+    ({"micro_batch_size": 2}, "micro_batch_size was null, and is 2 now"),
     ({"local_work": fl.LocalWork(epochs=1)}, "local_work.epochs was null, and is 1 now"),
     ({"strategy": fl.FedAvg(2)}, "strategy was 'fedlama', and is 'fedavg' now"),
     ({"strategy": fl.FedLAMA(2, 2, warm_up_rounds=1)}, "strategy.warm_up_rounds was 0, and is 1 now"),

@@ -8,6 +8,7 @@ federation's fixed parts and builds a :class:`~fedlama.engines.stacked.StackedEn
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from fedlama.core.registry import register
@@ -93,7 +94,8 @@ class Stacked:
         first = self._trainer(setup, batches, program)
         count = self.threads or (cores() if first.supports_threads else 1)
         trainers = [first, *(self._trainer(setup, batches, program) for _ in range(count - 1))]
-        return StackedEngine(setup, trainers, cohort, self.chunk, lambda: _plain_trainer(setup, batches))
+        plain = partial(_plain_trainer, setup, batches, self.precision)
+        return StackedEngine(setup, trainers, cohort, self.chunk, plain)
 
     @property
     def _is_vectorised(self) -> bool:
@@ -125,38 +127,44 @@ class Workers:
     Args:
         threads: Worker threads; by default one per core.
         state_dir: As for :class:`Stacked`.
+        precision: As for :class:`Stacked`.
 
     Raises:
-        ConfigError: An option is out of range, or the folder does not exist.
+        ConfigError: An option is out of range or not available on the device, or the folder does not exist.
     """
 
     threads: int | None = None
     state_dir: str | None = None
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         normalise_numbers(self)
-        refuse([] if self.threads is None else whole(self, "threads", minimum=1))
+        problems = [] if self.threads is None else whole(self, "threads", minimum=1)
+        refuse(problems + one_of(self, "precision", PRECISIONS))
 
     def __call__(self, setup: EngineSetup) -> StackedEngine:
         """Build the engine."""
+        check_precision(self.precision, setup.device)
         on_cpu = setup.device.type == "cpu"
         if on_cpu:
             keep_memory()
         batches = CohortBatches(setup.clients, setup.device, setup.seed)
-        trainers = [_single_client_trainer(setup, batches) for _ in range(self.threads or (cores() if on_cpu else 1))]
+        count = self.threads or (cores() if on_cpu else 1)
+        trainers = [_single_client_trainer(setup, batches, self.precision) for _ in range(count)]
         cohort = Cohort(setup, storage_for(setup, self.state_dir), channels_last=True)
-        return StackedEngine(setup, trainers, cohort, chunk=1, plain=lambda: _plain_trainer(setup, batches))
+        plain = partial(_plain_trainer, setup, batches, self.precision)
+        return StackedEngine(setup, trainers, cohort, chunk=1, plain=plain)
 
 
-def _plain_trainer(setup: EngineSetup, batches: CohortBatches) -> Trainer:
+def _plain_trainer(setup: EngineSetup, batches: CohortBatches, precision: Precision) -> Trainer:
     """Make the trainer that calls the model as a user does."""
-    return SerialTrainer(setup, batches, channels_last=False)
+    return SerialTrainer(setup, batches, channels_last=False, precision=precision)
 
 
-def _single_client_trainer(setup: EngineSetup, batches: CohortBatches) -> Trainer:
-    chain = chain_for(setup)
+def _single_client_trainer(setup: EngineSetup, batches: CohortBatches, precision: Precision) -> Trainer:
+    chain = chain_for(setup) if precision == "float32" else None
     if chain is None:
-        return SerialTrainer(setup, batches, channels_last=True)
+        return SerialTrainer(setup, batches, channels_last=True, precision=precision)
     return TorchChainTrainer(setup, batches, chain)
 
 
@@ -193,12 +201,20 @@ class Auto:
 
     Args:
         state_dir: As for :class:`Stacked`.
+        precision: As for :class:`Stacked`.
+
+    Raises:
+        ConfigError: An option is out of range or not available on the device, or the folder does not exist.
     """
 
     state_dir: str | None = None
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        refuse(one_of(self, "precision", PRECISIONS))
 
     def __call__(self, setup: EngineSetup) -> StackedEngine:
         """Choose and build; the engine's `label` says what was chosen."""
         if choose(setup) == "workers":
-            return Workers(state_dir=self.state_dir)(setup)
-        return Stacked(state_dir=self.state_dir)(setup)
+            return Workers(state_dir=self.state_dir, precision=self.precision)(setup)
+        return Stacked(state_dir=self.state_dir, precision=self.precision)(setup)

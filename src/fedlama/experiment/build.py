@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from fedlama.data.clients import ClientSource, TensorClients
 from fedlama.data.local_sets import LocalRows, Part, rows_of_groups
 from fedlama.data.partition.base import Partition
 from fedlama.data.transforms import Normalise, PadCropFlip
+from fedlama.engines import ENGINES, Engine, EngineSetup
 from fedlama.errors import ConfigError, FedlamaError, cut
 from fedlama.experiment.catalogue import name_of, origin_of
 from fedlama.experiment.loading import location_of
@@ -127,10 +128,30 @@ def assemble(experiment: Experiment, material: Material) -> Federation:
         evaluate_every=settings.evaluate_every,
         evaluate=settings.evaluate,
         seed=settings.seed,
-        engine=experiment.engine or settings.engine,
+        engine=_engine(experiment),
         device=settings.device,
     )
     return authors(federation) if settings.preset == "authors" else federation
+
+
+def _engine(experiment: Experiment) -> str | Callable[[EngineSetup], Engine]:
+    """Return the experiment's engine in its precision.
+
+    Raises:
+        ConfigError: The engine has no mixed precision.
+    """
+    settings = experiment.settings
+    engine = experiment.engine or settings.engine
+    if settings.precision == "float32":
+        return engine
+    factory: Any = ENGINES.get(engine) if isinstance(engine, str) else None
+    if factory is None or "precision" not in getattr(factory, "__dataclass_fields__", {}):
+        raise ConfigError(
+            f"precision is {settings.precision!r}, but engine {settings.engine!r} computes in the model's own numbers; "
+            "choose engine 'stacked', 'workers' or 'auto', or precision 'float32'"
+        )
+    made: Callable[[EngineSetup], Engine] = replace(factory, precision=settings.precision)
+    return made
 
 
 def comparable(experiment: Experiment, clients: ClientSource) -> Experiment:

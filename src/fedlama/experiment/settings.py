@@ -61,6 +61,7 @@ class Settings:
         device: Torch device of the computation, such as ``"cpu"`` or ``"cuda"``.
         rounds: The budget in rounds.
         epochs: The budget in epochs of the average client's data; see :class:`fedlama.Federation`.
+        precision: ``"bfloat16"`` runs the model under torch's autocast, in the engines stacked, workers and auto.
         micro_batch_size: Samples that a client computes at a time, at most; see :class:`fedlama.Federation`.
         local_work: What clients do in a round; see :class:`fedlama.core.local_work.LocalWork`.
         preset: ``"paper"`` changes nothing; ``"authors"`` sets every switch as in the authors' program.
@@ -82,6 +83,7 @@ class Settings:
     preset: Literal["paper", "authors"] = "paper"
     rounds: int | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
     epochs: float | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
+    precision: Literal["float32", "bfloat16"] = field(default="float32", metadata=LEFT_OUT_AT_DEFAULT)
     micro_batch_size: int | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
     local_work: LocalWork = field(default=LocalWork(), metadata=LEFT_OUT_AT_DEFAULT)
 
@@ -95,6 +97,7 @@ class Settings:
         problems += check_name(self.name)
         problems += check_seed(self.seed)
         problems += self.budget.problems() if not problems else []
+        problems += one_of(self, "precision", ("float32", "bfloat16"))
         refuse(problems + one_of(self, "preset", ("paper", "authors")))
 
     @property

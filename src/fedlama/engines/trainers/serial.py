@@ -23,6 +23,7 @@ from fedlama.engines.cohort.threads import WorkerThreads
 from fedlama.engines.micro_batches import LossAndGradients, accumulated
 from fedlama.engines.trainers.base import LocalSteps, Trainer
 from fedlama.engines.trainers.dropout import ClientDropout, borrowed_generator, client_generators, watched_generator
+from fedlama.engines.trainers.gradients import Precision, in_precision
 from fedlama.engines.user_code import batch_loss
 
 Forward = Callable[[], Any]
@@ -36,13 +37,19 @@ class SerialTrainer(Trainer):
         setup: The federation's fixed parts.
         batches: Where batches come from.
         channels_last: Whether the model is given images channels-last.
+        precision: The numbers that the model computes in.
     """
 
     name = "SerialTrainer"
     description = "ordinary kernels of PyTorch"
     rows_per_call = 1
 
-    def __init__(self, setup: EngineSetup, batches: CohortBatches, channels_last: bool) -> None:
+    def __init__(
+        self, setup: EngineSetup, batches: CohortBatches, channels_last: bool, precision: Precision = "float32"
+    ) -> None:
+        self.precision = precision
+        if precision != "float32":
+            self.description = f"{SerialTrainer.description}, {precision}"
         self._setup = setup
         self._batches = batches
         self._channels_last = channels_last
@@ -85,7 +92,11 @@ class SerialTrainer(Trainer):
     def _loss(self, batch: Tree, generator: torch.Generator) -> Tensor:
         if self._channels_last:
             batch = map_leaves(_channels_last, batch)
-        return batch_loss(self._setup.task, self._model, batch, lambda compute: self._forward(compute, generator))
+
+        def forward(compute: Forward) -> Any:  # noqa: ANN401  (what the model returns)
+            return self._forward(lambda: in_precision(self.precision, self._setup.device, compute), generator)
+
+        return batch_loss(self._setup.task, self._model, batch, forward)
 
     def _first(self, compute: Forward, generator: torch.Generator) -> Any:  # noqa: ANN401  (what the model returns)
         """Find out at the first batch what the model draws at random, so that later batches pay for that alone."""

@@ -36,6 +36,11 @@ def deploy_experiment(experiment: Experiment, engine: Flower, out: Path) -> Fini
     Returns:
         The finished run.
     """
+    if experiment.settings.precision != "float32":
+        raise ConfigError(
+            f"precision is {experiment.settings.precision!r}, but nodes compute in the model's own numbers; set "
+            "precision='float32'"
+        )
     planned = PlannedRun.of(experiment, assemble(experiment, prepare(experiment)), out)
     planned = replace(planned, federation=deployable(planned.federation, engine, planned.folder))
     return run_one(planned, RunOptions(out, checkpoint_seconds=0.0))

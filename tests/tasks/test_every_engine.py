@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -129,3 +131,14 @@ def test_the_best_client_is_the_one_with_the_lowest_error() -> None:
         scores.append(fl.TestSet(X, X.sum(1), batch_size=25).score(model, fl.Regression(criterion="huber")))
     assert record.score is not None
     assert record.score.value == min(score.value for score in scores)
+
+
+def test_torchmetrics_is_imported_where_it_is_used_alone() -> None:
+    program = (
+        "import sys, torch, fedlama as fl; "
+        "data = torch.randn(8, 2), torch.arange(8) % 2; "
+        "clients, test_set = [fl.ClientData(*data, 4)], fl.TestSet(*data); "
+        "fl.Federation(torch.nn.Linear(2, 2), clients, fl.FedAvg(1), 1, test_set=test_set).run(); "
+        "sys.exit('torchmetrics' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -189,3 +189,27 @@ def test_masked_tokens_alone_are_a_batch_with_loss_0() -> None:
     loss = fl.LanguageModel().loss(model(TOKENS), batch)
     assert loss.item() == 0.0
     assert all(float(part.abs().sum()) == 0 for part in torch.autograd.grad(loss, list(model.parameters())))
+
+
+@dataclass(frozen=True)
+class Percent(Mine):
+    """A task whose accuracy is in percent."""
+
+    name: ClassVar[str] = "percent"
+    primary = "accuracy"
+
+    def metrics(self) -> dict[str, Any]:
+        """Return a metric called accuracy."""
+        from torchmetrics import MeanMetric
+
+        return {"accuracy": MeanMetric()}
+
+    def update(self, metrics: Any, output: Tensor, batch: Any, loss: Tensor) -> None:  # noqa: ANN401
+        """Update it with a percentage."""
+        metrics["accuracy"].update(93.0)
+
+
+def test_an_accuracy_is_a_fraction() -> None:
+    clients, test_set = [fl.ClientData(X, MORE, 10)], fl.TestSet(X, MORE)
+    with pytest.raises(fl.DataError, match=r"the metric 'accuracy' is 93, expected a fraction in \[0, 1\]"):
+        fl.Federation(nn.Linear(6, 2), clients, fl.FedAvg(1), 1, task=Percent(), test_set=test_set).run()

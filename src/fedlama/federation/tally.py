@@ -81,6 +81,11 @@ class Tally:
         numbers = [value.to(self._loss) for value in measured.values()]
         total, weight, *values = torch.stack([self._loss, self._weight, *numbers]).tolist()  # one read
         task, metrics = self._task, dict(zip(measured, values, strict=True))
+        if not 0 <= metrics.get("accuracy", 0.0) <= 1 and not math.isnan(metrics["accuracy"]):
+            raise DataError(
+                f"{owner}: the metric 'accuracy' is {metrics['accuracy']:.4g}, expected a fraction in [0, 1]; divide "
+                "it, or give it another name"
+            )
         known = task.primary in metrics
         score = Score(
             total / (weight or 1), metrics, task.primary if known else "loss", task.direction if known else "lower"

@@ -390,7 +390,7 @@ def _summary(planned: PlannedRun, result: Result) -> dict[str, object]:
         "method": result.method,
         "hyperparameters": hyperparameters(planned.federation.strategy),
         "seed": planned.federation.seed,
-        "accuracy": result.score.accuracy if result.score else None,
+        "accuracy": finite(result.score.accuracy) if result.score and result.score.accuracy is not None else None,
         "loss": finite(result.score.loss) if result.score else None,
         **score_keys(result.score),
         "cost_percent": planned.cost_percent(result),

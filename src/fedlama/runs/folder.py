@@ -200,7 +200,7 @@ def metrics_line(record: RoundRecord) -> dict[str, object]:
         "clients": len(record.cohort),
         "missing": list(record.missing),
         "train_loss": finite(record.loss),
-        "accuracy": record.score.accuracy if record.score else None,
+        "accuracy": _finite_accuracy(record.score),
         "test_loss": finite(record.score.loss) if record.score else None,
         **score_keys(record.score),
         "bytes_up": record.bytes_up,
@@ -220,6 +220,10 @@ def score_keys(score: Score | None) -> dict[str, object]:
         return {"metrics": {}, "primary": None, "direction": None}
     values = {name: finite(value) for name, value in score.metrics.items() if name != "accuracy"}
     return {"metrics": values, "primary": score.primary, "direction": score.direction}
+
+
+def _finite_accuracy(score: Score | None) -> float | None:
+    return None if score is None or score.accuracy is None else finite(score.accuracy)
 
 
 def finite(value: float) -> float | None:

@@ -133,7 +133,7 @@ def _score(line: _Metrics) -> Score | None:
     primary, direction = line.get("primary"), line.get("direction")
     if primary is None or direction is None:
         return None if accuracy is None and line["test_loss"] is None else Score.of_accuracy(accuracy, loss)
-    metrics = {} if accuracy is None else {"accuracy": accuracy}
+    metrics = {} if accuracy is None and primary != "accuracy" else {"accuracy": _number(accuracy)}
     metrics |= {name: _number(value) for name, value in line.get("metrics", {}).items()}
     if primary != "loss" and primary not in metrics:
         raise ValueError(f"its primary metric {primary!r} is not among its metrics")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.cli.call import SMALL, fedlama
 from tests.docs.blocks import DOCS, ROOT
@@ -164,3 +165,14 @@ def test_13_language_model(run: Any) -> None:  # noqa: ANN401
     names, lines = run("13")
     assert 1 < names["result"].score.value < 1.5
     assert lines[0] == f"perplexity {names['result'].score.value:.2f} of 27 characters"
+
+
+def test_14_run_from_python(run: Any, tmp_path: Path) -> None:  # noqa: ANN401
+    names, lines = run("14")
+    assert lines[:2] == ["the machine failed in round 8", "24 rounds; verified: True"]
+    alone = names["make"](0).run()
+    assert all(torch.equal(value, names["result"].model[name]) for name, value in alone.model.items())
+    assert [line.split(":")[0] for line in lines[2:4]] == ["FedAvg(4)", "FedLAMA(4, 2)"]
+    assert lines[4] == "runs/two-seeds.html"
+    assert (tmp_path / "runs" / "two-seeds" / "comparison.json").exists()
+    assert run("14")[1] == lines[1:]  # what has finished is read

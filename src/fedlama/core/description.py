@@ -10,7 +10,8 @@ None, bool, int, str               itself; so is a finite float, while NaN and i
 enum member, dtype, device, path   text
 mapping, list, tuple, set          the same of its items; a set is sorted
 function, class                    its import path, such as ``"mypackage.losses:focal"``; what has no import path
-                                   (a lambda, a closure) has a digest of its code and of what it captures as well
+                                   (a lambda, a closure) has a digest of its code and of what it captures as well,
+                                   and so has a function of the script that runs, whose module is its file's name
 `functools.partial`, method        the function, with its arguments or its object
 object with ``__describe__()``     its class and what that method returns
 dataclass                          its name or class, and its fields; those that came later only where they differ
@@ -30,9 +31,10 @@ import functools
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, MethodType
 from typing import Any
 
@@ -79,9 +81,26 @@ def import_path(named: Any) -> str:  # noqa: ANN401  (a class or a function)
     if origin is not None:
         return str(origin.reference)
     module = str(getattr(named, "__module__", None) or "builtins")
+    module = _name_of_script() if module == "__main__" else module
     if module.startswith(_PLUGIN):
         module = module.removeprefix(_PLUGIN).partition("_")[2]
     return f"{module}:{named.__qualname__}"
+
+
+def _name_of_script() -> str:
+    """Return the name under which other programs import the script that runs, so that both describe it alike."""
+    script = sys.modules["__main__"]
+    spec, file = getattr(script, "__spec__", None), getattr(script, "__file__", None)
+    return str(spec.name) if spec is not None else Path(file).stem if file else "__main__"
+
+
+def code_digest(function: FunctionType) -> str:
+    """Return a digest of what a function computes, of its byte code without names of files and numbers of lines.
+
+    Args:
+        function: A function of Python.
+    """
+    return digest(json.dumps(_code(function.__code__)).encode())
 
 
 def differences(then: object, now: object, where: str = "") -> Iterator[str]:
@@ -107,8 +126,15 @@ def differences(then: object, now: object, where: str = "") -> Iterator[str]:
                 yield f"{inner} was {_short(then[key])}, and is not set now"
             else:
                 yield from differences(then[key], now[key], inner)
-    elif then != now or isinstance(then, bool) is not isinstance(now, bool):
+    elif _as_imported(then, now) != _as_imported(now, then) or isinstance(then, bool) is not isinstance(now, bool):
         yield f"{where} was {_short(then)}, and is {_short(now)} now"
+
+
+def _as_imported(described: object, other: object) -> object:
+    """Return the path of a script's function when the other one was imported and is described by its path alone."""
+    if isinstance(described, Mapping) and isinstance(other, str) and described.keys() == {"function", "digest"}:
+        return described["function"]
+    return described
 
 
 def digest(content: bytes) -> str:
@@ -190,7 +216,7 @@ class _Describer:
 
     def _function(self, function: FunctionType, where: str) -> Any:  # noqa: ANN401
         path = import_path(function)
-        if "<" not in path and not path.startswith("__main__:"):
+        if "<" not in path and function.__module__ != "__main__":
             return path
         captured = [cell.cell_contents for cell in function.__closure__ or ()]
         values = self.describe([captured, function.__defaults__, function.__kwdefaults__], where)

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from types import FunctionType
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from fedlama.core.content import content_digest
-from fedlama.core.description import describe
+from fedlama.core.description import code_digest
 from fedlama.errors import ConfigError, cut
 
 
@@ -63,7 +64,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 def model_digests(model: nn.Module) -> dict[str, str]:
     """Return digests of a model's structure and of its values, by which another model is recognised.
 
-    The structure is what `print(model)` shows, and the code of each `forward` that is defined in the script itself.
+    The structure is what `print(model)` shows, and the code of each `forward` that is not of an installed library.
 
     Args:
         model: The model.
@@ -77,15 +78,21 @@ def model_digests(model: nn.Module) -> dict[str, str]:
     >>> model_digests(first)["values"] == model_digests(second)["values"]
     False
     """
-    kinds = {type(module) for module in model.modules()}
-    forwards = [kind.forward for kind in kinds if isinstance(getattr(kind, "forward", None), FunctionType)]
-    # A function that can be imported is described by its path alone, which the printed names stand for already.
-    code = [described for each in forwards if isinstance(described := describe(each, "model.forward"), dict)]
-    structure = json.dumps([_ADDRESS.sub("", repr(model)), sorted(map(str, code))])
+    kinds = {type(module) for module in model.modules() if not _is_installed(type(module))}
+    forwards: list[object] = [getattr(kind, "forward", None) for kind in kinds]
+    functions = [forward for forward in forwards if isinstance(forward, FunctionType)]
+    code = sorted(f"{function.__qualname__} {code_digest(function)}" for function in functions)
+    structure = json.dumps([_ADDRESS.sub("", repr(model)), code])
     tensors = [*model.named_parameters(), *model.named_buffers()]
     values = json.dumps([(name, content_digest(value)) for name, value in tensors])
     parts = {"structure": structure, "values": values}
     return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in parts.items()}
+
+
+def _is_installed(kind: type[nn.Module]) -> bool:
+    """Return whether a class is of an installed library, whose version the environment of a run names."""
+    file = str(getattr(sys.modules.get(kind.__module__), "__file__", None) or "")
+    return kind.__module__.startswith("fedlama.") or "site-packages" in file or "dist-packages" in file
 
 
 def check_shapes_known(model: nn.Module) -> None:

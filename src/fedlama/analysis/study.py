@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fedlama.analysis.front import Outcome, Ratio, bytes_at_equal_loss, loss_ratio
 from fedlama.analysis.statistics import Interval, interval, paired
 from fedlama.analysis.timing import bytes_until, first_reaching
 from fedlama.choices.strategies import FedAvg, Strategy
@@ -24,6 +25,7 @@ from fedlama.experiment import Experiment
 from fedlama.experiment.methods import written
 from fedlama.experiment.titles import title
 from fedlama.experiment.variants import Method as MethodChoice
+from fedlama.experiment.variants import variant_of
 from fedlama.runs.checkpoint import write_atomically
 from fedlama.runs.execute import Finished, Observer, PlannedRun, RunOptions, execute_planned, plan_runs
 from fedlama.runs.lock import FolderLock
@@ -51,6 +53,10 @@ class Method:
         reached: Seeds that reached the target.
         to_target: MB until the target, over the seeds that reached it.
         to_target_difference: The same minus the base's, paired by seed.
+        loss: Test loss.
+        loss_ratio: Test loss relative to the base's, paired by seed; None for the base itself.
+        equal_loss: Bytes relative to those with which plain FedAvg reaches the same test loss; None unless FedAvg is
+            among the methods at two intervals or more. See :mod:`fedlama.analysis.front`.
         seconds: Time of training and evaluation on this machine.
     """
 
@@ -65,6 +71,9 @@ class Method:
     reached: tuple[int, ...]
     to_target: Interval | None
     to_target_difference: Interval | None
+    loss: Interval | None
+    loss_ratio: Ratio | None
+    equal_loss: Ratio | None
     seconds: Interval
 
     @property
@@ -83,6 +92,9 @@ class Method:
             "megabytes": self.megabytes,
             "megabytes_to_target": self.to_target,
             "megabytes_to_target_difference": self.to_target_difference,
+            "loss": self.loss,
+            "loss_ratio": self.loss_ratio,
+            "bytes_at_equal_loss": self.equal_loss,
             "seconds": self.seconds,
         }
         return {
@@ -317,12 +329,42 @@ def summarise(
     strategies, baseline = methods.strategies, FedAvg(methods.base_interval)
     base = next((name for name, strategy in strategies.items() if strategy == baseline), next(iter(strategies)))
     target = _common_target(runs) if target is None else target
-    rows = [_row(name, strategy, runs[name], runs[base], target) for name, strategy in strategies.items()]
+    front = _front(methods, runs)
+    rows = [_row(name, strategy, runs[name], runs[base], target, front) for name, strategy in strategies.items()]
     return Study(tuple(rows), base, target, tuple(next(iter(runs.values()))))
 
 
-def _row(name: str, strategy: MethodChoice, runs: BySeed, base: BySeed, target: float | None) -> Method:
-    values, to_target = _values(runs), _to_target(runs, target)
+def _front(methods: Methods, runs: Mapping[str, BySeed]) -> dict[int, list[Outcome]]:
+    """Return the ends of the runs of plain FedAvg by seed, at whatever intervals; empty for a single interval."""
+    variants = {name: variant_of(method) for name, method in methods.strategies.items()}
+    plain = [name for name, method in variants.items() if method.strategy.name == FedAvg.name and not method.choices]
+    front: dict[int, list[Outcome]] = {}
+    for name in plain if len(plain) > 1 else ():
+        for seed, outcome in _outcomes(runs[name]).items():
+            front.setdefault(seed, []).append(outcome)
+    return front
+
+
+def _outcomes(runs: BySeed) -> dict[int, Outcome]:
+    """Return bytes and test loss at the end of each run that was evaluated, by seed."""
+    return {
+        seed: Outcome(bytes_until(run.result.rounds, len(run.result.rounds)), run.result.score.loss)
+        for seed, run in runs.items()
+        if run.result.score is not None
+    }
+
+
+def _row(
+    name: str,
+    strategy: MethodChoice,
+    runs: BySeed,
+    base: BySeed,
+    target: float | None,
+    front: Mapping[int, Sequence[Outcome]],
+) -> Method:
+    values, to_target, outcomes = _values(runs), _to_target(runs, target), _outcomes(runs)
+    losses = {seed: outcome.loss for seed, outcome in outcomes.items() if math.isfinite(outcome.loss)}
+    base_losses = {seed: outcome.loss for seed, outcome in _outcomes(base).items()}
     megabytes = [bytes_until(run.result.rounds, len(run.result.rounds)) / MEGABYTE for run in runs.values()]
     is_base = runs is base
     return Method(
@@ -337,6 +379,9 @@ def _row(name: str, strategy: MethodChoice, runs: BySeed, base: BySeed, target: 
         reached=tuple(to_target),
         to_target=interval(list(to_target.values())) if to_target else None,
         to_target_difference=None if is_base else paired(to_target, _to_target(base, target)),
+        loss=interval(list(losses.values())) if losses else None,
+        loss_ratio=None if is_base else loss_ratio(losses, base_losses),
+        equal_loss=bytes_at_equal_loss(outcomes, front),
         seconds=interval([run.result.seconds for run in runs.values()]),
     )
 

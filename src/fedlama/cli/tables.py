@@ -228,10 +228,36 @@ def study_table(study: Study, words: Sequence[str], options: Sequence[str]) -> l
         table,
         f"base: {study.base}; MB are 10^6 bytes up and down; seconds were measured on this machine",
         *(in_words(method, study.base, count) for method in study.methods if method.title != study.base),
+        *loss_table(study),
         *reused(study.finished),
         "to reproduce a row:",
         *(f"  {command(method, study, words, options)}" for method in study.methods),
     ]
+
+
+def loss_table(study: Study) -> list[Table | str]:
+    """Return the test losses and, where FedAvg ran at several intervals, the bytes at equal loss; nothing without both.
+
+    Args:
+        study: The finished study.
+    """
+    fronted = [method for method in study.methods if method.equal_loss is not None]
+    if not any(method.loss_ratio for method in study.methods):
+        return []
+    table = Table(Column("method", no_wrap=True), box=SIMPLE_HEAD, title="at the end of the runs")
+    for heading in ("test loss", "loss ratio", *(["bytes ratio"] if fronted else [])):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for method in study.methods:
+        ratios = [method.loss_ratio, *([method.equal_loss] if fronted else [])]
+        shown = ["" if ratio is None else ratio.show().replace(" [", "\n[") for ratio in ratios]
+        table.add_row(method.title, _shown(method.loss, 4), *shown)
+    notes = [f"loss ratio: relative to {study.base}, paired by seed, with its 95 % interval"]
+    if fronted:
+        notes.append(
+            "bytes ratio: relative to those with which FedAvg, at any interval, has the same test loss; <= and >= mark "
+            "bounds, where the loss is outside of FedAvg's range"
+        )
+    return [table, *notes]
 
 
 def in_words(method: Method, base: str, seeds: int) -> str:

@@ -76,7 +76,7 @@ from fedlama.core.layers import Layer, Layers, TensorSpec, by_mapping, by_module
 from fedlama.core.ledger import Ledger
 from fedlama.core.local_work import LocalWork
 from fedlama.core.plan import LayerStatistics, Plan
-from fedlama.core.records import LayerRecord, Result, RoundRecord, Score
+from fedlama.core.records import Best, LayerRecord, Result, RoundRecord, Score
 from fedlama.core.registry import register
 from fedlama.core.trees import pad
 from fedlama.data.clients import ClientData, ClientSource, ReplayedClients, TensorClients
@@ -84,10 +84,12 @@ from fedlama.data.datasets import DatasetClients
 from fedlama.data.samples import PadCollate
 from fedlama.engines import Auto, Distributed, Stacked, Workers
 from fedlama.errors import ConfigError, DataError, DivergenceError, FedlamaError, MissingExtraError
+from fedlama.federation.callbacks import Callback, CallbackError, RoundCallback, StopRun
 from fedlama.federation.federation import Federation
 from fedlama.federation.held_out import TestSet
-from fedlama.federation.run import Callback, Run
+from fedlama.federation.run import Run
 from fedlama.federation.state import Snapshot
+from fedlama.federation.stopping import EarlyStopping
 
 if TYPE_CHECKING:
     from fedlama.analysis.study import Study, StudyPlan, run_study
@@ -119,9 +121,11 @@ __all__ = [
     "Auto",
     "Availability",
     "BFloat16",
+    "Best",
     "Binary",
     "Budget",
     "Callback",
+    "CallbackError",
     "Chain",
     "Classification",
     "ClientData",
@@ -144,6 +148,7 @@ __all__ = [
     "Directions",
     "Distributed",
     "DivergenceError",
+    "EarlyStopping",
     "EightBitRows",
     "Exchanges",
     "Experiment",
@@ -187,6 +192,7 @@ __all__ = [
     "Replace",
     "ReplayedClients",
     "Result",
+    "RoundCallback",
     "RoundRecord",
     "Run",
     "RunFolder",
@@ -204,6 +210,7 @@ __all__ = [
     "Snapshot",
     "SolverOptions",
     "Stacked",
+    "StopRun",
     "StoredRun",
     "Strategy",
     "Study",

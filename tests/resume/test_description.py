@@ -77,6 +77,11 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
         "layers.0.weight was .*, and is not set now",
     ),
     ({"test_set": fl.TestSet(torch.ones(2, 4), torch.ones(2).long())}, "test_set was null, and is"),
+    ({"validation_set": fl.TestSet(torch.ones(2, 4), torch.ones(2).long())}, "validation_set was null, and is"),
+    (
+        {"early_stopping": fl.EarlyStopping(3), "validation_set": fl.TestSet(torch.ones(2, 4), torch.ones(2).long())},
+        "early_stopping was null, and is ",
+    ),
     ({"batch_size": 2}, "clients.batch_size was 5, and is 2 now"),
     ({"engine": fl.Stacked(precision="bfloat16")}, "precision was 'float32', and is 'bfloat16' now"),
 ]

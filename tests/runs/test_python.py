@@ -155,7 +155,7 @@ def short(seed: int = 0, **changes: Any) -> fl.Federation:  # noqa: ANN401
 
 
 def stop_at(number: int) -> fl.Callback:
-    class Stop:
+    class Stop(fl.Callback):
         def on_round(self, record: RoundRecord) -> None:
             if record.round_index == number:
                 raise Stopped
@@ -164,7 +164,7 @@ def stop_at(number: int) -> fl.Callback:
 
 
 def interrupted(out: Path, rounds: int = 10) -> Path:
-    with pytest.raises(Stopped):
+    with pytest.raises(fl.CallbackError, match=r"the callback Stop failed in on_round after round .*: Stopped; "):
         fl.run(make(), out, "mine", callbacks=[stop_at(rounds)], checkpoint_seconds=0.0, track=())
     return out / "mine"
 
@@ -173,19 +173,19 @@ def test_resume_can_be_declined(
     trained: tuple[Path, fl.Result], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     interrupted(tmp_path)
-    with pytest.raises(Stopped):
+    with pytest.raises(fl.CallbackError, match=r"the callback Stop failed in on_round after round .*: Stopped; "):
         fl.run(make(), tmp_path, "mine", callbacks=[stop_at(3)], resume=False, track=())
     assert "continuing" not in capsys.readouterr().err
     assert len((tmp_path / "mine" / "metrics.jsonl").read_text().splitlines()) == 4
     interrupted(tmp_path)
     assert same(fl.run(make(), tmp_path, "mine", track=()), trained[1])
-    assert "mine: continuing after round 9" in capsys.readouterr().err
+    assert "mine: continuing after round 10" in capsys.readouterr().err
 
 
 def test_an_unfinished_run_verifies_its_checkpoints_too(tmp_path: Path) -> None:
     verdict = fl.verify(interrupted(tmp_path), make())
     assert (verdict.difference, verdict.rounds) == (None, 11)
-    assert verdict.models == ("the checkpoint after round 8", "the checkpoint after round 9")
+    assert verdict.models == ("the checkpoint after round 9", "the checkpoint after round 10")
 
 
 def other_model() -> nn.Module:

@@ -160,6 +160,7 @@ class RoundRecord:
         evaluation_seconds: Wall-clock time of the evaluation.
         client_steps: Local steps of this round of the clients that took another number than the strategy's; see
             :mod:`fedlama.core.local_work`.
+        validation: Evaluation of the same global model on the validation set; None when there was none.
         client_models: Client to its local model after the round, tensors by name; empty unless asked for.
     """
 
@@ -174,6 +175,12 @@ class RoundRecord:
     evaluation_seconds: float
     client_steps: Mapping[int, int] = field(default_factory=dict)
     client_models: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict, repr=False)
+    validation: Score | None = None
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether anything was evaluated after the round."""
+        return self.score is not None or self.validation is not None
 
     @property
     def answered(self) -> tuple[int, ...]:
@@ -200,6 +207,21 @@ class RoundRecord:
 
 
 @dataclass(frozen=True)
+class Best:
+    """The best global model of a run, by the primary metric of the validation set.
+
+    Attributes:
+        round_index: The round after which it was evaluated, from 0.
+        score: Its score on the validation set.
+        model: The model, as a state dict.
+    """
+
+    round_index: int
+    score: Score
+    model: Mapping[str, Tensor] = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Result:
     """A finished run.
 
@@ -212,6 +234,8 @@ class Result:
         cost: The paper's C, in parameters.
         cost_percent: C relative to FedAvg with the strategy's base interval over the same local steps.
         seconds: Wall-clock time of all rounds, evaluation included.
+        best: The best model by the validation set; None without one.
+        stopped: Why the run ended before its budget was used up; None if it did not.
     """
 
     method: str
@@ -222,3 +246,5 @@ class Result:
     cost: int
     cost_percent: float
     seconds: float
+    best: Best | None = None
+    stopped: str | None = None

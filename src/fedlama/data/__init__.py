@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from fedlama.data import cifar, digits, huggingface, idx, leaf, mnist_writers, npz_folder, partition, text
 from fedlama.data.arrays import Dataset
+from fedlama.data.held_rows import hold_out
 from fedlama.data.transforms import Normalise, PadCropFlip
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "PadCropFlip",
     "cifar",
     "digits",
+    "hold_out",
     "huggingface",
     "idx",
     "leaf",

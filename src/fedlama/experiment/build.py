@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedlama.core.randomness import seed_of
 from fedlama.data.arrays import Dataset
 from fedlama.data.clients import ClientSource, TensorClients
+from fedlama.data.held_rows import hold_out
 from fedlama.data.local_sets import LocalRows, Part, rows_of_groups
 from fedlama.data.partition.base import Partition
 from fedlama.data.transforms import Normalise, PadCropFlip
@@ -24,6 +26,7 @@ from fedlama.experiment.settings import Experiment, Settings
 from fedlama.federation.federation import Federation
 from fedlama.federation.held_out import TestSet
 from fedlama.federation.presets import authors
+from fedlama.federation.stopping import EarlyStopping
 from fedlama.models.base import Architecture
 
 T = TypeVar("T")
@@ -37,16 +40,24 @@ class Material:
         dataset: The data set.
         clients: The partitioned training rows.
         model: The model with its initial weights.
+        validation_rows: The rows of the data set that are kept out of training as the validation set.
     """
 
     dataset: Dataset
     clients: TensorClients
     model: nn.Module
+    validation_rows: Tensor | None = None
 
     @cached_property
     def test_set(self) -> TestSet:
         """The held-out rows."""
         return TestSet(self.dataset.test_x, self.dataset.test_y, self.clients.prepare)
+
+    @cached_property
+    def validation_set(self) -> TestSet | None:
+        """The rows that decide on the best model and early stopping; None without any."""
+        rows, data = self.validation_rows, self.dataset
+        return None if rows is None else TestSet(data.train_x[rows], data.train_y[rows], self.clients.prepare)
 
 
 def prepare(experiment: Experiment) -> Material:
@@ -70,6 +81,7 @@ def prepare(experiment: Experiment) -> Material:
         experiment.partition,
         lambda: experiment.partition.split(dataset, settings.seed, settings.batch_size),
     )
+    rows, validation = hold_out(rows, settings.validation_share, settings.seed)
     clients = TensorClients(
         dataset.train_x,
         dataset.train_y,
@@ -84,7 +96,8 @@ def prepare(experiment: Experiment) -> Material:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(settings.seed, "model"))
         model = _build(experiment.model, dataset)
-    return Material(dataset, clients, model)
+    held = torch.from_numpy(np.concatenate(validation)) if settings.validation_share else None
+    return Material(dataset, clients, model, held)
 
 
 def _local_sets(dataset: Dataset, partition: Partition) -> dict[Part, LocalRows]:
@@ -130,6 +143,8 @@ def assemble(experiment: Experiment, material: Material) -> Federation:
         seed=settings.seed,
         engine=_engine(experiment),
         device=settings.device,
+        validation_set=material.validation_set,
+        early_stopping=(None if settings.patience is None else EarlyStopping(settings.patience, settings.min_delta)),
     )
     return authors(federation) if settings.preset == "authors" else federation
 

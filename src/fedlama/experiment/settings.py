@@ -24,7 +24,7 @@ from fedlama.core.description import LEFT_OUT_AT_DEFAULT, is_left_out
 from fedlama.core.labelling import Labelling
 from fedlama.core.local_work import LocalWork
 from fedlama.core.registry import options_of
-from fedlama.core.validation import at_least, check_seed, normalise_numbers, one_of, refuse
+from fedlama.core.validation import at_least, between, check_seed, normalise_numbers, one_of, refuse
 from fedlama.data.arrays import DataSource
 from fedlama.data.partition.base import Partitioner
 from fedlama.data.reduction import Reduction
@@ -64,6 +64,11 @@ class Settings:
         precision: ``"bfloat16"`` runs the model under torch's autocast, in the engines stacked, workers and auto.
         micro_batch_size: Samples that a client computes at a time, at most; see :class:`fedlama.Federation`.
         local_work: What clients do in a round; see :class:`fedlama.core.local_work.LocalWork`.
+        validation_share: Share of every client's training rows that is kept out of training as the validation set, by
+            which the best model is chosen and early stopping decides; 0 for none.
+        patience: Evaluations in a row without an improvement on the validation set after which the run ends; None to
+            use the whole budget.
+        min_delta: How much better than at the last improvement a value of the primary metric must be to count as one.
         preset: ``"paper"`` changes nothing; ``"authors"`` sets every switch as in the authors' program.
     """
 
@@ -86,6 +91,9 @@ class Settings:
     precision: Literal["float32", "bfloat16"] = field(default="float32", metadata=LEFT_OUT_AT_DEFAULT)
     micro_batch_size: int | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
     local_work: LocalWork = field(default=LocalWork(), metadata=LEFT_OUT_AT_DEFAULT)
+    validation_share: float = field(default=0.0, metadata=LEFT_OUT_AT_DEFAULT)
+    patience: int | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
+    min_delta: float = field(default=0.0, metadata=LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         normalise_numbers(self)
@@ -95,7 +103,9 @@ class Settings:
         if self.evaluate_every is not None:
             problems += at_least(self, 1, "evaluate_every")
         problems += check_name(self.name)
-        problems += check_seed(self.seed)
+        problems += check_seed(self.seed) + at_least(self, 0, "min_delta") + between(self, 0, 1, "validation_share")
+        if self.patience is not None:
+            problems += at_least(self, 1, "patience")
         problems += self.budget.problems() if not problems else []
         problems += one_of(self, "precision", ("float32", "bfloat16"))
         refuse(problems + one_of(self, "preset", ("paper", "authors")))

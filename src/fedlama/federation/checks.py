@@ -58,10 +58,12 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
         problems.append(f"weighting is {federation.weighting!r}, expected 'samples' or 'equal'; choose one of them")
     if federation.evaluate not in ("global", "best_client"):
         problems.append(f"evaluate is {federation.evaluate!r}, expected 'global' or 'best_client'; choose one of them")
+    problems += _check_decisions(federation)
     if federation.evaluate_every is not None and federation.evaluate_every < 1:
         problems.append(f"evaluate_every is {federation.evaluate_every}, expected 1 local step or more; raise it")
     problems += check_seed(federation.seed) + _check_solver(federation.solver)
-    problems += _check_sizes(federation.model, source) + _check_test_set(federation.test_set)
+    problems += _check_sizes(federation.model, source) + _check_test_set("test_set", federation.test_set)
+    problems += _check_test_set("validation_set", federation.validation_set)
     problems += _check_micro_batches(federation)
     problems += _check_work(federation, source) if not problems else []
     problems += option_problems(federation.solver, full, federation.budget) if not problems else []
@@ -101,12 +103,29 @@ def _check_solver(solver: object) -> list[str]:
     return [f"solver is {given}, expected a solver; use fedlama.SGD(learning_rate=...), {instead}"]
 
 
-def _check_test_set(test_set: object) -> list[str]:
+def _check_decisions(federation: FederationSettings) -> list[str]:
+    """Refuse decisions without a validation set: the test set must not make them."""
+    if federation.validation_set is None:
+        if federation.early_stopping is None:
+            return []
+        return [
+            "early_stopping is set, but there is no validation set, and the test set must not decide; set "
+            "validation_share=0.1 in an experiment file, or Federation(validation_set=...) in Python"
+        ]
+    if federation.evaluate == "global":
+        return []
+    return [
+        f"evaluate is {federation.evaluate!r}, but a validation set scores the global model, which is averaged for it; "
+        "set evaluate='global', or leave the validation set out"
+    ]
+
+
+def _check_test_set(name: str, test_set: object) -> list[str]:
     """Report held-out data in another form than a test set, such as a list with one for each client."""
     if test_set is None or all(hasattr(test_set, name) for name in ("x", "y", "score")):
         return []
     return [
-        f"test_set is {shown(type(test_set).__name__)}, expected one fedlama.TestSet, on which the global model is "
+        f"{name} is {shown(type(test_set).__name__)}, expected one fedlama.TestSet, on which the global model is "
         "scored; give fedlama.TestSet(x, y)"
     ]
 
@@ -132,7 +151,7 @@ def _check_statistics(federation: FederationSettings) -> list[str]:
     """Report normalisation statistics that are never averaged, although the global model is to be scored with them."""
     persistent = federation.model.state_dict()
     local = [name for name in local_buffers(federation.model, federation.trained_labelling()) if name in persistent]
-    if not local or federation.evaluate != "global" or federation.test_set is None:
+    if not local or federation.evaluate != "global" or (federation.test_set or federation.validation_set) is None:
         return []
     return [
         f"the buffers {', '.join(local[:3])}{', ...' if len(local) > 3 else ''} never leave the clients "
@@ -297,13 +316,15 @@ def check_fit(federation: FederationSettings, model: nn.Module, source: ClientSo
     Raises:
         DataError: The model refuses such a batch, the data do not fit the task, or a loss or a metric fails.
     """
-    test, task, training = federation.test_set, federation.task, model.training
+    task, training = federation.task, model.training
+    held_out = {"the test set": federation.test_set, "the validation set": federation.validation_set}
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         model.eval()
-        if test is not None:
-            tried = _tried("the test set", task, model, lambda: test.rows(slice(0, 2)), test.x)
-            _refuse(task.check("the test set", tried.output, test.data), model)
-            _check_metrics(task, tried, test)
+        for owner, test in held_out.items():
+            if test is not None:
+                tried = _tried(owner, task, model, partial(test.rows, slice(0, 2)), test.x)
+                _refuse(task.check(owner, tried.output, test.data), model)
+                _check_metrics(task, tried, test)
         if isinstance(source, TensorClients):
             tried = _tried("client 0", task, model, lambda: source.batch(0, 0, federation.seed), source.x)
             _refuse(task.check("the clients", tried.output, source.data), model)

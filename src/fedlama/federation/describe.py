@@ -11,7 +11,7 @@ key              description
 `model`          class and number of parameters; the values are in the checkpoints
 `clients`        class, number, and what the source says of itself (batch size, sizes, preparation, augmentation)
 `layers`         for each layer its parameters, tensors, buffers and flags; its tag where it is not ``"shared"``
-`test_set`       number of samples, batch size and preparation
+`test_set`       number of samples, batch size and preparation; `validation_set` likewise
 `data`           in `clients` and `test_set`: shape, dtype and SHA-256 of inputs and targets, and of each client's row
                  numbers, so that replaced data are noticed; clients that only yield batches have none
 `engine`         where it is computed; not compared, since a snapshot may be continued elsewhere, like `device`
@@ -54,6 +54,8 @@ _CROSS_ENTROPY = "fedlama.core.losses:cross_entropy"
 _PLACE = ("engine", "device")
 _GIVEN = ("model", "clients", "layers", "test_set", "seed", "local_steps", "evaluate_every", *_PLACE)
 """What an older description may leave out because the rest of ``config.json`` decides it."""
+_OWNERS = {"clients": "the clients'", "test_set": "the test set's", "validation_set": "the validation set's"}
+"""The parts with digests of data, and how a sentence names them."""
 _CHOICES = ("strategy", "solver", "sampler", "availability", "codec", "server_optimizer", "aggregator")
 _REQUIRED = (*_CHOICES, "weighting", "evaluate")
 
@@ -95,11 +97,13 @@ def describe_defaults(parts: Mapping[str, Any], settings: Mapping[str, Field[Any
     """
     implied = describe_federation(parts)
     for name in [name for name in implied if name in settings and name not in _GIVEN]:
-        value = parts[name]
-        if is_dataclass(value) and not isinstance(value, type):
+        value, field_given = parts[name], settings[name]
+        if _has_default(field_given) and _default(field_given) is None:
+            implied[name] = None
+        elif is_dataclass(value) and not isinstance(value, type):
             implied[name] |= {field.name: describe(_default(field)) for field in fields(value) if _is_implied(field)}
-        elif _has_default(settings[name]):
-            implied[name] = describe(_default(settings[name]))
+        elif _has_default(field_given):
+            implied[name] = describe(_default(field_given))
     return implied | {"precision": "float32"}
 
 
@@ -181,8 +185,7 @@ def data_differences(
     >>> data_differences(one, two)
     ["the clients' inputs were [2, 3] torch.uint8 sha256 01234567, and are [2, 3] torch.uint8 sha256 abcdef01 now"]
     """
-    owners = {"clients": "the clients'", "test_set": "the test set's"}
-    pairs = [(owners[part], _data(then, part), _data(now, part)) for part in owners]
+    pairs = [(_OWNERS[part], _data(then, part), _data(now, part)) for part in _OWNERS]
     return [
         f"{owner} {name} were {_facts(before[name])}, and are {_facts(after[name])} now"
         for owner, before, after in pairs
@@ -213,7 +216,7 @@ def _facts(facts: object) -> str:
 def _compared(description: Description) -> Description:
     """Return what is compared key by key: neither where it is computed, nor the digests of data."""
     kept = {key: value for key, value in description.items() if key not in _PLACE}
-    for part in ("clients", "test_set"):
+    for part in _OWNERS:
         if isinstance(inner := kept.get(part), Mapping):
             kept[part] = {key: value for key, value in inner.items() if key != "data"}
     return kept
@@ -325,6 +328,7 @@ _SPECIAL: dict[str, Callable[[Any], object]] = {
     "clients": _clients,
     "layers": _layers,
     "test_set": _test_set,
+    "validation_set": _test_set,
     "engine": _engine,
 }
 

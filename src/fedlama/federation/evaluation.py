@@ -7,6 +7,7 @@ by their primary metric.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -17,6 +18,21 @@ from fedlama.engines.api import Engine, Values
 from fedlama.federation.held_out import TestSet
 from fedlama.federation.server import Server
 from fedlama.federation.settings import FederationSettings
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation measured.
+
+    Attributes:
+        score: On the test set; None without one, or when no evaluation was due.
+        validation: On the validation set, likewise.
+        values: The global values that were scored, by tensor name; empty when only clients' models were.
+    """
+
+    score: Score | None = None
+    validation: Score | None = None
+    values: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Evaluator:
@@ -33,11 +49,13 @@ class Evaluator:
 
     def layers(self, plan: Plan) -> frozenset[str]:
         """Return the names of the layers that come up after a round only to evaluate the global model."""
-        due = self._test_set(plan) is not None
-        return plan.held(self._layers) if due and self._federation.evaluate == "global" else frozenset()
+        settings = self._federation
+        scored = settings.evaluate == "global" and settings.test_set is not None
+        needed = self._is_due(plan) and (scored or settings.validation_set is not None)
+        return plan.held(self._layers) if needed else frozenset()
 
-    def evaluate(self, plan: Plan, engine: Engine, cohort: Sequence[int], *, void: bool) -> Score | None:
-        """Score the global model, if an evaluation is due after this round.
+    def evaluate(self, plan: Plan, engine: Engine, cohort: Sequence[int], *, void: bool) -> Evaluation:
+        """Evaluate what is due after this round.
 
         Args:
             plan: The round's plan.
@@ -45,14 +63,24 @@ class Evaluator:
             cohort: The active clients.
             void: Whether too few clients answered, so that their models cannot be averaged.
         """
-        test_set = self._test_set(plan)
-        if test_set is None:
-            return None
-        if self._federation.evaluate == "best_client":
+        settings = self._federation
+        test_set, validation_set = settings.test_set, settings.validation_set
+        if not self._is_due(plan):
+            return Evaluation()
+        if settings.evaluate == "best_client":
+            if test_set is None:
+                return Evaluation()
             scores = [self._score(test_set, engine.client_values(client)) for client in cohort[::4]]
-            return max(scores, key=lambda score: score.rank)
+            return Evaluation(max(scores, key=lambda score: score.rank))
+        if test_set is None and validation_set is None:
+            return Evaluation()
         values = dict(self._server.values)
-        return self._score(test_set, values if void else values | self._averaged(plan, engine, cohort))
+        values = values if void else values | self._averaged(plan, engine, cohort)
+        return Evaluation(
+            score=None if test_set is None else self._score(test_set, values),
+            validation=None if validation_set is None else self._score(validation_set, values, "the validation set"),
+            values=values,
+        )
 
     def _averaged(self, plan: Plan, engine: Engine, cohort: Sequence[int]) -> Values:
         """Return the average of the layers that keep each client's own value beyond this round."""
@@ -61,13 +89,13 @@ class Evaluator:
             averaged |= engine.average(layer, weights).values
         return averaged
 
-    def _score(self, test_set: TestSet, values: Mapping[str, Tensor]) -> Score:
-        return test_set.score(self._server.model_with(values), self._federation.task)
+    def _score(self, test_set: TestSet, values: Mapping[str, Tensor], owner: str = "the test set") -> Score:
+        return test_set.score(self._server.model_with(values), self._federation.task, owner)
 
-    def _test_set(self, plan: Plan) -> TestSet | None:
-        """Return the test set, if an evaluation is due after this round."""
+    def _is_due(self, plan: Plan) -> bool:
+        """Return whether an evaluation is due after this round."""
         settings = self._federation
         every = settings.evaluate_every
         rounds = settings.strategy.cycle_rounds if every is None else -(-every // settings.strategy.local_steps)
         finished = plan.round_index + 1
-        return settings.test_set if finished % rounds == 0 or finished == self._rounds else None
+        return finished % rounds == 0 or finished == self._rounds

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fedlama.core.records import Result
-from fedlama.federation.run import Callback, Run
+from fedlama.federation.callbacks import RoundCallback
+from fedlama.federation.run import Run
 from fedlama.federation.settings import FederationSettings
 
 
@@ -48,20 +49,25 @@ class Federation(FederationSettings):
             so that a large batch needs the memory of a small one. None for whole batches.
         local_work: What clients do in a round, where it is not the strategy's local steps for all of them: epochs of
             their own data, limits of slow clients, stragglers.
+        validation_set: Held-out data by which decisions are made: the best model and early stopping. The test set is
+            never used for them.
+        early_stopping: When to stop before the budget is used up; by default never.
     """
 
-    def run(self, callbacks: Iterable[Callback] = ()) -> Result:
+    def run(self, callbacks: Iterable[RoundCallback] = ()) -> Result:
         """Train to the end of the budget.
 
         Args:
-            callbacks: Called after every round.
+            callbacks: Called as :class:`~fedlama.Callback` says; an object with `on_round` alone is one too.
 
         Returns:
-            The records, the ledger and the final model.
+            The records, the ledger, the final model and the best one. A callback that raises
+            :class:`~fedlama.StopRun`, or early stopping, ends the run and returns the rounds done.
 
         Raises:
             ConfigError: The choices do not fit together.
             DataError: The data cannot be used.
+            CallbackError: A callback failed; it has the result so far.
             DivergenceError: A client's loss or values are not finite; the callbacks have seen all rounds before that.
         """
         return Run(self).to_end(list(callbacks))

@@ -99,12 +99,13 @@ class TestSet:
         x = x if self.prepare is None else self.prepare(x)
         return x if self.y is None else (x, map_leaves(torch.clone, pick(self.y, rows)))
 
-    def score(self, model: nn.Module, task: Task | Objective = cross_entropy) -> Score:
+    def score(self, model: nn.Module, task: Task | Objective = cross_entropy, owner: str = "the test set") -> Score:
         """Evaluate a model.
 
         Args:
             model: The model; in evaluation mode during the call.
             task: The loss and the metrics, or a loss alone.
+            owner: What the data are, for messages.
 
         Returns:
             Mean loss over all positions that count, and the metrics that the task could measure.
@@ -126,7 +127,7 @@ class TestSet:
                 given = held.rows(rows) if held.y is None else (batch[0], map_leaves(torch.clone, pick(held.y, rows)))
                 tally.add(output, given, loss)
         model.train(training)
-        return tally.score("the test set")
+        return tally.score(owner)
 
     def _on(self, device: torch.device) -> TestSet:
         """Return the same data on a device, copied there at most once."""

@@ -8,33 +8,27 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from fedlama.core.layers import total_parameters
 from fedlama.core.ledger import Ledger, cost_percent
-from fedlama.core.records import Result, RoundRecord, layer_records
+from fedlama.core.records import Best, Result, RoundRecord, layer_records
 from fedlama.data.sources import as_source
 from fedlama.engines import ENGINES, Engine
 from fedlama.engines.api import Values
 from fedlama.engines.cohort.sizes import intra_op_threads, is_large
 from fedlama.engines.transfers import TransferPlanner
 from fedlama.engines.wrappers import wrap
+from fedlama.federation.callbacks import CallbackError, Callbacks, RoundCallback
 from fedlama.federation.checks import check_federation, check_fit
 from fedlama.federation.describe import Description
 from fedlama.federation.evaluation import Evaluator
 from fedlama.federation.server import Server
 from fedlama.federation.settings import FederationSettings
 from fedlama.federation.state import Snapshot, load_state, take_state
-
-
-class Callback(Protocol):
-    """What is not the algorithm: progress, files, plots, tracking."""
-
-    def on_round(self, record: RoundRecord) -> None:
-        """Called after each round."""
+from fedlama.federation.stopping import BestModel
 
 
 class Run:
@@ -51,6 +45,8 @@ class Run:
         engine: Holds the clients' local models, and trains them.
         server: Holds the global model.
         evaluator: Scores the global model.
+        best: The best global model so far, by the validation set; None without one.
+        stopped: Why the run ended before its budget was used up; None if it has not.
         state: The strategy's state.
         ledger: All transfers so far.
         round_index: The next round, from 0.
@@ -67,6 +63,8 @@ class Run:
         )
         self.server = Server(federation, setup)
         self.evaluator = Evaluator(federation, self.server)
+        self.best = None if federation.validation_set is None else BestModel(federation.early_stopping)
+        self.stopped: str | None = None
         self.state = federation.strategy.init(self.layers, federation.seed)
         self.ledger, self.round_index = Ledger(), 0
         # A second thread inside the kernels of a small model only waits, for long where the machine is busy.
@@ -117,22 +115,55 @@ class Run:
         """
         load_state(self, snapshot, before)
 
-    def to_end(self, callbacks: Sequence[Callback], before: Iterable[RoundRecord] = ()) -> Result:
-        """Run all rounds that are left.
+    def to_end(
+        self,
+        callbacks: Sequence[RoundCallback],
+        before: Iterable[RoundRecord] = (),
+        again: Sequence[RoundCallback] = (),
+    ) -> Result:
+        """Run all rounds that are left, or until early stopping or a callback ends the run.
 
         Args:
-            callbacks: Called after every round.
+            callbacks: Called as :class:`~fedlama.Callback` says.
             before: The records of the rounds before, when the run was restored from a checkpoint.
+            again: Those of the callbacks that are called for the rounds before, too.
 
         Returns:
             The result of the whole run.
+
+        Raises:
+            CallbackError: A callback failed; it has the result so far.
         """
-        records = list(before)
-        while self.round_index < self.federation.budget.rounds:
-            records.append(self.advance())
-            for callback in callbacks:
-                callback.on_round(records[-1])
+        records, calls = list(before), Callbacks(callbacks)
+        try:
+            calls.start(self)
+            for record in records:
+                self._stop(Callbacks(again).round(record))
+            self._stop(None)
+            while self.round_index < self.federation.budget.rounds and self.stopped is None:
+                records.append(self.advance())
+                self._stop(calls.round(records[-1]))
+            result = self.result(records)
+            calls.end(result)
+        except CallbackError as error:
+            error.result = self.result(records) if records else None
+            raise
+        return result
+
+    def _stop(self, asked: str | None) -> None:
+        """Note that the run ends, where early stopping or a callback wants it."""
+        self.stopped = self.stopped or (None if self.best is None else self.best.stopped) or asked
+
+    def result(self, records: Sequence[RoundRecord]) -> Result:
+        """Return the result of the rounds done.
+
+        Args:
+            records: Their records.
+        """
         strategy, cost, parameters = self.federation.strategy, self.ledger.cost(), total_parameters(self.layers)
+        best = None
+        if self.best is not None and self.best.score is not None and self.best.round_index is not None:
+            best = Best(self.best.round_index, self.best.score, self.server.global_model(self.best.values))
         return Result(
             method=strategy.name,
             rounds=tuple(records),
@@ -140,8 +171,10 @@ class Run:
             model=self.global_model(),
             score=next((record.score for record in reversed(records) if record.score), None),
             cost=cost,
-            cost_percent=cost_percent(cost, parameters, self.federation.budget.local_steps, strategy.base_interval),
+            cost_percent=cost_percent(cost, parameters, len(records) * strategy.local_steps, strategy.base_interval),
             seconds=sum(record.seconds + record.evaluation_seconds for record in records),
+            best=best,
+            stopped=self.stopped if self.round_index < self.federation.budget.rounds else None,
         )
 
     def advance(self) -> RoundRecord:
@@ -188,7 +221,9 @@ class Run:
         statistics = server.synchronise(plan, engine, order.cohort)
         self.state = self.state if void else strategy.fold(self.state, plan, statistics)
         trained = time.perf_counter()
-        score = self.evaluator.evaluate(plan, engine, order.cohort, void=void)
+        evaluation = self.evaluator.evaluate(plan, engine, order.cohort, void=void)
+        if self.best is not None and evaluation.validation is not None:
+            self.best.see(plan.round_index, evaluation.validation, evaluation.values)
         evaluated = time.perf_counter()
         self.ledger.extend(reply.transfers)
         self.round_index += 1
@@ -200,7 +235,8 @@ class Run:
             loss=math.nan if void else math.fsum(reply.losses.values()) / len(reply.losses),
             layers=layer_records(self.layers, plan, strategy.local_steps, statistics, reply.transfers),
             transfers=reply.transfers,
-            score=score,
+            score=evaluation.score,
+            validation=evaluation.validation,
             seconds=trained - start,
             evaluation_seconds=evaluated - trained,
             client_steps=order.client_steps,

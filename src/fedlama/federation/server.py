@@ -101,9 +101,14 @@ class Server:
         self._model.load_state_dict(dict(values), strict=False)
         return self._model
 
-    def global_model(self) -> Values:
-        """Return a copy of the global model as a state dict; what is frozen or local has its initial values."""
-        model = self.model_with(self.local | self.values)  # through the module, so that tied parameters stay tied
+    def global_model(self, values: Mapping[str, Tensor] | None = None) -> Values:
+        """Return a copy of the global model as a state dict; what is frozen or local has its initial values.
+
+        Args:
+            values: The global values of another round, by tensor name; by default those of now.
+        """
+        values = self.values if values is None else dict(values)
+        model = self.model_with(self.local | values)  # through the module, so that tied parameters stay tied
         return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     def _divergence(self, layer: Layer, round_index: int, engine: Engine, cohort: Sequence[int]) -> DivergenceError:

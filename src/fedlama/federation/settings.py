@@ -37,6 +37,7 @@ from fedlama.engines.first_step.batches import repeatable
 from fedlama.errors import ConfigError, did_you_mean
 from fedlama.federation.describe import Description, describe_federation, differences_since
 from fedlama.federation.held_out import TestSet
+from fedlama.federation.stopping import EarlyStopping
 
 Weighting = Literal["samples", "equal"]
 Evaluated = Literal["global", "best_client"]
@@ -71,6 +72,8 @@ class FederationSettings:
     epochs: float | None = None
     micro_batch_size: int | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
     local_work: LocalWork = field(default=LocalWork(), metadata=LEFT_OUT_AT_DEFAULT)
+    validation_set: TestSet | None = None
+    early_stopping: EarlyStopping | None = None
 
     def __new__(cls, *_: object, **given: object) -> Self:
         """Refuse an unknown setting, and say where it belongs or which one is near."""

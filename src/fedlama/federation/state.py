@@ -29,6 +29,7 @@ from fedlama.errors import DataError, cut
 from fedlama.federation.describe import shown_differences
 from fedlama.federation.server import Server
 from fedlama.federation.settings import FederationSettings
+from fedlama.federation.stopping import BestModel
 from fedlama.federation.strategy_state import restore_state, store_state
 
 
@@ -59,6 +60,7 @@ class RunState(Protocol):
     state: Any
     ledger: Ledger
     round_index: int
+    best: BestModel | None
 
 
 _Groups = Mapping[str, Mapping[str, Tensor]]
@@ -89,6 +91,8 @@ def take_state(run: RunState, description: Mapping[str, object]) -> Snapshot:
         "steps_done": {str(client): steps for client, steps in cohort.steps_done.items()},
         "engine": dict(cohort.facts),
     }
+    if run.best is not None:
+        tensors, facts = tensors | join({"best": run.best.values}), {**facts, "best": run.best.to_json()}
     return Snapshot(run.round_index, tensors, facts)
 
 
@@ -135,8 +139,10 @@ def _load(run: RunState, snapshot: Snapshot, before: Iterable[RoundRecord]) -> N
     coded = {name: bytes(value.numpy()) for name, value in groups.get("coded", {}).items()}
     _check_known(coded, {layer.name for layer in run.layers}, "a layer")
     _check_strategy(run, state, snapshot.rounds_done)
+    records = list(before)
+    best = _best(run, facts, groups, records)
     run.engine.load_state_dict(_cohort_state(run, facts, groups))  # the last thing that may fail
-    run.round_index, run.state = snapshot.rounds_done, state
+    run.round_index, run.state, run.best = snapshot.rounds_done, state, best
     run.planner.cohort, run.planner.changed = cohort, changed
     run.server.values = {name: values[name].to(value.device) for name, value in current.items()}
     run.server.last_update = {name: value.to(current[name].device) for name, value in update.items()}
@@ -144,8 +150,22 @@ def _load(run: RunState, snapshot: Snapshot, before: Iterable[RoundRecord]) -> N
         name: {kind: value.to(current[name].device) for kind, value in kinds.items()} for name, kinds in server.items()
     }
     run.server.downloads.state, run.server.downloads.coded = sent, coded
-    for record in before:
+    for record in records:
         run.ledger.extend(record.transfers)
+
+
+def _best(run: RunState, facts: Mapping[str, Any], groups: _Groups, records: list[RoundRecord]) -> BestModel | None:
+    """Return the best model so far; None without a validation set."""
+    if run.best is None:
+        return None
+    values = groups.get("best", {})
+    _check_tensors(run, values)
+    if values and values.keys() != run.server.values.keys():
+        raise ValueError("the tensors of its best model are not those of the model")
+    best = BestModel(run.federation.early_stopping)
+    on_device = {name: value.to(run.server.values[name].device) for name, value in values.items()}
+    best.load(facts["best"], on_device, records)
+    return best
 
 
 def _check_federation(run: RunState, snapshot: Snapshot) -> None:

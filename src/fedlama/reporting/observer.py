@@ -20,7 +20,7 @@ from typing import Self
 from fedlama.analysis.study import Study
 from fedlama.core.records import Result
 from fedlama.errors import FedlamaError, printable
-from fedlama.federation.run import Callback
+from fedlama.federation.callbacks import RoundCallback
 from fedlama.reporting.charts import interval_chart, metric_chart_names, metric_charts
 from fedlama.reporting.progress import LiveProgress, RunProgress
 from fedlama.reporting.tracking import Tracker, trackers
@@ -38,7 +38,7 @@ class RunReporter(Observer):
         callbacks: Called after each round of every run, too.
     """
 
-    def __init__(self, options: RunOptions, callbacks: Iterable[Callback] = ()) -> None:
+    def __init__(self, options: RunOptions, callbacks: Iterable[RoundCallback] = ()) -> None:
         self._options, self._callbacks = options, tuple(callbacks)
         self._display: LiveProgress | None = None
         self._bars: dict[Path, RunProgress] = {}
@@ -68,7 +68,7 @@ class RunReporter(Observer):
         self._bars = {run.folder: self._display.track(run.title, run.federation.budget.rounds) for run in runs}
 
     @contextmanager
-    def watch(self, run: PlannedRun) -> Iterator[Sequence[Callback]]:
+    def watch(self, run: PlannedRun) -> Iterator[Sequence[RoundCallback]]:
         """Yield the run's progress bar and trackers."""
         with ExitStack() as stack:
             opened = [stack.enter_context(tracker) for tracker in self._trackers.get(run.folder, [])]

@@ -25,8 +25,8 @@ from fedlama.core.validation import refuse
 from fedlama.data.sources import as_source
 from fedlama.errors import ConfigError, shown
 from fedlama.experiment.settings import check_name
+from fedlama.federation.callbacks import RoundCallback
 from fedlama.federation.federation import Federation
-from fedlama.federation.run import Callback
 from fedlama.reporting.observer import RunReporter, draw_study
 from fedlama.runs.configuration import Config, config_of
 from fedlama.runs.execute import PlannedRun, RunOptions, execute_planned, refuse_misfits, run_name
@@ -46,7 +46,7 @@ def run(
     *,
     again: bool = False,
     resume: bool = True,
-    callbacks: Iterable[Callback] = (),
+    callbacks: Iterable[RoundCallback] = (),
     track: Iterable[str] = _TRACKERS,
     checkpoint_seconds: float = 30.0,
     quiet: bool = False,

@@ -80,14 +80,18 @@ class Checkpoints:
         stop = self._stop()
         if not stop and time.monotonic() - self._last < self._seconds:
             return
-        self._folder.flush()
-        self._save(self._folder.path / FOLDER)
-        self._last = time.monotonic()
+        self.save()
         if stop:
             raise self._stop.interrupted(
                 f"stopped after round {record.round_index}; the state is saved in {self._folder.path}, start the same "
                 "command again to continue"
             )
+
+    def save(self) -> None:
+        """Save a checkpoint now."""
+        self._folder.flush()
+        self._save(self._folder.path / FOLDER)
+        self._last = time.monotonic()
 
 
 @contextmanager

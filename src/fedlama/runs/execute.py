@@ -21,19 +21,20 @@ from fedlama.core.ledger import cost_percent
 from fedlama.core.records import Result
 from fedlama.core.validation import refuse
 from fedlama.data.sources import as_source
-from fedlama.errors import ConfigError
+from fedlama.errors import ConfigError, printable
 from fedlama.experiment import Experiment, assemble, prepare
 from fedlama.experiment.build import comparable, with_rounds_of
 from fedlama.experiment.titles import hyperparameters, title, variant_in_force
 from fedlama.experiment.variants import Method, variant_of
+from fedlama.federation.callbacks import CallbackError, RoundCallback
 from fedlama.federation.checks import check_federation
 from fedlama.federation.federation import Federation
-from fedlama.federation.run import Callback, Run
+from fedlama.federation.run import Run
 from fedlama.federation.strategy_state import store_state
 from fedlama.runs.autosave import Checkpoints, StopRequest, resume_point, stop_on_signals
 from fedlama.runs.checkpoint import save_snapshot
 from fedlama.runs.configuration import Config, config_differences, config_of, provenance, replaced_data
-from fedlama.runs.folder import RunFolder, finite, score_keys
+from fedlama.runs.folder import RunFolder, decision_keys, finite, score_keys
 from fedlama.runs.lock import FolderLock
 from fedlama.runs.reader import read_config
 from fedlama.runs.stored import (
@@ -130,7 +131,8 @@ class PlannedRun:
     def cost_percent(self, result: Result) -> float:
         """Return the paper's C of a finished run relative to FedAvg at the base interval, in percent."""
         parameters = total_parameters(self.federation.labelling())
-        return cost_percent(result.cost, parameters, self.federation.budget.local_steps, self.base_interval)
+        steps = len(result.rounds) * self.federation.strategy.local_steps  # fewer than the budget after an early stop
+        return cost_percent(result.cost, parameters, steps, self.base_interval)
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ class Observer:
     def expect(self, runs: Sequence[PlannedRun]) -> None:
         """Called with all planned runs before the first starts; raise here to refuse them."""
 
-    def watch(self, run: PlannedRun) -> AbstractContextManager[Sequence[Callback]]:
+    def watch(self, run: PlannedRun) -> AbstractContextManager[Sequence[RoundCallback]]:
         """Return a context manager that is open while one run trains; it yields the callbacks for its rounds."""
         return nullcontext(())
 
@@ -348,15 +350,18 @@ def run_one(
             observer.note(f"{path}: continuing after round {len(before) - 1}")
         else:
             _note_neighbour(planned, observer)
-        for record in before:
-            for callback in callbacks:
-                callback.on_round(record)
 
         def save(target: Path) -> Path:
             return save_snapshot(folder.sealed(run.state_dict()), target)
 
         saving = Checkpoints(folder, save, options.checkpoint_seconds, held.stop)
-        result = run.to_end([folder, *callbacks, saving], before)
+        try:
+            result = run.to_end([folder, *callbacks, saving], before, again=callbacks)
+        except CallbackError as error:
+            if run.round_index:
+                saving.save()
+            where = f"{error}; the state is saved in {printable(path)}, start the same command again to continue"
+            raise CallbackError(where, error.result) from error.__cause__
         summary = _summary(planned, result)
         folder.finish(result, summary)
     observer.on_finished(planned, result)
@@ -398,6 +403,7 @@ def _summary(planned: PlannedRun, result: Result) -> dict[str, object]:
         "bytes_down": result.ledger.total_bytes("down"),
         "rounds": len(result.rounds),
         "seconds": result.seconds,
+        **decision_keys(result),
         "run_folder": str(planned.folder),
     }
 

@@ -8,6 +8,7 @@ metrics.jsonl       one line per round: loss, metrics, bytes, seconds; see docs/
 ledger.jsonl        one line per round: every transfer, see :mod:`fedlama.core.ledger`
 layers.jsonl        one line per round: interval, discrepancy and bytes of each layer
 model.safetensors   the final global model
+best.safetensors    with a validation set: the best global model by its primary metric
 summary.json        the run's entry in `--json`
 checkpoints/        until the run is finished: its state, see :mod:`fedlama.runs.checkpoint`
 .lock               while a process writes to the folder: which one, see :mod:`fedlama.runs.lock`
@@ -36,6 +37,7 @@ from typing import Literal, TextIO
 
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
 from fedlama.core.records import Result, RoundRecord, Score
 from fedlama.errors import FedlamaError, printable, write_remedy
@@ -71,7 +73,12 @@ class RunFolder:
         self._files: dict[str, TextIO] = {}
         self._digests = {name: hashlib.sha256() for name in STREAMS}
         try:
-            for leftover in ("summary.json", "model.safetensors", *(file.name for file in path.glob("*.png"))):
+            for leftover in (
+                "summary.json",
+                "model.safetensors",
+                "best.safetensors",
+                *(file.name for file in path.glob("*.png")),
+            ):
                 (path / leftover).unlink(missing_ok=True)
             if not rounds:
                 shutil.rmtree(path / "checkpoints", ignore_errors=True)
@@ -144,13 +151,13 @@ class RunFolder:
         Raises:
             FedlamaError: The folder cannot be written.
         """
-        # safetensors refuses tensors that share memory; contiguous clones never do.
-        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in result.model.items()}
+        models = {"model": result.model} | ({} if result.best is None else {"best": result.best.model})
         try:
-            model = save(tensors, metadata={"format": "pt"})
-            write_atomically(self.path / "model.safetensors", model)
             digests = {f"{name}.jsonl": digest.hexdigest() for name, digest in self._digests.items()}
-            digests["model.safetensors"] = hashlib.sha256(model).hexdigest()
+            for name, model in models.items():
+                content = _saved(model)
+                write_atomically(self.path / f"{name}.safetensors", content)
+                digests[f"{name}.safetensors"] = hashlib.sha256(content).hexdigest()
             config = json.loads((self.path / "config.json").read_bytes())  # of this run, or its beginning
             digests["summary.json"] = hashlib.sha256(_json(summary)).hexdigest()
             self._write("config.json", {**config, "environment": {**config.get("environment", {}), FILES: digests}})
@@ -170,6 +177,12 @@ class RunFolder:
 
     def _write(self, name: str, content: Mapping[str, object]) -> None:
         write_atomically(self.path / name, _json(content))
+
+
+def _saved(model: Mapping[str, Tensor]) -> bytes:
+    # safetensors refuses tensors that share memory; contiguous clones never do.
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.items()}
+    return save(tensors, metadata={"format": "pt"})
 
 
 def _json(content: Mapping[str, object]) -> bytes:
@@ -203,6 +216,7 @@ def metrics_line(record: RoundRecord) -> dict[str, object]:
         "accuracy": _finite_accuracy(record.score),
         "test_loss": finite(record.score.loss) if record.score else None,
         **score_keys(record.score),
+        **({} if record.validation is None else {"validation": score_json(record.validation)}),
         "bytes_up": record.bytes_up,
         "bytes_down": record.bytes_down,
         "seconds": record.seconds,
@@ -224,6 +238,30 @@ def score_keys(score: Score | None) -> dict[str, object]:
 
 def _finite_accuracy(score: Score | None) -> float | None:
     return None if score is None or score.accuracy is None else finite(score.accuracy)
+
+
+def score_json(score: Score) -> dict[str, object]:
+    """Return a score as plain JSON types, its accuracy among its metrics.
+
+    Args:
+        score: The score.
+    """
+    metrics = {name: finite(value) for name, value in score.metrics.items()}
+    return {"loss": finite(score.loss), "metrics": metrics, "primary": score.primary, "direction": score.direction}
+
+
+def decision_keys(result: Result) -> dict[str, object]:
+    """Return what summary.json says of the best model and of a run that was stopped; nothing where neither applies.
+
+    Args:
+        result: The run.
+    """
+    keys: dict[str, object] = {}
+    if result.best is not None:
+        keys["best"] = {"round": result.best.round_index, "validation": score_json(result.best.score)}
+    if result.stopped is not None:
+        keys["stopped"] = result.stopped
+    return keys
 
 
 def finite(value: float) -> float | None:

@@ -21,6 +21,15 @@ _Number = Annotated[str, Field(strict=True, pattern=r"^(0|[1-9][0-9]{0,15})$")]
 _Name = Annotated[str, Field(strict=True, max_length=1000)]
 
 
+class _Score(TypedDict):
+    """A score with its accuracy among its metrics."""
+
+    loss: _Finite | None
+    metrics: dict[_Name, _Finite | None]
+    primary: _Name
+    direction: Better
+
+
 class _Metrics(TypedDict):
     """What is read from a line of metrics.jsonl."""
 
@@ -36,6 +45,7 @@ class _Metrics(TypedDict):
     direction: NotRequired[Better | None]
     missing: NotRequired[list[_Whole]]
     client_steps: NotRequired[dict[_Number, Annotated[_Whole, Field(ge=1)]]]
+    validation: NotRequired[_Score]
 
 
 class _Transfer(TypedDict):
@@ -98,6 +108,9 @@ def round_record(metrics: Mapping[str, Any], ledger: Mapping[str, Any], layers: 
         layer_lines = _LAYERS.validate_python(layers["layers"])
     answered = next((transfer.clients for transfer in transfers if transfer.direction == "up"), ())
     missing = line.get("missing", [])
+    with _of_stream(0):
+        score = _score(line)
+        validation = _whole_score(line["validation"]) if "validation" in line else None
     return RoundRecord(
         round_index=line["round"],
         local_steps=line["local_steps"],
@@ -105,10 +118,11 @@ def round_record(metrics: Mapping[str, Any], ledger: Mapping[str, Any], layers: 
         loss=_number(line["train_loss"]),
         layers={name: _layer(name, layer, transfers) for name, layer in layer_lines.items()},
         transfers=transfers,
-        score=_score(line),
+        score=score,
         seconds=line["seconds"],
         evaluation_seconds=line["evaluation_seconds"],
         client_steps={int(client): steps for client, steps in line.get("client_steps", {}).items()},
+        validation=validation,
     )
 
 
@@ -138,6 +152,14 @@ def _score(line: _Metrics) -> Score | None:
     if primary != "loss" and primary not in metrics:
         raise ValueError(f"its primary metric {primary!r} is not among its metrics")
     return Score(loss, metrics, primary, direction)
+
+
+def _whole_score(stored: _Score) -> Score:
+    """Return a score that was written whole."""
+    metrics = {name: _number(value) for name, value in stored["metrics"].items()}
+    if stored["primary"] != "loss" and stored["primary"] not in metrics:
+        raise ValueError(f"its primary metric {stored['primary']!r} is not among its metrics")
+    return Score(_number(stored["loss"]), metrics, stored["primary"], stored["direction"])
 
 
 def _layer(name: str, line: _Layer, transfers: Sequence[Transfer]) -> LayerRecord:

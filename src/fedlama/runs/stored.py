@@ -14,10 +14,11 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from fedlama.core.deprecations import ignore_renamed, modernise
 from fedlama.core.ledger import Ledger
-from fedlama.core.records import Result, RoundRecord
+from fedlama.core.records import Best, Result, RoundRecord
 from fedlama.errors import DataError, cut, printable, without_remedy
 from fedlama.experiment.titles import stored_title
 from fedlama.federation.describe import Description, modern, shown_differences
@@ -28,7 +29,7 @@ from fedlama.runs.reader import STREAMS, read_config, read_records
 
 Line = Mapping[str, Any]
 """A JSON object of a run folder."""
-_DIGESTED = (*(f"{name}.jsonl" for name in STREAMS), "model.safetensors", "summary.json")
+_DIGESTED = (*(f"{name}.jsonl" for name in STREAMS), "model.safetensors", "best.safetensors", "summary.json")
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,7 @@ class StoredRun:
         """
         if not self.summary:
             raise DataError(f"the run in {printable(self.path)} did not finish; start the same command again")
-        where = printable(self.path)
-        try:
-            check_regular(self.path / "model.safetensors")
-            model = load_file(self.path / "model.safetensors")
-        except (OSError, SafetensorError) as error:
-            raise DataError(f"{where}/model.safetensors cannot be read ({cut(error)}); train the run again") from error
+        where, model, stopped = printable(self.path), self._model("model"), self.summary.get("stopped")
         try:
             cost_percent = float(self.summary.get("cost_percent") or 0.0)
         except (TypeError, ValueError, OverflowError) as error:
@@ -99,7 +95,28 @@ class StoredRun:
             cost=ledger.cost(),
             cost_percent=cost_percent,
             seconds=sum(record.seconds + record.evaluation_seconds for record in self.rounds),
+            best=self._best(),
+            stopped=None if stopped is None else str(stopped),
         )
+
+    def _best(self) -> Best | None:
+        """Return the best model by the validation set; None without one."""
+        best = self.summary.get("best")
+        if best is None:
+            return None
+        at = best.get("round") if isinstance(best, Mapping) else None
+        score = self.rounds[at].validation if type(at) is int and 0 <= at < len(self.rounds) else None
+        if score is None or type(at) is not int:
+            raise DataError(f"{printable(self.path)}/summary.json names no round of a best model; train the run again")
+        return Best(at, score, self._model("best"))
+
+    def _model(self, name: str) -> dict[str, Tensor]:
+        file = self.path / f"{name}.safetensors"
+        try:
+            check_regular(file)
+            return load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"{printable(file)} cannot be read ({cut(error)}); train the run again") from error
 
 
 def load_run(path: Path) -> StoredRun:
@@ -286,7 +303,7 @@ def finished_before(
     except DataError as error:
         warn(f"{without_remedy(error)}; training again")
         return None
-    if len(result.rounds) != rounds:
+    if len(result.rounds) != rounds and result.stopped is None:
         warn(f"{printable(path)} has {len(result.rounds)} rounds, expected {rounds}; training again")
         return None
     for sentence in comparison.provenance(stored):

@@ -119,9 +119,13 @@ def verify(
                 difference = _snapshot(recorded, run, models[-1])
     except DivergenceError as error:
         difference = f"computed now, but not in the run folder: {error}"
-    if difference is None and run.round_index == run.federation.budget.rounds and stored.summary:
+    if difference is None and run.round_index == len(stored.rounds) and stored.summary:
+        then, now = stored.result(), run.result(computed)
         models.append("model.safetensors")
-        difference = _tensors(stored.result().model, run.global_model(), models[-1])
+        difference = _tensors(then.model, now.model, models[-1])
+        if difference is None and now.best is not None:
+            models.append("best.safetensors")
+            difference = _tensors({} if then.best is None else then.best.model, now.best.model, models[-1])
     known = stored.rounds[: max(len(computed), 1)]
     return Verdict(
         path=path,

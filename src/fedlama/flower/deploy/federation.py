@@ -18,6 +18,7 @@ from fedlama.runs import Checkpoints, RunFolder, resume_point
 from fedlama.runs.checkpoint import save_snapshot
 from fedlama.runs.configuration import Config, federation_differences, provenance, replaced_data, stored_description
 from fedlama.runs.execute import Finished, PlannedRun, RunOptions, run_one
+from fedlama.runs.folder import decision_keys
 from fedlama.runs.lock import FolderLock
 from fedlama.runs.network_log import NAME
 from fedlama.runs.stored import refuse_replaced_data
@@ -84,7 +85,7 @@ def deploy_federation(build: Callable[[RemoteClients], Federation], clients: int
                 run.load_state_dict(*point)
             saving = Checkpoints(folder, lambda at: save_snapshot(folder.sealed(run.state_dict()), at), 0.0)
             result = run.to_end([folder, saving], before)
-            folder.finish(result, {"method": result.method, "rounds": len(result.rounds)})
+            folder.finish(result, {"method": result.method, "rounds": len(result.rounds), **decision_keys(result)})
     return result
 
 

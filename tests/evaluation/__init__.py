@@ -1,0 +1,1 @@
+"""Evaluation: validation, early stopping, clients' scores, callbacks."""

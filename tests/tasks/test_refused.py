@@ -213,3 +213,11 @@ def test_an_accuracy_is_a_fraction() -> None:
     clients, test_set = [fl.ClientData(X, MORE, 10)], fl.TestSet(X, MORE)
     with pytest.raises(fl.DataError, match=r"the metric 'accuracy' is 93, expected a fraction in \[0, 1\]"):
         fl.Federation(nn.Linear(6, 2), clients, fl.FedAvg(1), 1, task=Percent(), test_set=test_set).run()
+
+
+@pytest.mark.parametrize("task", [fl.Cox(), fl.Segmentation(dice_weight=1.0)])
+def test_losses_that_do_not_add_up_take_whole_batches(task: fl.Task) -> None:
+    sentence = refused(nn.Linear(6, 1), X, TIMES, task, micro_batch_size=5)
+    assert f"the loss of task {task.name!r} compares all samples of a batch" in sentence
+    assert fl.Segmentation().loss_adds_up
+    assert fl.FunctionTask(functional.mse_loss).loss_adds_up

@@ -270,10 +270,10 @@ def _check_micro_batches(federation: FederationSettings) -> list[str]:
         return []
     if type(size) is not int or size < 1:
         return [f"micro_batch_size is {shown(size)}, expected an integer of 1 or more; leave it out for whole batches"]
-    if federation.task.name == "cox":
+    if not federation.task.loss_adds_up:
         return [
-            "micro_batch_size is given, but the loss of task 'cox' compares all samples of a batch, so parts do not "
-            "add up to it; leave micro_batch_size out"
+            f"micro_batch_size is given, but the loss of task {federation.task.name!r} compares all samples of a "
+            "batch, so parts do not add up to it; leave micro_batch_size out"
         ]
     return []
 

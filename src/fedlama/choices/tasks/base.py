@@ -59,6 +59,7 @@ class Task(Protocol):
         direction: Whether a ``"higher"`` or a ``"lower"`` value of it is better.
         kernel_loss: The loss that trainers with a backward pass of their own know, where the task is exactly that;
             ``"other"`` for all others.
+        loss_adds_up: Whether the loss of a batch is the mean of its parts' losses, each with its :meth:`weight`.
     """
 
     name: ClassVar[str]
@@ -70,6 +71,11 @@ class Task(Protocol):
     def kernel_loss(self) -> KernelLoss:
         """The loss that kernels know; by default they do not know it."""
         return "other"
+
+    @property
+    def loss_adds_up(self) -> bool:
+        """Whether a batch may be computed in parts; false for a loss that compares samples with each other."""
+        return True
 
     def inputs(self, batch: Tree) -> Tree:
         """Return what the model is called with: the batch without its target."""

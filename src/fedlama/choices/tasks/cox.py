@@ -28,7 +28,8 @@ class Cox(Task):
     batch, 1/n times the sum over samples i with an event of log(sum of exp(s_j) over all j with t_j >= t_i) - s_i. So
     samples with the time of an event are at risk (Breslow's treatment of ties), and a batch without events has the loss
     0 and the gradient 0. It is the definition of the benchmark FLamby (Ogier du Terrail et al., 2022), which puts ties
-    in an arbitrary order instead.
+    in an arbitrary order instead. The loss of an evaluation is the mean over its batches, while the concordance is that
+    of all samples together.
 
     Args:
         columns: The order of the two columns of the targets, (batch, 2): whether the event was seen (1) or the sample
@@ -56,6 +57,11 @@ class Cox(Task):
             one_of(self, "columns", ("event, time", "time, event")) + one_of(self, "primary", ("concordance", "loss"))
         )
         object.__setattr__(self, "direction", "lower" if self.primary == "loss" else "higher")
+
+    @property
+    def loss_adds_up(self) -> bool:
+        """Not: every sample is compared with those at risk."""
+        return False
 
     def loss(self, output: Any, batch: Tree) -> Tensor:  # noqa: ANN401
         """Return the loss of the batch, whose samples alone are at risk."""

@@ -52,6 +52,11 @@ class Segmentation(Task):
         refuse(at_least(self, 0, "dice_weight") + one_of(self, "primary", _PRIMARY))
         object.__setattr__(self, "direction", "lower" if self.primary == "loss" else "higher")
 
+    @property
+    def loss_adds_up(self) -> bool:
+        """Whether it is cross-entropy alone: the Dice loss is a ratio of sums over the batch."""
+        return not self.dice_weight
+
     def loss(self, output: Any, batch: Tree) -> Tensor:  # noqa: ANN401
         """Return the loss of all pixels that count."""
         logits, labels = self._flat(output, batch)

@@ -15,6 +15,7 @@ from tests.experiment.helpers import experiment, federation
 
 REQUIRED = {
     "path": "somewhere",
+    "target": "y",
     "dataset": "someone/something",
     "clients": 3,
     "active": 2,

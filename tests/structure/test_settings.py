@@ -38,6 +38,7 @@ REQUIRED: dict[str, Any] = {
     "penalty": 0.1,
     "recycled_layers": 1,
     "share": 0.1,
+    "target": "y",
     "up": 1e6,
 }
 """A value for each field without a default."""

@@ -21,10 +21,11 @@ class Dataset:
         train_x: Inputs, first dimension = rows. Images are uint8 (N, C, H, W); feature rows are float32 (N, F);
             character sequences are int64 (N, T).
         train_y: int64 labels in [0, classes): (N,), or (N, T) when every position of a sequence has one; then -100
-            marks a position that does not count, such as padding.
+            marks a position that does not count, such as padding. Or measurements: float32 (N,), or (N, targets) for
+            several of each row.
         test_x: As ``train_x``.
         test_y: As ``train_y``.
-        classes: Number of labels.
+        classes: Number of labels; 0 where the targets are measurements.
         groups: int64 (N,), the natural client of each training row (writer, speaker, user), or None.
         test_groups: int64, the same for the test rows, or None.
         class_names: One name per label, or empty.
@@ -44,6 +45,11 @@ class Dataset:
     class_names: tuple[str, ...] = ()
     group_names: tuple[str, ...] = ()
 
+    @property
+    def outputs(self) -> int:
+        """Number of values that a model returns for a target: one for each class, or for each measurement."""
+        return self.classes or self.train_y[:1].numel()
+
     def check(self) -> Dataset:
         """Check everything that would otherwise show only later, as an unexpected loss.
 
@@ -61,7 +67,7 @@ class Dataset:
             ...
         fedlama.errors.DataError: toy, training part: label 5 in row 1 is not in 0..1; correct it or leave that row out
         """
-        if self.classes < 1:
+        if self.classes < 1 and not (self.classes == 0 and self.train_y.is_floating_point()):
             raise DataError(f"{self.name}: classes is {self.classes}, expected at least 1; count the labels")
         if self.class_names and len(self.class_names) != self.classes:
             raise DataError(
@@ -89,10 +95,13 @@ class Dataset:
             raise DataError(f"{where}: {len(x)} inputs but {len(y)} labels; give one label for each input")
         if x.is_floating_point():
             _check_finite(where, x)
-        if y.dtype != torch.int64:
+        if y.is_floating_point() and not self.classes:
+            _check_finite(where, y, "the target of ")
+        elif y.dtype != torch.int64:
             raise DataError(f"{where}: labels are {y.dtype}, expected torch.int64; convert them with .long()")
-        counted = torch.where(y == IGNORED, 0, y) if y.ndim > 1 else y
-        _check_range(where, "label", counted, self.classes, "correct it or leave that row out")
+        else:
+            counted = torch.where(y == IGNORED, 0, y) if y.ndim > 1 else y
+            _check_range(where, "label", counted, self.classes, "correct it or leave that row out")
         if groups is None:
             return
         if groups.shape != (len(x),) or groups.dtype != torch.int64:
@@ -120,13 +129,13 @@ class DataSource(Protocol):
         """
 
 
-def _check_finite(where: str, x: Tensor) -> None:
+def _check_finite(where: str, x: Tensor, what: str = "") -> None:
     finite = torch.isfinite(x).reshape(len(x), -1).all(dim=1)
     if not bool(finite.all()):
         row = int((~finite).nonzero()[0])
         values = x[row].flatten()
         value = float(values[~torch.isfinite(values)][0])
-        raise DataError(f"{where}: row {row} holds {value}; replace or leave out the rows with NaN or infinity")
+        raise DataError(f"{where}: {what}row {row} holds {value}; replace or leave out the rows with NaN or infinity")
 
 
 def _check_range(where: str, what: str, values: Tensor, count: int, remedy: str) -> None:

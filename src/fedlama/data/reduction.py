@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fedlama.core.description import LEFT_OUT_AT_DEFAULT
 from fedlama.core.randomness import permutation
+from fedlama.core.trees import Tree, pick, samples
 from fedlama.core.validation import normalise_numbers, refuse, whole
 from fedlama.data.arrays import Dataset
 from fedlama.errors import DataError
@@ -56,8 +57,8 @@ class Reduction:
         >>> tuple(reduced.train_x.shape), tuple(reduced.test_x.shape)
         ((3, 1, 2, 2), (6, 1, 2, 2))
         """
-        train = _chosen(dataset, "rows", self.rows, len(dataset.train_x))
-        test = _chosen(dataset, "test_rows", self.test_rows, len(dataset.test_x))
+        train = _chosen(dataset, "rows", self.rows, samples(dataset.train_x))
+        test = _chosen(dataset, "test_rows", self.test_rows, samples(dataset.test_x))
         train_x, test_x = _taken(dataset.train_x, train), _taken(dataset.test_x, test)
         if self.size is not None:
             _check_pictures(dataset, self.size)
@@ -68,11 +69,11 @@ class Reduction:
             dataset,
             train_x=train_x,
             train_y=_taken(dataset.train_y, train),
-            groups=None if dataset.groups is None else _taken(dataset.groups, train),
+            groups=_taken(dataset.groups, train),
             test_x=test_x,
             test_y=_taken(dataset.test_y, test),
-            test_groups=None if dataset.test_groups is None else _taken(dataset.test_groups, test),
-        ).check()
+            test_groups=_taken(dataset.test_groups, test),
+        )
 
 
 def shrink(pictures: Tensor, size: int) -> Tensor:
@@ -118,12 +119,12 @@ def _chosen(dataset: Dataset, setting: str, wanted: int | None, rows: int) -> Te
     return torch.from_numpy(permutation(0, f"data.{setting}", rows)[:wanted]).sort().values
 
 
-def _taken(values: Tensor, rows: Tensor | None) -> Tensor:
-    return values if rows is None else values[rows]
+def _taken(values: Tree, rows: Tensor | None) -> Tree:
+    return values if rows is None or values is None else pick(values, rows)
 
 
 def _check_pictures(dataset: Dataset, size: int) -> None:
-    shape = tuple(dataset.train_x.shape[1:])
+    shape = tuple(dataset.train_x.shape[1:]) if isinstance(dataset.train_x, Tensor) else ()
     if len(shape) != 3:
         raise DataError(
             f"data.size is {size}, but the inputs of {dataset.name} have shape {shape}, expected pictures (channels, "

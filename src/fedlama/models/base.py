@@ -22,11 +22,15 @@ class DatasetLike(Protocol):
 
     @property
     def train_y(self) -> Tensor:
-        """Training labels, int64 (rows,), or (rows, positions) for sequences."""
+        """Training labels, int64 (rows,), or (rows, positions) for sequences; or measurements, float32."""
 
     @property
     def classes(self) -> int:
-        """Number of labels."""
+        """Number of labels; 0 where the targets are measurements."""
+
+    @property
+    def outputs(self) -> int:
+        """Number of values that the model returns: one for each label, or for each measurement."""
 
 
 class Architecture(Protocol):

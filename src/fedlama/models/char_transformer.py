@@ -159,4 +159,4 @@ class CharTransformerSettings:
                 "model 'char-transformer' continues sequences, but the data have one label per row; use data 'text'"
             )
         length = dataset.train_x.shape[1]
-        return char_transformer(dataset.classes, length, self.width, self.blocks, self.heads)
+        return char_transformer(dataset.outputs, length, self.width, self.blocks, self.heads)

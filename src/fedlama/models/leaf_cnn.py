@@ -59,4 +59,4 @@ class LeafCNNSettings:
     def build(self, dataset: DatasetLike) -> nn.Module:
         """Build the network; see :meth:`fedlama.models.base.Architecture.build`."""
         expect_shape(self.name, dataset, (1, 28, 28))
-        return leaf_cnn(dataset.classes)
+        return leaf_cnn(dataset.outputs)

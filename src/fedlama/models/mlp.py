@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar
 
 from torch import nn
 
+from fedlama.core.description import LEFT_OUT_AT_DEFAULT
 from fedlama.core.registry import register
-from fedlama.core.validation import normalise_numbers
+from fedlama.core.validation import normalise_numbers, refuse, whole
 from fedlama.errors import ConfigError
 from fedlama.models.base import DatasetLike
 from fedlama.models.initialise import glorot
@@ -54,15 +55,19 @@ class MLPSettings:
     """Dense layers with ReLU on flattened inputs.
 
     Args:
-        hidden: Widths of the hidden layers.
+        hidden: Widths of the hidden layers; empty for a linear model.
+        outputs: Width of the output; None for one value for each class, or for each target column. The task ``cox``
+            needs 1: its two columns of targets have one score.
     """
 
     name: ClassVar[str] = "mlp"
     hidden: tuple[int, ...] = (64,)
+    outputs: int | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         normalise_numbers(self)
+        refuse([] if self.outputs is None else whole(self, "outputs", minimum=1))
 
     def build(self, dataset: DatasetLike) -> nn.Module:
         """Build the network; see :meth:`fedlama.models.base.Architecture.build`."""
-        return mlp(math.prod(dataset.train_x.shape[1:]), self.hidden, dataset.classes)
+        return mlp(math.prod(dataset.train_x.shape[1:]), self.hidden, self.outputs or dataset.outputs)

@@ -56,4 +56,4 @@ class ResNetSettings:
                 f"of shape {shape}; choose 'mlp', or other data"
             )
         style = BlockStyle(bn_eps=1e-3, dropout=self.dropout)
-        return ResidualNetwork(dataset.classes, self.widths, self.blocks, style, channels=shape[0], stem=self.stem)
+        return ResidualNetwork(dataset.outputs, self.widths, self.blocks, style, channels=shape[0], stem=self.stem)

@@ -51,4 +51,4 @@ class ResNet20Settings:
     def build(self, dataset: DatasetLike) -> nn.Module:
         """Build the network; see :meth:`fedlama.models.base.Architecture.build`."""
         expect_shape(self.name, dataset, (3, 32, 32))
-        return resnet20(dataset.classes, self.same_padding)
+        return resnet20(dataset.outputs, self.same_padding)

@@ -100,4 +100,4 @@ class SmallCNNSettings:
             raise ConfigError(
                 f"model 'small-cnn' takes square images (C, H, H), the data have shape {shape}; try 'mlp'"
             )
-        return small_cnn(shape[0], shape[1], dataset.classes, self.widths, self.hidden)
+        return small_cnn(shape[0], shape[1], dataset.outputs, self.widths, self.hidden)

@@ -70,4 +70,4 @@ class WideResNetSettings:
     def build(self, dataset: DatasetLike) -> nn.Module:
         """Build the network; see :meth:`fedlama.models.base.Architecture.build`."""
         expect_shape(self.name, dataset, (3, 32, 32))
-        return wide_resnet(dataset.classes, self.depth, self.widen, self.dropout)
+        return wide_resnet(dataset.outputs, self.depth, self.widen, self.dropout)

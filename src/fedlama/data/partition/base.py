@@ -44,8 +44,17 @@ class Partitioner(Protocol):
 
 
 def labels_of(dataset: Dataset) -> NDArray[np.int64]:
-    """Return one label per training row, int64 (N,); a sequence counts as its first target."""
+    """Return one label per training row, int64 (N,); a sequence counts as its first target.
+
+    Raises:
+        ConfigError: The targets are measurements.
+    """
     y = dataset.train_y
+    if not dataset.classes:
+        raise ConfigError(
+            f"the partition splits by classes, but the targets of {dataset.name!r} are measurements; set "
+            "partition.name to 'iid', or to 'natural' for data with groups"
+        )
     labels: NDArray[np.int64] = (y if y.ndim == 1 else y[:, 0]).numpy()
     return labels
 

@@ -14,6 +14,7 @@ import torch
 from fedlama.engines import Distributed
 from fedlama.errors import ConfigError
 from tests.engines.cases import assert_same, run
+from tests.engines.two_processes import CASES
 
 
 def _free_port() -> int:
@@ -34,9 +35,9 @@ def test_two_processes_agree_with_one(tmp_path: Path) -> None:
     finally:
         for part in parts:
             part.kill()
-    expected = run("loop")
-    for result in torch.load(output, weights_only=False):
-        assert_same(result, expected)
+    expected = [run("loop", **changes) for changes in CASES.values() for _ in range(2)]
+    for result, alone in zip(torch.load(output, weights_only=False), expected, strict=True):
+        assert_same(result, alone)
 
 
 def test_without_a_launcher_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import torch
 from torch import distributed
 
+from fedlama import AdamW, Clipping, LocalWork, ParameterGroup, Schedule
 from fedlama.engines import Distributed, LoopEngine, Stacked
 from tests.engines.cases import run
+
+CASES: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "training settings": {
+        "solver": AdamW(
+            0.01,
+            epsilon=1e-3,
+            schedule=Schedule("cosine"),
+            clipping=Clipping(norm=0.5),
+            groups=(ParameterGroup("*.bias", rate_factor=0.5),),
+        ),
+        "local_work": LocalWork(epochs=1, limits={1: 2}, straggler_share=0.3),
+        "micro_batch_size": 3,
+    },
+}
+"""Changes of the small federation, each run with two inner engines."""
 
 
 def main(output: str) -> None:
     torch.set_num_threads(1)
-    results = [run(Distributed(inner)) for inner in (Stacked(), LoopEngine)]
+    results = [run(Distributed(inner), **CASES[case]) for case in CASES for inner in (Stacked(), LoopEngine)]
     if os.environ["RANK"] == "0":
         torch.save(results, output)
     distributed.destroy_process_group()

@@ -21,6 +21,8 @@ from fedlama import (
 from fedlama.core.budget import GivenBudget
 from fedlama.core.local_work import LocalWork
 from fedlama.experiment import assemble, prepare
+from fedlama.experiment.methods import parse_methods, written
+from fedlama.experiment.variants import variant_of
 from fedlama.runs.execute import execute, plan_runs
 from fedlama.runs.verify import verify
 
@@ -156,3 +158,18 @@ def test_engines_without_mixed_precision_refuse_it(engine: str) -> None:
     experiment = load_experiment("digits", ["precision=bfloat16", f"engine={engine}"])
     with pytest.raises(ConfigError, match="choose engine 'stacked', 'workers' or 'auto'"):
         assemble(experiment, prepare(experiment))
+
+
+def test_a_method_of_a_comparison_takes_a_solver_with_its_options() -> None:
+    text = (
+        "fedlama,solver=adamw,solver.schedule.decay=cosine,solver.clipping.norm=1.0,"
+        'solver.groups=[{layers="*.bias",weight_decay=0.0}]'
+    )
+    methods = parse_methods([text, "fedavg,solver=sgd,nesterov=true,momentum=0.9"], "digits", [])
+    assert variant_of(methods[0]).choices["solver"] == AdamW(
+        0.1,  # as in the experiment
+        schedule=Schedule("cosine"),
+        clipping=Clipping(norm=1.0),
+        groups=(ParameterGroup("*.bias", weight_decay=0.0),),
+    )
+    assert parse_methods([written(method) for method in methods], "digits", []) == methods

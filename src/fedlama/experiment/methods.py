@@ -170,7 +170,8 @@ def _toml(value: object) -> str:
 
 def _inner_toml(value: object) -> str:
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{json.dumps(str(key))}={_inner_toml(item)}" for key, item in value.items()) + "}"
+        given = {str(key): item for key, item in value.items() if item is not None}  # TOML has nothing for None
+        return "{" + ",".join(f"{json.dumps(key)}={_inner_toml(item)}" for key, item in given.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(map(_inner_toml, value)) + "]"
     return json.dumps(value)

@@ -176,3 +176,17 @@ def test_14_run_from_python(run: Any, tmp_path: Path) -> None:  # noqa: ANN401
     assert lines[4] == "runs/two-seeds.html"
     assert (tmp_path / "runs" / "two-seeds" / "comparison.json").exists()
     assert run("14")[1] == lines[1:]  # what has finished is read
+
+
+def test_16_survival_in_six_regions(run: Any, tmp_path: Path) -> None:  # noqa: ANN401
+    """Files of FLamby's form, in which the first feature decides who lives longer."""
+    patients = [f"P{number}" for number in range(180)]
+    parts = [f"{'test' if number // 6 % 3 == 0 else 'train'}_{number % 6}" for number in range(180)]
+    features = [[(number * 7 % 11) / 11, *[0.0] * 38] for number in range(180)]
+    rows = [f"{p},{','.join(map(str, x))},1,{1000 * x[0] + 1}" for p, x in zip(patients, features, strict=True)]
+    (tmp_path / "brca.csv").write_text("\n".join([f"pid,{','.join('f' * 39)},E,T", *rows]) + "\n")
+    split = [f"{patient},x,{part}" for patient, part in zip(patients, parts, strict=True)]
+    (tmp_path / "train_test_split.csv").write_text("\n".join(["pid,fold,fold2", *split]) + "\n")
+    _, lines = run("16", str(tmp_path))
+    assert [line.partition(":")[0] for line in lines] == ["FedAvg", "FedProx", "FedAdam"]
+    assert lines[0].startswith("FedAvg: 1.0000 +- 0.000")

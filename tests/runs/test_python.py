@@ -258,6 +258,14 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
         fl.compare(make, out=tmp_path)
 
 
+def test_several_processes_of_one_run_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for engine in ("distributed", fl.Distributed()):
+        with pytest.raises(fl.ConfigError, match="engine is 'distributed' with 2 processes, but one process writes"):
+            fl.run(make(engine=engine), tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_run_folder_verifies_with_its_federation_and_the_command_says_so(trained: tuple[Path, fl.Result]) -> None:
     folder, _ = trained
     verdict = fl.verify(str(folder), make())

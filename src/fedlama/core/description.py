@@ -44,6 +44,8 @@ from torch import Tensor, nn
 
 from fedlama.errors import ConfigError
 
+_OF_CODE = {"function", "digest"}
+"""Keys of a function's description where its path does not say what it computes."""
 _PLUGIN = "fedlama_plugin_"
 """Modules made of a user's file are called this, a digest and the file's stem; only the stem is a name."""
 
@@ -118,6 +120,9 @@ def differences(then: object, now: object, where: str = "") -> Iterator[str]:
     ['solver.momentum was 0.9, and is 0.5 now']
     """
     if isinstance(then, Mapping) and isinstance(now, Mapping) and then.get("name") == now.get("name"):
+        if then.keys() == now.keys() == _OF_CODE and then["function"] == now["function"] and then != now:
+            yield f"the code of {now['function']} ({where}) has changed, or what it captures"
+            return
         for key in dict.fromkeys([*then, *now]):
             inner = f"{where}.{key}" if where else str(key)
             if key not in then:
@@ -132,7 +137,7 @@ def differences(then: object, now: object, where: str = "") -> Iterator[str]:
 
 def _as_imported(described: object, other: object) -> object:
     """Return the path of a script's function when the other one was imported and is described by its path alone."""
-    if isinstance(described, Mapping) and isinstance(other, str) and described.keys() == {"function", "digest"}:
+    if isinstance(described, Mapping) and isinstance(other, str) and described.keys() == _OF_CODE:
         return described["function"]
     return described
 

@@ -9,6 +9,7 @@ hands in does (see :mod:`fedlama.reporting.observer`).
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -218,12 +219,14 @@ def execute_planned(
         The finished runs, in their order.
 
     Raises:
+        ConfigError: One run would be written by several processes.
         DataError: A folder holds another run, see :func:`execute` and :func:`refuse_other_run`.
         FedlamaError: Another process writes to one of the folders; nothing has been trained then.
         Interrupted: The user asked to stop; the same call continues from there.
     """
     options, observer = options or RunOptions(), observer or Observer()
     for run in runs:
+        _refuse_several_processes(run.federation)
         _refuse_others(run, options)
     observer.expect(runs)
     finished: list[Finished] = []
@@ -240,6 +243,17 @@ def execute_planned(
                 locks[run.folder] = stack.enter_context(FolderLock(run.folder))
             finished.append(reused or run_one(run, options, observer, Held(locks[run.folder], stop)))
     return finished
+
+
+def _refuse_several_processes(federation: Federation) -> None:
+    """Refuse one run in several processes, each of which would write its folder and resume at another round."""
+    engine: object = federation.engine
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if getattr(engine, "name", engine) == "distributed" and processes != "1":
+        raise ConfigError(
+            f"engine is 'distributed' with {processes} processes, but one process writes to a run folder; call "
+            "Federation.run in all of them, in the first one with a fedlama.RunFolder among its callbacks"
+        )
 
 
 def _refuse_others(run: PlannedRun, options: RunOptions) -> None:

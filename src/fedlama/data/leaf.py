@@ -1,57 +1,81 @@
-"""Load FEMNIST as the LEAF benchmark writes it: JSON files of users with their images."""
+"""Load the data sets of the LEAF benchmark: JSON files of users with their samples."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
+from fedlama.core.description import LEFT_OUT_AT_DEFAULT
 from fedlama.core.registry import register
+from fedlama.core.validation import normalise_numbers, refuse, whole
 from fedlama.data.arrays import Dataset
 from fedlama.data.files import decode_text, read_whole
+from fedlama.data.leaf_sets import LeafOptions, LeafSet, User, recognise
 from fedlama.errors import DataError, cut, shown
 
-CLASSES = 62
-PIXELS = 28 * 28
 _LIMIT = 4 << 30
-_Users = dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]]
+_Users = dict[str, User]
+_OPTIONS = LeafOptions()
+_SETS = ("femnist", "celeba", "shakespeare", "sent140", "reddit", "synthetic")
 
 
-def load(path: Path | str) -> Dataset:
-    """Load LEAF's FEMNIST.
+def load(path: Path | str, options: LeafOptions = _OPTIONS) -> Dataset:
+    """Load one of LEAF's sets; which one is seen from the files.
 
     Args:
-        path: Folder with ``train/*.json`` and ``test/*.json``, or one that contains it as ``data`` or
-            ``femnist/data``.
+        path: Folder with ``train/*.json`` and ``test/*.json``, or one that contains it as ``data``, ``femnist/data``
+            and so on.
+        options: Sizes that the files leave open.
 
     Returns:
-        Images float32 (N, 1, 28, 28) in [0, 1], where 1 is white paper; labels int64 (N,) of 62 classes; ``groups``
-        int64 (N,), the user.
-        Users are numbered in the order of their names over both parts (a split by user gives the parts different
-        users).
+        ``groups`` int64 (N,), the user, numbered in the order of their names over both parts (a split by user gives the
+        parts different users), and inputs and labels:
+
+        * femnist: images float32 (N, 1, 28, 28) in [0, 1], where 1 is white paper; 62 classes.
+        * celeba: faces uint8 (N, 3, 84, 84); 2 classes.
+        * shakespeare: characters int64 (N, 80); targets int64 (N, 80), where only the last position counts.
+        * sent140: words int64 (N, 25), 0 after the last one and 1 for words that are not in the vocabulary; 2 classes.
+        * reddit: words int64 (N, 10) likewise; targets int64 (N, 10), -100 where LEAF does not count.
+        * synthetic: vectors float32 (N, features).
 
     Raises:
         DataError: If a folder is missing, or a file is not JSON as LEAF writes it, or contradicts itself.
 
-    Source: Caldas et al., LEAF, arXiv:1812.01097, https://leaf.cmu.edu. Deviation from the other image loaders:
-    pixels stay float32, since LEAF stores them as such.
+    Source: Caldas et al., LEAF, arXiv:1812.01097, https://leaf.cmu.edu. Deviations: pixels of FEMNIST stay float32, as
+    LEAF stores them; the vocabulary is made from the training part, not read from LEAF's pickle or GloVe.
     """
     folder = _folder(Path(path).expanduser())
     train, test = _read_part(folder / "train"), _read_part(folder / "test")
     names = tuple(sorted(train.keys() | test.keys()))
     number = {name: index for index, name in enumerate(names)}
-    train_x, train_y, groups = _stack(train, number)
-    test_x, test_y, test_groups = _stack(test, number)
-    return Dataset("femnist", train_x, train_y, test_x, test_y, CLASSES, groups, test_groups, group_names=names).check()
+    in_order = [[part[name] for name in sorted(part)] for part in (train, test)]
+    kind = recognise(folder, in_order[0], in_order[1], options)
+    train_x, train_y, groups = _stacked(train, number, kind)
+    test_x, test_y, test_groups = _stacked(test, number, kind)
+    classes, class_names = kind.classes()
+    return Dataset(
+        kind.title,
+        train_x,
+        train_y,
+        test_x,
+        test_y,
+        classes or int(max(train_y.max(), test_y.max())) + 1,
+        groups,
+        test_groups,
+        class_names,
+        names,
+    ).check()
 
 
 def _folder(root: Path) -> Path:
-    for folder in (root, root / "data", root / "femnist" / "data", root / "femnist"):
+    below = [root / name / inner for name in _SETS for inner in ("data", "")]
+    for folder in (root, root / "data", *below):
         if (folder / "train").is_dir() and (folder / "test").is_dir():
             return folder
     raise DataError(f"{root} has no sub-folders train and test with LEAF's JSON files; run LEAF's preprocess.sh first")
@@ -91,52 +115,68 @@ def _read_file(file: Path) -> _Users:
     if not all(isinstance(user, str) for user in users) or len(set(users)) < len(users):
         raise DataError(f"{file}: 'users' are not names that differ; write it again")
     return {
-        user: _rows(data.get(user), size, f"{file}, user {cut(user, 80)}")
+        user: _user(data.get(user), size, f"{file}, user {cut(user, 80)}")
         for user, size in zip(users, sizes, strict=True)
     }
 
 
-def _rows(entry: object, size: object, where: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _user(entry: object, size: object, where: str) -> User:
     if not isinstance(entry, dict) or not isinstance(entry.get("x"), list) or not isinstance(entry.get("y"), list):
         raise DataError(f"{where}: no lists 'x' and 'y' in 'user_data'; write the file again")
-    try:
-        with np.errstate(over="ignore"):  # infinite values are named by the check of the data set
-            x = np.asarray(entry["x"], dtype=np.float32).reshape(len(entry["x"]), PIXELS)
-        y = np.asarray(entry["y"])
-    except (ValueError, TypeError, OverflowError) as error:
+    x, y = entry["x"], entry["y"]
+    whole = isinstance(size, int) and not isinstance(size, bool)
+    if len(x) != len(y) or not whole or not (len(x) == size or _is_of_all_parts(x)):
         raise DataError(
-            f"{where}: expected images as lists of {PIXELS} numbers and labels as a list of integers ({cut(error)})"
-        ) from error
-    if not len(x) == len(y) == size:
-        raise DataError(
-            f"{where}: {len(x)} images, {len(y)} labels, num_samples {shown(size)}; expected three equal numbers"
+            f"{where}: {len(x)} samples, {len(y)} labels, num_samples {shown(size)}; expected three equal numbers"
         )
-    if len(y) and not (np.issubdtype(y.dtype, np.integer) and y.ndim == 1):
-        raise DataError(f"{where}: the labels are not integers")
-    return x, y.astype(np.int64)
+    return User(where, x, y)
 
 
-def _stack(users: _Users, number: dict[str, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _is_of_all_parts(x: list[Any]) -> bool:
+    """Return whether samples are comments of the Reddit set, whose num_samples counts those of all parts."""
+    return not x or (isinstance(x[0], list) and bool(x[0]) and isinstance(x[0][0], list))
+
+
+def _stacked(users: _Users, number: dict[str, int], kind: LeafSet) -> tuple[Tensor, Tensor, Tensor]:
     names = sorted(users)
-    x = np.concatenate([users[name][0] for name in names])
-    y = np.concatenate([users[name][1] for name in names])
-    groups = np.repeat([number[name] for name in names], [len(users[name][1]) for name in names])
-    images = torch.from_numpy(x.reshape(-1, 1, 28, 28))  # (rows, channels, height, width)
-    return images, torch.from_numpy(y), torch.from_numpy(groups.astype(np.int64))
+    rows = [kind.rows(users[name]) for name in names]
+    groups = np.repeat([number[name] for name in names], [len(y) for _, y in rows])
+    filled = [(x, y) for x, y in rows if len(y)]
+    if not filled:
+        raise DataError(f"{users[names[0]].where}: no user of this part has samples; run LEAF's preprocess.sh again")
+    shapes = {x.shape[1:] for x, _ in filled}
+    if len(shapes) > 1:
+        raise DataError(
+            f"{users[names[0]].where}: samples have the shapes {sorted(shapes)}, expected one; write the files again"
+        )
+    x, y = np.concatenate([x for x, _ in filled]), np.concatenate([y for _, y in filled])
+    return torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(groups.astype(np.int64))
 
 
 @register("data")
 @dataclass(frozen=True)
 class Leaf:
-    """LEAF's FEMNIST json files.
+    """LEAF's json files: femnist, celeba, shakespeare, sent140, reddit or synthetic, as the files say.
 
     Args:
         path: Folder with ``train`` and ``test``.
+        vocabulary: Words of sent140 and reddit that have a number of their own, the most frequent ones.
+        words: Words of a tweet that are read.
+        side: Height and width to which celeba's faces are scaled.
+        pictures: Folder of celeba's faces; None for ``raw/img_align_celeba`` beside the data.
     """
 
     name: ClassVar[str] = "leaf"
     path: Path
+    vocabulary: int = field(default=10_000, metadata=LEFT_OUT_AT_DEFAULT)
+    words: int = field(default=25, metadata=LEFT_OUT_AT_DEFAULT)
+    side: int = field(default=84, metadata=LEFT_OUT_AT_DEFAULT)
+    pictures: Path | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
+
+    def __post_init__(self) -> None:
+        normalise_numbers(self)
+        refuse(whole(self, "vocabulary", "words", "side", minimum=1))
 
     def load(self) -> Dataset:
         """Read the files; see :func:`load`."""
-        return load(self.path)
+        return load(self.path, LeafOptions(self.vocabulary, self.words, self.side, self.pictures))

@@ -71,6 +71,7 @@ from fedlama.choices.tasks import (
     Segmentation,
     Task,
 )
+from fedlama.core.adapters import lora_layers
 from fedlama.core.deprecations import Renamed, renamed_attributes
 from fedlama.core.layers import Layer, Layers, TensorSpec, by_mapping, by_module, by_tensor, tagged
 from fedlama.core.ledger import Ledger
@@ -94,6 +95,7 @@ from fedlama.federation.stopping import EarlyStopping
 if TYPE_CHECKING:
     from fedlama.analysis.study import Study, StudyPlan, run_study
     from fedlama.experiment import Experiment, load_experiment
+    from fedlama.models.adapters import save_adapter
     from fedlama.reporting.html import write_report
     from fedlama.reporting.tracking import MLflow, TensorBoard, WeightsAndBiases
     from fedlama.reporting.training import compare, run
@@ -239,11 +241,13 @@ __all__ = [
     "forecast",
     "load_experiment",
     "load_run",
+    "lora_layers",
     "models",
     "pad",
     "register",
     "run",
     "run_study",
+    "save_adapter",
     "save_snapshot",
     "tagged",
     "tensor_norms",
@@ -270,6 +274,7 @@ _LATER = {
     "load_run": "fedlama.runs.stored",
     "run": "fedlama.reporting.training",
     "run_study": "fedlama.analysis.study",
+    "save_adapter": "fedlama.models.adapters",
     "save_snapshot": "fedlama.runs.checkpoint",
     "verify": "fedlama.runs.verify",
     "whole_snapshots": "fedlama.runs.checkpoint",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, get_args
 
 from torch import nn
 
+from fedlama.core.adapters import AdapterMethod, HeadTag, lora_layers
 from fedlama.core.description import LEFT_OUT_AT_DEFAULT
 from fedlama.core.layers import Layers, StatisticsRule, by_mapping, by_module, by_tensor, tagged
 from fedlama.core.registry import register
@@ -123,3 +124,36 @@ class ByMapping(ByTensor):
         """Return the layers of a model; see :meth:`Labelling.label`."""
         layers = by_mapping(model, self.groups, statistics=self.statistics, adaptive=self.adaptive)
         return self._tagged(layers)
+
+
+@register("layers")
+@dataclass(frozen=True)
+class ByAdapter:
+    """Every LoRA matrix of every adapted module is a layer; see :func:`fedlama.core.adapters.lora_layers`.
+
+    Args:
+        method: ``"fedit"`` sends A and B, ``"ffa"`` freezes A, ``"fedsa"`` keeps B on its client.
+        head: Tag of the modules that are trained whole: ``"head"`` (sent), ``"local"`` or ``"frozen"``.
+        local: Patterns of further layers that never leave a client.
+        frozen: Patterns of further layers that are not trained.
+        statistics: As in :func:`fedlama.core.layers.by_tensor`.
+
+    Raises:
+        ConfigError: A setting is not known.
+    """
+
+    name: ClassVar[str] = "lora"
+    method: AdapterMethod = "fedit"
+    head: HeadTag = "head"
+    local: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
+    statistics: StatisticsRule = "average"
+
+    def __post_init__(self) -> None:
+        problems = one_of(self, "method", get_args(AdapterMethod)) + one_of(self, "head", get_args(HeadTag))
+        refuse(problems + one_of(self, "statistics", ("average", "local")))
+
+    def label(self, model: nn.Module) -> Layers:
+        """Return the layers of a model; see :meth:`Labelling.label`."""
+        layers = lora_layers(model, self.method, head=self.head, statistics=self.statistics)
+        return tagged(layers, local=self.local, frozen=self.frozen)

@@ -41,8 +41,9 @@ def rate(codec: Codec, clients: int, threads: WorkerThreads, repetitions: int = 
             stacked, reference = torch.randn(clients, *spec.shape), torch.zeros(spec.shape)  # (clients, ...)
             first = codec_of(spec, codec).init(spec)
             state = {name: value.repeat(clients, *[1] * value.dim()) for name, value in first.items()}
-            address, target = Address(0, "up", 0, 0, spec.name), torch.zeros_like(stacked)
+            address, target = Address(0, "up", 0, 0, spec.name), torch.ones_like(stacked)
             known = CohortContext(reference, state, address, range(clients), threads.map_strided)
+            codec_of(spec, codec).transmit_with(stacked, known)  # memory and machine code are there then
             start = time.perf_counter()
             codec_of(spec, codec).transmit_with(stacked, known)
             seconds += time.perf_counter() - start

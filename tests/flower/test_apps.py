@@ -28,6 +28,7 @@ from fedlama.flower.protocol import (
 )
 from fedlama.flower.server.requests import EngineState, RequestWriter
 from fedlama.flower.transport import _content, _message
+from tests.engines.cases import order_of
 
 SMALL = "digits engine=loop partition.clients=2 local_steps=12"
 
@@ -58,7 +59,8 @@ def request(client: int) -> TrainRequest:
     state = EngineState(run="run")
     state.start_cohort([client])
     values = {name: value.clone() for name, value in trainer._setup.model.state_dict().items()}  # type: ignore[attr-defined]
-    return RequestWriter(common, trainer.layers, state, values).request(client, full=False)
+    order = order_of([client], 2, values, new_cohort=True)
+    return RequestWriter(common, trainer.layers, trainer.codec, state, order).request(client, full=False)
 
 
 def test_a_node_names_its_client_and_trains(tmp_path: Path) -> None:

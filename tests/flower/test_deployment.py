@@ -49,6 +49,12 @@ def test_four_nodes_on_loopback_give_the_bits_of_the_loop_engine(live: Live, tmp
     assert not any(line["incidents"] for line in read_log(folder / NAME).values())
 
 
+def test_four_nodes_with_a_codec_give_the_bits_and_bytes_of_the_loop_engine(live: Live, tmp_path: Path) -> None:
+    coded = small("local_steps=8", "strategy.base_interval=2", "strategy.increase_factor=2", "codec.name=differences")
+    folder = live.finish(live.submit(coded, "coded"))
+    assert_same_folders(folder, in_loop(coded, tmp_path))
+
+
 def test_kill_the_server_app(live: Live, tmp_path: Path) -> None:
     """Kill -9 the SuperLink's ServerApp at three moments; the same command resumes the run."""
     out = live.submit(quick(), "killed")

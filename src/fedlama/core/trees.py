@@ -69,6 +69,10 @@ def map_leaves(change: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
 
 def leaves(tree: Tree) -> list[Tensor]:
     """Return the tensors of a tree, in its order."""
+    if isinstance(tree, Tensor):
+        return [tree]
+    if type(tree) is tuple:
+        return [leaf for part in tree for leaf in leaves(part)]
     return cast(list[Tensor], pytree.tree_leaves(tree))
 
 
@@ -94,7 +98,7 @@ def samples(tree: Tree, where: str = "the batch") -> int:
     >>> samples({"tokens": torch.zeros(4, 7), "labels": torch.zeros(4)})
     4
     """
-    every = [tree] if isinstance(tree, Tensor) else leaves(tree)
+    every = leaves(tree)
     counts = {len(leaf) if leaf.dim() else -1 for leaf in every}
     if len(counts) == 1 and -1 not in counts:
         return counts.pop()

@@ -35,7 +35,7 @@ class Tally:
                 f"the task {task.name!r} has a metric called 'loss', which is the name of the loss; call it otherwise"
             )
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
-        self._weight = torch.zeros_like(self._loss)
+        self._weight = self._zero = torch.zeros_like(self._loss)
         self._last: Tree = None
 
     @property
@@ -55,9 +55,9 @@ class Tally:
             DataError: The loss is not a scalar, or a metric failed.
         """
         loss = scalar(loss)
-        weight = self._task.weight(output, batch) + torch.zeros_like(self._loss)
+        weight = self._zero + self._task.weight(output, batch)
         # A batch in which no position counts has no mean loss.
-        self._loss = self._loss + torch.where(weight > 0, loss.double() * weight, torch.zeros_like(self._loss))
+        self._loss = self._loss + torch.where(weight > 0, loss.double() * weight, self._zero)
         self._weight = self._weight + weight
         self._last = batch
         failed = "failed on a batch of {batch}"

@@ -29,7 +29,7 @@ def make(seed: int) -> fl.Federation:
     )
 
 
-class StopAfter:
+class StopAfter(fl.Callback):
     """A callback that fails in the middle of a run, as a machine may."""
 
     def __init__(self, rounds: int) -> None:
@@ -43,9 +43,9 @@ class StopAfter:
 
 try:
     fl.run(make(0), name="mine", checkpoint_seconds=0, callbacks=[StopAfter(9)])
-except RuntimeError as error:
-    print(error)
-result = fl.run(make(0), name="mine")  # continues after the last checkpoint
+except fl.CallbackError as error:  # the state is saved
+    print(error.__cause__)
+result = fl.run(make(0), name="mine")  # continues after round 8
 print(f"{len(result.rounds)} rounds; verified: {fl.verify('runs/mine', make(0)).difference is None}")
 
 study = fl.compare(make, [fl.FedAvg(4), fl.FedLAMA(4, 2)], seeds=2, name="two-seeds")

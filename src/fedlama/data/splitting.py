@@ -66,7 +66,7 @@ def by_share(where: str, rows: int, share: float, groups: Rows | None = None) ->
         test.append(mine[permutation(0, "held out rows", len(mine), group)[:count]])
     held = np.sort(np.concatenate(test))
     if not len(held):
-        raise DataError(f"{where}: no group has two rows, so none can be held out for testing; give data.test_path")
+        raise DataError(f"{where}: no group has two rows, so none can be held out for testing; add rows, or name them")
     return np.setdiff1d(np.arange(rows), held), held
 
 

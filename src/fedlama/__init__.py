@@ -72,6 +72,7 @@ from fedlama.choices.tasks import (
     Task,
 )
 from fedlama.core.adapters import lora_layers
+from fedlama.core.client_scores import ClientScores, Spread
 from fedlama.core.deprecations import Renamed, renamed_attributes
 from fedlama.core.layers import Layer, Layers, TensorSpec, by_mapping, by_module, by_tensor, tagged
 from fedlama.core.ledger import Ledger
@@ -131,6 +132,7 @@ __all__ = [
     "Chain",
     "Classification",
     "ClientData",
+    "ClientScores",
     "ClientSource",
     "Clipping",
     "Codec",
@@ -211,6 +213,7 @@ __all__ = [
     "Sign",
     "Snapshot",
     "SolverOptions",
+    "Spread",
     "Stacked",
     "StopRun",
     "StoredRun",

@@ -26,7 +26,11 @@ def federation(engine: Any = "loop", **changes: Any) -> fl.Federation:  # noqa: 
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
-    clients = [fl.ClientData(*drawn(8 + 2 * client, client), 4) for client in range(4)]
+    sizes = [8, 10, 12, 14]
+    clients = [
+        fl.ClientData(*drawn(size, client), 4, test=drawn(5 + client, 50 + client) if client != 2 else None)
+        for client, size in enumerate(sizes)
+    ]
     settings: dict[str, Any] = {
         "strategy": fl.FedLAMA(2, 2),
         "local_steps": 40,

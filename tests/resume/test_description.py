@@ -45,7 +45,7 @@ def federation(**given: Any) -> fl.Federation:  # noqa: ANN401  (any field)
         net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3))
         x, y = torch.randn(40, 4), torch.randint(3, (40,))
     batch_size = changes.pop("batch_size", 5)
-    clients = [fl.ClientData(x[i::4], y[i::4], batch_size) for i in range(4)]
+    clients = [fl.ClientData(x[i::4], y[i::4], batch_size, test=(x[:2], y[:2])) for i in range(4)]
     base = fl.Federation(net, clients, fl.FedLAMA(2, 2), local_steps=12, solver=fl.SGD(0.1, momentum=0.5))
     return replace(base, **changes)
 
@@ -82,6 +82,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
         {"early_stopping": fl.EarlyStopping(3), "validation_set": fl.TestSet(torch.ones(2, 4), torch.ones(2).long())},
         "early_stopping was null, and is ",
     ),
+    ({"evaluate_clients": "own"}, "evaluate_clients was 'none', and is 'own' now"),
     ({"batch_size": 2}, "clients.batch_size was 5, and is 2 now"),
     ({"engine": fl.Stacked(precision="bfloat16")}, "precision was 'float32', and is 'bfloat16' now"),
 ]

@@ -48,7 +48,28 @@ def comparison(finished: Sequence[Finished]) -> list[Table | str]:
             str(len(run.result.rounds)),
             f"{run.result.seconds:.1f}",
         )
-    return [table, *reused(finished), *(f"{run.title}: {run.summary['run_folder']}" for run in finished)]
+    return [
+        table,
+        *_fairness(finished),
+        *reused(finished),
+        *(f"{run.title}: {run.summary['run_folder']}" for run in finished),
+    ]
+
+
+def _fairness(finished: Sequence[Finished]) -> list[Table]:
+    """Return how well single clients do, of the runs that scored them; nothing if there are none."""
+    scored = [(run.title, run.result.client_scores) for run in finished]
+    rows = [(title, name, spread) for title, each in scored if each for name, spread in each.spreads().items()]
+    if not rows:
+        return []
+    table = Table(Column("method", no_wrap=True), "model", box=SIMPLE_HEAD, title="on the clients' own test sets")
+    for heading in ("metric", "worst", "25 %", "median", "75 %", "best", "clients"):
+        table.add_column(heading, justify="right")
+    for title, name, spread in rows:
+        measure = Measure(spread.primary, spread.direction)
+        five = (spread.worst, spread.lower_quartile, spread.median, spread.upper_quartile, spread.best)
+        table.add_row(title, name, measure.short, *map(measure.text, five), str(spread.clients))
+    return [table]
 
 
 def reused(finished: Sequence[Finished]) -> list[str]:

@@ -2,70 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from fedlama.core.client_scores import ClientScores
 from fedlama.core.layers import Layers
 from fedlama.core.ledger import Direction, Ledger, Transfer, round_bytes
-from fedlama.core.measures import Better, Measure
+from fedlama.core.measures import Measure
 from fedlama.core.plan import LayerStatistics, Plan
-
-
-@dataclass(frozen=True)
-class Score:
-    """The result of an evaluation.
-
-    Attributes:
-        loss: Mean loss per prediction.
-        metrics: The task's metrics by name; accuracy is a fraction in [0, 1].
-        primary: The metric by which two evaluations are compared, or ``"loss"``.
-        direction: Whether a ``"higher"`` or a ``"lower"`` value of it is better.
-
-    >>> Score(loss=0.5, metrics={"mae": 2.0}, primary="mae").value
-    2.0
-    """
-
-    loss: float
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    primary: str = "loss"
-    direction: Better = "lower"
-
-    @classmethod
-    def of_accuracy(cls, accuracy: float | None, loss: float) -> Score:
-        """Return the score of a classification; without an accuracy the loss is its primary value."""
-        if accuracy is None:
-            return cls(loss)
-        return cls(loss, {"accuracy": accuracy}, "accuracy", "higher")
-
-    @property
-    def measure(self) -> Measure:
-        """The primary metric."""
-        return Measure(self.primary, self.direction)
-
-    @property
-    def value(self) -> float:
-        """The primary metric's value."""
-        return self.loss if self.primary == "loss" else self.metrics[self.primary]
-
-    @property
-    def rank(self) -> float:
-        """The primary value in the direction in which larger is better; minus infinity for NaN."""
-        if math.isnan(self.value):
-            return -math.inf
-        return self.value if self.direction == "higher" else -self.value
-
-    @property
-    def accuracy(self) -> float | None:
-        """Fraction of correct predictions, in [0, 1]; None for a task without one."""
-        return self.metrics.get("accuracy")
-
-    @property
-    def percent(self) -> float | None:
-        """The accuracy in percent; None where there is none."""
-        return None if self.accuracy is None else 100 * self.accuracy
+from fedlama.core.scores import Score as Score
 
 
 def measure_of(records: Iterable[RoundRecord]) -> Measure | None:
@@ -161,6 +108,7 @@ class RoundRecord:
         client_steps: Local steps of this round of the clients that took another number than the strategy's; see
             :mod:`fedlama.core.local_work`.
         validation: Evaluation of the same global model on the validation set; None when there was none.
+        client_scores: Evaluation of single clients on their own test sets; None when there was none.
         client_models: Client to its local model after the round, tensors by name; empty unless asked for.
     """
 
@@ -176,11 +124,12 @@ class RoundRecord:
     client_steps: Mapping[int, int] = field(default_factory=dict)
     client_models: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict, repr=False)
     validation: Score | None = None
+    client_scores: ClientScores | None = None
 
     @property
     def is_evaluated(self) -> bool:
         """Whether anything was evaluated after the round."""
-        return self.score is not None or self.validation is not None
+        return any(part is not None for part in (self.score, self.validation, self.client_scores))
 
     @property
     def answered(self) -> tuple[int, ...]:
@@ -248,3 +197,8 @@ class Result:
     seconds: float
     best: Best | None = None
     stopped: str | None = None
+
+    @property
+    def client_scores(self) -> ClientScores | None:
+        """The last evaluation of single clients; None when there was none."""
+        return next((record.client_scores for record in reversed(self.rounds) if record.client_scores), None)

@@ -82,6 +82,10 @@ def prepare(experiment: Experiment) -> Material:
         lambda: experiment.partition.split(dataset, settings.seed, settings.batch_size),
     )
     rows, validation = hold_out(rows, settings.validation_share, settings.seed)
+    rows, tested = hold_out(rows, settings.client_test_share, settings.seed, "client test")
+    local_sets = _local_sets(dataset, rows)
+    if settings.client_test_share:
+        local_sets["test"] = LocalRows(dataset.train_x, dataset.train_y, tested)
     clients = TensorClients(
         dataset.train_x,
         dataset.train_y,
@@ -91,7 +95,7 @@ def prepare(experiment: Experiment) -> Material:
         augment=PadCropFlip() if settings.augment else None,
         short_clients=settings.short_clients or settings.preset == "authors",
         drop_last=settings.drop_last,
-        local_sets=_local_sets(dataset, rows),
+        local_sets=local_sets,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(settings.seed, "model"))
@@ -143,6 +147,7 @@ def assemble(experiment: Experiment, material: Material) -> Federation:
         seed=settings.seed,
         engine=_engine(experiment),
         device=settings.device,
+        evaluate_clients=settings.evaluate_clients,
         validation_set=material.validation_set,
         early_stopping=(None if settings.patience is None else EarlyStopping(settings.patience, settings.min_delta)),
     )

@@ -32,7 +32,7 @@ from fedlama.errors import shown
 from fedlama.experiment.catalogue import Origin, OwnEngine, name_of, origin_of
 from fedlama.experiment.contracts import settings_of
 from fedlama.experiment.sections import SECTIONS
-from fedlama.federation.settings import Weighting
+from fedlama.federation.settings import EvaluatedClients, Weighting
 from fedlama.models.base import Architecture
 
 _LOCAL_STEPS = 480
@@ -64,6 +64,9 @@ class Settings:
         precision: ``"bfloat16"`` runs the model under torch's autocast, in the engines stacked, workers and auto.
         micro_batch_size: Samples that a client computes at a time, at most; see :class:`fedlama.Federation`.
         local_work: What clients do in a round; see :class:`fedlama.core.local_work.LocalWork`.
+        evaluate_clients: Which models are scored on the clients' own test sets; see :class:`fedlama.Federation`.
+        client_test_share: Share of every client's training rows that is kept out of training as the client's own test
+            set; 0 to use the test rows of the client's natural groups, where the data have them.
         validation_share: Share of every client's training rows that is kept out of training as the validation set, by
             which the best model is chosen and early stopping decides; 0 for none.
         patience: Evaluations in a row without an improvement on the validation set after which the run ends; None to
@@ -91,6 +94,8 @@ class Settings:
     precision: Literal["float32", "bfloat16"] = field(default="float32", metadata=LEFT_OUT_AT_DEFAULT)
     micro_batch_size: int | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
     local_work: LocalWork = field(default=LocalWork(), metadata=LEFT_OUT_AT_DEFAULT)
+    evaluate_clients: EvaluatedClients = field(default="none", metadata=LEFT_OUT_AT_DEFAULT)
+    client_test_share: float = field(default=0.0, metadata=LEFT_OUT_AT_DEFAULT)
     validation_share: float = field(default=0.0, metadata=LEFT_OUT_AT_DEFAULT)
     patience: int | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
     min_delta: float = field(default=0.0, metadata=LEFT_OUT_AT_DEFAULT)
@@ -104,6 +109,7 @@ class Settings:
             problems += at_least(self, 1, "evaluate_every")
         problems += check_name(self.name)
         problems += check_seed(self.seed) + at_least(self, 0, "min_delta") + between(self, 0, 1, "validation_share")
+        problems += between(self, 0, 1, "client_test_share")
         if self.patience is not None:
             problems += at_least(self, 1, "patience")
         problems += self.budget.problems() if not problems else []

@@ -25,6 +25,7 @@ from fedlama.core.losses import scalar
 from fedlama.core.trees import Tree, leaves, map_leaves, words
 from fedlama.core.validation import check_seed
 from fedlama.data.clients import ClientSource, TensorClients, is_pure
+from fedlama.data.local_sets import held_out
 from fedlama.engines import ENGINES
 from fedlama.errors import ConfigError, DataError, FedlamaError, cut, did_you_mean, shown
 from fedlama.federation.held_out import TestSet
@@ -58,7 +59,7 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
         problems.append(f"weighting is {federation.weighting!r}, expected 'samples' or 'equal'; choose one of them")
     if federation.evaluate not in ("global", "best_client"):
         problems.append(f"evaluate is {federation.evaluate!r}, expected 'global' or 'best_client'; choose one of them")
-    problems += _check_decisions(federation)
+    problems += _check_decisions(federation) + _check_client_evaluation(federation, source)
     if federation.evaluate_every is not None and federation.evaluate_every < 1:
         problems.append(f"evaluate_every is {federation.evaluate_every}, expected 1 local step or more; raise it")
     problems += check_seed(federation.seed) + _check_solver(federation.solver)
@@ -101,6 +102,29 @@ def _check_solver(solver: object) -> list[str]:
         ]
     given = f"the class {solver.__name__}" if isinstance(solver, type) else shown(solver)
     return [f"solver is {given}, expected a solver; use fedlama.SGD(learning_rate=...), {instead}"]
+
+
+def _check_client_evaluation(federation: FederationSettings, source: ClientSource) -> list[str]:
+    """Refuse to score clients that have no test sets, and a global model that lacks what stays on the clients."""
+    asked = federation.evaluate_clients
+    if asked not in ("none", "global", "own", "both"):
+        return [f"evaluate_clients is {shown(asked)}, expected 'none', 'global', 'own' or 'both'; choose one of them"]
+    if asked == "none":
+        return []
+    if all(held_out(source, client, "test") is None for client in range(len(source))):
+        return [
+            f"evaluate_clients is {asked!r}, but the clients have no test sets of their own, and the common test set "
+            "says nothing of single clients; set client_test_share=0.2 in an experiment file, or give "
+            "ClientData(..., test=(x, y)) in Python"
+        ]
+    trained = federation.trained_labelling()
+    local = [layer.name for layer in local_layers(trained)] + list(local_buffers(federation.model, trained))
+    if asked == "own" or not local:
+        return []
+    return [
+        f"evaluate_clients is {asked!r}, but {local[0]!r} stays on the clients, so the global model has no value for "
+        "it; set evaluate_clients='own'"
+    ]
 
 
 def _check_decisions(federation: FederationSettings) -> list[str]:

@@ -32,7 +32,7 @@ class Evaluation:
 
     score: Score | None = None
     validation: Score | None = None
-    values: Mapping[str, Tensor] = field(default_factory=dict)
+    values: Values = field(default_factory=dict)
 
 
 class Evaluator:
@@ -51,7 +51,9 @@ class Evaluator:
         """Return the names of the layers that come up after a round only to evaluate the global model."""
         settings = self._federation
         scored = settings.evaluate == "global" and settings.test_set is not None
-        needed = self._is_due(plan) and (scored or settings.validation_set is not None)
+        needed = self.is_due(plan) and (
+            scored or settings.validation_set is not None or settings.evaluate_clients in ("global", "both")
+        )
         return plan.held(self._layers) if needed else frozenset()
 
     def evaluate(self, plan: Plan, engine: Engine, cohort: Sequence[int], *, void: bool) -> Evaluation:
@@ -65,19 +67,21 @@ class Evaluator:
         """
         settings = self._federation
         test_set, validation_set = settings.test_set, settings.validation_set
-        if not self._is_due(plan):
+        if not self.is_due(plan):
             return Evaluation()
+        score, values = None, dict(self._server.values)
         if settings.evaluate == "best_client":
-            if test_set is None:
-                return Evaluation()
-            scores = [self._score(test_set, engine.client_values(client)) for client in cohort[::4]]
-            return Evaluation(max(scores, key=lambda score: score.rank))
-        if test_set is None and validation_set is None:
+            if test_set is not None:
+                scores = [self._score(test_set, engine.client_values(client)) for client in cohort[::4]]
+                score = max(scores, key=lambda score: score.rank)
+            if settings.evaluate_clients not in ("global", "both"):
+                return Evaluation(score)
+            test_set = None
+        elif test_set is None and validation_set is None and settings.evaluate_clients not in ("global", "both"):
             return Evaluation()
-        values = dict(self._server.values)
         values = values if void else values | self._averaged(plan, engine, cohort)
         return Evaluation(
-            score=None if test_set is None else self._score(test_set, values),
+            score=score if test_set is None else self._score(test_set, values),
             validation=None if validation_set is None else self._score(validation_set, values, "the validation set"),
             values=values,
         )
@@ -92,7 +96,7 @@ class Evaluator:
     def _score(self, test_set: TestSet, values: Mapping[str, Tensor], owner: str = "the test set") -> Score:
         return test_set.score(self._server.model_with(values), self._federation.task, owner)
 
-    def _is_due(self, plan: Plan) -> bool:
+    def is_due(self, plan: Plan) -> bool:
         """Return whether an evaluation is due after this round."""
         settings = self._federation
         every = settings.evaluate_every

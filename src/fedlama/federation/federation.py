@@ -49,6 +49,9 @@ class Federation(FederationSettings):
             so that a large batch needs the memory of a small one. None for whole batches.
         local_work: What clients do in a round, where it is not the strategy's local steps for all of them: epochs of
             their own data, limits of slow clients, stragglers.
+        evaluate_clients: Which models are scored on the clients' own test sets, beside the test set: ``"global"``, the
+            global model on each client with one; ``"own"``, each client's own model before it is averaged, of the
+            clients that answered; ``"both"`` or ``"none"``.
         validation_set: Held-out data by which decisions are made: the best model and early stopping. The test set is
             never used for them.
         early_stopping: When to stop before the budget is used up; by default never.

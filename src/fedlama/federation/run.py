@@ -12,17 +12,20 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from fedlama.core.client_scores import ClientScores
 from fedlama.core.layers import total_parameters
 from fedlama.core.ledger import Ledger, cost_percent
-from fedlama.core.records import Best, Result, RoundRecord, layer_records
+from fedlama.core.plan import Plan
+from fedlama.core.records import Best, Result, RoundRecord, Score, layer_records
 from fedlama.data.sources import as_source
 from fedlama.engines import ENGINES, Engine
-from fedlama.engines.api import Values
+from fedlama.engines.api import RoundReply, Values
 from fedlama.engines.cohort.sizes import intra_op_threads, is_large
 from fedlama.engines.transfers import TransferPlanner
 from fedlama.engines.wrappers import wrap
 from fedlama.federation.callbacks import CallbackError, Callbacks, RoundCallback
 from fedlama.federation.checks import check_federation, check_fit
+from fedlama.federation.client_evaluation import ClientEvaluator
 from fedlama.federation.describe import Description
 from fedlama.federation.evaluation import Evaluator
 from fedlama.federation.server import Server
@@ -45,6 +48,7 @@ class Run:
         engine: Holds the clients' local models, and trains them.
         server: Holds the global model.
         evaluator: Scores the global model.
+        client_evaluator: Scores models on the clients' own test sets.
         best: The best global model so far, by the validation set; None without one.
         stopped: Why the run ended before its budget was used up; None if it has not.
         state: The strategy's state.
@@ -63,6 +67,7 @@ class Run:
         )
         self.server = Server(federation, setup)
         self.evaluator = Evaluator(federation, self.server)
+        self.client_evaluator = ClientEvaluator(federation, self.clients, self.server)
         self.best = None if federation.validation_set is None else BestModel(federation.early_stopping)
         self.stopped: str | None = None
         self.state = federation.strategy.init(self.layers, federation.seed)
@@ -186,6 +191,19 @@ class Run:
         with intra_op_threads(self._threads):
             return self._round()
 
+    def _own_scores(self, plan: Plan, reply: RoundReply) -> dict[int, Score]:
+        """Return the scores of the models of the clients that answered; empty where they are not due."""
+        if not self.client_evaluator.scores_own or not self.evaluator.is_due(plan):
+            return {}
+        return self.client_evaluator.own_models(self.engine, reply.losses)
+
+    def _client_scores(self, plan: Plan, values: Values, own_scores: dict[int, Score]) -> ClientScores | None:
+        """Return the scores of single clients, from the values of the global model; None where none are due."""
+        evaluator = self.client_evaluator
+        if not (evaluator.scores_own or evaluator.scores_global) or not self.evaluator.is_due(plan):
+            return None
+        return ClientScores(evaluator.global_model(values) if evaluator.scores_global else {}, own_scores)
+
     def client_steps(self, cohort: Sequence[int], round_index: int) -> dict[int, int]:
         """Return the clients that take another number of local steps than the strategy's, with that number.
 
@@ -216,6 +234,9 @@ class Run:
         )
         order = replace(order, client_steps=self.client_steps(order.cohort, self.round_index))
         reply = engine.run_round(order)
+        replied = time.perf_counter()
+        own_scores = self._own_scores(plan, reply)
+        scored = time.perf_counter()
         void = not reply.losses  # too few clients answered for an average
         plan = plan.void() if void else plan
         statistics = server.synchronise(plan, engine, order.cohort)
@@ -224,6 +245,7 @@ class Run:
         evaluation = self.evaluator.evaluate(plan, engine, order.cohort, void=void)
         if self.best is not None and evaluation.validation is not None:
             self.best.see(plan.round_index, evaluation.validation, evaluation.values)
+        client_scores = self._client_scores(plan, evaluation.values, own_scores)
         evaluated = time.perf_counter()
         self.ledger.extend(reply.transfers)
         self.round_index += 1
@@ -237,8 +259,9 @@ class Run:
             transfers=reply.transfers,
             score=evaluation.score,
             validation=evaluation.validation,
-            seconds=trained - start,
-            evaluation_seconds=evaluated - trained,
+            client_scores=client_scores,
+            seconds=trained - scored + replied - start,
+            evaluation_seconds=evaluated - trained + scored - replied,
             client_steps=order.client_steps,
             client_models={client: engine.client_values(client) for client in kept},
         )

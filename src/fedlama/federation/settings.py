@@ -41,6 +41,7 @@ from fedlama.federation.stopping import EarlyStopping
 
 Weighting = Literal["samples", "equal"]
 Evaluated = Literal["global", "best_client"]
+EvaluatedClients = Literal["none", "global", "own", "both"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class FederationSettings:
     epochs: float | None = None
     micro_batch_size: int | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
     local_work: LocalWork = field(default=LocalWork(), metadata=LEFT_OUT_AT_DEFAULT)
+    evaluate_clients: EvaluatedClients = "none"
     validation_set: TestSet | None = None
     early_stopping: EarlyStopping | None = None
 

@@ -63,11 +63,12 @@ class Tally:
         failed = "failed on a batch of {batch}"
         _guarded(self._task, failed, lambda: self._task.update(self._metrics, output, batch, loss), batch)
 
-    def score(self, owner: str) -> Score:
+    def score(self, owner: str, *, may_be_undefined: bool = False) -> Score:
         """Return the mean loss and all metrics that could be measured.
 
         Args:
             owner: Whose data were evaluated, for messages, such as ``"the test set"``.
+            may_be_undefined: Whether the primary metric may be NaN, as on one client's few samples of one class.
 
         Raises:
             DataError: A metric failed, has several values, or is NaN though the loss is finite and evaluations are
@@ -90,7 +91,7 @@ class Tally:
         score = Score(
             total / (weight or 1), metrics, task.primary if known else "loss", task.direction if known else "lower"
         )
-        if math.isnan(score.value) and math.isfinite(score.loss):
+        if math.isnan(score.value) and math.isfinite(score.loss) and not may_be_undefined:
             raise DataError(
                 f"{owner}: the metric {score.primary!r} is NaN, expected a number by which evaluations are compared "
                 f"(the last batch: {words(self._last)}); give data on which it is defined, or another primary metric"

@@ -39,6 +39,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from fedlama.core.client_scores import ClientScores
 from fedlama.core.records import Result, RoundRecord, Score
 from fedlama.errors import FedlamaError, printable, write_remedy
 from fedlama.federation.state import Snapshot
@@ -217,6 +218,7 @@ def metrics_line(record: RoundRecord) -> dict[str, object]:
         "test_loss": finite(record.score.loss) if record.score else None,
         **score_keys(record.score),
         **({} if record.validation is None else {"validation": score_json(record.validation)}),
+        **({} if record.client_scores is None else {"client_scores": client_scores_json(record.client_scores)}),
         "bytes_up": record.bytes_up,
         "bytes_down": record.bytes_down,
         "seconds": record.seconds,
@@ -250,13 +252,25 @@ def score_json(score: Score) -> dict[str, object]:
     return {"loss": finite(score.loss), "metrics": metrics, "primary": score.primary, "direction": score.direction}
 
 
+def client_scores_json(scores: ClientScores) -> dict[str, object]:
+    """Return the scores of single clients as plain JSON types.
+
+    Args:
+        scores: The scores.
+    """
+    parts = {"global": scores.global_model, "own": scores.own_model}
+    return {name: {str(client): score_json(score) for client, score in part.items()} for name, part in parts.items()}
+
+
 def decision_keys(result: Result) -> dict[str, object]:
-    """Return what summary.json says of the best model and of a run that was stopped; nothing where neither applies.
+    """Return what summary.json says of single clients, the best model and a stop, each where it applies.
 
     Args:
         result: The run.
     """
     keys: dict[str, object] = {}
+    if result.client_scores is not None:
+        keys["client_scores"] = {name: spread.to_json() for name, spread in result.client_scores.spreads().items()}
     if result.best is not None:
         keys["best"] = {"round": result.best.round_index, "validation": score_json(result.best.score)}
     if result.stopped is not None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
+from fedlama.core.client_scores import ClientScores
 from fedlama.core.ledger import Direction, Transfer
 from fedlama.core.measures import Better
 from fedlama.core.records import LayerRecord, RoundRecord, Score
@@ -30,6 +31,10 @@ class _Score(TypedDict):
     direction: Better
 
 
+_ClientScores = TypedDict("_ClientScores", {"global": dict[_Number, _Score], "own": dict[_Number, _Score]})
+"""The scores of single clients, by client."""
+
+
 class _Metrics(TypedDict):
     """What is read from a line of metrics.jsonl."""
 
@@ -46,6 +51,7 @@ class _Metrics(TypedDict):
     missing: NotRequired[list[_Whole]]
     client_steps: NotRequired[dict[_Number, Annotated[_Whole, Field(ge=1)]]]
     validation: NotRequired[_Score]
+    client_scores: NotRequired[_ClientScores]
 
 
 class _Transfer(TypedDict):
@@ -111,6 +117,7 @@ def round_record(metrics: Mapping[str, Any], ledger: Mapping[str, Any], layers: 
     with _of_stream(0):
         score = _score(line)
         validation = _whole_score(line["validation"]) if "validation" in line else None
+        client_scores = _client_scores(line["client_scores"]) if "client_scores" in line else None
     return RoundRecord(
         round_index=line["round"],
         local_steps=line["local_steps"],
@@ -123,6 +130,7 @@ def round_record(metrics: Mapping[str, Any], ledger: Mapping[str, Any], layers: 
         evaluation_seconds=line["evaluation_seconds"],
         client_steps={int(client): steps for client, steps in line.get("client_steps", {}).items()},
         validation=validation,
+        client_scores=client_scores,
     )
 
 
@@ -152,6 +160,12 @@ def _score(line: _Metrics) -> Score | None:
     if primary != "loss" and primary not in metrics:
         raise ValueError(f"its primary metric {primary!r} is not among its metrics")
     return Score(loss, metrics, primary, direction)
+
+
+def _client_scores(stored: _ClientScores) -> ClientScores:
+    """Return the scores of single clients."""
+    parts = ({int(client): _whole_score(score) for client, score in stored[part].items()} for part in ("global", "own"))
+    return ClientScores(*parts)
 
 
 def _whole_score(stored: _Score) -> Score:

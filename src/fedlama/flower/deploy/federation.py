@@ -124,4 +124,9 @@ def deployable(federation: Federation, engine: Flower, path: Path) -> Federation
             "a deployment cannot read single clients' models, which stay on their machines; set evaluate='global' and "
             "keep_client_models=False"
         )
+    if federation.evaluate_clients != "none":
+        raise ConfigError(
+            f"evaluate_clients is {federation.evaluate_clients!r}, but in a deployment the clients' models and test "
+            "sets stay on their machines, and no message carries scores; set evaluate_clients='none'"
+        )
     return replace(federation, engine=replace(engine, log=path / NAME))

@@ -53,6 +53,7 @@ def collect(timing: Timing) -> dict[str, Any]:
         "attendance": attendance(run),
         "directions": _directions(run),
         "clients": _clients(run),
+        "clientScores": _client_scores(rounds),
         "missing": sum(len(record.missing) for record in rounds),
         "expected": sum(len(record.cohort) for record in rounds),
         "links": {
@@ -145,6 +146,12 @@ def _directions(run: StoredRun) -> dict[str, dict[str, int]]:
             payload=transfer.payload_bytes, headers=transfer.header_bytes, scalars=transfer.scalar_bytes
         )
     return {way: dict(parts) for way, parts in sums.items()}
+
+
+def _client_scores(rounds: Sequence[RoundRecord]) -> list[dict[str, Any]]:
+    """Return how far apart the clients' scores are at the last evaluation of single clients."""
+    scores = next((record.client_scores for record in reversed(rounds) if record.client_scores), None)
+    return [] if scores is None else [{"model": name, **spread.to_json()} for name, spread in scores.spreads().items()]
 
 
 def _clients(run: StoredRun) -> list[list[int]]:

@@ -14,6 +14,7 @@ from fedlama.reporting.html.tables import (
     adjustment_table,
     attendance_table,
     byte_tables,
+    client_table,
     config_table,
     layer_table,
     link_table,
@@ -52,7 +53,7 @@ def page(
         The HTML. It refers to nothing outside itself, and its content security policy forbids requests.
     """
     content = {
-        "summary": summary_table(runs),
+        "summary": summary_table(runs) + client_table(runs),
         "metrics": _plot("metric-plot") + _behind("metrics and loss", metric_table(runs)),
         "synchronised": _plot("synchronised-plot") + _behind("layers", layer_table(runs)),
         "discrepancy": _plot("discrepancy-plot"),

@@ -80,6 +80,34 @@ def measures(runs: Runs, *, primary: bool = False) -> list[str]:
     return [name for name in names if name in chosen] if primary else list(names)
 
 
+def client_table(runs: Runs) -> str:
+    """Return how well single clients do on their own test sets; empty where no run scored them.
+
+    Args:
+        runs: As for :func:`summary_table`.
+    """
+    parts = ("worst", "lower_quartile", "median", "upper_quartile", "best")
+    rows = [
+        (
+            run["name"],
+            spread["model"],
+            measure.label,
+            *(measure.text(spread[part]) for part in parts),
+            spread["clients"],
+        )
+        for run in runs
+        for spread in run["clientScores"]
+        for measure in (Measure(spread["primary"], spread["direction"]),)
+    ]
+    if not rows:
+        return ""
+    headings = ("run", "model", "metric", "worst", "25 %", "median", "75 %", "best", "clients")
+    caption = "On the clients' own test sets, at the last evaluation"
+    return (
+        f"<div class='scroll' tabindex='0' role='region' aria-label='Clients'>{table(headings, rows, caption)}</div>\n"
+    )
+
+
 def metric_table(runs: Runs) -> str:
     """Return every evaluation of every run.
 

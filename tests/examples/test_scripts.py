@@ -190,3 +190,23 @@ def test_16_survival_in_six_regions(run: Any, tmp_path: Path) -> None:  # noqa: 
     _, lines = run("16", str(tmp_path))
     assert [line.partition(":")[0] for line in lines] == ["FedAvg", "FedProx", "FedAdam"]
     assert lines[0].startswith("FedAvg: 1.0000 +- 0.000")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
+def test_15_lora_adapters(run: Any, tmp_path: Path) -> None:  # noqa: ANN401
+    peft = pytest.importorskip("peft", reason="the extra peft is not installed")
+    pytest.importorskip("transformers", reason="the extra peft is not installed")
+    names, lines = run("15")
+    results = names["results"]
+    assert [line.split()[0] for line in lines] == ["FedIT", "FFA-LoRA", "FedSA-LoRA", "FedLAMA"]
+    sent = {name: result.ledger.payload_bytes("up") for name, result in results.items()}
+    # Four modules with A and B of 4 x 32 numbers, a classifier of 4 x 33, float32, 24 rounds, 8 clients.
+    assert sent["FedIT"] == 4 * (8 * 128 + 132) * 24 * 8
+    assert sent["FFA-LoRA"] == sent["FedSA-LoRA"] == 4 * (4 * 128 + 132) * 24 * 8
+    assert sent["FedLAMA"] < sent["FedIT"]
+    assert {row.layer[-2:] for row in results["FedSA-LoRA"].ledger.rows()} == {".A", "er"}
+    for result in results.values():
+        assert result.rounds[-1].loss < result.rounds[0].loss
+    config = peft.PeftConfig.from_pretrained(tmp_path / "adapter")
+    assert (config.peft_type, config.r) == ("LORA", 4)

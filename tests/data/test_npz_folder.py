@@ -90,3 +90,19 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "train.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"cannot be read as \.npz"):
         npz_folder.load(tmp_path)
+
+
+def test_measurements_and_several_labels_of_a_row(tmp_path: Path) -> None:
+    x = np.zeros((3, 4), dtype=np.float32)
+    path = tmp_path / "several.npz"
+    labels = np.array([[1, 0], [1, 1], [0, 0]], dtype=np.uint8)
+    np.savez(path, train_images=x, train_labels=labels, test_images=x[:1], test_labels=labels[:1])
+    data = npz_folder.load(path, targets="numbers")
+    assert data.train_y.tolist() == [[1, 0], [1, 1], [0, 0]]
+    assert data.train_y.dtype == torch.float32
+    assert (data.classes, data.outputs) == (0, 2)
+    np.savez(path, x_train=x, y_train=np.array([[0.5], [1], [2]]), x_test=x[:1], y_test=np.array([[0.25]]))
+    assert npz_folder.load(path, targets="numbers").train_y.tolist() == [0.5, 1, 2]
+    np.savez(path, x_train=x, y_train=np.array(["a", "b", "c"]), x_test=x[:1], y_test=np.array(["a"]))
+    with pytest.raises(DataError, match=r"labels 'y_train' are <U1, but measurements are numbers; set data\.targets"):
+        npz_folder.load(path, targets="numbers")

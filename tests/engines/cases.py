@@ -15,6 +15,7 @@ from fedlama.choices.strategies import FedLAMA
 from fedlama.core.plan import Plan
 from fedlama.core.records import Result
 from fedlama.data.clients import TensorClients
+from fedlama.data.datasets import DatasetClients
 from fedlama.engines.api import EngineSetup, RoundOrder
 from fedlama.engines.cohort.cohort import Cohort
 from fedlama.engines.trainers.base import LocalSteps
@@ -31,6 +32,25 @@ def network() -> nn.Module:
         nn.Flatten(),
         nn.Linear(144, 5),
     )
+
+
+class RandomPictures:
+    """A data set that draws a part of each sample from the global generators, as random crops do."""
+
+    def __init__(self, client: int) -> None:
+        self.client = client
+
+    def __len__(self) -> int:
+        return 6 + 3 * self.client
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        fixed = torch.arange(72, dtype=torch.float32).view(2, 6, 6).sin() * (1 + index + self.client)
+        return fixed + 0.1 * torch.rand(2, 6, 6) + float(np.random.rand()), (index + self.client) % 5
+
+
+def dataset_clients() -> DatasetClients:
+    """Five clients of unequal sizes whose samples are read one by one."""
+    return DatasetClients([RandomPictures(client) for client in range(5)], 4, short_clients=True)
 
 
 def clients(sizes: tuple[int, ...] = (12, 10, 14, 12, 7), batch: int = 4, **settings: Any) -> TensorClients:  # noqa: ANN401

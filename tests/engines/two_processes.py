@@ -11,7 +11,7 @@ from torch import distributed
 
 from fedlama import AdamW, Clipping, LocalWork, ParameterGroup, Schedule
 from fedlama.engines import Distributed, LoopEngine, Stacked
-from tests.engines.cases import run
+from tests.engines.cases import dataset_clients, run
 
 CASES: dict[str, dict[str, Any]] = {
     "as it is": {},
@@ -26,6 +26,7 @@ CASES: dict[str, dict[str, Any]] = {
         "local_work": LocalWork(epochs=1, limits={1: 2}, straggler_share=0.3),
         "micro_batch_size": 3,
     },
+    "data sets with random samples": {"clients": dataset_clients()},
 }
 """Changes of the small federation, each run with two inner engines."""
 

@@ -178,6 +178,12 @@ def test_14_run_from_python(run: Any, tmp_path: Path) -> None:  # noqa: ANN401
     assert run("14")[1] == lines[1:]  # what has finished is read
 
 
+def test_17_data_loaders(run: Any) -> None:  # noqa: ANN401
+    names, lines = run("17")
+    assert names["result"].score.value > 0.85
+    assert lines[1] == "the same bits again: True"
+
+
 def test_16_survival_in_six_regions(run: Any, tmp_path: Path) -> None:  # noqa: ANN401
     """Files of FLamby's form, in which the first feature decides who lives longer."""
     patients = [f"P{number}" for number in range(180)]

@@ -30,7 +30,7 @@ from fedlama import (
     by_tensor,
 )
 from fedlama.core.local_work import LocalWork
-from tests.engines.cases import network
+from tests.engines.cases import dataset_clients, network
 from tests.flower.cases import assert_same_bits, deployed, federation, in_process
 
 CASES: dict[str, dict[str, Any]] = {
@@ -57,6 +57,7 @@ CASES: dict[str, dict[str, Any]] = {
     "by module": {"layers": by_module(network())},
     "local statistics": {"layers": by_tensor(network(), statistics="local"), "test_set": None},
     "equal weights": {"weighting": "equal"},
+    "data sets with random samples": {"clients": dataset_clients(), "local_work": LocalWork(epochs=1)},
 }
 
 

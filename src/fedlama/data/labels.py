@@ -8,6 +8,7 @@ cannot be read as classes is refused with the row and what to do, before the inp
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,14 +29,14 @@ class ClassNumbers:
     """The labels of both parts of a data set.
 
     Attributes:
-        train: int64 (N,), or (N, T) when every position of a sequence has a label.
+        train: int64 (N,), or (N, T) when every position of a sequence has a label; float32 where they are measurements.
         test: The same for the test rows.
-        classes: Number of classes.
+        classes: Number of classes; 0 where they are measurements.
         names: Name of each class, or empty where the labels were numbers.
     """
 
-    train: Integers
-    test: Integers
+    train: NDArray[Any]
+    test: NDArray[Any]
     classes: int
     names: tuple[str, ...] = ()
 

@@ -10,21 +10,23 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, NamedTuple, cast
+from typing import ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedlama.core.description import LEFT_OUT_AT_DEFAULT
 from fedlama.core.registry import register
-from fedlama.core.validation import normalise_numbers, refuse, whole
+from fedlama.core.validation import normalise_numbers, one_of, refuse, whole
 from fedlama.data.arrays import Dataset
 from fedlama.data.files import HEADER_LIMIT, Readable, locate, read_buffer, read_header
-from fedlama.data.labels import Integers, class_numbers, numbered
+from fedlama.data.labels import ClassNumbers, Integers, class_numbers, numbered
 from fedlama.errors import DataError, cut
 
+Targets = Literal["classes", "numbers"]
 _Array = NDArray[np.generic]
 _PARTS = ("train", "test")
 _WHOLE_FILES = (
@@ -58,7 +60,14 @@ class _Member(NamedTuple):
         return f"{self.file}, array {self.key!r}"
 
 
-def load(path: Path | str, classes: int | None = None, *, channels_last: bool = False, limit: int = 8 << 30) -> Dataset:
+def load(
+    path: Path | str,
+    classes: int | None = None,
+    *,
+    channels_last: bool = False,
+    targets: Targets = "classes",
+    limit: int = 8 << 30,
+) -> Dataset:
     """Load arrays that were written with NumPy.
 
     Args:
@@ -69,6 +78,8 @@ def load(path: Path | str, classes: int | None = None, *, channels_last: bool = 
             ``test_images``, ``test_labels``.
         classes: Number of classes; None for the largest label plus one.
         channels_last: Whether images are (N, H, W, C), to be turned into (N, C, H, W).
+        targets: ``"numbers"`` takes ``y`` as measurements, float32 (N,) or (N, targets): for regression, or, as 0 and
+            1, for several labels of a row.
         limit: Largest number of bytes of one array, as stored or as loaded, checked before it is read.
 
     Returns:
@@ -86,13 +97,11 @@ def load(path: Path | str, classes: int | None = None, *, channels_last: bool = 
     _check_headers(train, test, channels_last)
     x = train["x"]
     per_position = (len(x.shape) > 2 or x.dtype.kind in "ui") and train["y"].shape == x.shape[:2]
-    labels = class_numbers(
-        f"{path}: labels {train['y'].key!r}",
-        _read(train["y"]),
-        _read(test["y"]),
-        classes=classes,
-        per_position=per_position,
-    )
+    where = f"{path}: labels {train['y'].key!r}"
+    if targets == "numbers":
+        labels = _measurements(where, _read(train["y"]), _read(test["y"]))
+    else:
+        labels = class_numbers(where, _read(train["y"]), _read(test["y"]), classes=classes, per_position=per_position)
     groups, test_groups, group_names = _groups(train.get("group"), test.get("group"))
     return Dataset(
         path.name.removesuffix(".npz"),
@@ -212,6 +221,17 @@ def _integers(member: _Member) -> Integers:
     return _read(member).astype(np.int64)
 
 
+def _measurements(where: str, train: _Array, test: _Array) -> ClassNumbers:
+    """Return targets that are not classes, float32; a column of shape (N, 1) becomes (N,)."""
+    parts = []
+    for labels in (train, test):
+        if labels.dtype.kind not in "biuf":
+            raise DataError(f"{where} are {labels.dtype}, but measurements are numbers; set data.targets to 'classes'")
+        values = labels.astype(np.float32)
+        parts.append(values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values)
+    return ClassNumbers(parts[0], parts[1], 0)
+
+
 def _inputs(x: _Array, channels_last: bool) -> torch.Tensor:
     if x.dtype != np.uint8:
         with np.errstate(over="ignore"):  # values that do not fit become infinite, which `Dataset.check` reports
@@ -255,17 +275,20 @@ class Arrays:
         path: The folder or the file; see :func:`load`.
         classes: Number of classes; None for the largest label plus one.
         channels_last: Whether images are (N, H, W, C).
+        targets: ``"numbers"`` takes ``y`` as measurements, or as several labels of 0 and 1.
     """
 
     name: ClassVar[str] = "npz"
     path: Path
     classes: int | None = None
     channels_last: bool = False
+    targets: Targets = field(default="classes", metadata=LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         normalise_numbers(self)
+        refuse(one_of(self, "targets", ("classes", "numbers")))
         refuse(whole(self, "classes", minimum=1) if self.classes is not None else [])
 
     def load(self) -> Dataset:
         """Read the arrays; see :func:`load`."""
-        return load(self.path, self.classes, channels_last=self.channels_last)
+        return load(self.path, self.classes, channels_last=self.channels_last, targets=self.targets)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import fedlama as fl
-from fedlama.core.layers import sent_layers
 from fedlama.engines import Stacked, Workers
 from fedlama.engines.api import LOCAL_VALUES
+from fedlama.engines.distributed import DistributedEngine
+from fedlama.engines.loop import LoopEngine
 from fedlama.errors import ConfigError, DataError
 from tests.engines.cases import assert_same, federation, network, run
 from tests.engines.test_client_state import OneAfterAnother
@@ -89,7 +90,7 @@ def test_engines_agree(engine: Any, changes: dict[str, Any]) -> None:  # noqa: A
 @pytest.mark.parametrize("layers", [PERSONAL, PERSONAL_NORM], ids=["dense", "normalisation"])
 def test_no_transfer_holds_a_local_layer(layers: fl.Layers) -> None:
     given = replace(federation("loop"), layers=layers)
-    local = {layer.name for layer in layers} - {layer.name for layer in sent_layers(layers)}
+    local = {layer.name for layer in layers if layer.tag == "local"}
     result = given.run()
     sent = {(row.layer, row.payload_bytes) for row in result.ledger.rows()}
     sizes = {
@@ -177,3 +178,9 @@ def test_what_cannot_work_is_refused_with_the_reason() -> None:
         fl.tagged(layers, local=["*"])
     with pytest.raises(ConfigError, match="layer '4' is tagged 'local' and has none"):
         federation("loop", layers=PERSONAL, solver=fl.FedProx(0.05)).run()
+
+
+def test_the_distributed_engine_refuses_local_layers() -> None:
+    given = federation("loop", layers=PERSONAL)
+    with pytest.raises(ConfigError, match=r"layer '4' is tagged 'local', .*; leave it out of layers\.local"):
+        fl.Run(replace(given, engine=lambda setup: DistributedEngine(setup, LoopEngine(setup))))

@@ -72,6 +72,8 @@ class MissingExtraError(FedlamaError, ImportError):
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but tab and line feed, marks that reorder text, line separators, and halves of surrogate pairs."""
+_LISTED = 330
+"""Characters of a list of known names in a message; a longer one is cut."""
 _IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.ENXIO)
 
 
@@ -163,4 +165,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:
         return f"; did you mean {near[0]!r}?"
-    return f"; known are: {', '.join(names) or '(none)'}"
+    listed = ", ".join(names) or "(none)"
+    if len(listed) > _LISTED:  # whole names only
+        listed = f"{listed[:_LISTED].rpartition(', ')[0]}, ... ({len(names)} in all)"
+    return f"; known are: {listed}"

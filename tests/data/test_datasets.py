@@ -25,6 +25,7 @@ from torch.utils.data import (
 import fedlama as fl
 from fedlama import ClientData, DataError, DatasetClients, FedAvg, Federation, PadCollate
 from fedlama.data.local_sets import held_out
+from fedlama.data.samples import stacked
 from fedlama.data.sources import as_source
 from fedlama.experiment import prepare, resolve
 
@@ -352,3 +353,31 @@ def test_an_experiment_gives_clients_the_test_rows_of_their_groups(tmp_path: Pat
     assert natural.batches_per_epoch(0) == 1
     mixed = prepare(resolve({**keys, "partition": {"name": "iid", "clients": 2}})).clients
     assert held_out(mixed, 0, "test") is None
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        [torch.zeros(2), torch.zeros(3)],
+        [torch.zeros(2), torch.zeros(2, dtype=torch.float64)],
+        [torch.zeros(2), (torch.zeros(2),)],
+        [(torch.zeros(2), 0), (torch.zeros(2),)],
+        [{"a": 1, "b": 2}, {"a": 1, "c": 2}],
+        [[torch.zeros(2)], [torch.zeros(2), torch.zeros(2)]],
+    ],
+)
+def test_samples_that_differ_are_refused_and_not_converted(samples: list[object]) -> None:
+    with pytest.raises(DataError, match=r"the batch has samples of .* and of .*, expected one shape"):
+        stacked(samples)
+
+
+def test_samples_of_every_kind_are_stacked() -> None:
+    image = pytest.importorskip("PIL.Image")
+    picture = image.fromarray(np.full((2, 2), 51, dtype=np.uint8))
+    batch = stacked([{"p": picture, "n": np.float32(2), "l": [[1, 2], [3, 4]], "x": np.ones(2), "t": (1.5, True)}] * 3)
+    assert batch["p"].shape == (3, 1, 2, 2)
+    assert batch["p"].unique().tolist() == pytest.approx([0.2])
+    assert batch["n"].tolist() == [2, 2, 2]
+    assert batch["l"].shape == (3, 2, 2)
+    assert batch["x"].dtype == torch.float64
+    assert batch["t"][1].dtype == torch.bool

@@ -37,6 +37,8 @@ def as_sample(value: object, where: str) -> Tree:
     """
     if isinstance(value, Mapping):
         return {key: as_sample(part, f"{where}, {key!r}") for key, part in value.items() if part is not None}
+    if isinstance(value, np.ndarray) and not value.flags.writeable:  # of which torch makes no tensor
+        value = value.copy()
     if isinstance(value, Tensor | np.ndarray) or (is_dataclass(value) and not isinstance(value, type)):
         return as_tree(value, where)
     if isinstance(value, _NUMBERS):
@@ -44,7 +46,7 @@ def as_sample(value: object, where: str) -> Tree:
     if isinstance(value, np.generic):
         return as_tree(np.array(value)[None], where)[0]
     if isinstance(getattr(value, "mode", None), str):  # of the Python Imaging Library
-        return _as_unit(torch.from_numpy(np.ascontiguousarray(as_picture(value, where))))
+        return _as_unit(torch.from_numpy(np.array(as_picture(value, where))))
     if isinstance(value, tuple):
         return tuple(as_sample(part, f"{where}, entry {index}") for index, part in enumerate(value))
     if isinstance(value, list):
@@ -70,12 +72,35 @@ def stacked(samples: Sequence[object], where: str = "the batch") -> Tree:
     (tensor([1., 2.]), tensor([0, 1]))
     """
     trees = [as_sample(sample, where) for sample in samples]
-    for tree in trees[1:]:
-        if signature(tree) != signature(trees[0]):
-            raise DataError(
-                f"{where} has samples of {words(trees[0])} and of {words(tree)}, expected one shape; give "
-                "collate_fn=fedlama.PadCollate(), or one of your own, that makes them equal"
-            )
+    try:
+        return _joined(trees)
+    except (TypeError, ValueError, RuntimeError, KeyError) as error:
+        odd = next((tree for tree in trees if signature(tree) != signature(trees[0])), trees[-1])
+        raise DataError(
+            f"{where} has samples of {words(trees[0])} and of {words(odd)}, expected one shape; give "
+            "collate_fn=fedlama.PadCollate(), or one of your own, that makes them equal"
+        ) from error
+
+
+def _joined(trees: Sequence[Tree]) -> Tree:
+    """Return trees as one with a new dimension 0; their structures are compared as they are joined, which is fast.
+
+    Raises:
+        TypeError, ValueError, RuntimeError or KeyError: They differ in structure, shape or dtype.
+    """
+    first = trees[0]
+    if isinstance(first, Tensor):
+        if any(getattr(tree, "dtype", None) != first.dtype for tree in trees):  # which torch would convert
+            raise TypeError("several dtypes")
+        return torch.stack(list(trees))
+    if type(first) is tuple:
+        return tuple(_joined(parts) for parts in zip(*trees, strict=True))
+    if type(first) is dict:
+        if any(tree.keys() != first.keys() for tree in trees):
+            raise KeyError("several structures")
+        return {key: _joined([tree[key] for tree in trees]) for key in first}
+    if any(signature(tree) != signature(first) for tree in trees):
+        raise ValueError("several structures")
     return stack(trees)
 
 

@@ -220,3 +220,16 @@ def test_sets_without_a_test_split_work_from_the_command_line(tmp_path: Path) ->
         called = fedlama(*run, f"data.dataset={tmp_path / folder}", *keys, out)
         assert (called.code, called.err) == (0, "")
     assert "test_share is 2" in refused(*run, "data.dataset=x", "data.test_share=2")[0]
+
+
+def test_pictures_of_different_sizes_are_scaled_to_one() -> None:
+    def pictures(*sides: int) -> list[object]:
+        return [np.full((side, side + 1, 3), 10 * side, dtype=np.uint8) for side in sides]
+
+    train, test = Table(image=pictures(4, 6, 5), label=[0, 1, 0]), Table(image=pictures(8), label=[1])
+    data = huggingface.from_splits("mixed", train, test, Columns(size=3))
+    assert data.train_x.shape == (3, 3, 3, 3)
+    assert data.train_x[:, 0, 0, 0].tolist() == [40, 60, 50]
+    assert data.test_x[0, 0, 0, 0] == 80
+    with pytest.raises(DataError, match=r"image 0 has shape \(3, 4, 5\), expected a picture of at least 5 x 5 pixels"):
+        huggingface.from_splits("mixed", train, test, Columns(size=5))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol, cast
 
@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedlama.core.description import LEFT_OUT_AT_DEFAULT
 from fedlama.core.randomness import permutation
 from fedlama.core.registry import register
-from fedlama.core.validation import normalise_numbers
+from fedlama.core.validation import normalise_numbers, refuse, whole
 from fedlama.data.arrays import Dataset
 from fedlama.data.labels import class_numbers, numbered
 from fedlama.data.pictures import as_picture, same_channels, stack
+from fedlama.data.reduction import shrink
 from fedlama.errors import ConfigError, DataError, MissingExtraError, cut, did_you_mean
 
 IMAGE_COLUMNS = ("image", "img", "x", "pixel_values")
@@ -49,11 +51,14 @@ class Columns:
         image: Column of the images; None for the first of `IMAGE_COLUMNS` that exists.
         label: Column of the labels; None for the first of `LABEL_COLUMNS` that exists.
         group: Column of the natural client, such as ``"writer_id"``; None for no groups.
+        size: Height and width to which pictures are scaled down as they are read, each pixel the average of its area;
+            None where all have one size.
     """
 
     image: str | None = None
     label: str | None = None
     group: str | None = None
+    size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -133,12 +138,12 @@ def from_splits(
     image = _column(name, train, columns.image, IMAGE_COLUMNS, "image")
     label = _column(name, train, columns.label, LABEL_COLUMNS, "label")
     group = columns.group
-    x, y, of = _images(name, train, image), _labels(name, train, label), _values(name, train, group)
+    x, y, of = _images(name, train, image, columns.size), _labels(name, train, label), _values(name, train, group)
     test_x, test_y, test_of = x[:0], y[:0], None
     if test is not None:
         for column, what in ((image, "image"), (label, "label")):
             _column(name, test, column, (), what)
-        test_x, test_y = _images(name, test, image), _labels(name, test, label)
+        test_x, test_y = _images(name, test, image, columns.size), _labels(name, test, label)
         test_of = _values(name, test, group) if group is not None and group in test.features else None
         x, test_x = same_channels(x, test_x)
     class_names = tuple(getattr(train.features[label], "names", None) or ())
@@ -225,11 +230,23 @@ def _column(name: str, split: Split, given: str | None, usual: Sequence[str], wh
     )
 
 
-def _images(name: str, split: Split, column: str) -> NDArray[np.generic]:
+def _images(name: str, split: Split, column: str, size: int | None) -> NDArray[np.generic]:
     """Decode all images into one array (N, C, H, W), or (N, features)."""
     rows = range(len(split))
     pictures = (as_picture(_row(name, split, row)[column], f"{name}: image {row}") for row in rows)
+    if size is not None:
+        pictures = (_scaled(picture, size, f"{name}: image {row}") for row, picture in enumerate(pictures))
     return stack(pictures, len(split), name)
+
+
+def _scaled(picture: NDArray[np.generic], size: int, where: str) -> NDArray[np.generic]:
+    if picture.ndim != 3 or min(picture.shape[1:]) < size:
+        raise DataError(
+            f"{where} has shape {picture.shape}, expected a picture of at least {size} x {size} pixels, since they are "
+            "only scaled down; choose a smaller data.size"
+        )
+    scaled: NDArray[np.generic] = shrink(torch.from_numpy(np.array(picture))[None], size)[0].numpy()
+    return scaled
 
 
 def _labels(name: str, split: Split, column: str) -> NDArray[np.generic]:
@@ -261,6 +278,7 @@ class HuggingFace:
         train: Name of the training split.
         test: Name of the test split; not used with ``test_share``.
         test_share: Share of the training rows that is held out as the test part, for sets without a test split.
+        size: Height and width to which pictures of different sizes are scaled down.
     """
 
     name: ClassVar[str] = "huggingface"
@@ -271,14 +289,16 @@ class HuggingFace:
     train: str = "train"
     test: str = "test"
     test_share: float | None = None
+    size: int | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         normalise_numbers(self)
+        refuse([] if self.size is None else whole(self, "size", minimum=1))
         self._parts()
 
     def load(self) -> Dataset:
         """Load it through the library; see :func:`load`."""
-        return load(self.dataset, Columns(self.image, self.label, self.group), self._parts())
+        return load(self.dataset, Columns(self.image, self.label, self.group, self.size), self._parts())
 
     def _parts(self) -> Parts:
         return Parts(self.train, self.test) if self.test_share is None else Parts(self.train, None, self.test_share)

@@ -15,7 +15,7 @@ from fedlama.errors import DataError, cut
 
 Mode = Literal["RGB", "L"]
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-_MOST_PIXELS = 100_000_000
+_MOST_PIXELS = 50_000_000
 
 
 def read_picture(path: Path, mode: Mode, size: int | None = None) -> NDArray[np.uint8]:
@@ -35,16 +35,15 @@ def read_picture(path: Path, mode: Mode, size: int | None = None) -> NDArray[np.
     from PIL import Image  # most runs read no pictures
 
     try:
-        with warnings.catch_warnings(), Image.open(path) as picture:
-            warnings.simplefilter("ignore")  # of damaged metadata
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:  # warnings of damaged metadata
             if picture.width * picture.height > _MOST_PIXELS:
                 raise DataError(
-                    f"{path} has {picture.width} x {picture.height} pixels, more than {_MOST_PIXELS}; scale it"
+                    f"{path} has {picture.width} x {picture.height} pixels, more than {_MOST_PIXELS}; scale it down"
                 )
             array = np.asarray(picture.convert(mode))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except Exception as error:  # the library raises many kinds for damaged files
         raise DataError(f"{path} cannot be read as a picture ({cut(error)}); remove it, or write it again") from error
     channels = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)  # (channels, height, width)
     if size is None:

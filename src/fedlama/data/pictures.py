@@ -53,7 +53,7 @@ def stack(pictures: Iterable[Picture], rows: int, where: str) -> Picture:
         if picture.shape != stacked.shape[1:]:
             raise DataError(
                 f"{where}: image {row} has shape {picture.shape}, the first {stacked.shape[1:]}, expected one shape; "
-                "resize them with datasets.Dataset.map, and save the result with save_to_disk"
+                "set data.size to scale all of them down to one (in Python, Columns(size=32))"
             )
         stacked[row] = picture
     if stacked is None:

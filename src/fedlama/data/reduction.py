@@ -20,6 +20,8 @@ from fedlama.errors import DataError
 
 _SLICE = 1024
 """Pictures that are scaled in one go, so that no copy of a whole data set in floats is made."""
+_BLOCK = 1 << 23
+"""Pixels of them that are floats at the same time."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ def shrink(pictures: Tensor, size: int) -> Tensor:
     shrunk = pictures.new_empty(*pictures.shape[:2], size, size)  # (rows, channels, size, size)
     for start in range(0, len(pictures), _SLICE):
         part = slice(start, start + _SLICE)
-        scaled = height @ pictures[part].double() @ width.T
+        blocks = torch.split(pictures[part], max(_BLOCK // pictures[part, :, 0].numel(), 1), dim=2)
+        scaled = height @ torch.cat([block.double() @ width.T for block in blocks], dim=2)
         shrunk[part] = scaled.round() if pictures.dtype == torch.uint8 else scaled
     return shrunk
 

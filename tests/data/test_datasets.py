@@ -381,3 +381,15 @@ def test_samples_of_every_kind_are_stacked() -> None:
     assert batch["l"].shape == (3, 2, 2)
     assert batch["x"].dtype == torch.float64
     assert batch["t"][1].dtype == torch.bool
+
+
+def test_a_collate_function_that_needs_several_samples_is_never_given_one() -> None:
+    def first_two(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        assert len(samples) > 1
+        return torch.stack([x for x, _ in samples]), torch.stack([y for _, y in samples])
+
+    clients = DatasetClients(pairs(), 4, collate_fn=first_two, drop_last=True)
+    assert "data" in Federation(nn.Linear(6, 3), clients, FedAvg(2), local_steps=4).describe()["clients"]
+    assert len(fl.TestSet.from_dataset(pairs()[0], first_two)) == 11
+    with pytest.raises(DataError, match="the data set has no samples; give some"):
+        fl.TestSet.from_dataset(TensorDataset(X[0][:0], Y[0][:0]))

@@ -140,7 +140,7 @@ class DatasetClients:
         start = position * self.batch_sizes[client]
         with addressed_generators(seed_of(seed, "samples", client, step)):
             rows = self._order(client, epoch, seed)[start : start + self.batch_sizes[client]].tolist()
-            return self._collated(f"client {client}, batch {step}", self._datasets[client], self._collate[client], rows)
+            return _collated(f"client {client}, batch {step}", self._datasets[client], self._collate[client], rows)
 
     def held_out(self, client: int, part: Part) -> Iterator[Batch] | None:
         """Return a client's own set as batches; see :meth:`fedlama.data.local_sets.LocalSets.held_out`."""
@@ -163,12 +163,13 @@ class DatasetClients:
         }
 
     def _digest(self) -> str:
-        """Return a digest of the first sample of some clients, as their collate functions give it."""
+        """Return a digest of the first samples of some clients, as their collate functions give them."""
         digest = hashlib.sha256()
         for client in _spread(len(self), _LOOKED_AT):
+            rows = list(range(min(self._sizes[client], self.batch_sizes[client])))
+            where = f"client {client}, samples 0 to {rows[-1]}"
             with addressed_generators(0):
-                where = f"client {client}, sample 0"
-                batch = self._collated(where, self._datasets[client], self._collate[client], [0])
+                batch = _collated(where, self._datasets[client], self._collate[client], rows)
             for name, leaf in named_leaves(batch).items():
                 digest.update(f"{client}{name}{content_digest(leaf)}".encode())
         return digest.hexdigest()
@@ -187,29 +188,8 @@ class DatasetClients:
         for start in range(0, len(dataset), BATCH):
             with addressed_generators(0):
                 rows = list(range(start, min(start + BATCH, len(dataset))))
-                batch = self._collated(where, dataset, collate, rows)
+                batch = _collated(where, dataset, collate, rows)
             yield batch
-
-    def _collated(self, where: str, dataset: MapDataset, collate: Collate, rows: list[int]) -> Batch:
-        """Read some samples and join them.
-
-        Args:
-            where: Which batch it is, for messages.
-            dataset: Gives the samples.
-            collate: Joins them.
-            rows: Numbers of the samples.
-        """
-        samples = read_samples(where, dataset, rows)
-        try:
-            given = collate(samples)
-        except FedlamaError as error:
-            raise DataError(str(error).replace("the batch", where, 1)) from error
-        except Exception as error:
-            raise DataError(
-                f"{where}: the collate function failed on {len(samples)} samples: {type(error).__name__}: "
-                f"{cut(error)}; correct it, or give another collate_fn"
-            ) from error
-        return _checked(where, as_batch(given, f"{where}: what the collate function returned"), len(rows))
 
     def _check(self, short_clients: bool) -> None:
         """Refuse clients that cannot train, and look at the first batches."""
@@ -243,10 +223,33 @@ def collected(dataset: Any, collate_fn: Collate | None = None) -> Tree:  # noqa:
     >>> collected({"x": np.zeros((3, 2)), "labels": [0, 1, 1]})["labels"]
     tensor([0, 1, 1])
     """
-    clients = DatasetClients([dataset], 1, collate_fn=collate_fn)
+    samples = as_map(dataset, "the data set")
+    if not len(samples):
+        raise DataError("the data set has no samples; give some")
     with addressed_generators(0):
-        rows = list(range(clients.samples(0)))
-        return clients._collated("the data set", clients._datasets[0], clients._collate[0], rows)
+        return _collated("the data set", samples, collate_fn or stacked, list(range(len(samples))))
+
+
+def _collated(where: str, dataset: MapDataset, collate: Collate, rows: list[int]) -> Batch:
+    """Read some samples and join them.
+
+    Args:
+        where: Which batch it is, for messages.
+        dataset: Gives the samples.
+        collate: Joins them.
+        rows: Numbers of the samples.
+    """
+    samples = read_samples(where, dataset, rows)
+    try:
+        given = collate(samples)
+    except FedlamaError as error:
+        raise DataError(str(error).replace("the batch", where, 1)) from error
+    except Exception as error:
+        raise DataError(
+            f"{where}: the collate function failed on {len(samples)} samples: {type(error).__name__}: "
+            f"{cut(error)}; correct it, or give another collate_fn"
+        ) from error
+    return _checked(where, as_batch(given, f"{where}: what the collate function returned"), len(rows))
 
 
 def _for_each(what: str, given: Any, count: int) -> list[Any]:  # noqa: ANN401

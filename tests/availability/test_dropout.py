@@ -116,7 +116,7 @@ def test_engines_agree(engine: str, scope: Any) -> None:  # noqa: ANN401
 def test_a_run_goes_on_in_the_same_bits_after_any_round(engine: str, rejoin: Any) -> None:  # noqa: ANN401
     given = everyone(engine=engine, availability=replace(RANDOM, rejoin=rejoin, min_replies=0.5), local_steps=18)
     whole = given.run()
-    for rounds in range(1, given.rounds):
+    for rounds in range(1, given.budget.rounds):
         first, second = fl.Run(given), fl.Run(given)
         before = [first.advance() for _ in range(rounds)]
         second.load_state_dict(first.state_dict(), before)

@@ -74,8 +74,8 @@ def lora_layers(
     matches = [match for name in names if (match := _MATRIX.fullmatch(unwrapped_name(name)))]
     if not matches:
         raise ConfigError(
-            f"the model {type(model).__name__} has no parameter of a LoRA adapter that is trained, expected a model of "
-            "peft.get_peft_model(model, peft.LoraConfig(...)); make one, or set layers.name='module'"
+            f"the model {type(model).__name__} has no parameter of a LoRA adapter that is trained, expected a model to "
+            "which PEFT has added one; add it, or set layers.name='module'"
         )
     several = len({match["adapter"] for match in matches}) > 1
     tags = _tags(method, head)

@@ -82,7 +82,7 @@ def _peft_model(model: nn.Module, peft: Any) -> tuple[str, Any]:  # noqa: ANN401
         if isinstance(module, peft.PeftModel):
             return (f"{name}." if name else ""), module
     raise ConfigError(
-        f"the model {type(model).__name__} has no adapter, expected a model of peft.get_peft_model; give that one"
+        f"the model {type(model).__name__} has no adapter of PEFT, expected the model that PEFT made; give that one"
     )
 
 

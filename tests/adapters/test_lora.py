@@ -186,7 +186,7 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
         fl.lora_layers(bert())
     with pytest.raises(fl.ConfigError, match=r"layers\.method is 'fedsaa'; did you mean 'fedsa'"):
         fl.lora_layers(adapted(), "fedsaa")  # type: ignore[arg-type]
-    with pytest.raises(fl.ConfigError, match="has no adapter, expected a model of peft"):
+    with pytest.raises(fl.ConfigError, match="has no adapter of PEFT"):
         fl.save_adapter(bert(), {}, tmp_path)
     with pytest.raises(fl.ConfigError, match=r"adapter is 'mine', expected one of the model's adapters \(default\)"):
         fl.save_adapter(adapted(), start(), tmp_path, adapter="mine")

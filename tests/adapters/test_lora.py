@@ -181,7 +181,7 @@ def test_the_adapter_of_a_wrapped_model_and_of_a_run_folder(tmp_path: Path) -> N
 
 def test_bad_input_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        fl.ConfigError, match=r"no parameter of a LoRA adapter that is trained, expected a model of peft"
+        fl.ConfigError, match="no parameter of a LoRA adapter that is trained, expected a model to which"
     ):
         fl.lora_layers(bert())
     with pytest.raises(fl.ConfigError, match=r"layers\.method is 'fedsaa'; did you mean 'fedsa'"):

@@ -49,6 +49,8 @@ class GivenBudget:
         whole = isinstance(value, int) and not isinstance(value, bool)
         if name != "epochs" and not whole:
             return [f"{name} is {shown(value)}, expected an integer; use a whole number of {name.replace('_', ' ')}"]
+        if name == "local_steps":
+            return []  # compared with the strategy's rounds, which gives better advice than a number above 0
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
             return [f"{name} is {shown(value)}, expected more than 0; use a larger number"]
         return []

@@ -44,7 +44,7 @@ def normalise_numbers(owner: object) -> None:
         object.__setattr__(owner, field.name, _plain(value))
         if isinstance(value, bool | np.bool_) and field.type in _NUMBER_TYPES:
             kind = "an integer" if str(field.type).startswith("int") else "a number"
-            problems.append(_problem(owner, field.name, bool(value), kind, "use one such as 1"))
+            problems.append(_problem(owner, field.name, bool(value), kind, "give one, not true or false"))
     refuse(problems)
 
 

@@ -132,7 +132,7 @@ def differences_since(
             "run folder, whose config.json has them"
         )
     now = _with_tags(describe_federation(parts))
-    filled = _fill(_with_tags(then), describe_defaults(parts, settings))
+    filled = _with_tags(_fill(_with_tags(then), describe_defaults(parts, settings)))
     filled = filled if versioned else _with_classes(filled, now)
     changed = data_differences(filled, now, ("inputs", "targets"))
     changed += differences(_compared(filled), _compared(now))

@@ -217,7 +217,9 @@ def refused(clients: object, model: nn.Module | None = None, **changes: Any) -> 
 def test_recorded_batches_hold_several_samples() -> None:
     x, y = given()
     parts = random_split(TensorDataset(x, y), [30, 30, 30])
-    assert "client 0, batch 0 is a single sample" in refused(parts, weighting="equal")
+    assert "give clients=fedlama.DatasetClients(clients, batch_size=16)" in refused(parts, weighting="equal")
+    singles = [list(part) for part in parts]
+    assert "client 0, batch 0 is a single sample" in refused(singles, weighting="equal")
     named = refused([[{"ids": x, "mask": y}]])
     assert "a batch of ['ids'] (90, 6) (float32) and ['mask'] (90,) (int64): TypeError" in named
     assert "unexpected keyword argument 'ids'" in named

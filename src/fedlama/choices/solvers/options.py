@@ -21,6 +21,8 @@ from fedlama.core.budget import Budget
 from fedlama.core.description import LEFT_OUT_AT_DEFAULT
 from fedlama.core.layers import Layers
 
+_DEFAULTS = Schedule(), Clipping()  # made once: they check their settings
+
 
 @dataclass(frozen=True, kw_only=True)
 class SolverOptions(LocalSolver):
@@ -53,8 +55,8 @@ def options_of(solver: LocalSolver) -> Options:
         solver: Any solver, also one of the user's own that does not have them.
     """
     return Options(
-        getattr(solver, "schedule", Schedule()),
-        getattr(solver, "clipping", Clipping()),
+        getattr(solver, "schedule", _DEFAULTS[0]),
+        getattr(solver, "clipping", _DEFAULTS[1]),
         tuple(getattr(solver, "groups", ())),
     )
 

@@ -166,6 +166,7 @@ class Run:
             records: Their records.
         """
         strategy, cost, parameters = self.federation.strategy, self.ledger.cost(), total_parameters(self.layers)
+        steps = max(self.round_index, 1) * strategy.local_steps
         best = None
         if self.best is not None and self.best.score is not None and self.best.round_index is not None:
             best = Best(self.best.round_index, self.best.score, self.server.global_model(self.best.values))
@@ -176,7 +177,7 @@ class Run:
             model=self.global_model(),
             score=next((record.score for record in reversed(records) if record.score), None),
             cost=cost,
-            cost_percent=cost_percent(cost, parameters, len(records) * strategy.local_steps, strategy.base_interval),
+            cost_percent=cost_percent(cost, parameters, steps, strategy.base_interval),
             seconds=sum(record.seconds + record.evaluation_seconds for record in records),
             best=best,
             stopped=self.stopped if self.round_index < self.federation.budget.rounds else None,

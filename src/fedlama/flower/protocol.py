@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal, Protocol
 
 from fedlama.choices.availability.membership import NEVER as NEVER
 from fedlama.choices.codecs import Codec
+from fedlama.core.description import is_left_out
 from fedlama.core.layers import Layers
 
 PROTOCOL = 3
@@ -168,6 +169,14 @@ class Channel(Protocol):
         """Fetch the replies that have arrived for some tickets; each reply is returned once."""
 
 
+def _written(codec: Any) -> str:  # noqa: ANN401  (a codec, which need not be a dataclass)
+    """Return a codec's `repr` without the fields that older versions did not have, where they have their default."""
+    if not is_dataclass(codec) or not any(is_left_out(codec, item) for item in fields(codec)):
+        return repr(codec)
+    shown = [item for item in fields(codec) if item.repr and not is_left_out(codec, item)]
+    return f"{type(codec).__qualname__}({', '.join(f'{item.name}={getattr(codec, item.name)!r}' for item in shown)})"
+
+
 def fingerprint(layers: Layers, codec: Codec) -> str:
     """Return a digest of what both sides must agree on: the layers, their tensors and the codec.
 
@@ -179,5 +188,5 @@ def fingerprint(layers: Layers, codec: Codec) -> str:
         16 hexadecimal digits.
     """
     described = [[(t.name, t.shape, str(t.dtype), t.trainable) for t in layer.tensors] for layer in layers]
-    text = repr(([layer.name for layer in layers], described, repr(codec)))
+    text = repr(([layer.name for layer in layers], described, _written(codec)))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

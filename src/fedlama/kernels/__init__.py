@@ -7,6 +7,7 @@ nothing. Nothing here imports PyTorch or an engine. See README.md beside this fi
 
 from fedlama.kernels.kernel import can_compile
 from fedlama.kernels.model import Batches, Model, SGDSettings, StackedTensor, plan_model
+from fedlama.kernels.modes import CHECKED
 from fedlama.kernels.stacks import (
     Rounded,
     SampleTable,
@@ -36,6 +37,7 @@ from fedlama.kernels.steps import (
 from fedlama.kernels.table import Scratch
 
 __all__ = [
+    "CHECKED",
     "Add",
     "Batches",
     "Convolution",

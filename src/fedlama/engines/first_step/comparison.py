@@ -40,6 +40,7 @@ from fedlama.engines.first_step.plain import (
 from fedlama.engines.trainers.base import LocalSteps, Trainer
 from fedlama.engines.trainers.gradients import Precision
 from fedlama.errors import FedlamaError, cut
+from fedlama.kernels import CHECKED
 
 _DRAWS = 4
 """How many times the plain step is repeated with weights and inputs that are changed by a few eps."""
@@ -117,6 +118,8 @@ def compare(
     except FedlamaError:
         return None  # the run itself will come to it
     except Exception as error:  # of the trainer's way to compute: the plain step has just been taken
+        if CHECKED:  # of memory accesses of the kernels, which this mode is there to find
+            raise
         return Disagreement(rows.clients[0], None, f"{type(error).__name__}: {cut(error, 160)}")
     for (start, expected), outcome in zip(plain, outcomes, strict=True):
         if trainer.precision != "float32":

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from fedlama.analysis.links import PROFILES
 from fedlama.core.measures import Measure
+from fedlama.core.paths import expanded
 from fedlama.errors import ConfigError, printable
 
 
@@ -20,7 +21,7 @@ def expand_home(given: Any) -> Any:  # noqa: ANN401  (a path, a list of paths, o
     """Return paths with the home folder in place of a leading ``~``, which no shell replaces in ``--out=~/runs``."""
     if isinstance(given, list | tuple):
         return [expand_home(path) for path in given]
-    return given.expanduser() if isinstance(given, Path) else given
+    return expanded(given) if isinstance(given, Path) else given
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")]

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from fedlama.core.paths import expanded
 from fedlama.errors import DataError, cut, shown
 
 CHUNK = 1 << 20
@@ -45,7 +46,7 @@ def locate(
     Raises:
         DataError: If the folder or the file does not exist.
     """
-    root = Path(path).expanduser()
+    root = expanded(path)
     if not root.is_dir():
         kind = "a file" if root.exists() else "missing"
         counted = "" if root.is_absolute() else f"; relative paths count from the current folder, {Path.cwd()}"

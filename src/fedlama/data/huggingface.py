@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ClassVar, Protocol, cast
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedlama.core.description import LEFT_OUT_AT_DEFAULT
+from fedlama.core.paths import expanded
 from fedlama.core.randomness import permutation
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, refuse, whole
@@ -175,7 +175,7 @@ def _open(name: str, parts: Parts) -> Mapping[str, Split]:
         library = importlib.import_module("datasets")
     except ImportError as error:
         raise MissingExtraError("datasets", "datasets") from error
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     try:
         splits = library.load_from_disk(str(folder)) if folder.is_dir() else library.load_dataset(name)
     # The library raises many kinds of errors (network, hub, format); all mean that the data cannot be loaded.

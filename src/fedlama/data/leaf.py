@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedlama.core.description import LEFT_OUT_AT_DEFAULT
+from fedlama.core.paths import expanded
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, refuse, whole
 from fedlama.data.arrays import Dataset
@@ -50,7 +51,7 @@ def load(path: Path | str, options: LeafOptions = _OPTIONS) -> Dataset:
     Source: Caldas et al., LEAF, arXiv:1812.01097, https://leaf.cmu.edu. Deviations: pixels of FEMNIST stay float32, as
     LEAF stores them; the vocabulary is made from the training part, not read from LEAF's pickle or GloVe.
     """
-    folder = _folder(Path(path).expanduser())
+    folder = _folder(expanded(path))
     train, test = _read_part(folder / "train"), _read_part(folder / "test")
     names = tuple(sorted(train.keys() | test.keys()))
     number = {name: index for index, name in enumerate(names)}

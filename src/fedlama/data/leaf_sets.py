@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlama.core.losses import IGNORED
+from fedlama.core.paths import expanded
 from fedlama.data.picture_files import read_picture
 from fedlama.errors import DataError, cut
 
@@ -318,7 +319,7 @@ def _faces(folder: Path, given: Path | None) -> Path:
         folder.parent / "raw" / "img_align_celeba",
         folder / "img_align_celeba",
     ]
-    for candidate in usual if given is None else [given.expanduser()]:
+    for candidate in usual if given is None else [expanded(given)]:
         if candidate.is_dir():
             return candidate
     raise DataError(

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedlama.core.description import LEFT_OUT_AT_DEFAULT
+from fedlama.core.paths import expanded
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, one_of, refuse, whole
 from fedlama.data.arrays import Dataset
@@ -92,7 +93,7 @@ def load(
 
     Write such a file with ``numpy.savez_compressed("train.npz", x=x, y=y, group=group)``.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     train, test = (_headers(path, part, limit) for part in _PARTS)
     _check_headers(train, test, channels_last)
     x = train["x"]

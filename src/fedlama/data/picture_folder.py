@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedlama.core.paths import expanded
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, one_of, refuse, whole
 from fedlama.data.arrays import Dataset
@@ -105,7 +106,7 @@ class PictureFolder:
         Raises:
             DataError: A folder is empty, a file is not a picture, or pictures differ in size.
         """
-        root = self.path.expanduser()
+        root = expanded(self.path)
         if not root.is_dir():
             kind = "a file" if root.exists() else "missing"
             raise DataError(f"{root} is {kind}, expected the folder of the pictures; check the path")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlama.core.paths import expanded
 from fedlama.data.files import decode_text, read_whole
 from fedlama.errors import DataError, MissingExtraError, cut, did_you_mean
 
@@ -105,7 +106,7 @@ def read_table(path: Path, separator: str = ",") -> Table:
         DataError: The file is missing or damaged, a row has more or fewer fields than the header, or there are no rows.
         MissingExtraError: It is a Parquet file, and pyarrow is not installed.
     """
-    path = path.expanduser()
+    path = expanded(path)
     if not path.is_file():
         counted = "" if path.is_absolute() else f"; relative paths count from the current folder, {Path.cwd()}"
         raise DataError(

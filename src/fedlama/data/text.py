@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedlama.core.paths import expanded
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers
 from fedlama.data.arrays import Dataset
@@ -55,7 +56,7 @@ def load(
     only the character after each 80, here every position has a target.
     """
     _check(sequence_length, test_share, min_sequences, small)
-    given = Path(path).expanduser()
+    given = expanded(path)
     file = given if given.is_file() else locate(path, ["input.txt"], ["tinyshakespeare"])
     text = _decode(file)
     chosen = _select(_speakers(text), sequence_length, test_share, min_sequences, small)

@@ -26,6 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from fedlama.core.paths import expanded
 from fedlama.core.registry import options_of
 from fedlama.engines import ENGINES, Engine, EngineFactory, EngineSetup, make_factory
 from fedlama.errors import ConfigError, did_you_mean, shown
@@ -198,7 +199,7 @@ class Catalogue:
         if is_file and self.confined and is_outside(left):
             raise ConfigError(f"{key} names the file {left!r}, outside of {self.folder}; name a file inside of it")
         if is_file:
-            return load_file(self.folder / Path(left).expanduser(), left, expected, self.remedy)
+            return load_file(self.folder / expanded(left), left, expected, self.remedy)
         return load_module(left, self.folder, expected)
 
     def _plugin_for(self, left: str, is_file: bool) -> str | None:
@@ -235,7 +236,7 @@ class Catalogue:
         """Import the plug-ins; yield each one's description, module and objects."""
         for plugin in self.plugins:
             is_file = plugin.endswith(".py")
-            loaded = load_file(Path(plugin).expanduser(), plugin) if is_file else load_module(plugin, self.folder)
+            loaded = load_file(expanded(plugin), plugin) if is_file else load_module(plugin, self.folder)
             yield plugin, loaded, _own_objects(loaded.module)
 
     def _entries(self, broken: list[str]) -> Iterator[tuple[str, Loaded, list[object]]]:

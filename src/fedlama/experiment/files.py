@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from fedlama.core.deprecations import modern_choice, modern_key, modernise
+from fedlama.core.paths import expanded
 from fedlama.data.files import decode_text
 from fedlama.errors import ConfigError, DataError, did_you_mean, shown
 from fedlama.experiment.catalogue import Catalogue
@@ -60,7 +61,7 @@ def catalogue_for(experiment: str, plugins: Sequence[str] = ()) -> Catalogue:
         experiment: As for :func:`load_experiment`.
         plugins: As for :func:`load_experiment`.
     """
-    path = Path(experiment).expanduser()
+    path = expanded(experiment)
     return Catalogue(path.parent if path.suffix == ".toml" else Path(), tuple(plugins))
 
 
@@ -113,7 +114,7 @@ def _replace_budget(raw: dict[str, Any], overrides: Sequence[str]) -> None:
 
 
 def _parse(experiment: str) -> dict[str, Any]:
-    path = Path(experiment).expanduser()
+    path = expanded(experiment)
     try:
         if path.suffix == ".toml":
             text = _small(path)

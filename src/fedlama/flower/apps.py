@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedlama.core.paths import expanded
 from fedlama.errors import FedlamaError, cut
 from fedlama.experiment import assemble, prepare
 from fedlama.experiment.loading import location_of
@@ -79,7 +80,7 @@ def server_app(
         _LOG.setLevel(logging.INFO)
         given = {**base, **context.run_config}
         engine = Flower(GridChannel(grid), policy_of(given), aggregation_of(given))
-        out = Path(str(given["out"])).expanduser()
+        out = expanded(str(given["out"]))
         if build is None:
             finished = deploy_experiment(experiment_of(given), engine, out)
             print(f"fedlama: finished; the run folder is {finished.summary['run_folder']}")

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+from fedlama.core.paths import expanded
 from fedlama.core.validation import refuse
 from fedlama.errors import ConfigError, did_you_mean, shown
 from fedlama.experiment import Catalogue, Experiment, read, resolve
@@ -106,7 +107,7 @@ def state_folder(node: NodeConfig, config: RunConfig) -> Path:
         config: The run's configuration; its ``state-dir`` is used next, then the environment variable FEDLAMA_STATE.
     """
     given = node.get("state-dir") or config.get("state-dir") or os.environ.get("FEDLAMA_STATE")
-    return Path(str(given)).expanduser() if given else Path.home() / ".fedlama" / "state"
+    return expanded(str(given)) if given else Path.home() / ".fedlama" / "state"
 
 
 def plugins_folder(config: RunConfig, node: NodeConfig | None = None) -> Path:
@@ -120,7 +121,7 @@ def plugins_folder(config: RunConfig, node: NodeConfig | None = None) -> Path:
             use the environment variable FEDLAMA_PLUGINS, then the current folder.
     """
     given = (config if node is None else node).get("plugins-dir") or os.environ.get("FEDLAMA_PLUGINS")
-    return Path(str(given)).expanduser() if given else Path.cwd()
+    return expanded(str(given)) if given else Path.cwd()
 
 
 def state_name(config: RunConfig, node: NodeConfig) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 from fedlama.analysis.study import Execution, Methods, Study, StudyPlan, baselines, run_methods, unique_titles
 from fedlama.choices.strategies import Strategy
+from fedlama.core.paths import expanded
 from fedlama.core.records import Result
 from fedlama.core.validation import refuse
 from fedlama.data.sources import as_source
@@ -229,4 +230,4 @@ def _digest(config: Config) -> str:
 
 
 def _path(out: Path | str) -> Path:
-    return Path(out).expanduser()
+    return expanded(out)

@@ -27,6 +27,7 @@ from typing import Any, Final
 
 from fedlama.analysis.links.link import Link
 from fedlama.analysis.links.units import parse_rate, parse_seconds
+from fedlama.core.paths import expanded
 from fedlama.data.files import decode_text, read_whole
 from fedlama.errors import ConfigError, DataError, did_you_mean, shown
 
@@ -98,7 +99,7 @@ def parse_links(given: Sequence[str], file: Path | None = None) -> list[Link]:
     links = [parse_link(text) for text in given]
     if file is not None:
         try:
-            tables = tomllib.loads(decode_text(read_whole(file.expanduser(), _LIMIT), str(file)))
+            tables = tomllib.loads(decode_text(read_whole(expanded(file), _LIMIT), str(file)))
         except DataError as error:  # not there, too large or not UTF-8
             raise ConfigError(f"{error}; --links takes a TOML file with one table per link") from error
         except (ValueError, RecursionError) as error:

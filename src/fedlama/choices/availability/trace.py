@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from fedlama.choices.availability.base import Fate
 from fedlama.choices.availability.rules import Rules
+from fedlama.core.paths import expanded
 from fedlama.core.registry import register
 from fedlama.core.validation import at_least, normalise_numbers, one_of, refuse, whole
 from fedlama.data.files import decode_text, read_whole
@@ -77,7 +78,7 @@ class Trace(Rules):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.path and not self.absences:
-            object.__setattr__(self, "absences", _read(Path(self.path).expanduser()))
+            object.__setattr__(self, "absences", _read(expanded(self.path)))
         if not self.absences:
             refuse(["Trace: absences is empty and there is no path; give one of them, or choose name = 'always'"])
 

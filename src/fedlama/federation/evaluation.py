@@ -15,6 +15,7 @@ from fedlama.core.layers import named_layers
 from fedlama.core.plan import Plan
 from fedlama.core.records import Score
 from fedlama.engines.api import Engine, Values
+from fedlama.errors import DataError
 from fedlama.federation.held_out import TestSet
 from fedlama.federation.server import Server
 from fedlama.federation.settings import FederationSettings
@@ -94,7 +95,15 @@ class Evaluator:
         return averaged
 
     def _score(self, test_set: TestSet, values: Mapping[str, Tensor], owner: str = "the test set") -> Score:
-        return test_set.score(self._server.model_with(values), self._federation.task, owner)
+        model, task = self._server.model_with(values), self._federation.task
+        # A test set of the user's own may have the two arguments of earlier versions.
+        score: object = test_set.score(model, task) if owner == "the test set" else test_set.score(model, task, owner)
+        if not isinstance(score, Score):
+            raise DataError(
+                f"{type(test_set).__name__}.score returned {type(score).__name__}, expected a fedlama.Score; return "
+                "one, or give the federation a task with the metrics"
+            )
+        return score
 
     def is_due(self, plan: Plan) -> bool:
         """Return whether an evaluation is due after this round."""

@@ -113,6 +113,19 @@ class RoundOrder:
         """Return the local steps of a client."""
         return self.client_steps.get(client, self.steps)
 
+    def by_steps(self, clients: Sequence[int]) -> list[tuple[int, Sequence[int]]]:
+        """Return numbers of local steps, each with those of some clients that take it; usually there is one.
+
+        Args:
+            clients: The clients.
+        """
+        if not self.client_steps:
+            return [(self.steps, clients)] if clients else []
+        groups: dict[int, list[int]] = {}
+        for client in clients:
+            groups.setdefault(self.steps_of(client), []).append(client)
+        return list(groups.items())
+
 
 @dataclass(frozen=True)
 class RoundReply:

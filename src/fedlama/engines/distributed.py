@@ -83,8 +83,8 @@ class DistributedEngine:
             if isinstance(outcome, tuple):
                 raise DivergenceError(order.plan.round_index, *outcome)
             losses |= outcome
-        for client in self._clients[: rows.start] + self._clients[rows.stop :]:
-            self._inner.count_steps([client], order.steps_of(client))
+        for steps, clients in order.by_steps(self._clients[: rows.start] + self._clients[rows.stop :]):
+            self._inner.count_steps(clients, steps)
         return RoundReply(losses, self._transfers.planned(order))
 
     def _gathered(self, order: RoundOrder) -> list[dict[int, float] | tuple[int, str, str]]:

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from fedlama.choices.codecs import CodecState
 from fedlama.choices.solvers import OptimizerState
-from fedlama.choices.solvers.local_update import LocalUpdate
-from fedlama.choices.solvers.options import rate_of
 from fedlama.core.averaging import average_models
 from fedlama.core.layers import Layer, layer_tensors, local_buffers
 from fedlama.core.modules import keep_reassigned_buffers, set_training
@@ -31,6 +29,7 @@ from fedlama.engines.cohort.threads import WorkerThreads
 from fedlama.engines.divergence import loss_divergence
 from fedlama.engines.first_step.guard import MOST_CLIENTS, check_first_step
 from fedlama.engines.micro_batches import LossAndGradients, accumulated
+from fedlama.engines.trainers.base import LocalSteps
 from fedlama.engines.transfers import TransferTable
 from fedlama.engines.uploads import Uploads, state_of
 from fedlama.engines.user_code import NamedFailures, batch_loss
@@ -110,10 +109,9 @@ class LoopEngine:
         if not self.first_step_checked:
             self._check_first_step(order)
         self._uploads.begin(order)
-        frozen = {s.name for layer in self._setup.layers if layer.name in order.plan.frozen for s in layer.tensors}
-        trained = [index for index, name in enumerate(self._names) if name not in frozen]
+        work = LocalSteps.of(self._setup, self._names, order)
         with torch.random.fork_rng(devices=self._generators):  # dropout draws from the global generator
-            losses = {slot.client: self._train_client(slot, order, trained) for slot in self._slots}
+            losses = {slot.client: self._train_client(slot, work, order.steps_of(slot.client)) for slot in self._slots}
         return RoundReply(losses, self._transfers.planned(order))
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
@@ -216,43 +214,39 @@ class LoopEngine:
         first = self._uploads.first
         return {name: state_of(first, name) for named in first.values() for name in named}
 
-    def _train_client(self, slot: _ClientSlot, order: RoundOrder, trained: list[int]) -> float:
+    def _train_client(self, slot: _ClientSlot, work: LocalSteps, steps: int) -> float:
         """Take one client's local steps, and return the mean of their losses.
 
         Args:
             slot: The client; its tensors are overwritten.
-            order: The round's order.
-            trained: Positions in `_names` of the parameters that are trained.
+            work: The round's local steps.
+            steps: How many of them this client takes.
         """
-        setup, solver, round_index = self._setup, self._setup.solver, order.plan.round_index
+        setup = self._setup
         self._compute_with(slot.values)
-        if solver.state_scope == "round":
+        if setup.solver.state_scope == "round":
             slot.optimizer_state = self._fresh_optimizer_state(slot.values)
-        self._seed_generators(seed_of(setup.seed, "client", round_index, slot.client))
-        names = [self._names[index] for index in trained]
-        differentiated = [self._tensors[name] for name in names]
-        parameters = [slot.values[name] for name in names]
+        self._seed_generators(seed_of(setup.seed, "client", work.round_index, slot.client))
+        differentiated = [self._tensors[name] for name in work.names]
+        parameters = [slot.values[name] for name in work.names]
         optimizer_state = {
-            kind: [buffers[index] for index in trained] for kind, buffers in slot.optimizer_state.items()
+            kind: [buffers[index] for index in work.trained] for kind, buffers in slot.optimizer_state.items()
         }
-        reference = [order.values[name] for name in names] if solver.uses_reference else []
-        update = LocalUpdate(solver, setup.trained_layers, names)
         done, total = self._steps_done.get(slot.client, 0), 0.0
 
         def gradients_of(batch: Tree) -> LossAndGradients:
             loss = batch_loss(setup.task, self._model, batch)
             return LossAndGradients(loss, torch.autograd.grad(loss, differentiated, materialize_grads=True))
 
-        for step in range(steps := order.steps_of(slot.client)):
+        for step in range(steps):
             with NamedFailures(slot.client, done + step) as failures:
                 batch = failures.batch = setup.clients.batch(slot.client, done + step, setup.seed)
                 if not self._fresh_batches:
                     batch = map_leaves(torch.clone, as_batch(batch))
                 on_device = map_leaves(self._to_device, batch)
                 loss, gradients = accumulated(on_device, setup.micro_batch_size, gradients_of)
-            rate = rate_of(solver, round_index * order.steps + step, round_index, setup.budget)
-            update.one(parameters, gradients, optimizer_state, rate, reference)
-            total += self._finite(float(loss.detach()), slot, round_index)
+            work.update.one(parameters, gradients, optimizer_state, work.rates[step], work.reference)
+            total += self._finite(float(loss.detach()), slot, work.round_index)
         self._steps_done[slot.client] = done + steps
         keep_reassigned_buffers(self._model, self._tensors, self._buffers, slot.values)
         return total / steps

@@ -95,8 +95,8 @@ class StackedEngine:
             raise
         except Exception as error:  # of the user's model, objective or data
             raise explained(self._setup, rows.clients, rows.steps_done, work.steps, error) from error
-        for client in self._cohort.clients:
-            self._cohort.count([client], order.steps_of(client))
+        for steps, clients in order.by_steps(self._cohort.clients):
+            self._cohort.count(clients, steps)
         return RoundReply(dict(zip(self._cohort.clients, losses, strict=True)), self._transfers.planned(order))
 
     def _check_first_step(self, rows: CohortSlice, order: RoundOrder) -> CohortSlice:
@@ -134,9 +134,9 @@ class StackedEngine:
 
     def _train_round(self, rows: CohortSlice, work: LocalSteps, order: RoundOrder) -> list[float]:
         """Take all local steps of a round, every client's own number, and return their mean losses."""
-        counts = [order.steps_of(client) for client in rows.clients]
-        if len(set(counts)) == 1:
+        if len(order.by_steps(rows.clients)) == 1:
             return self._train(rows, work)
+        counts = [order.steps_of(client) for client in rows.clients]
         if self._chunk == 1 or self._trainers[0].supports_threads:  # clients do not wait for each other's steps
             return self._train(rows, work, counts)
         return train_in_phases(rows, work, counts, self._chunk, self._train)

@@ -37,6 +37,9 @@ class LocalUpdate:
         solver: The solver.
         layers: The labelling.
         names: The parameters that are trained.
+
+    Attributes:
+        decayed: Per trained parameter, False for those of normalisation modules.
     """
 
     def __init__(self, solver: LocalSolver, layers: Layers, names: Sequence[str]) -> None:
@@ -44,7 +47,7 @@ class LocalUpdate:
         self._clipping = options.clipping
         layer_of = {spec.name: layer.name for layer in layers for spec in layer.tensors}
         normalising = {spec.name for layer in layers for spec in layer.tensors if spec.normalisation}
-        self._decayed = [name not in normalising for name in names]
+        self.decayed = [name not in normalising for name in names]
         members: dict[ParameterGroup | None, list[int]] = {}
         for position, name in enumerate(names):
             members.setdefault(group_of(name, layer_of.get(name, name), options.groups), []).append(position)
@@ -107,7 +110,7 @@ class LocalUpdate:
         if len(self._parts) == 1:  # the usual case, without copies of the lists
             (part,) = self._parts
             rate = rate * part.rate_factor
-            part.solver.step(parameters, gradients, optimizer_state, rate, self._decayed, reference)
+            part.solver.step(parameters, gradients, optimizer_state, rate, self.decayed, reference)
             return
         for part in self._parts:
 
@@ -119,7 +122,7 @@ class LocalUpdate:
                 pick(gradients),
                 {kind: pick(buffers) for kind, buffers in optimizer_state.items()},
                 rate * part.rate_factor,
-                pick(self._decayed),
+                pick(self.decayed),
                 pick(reference) if reference else [],
             )
 

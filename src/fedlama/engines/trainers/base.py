@@ -36,7 +36,6 @@ class LocalSteps:
         steps: How many local steps each client takes; of the whole cohort, the most that a client takes.
         trained: Positions in `Cohort.names` of the parameters that are trained.
         names: Their names.
-        decayed: Per trained parameter, False for those of normalisation modules.
         reference: Their global values, for solvers that use a reference; else empty.
         rates: Learning rate of each local step.
         update: Takes the solver's steps of the trained parameters.
@@ -48,7 +47,6 @@ class LocalSteps:
     steps: int
     trained: tuple[int, ...]
     names: tuple[str, ...]
-    decayed: tuple[bool, ...]
     reference: tuple[Tensor, ...]
     rates: tuple[float, ...]
     update: LocalUpdate
@@ -73,9 +71,8 @@ class LocalSteps:
             order: The round's order.
         """
         plan, solver = order.plan, setup.solver
-        steps = max((order.steps_of(client) for client in order.cohort), default=order.steps)
+        steps = max((count for count, _ in order.by_steps(order.cohort)), default=order.steps)
         fixed = {spec.name for layer in setup.layers if layer.name in plan.frozen for spec in layer.tensors}
-        normalising = {spec.name for layer in setup.trained_layers for spec in layer.tensors if spec.normalisation}
         trained = tuple(position for position, name in enumerate(names) if name not in fixed)
         trained_names = tuple(names[position] for position in trained)
         return cls(
@@ -83,7 +80,6 @@ class LocalSteps:
             steps,
             trained,
             trained_names,
-            tuple(name not in normalising for name in trained_names),
             tuple(order.values[name] for name in trained_names) if solver.uses_reference else (),
             tuple(
                 rate_of(solver, plan.round_index * order.steps + step, plan.round_index, setup.budget)

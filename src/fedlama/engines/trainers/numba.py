@@ -104,7 +104,7 @@ class NumbaTrainer(Trainer):
         buffers = rows.optimizer_state.get("velocity", ())  # empty without momentum
         velocities = {name: buffer.numpy() for name, buffer in zip(self._trainable, buffers, strict=False)}
         reference = dict(zip(work.names, work.reference, strict=True)) if work.reference else {}
-        decayed = dict(zip(work.names, work.decayed, strict=True))
+        decayed = dict(zip(work.names, work.update.decayed, strict=True))
         return {
             name: StackedTensor(
                 rows.values[name].numpy(),

@@ -135,7 +135,7 @@ def _trained_values(rows: CohortSlice, work: LocalSteps) -> Values:
 def _decays(solver: SGD, work: LocalSteps) -> dict[str, float]:
     return {
         name: solver.weight_decay if solver.decay_normalisation or decayed else 0.0
-        for name, decayed in zip(work.names, work.decayed, strict=True)
+        for name, decayed in zip(work.names, work.update.decayed, strict=True)
     }
 
 

@@ -31,7 +31,6 @@ def test_every_switch_is_in_force(tmp_path: Path) -> None:
         "discrepancy_share": "all",
         "warm_up_rounds": 6,
         "accelerate": False,
-        "order": "discrepancy",
     }
     assert (force["weighting"], force["evaluate"]) == ("equal", "best_client")
     assert force["sampler"] == {"name": "uniform", "active": 4, "hold_rounds": 2}

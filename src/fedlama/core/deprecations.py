@@ -9,7 +9,8 @@ names (:func:`renamed_attributes`). Three things are done with the table:
 * :func:`with_first_words` translates back. The digest in the name of a run folder is taken over the words of the first
   version, so that neither a rename nor a new key gives the same settings another folder.
 
-To rename a key, add a line to the table; for a new key of an old choice, add one to :data:`ADDED`.
+To rename a key, add a line to the table; a new key of an old choice is declared with the metadata
+:data:`fedlama.core.description.LEFT_OUT_AT_DEFAULT`, and is not written where it has its default.
 """
 
 from __future__ import annotations
@@ -70,16 +71,6 @@ KEYS: dict[tuple[str, str | None], dict[str, str]] = {
 
 A choice of the user's own may use any key, so only choices of this package are listed.
 """
-
-
-ADDED: dict[tuple[str, str], dict[str, object]] = {
-    ("data", "huggingface"): {"train": "train", "test": "test", "test_share": None},
-    ("data", "text"): {"test_share": 0.1, "min_sequences": 2, "small": "drop"},
-    ("strategy", "fedlama"): {"order": "discrepancy"},
-    ("server_optimizer", "momentum"): {"per_layer": {}},
-    ("server_optimizer", "adam"): {"per_layer": {}},
-}
-"""Keys that came after the first version, by section and choice, with their defaults: a digest leaves a default out."""
 
 
 def warn_renamed(renamed: Renamed) -> None:
@@ -153,23 +144,6 @@ def modern_choice(section: str, name: object, note: Note = warn_renamed) -> obje
     return new
 
 
-def without_new_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration without the keys of :data:`ADDED` that have their default, as older versions wrote it.
-
-    Args:
-        config: A configuration in today's words; it is not changed.
-
-    >>> without_new_defaults({"data": {"name": "text", "path": "play.txt", "small": "drop"}})
-    {'data': {'name': 'text', 'path': 'play.txt'}}
-    """
-    shortened = dict(config)
-    for (section, name), added in ADDED.items():
-        table = config.get(section)
-        if isinstance(table, Mapping) and table.get("name") == name:
-            shortened[section] = {key: value for key, value in table.items() if key not in added or value != added[key]}
-    return shortened
-
-
 def with_first_words(config: Mapping[str, Any]) -> dict[str, Any]:
     """Translate a configuration into the words of the first version, whose digests name run folders.
 
@@ -182,7 +156,7 @@ def with_first_words(config: Mapping[str, Any]) -> dict[str, Any]:
     sections = {new: old for old, new in SECTIONS.items()}
     choices = {(section, new): old for (section, old), new in CHOICES.items()}
     translated: dict[str, Any] = {}
-    for section, value in without_new_defaults(config).items():
+    for section, value in config.items():
         if isinstance(value, Mapping):
             name = value.get("name")
             keys = {new: old for old, new in KEYS.get((section, name), {}).items()}

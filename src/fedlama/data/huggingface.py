@@ -286,9 +286,9 @@ class HuggingFace:
     image: str | None = None
     label: str | None = None
     group: str | None = None
-    train: str = "train"
-    test: str = "test"
-    test_share: float | None = None
+    train: str = field(default="train", metadata=LEFT_OUT_AT_DEFAULT)
+    test: str = field(default="test", metadata=LEFT_OUT_AT_DEFAULT)
+    test_share: float | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
     size: int | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedlama.core.description import LEFT_OUT_AT_DEFAULT
 from fedlama.core.paths import expanded
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers
@@ -153,9 +154,9 @@ class Text:
     name: ClassVar[str] = "text"
     path: Path
     sequence_length: int = 80
-    test_share: float = 0.1
-    min_sequences: int = 2
-    small: Literal["drop", "merge"] = "drop"
+    test_share: float = field(default=0.1, metadata=LEFT_OUT_AT_DEFAULT)
+    min_sequences: int = field(default=2, metadata=LEFT_OUT_AT_DEFAULT)
+    small: Literal["drop", "merge"] = field(default="drop", metadata=LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         normalise_numbers(self)

@@ -22,7 +22,6 @@ from dataclasses import replace
 from importlib import metadata
 from typing import Any, Protocol
 
-from fedlama.core.deprecations import without_new_defaults
 from fedlama.core.description import differences
 from fedlama.core.modules import model_digests
 from fedlama.errors import ConfigError
@@ -155,8 +154,8 @@ def _model_differences(stored: Config, federation: FederationSettings) -> list[s
 
 
 def _settings_differences(stored: Config, experiment: Experiment) -> list[str]:
-    settings = without_new_defaults(printable_json(json.loads(json.dumps(experiment.to_json()))))
-    before = without_new_defaults(json.loads(json.dumps(added_sections())) | dict(stored))
+    settings = printable_json(json.loads(json.dumps(experiment.to_json())))
+    before = json.loads(json.dumps(added_sections())) | dict(stored)
     return list(differences({key: before[key] for key in settings if key in before}, settings))
 
 

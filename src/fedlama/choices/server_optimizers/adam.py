@@ -5,26 +5,20 @@ As there, no bias correction is made and v starts at epsilon^2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from fedlama.choices.server_optimizers.base import (
-    ServerOptimizer,
-    ServerOptimizerState,
-    Settings,
-    check_per_layer,
-    settings_for,
-)
+from fedlama.choices.server_optimizers.base import LayerSettings, ServerOptimizerState
 from fedlama.core.registry import register
 from fedlama.core.validation import at_least, between, normalise_numbers, refuse
 
 
 @register("server_optimizer")
 @dataclass(frozen=True)
-class ServerAdam(ServerOptimizer):
+class ServerAdam(LayerSettings):
     """m <- beta1 m + (1 - beta1) D; v <- beta2 v + (1 - beta2) D^2; u <- previous + rate * m / (sqrt(v) + epsilon).
 
     D is average minus previous.
@@ -50,19 +44,14 @@ class ServerAdam(ServerOptimizer):
     beta1: float = 0.9
     beta2: float = 0.99
     epsilon: float = 1e-3
-    per_layer: Settings = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         normalise_numbers(self)
         refuse(
             at_least(self, 0, "learning_rate", "epsilon")
             + between(self, 0, 1, "beta1", "beta2")
-            + check_per_layer(self)
+            + self.layer_problems()
         )
-
-    def for_layer(self, layer: str) -> ServerAdam:
-        """Return the optimizer with a layer's own settings; see `per_layer`."""
-        return settings_for(self, layer)
 
     def apply(self, previous: Tensor, average: Tensor, optimizer_state: ServerOptimizerState) -> Tensor:
         """Return the new global value; see :meth:`fedlama.choices.server_optimizers.base.ServerOptimizer.apply`."""

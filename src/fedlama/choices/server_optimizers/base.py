@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import ClassVar, Protocol, Self
 
 from torch import Tensor
 
+from fedlama.core.description import LEFT_OUT_AT_DEFAULT
 from fedlama.errors import did_you_mean, shown
 
 ServerOptimizerState = dict[str, Tensor]
@@ -58,41 +59,44 @@ class ServerOptimizer(Protocol):
 
 Settings = Mapping[str, Mapping[str, float]]
 """A layer's name, or a shell-style pattern such as ``"*.bias"``, to the settings that differ there."""
-_Optimizer = TypeVar("_Optimizer", bound=Any)
 
 
-def settings_for(optimizer: _Optimizer, layer: str) -> _Optimizer:
-    """Return a server optimizer with the settings of the first entry of its `per_layer` that matches a layer.
-
-    Args:
-        optimizer: A frozen dataclass with a field `per_layer`.
-        layer: The layer's name.
-    """
-    for pattern, changes in optimizer.per_layer.items():
-        if fnmatchcase(layer, pattern):
-            changed: _Optimizer = replace(optimizer, per_layer={}, **changes)
-            return changed
-    return optimizer
-
-
-def check_per_layer(optimizer: Any) -> list[str]:  # noqa: ANN401  (a dataclass with the field per_layer)
-    """Return the problems of a server optimizer's `per_layer`: unknown settings, and values out of range.
+@dataclass(frozen=True, kw_only=True)
+class LayerSettings(ServerOptimizer):
+    """A server optimizer with other settings for some layers; to be inherited from.
 
     Args:
-        optimizer: A frozen dataclass with a field `per_layer`.
+        per_layer: Other settings for some layers, by name or pattern; the first entry that matches a layer counts.
     """
-    kind, given = type(optimizer).__name__, optimizer.per_layer
-    if not isinstance(given, Mapping) or not all(isinstance(changes, Mapping) for changes in given.values()):
-        example = '{"*.bias": {"learning_rate": 1.0}}'
-        return [f"{kind}: per_layer is {shown(given)}, expected settings by layer; use such as {example}"]
-    known = [field.name for field in fields(optimizer) if field.name != "per_layer"]
-    problems = [
-        f"{kind}: per_layer sets {key!r} for {pattern!r}, expected one of {', '.join(known)}{did_you_mean(key, known)}"
-        for pattern, changes in given.items()
-        for key in changes
-        if key not in known
-    ]
-    if not problems:
-        for changes in given.values():
-            replace(optimizer, per_layer={}, **changes)  # refuses values out of range
-    return problems
+
+    per_layer: Settings = field(default_factory=dict, metadata=LEFT_OUT_AT_DEFAULT)
+
+    def for_layer(self, layer: str) -> Self:
+        """Return the optimizer with a layer's own settings."""
+        for pattern, changes in self.per_layer.items():
+            if fnmatchcase(layer, pattern):
+                return replace(self, per_layer={}, **changes)
+        return self
+
+    def layer_problems(self) -> list[str]:
+        """Return the problems of `per_layer`, one sentence each.
+
+        Raises:
+            ConfigError: A layer's value is out of range.
+        """
+        kind, given = type(self).__name__, self.per_layer
+        if not isinstance(given, Mapping) or not all(isinstance(changes, Mapping) for changes in given.values()):
+            example = '{"*.bias": {"learning_rate": 1.0}}'
+            return [f"{kind}: per_layer is {shown(given)}, expected settings by layer; use such as {example}"]
+        known = [item.name for item in fields(self) if item.name != "per_layer"]
+        names = ", ".join(known)
+        problems = [
+            f"{kind}: per_layer sets {key!r} for {pattern!r}, expected one of {names}{did_you_mean(key, known)}"
+            for pattern, changes in given.items()
+            for key in changes
+            if key not in known
+        ]
+        if not problems:
+            for changes in given.values():
+                replace(self, per_layer={}, **changes)  # refuses values out of range
+        return problems

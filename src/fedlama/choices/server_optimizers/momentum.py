@@ -6,26 +6,20 @@ Hsu, Qi and Brown, "Measuring the Effects of Non-Identical Data Distribution for
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from fedlama.choices.server_optimizers.base import (
-    ServerOptimizer,
-    ServerOptimizerState,
-    Settings,
-    check_per_layer,
-    settings_for,
-)
+from fedlama.choices.server_optimizers.base import LayerSettings, ServerOptimizerState
 from fedlama.core.registry import register
 from fedlama.core.validation import at_least, between, normalise_numbers, refuse
 
 
 @register("server_optimizer")
 @dataclass(frozen=True)
-class ServerMomentum(ServerOptimizer):
+class ServerMomentum(LayerSettings):
     """v <- momentum * v + (average - previous); u <- previous + learning_rate * v.
 
     In the long run the global model moves by learning_rate / (1 - momentum) times the average's movement: twice as far
@@ -50,15 +44,10 @@ class ServerMomentum(ServerOptimizer):
     name: ClassVar[str] = "momentum"
     learning_rate: float = 1.0
     momentum: float = 0.5
-    per_layer: Settings = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         normalise_numbers(self)
-        refuse(at_least(self, 0, "learning_rate") + between(self, 0, 1, "momentum") + check_per_layer(self))
-
-    def for_layer(self, layer: str) -> ServerMomentum:
-        """Return the optimizer with a layer's own settings; see `per_layer`."""
-        return settings_for(self, layer)
+        refuse(at_least(self, 0, "learning_rate") + between(self, 0, 1, "momentum") + self.layer_problems())
 
     def apply(self, previous: Tensor, average: Tensor, optimizer_state: ServerOptimizerState) -> Tensor:
         """Return the new global value; see :meth:`fedlama.choices.server_optimizers.base.ServerOptimizer.apply`."""

@@ -6,26 +6,20 @@ The default momentum is smaller than DiLoCo's 0.9, which raised the final loss i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from fedlama.choices.server_optimizers.base import (
-    ServerOptimizer,
-    ServerOptimizerState,
-    Settings,
-    check_per_layer,
-    settings_for,
-)
+from fedlama.choices.server_optimizers.base import ServerOptimizerState
+from fedlama.choices.server_optimizers.momentum import ServerMomentum
 from fedlama.core.registry import register
-from fedlama.core.validation import at_least, between, normalise_numbers, refuse
 
 
 @register("server_optimizer")
 @dataclass(frozen=True)
-class ServerNesterov(ServerOptimizer):
+class ServerNesterov(ServerMomentum):
     """m <- momentum * m + D; u <- previous + learning_rate * (D + momentum * m), with D = average - previous.
 
     In the long run the global model moves by learning_rate / (1 - momentum) times the average's movement, 1.4 with the
@@ -52,15 +46,6 @@ class ServerNesterov(ServerOptimizer):
     name: ClassVar[str] = "nesterov"
     learning_rate: float = 0.7
     momentum: float = 0.5
-    per_layer: Settings = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        normalise_numbers(self)
-        refuse(at_least(self, 0, "learning_rate") + between(self, 0, 1, "momentum") + check_per_layer(self))
-
-    def for_layer(self, layer: str) -> ServerNesterov:
-        """Return the optimizer with a layer's own settings; see `per_layer`."""
-        return settings_for(self, layer)
 
     def apply(self, previous: Tensor, average: Tensor, optimizer_state: ServerOptimizerState) -> Tensor:
         """Return the new global value; see :meth:`fedlama.choices.server_optimizers.base.ServerOptimizer.apply`."""

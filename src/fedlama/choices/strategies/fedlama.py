@@ -20,12 +20,13 @@ synchronised, so each layer's discrepancy belongs to a single interval.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from fedlama.choices.strategies.base import Courses, LayerStatistics, Plan, Strategy
 from fedlama.choices.strategies.cutoff import Curves, Cutoff, least_critical, most_critical
 from fedlama.choices.strategies.ranking import ORDERS, Order, same_share
+from fedlama.core.description import LEFT_OUT_AT_DEFAULT
 from fedlama.core.layers import Layers
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, one_of, refuse, whole
@@ -89,7 +90,7 @@ class FedLAMA(Strategy[FedLAMAState]):
     discrepancy_share: Literal["adaptive", "all"] = "adaptive"
     warm_up_rounds: int = 0
     accelerate: bool = False
-    order: Order = "discrepancy"
+    order: Order = field(default="discrepancy", metadata=LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         normalise_numbers(self)

@@ -97,7 +97,7 @@ def watched(federation: fl.Federation, at: tuple[int, ...] = ()) -> dict[str, An
     sampler.start()
     watch, before, start = Watch(), resident(), time.perf_counter()
     federation.run([watch])
-    seconds = (time.perf_counter() - start) / federation.budget.rounds
+    seconds = (time.perf_counter() - start) / federation.rounds
     measured = {"before MiB": round(before, 1), "peak MiB": round(peak(), 1), "own MiB": round(sampler.highest, 1)}
     measured["ms per round"] = round(1000 * seconds, 1)
     return measured | {f"MiB after round {number}": value for number, value in watch.seen.items()}

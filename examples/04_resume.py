@@ -31,7 +31,7 @@ with fl.RunFolder(folder, federation.describe()) as files:
     for _ in range(7):
         files.on_round(run.advance())
     fl.save_snapshot(run.state_dict(), folder / "checkpoints")
-print(f"stopped after {run.round_index} of {federation.budget.rounds} rounds")
+print(f"stopped after {run.round_index} of {federation.rounds} rounds")
 
 # The second process reads the newest whole checkpoint and the records of the rounds before it.
 snapshot = next(fl.whole_snapshots(folder / "checkpoints", warn=print))

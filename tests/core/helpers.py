@@ -110,7 +110,7 @@ def layers_of(sizes: Sequence[int], adaptive: Sequence[bool] | None = None) -> L
 def play(federation: Federation, watch: Callable[[Run, RoundRecord], None]) -> Run:
     """Run a federation round by round and show each round's end to `watch`."""
     run = Run(federation)
-    while run.round_index < federation.budget.rounds:
+    while run.round_index < federation.rounds:
         watch(run, run.advance())
     return run
 

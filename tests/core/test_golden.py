@@ -46,7 +46,7 @@ def replay(golden: Golden) -> Replay:
         keep_client_models=True,
     )
     replay = Replay(Run(federation))
-    while replay.run.round_index < federation.budget.rounds:
+    while replay.run.round_index < federation.rounds:
         replay.rounds.append(replay.run.advance())
         replay.intervals.append(list(replay.run.state.intervals.values()))
         replay.d.append(list(replay.run.state.unit_discrepancy.values()))

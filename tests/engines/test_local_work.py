@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -139,8 +142,52 @@ def test_budgets_in_local_steps_rounds_and_epochs_are_one_run() -> None:
     ]
     assert [one.budget for one in same] == [Budget(6, 3)] * 3
     assert same[0].describe() == same[1].describe() == same[2].describe()
+    assert [one.rounds for one in same] == [3] * 3
     assert federation("loop", **base, epochs=2.1).budget == Budget(8, 4)  # rounded up to whole rounds
     assert federation("loop", **base, epochs=3, local_work=LocalWork(epochs=1 / 3)).budget.rounds == 9
+
+
+def test_rounds_are_a_number_that_other_settings_may_change() -> None:
+    steps = federation("loop", strategy=fl.FedAvg(2), local_steps=12, keep_client_models=False)
+    assert (steps.rounds, type(steps.given_budget.rounds)) == (6, type(None))
+    assert replace(steps, strategy=fl.FedAvg(4)).rounds == 3  # the budget stays 12 local steps
+    assert replace(steps, local_steps=8).rounds == 4
+    assert replace(steps, local_steps=None, epochs=2).rounds == 3
+    rounds = replace(steps, local_steps=None, rounds=np.int64(5))
+    assert type(rounds.rounds) is int
+    assert (rounds.rounds, replace(rounds, strategy=fl.FedAvg(4)).rounds) == (5, 5)  # now it is 5 rounds
+    assert (replace(rounds, rounds=None, local_steps=8).rounds, replace(rounds, seed=3).rounds) == (4, 5)
+    copied = fl.Federation(steps.model, steps.clients, fl.FedAvg(4), rounds=steps.rounds)
+    assert (copied.rounds, copied.budget) == (6, Budget(24, 6))
+    kept = replace(steps, clients=skewed_clients(5))
+    for given in (kept, replace(kept, local_steps=None, rounds=5), replace(kept, local_steps=None, epochs=2)):
+        again = pickle.loads(pickle.dumps(given))
+        assert (again.rounds, again.given_budget) == (given.rounds, given.given_budget)
+        assert f"rounds={given.rounds}, " in repr(given)
+
+
+def test_a_loop_by_hand_ends_with_the_budget() -> None:
+    for budget in ({"local_steps": 6}, {"rounds": 3}, {"epochs": 2}):
+        given = federation("loop", **{"strategy": fl.FedAvg(2), "local_steps": None, **budget})
+        run, whole = fl.Run(given), given.run()
+        records = []
+        while run.round_index < given.rounds:
+            records.append(run.advance())
+        assert [record.loss for record in records] == [record.loss for record in whole.rounds]
+        assert len(records) == 3
+
+
+def test_a_budget_that_is_refused_has_no_rounds_and_can_be_mended() -> None:
+    good = federation("loop", strategy=fl.FedAvg(2), local_steps=12)
+    unknown = fl.ReplayedClients([[(torch.zeros(2, 2, 6, 6), torch.zeros(2, dtype=torch.int64))] * 30] * 3)
+    for wrong in ({"local_steps": 7}, {"rounds": 3, "epochs": 2}, {"local_steps": None, "epochs": 2}):
+        bad = replace(good, clients=unknown, **wrong)
+        assert "rounds=" in repr(bad)
+        with pytest.raises(ConfigError):
+            _ = bad.budget
+        mended = replace(bad, clients=good.clients, local_steps=12, rounds=None, epochs=None)
+        assert (mended.rounds, mended.budget) == (6, good.budget)
+    assert replace(good, local_steps=7).rounds == 0
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,9 @@ def normalise_numbers(owner: object) -> None:
     """
     problems = []
     for field in dataclasses.fields(owner):  # type: ignore[arg-type]
-        value = getattr(owner, field.name)
+        if field.name not in vars(owner):
+            continue
+        value = vars(owner)[field.name]  # as it was given: to read an attribute may compute it
         if isinstance(value, list) and isinstance(field.default, tuple):
             value = tuple(value)
         object.__setattr__(owner, field.name, _plain(value))

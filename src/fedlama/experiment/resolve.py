@@ -15,7 +15,7 @@ from fedlama.experiment.contracts import check_plain, settings_of, shared_keys
 from fedlama.experiment.loading import location_of
 from fedlama.experiment.sections import SECTIONS, options
 from fedlama.experiment.settings import Experiment, Settings, plain_choice
-from fedlama.federation.checks import check_budget
+from fedlama.federation.budget import check_budget
 
 Raw = Mapping[str, object]
 

@@ -16,9 +16,7 @@ from torch import Tensor, nn
 
 from fedlama.choices.codecs.difference import RESIDUAL
 from fedlama.choices.solvers.options import option_problems
-from fedlama.choices.strategies import Strategy
 from fedlama.choices.tasks import Task
-from fedlama.core.budget import GivenBudget
 from fedlama.core.layers import Layers, check_layers, local_buffers, local_layers
 from fedlama.core.local_work import epoch_of
 from fedlama.core.losses import scalar
@@ -28,13 +26,10 @@ from fedlama.data.clients import ClientSource, TensorClients, is_pure
 from fedlama.data.local_sets import held_out
 from fedlama.engines import ENGINES
 from fedlama.errors import ConfigError, DataError, FedlamaError, cut, did_you_mean, shown
+from fedlama.federation.budget import MOST_ROUNDS, check_budget
 from fedlama.federation.held_out import TestSet
 from fedlama.federation.settings import FederationSettings
 from fedlama.federation.tally import Tally
-
-MOST_ROUNDS = 10_000_000
-"""More rounds than this are refused as a typing error: their ledger would fill any disk."""
-
 
 _TRIED = 16
 """Number of clients whose first batch is tried, where samples are read one by one."""
@@ -250,40 +245,6 @@ def _check_codec(federation: FederationSettings, layers: Layers) -> list[str]:
         f"codec is {codec.name!r} with feedback: its clients keep what rounding left out for their next upload, but "
         f"under {strategy.name} the sampler {federation.sampler.name!r} draws a new cohort in every round; set "
         "codec.feedback=false, or keep the cohort (sampler.name='all', or sampler.hold_rounds)"
-    ]
-
-
-def check_budget(given: GivenBudget, strategy: Strategy[Any]) -> list[str]:
-    """Return the problems of a budget: it must be a whole number of rounds, and not too many of them.
-
-    Args:
-        given: The budget as it was given.
-        strategy: The run's strategy, which may be the user's own and unchecked.
-    """
-    step = strategy.local_steps
-    if isinstance(step, bool) or not isinstance(step, int):
-        kind = type(strategy).__name__
-        return [f"{kind}: local_steps is {shown(step)}, expected an integer; use a whole number of local steps"]
-    if step < 1:
-        return [f"{type(strategy).__name__}: a round has {step} local steps, expected 1 or more; raise base_interval"]
-    if problems := given.problems():
-        return problems
-    if given.rounds is not None and given.rounds > MOST_ROUNDS:
-        return [f"rounds is {given.rounds}, expected {MOST_ROUNDS} or fewer; use a smaller number"]
-    local_steps = given.local_steps
-    if local_steps is None:
-        return []
-    if local_steps // step > MOST_ROUNDS:
-        return [
-            f"local_steps is {local_steps}, which makes {local_steps // step} rounds of {strategy.name}, expected "
-            f"{MOST_ROUNDS} rounds or fewer; choose {MOST_ROUNDS * step} local steps or fewer"
-        ]
-    if local_steps >= step and local_steps % step == 0:
-        return []
-    below = max(local_steps // step, 1) * step
-    return [
-        f"local_steps is {local_steps}, but a round of {strategy.name} lasts {step} local steps and the budget must be "
-        f"a whole number of rounds; choose {below} or {below + step}"
     ]
 
 

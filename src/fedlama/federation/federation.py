@@ -43,7 +43,8 @@ class Federation(FederationSettings):
         engine: Name of the engine, or one with options, such as ``Stacked(chunk=16)``.
         device: Where to compute.
         keep_client_models: Keep every client's local model in the round records.
-        rounds: The budget in rounds.
+        rounds: The budget in rounds. As an attribute it is the number of rounds of the run, whatever the budget is
+            given in; 0 where that cannot be counted, which a run refuses with the reason.
         epochs: The budget in epochs of the average client's data, rounded up to whole rounds.
         micro_batch_size: Samples that a client computes at a time, at most; gradients of a batch's parts are added up,
             so that a large batch needs the memory of a small one. None for whole batches.

@@ -29,12 +29,13 @@ from fedlama.core.layers import Layers, by_tensor, local_layers, sent_layers, wi
 from fedlama.core.local_work import LocalWork
 from fedlama.core.losses import Objective
 from fedlama.core.modules import check_shapes_known, copied
-from fedlama.core.validation import normalise_numbers
+from fedlama.core.validation import normalise_numbers, refuse
 from fedlama.data.clients import TensorClients
 from fedlama.data.sources import Clients, as_source
 from fedlama.engines import Engine, EngineSetup
 from fedlama.engines.first_step.batches import repeatable
 from fedlama.errors import ConfigError, did_you_mean
+from fedlama.federation.budget import Rounds, check_budget, given_rounds
 from fedlama.federation.describe import Description, describe_federation, differences_since
 from fedlama.federation.held_out import TestSet
 from fedlama.federation.stopping import EarlyStopping
@@ -69,7 +70,7 @@ class FederationSettings:
     engine: str | Callable[[EngineSetup], Engine] = "loop"
     device: str = "cpu"
     keep_client_models: bool = False
-    rounds: int | None = None
+    rounds: Rounds = Rounds()  # noqa: RUF009  (a descriptor; the constructor's default is None)
     epochs: float | None = None
     micro_batch_size: int | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
     local_work: LocalWork = field(default=LocalWork(), metadata=LEFT_OUT_AT_DEFAULT)
@@ -102,14 +103,16 @@ class FederationSettings:
         """The length of the run, in local steps on its clock and in rounds.
 
         Raises:
-            ConfigError: It is given in epochs, and the clients do not know theirs.
+            ConfigError: It is not a whole number of rounds, or in epochs and the clients do not know theirs.
         """
-        return self.given_budget.resolve(self.strategy.local_steps, as_source(self.clients), self.local_work)
+        refuse(check_budget(self.given_budget, self.strategy))
+        clients = () if self.epochs is None else as_source(self.clients)  # to make a source copies the clients' data
+        return self.given_budget.resolve(self.strategy.local_steps, clients, self.local_work)
 
     @property
     def given_budget(self) -> GivenBudget:
         """The length of the run as it was given."""
-        return GivenBudget(self.local_steps, self.rounds, self.epochs)
+        return GivenBudget(self.local_steps, given_rounds(self), self.epochs)
 
     def labelling(self) -> Layers:
         """Return the layers that are trained and sent: those that were given, or one for every parameter tensor.

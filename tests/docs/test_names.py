@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import typer
 
 from fedlama.analysis.links import PROFILES, show_rate
 from fedlama.cli.app import app
+from fedlama.engines import ENGINES
+from fedlama.experiment.sections import SECTIONS, options
 from tests.docs.blocks import DOCS, ROOT
 
 PAPER = (DOCS / "paper-to-code.md").read_text(encoding="utf-8")
@@ -72,6 +75,51 @@ def test_the_table_of_links_is_right() -> None:
         assert isinstance(link.up, float)
         assert isinstance(link.down, float)
         assert f"| {name} | {show_rate(link.up)} | {show_rate(link.down)} |" in page
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def cells(text: str, header: str) -> list[list[str]]:
+    """Return the cells of the table with a header, row by row."""
+    table = text.split(header)[1].split("|\n", 2)[2].split("\n\n")[0]
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table.splitlines()]
+
+
+def test_the_readme_lists_every_option_with_the_default_first() -> None:
+    quoted = [[re.findall(r"`([\w-]+)`", cell) for cell in row] for row in cells(README, "| section | ")]
+    rows = {names[0]: listed for names, listed in quoted}
+    assert list(rows) == list(SECTIONS)
+    for section, names in rows.items():
+        first = SECTIONS[section].default.name
+        assert names == [first, *sorted(set(options(section)) - {first})], section
+    (engines,) = re.findall(r"`engine` \((.*?)\)", README, re.DOTALL)
+    assert re.findall(r"`(\w+)`", engines) == ["auto", *sorted(set(ENGINES) - {"auto"})]
+
+
+def test_the_readme_lists_every_extra() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    listed = [name for row in cells(README, "| extra | ") for name in re.findall(r"`(\w+)`", row[0])]
+    assert sorted(listed) == sorted(extras)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "index.md"], ids=["README", "index"])
+def test_the_examples_are_listed_in_their_order(page: Path) -> None:
+    listed = re.findall(r"^\| `examples/(\d\d_\w+\.py)` \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert listed == sorted(file.name for file in (ROOT / "examples").glob("*.py"))
+
+
+def test_the_reference_has_the_module_of_every_option() -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "reference").glob("*.md"))
+    documented = set(re.findall(r"^::: ([\w.]+)", pages, re.MULTILINE))
+    modules = {option.__module__ for section in SECTIONS for option in options(section).values()}
+    assert sorted(modules - documented) == []
+
+
+def test_the_pages_on_codecs_and_solvers_list_every_name() -> None:
+    for section, page in (("codec", "codecs"), ("solver", "training"), ("task", "tasks")):
+        text = (DOCS / "how-to" / f"{page}.md").read_text(encoding="utf-8")
+        assert [name for name in options(section) if f"`{name}`" not in text] == [], page
 
 
 def test_no_page_names_a_path_of_this_machine() -> None:

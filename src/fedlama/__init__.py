@@ -84,7 +84,7 @@ from fedlama.core.trees import pad
 from fedlama.data.clients import ClientData, ClientSource, ReplayedClients, TensorClients
 from fedlama.data.datasets import DatasetClients
 from fedlama.data.samples import PadCollate
-from fedlama.engines import Auto, Distributed, Stacked, Workers
+from fedlama.engines import Auto, Distributed, Recorded, Stacked, Workers
 from fedlama.errors import ConfigError, DataError, DivergenceError, FedlamaError, MissingExtraError
 from fedlama.federation.callbacks import Callback, CallbackError, RoundCallback, StopRun
 from fedlama.federation.federation import Federation
@@ -192,6 +192,7 @@ __all__ = [
     "PowerSGD",
     "RandomAbsence",
     "RandomK",
+    "Recorded",
     "Regression",
     "Replace",
     "ReplayedClients",

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 import fedlama as fl
-from fedlama.engines import Stacked, Workers
+from fedlama.engines import Recorded, Stacked, Workers
 from fedlama.errors import DataError
 from tests.core.helpers import Line, mlp, product, pushed, skewed_clients
 from tests.engines.cases import assert_same, run
 
-ENGINES: list[Any] = [Stacked(), Stacked(chunk=1), Workers(threads=2), fl.Auto()]
+ENGINES: list[Any] = [Stacked(), Stacked(chunk=1), Workers(threads=2), Recorded(share=2), fl.Auto()]
 
 
 class OneAfterAnother(fl.Sampler):

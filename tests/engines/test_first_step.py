@@ -224,7 +224,7 @@ def images(classes: int = 10) -> list[fl.ClientData]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", [fl.Stacked(), fl.Workers(), fl.Stacked(precision="bfloat16")])
+@pytest.mark.parametrize("engine", [fl.Stacked(), fl.Workers(), fl.Recorded(), fl.Stacked(precision="bfloat16")])
 @pytest.mark.parametrize("seed", range(3))
 def test_rounding_of_a_residual_network_is_no_alarm(engine: Any, seed: int) -> None:  # noqa: ANN401
     torch.manual_seed(seed)

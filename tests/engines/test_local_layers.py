@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import fedlama as fl
-from fedlama.engines import Stacked, Workers
+from fedlama.engines import Recorded, Stacked, Workers
 from fedlama.engines.api import LOCAL_VALUES
 from fedlama.engines.distributed import DistributedEngine
 from fedlama.engines.loop import LoopEngine
@@ -18,7 +18,7 @@ from fedlama.errors import ConfigError, DataError
 from tests.engines.cases import assert_same, federation, network, run
 from tests.engines.test_client_state import OneAfterAnother
 
-ENGINES: list[Any] = [Stacked(), Stacked(chunk=1), Workers(threads=2), fl.Auto()]
+ENGINES: list[Any] = [Stacked(), Stacked(chunk=1), Workers(threads=2), Recorded(share=2), fl.Auto()]
 PERSONAL = fl.tagged(fl.by_module(network()), local=["4"])
 """The dense layer stays on its client; the convolution and batch normalisation are sent."""
 PERSONAL_NORM = fl.tagged(fl.by_module(network()), local=["1"])

@@ -14,12 +14,19 @@ from torch import nn
 import fedlama as fl
 from fedlama.core.budget import Budget, GivenBudget
 from fedlama.core.local_work import LocalWork
-from fedlama.engines import Stacked, Workers
+from fedlama.engines import Recorded, Stacked, Workers
 from fedlama.errors import ConfigError
 from tests.core.helpers import FEATURES, Line, mlp, product, pushed, skewed_clients
 from tests.engines.cases import assert_same, clients, federation, run
 
-ENGINES: list[Any] = [Stacked(), Stacked(chunk=2), Stacked(threads=2, chunk=2), Workers(threads=2), fl.Auto()]
+ENGINES: list[Any] = [
+    Stacked(),
+    Stacked(chunk=2),
+    Stacked(threads=2, chunk=2),
+    Workers(threads=2),
+    Recorded(),
+    fl.Auto(),
+]
 WORK = LocalWork(epochs=1.0, limits={2: 1})
 STRAGGLERS = LocalWork(straggler_share=0.6)
 
@@ -113,7 +120,7 @@ def test_the_declared_interval_changes_no_number_of_a_run_in_rounds() -> None:
     assert all(torch.equal(value, results[1].model[name]) for name, value in results[0].model.items())
 
 
-@pytest.mark.parametrize("engine", ["loop", Stacked(), Workers()], ids=str)
+@pytest.mark.parametrize("engine", ["loop", Stacked(), Workers(), Recorded()], ids=str)
 def test_resumed_runs_end_in_the_same_bits(engine: Any) -> None:  # noqa: ANN401
     one = federation(engine, local_work=LocalWork(epochs=0.5, straggler_share=0.5), keep_client_models=False)
     whole = one.run()

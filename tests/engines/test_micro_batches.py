@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 import fedlama as fl
-from fedlama.engines import Stacked, Workers
+from fedlama.engines import Recorded, Stacked, Workers
 from fedlama.engines.micro_batches import LossAndGradients, accumulated
 from fedlama.errors import ConfigError
 from tests.core.helpers import FEATURES, mlp, skewed_clients
 from tests.engines.cases import assert_same, federation, run
 
-ENGINES: list[Any] = ["loop", Stacked(), Stacked(chunk=2), Workers(threads=2), fl.Auto()]
+ENGINES: list[Any] = ["loop", Stacked(), Stacked(chunk=2), Workers(threads=2), Recorded(), fl.Auto()]
 DENSE: dict[str, Any] = {"clients": skewed_clients(5), "strategy": fl.FedAvg(2), "local_steps": 8}
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlama.core.losses import cross_entropy
-from fedlama.engines import Auto, Stacked, Workers
+from fedlama.engines import Auto, Recorded, Stacked, Workers
 from fedlama.engines.trainers.gradients import check_precision, in_precision
 from fedlama.errors import ConfigError
 from fedlama.federation.run import Run
@@ -83,7 +83,11 @@ def test_a_device_without_mixed_precision_is_refused() -> None:
 
 def test_workers_and_auto_in_bfloat16_are_near_stacked() -> None:
     expected = run(Stacked(precision="bfloat16"))
-    for engine in (Workers(precision="bfloat16", threads=2), Auto(precision="bfloat16")):
+    for engine in (
+        Workers(precision="bfloat16", threads=2),
+        Recorded(precision="bfloat16"),
+        Auto(precision="bfloat16"),
+    ):
         result = run(engine)
         for name, value in expected.model.items():
             torch.testing.assert_close(result.model[name], value, atol=2e-2, rtol=2e-2)

@@ -22,15 +22,15 @@ from fedlama.choices.strategies import Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIn
 from fedlama.core.layers import StatisticsRule, by_module, by_tensor
 from fedlama.data.clients import ReplayedClients, TensorClients
 from fedlama.data.transforms import PadCropFlip
-from fedlama.engines import Stacked, Workers
+from fedlama.engines import Recorded, Stacked, Workers
 from fedlama.engines.trainers.torch_chain.translate import translate
 from fedlama.errors import DivergenceError
 from fedlama.models import ResidualNetwork, leaf_cnn, resnet20
 from tests.engines.cases import assert_same, clients, network, run
 
-EngineChoice = Stacked | Workers
-ENGINES: list[EngineChoice] = [Stacked(), Stacked(chunk=2), Workers(threads=2)]
-NAMES = ["stacked", "stacked-2", "workers"]
+EngineChoice = Stacked | Workers | Recorded
+ENGINES: list[EngineChoice] = [Stacked(), Stacked(chunk=2), Workers(threads=2), Recorded(), Recorded(share=2)]
+NAMES = ["stacked", "stacked-2", "workers", "recorded", "recorded-2"]
 STRATEGIES = [
     FedAvg(2),
     FedLAMA(2, 2),
@@ -121,7 +121,7 @@ def test_every_solver_in_float64(engine: EngineChoice, solver: SGD) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", [Stacked(), Workers()], ids=["stacked", "workers"])
+@pytest.mark.parametrize("engine", [Stacked(), Workers(), Recorded()], ids=["stacked", "workers", "recorded"])
 @pytest.mark.parametrize(
     ("dtype", "make", "tolerance"),
     [

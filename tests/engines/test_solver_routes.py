@@ -14,7 +14,7 @@ from fedlama import SGD, Adam, AdamW, Auto, Clipping, FedAvg, FedProx, Parameter
 from fedlama.choices.solvers import LocalSolver, SolverOptions
 from fedlama.choices.solvers.per_client import along_clients, client_norms, tensor_norms
 from fedlama.choices.solvers.sgd import is_plain_sgd
-from fedlama.engines import Stacked, Workers
+from fedlama.engines import Recorded, Stacked, Workers
 from tests.core.helpers import FEATURES, mlp, skewed_clients
 from tests.engines.cases import assert_same, federation, run
 
@@ -52,7 +52,7 @@ def test_kernels_train_plain_sgd_and_nothing_else(engine: Any) -> None:  # noqa:
     assert not any(label(engine, solver).startswith("NumbaTrainer") for solver in OTHER)
 
 
-@pytest.mark.parametrize("engine", [Stacked(), Stacked(chunk=2), Workers(threads=2), Auto()], ids=str)
+@pytest.mark.parametrize("engine", [Stacked(), Stacked(chunk=2), Workers(threads=2), Recorded(), Auto()], ids=str)
 @pytest.mark.parametrize("solver", PLAIN + OTHER, ids=lambda solver: type(solver).__name__)
 def test_a_chain_of_dense_layers_gives_the_results_of_loop(engine: Any, solver: LocalSolver) -> None:  # noqa: ANN401
     settings: dict[str, Any] = {**DENSE, "model": mlp().float(), "solver": solver}
@@ -93,7 +93,7 @@ class LayerNormalised(SolverOptions):
             p.sub_(along_clients(rate * (size + 0.1) / (slope + 1e-3), p) * g)
 
 
-@pytest.mark.parametrize("engine", [Stacked(), Stacked(chunk=2), Workers(threads=2), Auto()], ids=str)
+@pytest.mark.parametrize("engine", [Stacked(), Stacked(chunk=2), Workers(threads=2), Recorded(), Auto()], ids=str)
 def test_a_solver_with_norms_is_right_in_every_engine(engine: Any) -> None:  # noqa: ANN401
     settings: dict[str, Any] = {**DENSE, "model": mlp().float(), "solver": LayerNormalised()}
     assert_same(run(engine, **settings), run("loop", **settings))

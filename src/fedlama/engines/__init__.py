@@ -8,7 +8,7 @@ from fedlama.core.registry import registered
 from fedlama.engines.api import Average, Engine, EngineSetup, Values
 from fedlama.engines.distributed import Distributed
 from fedlama.engines.loop import LoopEngine
-from fedlama.engines.options import Auto, Stacked, Workers
+from fedlama.engines.options import Auto, Recorded, Stacked, Workers
 from fedlama.engines.stacked import StackedEngine
 
 EngineFactory = Callable[[EngineSetup], Engine]
@@ -35,6 +35,7 @@ __all__ = [
     "EngineFactory",
     "EngineSetup",
     "LoopEngine",
+    "Recorded",
     "Stacked",
     "StackedEngine",
     "Values",

@@ -25,6 +25,7 @@ from fedlama.engines.trainers.base import Trainer
 from fedlama.engines.trainers.fitting import CudaMemory, FittingTrainer
 from fedlama.engines.trainers.gradients import PRECISIONS, Precision, check_precision
 from fedlama.engines.trainers.numba import NumbaTrainer, compiled_form
+from fedlama.engines.trainers.recorded.trainer import RecordedTrainer
 from fedlama.engines.trainers.serial import SerialTrainer
 from fedlama.engines.trainers.torch_chain.trainer import TorchChainTrainer
 from fedlama.engines.trainers.torch_chain.translate import chain_for
@@ -117,6 +118,50 @@ class Stacked:
         if self.chunk or setup.device.type != "cuda" or not isinstance(setup.clients, TensorClients):
             return trainer
         return FittingTrainer(trainer, probe, setup.clients, CudaMemory(setup.device))
+
+
+@register("engine", "recorded")
+@dataclass(frozen=True)
+class Recorded:
+    """Options of the engine that records every client's step, for CUDA; calling it builds the engine.
+
+    A step is recorded once for each client that trains at a time, as a CUDA graph, and then replayed: one call starts
+    all kernels of a forward and a backward pass, and the graphs of several clients run beside each other. It serves any
+    model. What cannot be recorded, such as a model that looks at a number or draws random numbers beside dropout, runs
+    as it is, with a warning. On other devices the same steps run unrecorded, which serves to try a configuration.
+
+    Args:
+        lanes: Clients that run beside each other, at most; each lane needs memory for the activations of a client.
+        share: Clients that have recordings at a time, at most, as each takes memory for a model, its gradients and a
+            batch. By default as many as fit the memory, at most 256. A larger cohort is trained share by share.
+        precision: As for :class:`Stacked`.
+        compile_steps: Whether the model goes through ``torch.compile`` before it is recorded, with the same conditions
+            as for :class:`Stacked`. Only batches of the usual shape are compiled.
+
+    Raises:
+        ConfigError: An option is out of range or not available on the device.
+    """
+
+    lanes: int = 16
+    share: int | None = None
+    precision: Precision = "float32"
+    compile_steps: bool = False
+
+    def __post_init__(self) -> None:
+        normalise_numbers(self)
+        given = ["lanes", *(["share"] if self.share is not None else [])]
+        refuse(whole(self, *given, minimum=1) + one_of(self, "precision", PRECISIONS))
+
+    def __call__(self, setup: EngineSetup) -> StackedEngine:
+        """Build the engine."""
+        check_precision(self.precision, setup.device)
+        if self.compile_steps:
+            check_compiler(setup.device)
+        batches = CohortBatches(setup.clients, setup.device, setup.seed)
+        trainer = RecordedTrainer(setup, batches, self.precision, self.compile_steps, self.lanes, self.share)
+        cohort = Cohort(setup, DeviceStorage(setup.device), channels_last=True)
+        plain = partial(_plain_trainer, setup, batches, self.precision)
+        return StackedEngine(setup, [trainer], cohort, plain=plain)
 
 
 @register("engine", "workers")

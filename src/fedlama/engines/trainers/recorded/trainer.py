@@ -1,0 +1,321 @@
+"""The trainer that records every client's step and replays it, for any module.
+
+A round copies the clients' models into slots. At every step their batches are copied too, each slot's recording
+computes gradients, and the solver steps for all slots together. Batches of another shape than the usual one (the short
+last batch of an epoch, texts of other lengths) are computed by guests: a guest is a slot with a recording for one
+shape, into which a client's model is copied for this step. A shape gets its guest when it first comes up; recording
+takes about as long as computing the step once without it. When there are too many shapes, the rest are not recorded.
+
+Results do not depend on lanes, shares or guests: each client is computed by the same kernels with the same shapes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from fedlama.core.trees import Signature, Tree, leaves, pick, signature, stack
+from fedlama.data.clients import is_pure
+from fedlama.engines.api import EngineSetup
+from fedlama.engines.cohort.batches import CohortBatches, StackedBatch
+from fedlama.engines.cohort.cohort import CohortSlice, check_losses
+from fedlama.engines.cohort.threads import WorkerThreads
+from fedlama.engines.trainers.base import LocalSteps, Trainer
+from fedlama.engines.trainers.dropout import client_generators
+from fedlama.engines.trainers.fitting import CudaMemory, DeviceMemory
+from fedlama.engines.trainers.gradients import Precision
+from fedlama.engines.trainers.recorded.client_step import ClientStep, StepTensors
+from fedlama.engines.trainers.recorded.lanes import CudaLanes, Lanes, PlainLanes, Step
+from fedlama.engines.trainers.recorded.slots import Slots
+from fedlama.engines.trainers.vmapped import copy_all
+
+_MOST_SLOTS = 256
+"""Clients of a share, at most: recording takes about 10 ms for each slot."""
+_MOST_GUESTS = 64
+"""Shapes of unusual batches that are recorded."""
+_MARGIN = 0.2
+"""Fraction of the free memory to leave alone."""
+
+
+@dataclass(frozen=True)
+class _Guest:
+    """A slot for batches of one unusual shape.
+
+    Attributes:
+        lane: Where it runs.
+        slot: Its tensors, for one client.
+        replay: Computes the step.
+    """
+
+    lane: int
+    slot: Slots
+    replay: Step
+
+
+class RecordedTrainer(Trainer):
+    """Trains clients with recorded steps.
+
+    Args:
+        setup: The federation's fixed parts.
+        batches: Where batches come from.
+        precision: The numbers that the model computes in.
+        torch_compiled: Whether a client's step goes through ``torch.compile`` before it is recorded.
+        lanes: Clients that run beside each other.
+        share: Clients that have slots at a time, at most; None for as many as fit the memory.
+        memory: Measures the device's memory, if `share` is None.
+        make_lanes: Makes so many lanes; by default streams on CUDA, and elsewhere a plain lane.
+    """
+
+    name = "RecordedTrainer"
+    rows_per_call = None
+
+    def __init__(
+        self,
+        setup: EngineSetup,
+        batches: CohortBatches,
+        precision: Precision = "float32",
+        torch_compiled: bool = False,
+        lanes: int = 16,
+        share: int | None = None,
+        memory: DeviceMemory | None = None,
+        make_lanes: Callable[[int], Lanes] | None = None,
+    ) -> None:
+        self._arguments = (setup, batches, precision, False, lanes, share, memory, make_lanes)
+        on_cuda = setup.device.type == "cuda"
+        self._setup, self._batches, self.precision = setup, batches, precision
+        self._torch_compiled, self._lane_count, self._share = torch_compiled, lanes, share
+        self._memory = memory or (CudaMemory(setup.device) if on_cuda else None)
+        self._make_lanes = make_lanes or (lambda count: CudaLanes(setup.device, count) if on_cuda else PlainLanes())
+        self._names = [name for name, parameter in setup.model.named_parameters() if parameter.requires_grad]
+        self._client_step: ClientStep | None = None
+        self._lanes: Lanes = PlainLanes()
+        self._slots: Slots | None = None
+        self._usual: Signature | None = None
+        self._replays: list[Step] = []
+        self._guests: dict[Signature, _Guest] = {}
+        words = ["every client's step recorded" if on_cuda else "every client's step as a GPU would record it"]
+        words += [precision] if precision != "float32" else []
+        words += ["steps torch-compiled where the model allows it"] if torch_compiled else []
+        self.description = ", ".join(words)
+
+    def rehearsed(self) -> Trainer:
+        """Return a trainer of its own that takes the same steps, without torch.compile: two rows need few slots."""
+        return RecordedTrainer(*self._arguments)
+
+    def run(self, rows: CohortSlice, work: LocalSteps, threads: WorkerThreads) -> list[float]:
+        """Take all local steps of a round; see :meth:`fedlama.engines.trainers.base.Trainer.run`."""
+        with _kernels_that_repeat(self.precision):
+            count = len(rows.clients)
+            parts = -(-count // min(self._share_of(rows), count))
+            edges = [count * part // parts for part in range(parts + 1)]
+            slices = [rows.part(slice(start, end)) for start, end in pairwise(edges)]
+            return [loss for part in slices for loss in self._train(part, work)]
+
+    def _train(self, rows: CohortSlice, work: LocalSteps) -> list[float]:
+        """Train the clients of a share."""
+        count = len(rows.clients)
+        total = torch.zeros(count, dtype=torch.float64, device=self._setup.device)
+        generators = client_generators(self._setup, work.round_index, rows.clients, work.generators)
+        state = {kind: [buffers[index] for index in work.trained] for kind, buffers in rows.optimizer_state.items()}
+        parameters: list[Tensor] = []
+        gradients: list[Tensor] = []
+        slots = self._slots
+        for step, groups in enumerate(self._batches.steps(rows.clients, rows.steps_done, work.steps)):
+            if step == 0:
+                slots = self._ready(rows, groups)
+                slots.take(rows)
+                for mine, drawn in zip(slots.generators, generators, strict=False):
+                    mine.set_state(drawn.get_state())
+                parameters = [slots.values[name][:count] for name in work.names]
+                gradients = [slots.gradients[index][:count] for index in work.trained]
+            assert slots is not None
+            self._compute(slots, groups)
+            total += slots.losses[:count]
+            work.update(parameters, gradients, state, work.rates[step], work.reference)
+            if not self._lanes.records:  # on CUDA one look at the end saves waiting at every step
+                slots_rows = CohortSlice(rows.clients, slots.values, {}, rows.steps_done)
+                check_losses(self._setup, slots_rows, total.tolist(), work.round_index)
+        assert slots is not None
+        slots.give_back(rows)
+        for mine, drawn in zip(slots.generators, generators, strict=False):
+            drawn.set_state(mine.get_state())
+        means = (total / work.steps).tolist()
+        check_losses(self._setup, rows, means, work.round_index)
+        return means
+
+    def _compute(self, slots: Slots, groups: Sequence[StackedBatch]) -> None:
+        """Compute a step's losses and gradients of all clients of a share."""
+        usual: list[int] = []
+        for group in groups:
+            if _signature_of(group.batch) == self._usual:
+                slots.put_batches(group.rows, group.batch)
+                usual += group.rows
+        others = [group for group in groups if _signature_of(group.batch) != self._usual]
+        guests = [(group, self._guest(pick(group.batch, 0))) for group in others]
+        self._lanes.start()
+        for lane in range(len(self._lanes)):
+            with self._lanes.inside(lane):
+                for slot in usual:
+                    if slot % len(self._lanes) == lane:
+                        self._replays[slot]()
+        for group, guest in guests:
+            with self._lanes.inside(guest.lane):
+                for position, slot in enumerate(group.rows):
+                    self._visit(guest, slots.of_client(slot), pick(group.batch, position))
+        self._lanes.join()
+
+    def _visit(self, guest: _Guest, client: StepTensors, batch: Tree) -> None:
+        """Compute a client with a guest's recording."""
+        room = guest.slot.of_client(0)
+        copy_all([*room.values.values(), *leaves(room.batch)], [*client.values.values(), *leaves(batch)])
+        room.generator.set_state(client.generator.get_state())
+        guest.replay()
+        client.generator.set_state(room.generator.get_state())
+        buffers = [name for name in room.values if name not in self._names]
+        copy_all(
+            [*client.gradients, *(client.values[name] for name in buffers), client.loss],
+            [*room.gradients, *(room.values[name] for name in buffers), room.loss],
+        )
+
+    def _share_of(self, rows: CohortSlice) -> int:
+        """Return how many clients have slots at a time, at most; at the first call it is measured."""
+        if self._share is None:
+            self._share = _MOST_SLOTS
+            if self._memory is not None and is_pure(self._setup.clients):
+                (groups,) = self._batches.steps(rows.clients, rows.steps_done, 1)
+                activations, trial = self._observe(rows, groups)
+                self._lane_count, self._share = _what_fits(
+                    self._memory.free(), activations, trial.nbytes, self._lane_count, self._share
+                )
+                self._lanes = self._chosen_lanes()
+        return self._share
+
+    def _observe(self, rows: CohortSlice, groups: Sequence[StackedBatch]) -> tuple[int, Slots]:
+        """Compute a client's first step on copies, to find out what the model draws and what memory a step takes.
+
+        Returns:
+            Bytes that a step holds at its peak, or 0 if they are not measured; and the slot that was used.
+        """
+        batch = _usual_batch(groups)
+        trial = Slots.allocate(1, rows.values, self._names, batch)
+        trial.take(rows.part(slice(0, 1)))
+        trial.put_batches([0], stack([batch]))
+        tensors = trial.of_client(0)
+        self._client_step = ClientStep(self._setup, self.precision, self._torch_compiled)
+        self._client_step.observe(tensors)  # libraries also allocate their workspaces at the first call
+        self._client_step(tensors)
+        step = partial(self._client_step, tensors)
+        return (0 if self._memory is None else self._memory.peak(step)), trial
+
+    def _chosen_lanes(self) -> Lanes:
+        """Return the lanes in which the model's steps run."""
+        assert self._client_step is not None
+        lanes = self._make_lanes(self._lane_count)
+        if self._client_step.draws != "global" or not lanes.records:
+            return lanes
+        warnings.warn(
+            f"the model {type(self._setup.model).__name__} draws random numbers beside dropout, which a recording "
+            "cannot repeat for each client; its steps are not recorded, which is slower",
+            stacklevel=2,
+        )
+        return PlainLanes()
+
+    def _ready(self, rows: CohortSlice, groups: Sequence[StackedBatch]) -> Slots:
+        """Return recorded slots for the clients of a share; they are made when more clients come than before."""
+        if self._slots is not None and len(self._slots) >= len(rows.clients):
+            return self._slots
+        if self._client_step is None:
+            self._observe(rows, groups)
+            self._lanes = self._chosen_lanes()
+        assert self._client_step is not None
+        batch = _usual_batch(groups)
+        self._usual, self._replays = signature(batch), []  # before the next are allocated: recordings hold memory
+        self._slots = slots = Slots.allocate(len(rows.clients), rows.values, self._names, batch)
+        steps = [partial(self._client_step, slots.of_client(slot)) for slot in range(len(slots))]
+        generators = [[slots.generators[slot]] if self._draws else [] for slot in range(len(slots))]
+        try:
+            self._replays = [
+                self._lanes.record(slot % len(self._lanes), step, generators[slot]) for slot, step in enumerate(steps)
+            ]
+        except RuntimeError as error:
+            warnings.warn(
+                f"the steps of the model {type(self._setup.model).__name__} cannot be recorded, so they run as they "
+                f"are, which is slower ({str(error).splitlines()[0]})",
+                stacklevel=2,
+            )
+            self._lanes, self._guests = PlainLanes(), {}
+            self._replays = list(steps)
+        return slots
+
+    @property
+    def _draws(self) -> bool:
+        """Whether the model has dropout."""
+        return self._client_step is not None and self._client_step.draws != "nothing"
+
+    def _guest(self, batch: Tree) -> _Guest:
+        """Return the guest for batches like this one."""
+        shape = signature(batch)
+        if shape in self._guests:
+            return self._guests[shape]
+        assert self._slots is not None
+        assert self._client_step is not None
+        slot = Slots.allocate(1, self._slots.values, self._names, batch)
+        step = partial(self._client_step, slot.of_client(0), usual=False)
+        if len(self._guests) == _MOST_GUESTS:
+            return _Guest(0, slot, step)
+        lane = len(self._guests) % len(self._lanes)
+        step()  # libraries load their kernels for this shape; the numbers are overwritten
+        replay = self._lanes.record(lane, step, slot.generators if self._draws else [])
+        self._guests[shape] = _Guest(lane, slot, replay)
+        return self._guests[shape]
+
+
+def _what_fits(free: int, activations: int, per_slot: int, lanes: int, slots: int) -> tuple[int, int]:
+    """Return how many lanes and slots fit the memory, at least one of each.
+
+    Args:
+        free: Bytes that can still be allocated.
+        activations: Bytes that a step holds at its peak; each lane has its own.
+        per_slot: Bytes of a slot.
+        lanes: Lanes that are wanted, at most.
+        slots: Slots that are wanted, at most.
+
+    >>> _what_fits(free=1000, activations=50, per_slot=10, lanes=16, slots=256)
+    (8, 40)
+    """
+    room = int((1 - _MARGIN) * free)
+    lanes = max(min(lanes, room // 2 // max(activations, 1)), 1)
+    return lanes, max(min(slots, (room - lanes * activations) // max(per_slot, 1)), 1)
+
+
+def _usual_batch(groups: Sequence[StackedBatch]) -> Tree:
+    """Return a batch of the shape that most clients have."""
+    return pick(max(groups, key=lambda group: len(group.rows)).batch, 0)
+
+
+def _signature_of(batch: Tree) -> Signature:
+    """Return the signature of one client's batch; leaves of `batch` are (clients, batch, ...)."""
+    return signature(pick(batch, 0))
+
+
+@contextmanager
+def _kernels_that_repeat(precision: Precision) -> Iterator[None]:
+    """Let cuDNN use kernels whose float32 results repeat to the last bit, and choose them without measuring.
+
+    Args:
+        precision: The numbers that the model computes in.
+    """
+    settings = torch.backends.cudnn
+    before = settings.deterministic, settings.benchmark
+    settings.deterministic, settings.benchmark = before[0] or precision == "float32", False
+    try:
+        yield
+    finally:
+        settings.deterministic, settings.benchmark = before

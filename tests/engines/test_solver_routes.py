@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fedlama import SGD, Adam, AdamW, Auto, Clipping, FedAvg, FedProx, ParameterGroup, Run, Schedule
 from fedlama.choices.solvers import LocalSolver, SolverOptions
 from fedlama.choices.solvers.per_client import along_clients, client_norms, tensor_norms
-from fedlama.choices.solvers.sgd import is_plain_sgd
+from fedlama.choices.solvers.sgd import plain_sgd
 from fedlama.engines import Recorded, Stacked, Workers
 from tests.core.helpers import FEATURES, mlp, skewed_clients
 from tests.engines.cases import assert_same, federation, run
@@ -42,7 +42,16 @@ def test_every_field_of_sgd_is_known_to_kernels_or_refused_by_them() -> None:
     known |= {"warm_up_steps", "decay_at", "decay_factor"}
     assert {field.name for field in fields(FedProx)} == known | changed.keys()
     for name, value in changed.items():
-        assert not is_plain_sgd(replace(FedProx(0.1, momentum=0.5), **{name: value})), name
+        assert plain_sgd(replace(FedProx(0.1, momentum=0.5), **{name: value})) is None, name
+    assert plain_sgd(SGD(0.1, momentum=0.5, weight_decay=0.01)) == (0.5, 0.01, True, None)
+    assert plain_sgd(FedProx(0.1, proximal=0.2, decay_normalisation=False)) == (0.0, 0.0, False, 0.2)
+
+
+def test_a_subclass_of_sgd_is_not_taken_for_plain_sgd() -> None:
+    class Doubled(SGD):
+        """It inherits what SGD says, but its steps are its own."""
+
+    assert plain_sgd(Doubled(0.1)) is None
 
 
 @pytest.mark.parametrize("engine", [Stacked(), Auto()], ids=lambda engine: type(engine).__name__)

@@ -103,6 +103,19 @@ def is_pure(source: ClientSource) -> bool:
     return bool(getattr(source, "pure_batches", False))
 
 
+def tensor_clients(source: ClientSource) -> TensorClients | None:
+    """Return the clients of a source as rows of shared tensors, from which engines gather many batches at once.
+
+    Args:
+        source: Any source.
+
+    Returns:
+        The attribute `tensor_clients` of the source; None for one that gives out batches only.
+    """
+    tensors: TensorClients | None = getattr(source, "tensor_clients", None)
+    return tensors
+
+
 class _Batches(NamedTuple):
     """Where batches are in the epochs of their clients; all arrays are int64 (steps, clients).
 
@@ -171,6 +184,11 @@ class TensorClients:
     def __len__(self) -> int:
         """Return the number of clients."""
         return len(self.rows)
+
+    @property
+    def tensor_clients(self) -> TensorClients:
+        """These clients themselves; see :func:`tensor_clients`."""
+        return self
 
     @property
     def device(self) -> torch.device:

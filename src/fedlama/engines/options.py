@@ -13,7 +13,7 @@ from typing import Literal
 
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, one_of, refuse, whole
-from fedlama.data.clients import TensorClients
+from fedlama.data.clients import tensor_clients
 from fedlama.engines.api import EngineSetup
 from fedlama.engines.cohort.batches import CohortBatches
 from fedlama.engines.cohort.cohort import Cohort
@@ -115,9 +115,10 @@ class Stacked:
         else:
             vectorised = VmapTrainer(setup, batches, self.precision, self.compile_steps)
             trainer, probe = vectorised, vectorised.without_compiler()
-        if self.chunk or setup.device.type != "cuda" or not isinstance(setup.clients, TensorClients):
+        clients = tensor_clients(setup.clients)
+        if self.chunk or setup.device.type != "cuda" or clients is None:
             return trainer
-        return FittingTrainer(trainer, probe, setup.clients, CudaMemory(setup.device))
+        return FittingTrainer(trainer, probe, clients, CudaMemory(setup.device))
 
 
 @register("engine", "recorded")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fedlama.core.devices import upload
 from fedlama.core.layers import Layer
-from fedlama.data.clients import TensorClients
+from fedlama.data.clients import tensor_clients
 from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
 from fedlama.engines.cohort.averaging import mean_and_discrepancy
 from fedlama.engines.cohort.cohort import Cohort, CohortSlice
@@ -181,8 +181,8 @@ class StackedEngine:
         per_sample = self._trainers[0].multiply_adds_per_sample
         if per_sample is None:
             return count
-        source = self._setup.clients
-        batch = max(source.batch_sizes) if isinstance(source, TensorClients) else 1
+        clients = tensor_clients(self._setup.clients)
+        batch = 1 if clients is None else max(clients.batch_sizes)
         return max(count * work.steps * batch * per_sample // _MULTIPLY_ADDS_PER_THREAD, 1)
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:

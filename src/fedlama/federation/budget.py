@@ -67,6 +67,8 @@ def check_budget(given: GivenBudget, strategy: Strategy[Any]) -> list[str]:
 class CountedRounds(int):
     """A number of rounds that follows from a budget in other units."""
 
+    is_counted = True
+
 
 class Rounds:
     """The setting `rounds`: given as a budget or left out; where it is read, always the number of rounds.
@@ -102,4 +104,4 @@ def given_rounds(federation: Budgeted) -> int | None:
     """
     rounds: int | None = vars(federation)["rounds"]
     others = (federation.local_steps, federation.epochs)
-    return None if type(rounds) is CountedRounds and others != (None, None) else rounds
+    return None if getattr(rounds, "is_counted", False) and others != (None, None) else rounds

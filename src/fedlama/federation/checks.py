@@ -22,7 +22,7 @@ from fedlama.core.local_work import epoch_of
 from fedlama.core.losses import scalar
 from fedlama.core.trees import Tree, leaves, map_leaves, words
 from fedlama.core.validation import check_seed
-from fedlama.data.clients import ClientSource, TensorClients, is_pure
+from fedlama.data.clients import ClientSource, is_pure, tensor_clients
 from fedlama.data.local_sets import held_out
 from fedlama.engines import ENGINES
 from fedlama.errors import ConfigError, DataError, FedlamaError, cut, did_you_mean, shown
@@ -153,7 +153,8 @@ def _check_sizes(model: nn.Module, source: ClientSource) -> list[str]:
     """Report sizes of 0, with which there is nothing to compute."""
     if not len(source):
         return ["the source of the clients has 0 clients, expected 1 or more; add some"]
-    empty = [leaf for leaf in leaves(source.x) if not leaf[:1].numel()] if isinstance(source, TensorClients) else []
+    tensors = tensor_clients(source)
+    empty = [] if tensors is None else [leaf for leaf in leaves(tensors.x) if not leaf[:1].numel()]
     if empty:
         shape = tuple(empty[0].shape[1:])
         return [f"an input of the clients has shape {shape}, expected at least one number; give inputs with features"]
@@ -310,9 +311,10 @@ def check_fit(federation: FederationSettings, model: nn.Module, source: ClientSo
                 tried = _tried(owner, task, model, partial(test.rows, slice(0, 2)), test.x)
                 _refuse(task.check(owner, tried.output, test.data), model)
                 _check_metrics(task, tried, test)
-        if isinstance(source, TensorClients):
-            tried = _tried("client 0", task, model, lambda: source.batch(0, 0, federation.seed), source.x)
-            _refuse(task.check("the clients", tried.output, source.data), model)
+        tensors = tensor_clients(source)
+        if tensors is not None:
+            tried = _tried("client 0", task, model, lambda: source.batch(0, 0, federation.seed), tensors.x)
+            _refuse(task.check("the clients", tried.output, tensors.data), model)
             tried.loss()
         elif is_pure(source):
             for client in range(0, len(source), -(-len(source) // _TRIED)):

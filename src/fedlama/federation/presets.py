@@ -18,13 +18,13 @@ and ``FedAvg`` drawing its clients every phi rounds too (set ``hold_rounds`` for
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
 
-from fedlama.choices.samplers import UniformSampler
-from fedlama.choices.solvers import SGD
-from fedlama.choices.strategies import FedLAMA
 from fedlama.core.layers import StatisticsRule, by_tensor
 from fedlama.federation.federation import Federation
+
+T = TypeVar("T")
 
 
 def authors(federation: Federation) -> Federation:
@@ -36,14 +36,12 @@ def authors(federation: Federation) -> Federation:
     Returns:
         The same federation, changed as the module's docstring lists.
     """
-    strategy, solver, sampler = federation.strategy, federation.solver, federation.sampler
-    if isinstance(strategy, FedLAMA):
-        strategy = replace(strategy, cutoff="crossing", discrepancy_share="all", warm_up_rounds=6)
-        if isinstance(sampler, UniformSampler):
-            sampler = replace(sampler, hold_rounds=strategy.increase_factor)
-    if isinstance(solver, SGD):
-        solver = replace(solver, velocity="step", state_scope="slot", decay_normalisation=False)
-    statistics: StatisticsRule = "local" if isinstance(strategy, FedLAMA) else "average"
+    # Each three settings are those of FedLAMA, or of SGD and FedProx, alone; other choices stay as they are.
+    strategy = _with(federation.strategy, cutoff="crossing", discrepancy_share="all", warm_up_rounds=6)
+    solver = _with(federation.solver, velocity="step", state_scope="slot", decay_normalisation=False)
+    is_fedlama = strategy is not federation.strategy
+    sampler = _with(federation.sampler, hold_rounds=strategy.cycle_rounds) if is_fedlama else federation.sampler
+    statistics: StatisticsRule = "local" if is_fedlama else "average"
     return replace(
         federation,
         strategy=strategy,
@@ -53,3 +51,10 @@ def authors(federation: Federation) -> Federation:
         weighting="equal",
         evaluate="best_client",
     )
+
+
+def _with(choice: T, **settings: object) -> T:
+    """Return a choice with other settings; the same object where it does not have all of them."""
+    known = {field.name for field in fields(choice)} if is_dataclass(choice) else set()
+    changed: Any = choice
+    return replace(changed, **settings) if settings.keys() <= known else choice

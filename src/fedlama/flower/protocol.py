@@ -4,6 +4,7 @@ In every round the server sends each client a :class:`TrainRequest` with the lay
 returns a :class:`TrainReply` with the layers that are due. The payloads of both are messages of
 :mod:`fedlama.core.wire`, one flat run of bytes each, so what the ledger counts is what is sent. Before the first round
 the server sends each node an :class:`InfoRequest` and learns from :class:`ClientInfo` which client the node serves.
+Every message has its `kind`; those of requests are the types of Flower's messages.
 
 :mod:`fedlama.flower.transport` implements the channel over Flower's Grid; the tests have one inside one process.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from fedlama.choices.availability.membership import NEVER as NEVER
 from fedlama.choices.codecs import Codec
@@ -54,6 +55,8 @@ class TrainRequest:
             the values themselves.
     """
 
+    kind: ClassVar[Literal["train"]] = "train"
+
     run: str
     fingerprint: str
     round_index: int
@@ -86,6 +89,8 @@ class TrainReply:
         detail: A sentence for the log.
     """
 
+    kind: ClassVar[Literal["trained"]] = "trained"
+
     status: Literal["done", "stale", "refused"]
     round_index: int
     client: int
@@ -100,6 +105,8 @@ class TrainReply:
 class InfoRequest:
     """Asks a node which client it serves."""
 
+    kind: ClassVar[Literal["query"]] = "query"
+
 
 @dataclass(frozen=True)
 class ClientInfo:
@@ -109,6 +116,8 @@ class ClientInfo:
         client: The client's number.
         samples: Its number of training samples n_i.
     """
+
+    kind: ClassVar[Literal["info"]] = "info"
 
     client: int
     samples: int
@@ -122,6 +131,8 @@ class Failure:
         reason: A sentence, from the node or the transport.
         final: Whether a second request in the same round cannot help, as when the client's program raised an error.
     """
+
+    kind: ClassVar[Literal["failure"]] = "failure"
 
     reason: str
     final: bool

@@ -174,11 +174,12 @@ def _check_protocol(records: RecordDict, sender: str, receiver: str) -> None:
 
 def _message(outgoing: Outgoing, lifetime: float) -> Message:
     app = flower_module("app")
-    if isinstance(outgoing.content, TrainRequest):
-        content, group = request_records(outgoing.content), str(outgoing.content.round_index)
-        message: Message = app.Message(content, outgoing.node, "train", ttl=lifetime, group_id=group)
+    content = outgoing.content
+    if content.kind == "train":
+        records, group = request_records(content), str(content.round_index)
+        message: Message = app.Message(records, outgoing.node, content.kind, ttl=lifetime, group_id=group)
     else:
-        message = app.Message(_protocol_record(), outgoing.node, "query", ttl=lifetime)
+        message = app.Message(_protocol_record(), outgoing.node, content.kind, ttl=lifetime)
     return message
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.solvers.base import OptimizerState
-from fedlama.choices.solvers.sgd import SGD
+from fedlama.choices.solvers.sgd import SGD, PlainSGD
 from fedlama.core.registry import register
 from fedlama.core.validation import at_least, refuse
 
@@ -63,3 +63,8 @@ class FedProx(SGD):
         # The reference has one client's shape; broadcasting serves stacked parameters too.
         torch._foreach_add_(pulled, list(reference), alpha=-self.proximal)
         super().step(parameters, pulled, optimizer_state, rate, decayed, reference)
+
+    def as_plain_sgd(self) -> PlainSGD | None:
+        """Return the settings for kernels, with the pull; see :meth:`SGD.as_plain_sgd`."""
+        plain = super().as_plain_sgd()
+        return None if plain is None else plain._replace(proximal=self.proximal)

@@ -10,18 +10,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fedlama.choices.solvers.base import STATE_SCOPES, OptimizerState, StateScope
+from fedlama.choices.solvers.base import STATE_SCOPES, LocalSolver, OptimizerState, StateScope
 from fedlama.choices.solvers.options import SolverOptions, with_decay
 from fedlama.choices.solvers.schedule import Schedule
 from fedlama.core.description import LEFT_OUT_AT_DEFAULT
 from fedlama.core.registry import register
 from fedlama.core.validation import at_least, between, normalise_numbers, one_of, refuse, whole
 from fedlama.errors import shown
+
+
+class PlainSGD(NamedTuple):
+    """The settings of SGD that kernels know: momentum in PyTorch's convention, weight decay, FedProx's pull, any rate.
+
+    Attributes:
+        momentum: In [0, 1).
+        weight_decay: Added to the gradient as ``weight_decay * parameter``.
+        decay_normalisation: Whether weight decay covers the parameters of normalisation modules too.
+        proximal: FedProx's mu; None for SGD.
+    """
+
+    momentum: float
+    weight_decay: float
+    decay_normalisation: bool
+    proximal: float | None = None
+
+    def decay(self, decayed: bool) -> float:
+        """Return a parameter's weight decay.
+
+        Args:
+            decayed: False for a parameter of a normalisation module.
+        """
+        return self.weight_decay if self.decay_normalisation or decayed else 0.0
 
 
 @register("solver")
@@ -118,6 +142,15 @@ class SGD(SolverOptions):
             step *= self.momentum
         torch._foreach_add_(parameters, velocity, alpha=step)
 
+    def as_plain_sgd(self) -> PlainSGD | None:
+        """Return the settings for kernels, or None where a setting that they do not know has another value.
+
+        Every setting beside those of :data:`_PLAIN` must have its default, also one that is added later.
+        """
+        if any(getattr(self, item.name) != item.default for item in fields(self) if item.name not in _PLAIN):
+            return None
+        return PlainSGD(self.momentum, self.weight_decay, self.decay_normalisation)
+
 
 _PLAIN = (
     *("learning_rate", "momentum", "weight_decay", "decay_normalisation", "warm_up_steps", "decay_at", "decay_factor"),
@@ -125,13 +158,13 @@ _PLAIN = (
 )
 
 
-def is_plain_sgd(solver: SGD) -> bool:
-    """Return whether kernels written for SGD can train with a solver of this module, or with FedProx.
+def plain_sgd(solver: LocalSolver) -> PlainSGD | None:
+    """Return the settings with which kernels written for SGD take a solver's steps, or None where they cannot.
 
-    They know momentum in PyTorch's convention, weight decay, FedProx's pull and any rate. Every other setting must have
-    its default, also one that is added later: then the solver takes its own steps.
+    A solver says so itself, with :meth:`SGD.as_plain_sgd`, which is not inherited: a subclass may take other steps.
 
     Args:
-        solver: An SGD or FedProx.
+        solver: Any solver.
     """
-    return all(getattr(solver, item.name) == item.default for item in fields(solver) if item.name not in _PLAIN)
+    says = vars(type(solver)).get("as_plain_sgd")
+    return None if says is None else says(solver)

@@ -19,7 +19,7 @@ from torch import Tensor
 from fedlama.core.devices import upload, upload_all
 from fedlama.core.randomness import address
 from fedlama.core.trees import map_leaves, signature, stack
-from fedlama.data.clients import Batch, ClientSource, Keys, TensorClients, as_batch
+from fedlama.data.clients import Batch, ClientSource, Keys, TensorClients, as_batch, tensor_clients
 from fedlama.kernels import SampleTable, shuffle_rows
 
 _ROOM = 1 << 22
@@ -86,7 +86,8 @@ class CohortBatches:
     """
 
     def __init__(self, source: ClientSource, device: torch.device, seed: int) -> None:
-        self._source: ClientSource = source.to(device) if isinstance(source, TensorClients) else source
+        tensors = tensor_clients(source)
+        self._source, self._tensors = source, None if tensors is None else tensors.to(device)
         self._device = device
         self._seed = seed
         self._shuffles = address(seed, "shuffle")[0]
@@ -102,8 +103,8 @@ class CohortBatches:
             first: Each client's first step.
             steps: How many steps.
         """
-        if isinstance(self._source, TensorClients):
-            yield from self._gathered(self._source, clients, first, steps)
+        if self._tensors is not None:
+            yield from self._gathered(self._tensors, clients, first, steps)
             return
         for step in range(steps):
             batches = [
@@ -128,11 +129,11 @@ class CohortBatches:
             first: Each client's first step.
             steps: How many steps.
         """
-        if isinstance(self._source, TensorClients):
-            rows, lengths = self._source.cohort_rows(clients, first, steps, self._seed)
+        if self._tensors is not None:
+            rows, lengths = self._tensors.cohort_rows(clients, first, steps, self._seed)
             cuts = [(step, slice(None), slice(step_lengths.max())) for step, step_lengths in enumerate(lengths)]
             sent = upload(torch.from_numpy(lengths), self._device)
-            for step, (x, y) in enumerate(self._picked(self._source, clients, first, rows, cuts)):
+            for step, (x, y) in enumerate(self._picked(self._tensors, clients, first, rows, cuts)):
                 yield PaddedBatch(x, y, *self._sample_weights(lengths[step], sent[step], x))
             return
         for step in range(steps):
@@ -153,8 +154,8 @@ class CohortBatches:
             steps: How many.
             more: Elements that the caller needs beside each sample; they count as inputs do.
         """
-        source = self._source
-        assert isinstance(source, TensorClients)
+        source = self._tensors
+        assert source is not None  # the kernels train clients whose samples are tensors
         rows, lengths = self._drawn(source, np.asarray(clients), np.asarray(first), steps)
         stored = _as_taken(source)
         pair = source.pair

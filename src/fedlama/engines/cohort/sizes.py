@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fedlama.core.trees import leaves
-from fedlama.data.clients import ClientSource, TensorClients
+from fedlama.data.clients import ClientSource, tensor_clients
 
 _LARGE_IMAGE = 16 * 16
 _LARGE_MODEL = 1_000_000
@@ -33,9 +33,10 @@ def is_large(model: nn.Module, clients: ClientSource) -> bool:
 
 def _pixels(clients: ClientSource) -> int:
     """Return the number of pixels of one input."""
-    if not isinstance(clients, TensorClients):
+    tensors = tensor_clients(clients)
+    if tensors is None:
         return _LARGE_IMAGE
-    return max(int(torch.Size(leaf.shape[2:]).numel()) for leaf in leaves(clients.x))
+    return max(int(torch.Size(leaf.shape[2:]).numel()) for leaf in leaves(tensors.x))
 
 
 @contextmanager

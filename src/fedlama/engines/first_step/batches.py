@@ -74,7 +74,7 @@ class RepeatableBatches:
 
 def repeatable(source: ClientSource) -> ClientSource:
     """Return a source whose batches can be looked at before their turn."""
-    return source if isinstance(source, RepeatableBatches) or is_pure(source) else RepeatableBatches(source)
+    return source if hasattr(source, "rehearsal") or is_pure(source) else RepeatableBatches(source)
 
 
 @contextmanager
@@ -87,8 +87,10 @@ def rehearsal(source: ClientSource) -> Iterator[bool]:
     Yields:
         Whether that is possible; if not, no batch may be asked for.
     """
-    if isinstance(source, RepeatableBatches):
-        with source.rehearsal():
+    if is_pure(source):
+        yield True
+    elif rehearse := getattr(source, "rehearsal", None):
+        with rehearse():
             yield True
     else:
-        yield is_pure(source)
+        yield False

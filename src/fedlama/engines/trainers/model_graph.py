@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from fedlama.core.modules import frozen_modules
-from fedlama.data.clients import TensorClients
+from fedlama.data.clients import tensor_clients
 from fedlama.engines.api import EngineSetup
 from fedlama.kernels import (
     Add,
@@ -51,12 +51,11 @@ def example_input(setup: EngineSetup) -> Tensor | None:
     Returns:
         An input of one client's batch of one sample, (1, 1, ...), or None if local work is anything else.
     """
-    source = setup.clients
-    if setup.task.kernel_loss != "cross_entropy" or not isinstance(source, TensorClients) or source.pair is None:
+    source = tensor_clients(setup.clients)
+    if setup.task.kernel_loss != "cross_entropy" or source is None or source.pair is None:
         return None
-    if (
-        source.pair[1].numel() and int(source.pair[1].min()) < 0
-    ):  # positions that do not count, which these trainers do not know
+    targets = source.pair[1]
+    if targets.numel() and int(targets.min()) < 0:  # positions that do not count, which these trainers do not know
         return None
     x, y = source.gather(source.rows[0][None, :1], [0], [0], setup.seed)
     return x if y.dim() == 2 and y.dtype == torch.int64 and x.dtype == torch.float32 else None

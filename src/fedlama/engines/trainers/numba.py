@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedlama.choices.solvers import SGD, FedProx
-from fedlama.choices.solvers.sgd import is_plain_sgd
-from fedlama.data.clients import TensorClients
+from fedlama.choices.solvers.sgd import PlainSGD, plain_sgd
+from fedlama.data.clients import tensor_clients
 from fedlama.engines.api import EngineSetup
 from fedlama.engines.cohort.batches import BatchBlock, CohortBatches
 from fedlama.engines.cohort.cohort import CohortSlice, check_losses
@@ -33,7 +32,7 @@ class NumbaTrainer(Trainer):
     """Trains the clients of a slice one after another, each through all its steps.
 
     Args:
-        setup: The federation's fixed parts; its solver is SGD or FedProx in PyTorch's convention.
+        setup: The federation's fixed parts; its solver has a :func:`~fedlama.choices.solvers.sgd.plain_sgd`.
         batches: Where batches come from.
         model: The model's kernels.
     """
@@ -55,16 +54,15 @@ class NumbaTrainer(Trainer):
     @torch.no_grad()
     def run(self, rows: CohortSlice, work: LocalSteps, threads: WorkerThreads) -> list[float]:
         """Take all local steps of a round; see :meth:`fedlama.engines.trainers.base.Trainer.run`."""
-        solver = self._setup.solver
-        assert isinstance(solver, SGD)
+        solver = plain_sgd(self._setup.solver)
+        assert solver is not None  # as `compiled_form` says
         tensors = self._tensors(rows, work, solver)
         losses, done = np.zeros(len(rows.clients)), 0
         drawn = sum(math.prod(size) for size, _ in self._model.masks)
         generators = client_generators(self._setup, work.round_index, rows.clients, work.generators) if drawn else []
-        proximal = solver.proximal if isinstance(solver, FedProx) else 0.0
         for block in self._batches.blocks(rows.clients, rows.steps_done, work.steps, drawn):
             rates = np.array(work.rates[done : done + len(block.rows)], np.float32)
-            settings = SGDSettings(rates, solver.momentum, proximal, fresh=rows.fresh and done == 0)
+            settings = SGDSettings(rates, solver.momentum, solver.proximal or 0.0, fresh=rows.fresh and done == 0)
             masks = self._masks(generators, block.lengths, block.rows.shape[2] * drawn) if drawn else None
             batches = Batches(block.x.numpy(), block.y.numpy(), block.rows, block.lengths, masks)
             scratches = self._scratches_for(block, threads)
@@ -99,7 +97,7 @@ class NumbaTrainer(Trainer):
                     begin = end
         return masks.numpy()
 
-    def _tensors(self, rows: CohortSlice, work: LocalSteps, solver: SGD) -> dict[str, StackedTensor]:
+    def _tensors(self, rows: CohortSlice, work: LocalSteps, solver: PlainSGD) -> dict[str, StackedTensor]:
         """Give the kernels views of the slice's state."""
         buffers = rows.optimizer_state.get("velocity", ())  # empty without momentum
         velocities = {name: buffer.numpy() for name, buffer in zip(self._trainable, buffers, strict=False)}
@@ -110,7 +108,7 @@ class NumbaTrainer(Trainer):
                 rows.values[name].numpy(),
                 velocities.get(name),
                 reference[name].numpy() if name in reference else None,
-                solver.weight_decay if solver.decay_normalisation or decayed.get(name, True) else 0.0,
+                solver.decay(decayed.get(name, True)),
                 name in decayed,
             )
             for name in self._model.names
@@ -123,17 +121,15 @@ def compiled_form(setup: EngineSetup) -> Model | None:
     Args:
         setup: The federation's fixed parts.
     """
-    solver = setup.solver
     if setup.micro_batch_size is not None:  # the kernels take whole batches
         return None
-    if not can_compile() or setup.device.type != "cpu" or type(solver) not in (SGD, FedProx):
-        return None
-    if not isinstance(solver, SGD) or not is_plain_sgd(solver):
+    if not can_compile() or setup.device.type != "cpu" or plain_sgd(setup.solver) is None:
         return None
     x = example_input(setup)
     steps = read_graph(setup.model)
     if x is None or not steps or not all(parameter.requires_grad for parameter in setup.model.parameters()):
         return None
     shapes = {name: tuple(parameter.shape) for name, parameter in setup.model.named_parameters()}
-    assert isinstance(setup.clients, TensorClients)  # as `example_input` says
-    return plan_model(steps, shapes, x.shape[2:], max(setup.clients.batch_sizes))
+    clients = tensor_clients(setup.clients)
+    assert clients is not None  # as `example_input` says
+    return plan_model(steps, shapes, x.shape[2:], max(clients.batch_sizes))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from fedlama.data.clients import Batch
 from fedlama.errors import ConfigError, FedlamaError
-from fedlama.flower.protocol import Channel, ClientInfo, Failure, InfoRequest, Outgoing
+from fedlama.flower.protocol import Channel, ClientInfo, InfoRequest, Outgoing
 
 _LOG = logging.getLogger("fedlama.flower")
 
@@ -138,11 +138,12 @@ class NodeRegistry:
             node, _ = self._asked.pop(incoming.ticket, (None, 0.0))  # a reply that comes twice counts once
             if node is None or node not in online:
                 continue
-            if isinstance(incoming.content, ClientInfo):
-                self._register(node, incoming.content)
-            elif isinstance(incoming.content, Failure):
+            content = incoming.content
+            if content.kind == "info":
+                self._register(node, content)
+            elif content.kind == "failure":
                 self._ask_again[node] = time.monotonic() + self._pause
-                problem = f"node {node}: {incoming.content.reason}"
+                problem = f"node {node}: {content.reason}"
                 if self.problems.get(node) != problem:
                     _LOG.warning(problem)
                 self.problems[node] = problem

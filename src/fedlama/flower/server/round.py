@@ -199,9 +199,9 @@ class RoundRunner:
             if request is None:  # a reply that comes twice, or that was never asked for, is ignored
                 continue
             content = incoming.content
-            if isinstance(content, TrainReply):
+            if content.kind == "trained":
                 self._accept(progress, content, request)
-            elif isinstance(content, Failure):
+            elif content.kind == "failure":
                 self._count_failure(progress, content, request)
             else:
                 progress.refuse(request.client, "it is not a reply to a training request")

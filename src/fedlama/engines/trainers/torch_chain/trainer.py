@@ -17,8 +17,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fedlama.choices.solvers import SGD, LocalSolver
-from fedlama.choices.solvers.sgd import is_plain_sgd
+from fedlama.choices.solvers import LocalSolver
+from fedlama.choices.solvers.sgd import PlainSGD, plain_sgd
 from fedlama.engines.api import EngineSetup, Values
 from fedlama.engines.cohort.batches import CohortBatches
 from fedlama.engines.cohort.cohort import CohortSlice, check_losses
@@ -123,8 +123,9 @@ class _Update(Protocol):
 
 def _update_for(solver: LocalSolver, rows: CohortSlice, work: LocalSteps) -> _Update:
     """Choose the shorter way for plain SGD, and the solver's own step otherwise."""
-    if type(solver) is SGD and is_plain_sgd(solver):
-        return _MomentumUpdate(solver, rows, work) if solver.momentum else _PlainUpdate(solver, rows, work)
+    plain = plain_sgd(solver)
+    if plain is not None and plain.proximal is None:
+        return _MomentumUpdate(plain, rows, work) if plain.momentum else _PlainUpdate(plain, rows, work)
     return _SolverUpdate(rows, work)
 
 
@@ -132,17 +133,14 @@ def _trained_values(rows: CohortSlice, work: LocalSteps) -> Values:
     return {name: rows.values[name] for name in work.names}
 
 
-def _decays(solver: SGD, work: LocalSteps) -> dict[str, float]:
-    return {
-        name: solver.weight_decay if solver.decay_normalisation or decayed else 0.0
-        for name, decayed in zip(work.names, work.update.decayed, strict=True)
-    }
+def _decays(solver: PlainSGD, work: LocalSteps) -> dict[str, float]:
+    return {name: solver.decay(decayed) for name, decayed in zip(work.names, work.update.decayed, strict=True)}
 
 
 class _PlainUpdate:
     """x <- (1 - eta w) x - eta g: gradients go straight into the parameters."""
 
-    def __init__(self, solver: SGD, rows: CohortSlice, work: LocalSteps) -> None:
+    def __init__(self, solver: PlainSGD, rows: CohortSlice, work: LocalSteps) -> None:
         self._targets, self._work = _trained_values(rows, work), work
         self._decays = _decays(solver, work)
 
@@ -157,7 +155,7 @@ class _PlainUpdate:
 class _MomentumUpdate:
     """v <- m v + g + w x, then x <- x - eta v: gradients go straight into the velocities."""
 
-    def __init__(self, solver: SGD, rows: CohortSlice, work: LocalSteps) -> None:
+    def __init__(self, solver: PlainSGD, rows: CohortSlice, work: LocalSteps) -> None:
         velocity = rows.optimizer_state["velocity"]
         self._targets = {name: velocity[index] for name, index in zip(work.names, work.trained, strict=True)}
         self._parameters = list(_trained_values(rows, work).values())

@@ -11,7 +11,7 @@ FLOWER := .venv-flower
 FLOWER_READY := $(FLOWER)/.ready
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint
 
-.PHONY: run test quick lint docs flower install extras hashed hashes audit fuzz clean
+.PHONY: run test quick lint docs flower install extras gpu hashed hashes audit fuzz clean
 
 run: $(READY)
 	$(BIN)/fedlama compare
@@ -35,6 +35,10 @@ flower: $(FLOWER_READY)
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --inputs 100000
+
+# Needs a GPU, and Python with PyTorch and pytest; nothing is installed.
+gpu:
+	PYTHON=$(PYTHON) benchmarks/gpu.sh
 
 install: $(READY)
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 import fedlama as fl
 from benchmarks.gpu.setting import Numbers, Setting, Values, memory, rate
-from fedlama import engines
 from fedlama.data.partition.dirichlet import dirichlet
 from fedlama.models import resnet20
 
@@ -35,9 +34,8 @@ def engine_of(kind: str, numbers: Numbers, **options: Any) -> Any:  # noqa: ANN4
     """
     if kind == "loop":
         return "loop"
-    makers = {"stacked": fl.Stacked, "auto": fl.Auto, "workers": fl.Workers}
-    make: Any = makers[kind] if kind in makers else getattr(engines, kind.capitalize())
-    return make(precision="bfloat16" if numbers == "bfloat16" else "float32", **options)
+    makers: dict[str, Any] = {"recorded": fl.Recorded, "stacked": fl.Stacked, "auto": fl.Auto, "workers": fl.Workers}
+    return makers[kind](precision="bfloat16" if numbers == "bfloat16" else "float32", **options)
 
 
 @dataclass(frozen=True)

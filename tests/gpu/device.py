@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 import fedlama as fl
-from fedlama.engines import Recorded
 
 DEVICE = torch.device(os.environ.get("FEDLAMA_TEST_DEVICE", "cuda"))
 MISSING = DEVICE.type == "cuda" and not torch.cuda.is_available()
@@ -32,8 +31,8 @@ ON_DEVICE = [
 """The marks of all tests of this folder."""
 ENGINES: dict[str, Any] = {
     "auto": fl.Auto(),
-    "recorded": Recorded(),
-    "recorded, 2 lanes, share of 2": Recorded(lanes=2, share=2),
+    "recorded": fl.Recorded(),
+    "recorded, 2 lanes, share of 2": fl.Recorded(lanes=2, share=2),
     "stacked": fl.Stacked(),
 }
 """The engines under test. A share of 2 makes several shares of a cohort, and several clients use one recording."""

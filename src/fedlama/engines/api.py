@@ -14,7 +14,7 @@ global values in place, so it may keep those that it receives and copy them when
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -259,3 +259,22 @@ class LocalEngine(Engine, Protocol):
             clients: Clients outside of this engine's part of the cohort.
             steps: How many steps each of them made.
         """
+
+
+def averages_of(engine: Engine, layers: Sequence[Layer], weights: Sequence[float]) -> Iterator[Average]:
+    """Average layers one after another, or all at once where an engine can, which has a method `average_layers`.
+
+    Args:
+        engine: The engine.
+        layers: Layers of the round's plan, or of its evaluation.
+        weights: As for :meth:`Engine.average`.
+
+    Yields:
+        The average of each layer.
+    """
+    together = getattr(engine, "average_layers", None)
+    if together is not None:
+        yield from together(layers, weights)
+        return
+    for layer in layers:
+        yield engine.average(layer, weights)

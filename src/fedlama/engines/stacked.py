@@ -10,7 +10,7 @@ client is in which slice changes nothing but the order in which a matrix product
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import ClassVar
 
@@ -24,6 +24,8 @@ from fedlama.data.clients import tensor_clients
 from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
 from fedlama.engines.cohort.averaging import mean_and_discrepancy
 from fedlama.engines.cohort.cohort import Cohort, CohortSlice
+from fedlama.engines.cohort.device_averaging import average_on_device
+from fedlama.engines.cohort.device_tables import has_triton
 from fedlama.engines.cohort.threads import WorkerThreads, cores
 from fedlama.engines.first_step.guard import MOST_CLIENTS, check_first_step
 from fedlama.engines.phases import train_in_phases
@@ -198,6 +200,24 @@ class StackedEngine:
             means[spec.name], discrepancy = mean_and_discrepancy(received, on_device, spec.trainable, self._all_cores)
             total = total + discrepancy
         return Average(means, float(total))
+
+    def average_layers(self, layers: Sequence[Layer], weights: Sequence[float]) -> Iterator[Average]:
+        """Average layers; on CUDA all of them in a few launches, and one look at their discrepancies.
+
+        Args:
+            layers: Layers of the round's plan, or of its evaluation.
+            weights: As for :meth:`average`.
+
+        Yields:
+            The average of each layer.
+        """
+        if self._setup.device.type == "cuda" and has_triton():
+            self._cohort.write_pending()
+            received = {spec.name: self._cohort.received(layer, spec) for layer in layers for spec in layer.tensors}
+            yield from average_on_device(layers, received, weights, self._all_cores)
+            return
+        for layer in layers:
+            yield self.average(layer, weights)
 
     def received(self, layer: Layer) -> Values:
         """Return a layer of every client as the server receives it, (clients, ...) by tensor name."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from fedlama.core.layers import named_layers
 from fedlama.core.plan import Plan
 from fedlama.core.records import Score
-from fedlama.engines.api import Engine, Values
+from fedlama.engines.api import Engine, Values, averages_of
 from fedlama.errors import DataError
 from fedlama.federation.held_out import TestSet
 from fedlama.federation.server import Server
@@ -89,9 +89,9 @@ class Evaluator:
 
     def _averaged(self, plan: Plan, engine: Engine, cohort: Sequence[int]) -> Values:
         """Return the average of the layers that keep each client's own value beyond this round."""
-        weights, averaged = self._server.weights(cohort), Values()
-        for layer in named_layers(self._layers, plan.held(self._layers)):
-            averaged |= engine.average(layer, weights).values
+        layers, averaged = named_layers(self._layers, plan.held(self._layers)), Values()
+        for average in averages_of(engine, layers, self._server.weights(cohort)):
+            averaged |= average.values
         return averaged
 
     def _score(self, test_set: TestSet, values: Mapping[str, Tensor], owner: str = "the test set") -> Score:

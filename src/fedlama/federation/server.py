@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fedlama.choices.server_optimizers import ServerOptimizerState
-from fedlama.core.layers import Layer, layer_tensors, local_buffers, named_layers
+from fedlama.core.layers import Layer, Layers, TensorSpec, layer_tensors, local_buffers, named_layers
 from fedlama.core.plan import LayerStatistics, Plan
-from fedlama.engines.api import Average, Engine, EngineSetup, Values
-from fedlama.engines.cohort.norms import squared_norms
+from fedlama.engines.api import Average, Engine, EngineSetup, Values, averages_of
+from fedlama.engines.cohort.norms import squared_norms_of
 from fedlama.engines.cohort.threads import WorkerThreads, cores
 from fedlama.engines.divergence import average_divergence
 from fedlama.errors import DataError, DivergenceError
 from fedlama.federation.downloads import Downloads
 from fedlama.federation.settings import FederationSettings
+
+
+class _Step(NamedTuple):
+    """What a synchronisation does to one layer.
+
+    Attributes:
+        layer: The layer.
+        average: Its average over the clients.
+        values: Its new global values.
+    """
+
+    layer: Layer
+    average: Average
+    values: Values
 
 
 class Server:
@@ -67,16 +82,20 @@ class Server:
         Raises:
             DivergenceError: A layer's values are not finite, or their squares overflow.
         """
-        weights, statistics = self.weights(cohort), {}
+        weights = self.weights(cohort)
         self.downloads.coded = {}
-        for layer in named_layers(self._layers, plan.upload):
-            average = engine.average(layer, weights)
-            if not self._is_usable(layer, average):
+        due = named_layers(self._layers, plan.upload)
+        steps: list[_Step] = []
+        averages = list(averages_of(engine, due, weights))
+        finite = _are_finite([average.values[s.name] for average, s in _buffers(due, averages)])
+        for layer, average in zip(due, averages, strict=True):
+            if not self._is_usable(layer, average, finite):
+                self._statistics(steps, plan, engine, cohort)  # an earlier layer may have overflowed
                 raise self._divergence(layer, plan.round_index, engine, cohort)
-            values, statistics[layer.name] = self._step(layer, average, plan.round_index)
-            if not math.isfinite(statistics[layer.name].update_norm):  # all clients have the same infinity
-                raise self._divergence(layer, plan.round_index, engine, cohort)
-            self._set(layer, values, engine)
+            steps.append(_Step(layer, average, self._new_values(layer, average, plan.round_index)))
+        statistics = self._statistics(steps, plan, engine, cohort)
+        for step in steps:
+            self._set(step.layer, step.values, engine)
         for layer in named_layers(self._layers, plan.recycle):
             recycled = {spec.name: self._recycled(spec.name) for spec in layer.tensors}
             self._set(layer, self.downloads.publish(layer, recycled, self.values, plan.round_index), engine)
@@ -116,33 +135,55 @@ class Server:
         models = ((client, engine.client_values(client)) for client in cohort)
         return average_divergence(layer, round_index, models, self._federation.codec)
 
-    def _is_usable(self, layer: Layer, average: Average) -> bool:
-        """Return whether an average is finite; statistics may keep an infinity, such as the -inf of a mask."""
+    def _is_usable(self, layer: Layer, average: Average, finite: bool) -> bool:
+        """Return whether an average is finite; statistics may keep an infinity, such as the -inf of a mask.
+
+        Args:
+            layer: The layer.
+            average: Its average.
+            finite: Whether the statistics of all layers are known to be finite.
+        """
         if not math.isfinite(average.discrepancy):
             return False
-        for spec in layer.tensors:
+        for spec in () if finite else layer.tensors:
             value = average.values[spec.name]
             if not spec.trainable and not (torch.isfinite(value) | (value == self.values[spec.name])).all():
                 return False
         return True
 
-    def _step(self, layer: Layer, average: Average, round_index: int) -> tuple[Values, LayerStatistics]:
+    def _new_values(self, layer: Layer, average: Average, round_index: int) -> Values:
         """Return a layer's new global values, from its average, the server optimizer and the codec of downloads."""
-        new, squared_update, squared_value = dict(average.values), 0.0, 0.0
+        new = dict(average.values)
         for spec in layer.tensors:
             if spec.trainable:
                 state = self.optimizer_state.setdefault(spec.name, {})
                 new[spec.name] = self._optimized(layer.name, self.values[spec.name], new[spec.name], state)
         new = self.downloads.publish(layer, new, self.values, round_index)
-        for spec in layer.tensors:
-            previous = self.values[spec.name]
-            if spec.trainable:
-                update, value = squared_norms(new[spec.name], previous, self._threads)
-                squared_update, squared_value = squared_update + update, squared_value + value
-            if self._federation.strategy.recycles:
-                self.last_update[spec.name] = new[spec.name] - previous
-        norms = math.sqrt(squared_update), math.sqrt(squared_value)
-        return new, LayerStatistics(average.discrepancy, *norms, average.refused)
+        if self._federation.strategy.recycles:
+            for spec in layer.tensors:
+                self.last_update[spec.name] = new[spec.name] - self.values[spec.name]
+        return new
+
+    def _statistics(
+        self, steps: Sequence[_Step], plan: Plan, engine: Engine, cohort: Sequence[int]
+    ) -> dict[str, LayerStatistics]:
+        """Return what was measured, by layer, before the new values are set.
+
+        Raises:
+            DivergenceError: The squares of a layer's values overflow.
+        """
+        names = [spec.name for step in steps for spec in step.layer.tensors if spec.trainable]
+        new = {name: value for step in steps for name, value in step.values.items()}
+        norms = squared_norms_of([(new[name], self.values[name]) for name in names], self._threads)
+        by_name = dict(zip(names, norms, strict=True))
+        statistics: dict[str, LayerStatistics] = {}
+        for layer, average, _ in steps:
+            parts = [by_name[spec.name] for spec in layer.tensors if spec.trainable]
+            update, value = math.sqrt(sum(part[0] for part in parts)), math.sqrt(sum(part[1] for part in parts))
+            if not math.isfinite(update):  # all clients have the same infinity
+                raise self._divergence(layer, plan.round_index, engine, cohort)
+            statistics[layer.name] = LayerStatistics(average.discrepancy, update, value, average.refused)
+        return statistics
 
     def _optimized(self, layer: str, previous: Tensor, average: Tensor, state: ServerOptimizerState) -> Tensor:
         """Return the server optimizer's new value; it sees a complex tensor as pairs of real numbers."""
@@ -158,3 +199,15 @@ class Server:
     def _set(self, layer: Layer, values: Values, engine: Engine) -> None:
         self.values.update(values)
         engine.overwrite(layer, values)
+
+
+def _buffers(layers: Layers, averages: Sequence[Average]) -> Iterator[tuple[Average, TensorSpec]]:
+    """Yield the tensors of some layers that are not trained, each with the average that holds it."""
+    for layer, average in zip(layers, averages, strict=True):
+        yield from ((average, spec) for spec in layer.tensors if not spec.trainable)
+
+
+def _are_finite(values: Sequence[Tensor]) -> bool:
+    """Return whether all numbers are finite; a device is looked at once."""
+    floats = [value.reshape(-1).abs().float() for value in values if value.is_floating_point() or value.is_complex()]
+    return not floats or bool(torch.isfinite(torch.cat(floats)).all())

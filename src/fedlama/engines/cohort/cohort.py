@@ -24,6 +24,7 @@ from fedlama.choices.solvers import OptimizerState
 from fedlama.core.layers import Layer, TensorSpec, layer_tensors, local_buffers
 from fedlama.engines.api import LOCAL_VALUES, CohortState, EngineSetup, Values
 from fedlama.engines.cohort.averaging import set_rows
+from fedlama.engines.cohort.device_tables import fill_together, same_order, takes
 from fedlama.engines.cohort.storage import Storage
 from fedlama.engines.cohort.threads import WorkerThreads, cores
 from fedlama.engines.divergence import loss_divergence
@@ -172,6 +173,21 @@ class Cohort:
             set_rows(stacked, self._pending.pop(name), self._threads)
         return stacked
 
+    def write_pending(self) -> None:
+        """Write all values that are pending; on CUDA in one launch, where their memory order allows it."""
+        if self._setup.device.type == "cuda":
+            together = {
+                name: value
+                for name, value in self._pending.items()
+                if takes(self._values[name]) and same_order(self._values[name], value)
+            }
+            if together:
+                fill_together([self._values[name] for name in together], list(together.values()))
+            for name in together:
+                del self._pending[name]
+        for name in list(self._pending):
+            self.stacked(name)
+
     def received(self, layer: Layer, spec: TensorSpec) -> Tensor:
         """Return one tensor of a layer as the server receives it from all clients, (clients, ...).
 
@@ -201,8 +217,7 @@ class Cohort:
         Returns:
             Whether that is so. Then these buffers hold arbitrary numbers until the caller has set them.
         """
-        for name in list(self._pending):
-            self.stacked(name)
+        self.write_pending()
         left_out = set(caller_starts) if self._pending_from == 0 else set()
         for kind, fresh in self._fresh.items() if self._pending_from < len(self.clients) else ():
             for position, buffer in enumerate(fresh):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -36,6 +37,21 @@ def squared_norms(new: Tensor, previous: Tensor, threads: WorkerThreads) -> tupl
         with intra_op_threads(1):  # two of torch's own threads wait for each other longer than that they save
             parts = [_by_torch(*piece) for piece in pieces]
     return sum(moved for moved, _ in parts), sum(held for _, held in parts)
+
+
+def squared_norms_of(pairs: Sequence[tuple[Tensor, Tensor]], threads: WorkerThreads) -> list[tuple[float, float]]:
+    """Return :func:`squared_norms` of many tensors; a device other than the CPU is looked at once.
+
+    Args:
+        pairs: Each tensor after and before a step.
+        threads: Who helps with large tensors on the CPU.
+    """
+    if not pairs or pairs[0][0].device.type == "cpu" or any(new.is_complex() for new, _ in pairs):
+        return [squared_norms(new, previous, threads) for new, previous in pairs]
+    new, previous = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    norms = [torch._foreach_norm(torch._foreach_sub(new, previous)), torch._foreach_norm(previous)]
+    moved, held = torch.stack([torch.stack([norm.double() for norm in each]) for each in norms]).tolist()
+    return [(change**2, size**2) for change, size in zip(moved, held, strict=True)]
 
 
 def _by_torch(now: Tensor, before: Tensor) -> tuple[float, float]:

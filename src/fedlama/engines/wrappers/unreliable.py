@@ -8,7 +8,7 @@ that it lacked, and starts its next round from the end of its last completed one
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -17,7 +17,16 @@ from torch import Tensor
 from fedlama.choices.availability import Availability, Membership
 from fedlama.choices.availability.rules import rescaled
 from fedlama.core.layers import Layer, local_buffers
-from fedlama.engines.api import Average, CohortState, Engine, EngineSetup, RoundOrder, RoundReply, Values
+from fedlama.engines.api import (
+    Average,
+    CohortState,
+    Engine,
+    EngineSetup,
+    RoundOrder,
+    RoundReply,
+    Values,
+    averages_of,
+)
 from fedlama.engines.transfers import TransferTable
 from fedlama.engines.wrappers.rows import joined, restarted, rows_of
 
@@ -72,6 +81,10 @@ class UnreliableEngine:
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
         """Average a layer over the clients that answered."""
         return self._inner.average(layer, rescaled(self._membership.cohort, weights, self._answered))
+
+    def average_layers(self, layers: Sequence[Layer], weights: Sequence[float]) -> Iterator[Average]:
+        """Average layers over the clients that answered; see :func:`fedlama.engines.api.averages_of`."""
+        return averages_of(self._inner, layers, rescaled(self._membership.cohort, weights, self._answered))
 
     def received(self, layer: Layer) -> Values:
         """Return a layer of every client that answered, as the server receives it."""

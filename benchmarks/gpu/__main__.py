@@ -97,6 +97,12 @@ class Report:
         print(row_line(name, values), flush=True)
         self.write()
 
+    def leave_out(self, names: list[str], reason: str) -> None:
+        """Note the rows that were not measured."""
+        self.rows |= {name: {"error": f"left out: {reason}"} for name in names}
+        print(f"left out, {reason}: {', '.join(names)}", flush=True)
+        self.write()
+
     def write(self) -> None:
         """Write everything."""
         if self._file is not None:
@@ -129,8 +135,8 @@ def measure(options: list[str], names: list[str], report: Report, limit: float) 
             answer = worker.answer(min(ROWS[name].limit, end - time.monotonic()))
             report.add(name, answer.get("values", {"error": answer.get("error", "")}))
         worker.end()
-    for name in waiting:
-        report.add(name, {"error": f"left out: the {limit:.0f} s of this run were over"})
+    if waiting:
+        report.leave_out(waiting, "no process started" if failed_starts == 2 else f"the {limit:.0f} s were over")
 
 
 def main() -> None:

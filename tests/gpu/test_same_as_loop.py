@@ -78,7 +78,7 @@ CASES: dict[str, Case] = {
     "model lstm": replace(
         case(1e-3, model=seeded(TEXT["lstm"]), clients=texts()), engines=tuple(set(ENGINES) - {"stacked", "auto"})
     ),
-    "model of transformers": Case(hugging_face, 1e-3, ("recorded", "auto")),
+    "model of transformers": Case(hugging_face, 1e-3, ("recorded", "recorded, 2 lanes, share of 2")),
 }
 
 
@@ -98,11 +98,11 @@ def test_every_choice(name: str, engine: str) -> None:
     assert ours.ledger.transfers == theirs.ledger.transfers
 
 
-def test_auto_trains_an_lstm() -> None:
+@pytest.mark.parametrize("name", ["model lstm", "model of transformers"])
+def test_auto_trains_what_vmap_does_not_take(name: str) -> None:
     """It may choose an engine that warns, but not one that is wrong."""
-    case = CASES["model lstm"]
-    given = on_device(federation("loop", **case.changes()), fl.Auto())
-    assert_same(on_cpu(given.run()), expected("model lstm"), case.tolerance)
+    given = on_device(federation("loop", **CASES[name].changes()), fl.Auto())
+    assert_same(on_cpu(given.run()), expected(name), CASES[name].tolerance)
 
 
 def test_the_cases_train() -> None:

@@ -48,10 +48,10 @@ NUMBERS = {int, float, int | None, float | None}
 def settings_classes() -> list[type[Any]]:
     """Return every option that an experiment can name, and the frozen dataclasses whose numbers a user writes."""
     named = ["Settings", "Absence", "Link", "RoundPolicy", "Parts", "PadCropFlip"]
-    named += ["Stacked", "Auto", "Workers", "Distributed"]
+    named += ["Stacked", "Auto", "Workers", "Recorded", "Distributed"]
     classes = [option for section in SECTIONS for option in options(section).values()]
     for module in modules():
-        if "flower.apps" not in module:
+        if "flower.apps" not in module and "triton" not in module:  # what needs packages that are not here
             found = vars(importlib.import_module(module)).values()
             classes += [value for value in found if getattr(value, "__name__", "") in named and isinstance(value, type)]
     return list(dict.fromkeys(classes))

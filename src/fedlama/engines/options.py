@@ -227,14 +227,19 @@ def storage_for(setup: EngineSetup, state_dir: str | None) -> Storage:
     return DiskStorage(state_dir)
 
 
-def choose(setup: EngineSetup) -> Literal["stacked", "workers"]:
+def choose(setup: EngineSetup, precision: Precision = "float32") -> Literal["stacked", "workers", "recorded"]:
     """Return the name of the engine that suits a federation.
 
-    It looks at the federation, never at a clock, so it chooses alike on every machine.
+    It looks at the federation, never at a clock, so it chooses alike on every machine. On CUDA small models that are
+    chains of layers are stacked: one kernel serves all clients there. Everything else is recorded.
 
     Args:
         setup: The federation's fixed parts.
+        precision: The numbers that the model computes in.
     """
+    if setup.device.type == "cuda":
+        chain = precision == "float32" and not is_large(setup.model, setup.clients) and chain_for(setup) is not None
+        return "stacked" if chain else "recorded"
     if setup.device.type != "cpu" or compiled_form(setup) is not None:
         return "stacked"
     return "workers" if is_large(setup.model, setup.clients) else "stacked"
@@ -261,6 +266,9 @@ class Auto:
 
     def __call__(self, setup: EngineSetup) -> StackedEngine:
         """Choose and build; the engine's `label` says what was chosen."""
-        if choose(setup) == "workers":
+        chosen = choose(setup, self.precision)
+        if chosen == "recorded" and self.state_dir is None:
+            return Recorded(precision=self.precision)(setup)
+        if chosen == "workers":
             return Workers(state_dir=self.state_dir, precision=self.precision)(setup)
         return Stacked(state_dir=self.state_dir, precision=self.precision)(setup)

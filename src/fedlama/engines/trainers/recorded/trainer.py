@@ -114,7 +114,7 @@ class RecordedTrainer(Trainer):
         with _kernels_that_repeat(self.precision):
             count = len(rows.clients)
             parts = -(-count // min(self._share_of(rows), count))
-            edges = [count * part // parts for part in range(parts + 1)]
+            edges = [-(-count * part // parts) for part in range(parts + 1)]  # the largest first: it has most slots
             slices = [rows.part(slice(start, end)) for start, end in pairwise(edges)]
             return [loss for part in slices for loss in self._train(part, work)]
 

@@ -55,6 +55,11 @@ def modules() -> dict[str, Path]:
     return names
 
 
+def importable() -> list[str]:
+    """Return the modules that can be imported without Flower and without Triton, which only CUDA needs."""
+    return [name for name in modules() if not name.endswith((".flower.apps", ".triton_kernels"))]
+
+
 def room_of(module: str) -> str:
     """Return the room that a module belongs to, ``""`` for the package itself.
 

@@ -22,7 +22,7 @@ from fedlama.engines import ENGINES
 from fedlama.experiment.sections import SECTIONS, options
 from fedlama.experiment.settings import Settings
 from tests.structure.messages import Advice, Message, advice, all_parameters, messages, messages_of, parameters
-from tests.structure.source import modules
+from tests.structure.source import importable, modules
 
 ELSEWHERE = {
     "--node-config": "Flower's command for a node",
@@ -102,7 +102,7 @@ def found(name: str) -> list[Any]:
         np.ndarray,
         builtins,
         *(section.contract for section in SECTIONS.values()),
-        *(importlib.import_module(module) for module in modules() if is_light(module)),
+        *(importlib.import_module(module) for module in importable() if is_light(module)),
     ]
     return [getattr(owner, name) for owner in owners if hasattr(owner, name)]
 

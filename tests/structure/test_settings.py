@@ -11,7 +11,7 @@ import pytest
 
 from fedlama.errors import ConfigError
 from fedlama.experiment.sections import SECTIONS, options
-from tests.structure.source import modules
+from tests.structure.source import importable
 
 REQUIRED: dict[str, Any] = {
     "absences": (),
@@ -50,10 +50,9 @@ def settings_classes() -> list[type[Any]]:
     named = ["Settings", "Absence", "Link", "RoundPolicy", "Parts", "PadCropFlip"]
     named += ["Stacked", "Auto", "Workers", "Recorded", "Distributed"]
     classes = [option for section in SECTIONS for option in options(section).values()]
-    for module in modules():
-        if "flower.apps" not in module and "triton" not in module:  # what needs packages that are not here
-            found = vars(importlib.import_module(module)).values()
-            classes += [value for value in found if getattr(value, "__name__", "") in named and isinstance(value, type)]
+    for module in importable():
+        found = vars(importlib.import_module(module)).values()
+        classes += [value for value in found if getattr(value, "__name__", "") in named and isinstance(value, type)]
     return list(dict.fromkeys(classes))
 
 

@@ -60,7 +60,7 @@ def namespace(module: str, tree: ast.AST) -> dict[str, Any]:
     """Return a module's names and those that its functions import from the package."""
     known = dict(vars(importlib.import_module(module)))
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fedlama":
+        if isinstance(node, ast.ImportFrom) and node.module in importable():
             source = importlib.import_module(str(node.module))
             known |= {alias.asname or alias.name: getattr(source, alias.name, None) for alias in node.names}
     return known

@@ -47,6 +47,14 @@ class StepTensors:
     batch: Tree
     generator: torch.Generator
 
+    def results(self, names: Sequence[str]) -> list[Tensor]:
+        """Return what a step writes: gradients, loss and buffers.
+
+        Args:
+            names: The parameters that require a gradient; all other tensors of the model count as buffers.
+        """
+        return [*self.gradients, self.loss, *(value for name, value in self.values.items() if name not in names)]
+
 
 class ClientStep:
     """Computes the step of a client.

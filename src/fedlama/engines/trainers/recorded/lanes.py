@@ -1,10 +1,11 @@
-"""Lanes: what records a client's step and replays it, several clients beside each other.
+"""Lanes: what records the steps of several clients side by side, and replays them.
 
-On CUDA a lane is a stream, and a recording is a CUDA graph: all kernels of a forward and a backward pass, started by
-one call. Steps of one lane run one after another, so their recordings share memory for activations; those of different
-lanes run at the same time, which fills the device with the small kernels of many clients.
+On CUDA a recording is a graph: all kernels of the forward and backward passes of some clients, started by one call.
+Each client of a recording has a stream of its own, so the small kernels of many clients fill the device together.
+Recordings are replayed one after another and share the memory for activations. Guests, which serve batches of unusual
+shapes, run beside them, on a stream and with memory of their own.
 
-:class:`PlainLanes` has the same contract and calls the step itself. It serves other devices, models that cannot be
+:class:`PlainLanes` has the same contract and calls the steps themselves. It serves other devices, models that cannot be
 recorded, and tests.
 """
 
@@ -30,63 +31,62 @@ class Lanes(Protocol):
     records: bool
 
     def __len__(self) -> int:
-        """Return the number of lanes."""
+        """Return how many steps a recording has side by side, at most."""
 
-    def record(self, lane: int, step: Step, generators: Sequence[torch.Generator] = ()) -> Step:
-        """Record a step, without computing it.
+    def record(self, steps: Sequence[Step], generators: Sequence[torch.Generator], guest: bool = False) -> Step:
+        """Record steps, without computing them.
 
         Args:
-            lane: The lane in which it will run.
-            step: The step.
-            generators: The generators that it draws from; a replay continues their sequences.
+            steps: The steps, no more than there are lanes.
+            generators: The generators that they draw from; a replay continues their sequences.
+            guest: Whether the recording is replayed inside :meth:`guests`, beside those that are not.
 
         Returns:
-            What replays it; to be called inside :meth:`inside` of the same lane.
+            What replays them all.
 
         Raises:
-            RuntimeError: The step cannot be recorded, for instance because it looks at a number.
+            RuntimeError: A step cannot be recorded, for instance because it looks at a number.
         """
 
-    def start(self) -> None:
-        """Let the lanes begin after what the caller's stream has to do first."""
-
-    def inside(self, lane: int) -> contextlib.AbstractContextManager[object]:
-        """Return a context in which work is queued in a lane."""
+    def guests(self) -> contextlib.AbstractContextManager[object]:
+        """Return a context whose work begins after what was queued before it, and runs beside what comes after it."""
 
     def join(self) -> None:
-        """Let the caller's stream go on after what the lanes have to do first."""
+        """Let what comes next wait for the guests."""
 
 
 class PlainLanes:
-    """One lane that calls steps as they are."""
+    """Calls steps as they are, one after another."""
 
     records = False
 
     def __len__(self) -> int:
-        """Return 1."""
+        """Return 1: no step runs beside another."""
         return 1
 
-    def record(self, lane: int, step: Step, generators: Sequence[torch.Generator] = ()) -> Step:
-        """Return the step itself."""
-        return step
+    def record(self, steps: Sequence[Step], generators: Sequence[torch.Generator], guest: bool = False) -> Step:
+        """Return a function that calls the steps."""
 
-    def start(self) -> None:
-        """Do nothing: there is one stream."""
+        def call() -> None:
+            for step in steps:
+                step()
 
-    def inside(self, lane: int) -> contextlib.AbstractContextManager[object]:
+        return call
+
+    def guests(self) -> contextlib.AbstractContextManager[object]:
         """Return a context that changes nothing."""
         return contextlib.nullcontext()
 
     def join(self) -> None:
-        """Do nothing: there is one stream."""
+        """Do nothing: everything runs in order."""
 
 
 class CudaLanes:
-    """Streams of a CUDA device.
+    """Streams of a CUDA device, and the graphs that are recorded with them.
 
     Args:
         device: The device.
-        count: How many.
+        count: Clients of a recording.
     """
 
     records = True
@@ -94,23 +94,24 @@ class CudaLanes:
     def __init__(self, device: torch.device, count: int) -> None:
         self._device = device
         self._streams = [torch.cuda.Stream(device) for _ in range(count)]  # type: ignore[no-untyped-call]
-        self._pools = [torch.cuda.graph_pool_handle() for _ in range(count)]
+        self._for_guests = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._pool, self._guests_pool = torch.cuda.graph_pool_handle(), torch.cuda.graph_pool_handle()
 
     def __len__(self) -> int:
         """Return the number of streams."""
         return len(self._streams)
 
-    def record(self, lane: int, step: Step, generators: Sequence[torch.Generator] = ()) -> Step:
-        """Record a step as a CUDA graph."""
+    def record(self, steps: Sequence[Step], generators: Sequence[torch.Generator], guest: bool = False) -> Step:
+        """Record steps as one CUDA graph."""
         graph = torch.cuda.CUDAGraph()
         for generator in generators:
             graph.register_generator_state(generator)
-        # Not the context manager torch.cuda.graph: it collects garbage and empties the allocator each time, which takes
-        # longer than to record a client's step.
-        with torch.cuda.stream(self._streams[lane]):
-            graph.capture_begin(pool=self._pools[lane], capture_error_mode="thread_local")
+        pool = self._guests_pool if guest else self._pool
+        # Not the context manager torch.cuda.graph: it collects garbage and empties the allocator each time.
+        with torch.cuda.stream(self._for_guests):
+            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:
-                step()
+                self._side_by_side(steps)
             except BaseException:
                 with contextlib.suppress(RuntimeError):  # the recording is lost anyway
                     graph.capture_end()
@@ -118,20 +119,25 @@ class CudaLanes:
             graph.capture_end()
         return graph.replay
 
-    def start(self) -> None:
-        """Let every stream wait for the caller's."""
-        ready = torch.cuda.current_stream(self._device).record_event()
-        for stream in self._streams:
-            stream.wait_event(ready)
+    def _side_by_side(self, steps: Sequence[Step]) -> None:
+        """Record each step in its stream; the streams part from the current one and come back to it."""
+        current = torch.cuda.current_stream(self._device)
+        begin = current.record_event()
+        streams = self._streams[: len(steps)]
+        for stream, step in zip(streams, steps, strict=True):
+            stream.wait_event(begin)
+            with torch.cuda.stream(stream):
+                step()
+        for stream in streams:
+            current.wait_stream(stream)
 
     @contextlib.contextmanager
-    def inside(self, lane: int) -> Iterator[None]:
-        """Queue work in a stream."""
-        with torch.cuda.stream(self._streams[lane]):
+    def guests(self) -> Iterator[None]:
+        """Queue work in the stream of the guests."""
+        self._for_guests.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._for_guests):
             yield
 
     def join(self) -> None:
-        """Let the caller's stream wait for all others."""
-        current = torch.cuda.current_stream(self._device)
-        for stream in self._streams:
-            current.wait_stream(stream)
+        """Let the current stream wait for the guests'."""
+        torch.cuda.current_stream(self._device).wait_stream(self._for_guests)

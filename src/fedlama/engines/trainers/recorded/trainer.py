@@ -1,10 +1,13 @@
 """The trainer that records every client's step and replays it, for any module.
 
-A round copies the clients' models into slots. At every step their batches are copied too, each slot's recording
-computes gradients, and the solver steps for all slots together. Batches of another shape than the usual one (the short
-last batch of an epoch, texts of other lengths) are computed by guests: a guest is a slot with a recording for one
-shape, into which a client's model is copied for this step. A shape gets its guest when it first comes up; recording
-takes about as long as computing the step once without it. When there are too many shapes, the rest are not recorded.
+A round copies the clients' models into slots. At every step their batches are copied too, recordings of some slots each
+compute gradients, and the solver steps for all slots together.
+
+Batches of another shape than the usual one (the short last batch of an epoch, texts of other lengths) are computed by
+guests: a guest is a slot with a recording for one shape, into which a client's model is copied for this step. Meanwhile
+the client's own slot computes something from an old batch, with its neighbours in the recording; the guest's results
+replace it. A shape gets its guest when it first comes up; recording takes about as long as computing the step once
+without it. When there are too many shapes, the rest are not recorded.
 
 Results do not depend on lanes, shares or guests: each client is computed by the same kernels with the same shapes.
 """
@@ -13,7 +16,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -49,14 +52,29 @@ class _Guest:
     """A slot for batches of one unusual shape.
 
     Attributes:
-        lane: Where it runs.
-        slot: Its tensors, for one client.
-        replay: Computes the step.
+        tensors: Its tensors.
+        replay: Computes its step.
     """
 
-    lane: int
-    slot: Slots
+    tensors: StepTensors
     replay: Step
+
+
+@dataclass(frozen=True)
+class _Visit:
+    """One client's step with a guest.
+
+    Attributes:
+        guest: The guest.
+        client: The tensors of the client's slot.
+        batch: Its batch.
+        results: Tensors like the results of the client's step, to keep them until its slot is free.
+    """
+
+    guest: _Guest
+    client: StepTensors
+    batch: Tree
+    results: Sequence[Tensor]
 
 
 class RecordedTrainer(Trainer):
@@ -67,7 +85,7 @@ class RecordedTrainer(Trainer):
         batches: Where batches come from.
         precision: The numbers that the model computes in.
         torch_compiled: Whether a client's step goes through ``torch.compile`` before it is recorded.
-        lanes: Clients that run beside each other.
+        lanes: Clients of a recording, which run beside each other.
         share: Clients that have slots at a time, at most; None for as many as fit the memory.
         memory: Measures the device's memory, if `share` is None.
         make_lanes: Makes so many lanes; by default streams on CUDA, and elsewhere a plain lane.
@@ -98,7 +116,9 @@ class RecordedTrainer(Trainer):
         self._lanes: Lanes = PlainLanes()
         self._slots: Slots | None = None
         self._usual: Signature | None = None
-        self._replays: list[Step] = []
+        self._tensors: list[StepTensors] = []
+        self._recordings: list[Step] = []  # of as many neighbouring slots as there are lanes
+        self._kept: list[list[Tensor]] = []
         self._guests: dict[Signature, _Guest] = {}
         words = ["every client's step recorded" if on_cuda else "every client's step as a GPU would record it"]
         words += [precision] if precision != "float32" else []
@@ -153,36 +173,50 @@ class RecordedTrainer(Trainer):
     def _compute(self, slots: Slots, groups: Sequence[StackedBatch]) -> None:
         """Compute a step's losses and gradients of all clients of a share."""
         usual: list[int] = []
+        visits: list[_Visit] = []
         for group in groups:
             if _signature_of(group.batch) == self._usual:
                 slots.put_batches(group.rows, group.batch)
                 usual += group.rows
-        others = [group for group in groups if _signature_of(group.batch) != self._usual]
-        guests = [(group, self._guest(pick(group.batch, 0))) for group in others]
-        self._lanes.start()
-        for lane in range(len(self._lanes)):
-            with self._lanes.inside(lane):
-                for slot in usual:
-                    if slot % len(self._lanes) == lane:
-                        self._replays[slot]()
-        for group, guest in guests:
-            with self._lanes.inside(guest.lane):
-                for position, slot in enumerate(group.rows):
-                    self._visit(guest, slots.of_client(slot), pick(group.batch, position))
-        self._lanes.join()
+                continue
+            guest = self._guest(pick(group.batch, 0))
+            for position, slot in enumerate(group.rows):
+                client = self._tensors[slot]
+                visits.append(_Visit(guest, client, pick(group.batch, position), self._room(len(visits), client)))
+        drawn = self._begin(visits)
+        for index in sorted({slot // len(self._lanes) for slot in usual}):
+            self._recordings[index]()
+        if visits:
+            self._lanes.join()
+        for visit, state in zip(visits, drawn, strict=True):
+            copy_all(visit.client.results(self._names), visit.results)
+            visit.client.generator.set_state(state)
 
-    def _visit(self, guest: _Guest, client: StepTensors, batch: Tree) -> None:
-        """Compute a client with a guest's recording."""
-        room = guest.slot.of_client(0)
-        copy_all([*room.values.values(), *leaves(room.batch)], [*client.values.values(), *leaves(batch)])
-        room.generator.set_state(client.generator.get_state())
-        guest.replay()
-        client.generator.set_state(room.generator.get_state())
-        buffers = [name for name in room.values if name not in self._names]
-        copy_all(
-            [*client.gradients, *(client.values[name] for name in buffers), client.loss],
-            [*room.gradients, *(room.values[name] for name in buffers), room.loss],
-        )
+    def _begin(self, visits: Sequence[_Visit]) -> list[Tensor]:
+        """Let guests compute clients; return the states in which the clients' generators will be."""
+        count = len(self._names) + 1
+        for visit in visits:  # before the clients' own slots change their buffers
+            copy_all(visit.results[count:], visit.client.results(self._names)[count:])
+        states = []
+        with self._lanes.guests() if visits else nullcontext():
+            for visit in visits:
+                room, client, guest = visit.guest.tensors, visit.client, visit.guest
+                copy_all(
+                    [*(room.values[name] for name in self._names), *room.results(self._names)[count:]],
+                    [*(client.values[name] for name in self._names), *visit.results[count:]],
+                )
+                copy_all(leaves(room.batch), leaves(visit.batch))
+                room.generator.set_state(client.generator.get_state())
+                guest.replay()
+                states.append(room.generator.get_state())
+                copy_all(visit.results, room.results(self._names))
+        return states
+
+    def _room(self, index: int, client: StepTensors) -> list[Tensor]:
+        """Return memory for a client's results, which is used again at every step."""
+        if index == len(self._kept):
+            self._kept.append([torch.empty_like(value) for value in client.results(self._names)])
+        return self._kept[index]
 
     def _share_of(self, rows: CohortSlice) -> int:
         """Return how many clients have slots at a time, at most; at the first call it is measured."""
@@ -236,14 +270,11 @@ class RecordedTrainer(Trainer):
             self._lanes = self._chosen_lanes()
         assert self._client_step is not None
         batch = _usual_batch(groups)
-        self._usual, self._replays = signature(batch), []  # before the next are allocated: recordings hold memory
+        self._usual, self._recordings = signature(batch), []  # the old ones hold memory
         self._slots = slots = Slots.allocate(len(rows.clients), rows.values, self._names, batch)
-        steps = [partial(self._client_step, slots.of_client(slot)) for slot in range(len(slots))]
-        generators = [[slots.generators[slot]] if self._draws else [] for slot in range(len(slots))]
+        self._tensors = [slots.of_client(slot) for slot in range(len(slots))]
         try:
-            self._replays = [
-                self._lanes.record(slot % len(self._lanes), step, generators[slot]) for slot, step in enumerate(steps)
-            ]
+            self._recordings = self._recorded()
         except RuntimeError as error:
             warnings.warn(
                 f"the steps of the model {type(self._setup.model).__name__} cannot be recorded, so they run as they "
@@ -251,8 +282,18 @@ class RecordedTrainer(Trainer):
                 stacklevel=2,
             )
             self._lanes, self._guests = PlainLanes(), {}
-            self._replays = list(steps)
+            self._recordings = self._recorded()
         return slots
+
+    def _recorded(self) -> list[Step]:
+        """Return recordings of all slots."""
+        assert self._client_step is not None
+        recordings = []
+        for first in range(0, len(self._tensors), len(self._lanes)):
+            chosen = self._tensors[first : first + len(self._lanes)]
+            steps = [partial(self._client_step, tensors) for tensors in chosen]
+            recordings.append(self._lanes.record(steps, [t.generator for t in chosen] if self._draws else []))
+        return recordings
 
     @property
     def _draws(self) -> bool:
@@ -266,14 +307,13 @@ class RecordedTrainer(Trainer):
             return self._guests[shape]
         assert self._slots is not None
         assert self._client_step is not None
-        slot = Slots.allocate(1, self._slots.values, self._names, batch)
-        step = partial(self._client_step, slot.of_client(0), usual=False)
+        tensors = Slots.allocate(1, self._slots.values, self._names, batch).of_client(0)
+        step = partial(self._client_step, tensors, usual=False)
         if len(self._guests) == _MOST_GUESTS:
-            return _Guest(0, slot, step)
-        lane = len(self._guests) % len(self._lanes)
+            return _Guest(tensors, step)
         step()  # libraries load their kernels for this shape; the numbers are overwritten
-        replay = self._lanes.record(lane, step, slot.generators if self._draws else [])
-        self._guests[shape] = _Guest(lane, slot, replay)
+        replay = self._lanes.record([step], [tensors.generator] if self._draws else [], guest=True)
+        self._guests[shape] = _Guest(tensors, replay)
         return self._guests[shape]
 
 

@@ -24,7 +24,6 @@ from fedlama.data.clients import tensor_clients
 from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
 from fedlama.engines.cohort.averaging import mean_and_discrepancy
 from fedlama.engines.cohort.cohort import Cohort, CohortSlice
-from fedlama.engines.cohort.device_averaging import average_on_device
 from fedlama.engines.cohort.device_tables import has_triton
 from fedlama.engines.cohort.threads import WorkerThreads, cores
 from fedlama.engines.first_step.guard import MOST_CLIENTS, check_first_step
@@ -214,7 +213,8 @@ class StackedEngine:
         if self._setup.device.type == "cuda" and has_triton():
             self._cohort.write_pending()
             received = {spec.name: self._cohort.received(layer, spec) for layer in layers for spec in layer.tensors}
-            yield from average_on_device(layers, received, weights, self._all_cores)
+            if received:
+                yield from self._cohort.synchronisation.average(layers, received, weights)
             return
         for layer in layers:
             yield self.average(layer, weights)

@@ -24,7 +24,8 @@ from fedlama.choices.solvers import OptimizerState
 from fedlama.core.layers import Layer, TensorSpec, layer_tensors, local_buffers
 from fedlama.engines.api import LOCAL_VALUES, CohortState, EngineSetup, Values
 from fedlama.engines.cohort.averaging import set_rows
-from fedlama.engines.cohort.device_tables import fill_together, same_order, takes
+from fedlama.engines.cohort.device_averaging import DeviceSynchronisation
+from fedlama.engines.cohort.device_tables import has_triton
 from fedlama.engines.cohort.storage import Storage
 from fedlama.engines.cohort.threads import WorkerThreads, cores
 from fedlama.engines.divergence import loss_divergence
@@ -76,6 +77,7 @@ class Cohort:
         names: Parameters that require a gradient, in the model's order; optimizer buffers are aligned with them.
         clients: The clients of the cohort, row by row.
         uploads: The codec of uploads; its states are rows here like everything else.
+        synchronisation: Averages and sets many tensors together on CUDA.
     """
 
     def __init__(self, setup: EngineSetup, storage: Storage, channels_last: bool) -> None:
@@ -98,6 +100,7 @@ class Cohort:
         self._steps_done: dict[int, int] = {}
         self._inactive: dict[int, dict[str, Values]] = {}  # what clients outside of the cohort keep
         self._threads = WorkerThreads(cores())
+        self.synchronisation = DeviceSynchronisation(self._threads)
 
     def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort; see :meth:`fedlama.engines.api.Engine.start_cohort`."""
@@ -175,15 +178,8 @@ class Cohort:
 
     def write_pending(self) -> None:
         """Write all values that are pending; on CUDA in one launch, where their memory order allows it."""
-        if self._setup.device.type == "cuda":
-            together = {
-                name: value
-                for name, value in self._pending.items()
-                if takes(self._values[name]) and same_order(self._values[name], value)
-            }
-            if together:
-                fill_together([self._values[name] for name in together], list(together.values()))
-            for name in together:
+        if self._setup.device.type == "cuda" and has_triton() and self._pending:
+            for name in self.synchronisation.fill(self._values, self._pending):
                 del self._pending[name]
         for name in list(self._pending):
             self.stacked(name)

@@ -1,12 +1,16 @@
-"""The averages of all due layers of a round on CUDA: few launches, and one look at the numbers at the end.
+"""The synchronisation of all due layers of a round on CUDA: few launches, and one look at the numbers at the end.
 
-Tensors that the Triton kernels take are averaged together. Integers, such as BatchNorm's counters, are put into one
-tensor for each dtype. What remains (float64, half, complex numbers) is averaged tensor by tensor.
+Tensors that the Triton kernels take are averaged together, and set together. Integers, such as BatchNorm's counters,
+are put into one tensor for each dtype. What remains (float64, half, complex numbers) is handled tensor by tensor.
+
+Python takes longer to look at hundreds of tensors than the kernels to average them, so what was found out about a set
+of tensors is remembered by their addresses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,48 +21,101 @@ from fedlama.core.devices import upload
 from fedlama.core.layers import Layer, TensorSpec
 from fedlama.engines.api import Average, Values
 from fedlama.engines.cohort.averaging import mean_and_discrepancy
-from fedlama.engines.cohort.device_tables import average_together, takes
+from fedlama.engines.cohort.device_tables import AverageTable, FillTable, addresses_of, same_order, takes
 from fedlama.engines.cohort.threads import WorkerThreads
 
+_REMEMBERED = 32
+"""Sets of tensors to remember: a schedule has few different sets of due layers."""
 
-def average_on_device(
-    layers: Sequence[Layer], received: Mapping[str, Tensor], weights: Sequence[float], threads: WorkerThreads
-) -> Iterator[Average]:
-    """Average layers over the clients.
+
+@dataclass(frozen=True)
+class _Sorted:
+    """The tensors of some layers, by how they are averaged.
+
+    Attributes:
+        together: Those that the kernels take.
+        table: Their table; None without any.
+        integers: Those that are averaged as integers and have no discrepancy.
+        others: The rest, with the index of the layer.
+    """
+
+    together: list[TensorSpec]
+    table: AverageTable | None
+    integers: list[TensorSpec]
+    others: list[tuple[int, TensorSpec]]
+
+
+class DeviceSynchronisation:
+    """Averages and sets the tensors of a cohort on CUDA.
 
     Args:
-        layers: The layers.
-        received: Their tensors as the server receives them, (clients, ...) by name, on CUDA.
-        weights: p_i of every client, summing to 1.
         threads: Not used on CUDA, but by a contract that is shared with the CPU.
-
-    Yields:
-        The average of each layer. Means have the memory order of the clients' rows.
     """
-    if not layers:
-        return
-    device = received[layers[0].tensors[0].name].device
-    shares = upload(torch.from_numpy(np.array(weights, dtype=np.float64)), device)
-    floats, integers, others = _sorted(layers, received)
-    means, totals = Values(), torch.zeros(len(layers), dtype=torch.float64, device=device)
-    if any(floats):
-        stacks = [[received[spec.name] for spec in specs] for specs in floats]
-        averaged, totals = average_together(stacks, [[spec.trainable for spec in specs] for specs in floats], shares)
-        for specs, parts in zip(floats, averaged, strict=True):
-            means |= {spec.name: mean for spec, mean in zip(specs, parts, strict=True)}
-    means |= _integer_means(integers, received, shares)
-    for index, spec in others:
-        mean, discrepancy = mean_and_discrepancy(received[spec.name], shares, spec.trainable, threads)
-        means[spec.name] = mean
-        totals[index] += discrepancy
-    for layer, total in zip(layers, totals.tolist(), strict=True):
-        yield Average({spec.name: means[spec.name] for spec in layer.tensors}, total)
+
+    def __init__(self, threads: WorkerThreads) -> None:
+        self._threads = threads
+        self._averages: dict[object, _Sorted] = {}
+        self._fills: dict[object, FillTable] = {}
+
+    def average(
+        self, layers: Sequence[Layer], received: Mapping[str, Tensor], weights: Sequence[float]
+    ) -> Iterator[Average]:
+        """Average layers over the clients.
+
+        Args:
+            layers: The layers, at least one.
+            received: Their tensors as the server receives them, (clients, ...) by name.
+            weights: p_i of every client, summing to 1.
+
+        Yields:
+            The average of each layer. Means have the memory order of the clients' rows.
+        """
+        first = next(iter(received.values()))
+        shares = upload(torch.from_numpy(np.array(weights, dtype=np.float64)), first.device)
+        found = self._sorted(layers, received)
+        means, totals = Values(), torch.zeros(len(layers), dtype=torch.float64, device=first.device)
+        if found.table is not None:
+            averaged, totals = found.table.average(shares)
+            means = {spec.name: mean for spec, mean in zip(found.together, averaged, strict=True)}
+        means |= _integer_means(found.integers, received, shares)
+        for index, spec in found.others:
+            mean, discrepancy = mean_and_discrepancy(received[spec.name], shares, spec.trainable, self._threads)
+            means[spec.name] = mean
+            totals[index] += discrepancy
+        for layer, total in zip(layers, totals.tolist(), strict=True):
+            yield Average({spec.name: means[spec.name] for spec in layer.tensors}, total)
+
+    def fill(self, stacks: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> set[str]:
+        """Set tensors to one value on every client, where the kernels take them and the memory order agrees.
+
+        Args:
+            stacks: All tensors of the cohort, (clients, ...) by name; overwritten.
+            values: One client's values of some of them.
+
+        Returns:
+            The names of those that were set.
+        """
+        chosen = [name for name, value in values.items() if same_order(stacks[name], value) and takes(stacks[name])]
+        if chosen:
+            targets = [stacks[name] for name in chosen]
+            key = (len(targets[0]), addresses_of(targets))
+            if key not in self._fills:
+                _make_room(self._fills)
+                self._fills[key] = FillTable(targets)
+            self._fills[key].fill([values[name] for name in chosen])
+        return set(chosen)
+
+    def _sorted(self, layers: Sequence[Layer], received: Mapping[str, Tensor]) -> _Sorted:
+        """Return the tensors of the layers by how they are averaged, as was found out before for the same memory."""
+        tensors = list(received.values())
+        key = (tuple(layer.name for layer in layers), len(tensors[0]), addresses_of(tensors))
+        if key not in self._averages:
+            _make_room(self._averages)
+            self._averages[key] = _sort(layers, received)
+        return self._averages[key]
 
 
-def _sorted(
-    layers: Sequence[Layer], received: Mapping[str, Tensor]
-) -> tuple[list[list[TensorSpec]], list[TensorSpec], list[tuple[int, TensorSpec]]]:
-    """Return what the kernels take, layer by layer; integers without a discrepancy; and the rest with its layer."""
+def _sort(layers: Sequence[Layer], received: Mapping[str, Tensor]) -> _Sorted:
     floats: list[list[TensorSpec]] = [[] for _ in layers]
     integers, others = list[TensorSpec](), list[tuple[int, TensorSpec]]()
     for index, layer in enumerate(layers):
@@ -70,7 +127,17 @@ def _sorted(
                 integers.append(spec)
             else:
                 others.append((index, spec))
-    return floats, integers, others
+    table = None
+    if any(floats):
+        stacks = [[received[spec.name] for spec in specs] for specs in floats]
+        table = AverageTable(stacks, [[spec.trainable for spec in specs] for specs in floats])
+    return _Sorted([spec for specs in floats for spec in specs], table, integers, others)
+
+
+def _make_room(remembered: dict[object, _Sorted] | dict[object, FillTable]) -> None:
+    """Forget the oldest entry of a full dictionary."""
+    if len(remembered) == _REMEMBERED:
+        del remembered[next(iter(remembered))]
 
 
 def _integer_means(specs: Sequence[TensorSpec], received: Mapping[str, Tensor], weights: Tensor) -> Values:

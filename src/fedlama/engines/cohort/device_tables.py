@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlama.core.devices import upload, upload_all
+from fedlama.core.devices import upload_all
 
 _ELEMENTS = 1 << 13
 """Elements that a program holds in registers."""
@@ -94,88 +94,106 @@ def _blocks(sizes: tuple[int, ...], layers: tuple[int, ...], columns: int, devic
     return _Blocks(int(ends[-1]), *upload_all([part.astype(np.int64) for part in parts], device))
 
 
-def _addresses(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
-    return upload(torch.tensor([tensor.data_ptr() for tensor in tensors], dtype=torch.int64), device)
+def addresses_of(tensors: Sequence[Tensor]) -> tuple[int, ...]:
+    """Return where tensors begin in memory."""
+    return tuple(tensor.data_ptr() for tensor in tensors)
 
 
-def average_together(
-    stacks: Sequence[Sequence[Tensor]], measured: Sequence[Sequence[bool]], weights: Tensor
-) -> tuple[list[list[Tensor]], Tensor]:
-    """Average the tensors of several layers over the clients, and measure how far they are apart.
+class AverageTable:
+    """What the kernels need to average certain tensors; made once, and used at every round.
 
     Args:
         stacks: For each layer its tensors, (clients, ...), all of which the kernels take.
         measured: For each of them, whether it has a discrepancy.
-        weights: p_i, float64 (clients,) on the device.
-
-    Returns:
-        For each layer the means, in the memory order of a client's row, and the layers' discrepancies, float64
-        (layers,) on the device. The means are parts of one buffer.
     """
-    from fedlama.engines.cohort.triton_kernels import average_blocks, sum_spans
 
-    flat = [stack for layer in stacks for stack in layer]
-    clients, device = len(weights), weights.device
-    one_pass = clients <= _ONE_PASS
-    rows = max(1 << (clients - 1).bit_length(), 2) if one_pass else 64
-    columns = _ELEMENTS // rows
-    sizes = tuple(stack[0].numel() for stack in flat)
-    blocks = _blocks(sizes, tuple(len(layer) for layer in stacks), columns, device)
-    flags = upload(torch.tensor([flag for layer in measured for flag in layer], dtype=torch.int8), device)
-    means = torch.empty(sum(sizes), device=device)
-    squares = torch.empty(blocks.count, dtype=torch.float64, device=device)
-    discrepancies = torch.empty(len(stacks), dtype=torch.float64, device=device)
-    average_blocks[(blocks.count,)](
-        _addresses(flat, device),
-        blocks.sizes,
-        blocks.offsets,
-        flags,
-        blocks.tensors,
-        blocks.starts,
-        weights,
-        means,
-        squares,
-        clients,
-        ROWS=rows,
-        COLUMNS=columns,
-        ONE_PASS=one_pass,
-        num_warps=4,
-    )
-    sum_spans[(len(stacks),)](squares, blocks.edges, discrepancies, WIDTH=1024)
-    parts = iter(torch.split(means, list(sizes)))
-    shaped = [[next(parts).as_strided(stack.shape[1:], stack.stride()[1:]) for stack in layer] for layer in stacks]
-    return shaped, discrepancies
+    def __init__(self, stacks: Sequence[Sequence[Tensor]], measured: Sequence[Sequence[bool]]) -> None:
+        flat = [stack for layer in stacks for stack in layer]
+        self._device, self._clients, self._layers = flat[0].device, len(flat[0]), len(stacks)
+        self._one_pass = self._clients <= _ONE_PASS
+        self._rows = max(1 << (self._clients - 1).bit_length(), 2) if self._one_pass else 64
+        self._sizes = [stack[0].numel() for stack in flat]
+        self._shapes = [(stack.shape[1:], stack.stride()[1:]) for stack in flat]
+        lengths = tuple(len(layer) for layer in stacks)
+        self._blocks = _blocks(tuple(self._sizes), lengths, _ELEMENTS // self._rows, self._device)
+        flags = np.array([flag for layer in measured for flag in layer], dtype=np.int64)
+        self._stacks, self._measured = upload_all([np.array(addresses_of(flat)), flags], self._device)
+
+    def average(self, weights: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Average the tensors over the clients, and measure how far they are apart.
+
+        Args:
+            weights: p_i, float64 (clients,) on the device.
+
+        Returns:
+            The means, in the memory order of a client's row, and the layers' discrepancies, float64 (layers,) on the
+            device. The means are parts of one buffer.
+        """
+        from fedlama.engines.cohort.triton_kernels import average_blocks, sum_spans
+
+        blocks, device = self._blocks, self._device
+        means = torch.empty(sum(self._sizes), device=device)
+        squares = torch.empty(blocks.count, dtype=torch.float64, device=device)
+        discrepancies = torch.empty(self._layers, dtype=torch.float64, device=device)
+        average_blocks[(blocks.count,)](
+            self._stacks,
+            blocks.sizes,
+            blocks.offsets,
+            self._measured,
+            blocks.tensors,
+            blocks.starts,
+            weights,
+            means,
+            squares,
+            self._clients,
+            ROWS=self._rows,
+            COLUMNS=_ELEMENTS // self._rows,
+            ONE_PASS=self._one_pass,
+            num_warps=4,
+        )
+        sum_spans[(self._layers,)](squares, blocks.edges, discrepancies, WIDTH=1024)
+        parts = zip(torch.split(means, self._sizes), self._shapes, strict=True)
+        return [part.as_strided(*shape) for part, shape in parts], discrepancies
 
 
-def fill_together(stacks: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-    """Set the rows of all clients to one value, for many tensors.
+class FillTable:
+    """What the kernels need to set the rows of certain tensors; made once, and used at every round.
 
     Args:
-        stacks: (clients, ...) each, all of which the kernels take; overwritten.
-        values: One client's, each in the memory order of its stack's rows.
+        stacks: (clients, ...) each, all of which the kernels take.
     """
-    from fedlama.engines.cohort.triton_kernels import fill_blocks
 
-    device, clients = stacks[0].device, len(stacks[0])
-    sizes = tuple(value.numel() for value in values)
-    blocks = _blocks(sizes, (len(sizes),), _COLUMNS_TO_FILL, device)
-    fill_blocks[(blocks.count,)](
-        _addresses(stacks, device),
-        _addresses(values, device),
-        blocks.sizes,
-        blocks.tensors,
-        blocks.starts,
-        clients,
-        COLUMNS=_COLUMNS_TO_FILL,
-        num_warps=4,
-    )
+    def __init__(self, stacks: Sequence[Tensor]) -> None:
+        self._clients, self._device = len(stacks[0]), stacks[0].device
+        sizes = tuple(stack[0].numel() for stack in stacks)
+        self._blocks = _blocks(sizes, (len(sizes),), _COLUMNS_TO_FILL, self._device)
+        (self._stacks,) = upload_all([np.array(addresses_of(stacks))], self._device)
+
+    def fill(self, values: Sequence[Tensor]) -> None:
+        """Set the rows of all clients.
+
+        Args:
+            values: One client's, each in the memory order of its stack's rows.
+        """
+        from fedlama.engines.cohort.triton_kernels import fill_blocks
+
+        blocks = self._blocks
+        (sent,) = upload_all([np.array(addresses_of(values))], self._device)
+        fill_blocks[(blocks.count,)](
+            self._stacks,
+            sent,
+            blocks.sizes,
+            blocks.tensors,
+            blocks.starts,
+            self._clients,
+            COLUMNS=_COLUMNS_TO_FILL,
+            num_warps=4,
+        )
 
 
 def same_order(stacked: Tensor, value: Tensor) -> bool:
     """Return whether one client's value has the dtype, device and memory order of a row of a stack."""
-    return (
-        value.dtype == stacked.dtype
-        and value.device == stacked.device
-        and value.shape == stacked.shape[1:]
-        and all(s == v or n == 1 for s, v, n in zip(stacked.stride()[1:], value.stride(), value.shape, strict=True))
-    )
+    same_kind = value.dtype == stacked.dtype and value.device == stacked.device and value.shape == stacked.shape[1:]
+    if not same_kind or value.stride() == stacked.stride()[1:]:
+        return same_kind
+    return all(s == v or n == 1 for s, v, n in zip(stacked.stride()[1:], value.stride(), value.shape, strict=True))

@@ -88,7 +88,9 @@ def test_numpy_numbers_are_numbers_and_booleans_are_not(cls: type[Any], field: s
     plain = cls(**given)
     value = getattr(plain, field)
     if value is None:
-        value = REQUIRED.get(field, 0.5 if "float" in str(get_type_hints(cls)[field]) else 4)
+        other = 0.5 if "float" in str(get_type_hints(cls)[field]) else 4
+        value = REQUIRED.get(field, other)
+        value = value if isinstance(value, type(other)) else other  # one name may be a fraction here, a number there
         plain = cls(**{**given, field: value})
     for kind in (np.int64, np.int32) if isinstance(value, int) else (np.float64,):
         made = cls(**{**given, field: kind(value)})

@@ -88,7 +88,7 @@ class RecordedTrainer(Trainer):
         lanes: Clients of a recording, which run beside each other.
         share: Clients that have slots at a time, at most; None for as many as fit the memory.
         memory: Measures the device's memory, if `share` is None.
-        make_lanes: Makes so many lanes; by default streams on CUDA, and elsewhere a plain lane.
+        make_lanes: Makes lanes, given their number; by default streams on CUDA, and elsewhere a plain lane.
     """
 
     name = "RecordedTrainer"

@@ -46,7 +46,7 @@ def apart(engine: Engine, parts: EngineSetup) -> Mapping[str, torch.Tensor]:
     state = engine.state_dict()
     for value in state.values.values():
         if value.is_floating_point():
-            value += 0.1 * torch.randn(value.shape, generator=draw)
+            value += 0.1 * torch.randn(value.shape, generator=draw).to(value.device)
     engine.load_state_dict(state)
     return values
 

@@ -24,6 +24,7 @@ from fedlama.engines.cohort.cohort import Cohort
 from fedlama.engines.cohort.storage import DeviceStorage
 from fedlama.engines.cohort.threads import WorkerThreads
 from fedlama.engines.trainers.base import Trainer
+from fedlama.engines.trainers.gradients import Precision
 from fedlama.engines.trainers.recorded.lanes import Step
 from fedlama.engines.trainers.recorded.trainer import RecordedTrainer
 from fedlama.engines.trainers.serial import SerialTrainer
@@ -119,10 +120,12 @@ def _recorded(lanes: WatchedLanes, **settings: object) -> Callable[[EngineSetup,
     return lambda setup, batches: RecordedTrainer(setup, batches, make_lanes=lambda _: lanes, **settings)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("count", [1, 2, 16])
-def test_recordings_of_one_two_and_all_slots(count: int) -> None:
+def test_recordings_of_one_two_and_all_slots(count: int, precision: Precision) -> None:
     lanes = WatchedLanes(count)
-    _assert_equal(_train(_recorded(lanes), network()), _train(_serial, network()))
+    expected = _train(lambda *parts: SerialTrainer(*parts, channels_last=True, precision=precision), network())
+    _assert_equal(_train(_recorded(lanes, precision=precision), network()), expected)
     # Five slots, and guests for the last batches of 12, 10, 14, 12 and 7 samples in batches of 4: 2 and 3 samples.
     assert lanes.recorded == 5 + 2
 
@@ -198,3 +201,36 @@ def test_a_recording_never_warns_where_nothing_is_recorded() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         _train(lambda setup, batches: RecordedTrainer(setup, batches), _Noisy())
+
+
+class _Tied(nn.Module):
+    """Uses one weight in a dense layer, which autocast converts, and once as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Linear(72, 5)
+        self.second = nn.Linear(5, 5)
+        self.norm = nn.BatchNorm1d(5)
+        self.slow = nn.BatchNorm1d(5, momentum=None)  # its counter says how much a batch weighs
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.slow(self.norm(self.norm(self.second(self.first(x.flatten(1))))))
+        return hidden + self.second.weight.sum()
+
+
+def test_what_is_shared_by_all_steps() -> None:
+    observed: list[RecordedTrainer] = []
+
+    def make(setup: EngineSetup, batches: CohortBatches) -> RecordedTrainer:
+        trainer = RecordedTrainer(setup, batches, "bfloat16", make_lanes=lambda _: WatchedLanes(2))
+        observed.append(trainer)
+        return trainer
+
+    expected = _train(lambda *parts: SerialTrainer(*parts, channels_last=True, precision="bfloat16"), _Tied())
+    _assert_equal(_train(make, _Tied()), expected)
+    step = observed[0]._client_step
+    assert step is not None
+    shared = step.shared
+    assert set(shared.cast) == {"first.weight", "first.bias", "second.bias"}
+    assert shared.counters == {"norm.num_batches_tracked": 2}

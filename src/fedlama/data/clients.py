@@ -247,6 +247,12 @@ class TensorClients:
         steps: NDArray[np.int64] = np.maximum(sizes // batch, 1) if self.drop_last else -(-sizes // batch)
         return steps
 
+    def batch_lengths(self) -> set[int]:
+        """Return how many samples the batches of all clients have: full ones, and the short last ones of epochs."""
+        full = np.minimum(self._batch_sizes, self._sizes)
+        rest = np.zeros_like(full) if self.drop_last else self._sizes % self._batch_sizes
+        return set(full.tolist()) | set(rest[rest > 0].tolist())
+
     def held_out(self, client: int, part: Part) -> Iterator[Batch] | None:
         """Return a client's own set as batches; see :meth:`fedlama.data.local_sets.LocalSets.held_out`."""
         batches = self.local_sets[part].batches(client) if part in self.local_sets else None

@@ -138,6 +138,8 @@ class Recorded:
         precision: As for :class:`Stacked`.
         compile_steps: Whether the model goes through ``torch.compile`` before it is recorded, with the same conditions
             as for :class:`Stacked`. Only batches of the usual shape are compiled.
+        autotune: Whether cuDNN tries at the first round which of its kernels are fastest for the usual shape. In
+            float32 it never does, so that results repeat to the last bit on the same card.
 
     Raises:
         ConfigError: An option is out of range or not available on the device.
@@ -147,6 +149,7 @@ class Recorded:
     share: int | None = None
     precision: Precision = "float32"
     compile_steps: bool = False
+    autotune: bool = True
 
     def __post_init__(self) -> None:
         normalise_numbers(self)
@@ -159,7 +162,9 @@ class Recorded:
         if self.compile_steps:
             check_compiler(setup.device)
         batches = CohortBatches(setup.clients, setup.device, setup.seed)
-        trainer = RecordedTrainer(setup, batches, self.precision, self.compile_steps, self.lanes, self.share)
+        trainer = RecordedTrainer(
+            setup, batches, self.precision, self.compile_steps, self.lanes, self.share, self.autotune
+        )
         cohort = Cohort(setup, DeviceStorage(setup.device), channels_last=True)
         plain = partial(_plain_trainer, setup, batches, self.precision)
         return StackedEngine(setup, [trainer], cohort, plain=plain)

@@ -181,6 +181,9 @@ class Cohort:
         if self._setup.device.type == "cuda" and has_triton() and self._pending:
             for name in self.synchronisation.fill(self._values, self._pending):
                 del self._pending[name]
+            stacks = [self._values[name] for name in self._pending]
+            torch._foreach_copy_(stacks, [v.expand_as(s) for s, v in zip(stacks, self._pending.values(), strict=True)])
+            self._pending = {}
         for name in list(self._pending):
             self.stacked(name)
 

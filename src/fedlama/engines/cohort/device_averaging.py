@@ -45,6 +45,21 @@ class _Sorted:
     others: list[tuple[int, TensorSpec]]
 
 
+@dataclass(frozen=True)
+class _Filled:
+    """Tensors that are set together.
+
+    Attributes:
+        names: Their names.
+        strides: The memory order of one client's value of each.
+        table: Their table; None without any.
+    """
+
+    names: list[str]
+    strides: list[tuple[int, ...]]
+    table: FillTable | None
+
+
 class DeviceSynchronisation:
     """Averages and sets the tensors of a cohort on CUDA.
 
@@ -55,7 +70,7 @@ class DeviceSynchronisation:
     def __init__(self, threads: WorkerThreads) -> None:
         self._threads = threads
         self._averages: dict[object, _Sorted] = {}
-        self._fills: dict[object, FillTable] = {}
+        self._fills: dict[object, _Filled] = {}
 
     def average(
         self, layers: Sequence[Layer], received: Mapping[str, Tensor], weights: Sequence[float]
@@ -95,15 +110,20 @@ class DeviceSynchronisation:
         Returns:
             The names of those that were set.
         """
-        chosen = [name for name, value in values.items() if same_order(stacks[name], value) and takes(stacks[name])]
-        if chosen:
-            targets = [stacks[name] for name in chosen]
-            key = (len(targets[0]), addresses_of(targets))
-            if key not in self._fills:
-                _make_room(self._fills)
-                self._fills[key] = FillTable(targets)
-            self._fills[key].fill([values[name] for name in chosen])
-        return set(chosen)
+        names = tuple(values)
+        key = (names, addresses_of([stacks[name] for name in names]))
+        if key not in self._fills:
+            _make_room(self._fills)
+            chosen = [n for n in names if takes(stacks[n]) and same_order(stacks[n], values[n])]
+            strides = [values[name].stride() for name in chosen]
+            self._fills[key] = _Filled(chosen, strides, FillTable([stacks[n] for n in chosen]) if chosen else None)
+        filled = self._fills[key]
+        given = [values[name] for name in filled.names]
+        known = all(v.dtype == torch.float32 and v.is_cuda for v in given)
+        if filled.table is None or not known or [value.stride() for value in given] != filled.strides:
+            return set()
+        filled.table.fill(given)
+        return set(filled.names)
 
     def _sorted(self, layers: Sequence[Layer], received: Mapping[str, Tensor]) -> _Sorted:
         """Return the tensors of the layers by how they are averaged, as was found out before for the same memory."""
@@ -134,7 +154,7 @@ def _sort(layers: Sequence[Layer], received: Mapping[str, Tensor]) -> _Sorted:
     return _Sorted([spec for specs in floats for spec in specs], table, integers, others)
 
 
-def _make_room(remembered: dict[object, _Sorted] | dict[object, FillTable]) -> None:
+def _make_room(remembered: dict[object, _Sorted] | dict[object, _Filled]) -> None:
     """Forget the oldest entry of a full dictionary."""
     if len(remembered) == _REMEMBERED:
         del remembered[next(iter(remembered))]

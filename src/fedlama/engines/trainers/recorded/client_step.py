@@ -21,6 +21,7 @@ from fedlama.engines.api import EngineSetup, Values
 from fedlama.engines.micro_batches import LossAndGradients, accumulated
 from fedlama.engines.trainers.dropout import ClientDropout, borrowed_generator, watched_generator
 from fedlama.engines.trainers.gradients import Precision, in_precision
+from fedlama.engines.trainers.recorded.shared_work import SharedWork, WithoutCounters, shared_work
 from fedlama.engines.trainers.vmapped import copy_all
 from fedlama.engines.user_code import batch_loss
 
@@ -39,6 +40,7 @@ class StepTensors:
         loss: Overwritten, float64 ().
         batch: The client's batch, leaves (batch, ...).
         generator: The client's random generator.
+        cast: Some of the parameters in bfloat16, by name; a step computes with these in their place.
     """
 
     values: Values
@@ -46,14 +48,15 @@ class StepTensors:
     loss: Tensor
     batch: Tree
     generator: torch.Generator
+    cast: Values
 
-    def results(self, names: Sequence[str]) -> list[Tensor]:
+    def results(self, buffers: Sequence[str]) -> list[Tensor]:
         """Return what a step writes: gradients, loss and buffers.
 
         Args:
-            names: The parameters that require a gradient; all other tensors of the model count as buffers.
+            buffers: Names of the buffers.
         """
-        return [*self.gradients, self.loss, *(value for name, value in self.values.items() if name not in names)]
+        return [*self.gradients, self.loss, *(self.values[name] for name in buffers)]
 
 
 class ClientStep:
@@ -66,6 +69,7 @@ class ClientStep:
 
     Attributes:
         draws: What the model draws at random; to be found out with :meth:`observe` first.
+        shared: What is done for all clients at once, not in a step; to be found out with :meth:`share_work`.
     """
 
     def __init__(self, setup: EngineSetup, precision: Precision, torch_compiled: bool) -> None:
@@ -78,6 +82,7 @@ class ClientStep:
         if torch_compiled:
             self._compiled = torch.compile(self._model, dynamic=False)
         self.draws: Draws = "nothing"
+        self.shared = SharedWork()
 
     def observe(self, tensors: StepTensors) -> None:
         """Compute a step and find out what the model draws at random.
@@ -95,6 +100,16 @@ class ClientStep:
                 stacklevel=2,
             )
             self._compiled = None
+
+    def share_work(self, tensors: StepTensors) -> None:
+        """Compute a step, find out what the steps of all clients have in common, and leave that out from now on.
+
+        Args:
+            tensors: Tensors that may be changed.
+        """
+        for name, value in tensors.values.items():
+            self._tensors[name].data = value
+        self.shared = shared_work(self._model, self._tensors, lambda: self(tensors), self._precision == "bfloat16")
 
     def __call__(self, tensors: StepTensors, usual: bool = True) -> None:
         """Compute a step.
@@ -116,13 +131,14 @@ class ClientStep:
 
     def _compute(self, tensors: StepTensors, model: Callable[..., Any]) -> None:
         for name, value in tensors.values.items():
-            self._tensors[name].data = value  # compute with these very tensors; nothing is copied
+            self._tensors[name].data = tensors.cast.get(name, value)  # compute with these very tensors, not with copies
 
         def gradients_of(batch: Tree) -> LossAndGradients:
             loss = batch_loss(self._setup.task, model, batch, self._in_precision)
             return LossAndGradients(loss, torch.autograd.grad(loss, self._trainable, materialize_grads=True))
 
-        loss, gradients = accumulated(tensors.batch, self._setup.micro_batch_size, gradients_of)
+        with WithoutCounters(self._model, list(self.shared.counters)):
+            loss, gradients = accumulated(tensors.batch, self._setup.micro_batch_size, gradients_of)
         keep_reassigned_buffers(self._model, self._tensors, self._buffers, tensors.values)
         dense = [gradient.to_dense() if gradient.is_sparse else gradient for gradient in gradients]
         copy_all(tensors.gradients, dense)

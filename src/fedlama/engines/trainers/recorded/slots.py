@@ -31,6 +31,7 @@ class Slots:
         losses: Their losses, float64 (slots,).
         batch: Their batches of the usual shape; leaves are (slots, batch, ...).
         generators: Their random generators.
+        cast: Some of the parameters in bfloat16, (slots, ...) by name.
     """
 
     values: Values
@@ -38,9 +39,12 @@ class Slots:
     losses: Tensor
     batch: Tree
     generators: Sequence[torch.Generator]
+    cast: Values
 
     @classmethod
-    def allocate(cls, count: int, stacked: Values, names: Sequence[str], batch: Tree) -> Slots:
+    def allocate(
+        cls, count: int, stacked: Values, names: Sequence[str], batch: Tree, cast: Sequence[str] = ()
+    ) -> Slots:
         """Allocate slots.
 
         Args:
@@ -48,6 +52,7 @@ class Slots:
             stacked: Models like those that they are for, (clients, ...) by tensor name.
             names: The parameters that require a gradient.
             batch: One client's batch, leaves (batch, ...).
+            cast: The parameters that are needed in bfloat16 too.
         """
         device = leaves(batch)[0].device
         values = {name: _room(count, value[0]) for name, value in stacked.items()}
@@ -57,6 +62,7 @@ class Slots:
             torch.zeros(count, dtype=torch.float64, device=device),
             map_leaves(lambda leaf: _room_for_samples(count, leaf), batch),
             [torch.Generator(device) for _ in range(count)],
+            {name: torch.zeros_like(values[name], dtype=torch.bfloat16) for name in cast},
         )
 
     def __len__(self) -> int:
@@ -66,7 +72,8 @@ class Slots:
     @property
     def nbytes(self) -> int:
         """The bytes of all tensors."""
-        return sum(tensor.nbytes for tensor in [*self.values.values(), *self.gradients, *leaves(self.batch)])
+        stored = [*self.values.values(), *self.gradients, *self.cast.values(), *leaves(self.batch)]
+        return sum(tensor.nbytes for tensor in stored)
 
     def of_client(self, slot: int) -> StepTensors:
         """Return the tensors of one slot, as views."""
@@ -76,6 +83,7 @@ class Slots:
             self.losses[slot],
             pick(self.batch, slot),
             self.generators[slot],
+            {name: value[slot] for name, value in self.cast.items()},
         )
 
     def take(self, rows: CohortSlice) -> None:
@@ -87,6 +95,11 @@ class Slots:
         """Copy the models of the first slots back into their rows."""
         count = len(rows.clients)
         copy_all(list(rows.values.values()), [self.values[name][:count] for name in rows.values])
+
+    def cast_weights(self, count: int) -> None:
+        """Convert the weights of the first slots to bfloat16, where a step needs them so."""
+        if self.cast:
+            copy_all([value[:count] for value in self.cast.values()], [self.values[name][:count] for name in self.cast])
 
     def put_batches(self, chosen: Sequence[int], batch: Tree) -> None:
         """Copy batches into some slots.

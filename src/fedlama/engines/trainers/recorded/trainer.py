@@ -87,6 +87,7 @@ class RecordedTrainer(Trainer):
         torch_compiled: Whether a client's step goes through ``torch.compile`` before it is recorded.
         lanes: Clients of a recording, which run beside each other.
         share: Clients that have slots at a time, at most; None for as many as fit the memory.
+        autotune: Whether cuDNN tries which of its kernels are fastest for the usual shape, if not in float32.
         memory: Measures the device's memory, if `share` is None.
         make_lanes: Makes lanes, given their number; by default streams on CUDA, and elsewhere a plain lane.
     """
@@ -102,13 +103,15 @@ class RecordedTrainer(Trainer):
         torch_compiled: bool = False,
         lanes: int = 16,
         share: int | None = None,
+        autotune: bool = False,
         memory: DeviceMemory | None = None,
         make_lanes: Callable[[int], Lanes] | None = None,
     ) -> None:
-        self._arguments = (setup, batches, precision, False, lanes, share, memory, make_lanes)
+        self._arguments = (setup, batches, precision, False, lanes, share, False, memory, make_lanes)
         on_cuda = setup.device.type == "cuda"
         self._setup, self._batches, self.precision = setup, batches, precision
         self._torch_compiled, self._lane_count, self._share = torch_compiled, lanes, share
+        self._autotune = autotune
         self._memory = memory or (CudaMemory(setup.device) if on_cuda else None)
         self._make_lanes = make_lanes or (lambda count: CudaLanes(setup.device, count) if on_cuda else PlainLanes())
         self._names = [name for name, parameter in setup.model.named_parameters() if parameter.requires_grad]
@@ -119,6 +122,7 @@ class RecordedTrainer(Trainer):
         self._tensors: list[StepTensors] = []
         self._recordings: list[Step] = []  # of as many neighbouring slots as there are lanes
         self._kept: list[list[Tensor]] = []
+        self._buffers = [name for name, _ in setup.model.named_buffers()]  # those that a step writes
         self._guests: dict[Signature, _Guest] = {}
         words = ["every client's step recorded" if on_cuda else "every client's step as a GPU would record it"]
         words += [precision] if precision != "float32" else []
@@ -131,7 +135,7 @@ class RecordedTrainer(Trainer):
 
     def run(self, rows: CohortSlice, work: LocalSteps, threads: WorkerThreads) -> list[float]:
         """Take all local steps of a round; see :meth:`fedlama.engines.trainers.base.Trainer.run`."""
-        with _kernels_that_repeat(self.precision):
+        with _kernels(self.precision, self._autotune):
             count = len(rows.clients)
             parts = -(-count // min(self._share_of(rows), count))
             edges = [-(-count * part // parts) for part in range(parts + 1)]  # the largest first: it has most slots
@@ -142,7 +146,7 @@ class RecordedTrainer(Trainer):
         """Train the clients of a share."""
         count = len(rows.clients)
         total = torch.zeros(count, dtype=torch.float64, device=self._setup.device)
-        generators = client_generators(self._setup, work.round_index, rows.clients, work.generators)
+        generators: list[torch.Generator] = []
         state = {kind: [buffers[index] for index in work.trained] for kind, buffers in rows.optimizer_state.items()}
         parameters: list[Tensor] = []
         gradients: list[Tensor] = []
@@ -151,12 +155,16 @@ class RecordedTrainer(Trainer):
             if step == 0:
                 slots = self._ready(rows, groups)
                 slots.take(rows)
+                if self._draws:
+                    generators = client_generators(self._setup, work.round_index, rows.clients, work.generators)
                 for mine, drawn in zip(slots.generators, generators, strict=False):
                     mine.set_state(drawn.get_state())
                 parameters = [slots.values[name][:count] for name in work.names]
                 gradients = [slots.gradients[index][:count] for index in work.trained]
             assert slots is not None
+            slots.cast_weights(count)
             self._compute(slots, groups)
+            self._count_batches(slots, count)
             total += slots.losses[:count]
             work.update(parameters, gradients, state, work.rates[step], work.reference)
             if not self._lanes.records:  # on CUDA one look at the end saves waiting at every step
@@ -189,33 +197,42 @@ class RecordedTrainer(Trainer):
         if visits:
             self._lanes.join()
         for visit, state in zip(visits, drawn, strict=True):
-            copy_all(visit.client.results(self._names), visit.results)
-            visit.client.generator.set_state(state)
+            copy_all(visit.client.results(self._buffers), visit.results)
+            if self._draws:
+                visit.client.generator.set_state(state)
 
     def _begin(self, visits: Sequence[_Visit]) -> list[Tensor]:
         """Let guests compute clients; return the states in which the clients' generators will be."""
         count = len(self._names) + 1
         for visit in visits:  # before the clients' own slots change their buffers
-            copy_all(visit.results[count:], visit.client.results(self._names)[count:])
+            copy_all(visit.results[count:], visit.client.results(self._buffers)[count:])
         states = []
         with self._lanes.guests() if visits else nullcontext():
             for visit in visits:
-                room, client, guest = visit.guest.tensors, visit.client, visit.guest
+                room, client = visit.guest.tensors, visit.client
                 copy_all(
-                    [*(room.values[name] for name in self._names), *room.results(self._names)[count:]],
+                    [*(room.values[name] for name in self._names), *room.results(self._buffers)[count:]],
                     [*(client.values[name] for name in self._names), *visit.results[count:]],
                 )
-                copy_all(leaves(room.batch), leaves(visit.batch))
-                room.generator.set_state(client.generator.get_state())
-                guest.replay()
+                copy_all([*room.cast.values(), *leaves(room.batch)], [*client.cast.values(), *leaves(visit.batch)])
+                if self._draws:
+                    room.generator.set_state(client.generator.get_state())
+                visit.guest.replay()
                 states.append(room.generator.get_state())
-                copy_all(visit.results, room.results(self._names))
+                copy_all(visit.results, room.results(self._buffers))
         return states
+
+    def _count_batches(self, slots: Slots, count: int) -> None:
+        """Raise the counters that steps leave out."""
+        assert self._client_step is not None
+        for amount in set(self._client_step.shared.counters.values()):
+            raised = [name for name, by in self._client_step.shared.counters.items() if by == amount]
+            torch._foreach_add_([slots.values[name][:count] for name in raised], amount)
 
     def _room(self, index: int, client: StepTensors) -> list[Tensor]:
         """Return memory for a client's results, which is used again at every step."""
         if index == len(self._kept):
-            self._kept.append([torch.empty_like(value) for value in client.results(self._names)])
+            self._kept.append([torch.empty_like(value) for value in client.results(self._buffers)])
         return self._kept[index]
 
     def _share_of(self, rows: CohortSlice) -> int:
@@ -228,7 +245,7 @@ class RecordedTrainer(Trainer):
                 self._lane_count, self._share = _what_fits(
                     self._memory.free(), activations, trial.nbytes, self._lane_count, self._share
                 )
-                self._lanes = self._chosen_lanes()
+                self._lanes = self._chosen_lanes(trial)
         return self._share
 
     def _observe(self, rows: CohortSlice, groups: Sequence[StackedBatch]) -> tuple[int, Slots]:
@@ -248,11 +265,15 @@ class RecordedTrainer(Trainer):
         step = partial(self._client_step, tensors)
         return (0 if self._memory is None else self._memory.peak(step)), trial
 
-    def _chosen_lanes(self) -> Lanes:
-        """Return the lanes in which the model's steps run."""
+    def _chosen_lanes(self, trial: Slots) -> Lanes:
+        """Return the lanes in which the model's steps run; the trial slot may be changed."""
         assert self._client_step is not None
         lanes = self._make_lanes(self._lane_count)
         if self._client_step.draws != "global" or not lanes.records:
+            if lanes.records:
+                self._client_step.share_work(trial.of_client(0))
+                counters = self._client_step.shared.counters
+                self._buffers = [name for name in self._buffers if name not in counters]
             return lanes
         warnings.warn(
             f"the model {type(self._setup.model).__name__} draws random numbers beside dropout, which a recording "
@@ -266,12 +287,12 @@ class RecordedTrainer(Trainer):
         if self._slots is not None and len(self._slots) >= len(rows.clients):
             return self._slots
         if self._client_step is None:
-            self._observe(rows, groups)
-            self._lanes = self._chosen_lanes()
+            self._lanes = self._chosen_lanes(self._observe(rows, groups)[1])
         assert self._client_step is not None
         batch = _usual_batch(groups)
         self._usual, self._recordings = signature(batch), []  # the old ones hold memory
-        self._slots = slots = Slots.allocate(len(rows.clients), rows.values, self._names, batch)
+        cast = self._client_step.shared.cast
+        self._slots = slots = Slots.allocate(len(rows.clients), rows.values, self._names, batch, cast)
         self._tensors = [slots.of_client(slot) for slot in range(len(slots))]
         try:
             self._recordings = self._recorded()
@@ -283,7 +304,16 @@ class RecordedTrainer(Trainer):
             )
             self._lanes, self._guests = PlainLanes(), {}
             self._recordings = self._recorded()
+        if self._lanes.records:
+            self._expect_guests(batch)
         return slots
+
+    def _expect_guests(self, usual: Tree) -> None:
+        """Record the guests for the short batches that will come up, so that no round has to wait for one."""
+        lengths: set[int] = getattr(self._setup.clients, "batch_lengths", set)()
+        for length in sorted(lengths, reverse=True)[:_MOST_GUESTS]:
+            if length < len(leaves(usual)[0]):
+                self._guest(pick(usual, slice(0, length)))
 
     def _recorded(self) -> list[Step]:
         """Return recordings of all slots."""
@@ -307,12 +337,14 @@ class RecordedTrainer(Trainer):
             return self._guests[shape]
         assert self._slots is not None
         assert self._client_step is not None
-        tensors = Slots.allocate(1, self._slots.values, self._names, batch).of_client(0)
+        slots = self._slots
+        tensors = Slots.allocate(1, slots.values, self._names, batch, list(slots.cast)).of_client(0)
         step = partial(self._client_step, tensors, usual=False)
         if len(self._guests) == _MOST_GUESTS:
             return _Guest(tensors, step)
-        step()  # libraries load their kernels for this shape; the numbers are overwritten
-        replay = self._lanes.record([step], [tensors.generator] if self._draws else [], guest=True)
+        with _kernels(self.precision, autotune=False):  # it takes seconds for each shape
+            step()  # libraries load their kernels for this shape; the numbers are overwritten
+            replay = self._lanes.record([step], [tensors.generator] if self._draws else [], guest=True)
         self._guests[shape] = _Guest(tensors, replay)
         return self._guests[shape]
 
@@ -346,15 +378,17 @@ def _signature_of(batch: Tree) -> Signature:
 
 
 @contextmanager
-def _kernels_that_repeat(precision: Precision) -> Iterator[None]:
-    """Let cuDNN use kernels whose float32 results repeat to the last bit, and choose them without measuring.
+def _kernels(precision: Precision, autotune: bool) -> Iterator[None]:
+    """Set how cuDNN chooses its kernels: in float32 those whose results repeat to the last bit.
 
     Args:
         precision: The numbers that the model computes in.
+        autotune: Whether it tries which are fastest, if not in float32.
     """
     settings = torch.backends.cudnn
     before = settings.deterministic, settings.benchmark
-    settings.deterministic, settings.benchmark = before[0] or precision == "float32", False
+    exact = precision == "float32"
+    settings.deterministic, settings.benchmark = before[0] or exact, autotune and not exact
     try:
         yield
     finally:

@@ -211,8 +211,7 @@ class StackedEngine:
             The average of each layer.
         """
         if self._setup.device.type == "cuda" and has_triton():
-            self._cohort.write_pending()
-            received = {spec.name: self._cohort.received(layer, spec) for layer in layers for spec in layer.tensors}
+            received = self._cohort.received_layers(layers)
             if received:
                 yield from self._cohort.synchronisation.average(layers, received, weights)
             return

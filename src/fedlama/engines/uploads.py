@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedlama.choices.codecs import Address, Codec, CodecState, CohortContext, codec_of
+from fedlama.choices.codecs import Address, Codec, CodecState, CohortContext, Float32, codec_of
 from fedlama.core.layers import Layer, Layers, TensorSpec
 from fedlama.engines.api import EngineSetup, RoundOrder, Values
 from fedlama.engines.cohort.threads import WorkerThreads
@@ -42,12 +42,14 @@ class Uploads:
 
     Attributes:
         first: One client's first states, by the codec's name of the state and by tensor; empty without any.
+        changes_nothing: Whether all tensors arrive as they are.
     """
 
     def __init__(self, setup: EngineSetup) -> None:
         self._codec, self._seed = setup.codec, setup.seed
         self.first = first_states(setup.layers, setup.codec, setup.device)
         self._order: RoundOrder | None = None
+        self.changes_nothing = setup.codec == Float32()
 
     def begin(self, order: RoundOrder) -> None:
         """Remember the round whose uploads follow."""

@@ -181,11 +181,20 @@ class Cohort:
         if self._setup.device.type == "cuda" and has_triton() and self._pending:
             for name in self.synchronisation.fill(self._values, self._pending):
                 del self._pending[name]
-            stacks = [self._values[name] for name in self._pending]
-            torch._foreach_copy_(stacks, [v.expand_as(s) for s, v in zip(stacks, self._pending.values(), strict=True)])
-            self._pending = {}
+            if self._pending:
+                stacks = [self._values[name] for name in self._pending]
+                values = [v.expand_as(s) for s, v in zip(stacks, self._pending.values(), strict=True)]
+                torch._foreach_copy_(stacks, values)
+                self._pending = {}
         for name in list(self._pending):
             self.stacked(name)
+
+    def received_layers(self, layers: Sequence[Layer]) -> Values:
+        """Return the tensors of layers as the server receives them, (clients, ...) by name."""
+        self.write_pending()
+        if self.uploads.changes_nothing:  # the usual case, for which a look at each tensor would take too long
+            return {spec.name: self._values[spec.name] for layer in layers for spec in layer.tensors}
+        return {spec.name: self.received(layer, spec) for layer in layers for spec in layer.tensors}
 
     def received(self, layer: Layer, spec: TensorSpec) -> Tensor:
         """Return one tensor of a layer as the server receives it from all clients, (clients, ...).

@@ -51,12 +51,10 @@ class _Filled:
 
     Attributes:
         names: Their names.
-        strides: The memory order of one client's value of each.
         table: Their table; None without any.
     """
 
     names: list[str]
-    strides: list[tuple[int, ...]]
     table: FillTable | None
 
 
@@ -110,19 +108,15 @@ class DeviceSynchronisation:
         Returns:
             The names of those that were set.
         """
-        names = tuple(values)
-        key = (names, addresses_of([stacks[name] for name in names]))
+        names, given = tuple(values), list(values.values())
+        key = (names, addresses_of([stacks[name] for name in names]), tuple([value.stride() for value in given]))
         if key not in self._fills:
             _make_room(self._fills)
-            chosen = [n for n in names if takes(stacks[n]) and same_order(stacks[n], values[n])]
-            strides = [values[name].stride() for name in chosen]
-            self._fills[key] = _Filled(chosen, strides, FillTable([stacks[n] for n in chosen]) if chosen else None)
+            chosen = [name for name in names if takes(stacks[name]) and same_order(stacks[name], values[name])]
+            self._fills[key] = _Filled(chosen, FillTable([stacks[name] for name in chosen]) if chosen else None)
         filled = self._fills[key]
-        given = [values[name] for name in filled.names]
-        known = all(v.dtype == torch.float32 and v.is_cuda for v in given)
-        if filled.table is None or not known or [value.stride() for value in given] != filled.strides:
-            return set()
-        filled.table.fill(given)
+        if filled.table is not None:
+            filled.table.fill([values[name] for name in filled.names])
         return set(filled.names)
 
     def _sorted(self, layers: Sequence[Layer], received: Mapping[str, Tensor]) -> _Sorted:

@@ -191,14 +191,20 @@ def seed_all(seed: int) -> None:
 
 @contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
-    """Leave the global generators as they were before the block."""
+    """Leave the global generators as they were before the block, and let cuDNN try no kernels in it.
+
+    The plain steps have shapes of their own, and cuDNN's autotuner would take tens of seconds for them.
+    """
     state, numpy_state = random.getstate(), np.random.get_state()
+    autotunes = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             yield
         finally:
             random.setstate(state)
             np.random.set_state(numpy_state)
+            torch.backends.cudnn.benchmark = autotunes
 
 
 @contextmanager

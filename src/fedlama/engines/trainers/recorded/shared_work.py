@@ -1,7 +1,7 @@
 """What steps of all clients have in common and is done for all of them at once: few kernels instead of many small ones.
 
 A GPU starts about a million kernels per second, whatever their size, so a client's small kernels cost as much as its
-large ones. Two kinds of them are the same for all clients, and a step is told of both by :class:`SharedWork`:
+large ones. Two kinds of them are the same for all clients; :class:`SharedWork` names them:
 
 ====================  ==================================================================================================
 casts of weights      autocast converts a weight to bfloat16 each time it is used. Weights that are used in no other way

@@ -4,9 +4,9 @@ A round copies the clients' models into slots. At every step their batches are c
 compute gradients, and the solver steps for all slots together.
 
 Batches of another shape than the usual one (the short last batch of an epoch, texts of other lengths) are computed by
-guests: a guest is a slot with a recording for one shape, into which a client's model is copied for this step. Meanwhile
-the client's own slot computes something from an old batch, with its neighbours in the recording; the guest's results
-replace it. A shape gets its guest when it first comes up; recording takes about as long as computing the step once
+guests: a guest is a slot with a recording for one shape, into which a client's model is copied for this step. At the
+same time the client's own slot computes something from an old batch, with its neighbours in the recording; the guest's
+results replace it. A shape gets its guest when it first comes up; recording takes about as long as computing the step once
 without it. When there are too many shapes, the rest are not recorded.
 
 Results do not depend on lanes, shares or guests: each client is computed by the same kernels with the same shapes.
@@ -107,7 +107,7 @@ class RecordedTrainer(Trainer):
         memory: DeviceMemory | None = None,
         make_lanes: Callable[[int], Lanes] | None = None,
     ) -> None:
-        self._arguments = (setup, batches, precision, False, lanes, share, False, memory, make_lanes)
+        self._arguments = (setup, batches, precision, False, lanes, share, autotune, memory, make_lanes)
         on_cuda = setup.device.type == "cuda"
         self._setup, self._batches, self.precision = setup, batches, precision
         self._torch_compiled, self._lane_count, self._share = torch_compiled, lanes, share

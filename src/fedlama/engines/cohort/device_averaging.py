@@ -85,13 +85,13 @@ class DeviceSynchronisation:
         """
         first = next(iter(received.values()))
         shares = upload(torch.from_numpy(np.array(weights, dtype=np.float64)), first.device)
-        found = self._sorted(layers, received)
+        parts = self._sorted(layers, received)
         means, totals = Values(), torch.zeros(len(layers), dtype=torch.float64, device=first.device)
-        if found.table is not None:
-            averaged, totals = found.table.average(shares)
-            means = {spec.name: mean for spec, mean in zip(found.together, averaged, strict=True)}
-        means |= _integer_means(found.integers, received, shares)
-        for index, spec in found.others:
+        if parts.table is not None:
+            averaged, totals = parts.table.average(shares)
+            means = {spec.name: mean for spec, mean in zip(parts.together, averaged, strict=True)}
+        means |= _integer_means(parts.integers, received, shares)
+        for index, spec in parts.others:
             mean, discrepancy = mean_and_discrepancy(received[spec.name], shares, spec.trainable, self._threads)
             means[spec.name] = mean
             totals[index] += discrepancy

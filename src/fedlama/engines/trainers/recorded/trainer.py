@@ -6,8 +6,8 @@ compute gradients, and the solver steps for all slots together.
 Batches of another shape than the usual one (the short last batch of an epoch, texts of other lengths) are computed by
 guests: a guest is a slot with a recording for one shape, into which a client's model is copied for this step. At the
 same time the client's own slot computes something from an old batch, with its neighbours in the recording; the guest's
-results replace it. A shape gets its guest when it first comes up; recording takes about as long as computing the step once
-without it. When there are too many shapes, the rest are not recorded.
+results replace it. Guests for the short batches of tensors are recorded in the first round, and for other shapes when
+they first come up. When there are too many shapes, the rest are not recorded.
 
 Results do not depend on lanes, shares or guests: each client is computed by the same kernels with the same shapes.
 """

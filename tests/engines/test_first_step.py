@@ -115,6 +115,21 @@ def test_awkward_models_give_the_plain_run(case: str, engine: str) -> None:
     assert apart(result, expected) < 1e-6
 
 
+@pytest.mark.parametrize("engine", ["stacked", "workers", "auto"])
+def test_dropout_of_images_gives_the_plain_run(engine: str) -> None:
+    """`workers` stores filters channels-last, so images come out so, and torch's own dropout draws in that order."""
+    torch.manual_seed(0)
+    x = torch.randn(120, 3, 6, 6)  # (samples, channels, height, width)
+
+    def network() -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Dropout(0.4), nn.Conv2d(4, 4, 2), nn.Flatten(), nn.Linear(36, 3)
+        )
+
+    result, expected = run(network, engine, x), run(network, "loop", x)
+    assert apart(result, expected) <= 1e-6
+
+
 @pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated, and reads gradients of its own tensors
 @pytest.mark.parametrize("engine", ["stacked", "workers", "auto"])
 def test_a_scripted_model_gives_the_plain_run(engine: str) -> None:

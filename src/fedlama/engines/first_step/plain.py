@@ -78,7 +78,11 @@ def starts_of(setup: EngineSetup, rows: CohortSlice, work: LocalSteps, names: Se
     """
     starts = []
     for row, client in enumerate(rows.clients):
-        values = {name: stacked[row].detach().clone() for name, stacked in rows.values.items()}
+        # Contiguous: with filters stored channels-last, as cohorts may, torch's dropout would draw masks in that order.
+        values = {
+            name: stacked[row].detach().clone(memory_format=torch.contiguous_format)
+            for name, stacked in rows.values.items()
+        }
         state = {
             kind: [buffers[index][row].clone() for index in work.trained]
             for kind, buffers in rows.optimizer_state.items()

@@ -41,21 +41,21 @@ class WatchedLanes:
 
     def __init__(self, count: int, fails: Callable[[], bool] = lambda: False) -> None:
         self._count, self._fails = count, fails
-        self._for_guests = False
+        self._guest: int | None = None
         self.recorded = 0
         self.replayed = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def record(self, steps: Sequence[Step], generators: Sequence[torch.Generator], guest: bool = False) -> Step:
+    def record(self, steps: Sequence[Step], generators: Sequence[torch.Generator], guest: int | None = None) -> Step:
         assert len(steps) <= self._count
         if self._fails():
             raise RuntimeError("operation not permitted when stream is capturing")
         self.recorded += len(steps)
 
         def replay() -> None:
-            assert self._for_guests == guest
+            assert self._guest == guest
             self.replayed += 1
             for step in steps:
                 step()
@@ -63,13 +63,13 @@ class WatchedLanes:
         return replay
 
     @contextlib.contextmanager
-    def guests(self) -> Iterator[None]:
-        self._for_guests = True
+    def guest(self, number: int) -> Iterator[None]:
+        self._guest = number
         yield
-        self._for_guests = False
+        self._guest = None
 
     def join(self) -> None:
-        assert not self._for_guests
+        assert self._guest is None
 
 
 class SmallMemory:

@@ -167,7 +167,8 @@ class _Limits:
             value.dtype for value in [*start.values.values(), *leaves(inputs_of(start.batch))] if not _is_exact(value)
         ]
         dtypes += [torch.bfloat16] if precision == "bfloat16" else []
-        self._epsilon = max((torch.finfo(dtype).eps for dtype in dtypes), default=torch.finfo(torch.float32).eps)
+        tf32 = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+        self._epsilon = unit_of_rounding(dtypes, setup.device.type, tf32)
         self._relative = (16 if self._epsilon > 1e-4 else 1000) * self._epsilon
         self._spread: dict[str, float] | None = None
 
@@ -231,6 +232,28 @@ class _Limits:
 
         values = {name: changed(value) for name, value in self._start.values.items()}
         return replace(self._start, values=values, batch=change_inputs(changed, self._start.batch))
+
+
+def unit_of_rounding(dtypes: Sequence[torch.dtype], device: str, tf32: bool) -> float:
+    """Return the relative error of one operation.
+
+    Args:
+        dtypes: Those that the step computes in.
+        device: The kind of device. On CUDA, convolutions of float32 are not computed sum by sum: some algorithms of
+            cuDNN transform their inputs, which costs about four bits.
+        tf32: Whether CUDA may multiply float32 as TF32, which has a mantissa of ten bits.
+
+    >>> unit_of_rounding([torch.float32], "cpu", tf32=True) == 2**-23
+    True
+    >>> unit_of_rounding([torch.float32], "cuda", tf32=False) == 2**-19
+    True
+    >>> unit_of_rounding([torch.float32], "cuda", tf32=True) == 2**-10
+    True
+    """
+    units = {dtype: torch.finfo(dtype).eps for dtype in dtypes or [torch.float32]}
+    if device == "cuda" and torch.float32 in units:
+        units[torch.float32] = 2**-10 if tf32 else 16 * units[torch.float32]
+    return max(units.values())
 
 
 def _is_exact(value: Tensor) -> bool:

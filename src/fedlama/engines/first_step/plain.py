@@ -79,10 +79,9 @@ def starts_of(setup: EngineSetup, rows: CohortSlice, work: LocalSteps, names: Se
     starts = []
     for row, client in enumerate(rows.clients):
         # Contiguous: with filters stored channels-last, as cohorts may, torch's dropout would draw masks in that order.
-        values = {
-            name: stacked[row].detach().clone(memory_format=torch.contiguous_format)
-            for name, stacked in rows.values.items()
-        }
+        # On CUDA masks differ anyway, and the memory order decides which kernels compute, whose rounding differs.
+        order = torch.contiguous_format if setup.device.type == "cpu" else torch.preserve_format
+        values = {name: stacked[row].detach().clone(memory_format=order) for name, stacked in rows.values.items()}
         state = {
             kind: [buffers[index][row].clone() for index in work.trained]
             for kind, buffers in rows.optimizer_state.items()

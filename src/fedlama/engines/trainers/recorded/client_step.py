@@ -10,6 +10,7 @@ import copy
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -109,7 +110,9 @@ class ClientStep:
         """
         for name, value in tensors.values.items():
             self._tensors[name].data = value
-        self.shared = shared_work(self._model, self._tensors, lambda: self(tensors), self._precision == "bfloat16")
+        # Without torch.compile, which does not show what it does.
+        compute = partial(self, tensors, usual=False)
+        self.shared = shared_work(self._model, self._tensors, compute, self._precision == "bfloat16")
 
     def __call__(self, tensors: StepTensors, usual: bool = True) -> None:
         """Compute a step.

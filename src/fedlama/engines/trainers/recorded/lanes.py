@@ -3,7 +3,7 @@
 On CUDA a recording is a graph: all kernels of the forward and backward passes of some clients, started by one call.
 Each client of a recording has a stream of its own, so the small kernels of many clients fill the device together.
 Recordings are replayed one after another and share the memory for activations. Guests, which serve batches of unusual
-shapes, run beside them, on a stream and with memory of their own.
+shapes, run beside them and beside each other, on a few streams with memory of their own.
 
 :class:`PlainLanes` has the same contract and calls the steps themselves. It serves other devices, models that cannot be
 recorded, and tests.
@@ -17,6 +17,8 @@ from typing import Protocol
 
 import torch
 
+_GUESTS = 4
+"""Streams for guests: few, as each has memory for the activations of a client."""
 Step = Callable[[], None]
 """Computes one client's step, from fixed tensors into fixed tensors."""
 
@@ -33,13 +35,14 @@ class Lanes(Protocol):
     def __len__(self) -> int:
         """Return how many steps a recording has side by side, at most."""
 
-    def record(self, steps: Sequence[Step], generators: Sequence[torch.Generator], guest: bool = False) -> Step:
+    def record(self, steps: Sequence[Step], generators: Sequence[torch.Generator], guest: int | None = None) -> Step:
         """Record steps, without computing them.
 
         Args:
             steps: The steps, no more than there are lanes.
             generators: The generators that they draw from; a replay continues their sequences.
-            guest: Whether the recording is replayed inside :meth:`guests`, beside those that are not.
+            guest: The number of the guest that the recording is for; it is replayed inside :meth:`guest`. None for a
+                recording that is replayed outside.
 
         Returns:
             What replays them all.
@@ -48,11 +51,15 @@ class Lanes(Protocol):
             RuntimeError: A step cannot be recorded, for instance because it looks at a number.
         """
 
-    def guests(self) -> contextlib.AbstractContextManager[object]:
-        """Return a context whose work begins after what was queued before it, and runs beside what comes after it."""
+    def guest(self, number: int) -> contextlib.AbstractContextManager[object]:
+        """Return a context for a guest: its work begins after what was queued before, and runs beside what comes next.
+
+        Args:
+            number: The number of the guest.
+        """
 
     def join(self) -> None:
-        """Let what comes next wait for the guests."""
+        """Let what comes next wait for all guests."""
 
 
 class PlainLanes:
@@ -64,7 +71,7 @@ class PlainLanes:
         """Return 1: no step runs beside another."""
         return 1
 
-    def record(self, steps: Sequence[Step], generators: Sequence[torch.Generator], guest: bool = False) -> Step:
+    def record(self, steps: Sequence[Step], generators: Sequence[torch.Generator], guest: int | None = None) -> Step:
         """Return a function that calls the steps."""
 
         def call() -> None:
@@ -73,7 +80,7 @@ class PlainLanes:
 
         return call
 
-    def guests(self) -> contextlib.AbstractContextManager[object]:
+    def guest(self, number: int) -> contextlib.AbstractContextManager[object]:
         """Return a context that changes nothing."""
         return contextlib.nullcontext()
 
@@ -94,21 +101,21 @@ class CudaLanes:
     def __init__(self, device: torch.device, count: int) -> None:
         self._device = device
         self._streams = [torch.cuda.Stream(device) for _ in range(count)]  # type: ignore[no-untyped-call]
-        self._for_guests = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._pool, self._guests_pool = torch.cuda.graph_pool_handle(), torch.cuda.graph_pool_handle()
+        self._for_guests = [torch.cuda.Stream(device) for _ in range(_GUESTS)]  # type: ignore[no-untyped-call]
+        self._pool, *self._guest_pools = (torch.cuda.graph_pool_handle() for _ in range(1 + _GUESTS))
 
     def __len__(self) -> int:
         """Return the number of streams."""
         return len(self._streams)
 
-    def record(self, steps: Sequence[Step], generators: Sequence[torch.Generator], guest: bool = False) -> Step:
+    def record(self, steps: Sequence[Step], generators: Sequence[torch.Generator], guest: int | None = None) -> Step:
         """Record steps as one CUDA graph."""
         graph = torch.cuda.CUDAGraph()
         for generator in generators:
             graph.register_generator_state(generator)
-        pool = self._guests_pool if guest else self._pool
+        pool = self._pool if guest is None else self._guest_pools[guest % _GUESTS]
         # Not the context manager torch.cuda.graph: it collects garbage and empties the allocator each time.
-        with torch.cuda.stream(self._for_guests):
+        with torch.cuda.stream(self._for_guests[0]):  # any stream but the default one can record
             graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:
                 self._side_by_side(steps)
@@ -132,12 +139,15 @@ class CudaLanes:
             current.wait_stream(stream)
 
     @contextlib.contextmanager
-    def guests(self) -> Iterator[None]:
-        """Queue work in the stream of the guests."""
-        self._for_guests.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(self._for_guests):
+    def guest(self, number: int) -> Iterator[None]:
+        """Queue work in a guest's stream, after what was queued in the current one."""
+        stream = self._for_guests[number % _GUESTS]
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
             yield
 
     def join(self) -> None:
-        """Let the current stream wait for the guests'."""
-        torch.cuda.current_stream(self._device).wait_stream(self._for_guests)
+        """Let the current stream wait for those of the guests."""
+        current = torch.cuda.current_stream(self._device)
+        for stream in self._for_guests:
+            current.wait_stream(stream)

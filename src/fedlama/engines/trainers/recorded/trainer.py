@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -52,10 +52,12 @@ class _Guest:
     """A slot for batches of one unusual shape.
 
     Attributes:
+        number: Its number.
         tensors: Its tensors.
         replay: Computes its step.
     """
 
+    number: int
     tensors: StepTensors
     replay: Step
 
@@ -207,9 +209,9 @@ class RecordedTrainer(Trainer):
         for visit in visits:  # before the clients' own slots change their buffers
             copy_all(visit.results[count:], visit.client.results(self._buffers)[count:])
         states = []
-        with self._lanes.guests() if visits else nullcontext():
-            for visit in visits:
-                room, client = visit.guest.tensors, visit.client
+        for visit in visits:
+            room, client = visit.guest.tensors, visit.client
+            with self._lanes.guest(visit.guest.number):
                 copy_all(
                     [*(room.values[name] for name in self._names), *room.results(self._buffers)[count:]],
                     [*(client.values[name] for name in self._names), *visit.results[count:]],
@@ -294,6 +296,8 @@ class RecordedTrainer(Trainer):
         cast = self._client_step.shared.cast
         self._slots = slots = Slots.allocate(len(rows.clients), rows.values, self._names, batch, cast)
         self._tensors = [slots.of_client(slot) for slot in range(len(slots))]
+        if self._lanes.records:  # libraries load their kernels, and torch.compile is done, before anything is recorded
+            self._client_step(self._tensors[0])
         try:
             self._recordings = self._recorded()
         except RuntimeError as error:
@@ -341,11 +345,12 @@ class RecordedTrainer(Trainer):
         tensors = Slots.allocate(1, slots.values, self._names, batch, list(slots.cast)).of_client(0)
         step = partial(self._client_step, tensors, usual=False)
         if len(self._guests) == _MOST_GUESTS:
-            return _Guest(tensors, step)
+            return _Guest(0, tensors, step)
         with _kernels(self.precision, autotune=False):  # it takes seconds for each shape
             step()  # libraries load their kernels for this shape; the numbers are overwritten
-            replay = self._lanes.record([step], [tensors.generator] if self._draws else [], guest=True)
-        self._guests[shape] = _Guest(tensors, replay)
+            number = len(self._guests)
+            replay = self._lanes.record([step], [tensors.generator] if self._draws else [], number)
+        self._guests[shape] = _Guest(number, tensors, replay)
         return self._guests[shape]
 
 

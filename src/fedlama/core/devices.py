@@ -1,6 +1,6 @@
 """Moving data and transforms to the device that computes with them.
 
-Written for CUDA and not yet run there; on the CPU nothing is moved.
+On the CPU nothing is moved.
 """
 
 from __future__ import annotations

@@ -133,6 +133,9 @@ def _mean_loss(
     label_smoothing: float = 0.0,
 ) -> Tensor:
     """Return the cross-entropy with the classes in a dimension."""
+    if not label_smoothing and output.dim() == 2 and dimension == 1 and target.shape == output.shape[:1]:
+        # The usual case, without the views below, which a small model's local step would feel.
+        return functional.cross_entropy(output, target.long(), weight, ignore_index=ignore_index)
     logits = output.movedim(dimension, -1).reshape(-1, output.shape[dimension])  # (positions, classes)
     classes = target.reshape(-1).long()
     plain = functional.cross_entropy(logits, classes, weight, ignore_index=ignore_index)
@@ -163,4 +166,4 @@ def scalar(loss: Tensor) -> Tensor:
         raise DataError(
             f"the objective returned {given}, expected the batch's mean loss as a scalar tensor; add .mean()"
         )
-    return loss.reshape(())
+    return loss if loss.dim() == 0 else loss.reshape(())

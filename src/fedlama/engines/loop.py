@@ -29,7 +29,7 @@ from fedlama.engines.cohort.threads import WorkerThreads
 from fedlama.engines.divergence import loss_divergence
 from fedlama.engines.first_step.guard import MOST_CLIENTS, check_first_step
 from fedlama.engines.micro_batches import LossAndGradients, accumulated
-from fedlama.engines.trainers.base import LocalSteps
+from fedlama.engines.trainers.base import LocalSteps, RoundSteps
 from fedlama.engines.transfers import TransferTable
 from fedlama.engines.uploads import Uploads, state_of
 from fedlama.engines.user_code import NamedFailures, batch_loss
@@ -74,6 +74,7 @@ class LoopEngine:
         self._tensors = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
         self._names = [name for name, p in self._model.named_parameters() if p.requires_grad]
         self._buffers = [name for name, _ in self._model.named_buffers()]
+        self._round_steps = RoundSteps(setup, self._names)
         buffers = local_buffers(self._model, setup.trained_layers)
         self._local = {name: buffer.clone() for name, buffer in buffers.items()}
         personal = layer_tensors(self._model, setup.local_layers)
@@ -109,7 +110,7 @@ class LoopEngine:
         if not self.first_step_checked:
             self._check_first_step(order)
         self._uploads.begin(order)
-        work = LocalSteps.of(self._setup, self._names, order)
+        work = self._round_steps(order)
         with torch.random.fork_rng(devices=self._generators):  # dropout draws from the global generator
             losses = {slot.client: self._train_client(slot, work, order.steps_of(slot.client)) for slot in self._slots}
         return RoundReply(losses, self._transfers.planned(order))

@@ -45,8 +45,7 @@ def accumulated(batch: Tree, size: int | None, compute: Compute, dimension: int 
     Returns:
         The mean loss and its gradients, weighted by the parts' samples.
     """
-    count = leaves(batch)[0].shape[dimension]
-    if size is None or count <= size:
+    if size is None or (count := leaves(batch)[0].shape[dimension]) <= size:
         return compute(batch)
     loss, gradients = torch.zeros(()), list[Tensor]()
     for start in range(0, count, size):

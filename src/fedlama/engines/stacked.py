@@ -28,7 +28,7 @@ from fedlama.engines.cohort.device_tables import has_triton
 from fedlama.engines.cohort.threads import WorkerThreads, cores
 from fedlama.engines.first_step.guard import MOST_CLIENTS, check_first_step
 from fedlama.engines.phases import train_in_phases
-from fedlama.engines.trainers.base import ALL_ROWS, LocalSteps, Trainer
+from fedlama.engines.trainers.base import ALL_ROWS, LocalSteps, RoundSteps, Trainer
 from fedlama.engines.transfers import TransferTable
 from fedlama.engines.user_code import explained
 from fedlama.errors import ConfigError, DivergenceError, FedlamaError
@@ -64,6 +64,7 @@ class StackedEngine:
     ) -> None:
         self._setup = setup
         self._transfers = TransferTable(setup.layers, setup.codec)
+        self._round_steps = RoundSteps(setup, cohort.names)
         self._trainers = trainers
         self._cohort = cohort
         self._chunk = chunk or trainers[0].rows_per_call or ALL_ROWS
@@ -85,7 +86,7 @@ class StackedEngine:
         self._cohort.uploads.begin(order)
         if self._setup.solver.state_scope == "round":
             self._cohort.reset_optimizer_state()
-        work = LocalSteps.of(self._setup, self._cohort.names, order)
+        work = self._round_steps(order)
         fresh = self._cohort.flush(caller_starts=work.trained if self._trainers[0].starts_fresh else ())
         rows = self._cohort.view(fresh)
         if not self._first_step_checked:

@@ -9,9 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from fedlama.choices.solvers.base import LocalSolver, OptimizerState
-from fedlama.choices.solvers.clipping import Clipping
 from fedlama.choices.solvers.groups import ParameterGroup, group_of
-from fedlama.choices.solvers.options import options_of
+from fedlama.choices.solvers.options import NO_CLIPPING, options_of
 from fedlama.core.layers import Layers
 
 
@@ -52,7 +51,7 @@ class LocalUpdate:
         for position, name in enumerate(names):
             members.setdefault(group_of(name, layer_of.get(name, name), options.groups), []).append(position)
         self._parts = [_part(solver, group, positions) for group, positions in members.items()]
-        self._clips = self._clipping != Clipping()
+        self._clips = self._clipping != NO_CLIPPING
         self._always_stacked = bool(getattr(solver, "always_stacked", False))
 
     def __call__(

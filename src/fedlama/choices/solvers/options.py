@@ -21,7 +21,8 @@ from fedlama.core.budget import Budget
 from fedlama.core.description import LEFT_OUT_AT_DEFAULT
 from fedlama.core.layers import Layers
 
-_DEFAULTS = Schedule(), Clipping()  # made once: they check their settings
+NO_CLIPPING = Clipping()  # made once, as they check their settings
+_DEFAULTS = Schedule(), NO_CLIPPING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,16 +62,21 @@ def options_of(solver: LocalSolver) -> Options:
     )
 
 
-def rate_of(solver: LocalSolver, step: int, round_index: int, budget: Budget | None) -> float:
-    """Return the learning rate of a local step, the schedule included.
+def rates_of(solver: LocalSolver, first: int, count: int, round_index: int, budget: Budget | None) -> tuple[float, ...]:
+    """Return the learning rates of neighbouring local steps of a round, the schedule included.
 
     Args:
         solver: The solver.
-        step: The step on the run's clock, from 0; see :mod:`fedlama.choices.solvers.schedule`.
+        first: The first step on the run's clock, from 0; see :mod:`fedlama.choices.solvers.schedule`.
+        count: How many steps.
         round_index: The round, from 0.
         budget: The length of the run; None where it is not known.
     """
-    return solver.rate(step) * options_of(solver).schedule.at_step(step, round_index, budget)
+    schedule = options_of(solver).schedule
+    steps = range(first, first + count)
+    if schedule == _DEFAULTS[0]:
+        return tuple([solver.rate(step) for step in steps])
+    return tuple([solver.rate(step) * schedule.at_step(step, round_index, budget) for step in steps])
 
 
 def option_problems(solver: LocalSolver, layers: Layers, budget: Budget) -> list[str]:

@@ -161,6 +161,8 @@ class Task(Protocol):
 
 def call(model: Model, inputs: Tree) -> Any:  # noqa: ANN401  (whatever the model returns)
     """Call a model: with a dict by keyword, with a plain tuple by position, with anything else as its one argument."""
+    if isinstance(inputs, Tensor):  # the usual case first
+        return model(inputs)
     if isinstance(inputs, Mapping):
         return model(**inputs)
     return model(*inputs) if type(inputs) is tuple else model(inputs)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.solvers.local_update import LocalUpdate
-from fedlama.choices.solvers.options import rate_of
+from fedlama.choices.solvers.options import rates_of
 from fedlama.engines.api import EngineSetup, RoundOrder
 from fedlama.engines.cohort.cohort import CohortSlice
 from fedlama.engines.cohort.threads import WorkerThreads
@@ -63,30 +63,44 @@ class LocalSteps:
 
     @classmethod
     def of(cls, setup: EngineSetup, names: Sequence[str], order: RoundOrder) -> LocalSteps:
-        """Resolve the local steps of a round.
+        """Resolve the local steps of one round; for more than one, use :class:`RoundSteps`."""
+        return RoundSteps(setup, names)(order)
+
+
+class RoundSteps:
+    """Resolves the local steps of rounds, and remembers what they have in common.
+
+    Args:
+        setup: The federation's fixed parts.
+        names: All parameters that require a gradient, in the model's order.
+    """
+
+    def __init__(self, setup: EngineSetup, names: Sequence[str]) -> None:
+        self._setup, self._names = setup, names
+        self._known: dict[frozenset[str], tuple[tuple[int, ...], tuple[str, ...], LocalUpdate]] = {}
+
+    def __call__(self, order: RoundOrder) -> LocalSteps:
+        """Return the local steps of a round.
 
         Args:
-            setup: The federation's fixed parts.
-            names: All parameters that require a gradient, in the model's order.
             order: The round's order.
         """
-        plan, solver = order.plan, setup.solver
+        plan, solver = order.plan, self._setup.solver
         steps = max((count for count, _ in order.by_steps(order.cohort)), default=order.steps)
-        fixed = {spec.name for layer in setup.layers if layer.name in plan.frozen for spec in layer.tensors}
-        trained = tuple(position for position, name in enumerate(names) if name not in fixed)
-        trained_names = tuple(names[position] for position in trained)
-        return cls(
-            plan.round_index,
-            steps,
-            trained,
-            trained_names,
-            tuple(order.values[name] for name in trained_names) if solver.uses_reference else (),
-            tuple(
-                rate_of(solver, plan.round_index * order.steps + step, plan.round_index, setup.budget)
-                for step in range(steps)
-            ),
-            LocalUpdate(solver, setup.trained_layers, trained_names),
-        )
+        if plan.frozen not in self._known:
+            self._known[plan.frozen] = self._trained(plan.frozen)
+        trained, names, update = self._known[plan.frozen]
+        reference = tuple(order.values[name] for name in names) if solver.uses_reference else ()
+        rates = rates_of(solver, plan.round_index * order.steps, steps, plan.round_index, self._setup.budget)
+        return LocalSteps(plan.round_index, steps, trained, names, reference, rates, update)
+
+    def _trained(self, frozen: frozenset[str]) -> tuple[tuple[int, ...], tuple[str, ...], LocalUpdate]:
+        """Return positions and names of what is trained where some layers are frozen, and what takes its steps."""
+        setup = self._setup
+        fixed = {spec.name for layer in setup.layers if layer.name in frozen for spec in layer.tensors}
+        trained = tuple(position for position, name in enumerate(self._names) if name not in fixed)
+        names = tuple(self._names[position] for position in trained)
+        return trained, names, LocalUpdate(setup.solver, setup.trained_layers, names)
 
 
 class Trainer(Protocol):

@@ -239,7 +239,8 @@ class TensorClients:
 
     def batches_per_epoch(self, client: int) -> int:
         """Return the number of local steps in one epoch of the client."""
-        return int(self._steps_per_epoch(np.array([client]))[0])
+        size, batch = len(self.rows[client]), self.batch_sizes[client]  # plain numbers: an engine asks at every step
+        return max(size // batch, 1) if self.drop_last else -(-size // batch)
 
     def _steps_per_epoch(self, clients: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of batches in one epoch, int64 (clients,); a short last one counts unless it is dropped."""

@@ -184,7 +184,7 @@ def test_dropout_continues_each_clients_own_sequence() -> None:
 
 
 def test_more_shapes_than_guests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedlama.engines.trainers.recorded.trainer._MOST_GUESTS", 1)
+    monkeypatch.setattr("fedlama.engines.trainers.recorded.guests.MOST_GUESTS", 1)
     lanes = WatchedLanes(2)
     _assert_equal(_train(_recorded(lanes), network()), _train(_serial, network()))
     assert lanes.recorded == 5 + 1

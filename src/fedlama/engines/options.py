@@ -81,12 +81,7 @@ class Stacked:
         """Build the engine."""
         check_precision(self.precision, setup.device)
         if self.compile_steps:
-            check_compiler(setup.device)
-            if setup.micro_batch_size is not None:
-                raise ConfigError(
-                    "compile_steps is true, but torch-compiled steps take whole batches and micro_batch_size is "
-                    f"{setup.micro_batch_size}; leave one of them out"
-                )
+            _check_compilation(setup)
         if setup.device.type == "cpu" and is_large(setup.model, setup.clients):
             keep_memory()
         cohort = Cohort(setup, storage_for(setup, self.state_dir), channels_last=False)
@@ -160,7 +155,7 @@ class Recorded:
         """Build the engine."""
         check_precision(self.precision, setup.device)
         if self.compile_steps:
-            check_compiler(setup.device)
+            _check_compilation(setup)
         batches = CohortBatches(setup.clients, setup.device, setup.seed)
         trainer = RecordedTrainer(
             setup, batches, self.precision, self.compile_steps, self.lanes, self.share, self.autotune
@@ -205,6 +200,20 @@ class Workers:
         cohort = Cohort(setup, storage_for(setup, self.state_dir), channels_last=True)
         plain = partial(_plain_trainer, setup, batches, self.precision)
         return StackedEngine(setup, trainers, cohort, chunk=1, plain=plain)
+
+
+def _check_compilation(setup: EngineSetup) -> None:
+    """Refuse torch-compiled steps where they cannot be made.
+
+    Raises:
+        ConfigError: A program that torch.compile needs is missing, or batches are computed in parts.
+    """
+    check_compiler(setup.device)
+    if setup.micro_batch_size is not None:
+        raise ConfigError(
+            "compile_steps is true, but torch-compiled steps take whole batches and micro_batch_size is "
+            f"{setup.micro_batch_size}; leave one of them out"
+        )
 
 
 def _plain_trainer(setup: EngineSetup, batches: CohortBatches, precision: Precision) -> Trainer:

@@ -15,9 +15,7 @@ Results do not depend on lanes, shares or guests: each client is computed by the
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -35,48 +33,13 @@ from fedlama.engines.trainers.dropout import client_generators
 from fedlama.engines.trainers.fitting import CudaMemory, DeviceMemory
 from fedlama.engines.trainers.gradients import Precision
 from fedlama.engines.trainers.recorded.client_step import ClientStep, StepTensors
+from fedlama.engines.trainers.recorded.device_limits import kernels, what_fits
+from fedlama.engines.trainers.recorded.guests import MOST_GUESTS, Guests, Visit
 from fedlama.engines.trainers.recorded.lanes import CudaLanes, Lanes, PlainLanes, Step
 from fedlama.engines.trainers.recorded.slots import Slots
-from fedlama.engines.trainers.vmapped import copy_all
 
 _MOST_SLOTS = 256
 """Clients of a share, at most: recording takes about 10 ms for each slot."""
-_MOST_GUESTS = 64
-"""Shapes of unusual batches that are recorded."""
-_MARGIN = 0.2
-"""Fraction of the free memory to leave alone."""
-
-
-@dataclass(frozen=True)
-class _Guest:
-    """A slot for batches of one unusual shape.
-
-    Attributes:
-        number: Its number.
-        tensors: Its tensors.
-        replay: Computes its step.
-    """
-
-    number: int
-    tensors: StepTensors
-    replay: Step
-
-
-@dataclass(frozen=True)
-class _Visit:
-    """One client's step with a guest.
-
-    Attributes:
-        guest: The guest.
-        client: The tensors of the client's slot.
-        batch: Its batch.
-        results: Tensors like the results of the client's step, to keep them until its slot is free.
-    """
-
-    guest: _Guest
-    client: StepTensors
-    batch: Tree
-    results: Sequence[Tensor]
 
 
 class RecordedTrainer(Trainer):
@@ -123,9 +86,8 @@ class RecordedTrainer(Trainer):
         self._usual: Signature | None = None
         self._tensors: list[StepTensors] = []
         self._recordings: list[Step] = []  # of as many neighbouring slots as there are lanes
-        self._kept: list[list[Tensor]] = []
         self._buffers = [name for name, _ in setup.model.named_buffers()]  # those that a step writes
-        self._guests: dict[Signature, _Guest] = {}
+        self._guests: Guests | None = None
         words = ["every client's step recorded" if on_cuda else "every client's step as a GPU would record it"]
         words += [precision] if precision != "float32" else []
         words += ["steps torch-compiled where the model allows it"] if torch_compiled else []
@@ -137,7 +99,7 @@ class RecordedTrainer(Trainer):
 
     def run(self, rows: CohortSlice, work: LocalSteps, threads: WorkerThreads) -> list[float]:
         """Take all local steps of a round; see :meth:`fedlama.engines.trainers.base.Trainer.run`."""
-        with _kernels(self.precision, self._autotune):
+        with kernels(self.precision, self._autotune):
             count = len(rows.clients)
             parts = -(-count // min(self._share_of(rows), count))
             edges = [-(-count * part // parts) for part in range(parts + 1)]  # the largest first: it has most slots
@@ -182,47 +144,19 @@ class RecordedTrainer(Trainer):
 
     def _compute(self, slots: Slots, groups: Sequence[StackedBatch]) -> None:
         """Compute a step's losses and gradients of all clients of a share."""
+        assert self._guests is not None
         usual: list[int] = []
-        visits: list[_Visit] = []
+        visits: list[Visit] = []
         for group in groups:
             if _signature_of(group.batch) == self._usual:
                 slots.put_batches(group.rows, group.batch)
                 usual += group.rows
-                continue
-            guest = self._guest(pick(group.batch, 0))
-            for position, slot in enumerate(group.rows):
-                client = self._tensors[slot]
-                visits.append(_Visit(guest, client, pick(group.batch, position), self._room(len(visits), client)))
-        drawn = self._begin(visits)
+            else:
+                visits += [Visit(self._tensors[slot], pick(group.batch, k)) for k, slot in enumerate(group.rows)]
+        states = self._guests.begin(visits)
         for index in sorted({slot // len(self._lanes) for slot in usual}):
             self._recordings[index]()
-        if visits:
-            self._lanes.join()
-        for visit, state in zip(visits, drawn, strict=True):
-            copy_all(visit.client.results(self._buffers), visit.results)
-            if self._draws:
-                visit.client.generator.set_state(state)
-
-    def _begin(self, visits: Sequence[_Visit]) -> list[Tensor]:
-        """Let guests compute clients; return the states in which the clients' generators will be."""
-        count = len(self._names) + 1
-        for visit in visits:  # before the clients' own slots change their buffers
-            copy_all(visit.results[count:], visit.client.results(self._buffers)[count:])
-        states = []
-        for visit in visits:
-            room, client = visit.guest.tensors, visit.client
-            with self._lanes.guest(visit.guest.number):
-                copy_all(
-                    [*(room.values[name] for name in self._names), *room.results(self._buffers)[count:]],
-                    [*(client.values[name] for name in self._names), *visit.results[count:]],
-                )
-                copy_all([*room.cast.values(), *leaves(room.batch)], [*client.cast.values(), *leaves(visit.batch)])
-                if self._draws:
-                    room.generator.set_state(client.generator.get_state())
-                visit.guest.replay()
-                states.append(room.generator.get_state())
-                copy_all(visit.results, room.results(self._buffers))
-        return states
+        self._guests.finish(visits, states)
 
     def _count_batches(self, slots: Slots, count: int) -> None:
         """Raise the counters that steps leave out."""
@@ -231,12 +165,6 @@ class RecordedTrainer(Trainer):
             raised = [name for name, by in self._client_step.shared.counters.items() if by == amount]
             torch._foreach_add_([slots.values[name][:count] for name in raised], amount)
 
-    def _room(self, index: int, client: StepTensors) -> list[Tensor]:
-        """Return memory for a client's results, which is used again at every step."""
-        if index == len(self._kept):
-            self._kept.append([torch.empty_like(value) for value in client.results(self._buffers)])
-        return self._kept[index]
-
     def _share_of(self, rows: CohortSlice) -> int:
         """Return how many clients have slots at a time, at most; at the first call it is measured."""
         if self._share is None:
@@ -244,7 +172,7 @@ class RecordedTrainer(Trainer):
             if self._memory is not None and is_pure(self._setup.clients):
                 (groups,) = self._batches.steps(rows.clients, rows.steps_done, 1)
                 activations, trial = self._observe(rows, groups)
-                self._lane_count, self._share = _what_fits(
+                self._lane_count, self._share = what_fits(
                     self._memory.free(), activations, trial.nbytes, self._lane_count, self._share
                 )
                 self._lanes = self._chosen_lanes(trial)
@@ -306,18 +234,19 @@ class RecordedTrainer(Trainer):
                 f"are, which is slower ({str(error).splitlines()[0]})",
                 stacklevel=2,
             )
-            self._lanes, self._guests = PlainLanes(), {}
+            self._lanes = PlainLanes()
             self._recordings = self._recorded()
+        self._guests = Guests(self._client_step, self._lanes, slots, self._names, self._buffers, self.precision)
         if self._lanes.records:
-            self._expect_guests(batch)
+            self._expect_guests(self._guests, batch)
         return slots
 
-    def _expect_guests(self, usual: Tree) -> None:
+    def _expect_guests(self, guests: Guests, usual: Tree) -> None:
         """Record the guests for the short batches that will come up, so that no round has to wait for one."""
         lengths: set[int] = getattr(self._setup.clients, "batch_lengths", set)()
-        for length in sorted(lengths, reverse=True)[:_MOST_GUESTS]:
+        for length in sorted(lengths, reverse=True)[:MOST_GUESTS]:
             if length < len(leaves(usual)[0]):
-                self._guest(pick(usual, slice(0, length)))
+                guests.expect(pick(usual, slice(0, length)))
 
     def _recorded(self) -> list[Step]:
         """Return recordings of all slots."""
@@ -334,43 +263,6 @@ class RecordedTrainer(Trainer):
         """Whether the model has dropout."""
         return self._client_step is not None and self._client_step.draws != "nothing"
 
-    def _guest(self, batch: Tree) -> _Guest:
-        """Return the guest for batches like this one."""
-        shape = signature(batch)
-        if shape in self._guests:
-            return self._guests[shape]
-        assert self._slots is not None
-        assert self._client_step is not None
-        slots = self._slots
-        tensors = Slots.allocate(1, slots.values, self._names, batch, list(slots.cast)).of_client(0)
-        step = partial(self._client_step, tensors, usual=False)
-        if len(self._guests) == _MOST_GUESTS:
-            return _Guest(0, tensors, step)
-        with _kernels(self.precision, autotune=False):  # it takes seconds for each shape
-            step()  # libraries load their kernels for this shape; the numbers are overwritten
-            number = len(self._guests)
-            replay = self._lanes.record([step], [tensors.generator] if self._draws else [], number)
-        self._guests[shape] = _Guest(number, tensors, replay)
-        return self._guests[shape]
-
-
-def _what_fits(free: int, activations: int, per_slot: int, lanes: int, slots: int) -> tuple[int, int]:
-    """Return how many lanes and slots fit the memory, at least one of each.
-
-    Args:
-        free: Bytes that can still be allocated.
-        activations: Bytes that a step holds at its peak; each lane has its own.
-        per_slot: Bytes of a slot.
-        lanes: Lanes that are wanted, at most.
-        slots: Slots that are wanted, at most.
-
-    >>> _what_fits(free=1000, activations=50, per_slot=10, lanes=16, slots=256)
-    (8, 40)
-    """
-    room = int((1 - _MARGIN) * free)
-    lanes = max(min(lanes, room // 2 // max(activations, 1)), 1)
-    return lanes, max(min(slots, (room - lanes * activations) // max(per_slot, 1)), 1)
-
 
 def _usual_batch(groups: Sequence[StackedBatch]) -> Tree:
     """Return a batch of the shape that most clients have."""
@@ -380,21 +272,3 @@ def _usual_batch(groups: Sequence[StackedBatch]) -> Tree:
 def _signature_of(batch: Tree) -> Signature:
     """Return the signature of one client's batch; leaves of `batch` are (clients, batch, ...)."""
     return signature(pick(batch, 0))
-
-
-@contextmanager
-def _kernels(precision: Precision, autotune: bool) -> Iterator[None]:
-    """Set how cuDNN chooses its kernels: in float32 those whose results repeat to the last bit.
-
-    Args:
-        precision: The numbers that the model computes in.
-        autotune: Whether it tries which are fastest, if not in float32.
-    """
-    settings = torch.backends.cudnn
-    before = settings.deterministic, settings.benchmark
-    exact = precision == "float32"
-    settings.deterministic, settings.benchmark = before[0] or exact, autotune and not exact
-    try:
-        yield
-    finally:
-        settings.deterministic, settings.benchmark = before

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import distributed, nn
@@ -17,7 +18,7 @@ from torch import distributed, nn
 import fedlama as fl
 from fedlama.engines import ENGINES
 from tests.flower.cases import assert_same_bits, deployed, in_process
-from tests.tasks.cases import CASES, X, federation
+from tests.tasks.cases import CASES, MASK, TOKENS, X, federation
 
 OTHERS = sorted(set(ENGINES) - {"loop"})
 
@@ -64,13 +65,58 @@ def test_a_deployment_has_the_same_bits(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_resumed_run_has_the_same_bits(name: str) -> None:
-    whole = federation(name).run()
-    first = fl.Run(federation(name))
+@pytest.mark.parametrize("engine", ["loop", *OTHERS])
+def test_a_resumed_run_has_the_same_bits(name: str, engine: str) -> None:
+    whole = federation(name, engine=engine).run()
+    first = fl.Run(federation(name, engine=engine))
+    records = [first.advance() for _ in range(2)]
+    second = fl.Run(federation(name, engine=engine))
+    second.load_state_dict(first.state_dict(), records)
+    assert_same_bits(second.to_end([], records), whole)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("engine", OTHERS)
+def test_a_run_of_another_engine_is_continued_by_the_loop(name: str, engine: str) -> None:
+    first = fl.Run(federation(name, engine=engine))
     records = [first.advance() for _ in range(2)]
     second = fl.Run(federation(name, engine="loop"))
     second.load_state_dict(first.state_dict(), records)
-    assert_same_bits(second.to_end([], records), whole)
+    same(second.to_end([], records), federation(name, engine="loop").run())
+
+
+def without_targets(name: str) -> tuple[Any, Any]:
+    """Return the samples of a case, of which those of client 0 have no label that counts, or no event."""
+    case = CASES[name]
+    x, y = ({**case.x} if isinstance(case.x, dict) else case.x), case.y
+    if name == "language-model":
+        x["attention_mask"] = case.x["attention_mask"].clone()
+        x["attention_mask"][:17] = 0
+    else:
+        y = case.y.clone()
+        y[:17] = torch.tensor([0.0, 1.0]) if name == "cox" else -100
+    return x, y
+
+
+@pytest.mark.parametrize(
+    "name", ["classification", "classification with weights", "binary", "segmentation", "language-model", "cox"]
+)
+def test_a_client_without_a_target_that_counts_learns_nothing(name: str) -> None:
+    x, y = without_targets(name)
+    rows = [np.arange(0, 17), np.arange(17, 38), np.arange(38, 60)]
+    results, strategy = {}, fl.FixedIntervals(2, {"*": 2})  # after the first round every client has its own model
+    for engine in ("loop", *OTHERS):
+        clients = fl.TensorClients(x, y, rows, 7)
+        given = federation(name, engine=engine, clients=clients, strategy=strategy, keep_client_models=True)
+        before = {key: value.clone() for key, value in given.model.state_dict().items()}
+        results[engine] = given.run()
+        first = results[engine].rounds[0]
+        assert first.loss > 0
+        for key, value in first.client_models[0].items():
+            assert torch.equal(value, before[key]), (engine, key)
+        assert any(not torch.equal(value, before[key]) for key, value in first.client_models[1].items())
+    for engine in OTHERS:
+        same(results[engine], results["loop"])
 
 
 def test_the_kernels_take_plain_cross_entropy_and_nothing_else() -> None:
@@ -107,6 +153,32 @@ def test_objective_is_short_for_a_task_of_a_function() -> None:
     assert replace(plain, seed=3).task == plain.task
     with pytest.raises(fl.ConfigError, match="task is 'regression' and objective is given too"):
         fl.Federation(nn.Linear(6, 1), [], fl.FedAvg(1), 1, task=fl.Regression(), objective=loss)
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be vectorised:UserWarning")  # its embedding has a padding_idx
+@pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
+@pytest.mark.parametrize("engine", ["loop", *OTHERS])
+def test_a_model_of_transformers(engine: str) -> None:
+    """A BERT for two classes of token sequences: every engine equals the loop, and resumes bit for bit."""
+    transformers = pytest.importorskip("transformers", reason="the extra peft is not installed")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = transformers.BertConfig(vocab_size=11, max_position_embeddings=8, **sizes)
+    batch = {"input_ids": TOKENS, "attention_mask": MASK, "labels": TOKENS[:, 0] % 2}
+    rows = [np.arange(0, 17), np.arange(17, 38), np.arange(38, 60)]
+
+    def given(engine: str) -> fl.Federation:
+        torch.manual_seed(0)
+        model = transformers.BertForSequenceClassification(config)
+        changes = {"model": model, "clients": fl.TensorClients(batch, None, rows, 7), "task": fl.HuggingFace()}
+        return federation("huggingface", engine=engine, test_set=fl.TestSet(batch, batch_size=25), **changes)
+
+    result = given(engine).run()
+    same(result, given("loop").run())
+    first = fl.Run(given(engine))
+    records = [first.advance() for _ in range(2)]
+    second = fl.Run(given(engine))
+    second.load_state_dict(first.state_dict(), records)
+    assert_same_bits(second.to_end([], records), result)
 
 
 def test_two_functions_are_a_task() -> None:

@@ -54,6 +54,54 @@ def test_targets_that_do_not_count() -> None:
     assert loss(fl.LanguageModel(shift=False), torch.zeros(1, 2, 3), [[-100, -100]]) == 0.0
 
 
+@pytest.mark.parametrize(
+    ("task", "output", "target"),
+    [
+        (fl.Classification(), (4, 3), torch.full((4,), -100)),
+        (fl.Classification(label_smoothing=0.1), (4, 3), torch.full((4,), -100)),
+        (fl.Classification(class_weights=(1.0, 2.0, 3.0), label_smoothing=0.1), (4, 3), torch.full((4,), -100)),
+        (fl.Classification(class_weights=(0.0, 2.0, 3.0)), (4, 3), torch.zeros(4, dtype=torch.int64)),
+        (fl.Classification(class_weights=(0.0, 2.0, 3.0), label_smoothing=0.1), (4, 3), torch.tensor([0, 0, -100, 0])),
+        (fl.Classification(), (2, 5, 3), torch.full((2, 5), -100)),
+        (fl.Binary(positive_weight=2.0), (4, 1), torch.full((4,), -100)),
+        (fl.MultiLabel(), (4, 2), torch.full((4, 2), -100)),
+        (fl.Segmentation(dice_weight=0.5), (2, 3, 2, 2), torch.full((2, 2, 2), -100)),
+        (fl.LanguageModel(), (2, 4, 3), torch.full((2, 4), -100)),
+        (fl.Cox(), (4, 1), torch.tensor([[0.0, 3.0], [0.0, 1.0], [0.0, 2.0], [0.0, 2.0]])),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_a_batch_in_which_nothing_counts_has_the_loss_0_and_the_gradient_0(
+    task: fl.Task, output: tuple[int, ...], target: Tensor
+) -> None:
+    """Alone, and beside another batch under vmap, which must not learn of it."""
+    logits = torch.randn(output, generator=torch.Generator().manual_seed(1))
+
+    def value(logits: Tensor, target: Tensor) -> Tensor:
+        return task.loss(logits, (None, target))
+
+    gradient, loss = torch.func.grad_and_value(value)(logits, target)
+    assert (float(loss), float(gradient.abs().sum())) == (0.0, 0.0)
+    other = torch.ones_like(target)
+    together, losses = torch.func.vmap(torch.func.grad_and_value(value))(
+        torch.stack([logits, logits]), torch.stack([target, other])
+    )
+    alone, expected = torch.func.grad_and_value(value)(logits, other)
+    assert (float(losses[0]), float(together[0].abs().sum())) == (0.0, 0.0)
+    assert float(losses[1]) == pytest.approx(float(expected))
+    assert float(expected) > 0
+    torch.testing.assert_close(together[1], alone)
+
+
+def test_a_class_of_weight_0_changes_nothing_where_others_count() -> None:
+    logits, target = torch.tensor([[0.5, 1.0, -1.0], [2.0, 0.0, 1.0]]), torch.tensor([0, 2])
+    weights = torch.tensor([0.0, 2.0, 3.0])
+    for smoothing in (0.0, 0.1):
+        expected = nn.functional.cross_entropy(logits, target, weights, label_smoothing=smoothing)
+        task = fl.Classification(class_weights=(0.0, 2.0, 3.0), label_smoothing=smoothing)
+        assert loss(task, logits, target) == pytest.approx(float(expected), rel=1e-6)
+
+
 def test_multi_label() -> None:
     score = scored(fl.MultiLabel(), [[1.0, -1.0], [1.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]])
     assert score.accuracy == 0.75

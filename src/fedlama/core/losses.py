@@ -26,11 +26,14 @@ def cross_entropy(
 ) -> Tensor:
     """Return the mean cross-entropy of logits over all positions whose target is not ignored.
 
+    A batch in which no position counts has the loss 0 and the gradient 0, where PyTorch's own mean is NaN.
+
     Args:
         output: Logits, shape (batch, classes), or with more dimensions: see :func:`class_dimension`.
         target: Integer classes, shape (batch,), (batch, 1), or one per position.
         ignore_index: The target of a position that does not count.
-        weights: One weight for each class; the mean is over the weights of the targets.
+        weights: One weight for each class; the mean is over the weights of the targets. A target whose class has the
+            weight 0 does not count.
         label_smoothing: Probability mass that is spread over all classes.
 
     Returns:
@@ -41,6 +44,8 @@ def cross_entropy(
 
     >>> round(float(cross_entropy(torch.zeros(3, 4), torch.tensor([0, 1, 3]))), 4)  # ln 4
     1.3863
+    >>> cross_entropy(torch.zeros(2, 4), torch.tensor([-100, -100]))
+    tensor(0.)
     """
     dimension = class_dimension(output, target)
     if dimension is None:
@@ -140,16 +145,21 @@ def _mean_loss(
         return functional.cross_entropy(output, target.long(), weight, ignore_index=ignore_index)
     logits = output.movedim(dimension, -1).reshape(-1, output.shape[dimension])  # (positions, classes)
     classes = target.reshape(-1).long()
-    plain = functional.cross_entropy(logits, classes, weight, ignore_index=ignore_index)
-    if not label_smoothing:
-        return plain
-    # torch's own smoothing selects the positions that count, which torch.func.vmap cannot vectorise.
-    counts = classes != ignore_index
-    weights = torch.ones_like(logits[0]) if weight is None else weight
-    even = -(torch.log_softmax(logits, -1) * weights).sum(-1)  # the loss of every class alike, (positions,)
-    shares = torch.where(counts, weights[torch.where(counts, classes, 0)], 0.0)
-    spread = torch.where(counts, even, 0.0).sum() / shares.sum()
-    return (1 - label_smoothing) * plain + label_smoothing / logits.shape[-1] * spread
+    counts = classes != ignore_index  # (positions,)
+    weighed = counts
+    if weight is not None:  # torch divides 0 by 0 where all targets are of classes of weight 0
+        weighed = counts & (weight[torch.where(counts, classes, 0)] > 0)
+        classes = torch.where(weighed, classes, ignore_index)
+    loss = functional.cross_entropy(logits, classes, weight, ignore_index=ignore_index)
+    if label_smoothing:
+        # torch's own smoothing selects the positions that count, which torch.func.vmap cannot vectorise.
+        weights = torch.ones_like(logits[0]) if weight is None else weight
+        even = -(torch.log_softmax(logits, -1) * weights).sum(-1)  # the loss of every class alike, (positions,)
+        shares = torch.where(weighed, weights[torch.where(weighed, classes, 0)], 0.0)
+        total = shares.sum()
+        spread = torch.where(counts, even, 0.0).sum() / torch.where(total > 0, total, 1.0)
+        loss = (1 - label_smoothing) * loss + label_smoothing / logits.shape[-1] * spread
+    return loss.where(weighed.any(), 0.0)
 
 
 def scalar(loss: Tensor) -> Tensor:

@@ -21,6 +21,9 @@ from fedlama.core.validation import normalise_numbers, refuse
 class Classification(Task):
     """Mean cross-entropy, and accuracy.
 
+    A batch in which no label counts has the loss 0 and the gradient 0, so the client's model stays as it is but for
+    weight decay and momentum.
+
     Args:
         ignore_index: The label of a position that does not count, such as padding.
         class_weights: One weight for each class, for rare classes; the mean is then over the weights of the labels.

@@ -23,7 +23,8 @@ class HuggingFace(Task):
 
     Batches are dicts whose entries are the arguments of the model, such as ``input_ids``, ``attention_mask`` and
     ``labels``. Whatever head a model has (classification, language modelling, tokens, spans, regression), it computes
-    its loss itself. Without an accuracy, evaluations are compared by the loss.
+    its loss itself, also for a batch in which no label counts; most models return NaN then, which ends the run with an
+    error, so keep such batches out. Without an accuracy, evaluations are compared by the loss.
 
     Args:
         target_key: The labels' entry.

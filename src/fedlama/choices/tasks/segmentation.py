@@ -28,7 +28,8 @@ class Segmentation(Task):
 
     Outputs are logits (batch, classes, ...), targets int class numbers (batch, ...) or (batch, 1, ...). One channel of
     output stands for the logit of class 1 against class 0. The Dice loss is 1 minus the mean over classes of
-    2 |p t| / (|p| + |t|), of the batch's pixels together (Milletari et al., "V-Net", 2016, without squares).
+    2 |p t| / (|p| + |t|), of the batch's pixels together (Milletari et al., "V-Net", 2016, without squares). A batch in
+    which no pixel counts has the loss 0 and the gradient 0.
 
     Args:
         ignore_index: The label of a pixel that does not count.

@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedlama.core.records import Result
+from fedlama.core.validation import refuse
 from fedlama.errors import ConfigError, FedlamaError
 from fedlama.experiment import Experiment, assemble, prepare
 from fedlama.federation.federation import Federation
 from fedlama.federation.run import Run
+from fedlama.flower.deploy.submit import client_scores_refused, misfits
 from fedlama.flower.server.engine import Flower
 from fedlama.flower.server.nodes import NodeRegistry, RemoteClients
 from fedlama.runs import Checkpoints, RunFolder, resume_point
@@ -36,12 +38,11 @@ def deploy_experiment(experiment: Experiment, engine: Flower, out: Path) -> Fini
 
     Returns:
         The finished run.
+
+    Raises:
+        ConfigError: The experiment asks for something that a deployment cannot do.
     """
-    if experiment.settings.precision != "float32":
-        raise ConfigError(
-            f"precision is {experiment.settings.precision!r}, but nodes compute in the model's own numbers; set "
-            "precision='float32'"
-        )
+    refuse(misfits(experiment))  # `flwr run` may have submitted it without `fedlama flower run`
     planned = PlannedRun.of(experiment, assemble(experiment, prepare(experiment)), out)
     planned = replace(planned, federation=deployable(planned.federation, engine, planned.folder))
     return run_one(planned, RunOptions(out, checkpoint_seconds=0.0))
@@ -117,7 +118,7 @@ def deployable(federation: Federation, engine: Flower, path: Path) -> Federation
         path: The run folder, which gets the engine's log.
 
     Raises:
-        ConfigError: The federation reads single clients' models, which stay on their machines.
+        ConfigError: The federation reads single clients' models or test sets, which stay on their machines.
     """
     if federation.evaluate != "global" or federation.keep_client_models:
         raise ConfigError(
@@ -125,8 +126,5 @@ def deployable(federation: Federation, engine: Flower, path: Path) -> Federation
             "keep_client_models=False"
         )
     if federation.evaluate_clients != "none":
-        raise ConfigError(
-            f"evaluate_clients is {federation.evaluate_clients!r}, but in a deployment the clients' models and test "
-            "sets stay on their machines, and no message carries scores; set evaluate_clients='none'"
-        )
+        raise ConfigError(client_scores_refused(federation.evaluate_clients))
     return replace(federation, engine=replace(engine, log=path / NAME))

@@ -19,6 +19,7 @@ study = fl.run_study(experiment, plan, fl.RunOptions(out=Path("runs")))
 print(f"differences to {study.base}, paired by seed, with 95 % intervals")
 for method in study.methods:
     assert method.accuracy is not None  # the experiment has a test set
+    assert method.cost is not None  # some seed did not diverge
     line = f"{method.title}: accuracy {method.accuracy.mean:.1f} %, C {method.cost.mean:.1f} %"
     if method.difference is not None:  # it is None for the base itself
         verdict = "within noise" if method.difference.within_noise else "beyond noise"

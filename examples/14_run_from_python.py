@@ -51,5 +51,6 @@ print(f"{len(result.rounds)} rounds; verified: {fl.verify('runs/mine', make(0)).
 study = fl.compare(make, [fl.FedAvg(4), fl.FedLAMA(4, 2)], seeds=2, name="two-seeds")
 for method in study.methods:
     score = "not evaluated" if method.accuracy is None else f"accuracy {method.accuracy.mean:.1f} %"
-    print(f"{method.title}: {score}, C {method.cost.mean:.1f} % over {len(study.seeds)} seeds")
+    cost = "no cost" if method.cost is None else f"C {method.cost.mean:.1f} %"  # None: all seeds diverged
+    print(f"{method.title}: {score}, {cost} over {len(method.runs)} seeds")
 print(fl.write_report(fl.find_runs([Path("runs/two-seeds")]), Path("runs/two-seeds.html")))

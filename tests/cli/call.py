@@ -23,6 +23,7 @@ RUN_KEYS = {
     "accuracy",
     "loss",
     "cost_percent",
+    "bytes_per_step",
     "bytes_up",
     "bytes_down",
     "rounds",

@@ -16,6 +16,7 @@ def test_compare_lists_the_three_methods(compared: Compared) -> None:
     assert set(content) == {
         "version",
         "runs",
+        "diverged",
         "base",
         "primary",
         "direction",
@@ -23,6 +24,7 @@ def test_compare_lists_the_three_methods(compared: Compared) -> None:
         "target_accuracy",
         "seeds",
         "methods",
+        "front",
     }
     assert (content["version"], content["base"], content["seeds"]) == (1, "FedAvg(3)", [0])
     assert [row["method"] for row in content["methods"]] == ["FedAvg(3)", "FedAvg(6)", "FedLAMA(3, 2)"]
@@ -52,7 +54,7 @@ def test_the_comparison_is_kept_as_a_file_with_pictures(compared: Compared) -> N
     folder = compared.out / "digits"
     assert json.loads((folder / "comparison.json").read_text()) == compared.called.json
     pictures = {file.name for file in folder.glob("*.png")}
-    assert pictures == {"accuracy_steps.png", "accuracy_rounds.png", "accuracy_megabytes.png"}
+    assert pictures == {"accuracy_steps.png", "accuracy_rounds.png", "accuracy_megabytes.png", "front.png"}
 
 
 @pytest.mark.parametrize(

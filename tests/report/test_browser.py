@@ -14,7 +14,15 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (Debian: chromium-driver)"),
 ]
-PLOTS = ("metric-plot", "synchronised-plot", "discrepancy-plot", "curves-plot", "bytes-plot", "links-plot")
+PLOTS = (
+    "front-plot",
+    "metric-plot",
+    "synchronised-plot",
+    "discrepancy-plot",
+    "curves-plot",
+    "bytes-plot",
+    "links-plot",
+)
 CHART = "document.querySelector('#{} svg.chart')"
 
 

@@ -56,12 +56,20 @@ class Forecast:
         high: The most; equal to `low` only when the volume is exact.
         certainty: How well the volume is known before training. When it is unknown, `low` and `high` hold for every
             strategy: no layer, and all layers, sent to and by all clients in each round.
+        local_steps: Local steps of the run.
     """
 
     rounds: int
     low: Volume
     high: Volume
     certainty: Certainty
+    local_steps: int = 1
+
+    @property
+    def bytes_per_step(self) -> tuple[float, float]:
+        """The least and the most bytes up and down, of all clients together, per local step."""
+        low, high = (volume.bytes_up + volume.bytes_down for volume in (self.low, self.high))
+        return low / self.local_steps, high / self.local_steps
 
 
 def forecast(
@@ -107,10 +115,11 @@ def forecast(
     void = any(void_rounds for _, void_rounds in courses) and type(strategy).fold is not Strategy.fold
     if void or not courses:
         low, high = run.everything_possible(availability or Always())
-        return Forecast(run.rounds, low, high, "depends on training: unknown")
+        return Forecast(run.rounds, low, high, "depends on training: unknown", local_steps)
     volumes = [run.volume(transfers) for transfers, _ in courses]
     low, high = _limit(volumes, min), _limit(volumes, max)
-    return Forecast(run.rounds, low, high, "exact" if low == high else "depends on training: within bounds")
+    certainty: Certainty = "exact" if low == high else "depends on training: within bounds"
+    return Forecast(run.rounds, low, high, certainty, local_steps)
 
 
 def _courses(strategy: Strategy[Any], layers: Layers, rounds: int, seed: int) -> Iterable[Iterable[Plan]]:

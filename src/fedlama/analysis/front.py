@@ -80,6 +80,57 @@ class Ratio:
         return f"{sign}{self.mean:.2f}{ends}"
 
 
+@dataclass(frozen=True)
+class Point:
+    """A method in the plane of bytes and loss: geometric means over its seeds.
+
+    Attributes:
+        title: The method.
+        mean: Bytes and test loss.
+        runs: The ends of its runs, by seed.
+        on_front: Whether no other method has both fewer bytes and a lower loss, or one of them at an equal other.
+    """
+
+    title: str
+    mean: Outcome
+    runs: Mapping[int, Outcome]
+    on_front: bool
+
+
+def points(methods: Mapping[str, Mapping[int, Outcome]]) -> list[Point]:
+    """Return where methods are in the plane of bytes and loss, and which of them no other one dominates.
+
+    Args:
+        methods: The ends of the runs, by title and seed.
+
+    Returns:
+        The methods that have a run with positive, finite values, in their order.
+
+    >>> runs = {"a": {0: Outcome(100, 0.4)}, "b": {0: Outcome(400, 0.1)}, "c": {0: Outcome(400, 0.5)}}
+    >>> [point.title for point in points(runs) if point.on_front]
+    ['a', 'b']
+    """
+    usable = {
+        title: {seed: run for seed, run in runs.items() if _is_usable(run)}
+        for title, runs in methods.items()
+        if any(map(_is_usable, runs.values()))
+    }
+    means = {title: _geometric_mean(list(runs.values())) for title, runs in usable.items()}
+    return [
+        Point(title, mean, usable[title], on_front=not any(_dominates(other, mean) for other in means.values()))
+        for title, mean in means.items()
+    ]
+
+
+def _geometric_mean(runs: Sequence[Outcome]) -> Outcome:
+    sent, loss = (math.exp(math.fsum(map(math.log, values)) / len(runs)) for values in zip(*runs, strict=True))
+    return Outcome(sent, loss)
+
+
+def _dominates(rival: Outcome, other: Outcome) -> bool:
+    return rival != other and rival.bytes_sent <= other.bytes_sent and rival.loss <= other.loss
+
+
 def bytes_at_equal_loss(runs: Mapping[int, Outcome], front: Mapping[int, Sequence[Outcome]]) -> Ratio | None:
     """Return a method's bytes relative to those of a front with the same loss.
 

@@ -65,6 +65,7 @@ def _method(heading: str, expected: Forecast) -> dict[str, object]:
         "certainty": expected.certainty,
         "low": asdict(expected.low),
         "high": asdict(expected.high),
+        "bytes_per_step": list(expected.bytes_per_step),
         "bytes_per_round": [(volume.bytes_up + volume.bytes_down) / expected.rounds for volume in limits],
     }
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedlama.analysis.front import Outcome, Ratio, bytes_at_equal_loss, loss_ratio
+from fedlama.analysis.front import Outcome, Point, Ratio, bytes_at_equal_loss, loss_ratio, points
 from fedlama.analysis.statistics import Interval, interval, paired
 from fedlama.analysis.timing import bytes_until, first_reaching
 from fedlama.choices.strategies import FedAvg, Strategy
-from fedlama.core.ledger import MEGABYTE
+from fedlama.core.ledger import KILOBYTE, MEGABYTE
 from fedlama.core.measures import Measure
 from fedlama.core.records import measure_of
 from fedlama.errors import ConfigError, FedlamaError, printable, write_remedy
@@ -27,29 +27,34 @@ from fedlama.experiment.titles import title
 from fedlama.experiment.variants import Method as MethodChoice
 from fedlama.experiment.variants import variant_of
 from fedlama.runs.checkpoint import write_atomically
-from fedlama.runs.execute import Finished, Observer, PlannedRun, RunOptions, execute_planned, plan_runs
+from fedlama.runs.divergence import Divergence
+from fedlama.runs.execute import Finished, Observer, PlannedRun, RunOptions, attempt_planned, plan_runs
 from fedlama.runs.lock import FolderLock
 
 VERSION = 1
 """Version of ``comparison.json``: raised when a key goes or changes its meaning, not when one is added."""
 
 BySeed = Mapping[int, Finished]
-"""The runs of one method, by seed."""
+"""The finished runs of one method, by seed."""
 
 
 @dataclass(frozen=True)
 class Method:
     """One method over all seeds; the interval of a value that could not be measured is None.
 
+    Seeds whose run diverged are in no interval.
+
     Attributes:
         title: Its title in tables.
         strategy: The method: a strategy, or a variant with other choices than the experiment's.
-        runs: Its runs by seed.
+        runs: Its finished runs by seed.
+        diverged: The runs that left the finite numbers, by seed.
         measure: The primary metric; None when nothing was evaluated.
         value: The primary metric on the test set; an accuracy in percent.
         difference: The same minus the base's, paired by seed; None for the base itself.
         cost: The paper's C in percent.
         megabytes: MB (10^6 bytes) up and down.
+        kilobytes_per_step: kB (10^3 bytes) up and down, of all clients together, per local step.
         reached: Seeds that reached the target.
         to_target: MB until the target, over the seeds that reached it.
         to_target_difference: The same minus the base's, paired by seed.
@@ -63,18 +68,20 @@ class Method:
     title: str
     strategy: MethodChoice
     runs: BySeed
+    diverged: Mapping[int, Divergence]
     measure: Measure | None
     value: Interval | None
     difference: Interval | None
-    cost: Interval
-    megabytes: Interval
+    cost: Interval | None
+    megabytes: Interval | None
+    kilobytes_per_step: Interval | None
     reached: tuple[int, ...]
     to_target: Interval | None
     to_target_difference: Interval | None
     loss: Interval | None
     loss_ratio: Ratio | None
     equal_loss: Ratio | None
-    seconds: Interval
+    seconds: Interval | None
 
     @property
     def accuracy(self) -> Interval | None:
@@ -90,6 +97,7 @@ class Method:
             "metric_difference": self.difference,
             "cost_percent": self.cost,
             "megabytes": self.megabytes,
+            "kilobytes_per_step": self.kilobytes_per_step,
             "megabytes_to_target": self.to_target,
             "megabytes_to_target_difference": self.to_target_difference,
             "loss": self.loss,
@@ -102,6 +110,7 @@ class Method:
             **{name: value.to_json() if value else None for name, value in values.items()},
             "within_noise": self.difference.within_noise if self.difference else None,
             "seeds": sorted(self.runs),
+            "seeds_that_diverged": sorted(self.diverged),
             "seeds_that_reached_target": list(self.reached),
             "written": written(self.strategy),
         }
@@ -148,14 +157,25 @@ class Study:
 
     @property
     def finished(self) -> list[Finished]:
-        """Every run, method by method."""
+        """Every finished run, method by method."""
         return [run for method in self.methods for run in method.runs.values()]
+
+    @property
+    def diverged(self) -> list[Divergence]:
+        """Every run that diverged, method by method."""
+        return [each for method in self.methods for each in method.diverged.values()]
+
+    @property
+    def points(self) -> list[Point]:
+        """The methods in the plane of bytes and test loss; see :mod:`fedlama.analysis.front`."""
+        return points({method.title: _outcomes(method.runs) for method in self.methods})
 
     def to_json(self) -> dict[str, object]:
         """Return the content of ``comparison.json``, which `compare --json` prints as well."""
         return {
             "version": VERSION,
             "runs": [run.to_json() for run in self.finished],
+            "diverged": [each.to_json() for each in self.diverged],
             "base": self.base,
             "primary": self.measure.name if self.measure else None,
             "direction": self.measure.direction if self.measure else None,
@@ -163,6 +183,7 @@ class Study:
             "target_accuracy": self.target if self.measure and self.measure.is_percent else None,
             "seeds": list(self.seeds),
             "methods": [method.to_json() for method in self.methods],
+            "front": [point.title for point in self.points if point.on_front],
         }
 
 
@@ -202,6 +223,7 @@ def run_study(
 
     Raises:
         ConfigError: A method does not fit the experiment, or is listed twice.
+        DivergenceError: Every run diverged; if only some do, their seeds are left out of their methods' means.
         FedlamaError: ``comparison.json`` cannot be written, or another process writes to the folder.
     """
     plan, options = plan or StudyPlan(), options or RunOptions()
@@ -229,6 +251,19 @@ class Methods:
 
     strategies: Mapping[str, MethodChoice]
     base_interval: int
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """What became of the runs of a study, by the methods' titles and by seed.
+
+    Attributes:
+        runs: Those that finished.
+        diverged: Those that left the finite numbers.
+    """
+
+    runs: Mapping[str, dict[int, Finished]]
+    diverged: Mapping[str, dict[int, Divergence]]
 
 
 @dataclass(frozen=True)
@@ -261,13 +296,18 @@ def run_methods(
     Raises:
         FedlamaError: As for :func:`run_study`.
     """
-    runs: dict[str, dict[int, Finished]] = {name: {} for name in methods.strategies}
+    attempts = Attempts({name: {} for name in methods.strategies}, {name: {} for name in methods.strategies})
     with FolderLock(folder):
         for seed in plan.seeds:
-            finished = execute_planned(planned(seed), execution.options, execution.observer)
-            for name, run in zip(runs, finished, strict=True):
-                runs[name][seed] = replace(run, title=name)
-        study = summarise(methods, runs, plan.target)
+            tried = attempt_planned(planned(seed), execution.options, execution.observer)
+            for name, attempt in zip(methods.strategies, tried, strict=True):
+                if attempt.finished is not None:
+                    attempts.runs[name][seed] = replace(attempt.finished, title=name)
+                if attempt.divergence is not None:
+                    attempts.diverged[name][seed] = replace(attempt.divergence, title=name)
+        if not any(attempts.runs.values()):
+            raise next(each.error for by_seed in attempts.diverged.values() for each in by_seed.values())
+        study = summarise(methods, attempts, plan)
         write_comparison(study, folder)
     return study
 
@@ -311,27 +351,33 @@ def write_comparison(study: Study, folder: Path) -> Path:
     return path
 
 
-def summarise(
-    methods: Methods,
-    runs: Mapping[str, BySeed],
-    target: float | None = None,
-) -> Study:
+def summarise(methods: Methods, attempts: Attempts, plan: StudyPlan) -> Study:
     """Compute means and differences of finished runs.
 
     Args:
         methods: The methods.
-        runs: Their runs by title and seed.
-        target: As in :func:`run_study`.
+        attempts: What became of their runs.
+        plan: The seeds and the target, as in :func:`run_study`; its strategies are not used.
 
     Returns:
         The study.
     """
-    strategies, baseline = methods.strategies, FedAvg(methods.base_interval)
+    strategies, baseline, runs = methods.strategies, FedAvg(methods.base_interval), attempts.runs
     base = next((name for name, strategy in strategies.items() if strategy == baseline), next(iter(strategies)))
-    target = _common_target(runs) if target is None else target
-    front = _front(methods, runs)
-    rows = [_row(name, strategy, runs[name], runs[base], target, front) for name, strategy in strategies.items()]
-    return Study(tuple(rows), base, target, tuple(next(iter(runs.values()))))
+    target = _common_target(runs) if plan.target is None else plan.target
+    compared = _Compared(base, runs[base], target, _front(methods, runs))
+    rows = [_row(name, strategy, attempts, compared) for name, strategy in strategies.items()]
+    return Study(tuple(rows), base, target, plan.seeds)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """What every method is compared with: the base with its runs, the target, and FedAvg's front."""
+
+    name: str
+    base: BySeed
+    target: float | None
+    front: Mapping[int, Sequence[Outcome]]
 
 
 def _front(methods: Methods, runs: Mapping[str, BySeed]) -> dict[int, list[Outcome]]:
@@ -354,36 +400,37 @@ def _outcomes(runs: BySeed) -> dict[int, Outcome]:
     }
 
 
-def _row(
-    name: str,
-    strategy: MethodChoice,
-    runs: BySeed,
-    base: BySeed,
-    target: float | None,
-    front: Mapping[int, Sequence[Outcome]],
-) -> Method:
+def _row(name: str, strategy: MethodChoice, attempts: Attempts, compared: _Compared) -> Method:
+    runs, base, target = attempts.runs[name], compared.base, compared.target
     values, to_target, outcomes = _values(runs), _to_target(runs, target), _outcomes(runs)
     losses = {seed: outcome.loss for seed, outcome in outcomes.items() if math.isfinite(outcome.loss)}
     base_losses = {seed: outcome.loss for seed, outcome in _outcomes(base).items()}
-    megabytes = [bytes_until(run.result.rounds, len(run.result.rounds)) / MEGABYTE for run in runs.values()]
-    is_base = runs is base
+    is_base, finished = name == compared.name, runs.values()
     return Method(
         title=name,
         strategy=strategy,
         runs=runs,
+        diverged=attempts.diverged[name],
         measure=_measure({name: runs}),
-        value=interval(list(values.values())) if values else None,
+        value=_mean(values.values()),
         difference=None if is_base else paired(values, _values(base)),
-        cost=interval([float(str(run.summary["cost_percent"])) for run in runs.values()]),
-        megabytes=interval(megabytes),
+        cost=_mean(float(str(run.summary["cost_percent"])) for run in finished),
+        megabytes=_mean(bytes_until(run.result.rounds, len(run.result.rounds)) / MEGABYTE for run in finished),
+        kilobytes_per_step=_mean(run.result.bytes_per_step / KILOBYTE for run in finished),
         reached=tuple(to_target),
-        to_target=interval(list(to_target.values())) if to_target else None,
+        to_target=_mean(to_target.values()),
         to_target_difference=None if is_base else paired(to_target, _to_target(base, target)),
-        loss=interval(list(losses.values())) if losses else None,
+        loss=_mean(losses.values()),
         loss_ratio=None if is_base else loss_ratio(losses, base_losses),
-        equal_loss=bytes_at_equal_loss(outcomes, front),
-        seconds=interval([run.result.seconds for run in runs.values()]),
+        equal_loss=bytes_at_equal_loss(outcomes, compared.front),
+        seconds=_mean(run.result.seconds for run in finished),
     )
+
+
+def _mean(values: Iterable[float]) -> Interval | None:
+    """Return the mean of values with its interval; None without values."""
+    given = list(values)
+    return interval(given) if given else None
 
 
 def _measure(runs: Mapping[str, BySeed]) -> Measure | None:

@@ -20,6 +20,7 @@ from fedlama.cli import finished, train
 from fedlama.cli.flower import app as flower_app
 from fedlama.core.deprecations import RenamedWarning
 from fedlama.errors import FedlamaError, printable, write_remedy
+from fedlama.federation.explosion import ExplodedLossWarning
 from fedlama.runs.autosave import Interrupted
 
 app = typer.Typer(
@@ -46,7 +47,7 @@ app.add_typer(flower_app, name="flower")
 def main() -> None:
     """Run the command line; print errors that the user can fix as sentences, without a traceback."""
     try:
-        with _renamed_words_as_notes():
+        with _warnings_as_notes():
             app()
     except Interrupted as error:
         _fail(str(error), 128 + error.number)
@@ -58,20 +59,21 @@ def main() -> None:
 
 
 @contextmanager
-def _renamed_words_as_notes() -> Iterator[None]:
-    """Print each old word that the user wrote once, as a note on standard error."""
+def _warnings_as_notes() -> Iterator[None]:
+    """Print a note on standard error for each old word that the user wrote, once, and for each loss that explodes."""
     noted: set[str] = set()
     with warnings.catch_warnings():
         show_warning = warnings.showwarning
 
         def show_note(message: Warning | str, category: type[Warning], *where: Any) -> None:  # noqa: ANN401
-            if not issubclass(category, RenamedWarning):
+            if not issubclass(category, (RenamedWarning, ExplodedLossWarning)):
                 show_warning(message, category, *where)
             elif str(message) not in noted:
                 noted.add(str(message))
                 print(f"note: {message}", file=sys.stderr)
 
         warnings.simplefilter("always", RenamedWarning)
+        warnings.simplefilter("always", ExplodedLossWarning)
         warnings.showwarning = show_note  # type: ignore[assignment]
         yield
 

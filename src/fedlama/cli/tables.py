@@ -16,7 +16,7 @@ from fedlama.analysis.statistics import Interval
 from fedlama.analysis.study import Method, Study
 from fedlama.analysis.timing import Timing, bytes_until, first_reaching
 from fedlama.core.layers import total_parameters
-from fedlama.core.ledger import MEGABYTE
+from fedlama.core.ledger import KILOBYTE, MEGABYTE
 from fedlama.core.measures import Measure
 from fedlama.core.records import measure_of
 from fedlama.runs.execute import Finished
@@ -25,17 +25,17 @@ _TIMES = "wall-clock time on a link, local steps included"
 
 
 def comparison(finished: Sequence[Finished]) -> list[Table | str]:
-    """Return primary metric, cost, bytes and time of each run (MB are 10^6 bytes), and the run folders.
+    """Return primary metric, cost, bytes and time of each run (MB are 10^6, kB 10^3 bytes), and the run folders.
 
     Args:
         finished: The runs, in the order of the rows.
     """
-    table = Table(Column("method", no_wrap=True), box=SIMPLE_HEAD)
+    table = Table(Column("method", overflow="fold"), box=SIMPLE_HEAD, collapse_padding=True)
     measure = measure_of(record for run in finished for record in run.result.rounds)
     primary = [] if measure is None or measure.name == "loss" else [measure]
     headings = [shown.short for shown in primary]
-    for heading in (*headings, "loss", "C %", "MB up", "MB down", "rounds", "sec"):
-        table.add_column(heading, justify="right")
+    for heading in (*headings, "loss", "C %", "kB/step", "MB up", "MB down", "rounds", "sec"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for run in finished:
         score, ledger = run.result.score, run.result.ledger
         table.add_row(
@@ -43,6 +43,7 @@ def comparison(finished: Sequence[Finished]) -> list[Table | str]:
             *(shown.text(score.metrics.get(shown.name) if score else None) for shown in primary),
             f"{score.loss:.4f}" if score else "-",
             f"{run.summary['cost_percent']:.2f}",
+            _short(run.result.bytes_per_step / KILOBYTE),
             _short(ledger.total_bytes("up") / MEGABYTE),
             _short(ledger.total_bytes("down") / MEGABYTE),
             str(len(run.result.rounds)),
@@ -99,19 +100,19 @@ def preview(seen: Preview) -> list[Table | str]:
         share = f"{100 * layer.parameters / total:.1f}"
         adapts = "yes" if layer.adaptive else "no"
         layers.add_row(layer.name, f"{layer.parameters:,}", share, f"{seen.payloads[layer.name]:,}", adapts)
-    heading = f"{seen.active} of {seen.population} clients active; MB are 10^6 bytes"
+    heading = f"{seen.active} of {seen.population} clients active; MB are 10^6, kB 10^3 bytes"
     methods = Table(Column("method", no_wrap=True), box=SIMPLE_HEAD, title=heading)
-    for heading in ("rounds", "MB up", "MB down", "MB/round", "C %"):
+    for heading in ("rounds", "MB up", "MB down", "kB/step", "C %"):
         methods.add_column(heading, justify="right")
     for name, expected in seen.forecasts.items():
-        low, high, rounds = expected.low, expected.high, expected.rounds
+        low, high = expected.low, expected.high
         cells = [
             _range(low.bytes_up / MEGABYTE, high.bytes_up / MEGABYTE),
             _range(low.bytes_down / MEGABYTE, high.bytes_down / MEGABYTE),
-            _range(_both(low) / MEGABYTE / rounds, _both(high) / MEGABYTE / rounds),
+            _range(*(each / KILOBYTE for each in expected.bytes_per_step)),
             _range(low.cost_percent, high.cost_percent),
         ]
-        methods.add_row(name, str(rounds), *(["unknown"] * 4 if _is_unknown(expected) else cells))
+        methods.add_row(name, str(expected.rounds), *(["unknown"] * 4 if _is_unknown(expected) else cells))
     notes = [
         f"{name}: {expected.certainty}; at most {expected.high.bytes_up / MEGABYTE:.2f} MB up and "
         f"{expected.high.bytes_down / MEGABYTE:.2f} MB down"
@@ -206,10 +207,6 @@ def _span(value: PerClient, show: Callable[[float], str]) -> str:
     return f"{show(min(value))} to {show(max(value))} by client"
 
 
-def _both(volume: Volume) -> int:
-    return volume.bytes_up + volume.bytes_down
-
-
 def _range(low: float, high: float) -> str:
     return _short(low) if low == high else f"{_short(low)} to\n{_short(high)}"
 
@@ -229,26 +226,29 @@ def study_table(study: Study, words: Sequence[str], options: Sequence[str]) -> l
     """
     count = len(study.seeds)
     spread = f"mean ± 95 % interval over {count} seeds" if count > 1 else f"seed {study.seeds[0]}"
-    table = Table(Column("method", no_wrap=True), box=SIMPLE_HEAD, title=spread)
+    table = Table(Column("method", overflow="fold"), box=SIMPLE_HEAD, title=spread, collapse_padding=True)
     measure = study.measure
     to_target = "MB to target" if study.target is None else f"MB to {_target_text(study.target, measure)}"
     digits = 2 if measure is None or measure.is_percent else 4
-    for heading in (measure.short if measure else "metric", "vs base", "C %", "MB", to_target, "sec"):
+    for heading in (measure.short if measure else "metric", "vs base", "C %", "kB/step", "MB", to_target, "sec"):
         table.add_column(heading, justify="right", no_wrap=True)
     for method in study.methods:
         table.add_row(
-            method.title,
+            method.title + _diverged(method, count),
             _shown(method.value, digits),
             "" if method.title == study.base else _shown(method.difference, digits, signed=True),
             _shown(method.cost),
+            _shown(method.kilobytes_per_step),
             _shown(method.megabytes),
-            _shown(method.to_target) + _missed(method, count),
+            _shown(method.to_target) + _missed(method),
             _shown(method.seconds, 1),
         )
     return [
         table,
-        f"base: {study.base}; MB are 10^6 bytes up and down; seconds were measured on this machine",
-        *(in_words(method, study.base, count) for method in study.methods if method.title != study.base),
+        f"base: {study.base}; MB are 10^6 bytes up and down; kB/step: 10^3 bytes, of all clients together, per local "
+        "step; seconds were measured on this machine",
+        *diverged(study),
+        *(in_words(method, study.base) for method in study.methods if method.runs and method.title != study.base),
         *loss_table(study),
         *reused(study.finished),
         "to reproduce a row:",
@@ -265,14 +265,19 @@ def loss_table(study: Study) -> list[Table | str]:
     fronted = [method for method in study.methods if method.equal_loss is not None]
     if not any(method.loss_ratio for method in study.methods):
         return []
-    table = Table(Column("method", no_wrap=True), box=SIMPLE_HEAD, title="at the end of the runs")
-    for heading in ("test loss", "loss ratio", *(["bytes ratio"] if fronted else [])):
+    table = Table(Column("method", overflow="fold"), box=SIMPLE_HEAD, title="at the end of the runs")
+    for heading in ("MB", "test loss", "loss ratio", *(["bytes ratio"] if fronted else []), "front"):
         table.add_column(heading, justify="right", no_wrap=True)
+    front = {point.title for point in study.points if point.on_front}
     for method in study.methods:
         ratios = [method.loss_ratio, *([method.equal_loss] if fronted else [])]
         shown = ["" if ratio is None else ratio.show().replace(" [", "\n[") for ratio in ratios]
-        table.add_row(method.title, _shown(method.loss, 4), *shown)
-    notes = [f"loss ratio: relative to {study.base}, paired by seed, with its 95 % interval"]
+        cells = [_shown(method.megabytes), _shown(method.loss, 4), *shown]
+        table.add_row(method.title, *cells, "yes" if method.title in front else "")
+    notes = [
+        f"loss ratio: relative to {study.base}, paired by seed, with its 95 % interval",
+        "front: no other method has both fewer bytes and a lower loss, by geometric means over the seeds",
+    ]
     if fronted:
         notes.append(
             "bytes ratio: relative to those with which FedAvg, at any interval, has the same test loss; <= and >= mark "
@@ -281,17 +286,33 @@ def loss_table(study: Study) -> list[Table | str]:
     return [table, *notes]
 
 
-def in_words(method: Method, base: str, seeds: int) -> str:
+def diverged(study: Study) -> list[str]:
+    """Return which runs diverged and why, and over how many seeds the means of their methods are; nothing without any.
+
+    Args:
+        study: The finished study.
+    """
+    count = len(study.seeds)
+    means = [
+        f"the means of {method.title} are over {len(method.runs)} of {count} seeds; {len(method.diverged)} diverged"
+        if method.runs
+        else f"{method.title} diverged under {f'all {count} seeds' if count > 1 else 'its seed'} and has no means"
+        for method in study.methods
+        if method.diverged
+    ]
+    return [*(each.show() for each in study.diverged), *means]
+
+
+def in_words(method: Method, base: str) -> str:
     """Return a sentence about the difference of two methods' primary metric, and whether it may be noise.
 
     Args:
         method: The method.
         base: Title of the method that it is compared with.
-        seeds: Number of seeds.
     """
     difference, measure = method.difference, method.measure
     if difference is None or measure is None:
-        return f"{method.title} has no evaluation to compare with {base}"
+        return f"{method.title} has no seed under which both it and {base} were evaluated"
     better = (difference.mean >= 0) == (measure.direction == "higher")
     digits = ".2f" if measure.is_percent else ".4g"
     if measure.is_percent:
@@ -304,7 +325,7 @@ def in_words(method: Method, base: str, seeds: int) -> str:
         )
     if difference.half is None:
         return f"{start}; with one seed this may be noise, give --seeds 5"
-    inside = f"95 % interval {difference.low:+{digits}} to {difference.high:+{digits}}, {seeds} seeds"
+    inside = f"95 % interval {difference.low:+{digits}} to {difference.high:+{digits}}, {difference.count} seeds"
     return f"{start} ({inside}): {'within noise' if difference.within_noise else 'beyond noise'}"
 
 
@@ -336,9 +357,15 @@ def _shown(value: Interval | None, digits: int = 2, *, signed: bool = False) -> 
     if value is None:
         return "-"
     mean = f"{value.mean:{'+' if signed else ''}.{digits}f}"
-    return f"{mean}\n±{value.half:.{digits}f}" if value.half else mean
+    has_width = value.half is not None and value.half > 1e-9 * abs(value.mean)  # not by rounding alone
+    return f"{mean}\n±{value.half:.{digits}f}" if has_width else mean
 
 
-def _missed(method: Method, seeds: int) -> str:
-    missed = seeds - len(method.reached)
+def _diverged(method: Method, seeds: int) -> str:
+    """Return the mark of a method whose means leave seeds out."""
+    return f"\n{len(method.diverged)} of {seeds} diverged" if method.diverged else ""
+
+
+def _missed(method: Method) -> str:
+    missed = len(method.runs) - len(method.reached)
     return f"\n{missed} missed" if missed and method.reached else ""

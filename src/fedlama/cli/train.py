@@ -104,7 +104,9 @@ def compare(
     draw_study(study, out / resolved.settings.name)
     plain = methods is None and seeds is None and target is None
     parts = (
-        tables.comparison(study.finished) if plain else tables.study_table(study, [name, *given], _kept(out, plugin))
+        [*tables.comparison(study.finished), *tables.diverged(study)]
+        if plain
+        else tables.study_table(study, [name, *given], _kept(out, plugin))
     )
     show(study.to_json(), parts, as_json, quiet)
 

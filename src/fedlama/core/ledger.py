@@ -23,6 +23,8 @@ Direction = Literal["down", "up", "evaluation"]
 
 MEGABYTE = 1_000_000
 """Bytes in a megabyte as tables and charts show it: 10^6."""
+KILOBYTE = 1_000
+"""Bytes in a kilobyte as tables show it: 10^3."""
 
 
 @dataclass(frozen=True)

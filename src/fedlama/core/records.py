@@ -202,3 +202,12 @@ class Result:
     def client_scores(self) -> ClientScores | None:
         """The last evaluation of single clients; None when there was none."""
         return next((record.client_scores for record in reversed(self.rounds) if record.client_scores), None)
+
+    @property
+    def bytes_per_step(self) -> float:
+        """Bytes up and down of all clients together per local step of the run's clock.
+
+        Unlike C it does not depend on a base interval, so costs of different experiments on one model can be compared.
+        """
+        steps = self.rounds[-1].local_steps if self.rounds else 0
+        return (self.ledger.total_bytes("up") + self.ledger.total_bytes("down")) / max(steps, 1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from fedlama.choices.codecs import Codec, Float32
+from fedlama.choices.server_optimizers import Replace
 from fedlama.choices.strategies import Strategy
 from fedlama.core.description import describe
 from fedlama.experiment.catalogue import name_of
@@ -34,10 +35,15 @@ def title(method: Method) -> str:
 
 def _short(choice: Any) -> str:  # noqa: ANN401  (an option of any section)
     """Return the name of an option with the settings that differ from their defaults."""
-    values = {item.name: (item.default, getattr(choice, item.name)) for item in fields(choice)}
+    values = {item.name: (_default(item), getattr(choice, item.name)) for item in fields(choice)}
     changed = [f"{name}={_brief(value)}" for name, (default, value) in values.items() if value != default]
     name = name_of(choice).rpartition(":")[2]
     return f"{name}({', '.join(changed)})" if changed else name
+
+
+def _default(item: Field[Any]) -> object:
+    """Return the default of a field, one that is made for each object included."""
+    return item.default if item.default_factory is MISSING else item.default_factory()
 
 
 def _brief(value: object) -> str:
@@ -80,6 +86,24 @@ def stored_title(config: Mapping[str, Any], summary: Mapping[str, Any], fallback
         return title(Variant(choice(**given), _stored_codec(config.get("codec"))))
     except (TypeError, ValueError):
         return name or fallback
+
+
+def stored_server_optimizer(config: Mapping[str, Any]) -> str:
+    """Return the server optimizer of a run that was read back, as a study's titles name it; empty for the default.
+
+    Args:
+        config: Its ``config.json``.
+    """
+    stored = config.get("server_optimizer")
+    given = dict(stored) if isinstance(stored, Mapping) else {}
+    name = str(given.pop("name", Replace.name))
+    choice = options("server_optimizer").get(name)
+    if name == Replace.name:
+        return ""
+    try:
+        return name if choice is None else _short(choice(**given))
+    except (TypeError, ValueError):
+        return name
 
 
 def _stored_codec(stored: object) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from fedlama.federation.checks import check_federation, check_fit
 from fedlama.federation.client_evaluation import ClientEvaluator
 from fedlama.federation.describe import Description
 from fedlama.federation.evaluation import Evaluator
+from fedlama.federation.explosion import LossWatch
 from fedlama.federation.server import Server
 from fedlama.federation.settings import FederationSettings
 from fedlama.federation.state import Snapshot, load_state, take_state
@@ -139,14 +140,16 @@ class Run:
         Raises:
             CallbackError: A callback failed; it has the result so far.
         """
-        records, calls = list(before), Callbacks(callbacks)
+        records, calls, watch = list(before), Callbacks(callbacks), LossWatch(self.federation)
         try:
             calls.start(self)
             for record in records:
+                watch.see(record, quiet=True)
                 self._stop(Callbacks(again).round(record))
             self._stop(None)
             while self.round_index < self.federation.budget.rounds and self.stopped is None:
                 records.append(self.advance())
+                watch.see(records[-1])
                 self._stop(calls.round(records[-1]))
             result = self.result(records)
             calls.end(result)

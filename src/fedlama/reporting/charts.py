@@ -1,4 +1,4 @@
-"""Picture files: the primary metric over local steps, rounds and MB, and the intervals of the layers over time."""
+"""Picture files: the primary metric over steps, rounds and MB, loss against MB, the layers' intervals over time."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
+from fedlama.analysis.front import Point
 from fedlama.analysis.statistics import interval
 from fedlama.core.ledger import MEGABYTE
 from fedlama.core.measures import Measure
@@ -120,6 +121,53 @@ def interval_chart(result: Result, path: Path) -> Path:
     return _save(figure, path, 110)
 
 
+def front_chart(points: Sequence[Point], path: Path) -> Path:
+    """Draw the test loss of methods at the end of their runs against MB, both on logarithmic axes.
+
+    A line joins the methods of the front: those that no other one beats in both. Small dots are the seeds.
+
+    Args:
+        points: The methods.
+        path: The picture file.
+
+    Returns:
+        The same path.
+    """
+    figure = Figure(figsize=(7, 4.4 + 0.2 * len(points) / 2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(xscale="log", yscale="log")
+    front = sorted(point.mean for point in points if point.on_front)
+    axes.plot(
+        [each.bytes_sent / MEGABYTE for each in front],
+        [each.loss for each in front],
+        color="black",
+        linewidth=1,
+        linestyle="--",
+        label="front: no method has less of both",
+        zorder=1,
+    )
+    for index, point in enumerate(points):
+        colour, marker = _COLOURS[index % 7], _MARKERS[(index + index // 7) % 7]
+        if len(point.runs) > 1:
+            sent, losses = zip(*point.runs.values(), strict=True)
+            axes.plot([each / MEGABYTE for each in sent], losses, ".", color=colour, markersize=3, alpha=0.6)
+        at = (point.mean.bytes_sent / MEGABYTE, point.mean.loss)
+        axes.plot(*at, marker, color=colour, markersize=8, linestyle="", label=f"{index + 1}  {point.title}")
+        axes.annotate(str(index + 1), at, xytext=(6, 5), textcoords="offset points", fontsize=9)
+    count = max(len(point.runs) for point in points)
+    axes.set_xlabel(_AXES["megabytes"])
+    axes.set_ylabel("test loss at the end")
+    means = f"; geometric means over {count} seeds, small: each seed" if count > 1 else ""
+    axes.set_title(f"down and to the left is better{means}", fontsize=10)
+    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        axis.set_major_locator(_ticks(low, high))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", fontsize=8, ncols=2)
+    return _save(figure, path, 130)
+
+
 def mean_curve(curves: Sequence[Curve]) -> tuple[Curve, Curve, Curve]:
     """Return the mean over seeds at each evaluation, and both ends of its 95 % interval.
 
@@ -162,6 +210,11 @@ def _picture(curves: Mapping[str, Sequence[Curve]], measure: Measure, label: str
     axes.grid(alpha=0.3)
     axes.legend(fontsize=9)
     return _save(figure, path, 130)
+
+
+def _ticks(low: float, high: float) -> Locator:
+    """Return what places ticks on a logarithmic axis; on a short one those of a linear axis, which are closer."""
+    return LogLocator(subs=(1.0, 2.0, 5.0)) if high > 10 * low else MaxNLocator(6)
 
 
 def _save(figure: Figure, path: Path, dpi: int) -> Path:

@@ -21,13 +21,14 @@ from fedlama.analysis.study import Study
 from fedlama.core.records import Result
 from fedlama.errors import FedlamaError, printable
 from fedlama.federation.callbacks import RoundCallback
-from fedlama.reporting.charts import interval_chart, metric_chart_names, metric_charts
+from fedlama.reporting.charts import front_chart, interval_chart, metric_chart_names, metric_charts
 from fedlama.reporting.progress import LiveProgress, RunProgress
 from fedlama.reporting.tracking import Tracker, trackers
 from fedlama.runs.execute import Observer, PlannedRun, RunOptions
 from fedlama.runs.lock import FolderLock, is_locked
 
 INTERVALS = "intervals.png"
+FRONT = "front.png"
 
 
 class RunReporter(Observer):
@@ -133,7 +134,7 @@ def picture_names(result: Result) -> list[str]:
 
 
 def draw_study(study: Study, folder: Path) -> list[Path]:
-    """Draw the primary metric of all methods of a study; over several seeds their mean and 95 % interval.
+    """Draw the primary metric of all methods of a study, and their test loss against MB with the front.
 
     Args:
         study: A finished study.
@@ -142,5 +143,6 @@ def draw_study(study: Study, folder: Path) -> list[Path]:
     Returns:
         The files written.
     """
-    results = {method.title: [run.result for run in method.runs.values()] for method in study.methods}
-    return metric_charts(results, folder)
+    results = {method.title: [run.result for run in method.runs.values()] for method in study.methods if method.runs}
+    points = study.points
+    return [*metric_charts(results, folder), *([front_chart(points, folder / FRONT)] if len(points) > 1 else [])]

@@ -22,7 +22,7 @@ from fedlama.core.ledger import cost_percent
 from fedlama.core.records import Result
 from fedlama.core.validation import refuse
 from fedlama.data.sources import as_source
-from fedlama.errors import ConfigError, printable
+from fedlama.errors import ConfigError, DivergenceError, printable
 from fedlama.experiment import Experiment, assemble, prepare
 from fedlama.experiment.build import comparable, with_rounds_of
 from fedlama.experiment.titles import hyperparameters, title, variant_in_force
@@ -35,6 +35,7 @@ from fedlama.federation.strategy_state import store_state
 from fedlama.runs.autosave import Checkpoints, StopRequest, resume_point, stop_on_signals
 from fedlama.runs.checkpoint import save_snapshot
 from fedlama.runs.configuration import Config, config_differences, config_of, provenance, replaced_data
+from fedlama.runs.divergence import Divergence, light
 from fedlama.runs.folder import RunFolder, decision_keys, finite, score_keys
 from fedlama.runs.lock import FolderLock
 from fedlama.runs.reader import read_config
@@ -157,6 +158,19 @@ class Finished:
         return {**self.summary, "reused": self.reused}
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """A planned run that was tried: either it finished, or it diverged.
+
+    Attributes:
+        finished: The finished run; None if it diverged.
+        divergence: Where it diverged; None if it finished.
+    """
+
+    finished: Finished | None
+    divergence: Divergence | None = None
+
+
 class Observer:
     """Watches runs from outside: progress bars, trackers, pictures. This base class logs notes and nothing else."""
 
@@ -221,15 +235,42 @@ def execute_planned(
     Raises:
         ConfigError: One run would be written by several processes.
         DataError: A folder holds another run, see :func:`execute` and :func:`refuse_other_run`.
+        DivergenceError: A run diverged; the runs after it are not started.
         FedlamaError: Another process writes to one of the folders; nothing has been trained then.
         Interrupted: The user asked to stop; the same call continues from there.
     """
-    options, observer = options or RunOptions(), observer or Observer()
+    attempts = _attempts(runs, options or RunOptions(), observer or Observer(), keep_going=False)
+    return [attempt.finished for attempt in attempts if attempt.finished is not None]
+
+
+def attempt_planned(
+    runs: Sequence[PlannedRun], options: RunOptions | None = None, observer: Observer | None = None
+) -> list[Attempt]:
+    """Do what :func:`execute_planned` does, but go on with the next run where one diverges.
+
+    Args:
+        runs: As for :func:`execute_planned`.
+        options: As for :func:`execute_planned`.
+        observer: As for :func:`execute_planned`; it gets a note about each run that diverged.
+
+    Returns:
+        What became of each run, in their order.
+
+    Raises:
+        FedlamaError: As for :func:`execute_planned`, but for a divergence.
+    """
+    return _attempts(runs, options or RunOptions(), observer or Observer(), keep_going=True)
+
+
+def _attempts(
+    runs: Sequence[PlannedRun], options: RunOptions, observer: Observer, *, keep_going: bool
+) -> list[Attempt]:
+    """Take each run from its folder or train it; a divergence is raised, unless the other runs are to go on."""
     for run in runs:
         _refuse_several_processes(run.federation)
         _refuse_others(run, options)
     observer.expect(runs)
-    finished: list[Finished] = []
+    attempts: list[Attempt] = []
     with ExitStack() as stack, stop_on_signals() as stop:
         locks = {run.folder: stack.enter_context(FolderLock(run.folder)) for run in runs if _to_train(run, options)}
         for run in runs:
@@ -241,8 +282,15 @@ def execute_planned(
             reused = None if options.again else _reused(run, observer)
             if reused is None and run.folder not in locks:
                 locks[run.folder] = stack.enter_context(FolderLock(run.folder))
-            finished.append(reused or run_one(run, options, observer, Held(locks[run.folder], stop)))
-    return finished
+            try:
+                attempts.append(Attempt(reused or run_one(run, options, observer, Held(locks[run.folder], stop))))
+            except DivergenceError as error:
+                if not keep_going:
+                    raise
+                divergence = Divergence(run.title, run.federation.seed, run.folder, light(error))
+                observer.note(f"{divergence.show()}; the other runs go on")
+                attempts.append(Attempt(None, divergence))
+    return attempts
 
 
 def _refuse_several_processes(federation: Federation) -> None:
@@ -314,7 +362,8 @@ def _reused(run: PlannedRun, observer: Observer) -> Finished | None:
         return None
     result, summary = finished
     observer.on_reused(run, result)
-    return Finished(run.title, result, {**summary, "cost_percent": run.cost_percent(result)}, reused=True)
+    current = {"cost_percent": run.cost_percent(result), "bytes_per_step": result.bytes_per_step}
+    return Finished(run.title, result, {**summary, **current}, reused=True)
 
 
 @dataclass(frozen=True)
@@ -413,6 +462,7 @@ def _summary(planned: PlannedRun, result: Result) -> dict[str, object]:
         "loss": finite(result.score.loss) if result.score else None,
         **score_keys(result.score),
         "cost_percent": planned.cost_percent(result),
+        "bytes_per_step": result.bytes_per_step,
         "bytes_up": result.ledger.total_bytes("up"),
         "bytes_down": result.ledger.total_bytes("down"),
         "rounds": len(result.rounds),

@@ -20,7 +20,7 @@ from fedlama.core.deprecations import ignore_renamed, modernise
 from fedlama.core.ledger import Ledger
 from fedlama.core.records import Best, Result, RoundRecord
 from fedlama.errors import DataError, cut, printable, without_remedy
-from fedlama.experiment.titles import stored_title
+from fedlama.experiment.titles import stored_server_optimizer, stored_title
 from fedlama.federation.describe import Description, modern, shown_differences
 from fedlama.runs.configuration import INITIAL_MODEL, Comparison, Config, file_digests, stored_description
 from fedlama.runs.files import check_regular, file_digest, read_object
@@ -52,6 +52,11 @@ class StoredRun:
     def title(self) -> str:
         """The method with its intervals, such as ``FedLAMA(6, 4)``; the folder's name when it is not known."""
         return stored_title(self.config, self.summary, printable(self.path.name))
+
+    @property
+    def method(self) -> str:
+        """The title and the server optimizer where it is not the default: what runs of the same method share."""
+        return _method(self.title, self.config)
 
     @property
     def seed(self) -> int | None:
@@ -117,6 +122,11 @@ class StoredRun:
             return load_file(file)
         except (OSError, SafetensorError) as error:
             raise DataError(f"{printable(file)} cannot be read ({cut(error)}); train the run again") from error
+
+
+def _method(title: str, config: Line) -> str:
+    optimizer = stored_server_optimizer(config)
+    return f"{title} + {optimizer}" if optimizer else title
 
 
 def load_run(path: Path) -> StoredRun:
@@ -214,6 +224,28 @@ def _compared(folder: Path) -> list[Path]:
     except (DataError, TypeError, KeyError):
         return []
     return paths if all((path / "metrics.jsonl").exists() for path in paths) else []
+
+
+def diverged_beside(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    """Return the runs that diverged in the comparisons that some runs belong to.
+
+    Args:
+        paths: Run folders.
+
+    Returns:
+        For each its ``title``, ``seed`` and ``reason``; none where no ``comparison.json`` beside the runs names one.
+    """
+    listed = []
+    for folder in dict.fromkeys(path.parent for path in paths):
+        try:
+            entries = _object(folder / "comparison.json").get("diverged", [])
+            for entry in entries:
+                config = read_config(folder / Path(str(entry["run_folder"])).name) or {}
+                title = _method(stored_title(config, {}, printable(str(entry["method"]))), config)
+                listed.append({"title": title, "seed": entry["seed"], "reason": printable(str(entry["reason"]))})
+        except (DataError, TypeError, KeyError, AttributeError):  # a damaged file says nothing
+            continue
+    return listed
 
 
 def _object(path: Path) -> Line:

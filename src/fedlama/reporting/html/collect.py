@@ -34,7 +34,7 @@ def collect(timing: Timing) -> dict[str, Any]:
     measure = measure_of(rounds)
     return {
         "name": timing.name,
-        "title": run.title,
+        "title": run.method,
         "seed": run.seed,
         "folder": printable(run.path.name),
         "finished": bool(run.summary),
@@ -48,6 +48,7 @@ def collect(timing: Timing) -> dict[str, Any]:
         "primary": measure.name if measure else None,
         "testLoss": _rounded(record.score.loss for record in rounds if record.score),
         "cost": number(run.summary.get("cost_percent")),
+        "perStep": number(timing.sent / rounds[-1].local_steps),
         "layers": _layers(run),
         "adjustments": adjustments(run),
         "attendance": attendance(run),

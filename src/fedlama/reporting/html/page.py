@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
 from typing import Any
 
 from fedlama.analysis.timing import Timing
 from fedlama.core.measures import Measure
+from fedlama.reporting.html.front import front, front_table
 from fedlama.reporting.html.tables import (
     adjustment_table,
     attendance_table,
@@ -23,10 +24,11 @@ from fedlama.reporting.html.tables import (
     summary_table,
 )
 
-_SCRIPTS = ("base.js", "lines.js", "metrics.js", "heat.js", "layers.js", "curves.js", "bars.js", "main.js")
+_SCRIPTS = ("base.js", "lines.js", "metrics.js", "heat.js", "layers.js", "curves.js", "bars.js", "front.js", "main.js")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 _SECTIONS = (
     ("summary", "Summary"),
+    ("front", "Loss against bytes"),
     ("metrics", "Metrics and loss"),
     ("synchronised", "When each layer was synchronised"),
     ("discrepancy", "Discrepancy and interval"),
@@ -39,7 +41,11 @@ _SECTIONS = (
 
 
 def page(
-    title: str, runs: Sequence[dict[str, Any]], groups: Sequence[dict[str, Any]], timings: Sequence[Timing]
+    title: str,
+    runs: Sequence[dict[str, Any]],
+    groups: Sequence[dict[str, Any]],
+    timings: Sequence[Timing],
+    diverged: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Put the page together.
 
@@ -48,12 +54,15 @@ def page(
         runs: As :func:`fedlama.reporting.html.collect.collect` returns them.
         groups: As :func:`fedlama.reporting.html.groups.groups` returns them.
         timings: The same runs, with their time on each link.
+        diverged: The runs that diverged, as :func:`fedlama.runs.stored.diverged_beside` returns them.
 
     Returns:
         The HTML. It refers to nothing outside itself, and its content security policy forbids requests.
     """
+    ends = front(runs, diverged)
     content = {
         "summary": summary_table(runs) + client_table(runs),
+        "front": (_plot("front-plot") if ends["methods"] else "") + front_table(ends, diverged),
         "metrics": _plot("metric-plot") + _behind("metrics and loss", metric_table(runs)),
         "synchronised": _plot("synchronised-plot") + _behind("layers", layer_table(runs)),
         "discrepancy": _plot("discrepancy-plot"),
@@ -64,7 +73,7 @@ def page(
         "configuration": config_table(runs),
     }
     choices = [(name, f"test {name}{' (%)' if Measure(name, 'higher').is_percent else ''}") for name in measures(runs)]
-    embedded = {"runs": runs, "groups": groups, "measures": choices}
+    embedded = {"runs": runs, "groups": groups, "measures": choices, "front": ends}
     sections = "\n".join(
         f'<section id="{name}" aria-labelledby="{name}-h"><h2 id="{name}-h">{heading}</h2>\n{content[name]}</section>'
         for name, heading in _SECTIONS

@@ -11,6 +11,7 @@ from fedlama.errors import FedlamaError
 from fedlama.reporting.html.collect import collect
 from fedlama.reporting.html.groups import groups
 from fedlama.reporting.html.page import page
+from fedlama.runs.stored import diverged_beside
 
 
 def report_page(
@@ -35,9 +36,10 @@ def report_page(
         DataError: A folder cannot be read as a run.
         ConfigError: A link does not fit the clients.
     """
-    timings = time_runs(runs, links, seed=seed)
+    folders = list(runs)
+    timings = time_runs(folders, links, seed=seed)
     collected = [collect(timing) for timing in timings]
-    return page(title, collected, groups(collected), timings)
+    return page(title, collected, groups(collected), timings, diverged_beside(folders))
 
 
 def write_report(

@@ -50,6 +50,16 @@ function logTicks(low, high) {
   return ticks(low, high, 4).filter((tick) => tick > 0);
 }
 
+// Ticks at 1, 2 and 5 of each power of ten; those of a linear axis where that would be too few.
+function fineTicks(low, high) {
+  if (high < 10 * low) return ticks(low, high, 6);
+  const found = [];
+  for (let power = Math.floor(Math.log10(low)); 10 ** power <= high; power += 1) {
+    found.push(...[1, 2, 5].map((factor) => Number((factor * 10 ** power).toPrecision(12))));
+  }
+  return found.filter((tick) => tick >= low && tick <= high);
+}
+
 function scale(low, high, from, to, log) {
   const place = log ? Math.log : (value) => value;
   const start = place(low), length = place(high) - start || 1;

@@ -1,5 +1,6 @@
 // A line chart: a legend that toggles, a crosshair for the pointer and for the arrow keys, bands, linear or log axes.
-// spec: {x, y: axis labels, log, series: [{name, x, y, low?, high?, colour, dash, steps?}], showX?, showY?}
+// spec: {x, y: axis labels, log, logX, series: [{name, x, y, low?, high?, colour, dash, steps?, mark?, around?}], showX?, showY?}
+// mark: text beside a large dot; around: small dots [x, y] that belong to it.
 
 function lineChart(host, spec) {
   const hidden = new Set(), figure = html('div', { class: 'canvas' });
@@ -26,19 +27,22 @@ function lineChart(host, spec) {
   function draw(width) {
     const height = Math.min(420, Math.max(250, width * 0.5)), box = { left: 58, right: width - 12, top: 10, bottom: height - 40 };
     const lines = shown(), good = (value) => Number.isFinite(value) && value !== null && (!now.log || value > 0);
-    const xs = lines.flatMap((line) => line.x), ys = lines.flatMap((line) => [line.y, line.low || [], line.high || []].flat()).filter(good);
+    const near = (line, axis) => (line.around || []).map((one) => one[axis]);
+    const xs = lines.flatMap((line) => [...line.x, ...near(line, 0)]);
+    const ys = lines.flatMap((line) => [line.y, line.low || [], line.high || [], near(line, 1)].flat()).filter(good);
     if (!xs.length || !ys.length) { figure.replaceChildren(html('p', {}, 'Nothing to draw here.')); readout.textContent = ''; drawn = null; return; }
     let [low, high] = [Math.min(...ys), Math.max(...ys)];
     if (!now.log) { const room = (high - low || Math.abs(high) || 1) * 0.06; low -= room; high += room; } else if (low === high) { low /= 2; high *= 2; }
-    const right = Math.max(...xs), left = Math.min(0, ...xs);
-    const px = scale(left, right === left ? left + 1 : right, box.left, box.right), py = scale(low, high, box.bottom, box.top, now.log);
+    let right = Math.max(...xs), left = now.logX ? Math.min(...xs) : Math.min(0, ...xs);
+    if (now.logX) { left /= 1.1; right *= 1.15; [low, high] = [low / 1.04, high * 1.06]; }
+    const px = scale(left, right === left ? left + 1 : right, box.left, box.right, now.logX), py = scale(low, high, box.bottom, box.top, now.log);
     const summary = `${now.y} against ${now.x}. ` + lines.map((line) => `${line.name} ends at ${show(line.y.findLast(good))}`).join('; ');
     const picture = svg('svg', { viewBox: `0 0 ${width} ${height}`, role: 'img', tabindex: 0, 'aria-label': summary, class: 'chart' });
-    for (const tick of now.log ? logTicks(low, high) : ticks(low, high, 5)) {
+    for (const tick of now.logX ? fineTicks(low, high) : now.log ? logTicks(low, high) : ticks(low, high, 5)) {
       picture.append(svg('line', { class: 'grid', x1: box.left, x2: box.right, y1: py(tick), y2: py(tick) }),
         svg('text', { x: box.left - 6, y: py(tick) + 4, 'text-anchor': 'end' }, show(tick)));
     }
-    for (const tick of ticks(left, right, width / 110)) {
+    for (const tick of now.logX ? fineTicks(left, right) : ticks(left, right, width / 110)) {
       picture.append(svg('text', { x: px(tick), y: box.bottom + 17, 'text-anchor': 'middle' }, show(tick)));
     }
     picture.append(svg('line', { class: 'axis', x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom }),
@@ -59,7 +63,12 @@ function lineChart(host, spec) {
         points.push({ line: index, point: k, left: px(x), top: py(line.y[k]) });
       });
       picture.append(svg('path', { d: path, fill: 'none', stroke: line.colour, 'stroke-width': 2, 'stroke-dasharray': line.dash, class: 'line' }));
-      if (line.x.length <= 60 && !line.steps) {
+      for (const [x, y] of line.around || []) picture.append(svg('circle', { cx: px(x), cy: py(y), r: 2, fill: line.colour, opacity: 0.6 }));
+      if (line.mark) {
+        const { left: across, top } = points.findLast((one) => one.line === index);
+        picture.append(svg('circle', { cx: across, cy: top, r: 5.5, fill: line.colour }),
+          svg('text', { x: across + 8, y: top - 6 }, line.mark));
+      } else if (line.x.length <= 60 && !line.steps) {
         for (const one of points.filter((point) => point.line === index)) picture.append(svg('circle', { cx: one.left, cy: one.top, r: 2.6, fill: line.colour }));
       }
     });

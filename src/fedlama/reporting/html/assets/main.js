@@ -1,12 +1,13 @@
 // Draws every plot; one that fails says so in its place and leaves the others alone.
 
 const PLOTS = {
-  'metric-plot': metricPlot, 'synchronised-plot': heatPlot, 'discrepancy-plot': layersPlot, 'curves-plot': curvesPlot,
+  'front-plot': frontPlot, 'metric-plot': metricPlot, 'synchronised-plot': heatPlot, 'discrepancy-plot': layersPlot, 'curves-plot': curvesPlot,
   'bytes-plot': bytesPlot, 'links-plot': linksPlot,
 };
 
 for (const [name, plot] of Object.entries(PLOTS)) {
   const host = document.getElementById(name);
+  if (!host) continue;
   try {
     plot(host);
     host.dataset.drawn = 'yes';

@@ -13,8 +13,9 @@ import pytest
 
 from fedlama import DataError, FedlamaError
 from fedlama.reporting.html import report_page, write_report
+from fedlama.reporting.html.local_work import work_tables
 from fedlama.runs.stored import load_run
-from tests.cli.call import fedlama
+from tests.cli.call import SMALL, fedlama
 
 ASSETS = Path(__file__).parents[2] / "src" / "fedlama" / "reporting" / "html" / "assets"
 
@@ -104,7 +105,7 @@ def test_tables_hold_every_run_and_section(report: Path) -> None:
         "Bytes by direction",
     ):
         assert word in text
-    assert text.count("<section ") == 10
+    assert text.count("<section ") == 11
     assert text.count("<table>") == text.count("</table>") >= 10
 
 
@@ -146,6 +147,39 @@ def test_it_tells_who_was_missing_and_why(runs: list[Path], tmp_path: Path) -> N
     (away,) = data(text)["runs"][0]["attendance"]
     assert away == {"round": 2, "cohort": 4, "missing": [3], "incidents": ["client 3 did not answer"]}
     assert re.search(r"<td>3</td><td>3 of 4</td><td>3</td><td>client 3 did not answer</td>", text)
+
+
+def test_unequal_local_work_and_layers_that_stay_are_shown(runs: list[Path], tmp_path: Path) -> None:
+    equal = report_page([runs[0]])
+    assert "each client took the local steps of the strategy" in equal
+    assert "never: " not in equal
+    work = ["local_work.limits.1=1", "local_work.straggler_share=0.5", 'layers.local=["dense0.bias"]']
+    shared = ["digits", "engine=loop", "evaluate=best_client", "model.name=mlp", "model.hidden=[8]"]
+    called = fedlama("run", *shared, *SMALL, *work, "--track", "none", "--out", tmp_path)
+    assert called.code == 0, called
+    (path,) = tmp_path.glob("*/*/config.json")
+    run, text = load_run(path.parent), report_page([path.parent])
+    assert any(record.client_steps for record in run.rounds)
+    (shown,) = data(text)["runs"]
+    tau, clients = run.rounds[0].local_steps, range(4)
+    steps = {client: [record.client_steps.get(client, tau) for record in run.rounds] for client in clients}
+    assert shown["work"]["clients"] == [[c, len(t), sum(t), min(t), max(t)] for c, t in steps.items()]
+    assert set(steps[1]) == {1}
+    assert shown["work"]["unequal"] == sum(count != tau for each in steps.values() for count in each)
+    row = (
+        f'<th scope="row">{shown["name"]}</th><td>1</td><td>{len(run.rounds)}</td><td>{len(run.rounds)}</td><td>1</td>'
+    )
+    assert row in text
+    assert "<td>dense0.bias</td><td>8</td><td>never: each client keeps its own</td>" in text
+    assert "dense0.bias" not in {row.layer for row in run.ledger.rows()}
+
+
+def test_a_run_of_many_clients_gets_no_row_for_each() -> None:
+    clients = [[client, 2, 4 + client % 2, 2, 3] for client in range(201)]
+    text = work_tables([{"name": "run", "work": {"unequal": 100, "clients": clients}}])
+    assert text.count("<tr>") == 2
+    assert "<td>201</td><td>402</td><td>100</td><td>4</td><td>4.5</td><td>5</td>" in text
+    assert "metrics.jsonl" in text
 
 
 def test_the_command_writes_it(runs: list[Path], tmp_path: Path) -> None:

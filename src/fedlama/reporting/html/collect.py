@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -14,6 +14,7 @@ from fedlama.core.measures import Measure
 from fedlama.core.records import RoundRecord, measure_of
 from fedlama.errors import printable
 from fedlama.reporting.html.adjustments import adjustments
+from fedlama.reporting.html.local_work import local_work
 from fedlama.runs.network_log import NAME, read_log
 from fedlama.runs.stored import StoredRun
 
@@ -50,6 +51,8 @@ def collect(timing: Timing) -> dict[str, Any]:
         "cost": number(run.summary.get("cost_percent")),
         "perStep": number(timing.sent / rounds[-1].local_steps),
         "layers": _layers(run),
+        "localLayers": _local_layers(run),
+        "work": local_work(rounds),
         "adjustments": adjustments(run),
         "attendance": attendance(run),
         "directions": _directions(run),
@@ -122,6 +125,17 @@ def _layers(run: StoredRun) -> list[dict[str, Any]]:
             }
         )
     return layers
+
+
+def _local_layers(run: StoredRun) -> list[dict[str, Any]]:
+    """Return the layers of which each client trains and keeps its own values; they are in no message."""
+    layers = run.description.get("layers")
+    described = layers.items() if isinstance(layers, Mapping) else ()
+    return [
+        {"name": str(name), "parameters": layer.get("parameters", 0)}
+        for name, layer in described
+        if isinstance(layer, Mapping) and layer.get("tag") == "local"
+    ]
 
 
 def _moved(run: StoredRun, way: Direction) -> Counter[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from fedlama.analysis.timing import Timing
 from fedlama.core.measures import Measure
 from fedlama.reporting.html.front import front, front_table
+from fedlama.reporting.html.local_work import work_tables
 from fedlama.reporting.html.tables import (
     adjustment_table,
     attendance_table,
@@ -36,6 +37,7 @@ _SECTIONS = (
     ("bytes", "Bytes"),
     ("links", "Time on a link"),
     ("attendance", "Replies of the clients"),
+    ("work", "Local work of the clients"),
     ("configuration", "Configuration"),
 )
 
@@ -70,6 +72,7 @@ def page(
         "bytes": _plot("bytes-plot") + _behind("bytes", byte_tables(runs)),
         "links": _plot("links-plot") + _behind("times", link_table(timings)),
         "attendance": attendance_table(runs),
+        "work": work_tables(runs),
         "configuration": config_table(runs),
     }
     choices = [(name, f"test {name}{' (%)' if Measure(name, 'higher').is_percent else ''}") for name in measures(runs)]

@@ -30,6 +30,16 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]], caption: st
     return f"<table>{above}<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
+def scrolled(inner: str, label: str = "Settings") -> str:
+    """Return a table that scrolls sideways, also by keyboard.
+
+    Args:
+        inner: The table.
+        label: Its name for readers of the screen.
+    """
+    return f"<div class='scroll' tabindex='0' role='region' aria-label='{label}'>{inner}</div>"
+
+
 def summary_table(runs: Runs) -> str:
     """Return one row per run, with the share of missing replies if there are any.
 
@@ -153,6 +163,11 @@ def layer_table(runs: Runs) -> str:
         for run in runs
         for layer in run["layers"]
     ]
+    rows += [
+        (run["name"], layer["name"], layer["parameters"], "never: each client keeps its own", "-", "-")
+        for run in runs
+        for layer in run["localLayers"]
+    ]
     return table(("run", "layer", "parameters", "rounds synchronised", "last interval", "last discrepancy d"), rows)
 
 
@@ -262,10 +277,10 @@ def config_table(runs: Runs) -> str:
     parts = []
     if len(runs) > 1 and differ:
         rows = [(key, *(settings.get(key, "") for settings in flat)) for key in differ]
-        parts.append(_scrolled(table(("setting that differs", *(run["name"] for run in runs)), rows)))
+        parts.append(scrolled(table(("setting that differs", *(run["name"] for run in runs)), rows)))
     same = [(key, flat[0][key]) for key in keys if key in flat[0] and (key not in differ or len(runs) == 1)]
     caption = "The same for all runs" if len(runs) > 1 else ""
-    body = _scrolled(table(("setting", "value"), same, caption))
+    body = scrolled(table(("setting", "value"), same, caption))
     return "".join(parts) + f"<details><summary>All settings, versions and commit</summary>{body}</details>\n"
 
 
@@ -277,10 +292,6 @@ def _without_repetition(settings: dict[str, str]) -> dict[str, str]:
         for key, value in settings.items()
         if not (key.startswith(inner) and settings.get(key.removeprefix(inner)) == value)
     }
-
-
-def _scrolled(inner: str) -> str:
-    return f"<div class='scroll' tabindex='0' role='region' aria-label='Settings'>{inner}</div>"
 
 
 def _flat(prefix: str, value: object) -> Iterable[tuple[str, str]]:

@@ -22,10 +22,13 @@ def held_out(seed: int, samples: int = 40) -> fl.TestSet:
     return fl.TestSet(*drawn(samples, seed))
 
 
-def federation(engine: Any = "loop", **changes: Any) -> fl.Federation:  # noqa: ANN401  (any field)
+def net() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+        return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def federation(engine: Any = "loop", **changes: Any) -> fl.Federation:  # noqa: ANN401  (any field)
     sizes = [8, 10, 12, 14]
     clients = [
         fl.ClientData(*drawn(size, client), 4, test=drawn(5 + client, 50 + client) if client != 2 else None)
@@ -40,4 +43,4 @@ def federation(engine: Any = "loop", **changes: Any) -> fl.Federation:  # noqa: 
         "early_stopping": fl.EarlyStopping(patience=2),
         "evaluate_every": 4,
     }
-    return fl.Federation(net, clients, engine=engine, **(settings | changes))
+    return fl.Federation(net(), clients, engine=engine, **(settings | changes))

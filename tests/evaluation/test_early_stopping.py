@@ -14,7 +14,7 @@ import torch
 import fedlama as fl
 from fedlama.data.held_rows import hold_out
 from fedlama.federation.stopping import BestModel
-from tests.evaluation.cases import ENGINES_HERE, federation, held_out
+from tests.evaluation.cases import ENGINES_HERE, drawn, federation, held_out, net
 from tests.flower.cases import deployed, in_process
 
 SEEN = [0.5, 0.6, 0.55, 0.6, 0.61, 0.7]
@@ -54,6 +54,35 @@ def test_nan_is_never_an_improvement() -> None:
     nan = fl.Score(math.nan)
     assert watched(fl.EarlyStopping(2), [nan, nan, fl.Score(1.0)]) == (2, None, 2)
     assert watched(fl.EarlyStopping(2), [nan, fl.Score(1.0), nan, fl.Score(0.9)]) == (None, 3, 0)
+
+
+def test_the_clients_own_validation_sets_decide_together() -> None:
+    own = {0: drawn(5, 60), 2: drawn(9, 62)}
+    clients = [fl.ClientData(*drawn(8, client), 4, validation=own.get(client)) for client in range(3)]
+    together = fl.TestSet.from_clients(clients)
+    assert torch.equal(together.x, torch.cat([own[0][0], own[2][0]]))
+    assert torch.equal(together.y, torch.cat([own[0][1], own[2][1]]))
+    ours, theirs = (
+        fl.Federation(net(), clients, fl.FedAvg(2), 16, validation_set=held, early_stopping=fl.EarlyStopping(2)).run()
+        for held in (together, fl.TestSet(together.x, together.y))
+    )
+    assert [record.validation for record in ours.rounds] == [record.validation for record in theirs.rounds]
+    assert ours.best is not None
+    plain = fl.Federation(net(), clients, fl.FedAvg(2), 16).run()  # without it, the clients' own sets are not used
+    assert all(record.validation is None for record in plain.rounds)
+
+
+def test_validation_sets_that_cannot_be_put_together() -> None:
+    def parts(length: int) -> dict[str, torch.Tensor]:
+        return {"ids": torch.ones(4, length, dtype=torch.int64), "labels": torch.zeros(4, dtype=torch.int64)}
+
+    clients = fl.DatasetClients([parts(3), parts(4)], 2, validation=[parts(3), parts(4)])
+    with pytest.raises(fl.DataError, match=r"the validation sets of the clients have batches of .*pad them to one"):
+        fl.TestSet.from_clients(clients)
+    with pytest.raises(
+        fl.DataError, match=r"no client has a test set of its own; give ClientData\(..., test=\(x, y\)\)"
+    ):
+        fl.TestSet.from_clients([fl.ClientData(*drawn(8, 0), 4)], "test")
 
 
 def test_the_validation_set_decides_and_the_test_set_never() -> None:

@@ -17,9 +17,11 @@ from fedlama.core.content import data_facts
 from fedlama.core.devices import transform_on, upload
 from fedlama.core.losses import Objective, cross_entropy
 from fedlama.core.records import Score
-from fedlama.core.trees import Tree, leaves, map_leaves, pick, samples
+from fedlama.core.trees import Tree, cat, leaves, map_leaves, pick, samples, signature, words
 from fedlama.data.clients import Prepare, as_samples
 from fedlama.data.datasets import Collate, collected
+from fedlama.data.local_sets import Part, held_out
+from fedlama.data.sources import as_source
 from fedlama.errors import DataError
 from fedlama.federation.tally import Tally
 
@@ -74,6 +76,37 @@ class TestSet:
         """
         batch = collected(dataset, collate_fn)
         x, y = batch if type(batch) is tuple and len(batch) == 2 else (batch, None)
+        return cls(x, y, batch_size=batch_size)
+
+    @classmethod
+    def from_clients(cls, clients: Any, part: Part = "validation", batch_size: int = 500) -> Self:  # noqa: ANN401
+        """Return the clients' own sets of a part together, in memory; every sample counts alike.
+
+        Args:
+            clients: What a federation takes: ``ClientData``, a source such as :class:`fedlama.DatasetClients`, ...
+            part: ``"validation"`` or ``"test"``.
+            batch_size: Samples per forward pass.
+
+        Raises:
+            DataError: No client has such a set, or their samples do not make one batch.
+        """
+        source = as_source(clients)
+        sets = (held_out(source, client, part) for client in range(len(source)))
+        batches = [batch for given in sets if given is not None for batch in given]
+        if not batches:
+            raise DataError(
+                f"no client has a {part} set of its own; give ClientData(..., {part}=(x, y)) or "
+                f"DatasetClients(..., {part}=[...]); in a deployment, whose clients keep theirs, use TestSet(x, y)"
+            )
+        first = signature(pick(batches[0], 0))
+        for batch in batches:
+            if signature(pick(batch, 0)) != first:
+                raise DataError(
+                    f"the {part} sets of the clients have batches of {words(batch)} and {words(batches[0])}, expected "
+                    "samples of one shape; pad them to one length in the collate function"
+                )
+        whole = cat(batches)
+        x, y = whole if type(whole) is tuple and len(whole) == 2 else (whole, None)
         return cls(x, y, batch_size=batch_size)
 
     @cached_property

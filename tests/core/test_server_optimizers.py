@@ -52,6 +52,7 @@ def test_nesterov_by_hand() -> None:
 
 def test_the_default_momentum_is_what_works_in_short_runs() -> None:
     assert (ServerMomentum().momentum, ServerNesterov().learning_rate, ServerNesterov().momentum) == (0.5, 0.7, 0.5)
+    assert ServerAdam() == ServerAdam(learning_rate=0.01, beta1=0.5, beta2=0.99, epsilon=1e-3)
 
 
 @pytest.mark.parametrize("kind", [ServerMomentum, ServerNesterov, ServerAdam])

@@ -43,6 +43,7 @@ COMMON = (
 OLD = (
     *COMMON,
     "server_step.name=adam",
+    "server_step.first=0.9",  # its default at that time
     "server_step.adaptivity=0.01",
     "guard.name=median",
     "solver.memory_scope=round",
@@ -50,6 +51,7 @@ OLD = (
 NEW = (
     *COMMON,
     "server_optimizer.name=adam",
+    "server_optimizer.beta1=0.9",
     "server_optimizer.epsilon=0.01",
     "aggregator.name=median",
     "solver.state_scope=round",

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, fields
-from typing import Any
 
 from fedlama.errors import ConfigError, did_you_mean, shown
 from fedlama.experiment.catalogue import Catalogue, name_of
@@ -20,7 +18,7 @@ from fedlama.experiment.files import catalogue_for, read
 from fedlama.experiment.resolve import resolve
 from fedlama.experiment.sections import options
 from fedlama.experiment.settings import plain
-from fedlama.experiment.variants import SECTIONS_OF_METHODS, Method, Variant, variant_of
+from fedlama.experiment.variants import SECTIONS_OF_METHODS, Method, Variant, changed_settings, variant_of
 
 _OPENING, _CLOSING = "{[(", "}])"
 
@@ -84,10 +82,13 @@ def written(method: Method) -> str:
     """
     variant = variant_of(method)
     name = name_of(variant.strategy)
-    parts = [_quoted(name), *(f"{key}={_toml(plain(value))}" for key, value in _changed(variant.strategy).items())]
+    parts = [
+        _quoted(name),
+        *(f"{key}={_toml(plain(value))}" for key, value in changed_settings(variant.strategy).items()),
+    ]
     for section, choice in variant.choices.items():
         parts.append(f"{section}={_quoted(name_of(choice))}")
-        parts += [f"{section}.{key}={_toml(plain(value))}" for key, value in _changed(choice).items()]
+        parts += [f"{section}.{key}={_toml(plain(value))}" for key, value in changed_settings(choice).items()]
     return ",".join(parts)
 
 
@@ -131,12 +132,6 @@ def _change(setting: str, chosen: list[tuple[str, str]], catalogue: Catalogue) -
         return setting
     owners = [owner for owner, name in reversed(chosen) if key in settings_of(catalogue.find(owner, name))]
     return f"{owners[0] if owners else 'strategy'}.{setting}"
-
-
-def _changed(choice: Any) -> dict[str, object]:  # noqa: ANN401  (an option of any section)
-    """Return the settings of an option that differ from their defaults."""
-    values = {item.name: (item.default, getattr(choice, item.name)) for item in fields(choice)}
-    return {name: value for name, (default, value) in values.items() if default is MISSING or value != default}
 
 
 def _quoted(name: str) -> str:

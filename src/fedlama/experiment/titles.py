@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import fields
 from typing import Any
 
 from fedlama.choices.codecs import Codec, Float32
@@ -13,7 +13,7 @@ from fedlama.core.description import describe
 from fedlama.experiment.catalogue import name_of
 from fedlama.experiment.sections import options
 from fedlama.experiment.settings import plain
-from fedlama.experiment.variants import Method, Variant, variant_of
+from fedlama.experiment.variants import Method, Variant, changed_settings, variant_of
 
 
 def title(method: Method) -> str:
@@ -35,15 +35,9 @@ def title(method: Method) -> str:
 
 def _short(choice: Any) -> str:  # noqa: ANN401  (an option of any section)
     """Return the name of an option with the settings that differ from their defaults."""
-    values = {item.name: (_default(item), getattr(choice, item.name)) for item in fields(choice)}
-    changed = [f"{name}={_brief(value)}" for name, (default, value) in values.items() if value != default]
+    changed = [f"{name}={_brief(value)}" for name, value in changed_settings(choice).items()]
     name = name_of(choice).rpartition(":")[2]
     return f"{name}({', '.join(changed)})" if changed else name
-
-
-def _default(item: Field[Any]) -> object:
-    """Return the default of a field, one that is made for each object included."""
-    return item.default if item.default_factory is MISSING else item.default_factory()
 
 
 def _brief(value: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any, cast
 
 from fedlama.choices.strategies import Strategy
@@ -37,3 +37,13 @@ Method = Strategy[Any] | Variant
 def variant_of(method: Method) -> Variant:
     """Return a method as a variant."""
     return cast(Variant, method) if hasattr(method, "applied") else Variant(method)
+
+
+def changed_settings(choice: Any) -> dict[str, object]:  # noqa: ANN401  (an option of any section)
+    """Return the settings of an option that differ from their defaults, those without a default included."""
+    values = {item.name: (_default(item), getattr(choice, item.name)) for item in fields(choice)}
+    return {name: value for name, (default, value) in values.items() if default is MISSING or value != default}
+
+
+def _default(item: Field[Any]) -> object:
+    return item.default if item.default_factory is MISSING else item.default_factory()

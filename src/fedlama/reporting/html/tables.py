@@ -53,7 +53,7 @@ def summary_table(runs: Runs) -> str:
         *(Measure(name, "higher").label for name in primary),
         "test loss",
         "C %",
-        "kB per local step",
+        "kB/step",
         "MB up",
         "MB down",
         "rounds",

@@ -26,7 +26,7 @@ TOPICS = [
 draw = random.Random(0)
 if len(sys.argv) > 1:
     with open(sys.argv[1], encoding="utf-8") as file:
-        rows = [(int(label) - 1, " ".join(text)) for label, *text in list(csv.reader(file))[:512]]
+        rows = [(int(label) - 1, " ".join(text)) for label, *text in csv.reader(file) if label.isdigit()][:512]
 else:
     common = ["the", "a", "of", "in", "on", "after", "says", "new", "more", "today"]
     rows = [(n % 4, " ".join(draw.choices(common, k=9) + draw.choices(TOPICS[n % 4], k=3))) for n in range(512)]

@@ -216,3 +216,30 @@ def test_15_lora_adapters(run: Any, tmp_path: Path) -> None:  # noqa: ANN401
         assert result.rounds[-1].loss < result.rounds[0].loss
     config = peft.PeftConfig.from_pretrained(tmp_path / "adapter")
     assert (config.peft_type, config.r) == ("LORA", 4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
+def test_15_lora_adapters_of_a_file(run: Any, tmp_path: Path) -> None:  # noqa: ANN401
+    """A file in the form of AG News: quoted fields with commas, quotes and line ends; one form of it has a header."""
+    pytest.importorskip("peft", reason="the extra peft is not installed")
+    pytest.importorskip("transformers", reason="the extra peft is not installed")
+    words = [["election", "army"], ["match", "goal"], ["market", "bank"], ["chip", "web"]]
+    lines = ['"Class Index","Title","Description"']
+    for row in range(520):
+        kind = row * 7 % 4
+        title, text = words[kind]
+        lines.append(
+            f'"{kind + 1}","The {title}, in short","He said ""{text}""; {" ".join([text] * (row % 40))}\nnew line"'
+        )
+    (tmp_path / "train.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    names, printed = run("15", str(tmp_path / "train.csv"))
+    assert names["labels"].tolist() == [row * 7 % 4 for row in range(512)]
+    assert names["rows"][3] == (1, 'The match, in short He said "goal"; goal goal goal\nnew line')
+    counts = (names["ids"] > 0).sum(1)
+    assert counts[3] == 1 + len(names["rows"][3][1].split())
+    assert int(counts.max()) == 24  # longer texts are cut
+    assert sorted(torch.cat(names["texts"]).tolist()) == list(range(512))  # every text is on one client
+    assert [line.split()[0] for line in printed] == ["FedIT", "FFA-LoRA", "FedSA-LoRA", "FedLAMA"]
+    for name, result in names["results"].items():
+        assert result.rounds[-1].loss < result.rounds[0].loss, name

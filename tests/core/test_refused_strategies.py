@@ -8,8 +8,23 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from fedlama import ConfigError, Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals, Layers
+from fedlama import (
+    SGD,
+    ClientData,
+    ConfigError,
+    Cyclic,
+    DataError,
+    FedAvg,
+    Federation,
+    FedLAMA,
+    FedLUAR,
+    FixedIntervals,
+    Layers,
+    UniformSampler,
+)
 from fedlama.choices.strategies import Plan, Strategy
 
 
@@ -80,3 +95,55 @@ def test_a_strategy_without_its_methods_cannot_be_made() -> None:
 
     with pytest.raises(TypeError, match=r"abstract methods? '?init"):
         Unfinished(5)  # type: ignore[abstract]
+
+
+@dataclass(frozen=True)
+class _Alternating(Strategy[None]):
+    """Uploads one of two layers in turn, so that one of them is always out of sync."""
+
+    base_interval: int = 2
+    cycle_rounds: ClassVar[int] = 2
+
+    def init(self, layers: Layers, seed: int) -> None:
+        return None
+
+    def plan(self, state: None, round_index: int) -> Plan:
+        names = ["weight", "bias"]
+        due = frozenset([names[round_index % 2]])
+        return Plan(round_index, due, dict.fromkeys(names, 2), cycle_start=round_index % 2 == 0)
+
+
+@dataclass(frozen=True)
+class _NamedAlternating(_Alternating):
+    name: ClassVar[str] = "alternating"
+
+
+def _federation(strategy: Strategy[None], **settings: object) -> Federation:
+    draw = torch.Generator().manual_seed(0)
+    clients = [ClientData(torch.randn(6, 3, generator=draw), torch.arange(6) % 2, 3) for _ in range(4)]
+    return Federation(nn.Linear(3, 2), clients, strategy=strategy, solver=SGD(0.1), rounds=4, **settings)  # type: ignore[arg-type]
+
+
+def test_a_strategy_without_a_name_is_refused_before_training() -> None:
+    with pytest.raises(ConfigError, match="strategy is a _Alternating without a name; give the class an attribute"):
+        _federation(_Alternating()).run()
+
+
+def test_a_cycle_that_ends_out_of_sync_is_refused_when_new_clients_are_drawn() -> None:
+    assert len(_federation(_NamedAlternating()).run().rounds) == 4
+    with pytest.raises(ConfigError, match="round 2 begins a cycle and draws new clients, but the strategy left weight"):
+        _federation(_NamedAlternating(), sampler=UniformSampler(2)).run()
+
+
+def test_the_remedy_for_a_strategy_that_is_never_in_sync_names_its_own_settings() -> None:
+    class Never(_NamedAlternating):
+        in_sync_at_cycles = False  # type: ignore[assignment]
+
+    with pytest.raises(ConfigError, match="let all clients take part, or choose another strategy"):
+        _federation(Never(), sampler=UniformSampler(2)).run()
+
+
+def test_inputs_of_another_float_type_than_the_model_are_named() -> None:
+    clients = [ClientData(np.zeros((6, 3)), np.arange(6) % 2, 3)]
+    with pytest.raises(DataError, match=r"the inputs are float64 and the model's parameters float32: convert one"):
+        Federation(nn.Linear(3, 2), clients, strategy=FedAvg(2), solver=SGD(0.1), rounds=1).run()

@@ -18,6 +18,7 @@ from fedlama.core.layers import Layer, Layers
 from fedlama.core.ledger import Direction, LayerPayload, Transfer
 from fedlama.core.validation import refuse
 from fedlama.engines.api import RoundOrder
+from fedlama.errors import ConfigError
 
 
 class TransferPlanner:
@@ -40,6 +41,7 @@ class TransferPlanner:
         self._population, self._seed, self._rounds = population, seed, rounds
         self.cohort: tuple[int, ...] = ()
         self.changed: frozenset[str] = frozenset()
+        self._held: frozenset[str] = frozenset()  # what the round before left different on each client
 
     def close(self, plan: Plan) -> Plan:
         """Let the last round of the run bring all layers into sync, also when it falls inside a cycle.
@@ -75,8 +77,19 @@ class TransferPlanner:
 
         Returns:
             The order, for a new cohort where the plan and the sampler allow one.
+
+        Raises:
+            ConfigError: A new cohort would begin while layers are not in sync.
         """
         new = plan.round_index == 0 or (plan.cycle_start and self._sampler.redraws(plan.round_index))
+        if new and self._held:
+            names = ", ".join(sorted(self._held)[:3]) + (", ..." if len(self._held) > 3 else "")
+            raise ConfigError(
+                f"round {plan.round_index} begins a cycle and draws new clients, but the strategy left {names} out of "
+                "sync in the round before, so what the clients trained there would be lost; upload every layer in the "
+                "last round of a cycle, let all clients take part, or return False as in_sync_at_cycles"
+            )
+        self._held = plan.held(self._layers)
         if new:
             self.cohort = self._sampler.draw(self._population, plan.round_index, self._seed)
         lacking = frozenset(layer.name for layer in self._layers) if new else self.changed

@@ -21,7 +21,7 @@ from fedlama.core.layers import Layers, check_layers, local_buffers, local_layer
 from fedlama.core.local_work import epoch_of
 from fedlama.core.losses import scalar
 from fedlama.core.trees import Tree, leaves, map_leaves, words
-from fedlama.core.validation import check_seed
+from fedlama.core.validation import check_seed, refuse
 from fedlama.data.clients import ClientSource, is_pure, tensor_clients
 from fedlama.data.local_sets import held_out
 from fedlama.engines import ENGINES
@@ -46,6 +46,7 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
     Raises:
         ConfigError: With every problem found.
     """
+    refuse(_check_names(federation))  # first: other sentences say these names
     full = federation.full_labelling()
     problems = check_budget(federation.given_budget, federation.strategy)
     if isinstance(federation.engine, str) and federation.engine not in ENGINES:
@@ -193,6 +194,17 @@ def _check_local(federation: FederationSettings) -> list[str]:
     ]
 
 
+def _check_names(federation: FederationSettings) -> list[str]:
+    """Refuse choices of the user's own that have no name, which records, run folders and messages need."""
+    fields = ("strategy", "solver", "sampler", "codec", "server_optimizer", "aggregator", "availability")
+    chosen = {field: type(getattr(federation, field)).__name__ for field in fields}
+    return [
+        f"{field} is a {kind} without a name; give the class an attribute, name: ClassVar[str] = 'my-{field}'"
+        for field, kind in chosen.items()
+        if not isinstance(getattr(getattr(federation, field), "name", None), str)
+    ]
+
+
 def _check_complex(federation: FederationSettings, layers: Layers) -> list[str]:
     """Refuse an aggregator that sorts values for a model with complex numbers, which have no order."""
     names = [spec.name for layer in layers for spec in layer.tensors if spec.dtype.is_complex]
@@ -220,15 +232,16 @@ def _check_cohorts(federation: FederationSettings) -> list[str]:
     if getattr(strategy, "in_sync_at_cycles", True):  # a user's class may not inherit the default
         return []
     problems = []
+    other = "set strategy.stagger=false" if hasattr(strategy, "stagger") else "choose another strategy"
     if federation.sampler.redraws(strategy.cycle_rounds):
         problems.append(
             f"{strategy.name} never has all layers in sync, but the sampler {federation.sampler.name!r} draws new "
-            "cohorts, which must start in sync; let all clients take part, or set strategy.stagger=false"
+            f"cohorts, which must start in sync; let all clients take part, or {other}"
         )
     if federation.availability.name != "always":
         problems.append(
             f"{strategy.name} never has all layers in sync, but clients that were away wait for that to come back; "
-            "set strategy.stagger=false, or availability 'always'"
+            f"{other}, or availability 'always'"
         )
     return problems
 
@@ -394,6 +407,14 @@ def _call_remedy(model: nn.Module, stored: Tree) -> str:
         names = [name for name in inspect.signature(model.forward).parameters if name != "self"]
         if not set(stored) <= set(names):
             return f"a dict's entries are the model's arguments: name them as in forward({', '.join(names)})"
+    wanted = next((value.dtype for value in model.parameters() if value.is_floating_point()), None)
+    wide = [leaf.dtype for leaf in leaves(stored) if leaf.is_floating_point() and leaf.dtype != wanted]
+    if wide and wanted is not None:
+        kinds = [str(kind).removeprefix("torch.") for kind in (wide[0], wanted)]
+        return (
+            f"the inputs are {kinds[0]} and the model's parameters {kinds[1]}: convert one of them, as in "
+            f"x.to({wanted}) or, for an array, x.astype({kinds[1]!r})"
+        )
     return "choose a model for that shape, or a preparation that changes it"
 
 

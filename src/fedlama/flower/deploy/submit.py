@@ -127,8 +127,7 @@ def client_scores_refused(asked: str) -> str:
     """
     return (
         f"evaluate_clients is {asked!r}, expected 'none', because in a deployment the clients' models and test sets "
-        "stay on their machines and no message carries scores; change it, or simulate with `fedlama run` or "
-        "Federation.run()"
+        "stay on their machines and no message carries scores; change it, or simulate with `fedlama run`"
     )
 
 

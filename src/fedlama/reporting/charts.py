@@ -26,6 +26,8 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _MARKERS = "osD^vPX"
 _AXES = {"steps": "local steps per client", "rounds": "rounds", "megabytes": "MB up and down"}
 """What the metric is drawn over."""
+_SEARCHED = 20
+"""Lines up to which a free corner is searched for the legend; with more that is slow, and there hardly is one."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,8 @@ def _picture(curves: Mapping[str, Sequence[Curve]], measure: Measure, label: str
         count = max(map(len, curves.values()))
         axes.set_title(f"mean and 95 % interval over {count} seeds; thin: each seed", fontsize=10)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=9)
+    lines = sum(map(len, curves.values()))
+    axes.legend(fontsize=9, loc="best" if lines <= _SEARCHED else "lower right")
     return _save(figure, path, 130)
 
 

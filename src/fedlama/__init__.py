@@ -89,6 +89,7 @@ from fedlama.errors import ConfigError, DataError, DivergenceError, FedlamaError
 from fedlama.federation.callbacks import Callback, CallbackError, RoundCallback, StopRun
 from fedlama.federation.federation import Federation
 from fedlama.federation.held_out import TestSet
+from fedlama.federation.pooled import Pooled, pooled
 from fedlama.federation.run import Run
 from fedlama.federation.state import Snapshot
 from fedlama.federation.stopping import EarlyStopping
@@ -189,6 +190,7 @@ __all__ = [
     "PadCollate",
     "ParameterGroup",
     "Plan",
+    "Pooled",
     "PowerSGD",
     "RandomAbsence",
     "RandomK",
@@ -248,6 +250,7 @@ __all__ = [
     "lora_layers",
     "models",
     "pad",
+    "pooled",
     "register",
     "run",
     "run_study",

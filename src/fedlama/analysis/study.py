@@ -406,6 +406,7 @@ def _row(name: str, strategy: MethodChoice, attempts: Attempts, compared: _Compa
     losses = {seed: outcome.loss for seed, outcome in outcomes.items() if math.isfinite(outcome.loss)}
     base_losses = {seed: outcome.loss for seed, outcome in _outcomes(base).items()}
     is_base, finished = name == compared.name, runs.values()
+    sending = () if getattr(variant_of(strategy).strategy, "is_central", False) else finished
     return Method(
         title=name,
         strategy=strategy,
@@ -414,12 +415,12 @@ def _row(name: str, strategy: MethodChoice, attempts: Attempts, compared: _Compa
         measure=_measure({name: runs}),
         value=_mean(values.values()),
         difference=None if is_base else paired(values, _values(base)),
-        cost=_mean(float(str(run.summary["cost_percent"])) for run in finished),
-        megabytes=_mean(bytes_until(run.result.rounds, len(run.result.rounds)) / MEGABYTE for run in finished),
-        kilobytes_per_step=_mean(run.result.bytes_per_step / KILOBYTE for run in finished),
+        cost=_mean(float(str(run.summary["cost_percent"])) for run in sending),
+        megabytes=_mean(bytes_until(run.result.rounds, len(run.result.rounds)) / MEGABYTE for run in sending),
+        kilobytes_per_step=_mean(run.result.bytes_per_step / KILOBYTE for run in sending),
         reached=tuple(to_target),
-        to_target=_mean(to_target.values()),
-        to_target_difference=None if is_base else paired(to_target, _to_target(base, target)),
+        to_target=_mean(to_target.values()) if sending else None,
+        to_target_difference=None if is_base or not sending else paired(to_target, _to_target(base, target)),
         loss=_mean(losses.values()),
         loss_ratio=None if is_base else loss_ratio(losses, base_losses),
         equal_loss=bytes_at_equal_loss(outcomes, compared.front),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from fedlama.core.trees import Tree, as_tree, leaves, map_leaves, pick
 from fedlama.core.trees import samples as samples_of
 from fedlama.data.local_sets import PARTS, LocalRows, Part
 from fedlama.data.samples import without_pandas
-from fedlama.errors import ConfigError, DataError
+from fedlama.errors import ConfigError, DataError, shown
 
 Batch = Tree
 """What one local step is trained on: inputs and targets as a pair, or any nested structure of tensors.
@@ -128,6 +128,47 @@ class _Batches(NamedTuple):
     epoch: NDArray[np.int64]
     start: NDArray[np.int64]
     lengths: NDArray[np.int64]
+
+
+@runtime_checkable
+class PoolableClients(ClientSource, Protocol):
+    """A source of clients whose samples can be put together."""
+
+    batch_sizes: list[int]
+
+    def batches_per_epoch(self, client: int) -> int:
+        """Return the number of local steps in one epoch of a client."""
+
+    def pooled(self, batch_size: int | None = None) -> PoolableClients:
+        """Return one client that has the training samples of all clients, each once.
+
+        Args:
+            batch_size: Samples of a batch; None for that of the clients.
+
+        Raises:
+            ConfigError: The clients' batch sizes differ and none is given, or their samples do not fit together.
+        """
+
+
+def pooled_batch_size(sizes: Sequence[int], given: int | None) -> int:
+    """Return the batch size of the client that has all samples.
+
+    Args:
+        sizes: Those of the clients.
+        given: The one that is asked for; None for the clients'.
+
+    Raises:
+        ConfigError: The clients' sizes differ and none is given, or it is out of range.
+    """
+    if given is None and len(set(sizes)) > 1:
+        raise ConfigError(
+            f"the clients' batch sizes differ, from {min(sizes)} to {max(sizes)}, expected one for the pooled data; "
+            "give batch_size"
+        )
+    size = sizes[0] if given is None else given
+    if type(size) is not int or size < 1:
+        raise ConfigError(f"batch_size is {shown(size)}, expected an integer of 1 or more; raise it")
+    return size
 
 
 class TensorClients:
@@ -232,6 +273,20 @@ class TensorClients:
             "data": self.data_digests,
             **({"drop_last": True} if self.drop_last else {}),
         }
+
+    def pooled(self, batch_size: int | None = None) -> TensorClients:
+        """Return one client that has the rows of all clients; see :meth:`PoolableClients.pooled`."""
+        size = pooled_batch_size(self.batch_sizes, batch_size)
+        return TensorClients(
+            self.x,
+            self.y,
+            [np.sort(self._held)],  # the same whatever the partition is
+            size,
+            prepare=self.prepare,
+            augment=self.augment,
+            short_clients=True,
+            drop_last=self.drop_last,
+        )
 
     def samples(self, client: int) -> int:
         """Return the number of the client's rows."""

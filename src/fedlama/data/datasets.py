@@ -17,18 +17,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset, DataLoader
 
 from fedlama.core.content import content_digest
 from fedlama.core.description import describe, import_path
 from fedlama.core.global_generators import addressed_generators
 from fedlama.core.randomness import permutation, seed_of
 from fedlama.core.trees import Tree, leaves, named_leaves, words
-from fedlama.data.clients import Batch, as_batch
+from fedlama.data.clients import Batch, as_batch, pooled_batch_size
 from fedlama.data.local_sets import BATCH, PARTS, Part
 from fedlama.data.map_datasets import MapDataset, as_map, check_loader, read_samples
 from fedlama.data.samples import stacked
-from fedlama.errors import DataError, FedlamaError, cut
+from fedlama.errors import ConfigError, DataError, FedlamaError, cut
 
 Collate = Callable[[Any], Any]
 """Makes a batch of a list of samples."""
@@ -119,6 +119,22 @@ class DatasetClients:
     def __len__(self) -> int:
         """Return the number of clients."""
         return len(self._datasets)
+
+    def pooled(self, batch_size: int | None = None) -> DatasetClients:
+        """Return one client that has the samples of all; see :meth:`fedlama.data.clients.PoolableClients.pooled`."""
+        if len({id(collate) for collate in self._collate}) > 1:
+            raise ConfigError(
+                "the clients have different collate functions, expected one for the pooled data; give all of them the "
+                "same"
+            )
+        together: Any = self._datasets  # of any class with the methods of torch's
+        return DatasetClients(
+            [ConcatDataset(together)],
+            pooled_batch_size(self.batch_sizes, batch_size),
+            collate_fn=self._collate[0],
+            drop_last=self.drop_last,
+            short_clients=True,
+        )
 
     def samples(self, client: int) -> int:
         """Return the length of the client's data set."""

@@ -55,6 +55,11 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
         problems.append(f"weighting is {federation.weighting!r}, expected 'samples' or 'equal'; choose one of them")
     if federation.evaluate not in ("global", "best_client"):
         problems.append(f"evaluate is {federation.evaluate!r}, expected 'global' or 'best_client'; choose one of them")
+    if getattr(federation.strategy, "is_central", False) and len(source) != 1:
+        problems.append(
+            f"strategy is {federation.strategy.name!r}, which trains one client that holds all data, but there are "
+            f"{len(source)} clients; use fedlama.pooled(federation)"
+        )
     problems += _check_decisions(federation) + _check_client_evaluation(federation, source)
     if federation.evaluate_every is not None and federation.evaluate_every < 1:
         problems.append(f"evaluate_every is {federation.evaluate_every}, expected 1 local step or more; raise it")

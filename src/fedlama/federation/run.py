@@ -251,16 +251,19 @@ class Run:
             self.best.see(plan.round_index, evaluation.validation, evaluation.values)
         client_scores = self._client_scores(plan, evaluation.values, own_scores)
         evaluated = time.perf_counter()
-        self.ledger.extend(reply.transfers)
+        sent, active = reply.transfers, order.cohort
+        if getattr(strategy, "is_central", False):  # the data and the model are in one place
+            sent, active = (), ()
+        self.ledger.extend(sent)
         self.round_index += 1
         kept = order.cohort if self.federation.keep_client_models else ()
         return RoundRecord(
             round_index=plan.round_index,
             local_steps=self.round_index * strategy.local_steps,
-            cohort=order.cohort,
+            cohort=active,
             loss=math.nan if void else math.fsum(reply.losses.values()) / len(reply.losses),
-            layers=layer_records(self.layers, plan, strategy.local_steps, statistics, reply.transfers),
-            transfers=reply.transfers,
+            layers=layer_records(self.layers, plan, strategy.local_steps, statistics, sent),
+            transfers=sent,
             score=evaluation.score,
             validation=evaluation.validation,
             client_scores=client_scores,

@@ -76,6 +76,11 @@ class Strategy(Protocol[S]):
         """Whether plans may recycle, so that the server must keep each layer's latest update; by default False."""
         return False
 
+    @property
+    def is_central(self) -> bool:
+        """Whether one client holds all data, so that nothing is sent; by default False."""
+        return False
+
     @abstractmethod
     def init(self, layers: Layers, seed: int) -> S:
         """Return the state before the first round.

@@ -125,6 +125,11 @@ def deployable(federation: Federation, engine: Flower, path: Path) -> Federation
             "a deployment cannot read single clients' models, which stay on their machines; set evaluate='global' and "
             "keep_client_models=False"
         )
+    if getattr(federation.strategy, "is_central", False):
+        raise ConfigError(
+            f"strategy is {federation.strategy.name!r}, which trains on the pooled data of all clients, but in a "
+            "deployment these stay on their machines; choose another strategy, or call Federation.run()"
+        )
     if federation.evaluate_clients != "none":
         raise ConfigError(client_scores_refused(federation.evaluate_clients))
     return replace(federation, engine=replace(engine, log=path / NAME))

@@ -34,6 +34,8 @@ def local_work(rounds: Sequence[RoundRecord]) -> dict[str, Any] | None:
         for client in record.answered:
             taken.setdefault(client, []).append(record.client_steps.get(client, usual))
             unequal += client in record.client_steps
+    if not taken:  # central training, whose records name no clients
+        return None
     clients = [[client, len(each), sum(each), min(each), max(each)] for client, each in sorted(taken.items())]
     return {"unequal": unequal, "clients": clients}
 

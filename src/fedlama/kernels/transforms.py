@@ -213,12 +213,22 @@ def store_square(typing: Any, memory: Any, square: Any, tile: Any, count: Any, c
 
     def generate(code: Code, value: Any, square: Any, vectors: Any, count: Any, constant: Any, add: Any) -> None:
         counted, more = code.lanes_below(count), code.in_every_lane(constant)
-        for number in range(tile.rows):
-            exists, index = _place_in(code, tile.rows, number, square)
-            mask = code.both(code.all_lanes(exists), counted)
-            before = code.read_some(value, index, code.both(mask, code.all_lanes(add)))
-            sum_ = code.builder.fadd(code.builder.fadd(code.vector(vectors, number), more), before)
-            code.write_some(sum_, value, index, mask)
+        code.pointer(value)  # before the branches, as both use it
+
+        def write(adds: bool) -> None:
+            for number in range(tile.rows):
+                exists, index = _place_in(code, tile.rows, number, square)
+                mask = code.both(code.all_lanes(exists), counted)
+                before = code.read_some(value, index, mask) if adds else code.numbers(0.0)
+                sum_ = code.builder.fadd(code.builder.fadd(code.vector(vectors, number), more), before)
+                code.write_some(sum_, value, index, mask)
+
+        # A branch, rather than a read whose mask `add` empties: such a read still waits for memory that is not cached.
+        with code.builder.if_else(add) as (adding, setting):
+            with adding:
+                write(True)
+            with setting:
+                write(False)
 
     return emit(generate, types.void, FLOATS, square, tile, types.intp, types.float32, types.boolean)
 

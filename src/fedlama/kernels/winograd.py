@@ -22,6 +22,7 @@ from fedlama.kernels.tiles import (
     load_row,
     load_tile,
     offset,
+    rows_of,
     store,
     store_some,
     tile,
@@ -201,9 +202,9 @@ def correlate(forms: Any, out: Any, x: Any, affine: Any, scratch: Any, way: Any)
     products = offset(points, PAIRS * (grid.channels * c.stride + LANES))
     outputs = _at_a_time(grid.channels, to.channels)
     if way.backward:
-        _filters_backward(forms.taps, weights, affine.weight, products, to.channels, grid.channels, size)
+        _filters_backward(forms.taps, weights, affine.weight, products, to.channels, grid.channels)
     else:
-        _filters_forward(forms.taps, weights, affine.weight, products, grid.channels, to.channels, size)
+        _filters_forward(forms.taps, weights, affine.weight, products, grid.channels, to.channels)
     for y in range(0, c.high, c.block_high):
         for z in range(0, c.wide, c.block_wide):
             b = _block(c, y, z, grid.batch)
@@ -228,9 +229,9 @@ def _block(c: Any, y: int, z: int, batch: int) -> Any:
 
 
 @kernel
-def _filters_forward(like: Any, weights: Any, weight: Any, buffer: Any, inputs: int, outputs: int, size: int) -> None:
+def _filters_forward(like: Any, weights: Any, weight: Any, buffer: Any, inputs: int, outputs: int) -> None:
     """Evaluate filters at all pairs of points: (pairs, inputs, outputs)."""
-    area, spread = size * size, inputs * outputs + LANES
+    area, spread = rows_of(like), inputs * outputs + LANES
     for c in range(inputs):
         for o in range(0, outputs, LANES):  # weights (pairs, 16 outputs) <- weight (16 outputs, taps) of an input
             transpose_filters(buffer, weight, (o * inputs + c) * area, inputs * area, area)
@@ -238,9 +239,9 @@ def _filters_forward(like: Any, weights: Any, weight: Any, buffer: Any, inputs: 
 
 
 @kernel
-def _filters_backward(like: Any, weights: Any, weight: Any, buffer: Any, inputs: int, outputs: int, size: int) -> None:
+def _filters_backward(like: Any, weights: Any, weight: Any, buffer: Any, inputs: int, outputs: int) -> None:
     """Evaluate filters turned by half a circle: (pairs, outputs, inputs)."""
-    area, spread = size * size, inputs * outputs + LANES
+    area, spread = rows_of(like), inputs * outputs + LANES
     for o in range(outputs):
         for c in range(0, inputs, LANES):  # weights (pairs, 16 inputs) <- weight (16 inputs, taps) of an output
             transpose_filters(buffer, weight, (o * inputs + c) * area, area, area)
@@ -271,13 +272,14 @@ def _to_points(points: Any, x: Any, lines: Any, c: Any, b: Any) -> None:
 @kernel
 def _along_lines(points: Any, lines: Any, batch: int, line: int, plane: int, start: int, c: Any, b: Any) -> None:
     """Transform a row of tiles whose columns have been transformed; the surplus of one is overwritten by the next."""
-    for number in range(POINTS):
+    top, goals = 0, start
+    while top < POINTS * line:  # LLVM would unroll a loop over range(POINTS), which takes a third longer
         for z in range(b.wide):
-            source = number * line + z * c.results * batch
-            goal = number * POINTS * plane + start + z * batch
+            source, goal = top + z * c.results * batch, goals + z * batch
             for sample in range(0, batch, LANES):  # points (6 pairs, 16 samples) <- lines (6 pixels, 16 samples)
                 neighbours = load_tile(tile(POINTS, 1), lines, source + sample, batch)
                 store(points, goal + sample, plane, data_side(neighbours))
+        top, goals = top + line, goals + POINTS * plane
 
 
 @kernel
@@ -360,7 +362,7 @@ def add_weight_gradient(forms: Any, target: Any, gradient: Any, x: Any, scratch:
             _to_points(points, x, lines, c, b)
             _raise(forms.results, raised, gradient, strip, c, b)
             _add_products(sums, points, raised, inputs, outputs, c, b)
-    _gather_taps(forms.taps, target, sums, points, inputs, outputs, size)
+    _gather_taps(forms.taps, target, sums, points, inputs, outputs)
 
 
 @kernel
@@ -418,9 +420,9 @@ def _add_columns(like: Any, goal: Any, x: Any, y: Any, outputs: int, stride: int
 
 
 @kernel
-def _gather_taps(like: Any, target: Any, sums: Any, buffer: Any, inputs: int, outputs: int, size: int) -> None:
+def _gather_taps(like: Any, target: Any, sums: Any, buffer: Any, inputs: int, outputs: int) -> None:
     """Make filters' gradients of sums at all pairs of points, and add them to the target."""
-    area, spread = size * size, inputs * outputs + LANES
+    area, spread = rows_of(like), inputs * outputs + LANES
     room = offset(buffer, 2 * LANES * LANES)
     for c in range(inputs):
         for o in range(0, outputs, LANES):  # target (16 outputs, taps) of an input <- sums (pairs, 16 outputs)

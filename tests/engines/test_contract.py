@@ -226,10 +226,13 @@ def test_a_divergence_names_the_same_client_and_layer(engine: str, start: Start)
 @pytest.mark.parametrize("engine", EVERY)
 def test_absences_and_aggregators_need_an_engine_that_holds_its_clients(engine: str, start: Start) -> None:
     holds = type(start(engine).engine).holds_clients
-    assert holds == (engine in ("loop", "auto", "stacked", "workers"))
+    assert holds == (engine in ("loop", "auto", "stacked", "workers", "recorded"))
     for changes in ({"availability": AWAY}, {"aggregator": fl.Median()}):
         if holds:
-            start(engine, **changes)
+            ours, theirs = (start(name, **changes).to_end([]) for name in (engine, "loop"))
+            assert ours.ledger.transfers == theirs.ledger.transfers
+            for name, value in theirs.model.items():
+                torch.testing.assert_close(ours.model[name], value, atol=1e-4, rtol=1e-4)
         else:
             with pytest.raises(fl.ConfigError, match="choose engine='loop', 'stacked' or 'workers'"):
                 start(engine, **changes)

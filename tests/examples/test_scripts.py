@@ -220,19 +220,20 @@ def test_15_lora_adapters(run: Any, tmp_path: Path) -> None:  # noqa: ANN401
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
-def test_15_lora_adapters_of_a_file(run: Any, tmp_path: Path) -> None:  # noqa: ANN401
+@pytest.mark.parametrize("header", ["", '"Class Index","Title","Description"\n'], ids=["plain", "header"])
+def test_15_lora_adapters_of_a_file(run: Any, tmp_path: Path, header: str) -> None:  # noqa: ANN401
     """A file in the form of AG News: quoted fields with commas, quotes and line ends; one form of it has a header."""
     pytest.importorskip("peft", reason="the extra peft is not installed")
     pytest.importorskip("transformers", reason="the extra peft is not installed")
     words = [["election", "army"], ["match", "goal"], ["market", "bank"], ["chip", "web"]]
-    lines = ['"Class Index","Title","Description"']
+    lines = []
     for row in range(520):
         kind = row * 7 % 4
         title, text = words[kind]
         lines.append(
             f'"{kind + 1}","The {title}, in short","He said ""{text}""; {" ".join([text] * (row % 40))}\nnew line"'
         )
-    (tmp_path / "train.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (tmp_path / "train.csv").write_text(header + "\n".join(lines) + "\n", encoding="utf-8")
     names, printed = run("15", str(tmp_path / "train.csv"))
     assert names["labels"].tolist() == [row * 7 % 4 for row in range(512)]
     assert names["rows"][3] == (1, 'The match, in short He said "goal"; goal goal goal\nnew line')

@@ -22,7 +22,10 @@ NAMES_OF_THE_FIRST_VERSION = [
     (["guard.name=trimmed-mean", "guard.share=0.1"], "fedlama-6-4-seed0-9af26ed1"),
     (["server_step.name=adam", "server_step.first=0.8"], "fedlama-6-4-seed0-da4020b1"),
     (
-        ["server_step.name=adam", "server_step.second=0.8", "server_step.adaptivity=0.01", "guard.name=norm-bound"],
+        [  # first was 0.9 by default in that version
+            *("server_step.name=adam", "server_step.first=0.9", "server_step.second=0.8"),
+            *("server_step.adaptivity=0.01", "guard.name=norm-bound"),
+        ],
         "fedlama-6-4-seed0-1e02f6e4",
     ),
     (["server_step.name=momentum", "server_step.momentum=0.9"], "fedlama-6-4-seed0-eedd4ce1"),

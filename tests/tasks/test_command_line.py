@@ -77,7 +77,8 @@ def test_a_task_without_accuracy_shows_none_anywhere(folder: Path) -> None:
         "intervals.png",
     }
     assert {file.name for file in runs[0].parent.glob("*.png")} == {
-        f"rmse_{x}.png" for x in ("steps", "rounds", "megabytes")
+        *(f"rmse_{x}.png" for x in ("steps", "rounds", "megabytes")),
+        "front.png",
     }
 
 
@@ -148,7 +149,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(folder: Path, monkeypatch: pytes
 
 def test_a_function_is_a_task(folder: Path) -> None:
     losses = []
-    for scale in ("1.0", "3.0"):
+    for scale in ("1.0", "0.5"):  # with 3 the loss explodes, and a note says so
         (run,) = good("run", *DATA, "task.name=my_tasks.py:scaled", f"task.scale={scale}", *QUIET, "--json").json[
             "runs"
         ]

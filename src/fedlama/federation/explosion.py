@@ -79,11 +79,11 @@ class LossWatch:
             bits = getattr(codec, "bits", None)
             causes.append(f"the codec ({codec.name!r}{'' if bits is None else f' in {bits} bits'})")
             remedies.append("try more bits, or codec 'float32'")
-        because = f"; likely causes: {', '.join(causes)}" if causes else ""
+        causes.append("a client's data")
         return (
             f"{federation.strategy.name} with seed {federation.seed}: the {name} of round {round_index} is {loss:.3g}, "
-            f"expected at most {limit:.3g}, which is {FACTOR:g} times what the run began with{because}; "
-            f"{', or '.join(remedies) or 'check the data and the solver'}"
+            f"expected at most {limit:.3g}, which is {FACTOR:g} times what the run began with; likely "
+            f"causes: {', '.join(causes)}; {', '.join([*remedies, 'or check the data'])}"
         )
 
 

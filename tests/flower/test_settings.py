@@ -206,5 +206,5 @@ def test_a_server_of_the_users_own_refuses_scores_of_single_clients(tmp_path: Pa
     def build(clients: RemoteClients) -> Federation:
         return replace(given, clients=clients)
 
-    with pytest.raises(ConfigError, match="no message carries scores; change it, or simulate with `fedlama run` or"):
+    with pytest.raises(ConfigError, match="no message carries scores; set evaluate_clients='none'"):
         deploy_federation(build, 5, Flower(channel, QUICK), tmp_path / "run")

@@ -72,13 +72,6 @@ def pooled(federation: Federation, batch_size: int | None = None) -> Federation:
             "TensorClients or DatasetClients"
         )
     together = source.pooled(batch_size)
-    share = federation.sampler.cohort_size(len(source)) / len(source)
-    epochs = federation.local_work.epochs
-    if epochs is None:
-        batches = tau * share * sum(source.batch_sizes) / together.batch_sizes[0]
-        epochs = max(batches, 1) / together.batches_per_epoch(0)
-    else:
-        epochs *= share
     layers = federation.layers
     if layers is not None:
         layers = tuple(replace(layer, tag="shared") if layer.tag == "local" else layer for layer in layers)
@@ -89,7 +82,7 @@ def pooled(federation: Federation, batch_size: int | None = None) -> Federation:
         local_steps=budget.local_steps,
         rounds=None,
         epochs=None,
-        local_work=LocalWork(epochs=epochs),
+        local_work=_work(federation, source, together),
         sampler=AllClients(),
         availability=Always(),
         codec=Float32(),
@@ -101,3 +94,13 @@ def pooled(federation: Federation, batch_size: int | None = None) -> Federation:
         evaluate_clients="none",
         keep_client_models=False,
     )
+
+
+def _work(federation: Federation, source: PoolableClients, together: PoolableClients) -> LocalWork:
+    """Return the epochs of the pooled data in which as many samples are seen as by a cohort in a round."""
+    share = federation.sampler.cohort_size(len(source)) / len(source)
+    epochs = federation.local_work.epochs
+    if epochs is not None:
+        return LocalWork(epochs=epochs * share)
+    batches = federation.strategy.local_steps * share * sum(source.batch_sizes) / together.batch_sizes[0]
+    return LocalWork(epochs=max(batches, 1) / together.batches_per_epoch(0))

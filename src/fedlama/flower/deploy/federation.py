@@ -131,5 +131,5 @@ def deployable(federation: Federation, engine: Flower, path: Path) -> Federation
             "deployment these stay on their machines; choose another strategy, or call Federation.run()"
         )
     if federation.evaluate_clients != "none":
-        raise ConfigError(client_scores_refused(federation.evaluate_clients))
+        raise ConfigError(f"{client_scores_refused(federation.evaluate_clients)}; set evaluate_clients='none'")
     return replace(federation, engine=replace(engine, log=path / NAME))

@@ -110,7 +110,9 @@ def misfits(experiment: Experiment) -> list[str]:
             "their machines; change it"
         )
     if experiment.settings.evaluate_clients != "none":
-        problems.append(client_scores_refused(experiment.settings.evaluate_clients))
+        problems.append(
+            f"{client_scores_refused(experiment.settings.evaluate_clients)}; change it, or simulate with `fedlama run`"
+        )
     if experiment.settings.precision != "float32":
         problems.append(
             f"precision is {experiment.settings.precision!r}, expected 'float32', because nodes compute in the model's "
@@ -120,14 +122,14 @@ def misfits(experiment: Experiment) -> list[str]:
 
 
 def client_scores_refused(asked: str) -> str:
-    """Return why a deployment does not score models on the clients' own test sets.
+    """Return why a deployment does not score models on the clients' own test sets, without the remedy.
 
     Args:
         asked: The value of `evaluate_clients`.
     """
     return (
         f"evaluate_clients is {asked!r}, expected 'none', because in a deployment the clients' models and test sets "
-        "stay on their machines and no message carries scores; change it, or simulate with `fedlama run`"
+        "stay on their machines and no message carries scores"
     )
 
 

@@ -140,9 +140,13 @@ def _mean_loss(
     label_smoothing: float = 0.0,
 ) -> Tensor:
     """Return the cross-entropy with the classes in a dimension."""
-    if not label_smoothing and output.dim() == 2 and dimension == 1 and target.shape == output.shape[:1]:
-        # The usual case, without the views below, which a small model's local step would feel.
-        return functional.cross_entropy(output, target.long(), weight, ignore_index=ignore_index)
+    usual = weight is None and not label_smoothing
+    if usual and output.dim() == 2 and dimension == 1 and target.shape == output.shape[:1]:
+        # The usual case, without the views below, which a small model's local step would feel. Where no target counts,
+        # the gradient is 0 already, but the loss is 0 / 0: it is overwritten in place, which backward does not notice.
+        loss = functional.cross_entropy(output, target.long(), ignore_index=ignore_index)
+        loss.detach().masked_fill_((target == ignore_index).all(), 0.0)
+        return loss
     logits = output.movedim(dimension, -1).reshape(-1, output.shape[dimension])  # (positions, classes)
     classes = target.reshape(-1).long()
     counts = classes != ignore_index  # (positions,)

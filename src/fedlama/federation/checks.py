@@ -46,7 +46,7 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
     Raises:
         ConfigError: With every problem found.
     """
-    refuse(_check_names(federation))  # first: other sentences say these names
+    refuse(_check_name(federation))  # first: other sentences say it
     full = federation.full_labelling()
     problems = check_budget(federation.given_budget, federation.strategy)
     if isinstance(federation.engine, str) and federation.engine not in ENGINES:
@@ -199,14 +199,14 @@ def _check_local(federation: FederationSettings) -> list[str]:
     ]
 
 
-def _check_names(federation: FederationSettings) -> list[str]:
-    """Refuse choices of the user's own that have no name, which records, run folders and messages need."""
-    fields = ("strategy", "solver", "sampler", "codec", "server_optimizer", "aggregator", "availability")
-    chosen = {field: type(getattr(federation, field)).__name__ for field in fields}
+def _check_name(federation: FederationSettings) -> list[str]:
+    """Refuse a strategy of the user's own that has no name, which the result, run folders and messages need."""
+    strategy = federation.strategy
+    if isinstance(getattr(strategy, "name", None), str):
+        return []
     return [
-        f"{field} is a {kind} without a name; give the class an attribute, name: ClassVar[str] = 'my-{field}'"
-        for field, kind in chosen.items()
-        if not isinstance(getattr(getattr(federation, field), "name", None), str)
+        f"strategy is a {type(strategy).__name__} without a name; give the class an attribute, "
+        "name: ClassVar[str] = 'my-strategy'"
     ]
 
 

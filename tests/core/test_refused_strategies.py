@@ -125,7 +125,7 @@ def _federation(strategy: Strategy[None], **settings: object) -> Federation:
 
 
 def test_a_strategy_without_a_name_is_refused_before_training() -> None:
-    with pytest.raises(ConfigError, match="strategy is a _Alternating without a name; give the class an attribute"):
+    with pytest.raises(ConfigError, match="strategy is a _Alternating without a name; give the class a string"):
         _federation(_Alternating()).run()
 
 

@@ -204,10 +204,7 @@ def _check_name(federation: FederationSettings) -> list[str]:
     strategy = federation.strategy
     if isinstance(getattr(strategy, "name", None), str):
         return []
-    return [
-        f"strategy is a {type(strategy).__name__} without a name; give the class an attribute, "
-        "name: ClassVar[str] = 'my-strategy'"
-    ]
+    return [f"strategy is a {type(strategy).__name__} without a name; give the class a string as its attribute `name`"]
 
 
 def _check_complex(federation: FederationSettings, layers: Layers) -> list[str]:

@@ -128,7 +128,7 @@ def deployable(federation: Federation, engine: Flower, path: Path) -> Federation
     if getattr(federation.strategy, "is_central", False):
         raise ConfigError(
             f"strategy is {federation.strategy.name!r}, which trains on the pooled data of all clients, but in a "
-            "deployment these stay on their machines; choose another strategy, or call Federation.run()"
+            "deployment these stay on their machines; choose another strategy"
         )
     if federation.evaluate_clients != "none":
         raise ConfigError(f"{client_scores_refused(federation.evaluate_clients)}; set evaluate_clients='none'")

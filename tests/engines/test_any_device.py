@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fedlama.choices.codecs import Float32
 from fedlama.choices.solvers import SGD, FedProx, OptimizerState
 from fedlama.choices.tasks import Classification
-from fedlama.core.devices import row_numbers
+from fedlama.core.devices import copy_all, row_numbers
 from fedlama.core.layers import by_tensor
 from fedlama.engines import EngineSetup
 from fedlama.engines.cohort.batches import CohortBatches
@@ -28,7 +28,7 @@ from fedlama.engines.cohort.threads import WorkerThreads
 from fedlama.engines.trainers.base import Trainer
 from fedlama.engines.trainers.torch_chain.trainer import TorchChainTrainer
 from fedlama.engines.trainers.torch_chain.translate import translate
-from fedlama.engines.trainers.vmapped import VmapTrainer, copy_all
+from fedlama.engines.trainers.vmapped import VmapTrainer
 from tests.engines.cases import clients, local_steps, network
 
 META = torch.device("meta")

@@ -82,3 +82,15 @@ def upload_all(pieces: Sequence[NDArray[np.int64]], device: torch.device) -> lis
     flat = upload(torch.from_numpy(np.concatenate([piece.reshape(-1) for piece in pieces])), device)
     parts = torch.split(flat, [piece.size for piece in pieces])
     return [part.view(piece.shape) for part, piece in zip(parts, pieces, strict=True)]
+
+
+def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copy each tensor to its target; on a GPU the small tensors of one dtype share a launch.
+
+    Args:
+        targets: Overwritten.
+        sources: Of the same shapes and dtypes.
+    """
+    for dtype in dict.fromkeys(target.dtype for target in targets):
+        chosen = [index for index, target in enumerate(targets) if target.dtype == dtype]
+        torch._foreach_copy_([targets[index] for index in chosen], [sources[index] for index in chosen])

@@ -24,7 +24,6 @@ from fedlama.data.clients import tensor_clients
 from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
 from fedlama.engines.cohort.averaging import mean_and_discrepancy
 from fedlama.engines.cohort.cohort import Cohort, CohortSlice
-from fedlama.engines.cohort.device_tables import has_triton
 from fedlama.engines.cohort.threads import WorkerThreads, cores
 from fedlama.engines.first_step.guard import MOST_CLIENTS, check_first_step
 from fedlama.engines.phases import train_in_phases
@@ -211,10 +210,9 @@ class StackedEngine:
         Yields:
             The average of each layer.
         """
-        if self._setup.device.type == "cuda" and has_triton():
-            received = self._cohort.received_layers(layers)
-            if received:
-                yield from self._cohort.synchronisation.average(layers, received, weights)
+        together = self._cohort.synchronisation
+        if together is not None and layers:
+            yield from together.average(layers, self._cohort.received_layers(layers), weights)
             return
         for layer in layers:
             yield self.average(layer, weights)

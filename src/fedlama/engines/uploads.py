@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedlama.choices.codecs import Address, Codec, CodecState, CohortContext, Float32, codec_of
+from fedlama.choices.codecs import Address, Codec, CodecState, CohortContext, changes_nothing, codec_of
 from fedlama.core.layers import Layer, Layers, TensorSpec
 from fedlama.engines.api import EngineSetup, RoundOrder, Values
 from fedlama.engines.cohort.threads import WorkerThreads
@@ -49,7 +49,7 @@ class Uploads:
         self._codec, self._seed = setup.codec, setup.seed
         self.first = first_states(setup.layers, setup.codec, setup.device)
         self._order: RoundOrder | None = None
-        self.changes_nothing = setup.codec == Float32()
+        self.changes_nothing = changes_nothing(setup.codec)
 
     def begin(self, order: RoundOrder) -> None:
         """Remember the round whose uploads follow."""

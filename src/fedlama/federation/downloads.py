@@ -12,7 +12,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from fedlama.choices.codecs import SERVER, Address, CodecState, CohortContext, codec_of, download_codec
+from fedlama.choices.codecs import (
+    SERVER,
+    Address,
+    CodecState,
+    CohortContext,
+    changes_nothing,
+    codec_of,
+    download_codec,
+)
 from fedlama.core.layers import Layer, TensorSpec
 from fedlama.engines.api import EngineSetup, Values
 from fedlama.engines.cohort.threads import WorkerThreads, cores
@@ -72,6 +80,8 @@ class Downloads:
             held: What clients hold before.
             round_index: The round, from 0.
         """
+        if changes_nothing(self._codec):
+            return dict(values)
         if not self._codec.needs_context:
             return {spec.name: self._value(spec, values[spec.name]) for spec in layer.tensors}
         received, parts = Values(), []

@@ -236,7 +236,8 @@ class Run:
             scalars=strategy.measures_discrepancy,
             coded=server.downloads.coded,
         )
-        order = replace(order, client_steps=self.client_steps(order.cohort, self.round_index))
+        if client_steps := self.client_steps(order.cohort, self.round_index):
+            order = replace(order, client_steps=client_steps)
         reply = engine.run_round(order)
         replied = time.perf_counter()
         own_scores = self._own_scores(plan, reply)

@@ -16,7 +16,7 @@ from fedlama.choices.codecs.differences import Differences
 from fedlama.choices.codecs.directions import Directions
 from fedlama.choices.codecs.eight_bit_rows import EightBitRows
 from fedlama.choices.codecs.float16 import Float16
-from fedlama.choices.codecs.float32 import Float32, codec_of, download_codec, full_codec
+from fedlama.choices.codecs.float32 import Float32, changes_nothing, codec_of, download_codec, full_codec
 from fedlama.choices.codecs.power_sgd import PowerSGD
 from fedlama.choices.codecs.qsgd import QSGD
 from fedlama.choices.codecs.random_k import RandomK
@@ -44,6 +44,7 @@ __all__ = [
     "RandomK",
     "Sign",
     "TopK",
+    "changes_nothing",
     "codec_of",
     "download_codec",
     "full_codec",

@@ -77,7 +77,7 @@ class Cohort:
         names: Parameters that require a gradient, in the model's order; optimizer buffers are aligned with them.
         clients: The clients of the cohort, row by row.
         uploads: The codec of uploads; its states are rows here like everything else.
-        synchronisation: Averages and sets many tensors together on CUDA.
+        synchronisation: Averages and sets many tensors together; None where there is no CUDA or no Triton.
     """
 
     def __init__(self, setup: EngineSetup, storage: Storage, channels_last: bool) -> None:
@@ -100,7 +100,8 @@ class Cohort:
         self._steps_done: dict[int, int] = {}
         self._inactive: dict[int, dict[str, Values]] = {}  # what clients outside of the cohort keep
         self._threads = WorkerThreads(cores())
-        self.synchronisation = DeviceSynchronisation(self._threads)
+        together = device.type == "cuda" and has_triton()
+        self.synchronisation = DeviceSynchronisation(self._threads) if together else None
 
     def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort; see :meth:`fedlama.engines.api.Engine.start_cohort`."""
@@ -178,7 +179,7 @@ class Cohort:
 
     def write_pending(self) -> None:
         """Write all values that are pending; on CUDA in one launch, where their memory order allows it."""
-        if self._setup.device.type == "cuda" and has_triton() and self._pending:
+        if self.synchronisation is not None and self._pending:
             for name in self.synchronisation.fill(self._values, self._pending):
                 del self._pending[name]
             if self._pending:
@@ -192,8 +193,6 @@ class Cohort:
     def received_layers(self, layers: Sequence[Layer]) -> Values:
         """Return the tensors of layers as the server receives them, (clients, ...) by name."""
         self.write_pending()
-        if self.uploads.changes_nothing:  # the usual case, for which a look at each tensor would take too long
-            return {spec.name: self._values[spec.name] for layer in layers for spec in layer.tensors}
         return {spec.name: self.received(layer, spec) for layer in layers for spec in layer.tensors}
 
     def received(self, layer: Layer, spec: TensorSpec) -> Tensor:
@@ -201,6 +200,8 @@ class Cohort:
 
         The codec's states move on where the layer is one of the round's plan.
         """
+        if self.uploads.changes_nothing:  # the usual case, without a look at states and contexts
+            return self.stacked(spec.name)
         state: CodecState = state_of(self._codec_state, spec.name)
         arrived = self.uploads.receive(layer, spec, self.stacked(spec.name), self.clients, state, self._threads)
         if arrived.counts:

@@ -19,6 +19,9 @@ from fedlama.engines.cohort.cohort import CohortSlice
 from fedlama.engines.cohort.threads import WorkerThreads
 from fedlama.engines.trainers.base import LocalSteps, Trainer
 
+MARGIN = 0.2
+"""Fraction of the free memory to leave alone: allocated blocks leave gaps, and more clients may need more workspace."""
+
 
 class DeviceMemory(Protocol):
     """Measures the memory of one device."""
@@ -54,7 +57,7 @@ class CudaMemory:
         return torch.cuda.max_memory_allocated(self._device) - before
 
 
-def clients_that_fit(free: int, one_client: int, two_clients: int, margin: float = 0.2) -> int:
+def clients_that_fit(free: int, one_client: int, two_clients: int, margin: float = MARGIN) -> int:
     """Return how many clients can take a step together, at least one.
 
     The need is assumed to grow evenly from the second client on; the rest of the first client's need is shared by all.
@@ -72,6 +75,24 @@ def clients_that_fit(free: int, one_client: int, two_clients: int, margin: float
     1
     """
     return max(1 + int((1.0 - margin) * free - one_client) // max(two_clients - one_client, 1), 1)
+
+
+def lanes_and_slots_that_fit(free: int, activations: int, per_slot: int, lanes: int, slots: int) -> tuple[int, int]:
+    """Return how many lanes and slots fit the memory, at least one of each.
+
+    Args:
+        free: Bytes that can still be allocated.
+        activations: Bytes that a step holds at its peak; each lane has its own.
+        per_slot: Bytes of a slot.
+        lanes: Lanes that are wanted, at most.
+        slots: Slots that are wanted, at most.
+
+    >>> lanes_and_slots_that_fit(free=1000, activations=50, per_slot=10, lanes=16, slots=256)
+    (8, 40)
+    """
+    room = int((1 - MARGIN) * free)
+    lanes = max(min(lanes, room // 2 // max(activations, 1)), 1)
+    return lanes, max(min(slots, (room - lanes * activations) // max(per_slot, 1)), 1)
 
 
 class FittingTrainer(Trainer):

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fedlama.core.devices import row_numbers
+from fedlama.core.devices import copy_all, row_numbers
 from fedlama.core.trees import Tree, pick
 from fedlama.engines.api import EngineSetup, Values
 from fedlama.engines.cohort.batches import CohortBatches, StackedBatch
@@ -25,18 +25,6 @@ from fedlama.engines.trainers.base import ALL_ROWS, LocalSteps, Trainer
 from fedlama.engines.trainers.dropout import client_generators
 from fedlama.engines.trainers.gradients import ClientGradients, Generators, Gradients, Precision
 from fedlama.engines.trainers.torch_compiled import StepResult, TorchCompiledStep
-
-
-def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
-    """Copy each tensor to its target; on a GPU the small tensors of one dtype share a launch.
-
-    Args:
-        targets: Overwritten.
-        sources: Of the same shapes and dtypes.
-    """
-    for dtype in dict.fromkeys(target.dtype for target in targets):
-        chosen = [index for index, target in enumerate(targets) if target.dtype == dtype]
-        torch._foreach_copy_([targets[index] for index in chosen], [sources[index] for index in chosen])
 
 
 class VmapTrainer(Trainer):

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from fedlama.core.devices import copy_all
 from fedlama.core.modules import keep_reassigned_buffers, set_training
 from fedlama.core.trees import Tree
 from fedlama.engines.api import EngineSetup, Values
@@ -23,7 +24,6 @@ from fedlama.engines.micro_batches import LossAndGradients, accumulated
 from fedlama.engines.trainers.dropout import ClientDropout, borrowed_generator, watched_generator
 from fedlama.engines.trainers.gradients import Precision, in_precision
 from fedlama.engines.trainers.recorded.shared_work import SharedWork, WithoutCounters, shared_work
-from fedlama.engines.trainers.vmapped import copy_all
 from fedlama.engines.user_code import batch_loss
 
 Draws = Literal["nothing", "dropout", "global"]

@@ -14,13 +14,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from fedlama.core.devices import copy_all
 from fedlama.core.trees import Signature, Tree, leaves, signature
 from fedlama.engines.trainers.gradients import Precision
 from fedlama.engines.trainers.recorded.client_step import ClientStep, StepTensors
-from fedlama.engines.trainers.recorded.device_limits import kernels
+from fedlama.engines.trainers.recorded.kernel_choice import kernels
 from fedlama.engines.trainers.recorded.lanes import Lanes, Step
 from fedlama.engines.trainers.recorded.slots import Slots
-from fedlama.engines.trainers.vmapped import copy_all
 
 MOST_GUESTS = 64
 """Shapes of unusual batches that are recorded."""

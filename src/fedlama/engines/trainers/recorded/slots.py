@@ -13,12 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedlama.core.devices import row_numbers
+from fedlama.core.devices import copy_all, row_numbers
 from fedlama.core.trees import Tree, leaves, map_leaves, pick
 from fedlama.engines.api import Values
 from fedlama.engines.cohort.cohort import CohortSlice
 from fedlama.engines.trainers.recorded.client_step import StepTensors
-from fedlama.engines.trainers.vmapped import copy_all
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,11 @@ from fedlama.engines.cohort.cohort import CohortSlice, check_losses
 from fedlama.engines.cohort.threads import WorkerThreads
 from fedlama.engines.trainers.base import LocalSteps, Trainer
 from fedlama.engines.trainers.dropout import client_generators
-from fedlama.engines.trainers.fitting import CudaMemory, DeviceMemory
+from fedlama.engines.trainers.fitting import CudaMemory, DeviceMemory, lanes_and_slots_that_fit
 from fedlama.engines.trainers.gradients import Precision
 from fedlama.engines.trainers.recorded.client_step import ClientStep, StepTensors
-from fedlama.engines.trainers.recorded.device_limits import kernels, what_fits
 from fedlama.engines.trainers.recorded.guests import MOST_GUESTS, Guests, Visit
+from fedlama.engines.trainers.recorded.kernel_choice import kernels
 from fedlama.engines.trainers.recorded.lanes import CudaLanes, Lanes, PlainLanes, Step
 from fedlama.engines.trainers.recorded.slots import Slots
 
@@ -172,7 +172,7 @@ class RecordedTrainer(Trainer):
             if self._memory is not None and is_pure(self._setup.clients):
                 (groups,) = self._batches.steps(rows.clients, rows.steps_done, 1)
                 activations, trial = self._observe(rows, groups)
-                self._lane_count, self._share = what_fits(
+                self._lane_count, self._share = lanes_and_slots_that_fit(
                     self._memory.free(), activations, trial.nbytes, self._lane_count, self._share
                 )
                 self._lanes = self._chosen_lanes(trial)

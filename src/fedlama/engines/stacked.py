@@ -191,12 +191,17 @@ class StackedEngine:
 
         On a device other than the CPU, the discrepancy is read once for all tensors of the layer.
         """
-        on_device = upload(torch.from_numpy(np.array(weights, dtype=np.float64)), self._setup.device)
+        return self._average(layer, self._on_device(weights))
+
+    def _on_device(self, weights: Sequence[float]) -> Tensor:
+        return upload(torch.from_numpy(np.array(weights, dtype=np.float64)), self._setup.device)
+
+    def _average(self, layer: Layer, weights: Tensor) -> Average:
         means: Values = {}
         total: float | Tensor = 0.0
         for spec in layer.tensors:
             received = self._cohort.received(layer, spec)
-            means[spec.name], discrepancy = mean_and_discrepancy(received, on_device, spec.trainable, self._all_cores)
+            means[spec.name], discrepancy = mean_and_discrepancy(received, weights, spec.trainable, self._all_cores)
             total = total + discrepancy
         return Average(means, float(total))
 
@@ -214,8 +219,9 @@ class StackedEngine:
         if together is not None and layers:
             yield from together.average(layers, self._cohort.received_layers(layers), weights)
             return
+        on_device = self._on_device(weights)
         for layer in layers:
-            yield self.average(layer, weights)
+            yield self._average(layer, on_device)
 
     def received(self, layer: Layer) -> Values:
         """Return a layer of every client as the server receives it, (clients, ...) by tensor name."""

@@ -67,6 +67,7 @@ class Server:
         local |= {name: tensors[name] for name in layer_tensors(self._model, setup.local_layers)}
         self.local: Values = {name: value.detach().clone() for name, value in local.items() if name in tensors}
         self._threads = WorkerThreads(cores())  # for passes over large layers
+        self._weighted: tuple[Sequence[int], tuple[float, ...]] = (), ()  # the latest cohort and its weights
 
     def synchronise(self, plan: Plan, engine: Engine, cohort: Sequence[int]) -> dict[str, LayerStatistics]:
         """Average the layers that are due, move the recycled ones, and send the new values to the engine.
@@ -104,16 +105,21 @@ class Server:
                 engine.overwrite(layer, self.values)  # a forward pass changes statistics, also of what is not trained
         return statistics
 
-    def weights(self, cohort: Sequence[int]) -> list[float]:
+    def weights(self, cohort: Sequence[int]) -> tuple[float, ...]:
         """Return the weights p_i of a cohort's clients, which sum to 1."""
+        if self._weighted[0] is not cohort:
+            self._weighted = cohort, self._weights(cohort)
+        return self._weighted[1]
+
+    def _weights(self, cohort: Sequence[int]) -> tuple[float, ...]:
         if self._federation.weighting == "equal":
-            return [1.0 / len(cohort)] * len(cohort)
+            return (1.0 / len(cohort),) * len(cohort)
         samples = [self._clients.samples(client) for client in cohort]
         for client, count in zip(cohort, samples, strict=True):
             if not count > 0:
                 raise DataError(f"client {client} has {count} samples; leave it out, or set weighting='equal'")
         total = sum(samples)
-        return [count / total for count in samples]
+        return tuple(count / total for count in samples)
 
     def model_with(self, values: Mapping[str, Tensor]) -> nn.Module:
         """Return the server's own copy of the model, with some of its tensors replaced; it is overwritten next time."""

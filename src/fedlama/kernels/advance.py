@@ -75,7 +75,8 @@ def advance(program: Any, constants: Any, block: Any, thread: Any, losses: Any, 
             context[MASK_ELEMENTS], context[FRESH] = masks, step == 0 and sizes.fresh
             if context[FRESH]:
                 clear_velocities(step_of(context, settings))
-            if not _gather(inputs, classes, block, block.rows[step, client, :batch], features, sizes):
+            rows = offset(integers(block.rows), (step * sizes.clients + client) * sizes.batch)
+            if not _gather(inputs, integers(classes), block, rows, batch, sizes):
                 turn[0] = _STOP
                 return
             data = region(room, integers(program), IN)
@@ -91,14 +92,17 @@ def advance(program: Any, constants: Any, block: Any, thread: Any, losses: Any, 
 
 
 @kernel
-def _gather(inputs: Any, classes: Any, block: Any, rows: Any, features: int, sizes: Any) -> bool:
+def _gather(inputs: Any, classes: Any, block: Any, rows: Any, batch: int, sizes: Any) -> bool:
     """Copy a batch's samples next to each other; return whether all of them and their classes exist."""
-    x = floats(block.x)
-    for sample in range(len(rows)):
+    x, y, features = floats(block.x), integers(block.y), sizes.channels * max(sizes.height, 1) * max(sizes.width, 1)
+    for sample in range(batch):
         row = rows[sample]
-        if not (0 <= row < sizes.samples and 0 <= block.y[row] < sizes.classes):
+        if not 0 <= row < sizes.samples:
             return False
-        classes[sample] = block.y[row]
+        label = y[row]
+        if not 0 <= label < sizes.classes:
+            return False
+        classes[sample] = label
         source, goal = offset(x, row * features), offset(inputs, sample * features)
         for feature in range(features):  # inputs (batch, features) <- x (samples, features)
             goal[feature] = source[feature]

@@ -32,6 +32,9 @@ def check_array(name: str, array: NDArray[Any], dtype: DTypeLike, shape: Sequenc
     ...
     TypeError: weights has dtype float64, expected float32; convert it before the call
     """
+    fits = type(array) is np.ndarray and array.dtype is np.dtype(dtype) and array.shape == shape
+    if fits and array.flags.c_contiguous:  # most arrays; in small models these checks are a good part of a round
+        return
     _check_dtype(name, array, dtype)
     _check_shape(name, array, shape)
     if not array.flags.c_contiguous:
@@ -82,8 +85,6 @@ def _check_dtype(name: str, array: NDArray[Any], dtype: DTypeLike) -> None:
 
 
 def _check_shape(name: str, array: NDArray[Any], shape: Sequence[int | None]) -> None:
-    if array.shape == shape:  # most arrays; in small models these checks are a good part of a round
-        return
     fits = len(array.shape) == len(shape)
     for length, wanted in zip(array.shape, shape, strict=False):
         fits = fits and (wanted is None or length == wanted)

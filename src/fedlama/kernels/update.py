@@ -183,11 +183,11 @@ def update(s: Any) -> None:
 def _update_tensor(s: Any, number: int) -> None:
     values, velocities = client_view(s, number, VALUES), client_view(s, number, VELOCITIES)
     tensor, elements = (values, velocities, reference_view(s, number)), parameter_field(s, number, ELEMENTS)
-    whole = elements - elements % LANES
+    whole, decay = elements - elements % LANES, s.decays[number]  # read once: LLVM would read it for every vector
     for start in range(0, whole, LANES):
-        _update_vector(s, s.decays[number], tensor, start, LANES)
+        _update_vector(s, decay, tensor, start, LANES)
     if whole < elements:
-        _update_vector(s, s.decays[number], tensor, whole, elements - whole)
+        _update_vector(s, decay, tensor, whole, elements - whole)
 
 
 @kernel

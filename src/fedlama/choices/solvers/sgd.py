@@ -109,6 +109,8 @@ class SGD(SolverOptions):
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a local step, counted from 0 over the whole run."""
+        if not self.warm_up_steps and not self.decay_at:  # the usual case, asked for every local step
+            return float(self.learning_rate)
         warm = min(1.0, (step + 1) / self.warm_up_steps) if self.warm_up_steps else 1.0
         return self.learning_rate * warm * self.decay_factor ** sum(step >= at for at in self.decay_at)
 

@@ -15,14 +15,11 @@ import fedlama as fl
 from fedlama.cli.tables import comparison
 from fedlama.core.client_scores import ClientScores, Spread
 from fedlama.data.local_sets import held_out
-from fedlama.flower import Flower
-from fedlama.flower.deploy.federation import deployable
 from fedlama.reporting.html import write_report
 from fedlama.runs.execute import RunOptions, execute
 from tests.evaluation.cases import ENGINES_HERE, drawn, federation
 from tests.experiment.helpers import experiment
 from tests.experiment.helpers import federation as assembled
-from tests.flower.cases import in_process
 
 
 def both(engine: Any = "loop", **changes: Any) -> fl.Federation:  # noqa: ANN401
@@ -124,7 +121,12 @@ def test_scoring_changes_nothing_and_resumes(engine: str) -> None:
     whole, plain = one.run(), both(engine, evaluate_clients="none").run()
     assert all(torch.equal(whole.model[name], value) for name, value in plain.model.items())
     assert [r.score for r in whole.rounds] == [r.score for r in plain.rounds]
-    assert whole.ledger.transfers == plain.ledger.transfers
+    sent = [transfer for transfer in whole.ledger.transfers if transfer.direction != "evaluation-down"]
+    assert sent == plain.ledger.transfers
+    due = [record.round_index for record in whole.rounds if record.client_scores]
+    scored = [transfer for transfer in whole.ledger.transfers if transfer.direction == "evaluation-down"]
+    assert [(transfer.round_index, transfer.clients) for transfer in scored] == [(index, (0, 1, 3)) for index in due]
+    assert {transfer.payload_bytes for transfer in scored} == {3 * 4 * (6 * 8 + 8 + 8 * 3 + 3)}
     first = fl.Run(one)
     before = [first.advance() for _ in range(5)]
     second = fl.Run(one)
@@ -166,13 +168,6 @@ def test_a_clients_local_values_are_its_own_and_leave_no_trace() -> None:
 def test_what_cannot_be_scored_is_refused(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(fl.ConfigError, match=sentence):
         replace(both(), **changes).run()
-
-
-def test_a_deployment_refuses_with_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(
-        fl.ConfigError, match="in a deployment the clients' models and test sets stay on their machines"
-    ):
-        deployable(both(), Flower(in_process(both(), tmp_path)), tmp_path)
 
 
 SHARED = ("client_test_share=0.25", "evaluate_clients=both", "local_steps=12")

@@ -6,10 +6,20 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fedlama.data.local_sets import held_out
 from fedlama.engines.api import EngineSetup
-from fedlama.flower.client.respond import respond
+from fedlama.flower.client.respond import evaluate, respond
 from fedlama.flower.client.trainer import LoopTrainer
-from fedlama.flower.protocol import ClientInfo, Failure, Incoming, Outgoing, TrainReply, TrainRequest
+from fedlama.flower.protocol import (
+    ClientInfo,
+    EvaluateReply,
+    EvaluateRequest,
+    Failure,
+    Incoming,
+    Outgoing,
+    TrainReply,
+    TrainRequest,
+)
 
 Fault = Callable[[TrainRequest], str | None]
 """Names the fault of a request: None, ``"lost"`` (nothing arrives), ``"mute"`` (trained, but the reply is lost),
@@ -18,6 +28,11 @@ Fault = Callable[[TrainRequest], str | None]
 
 def no_fault(request: TrainRequest) -> str | None:
     """No request fails."""
+    return None
+
+
+def no_score_fault(request: EvaluateRequest) -> str | None:
+    """No request for a score fails."""
     return None
 
 
@@ -38,6 +53,8 @@ class InProcessChannel:
         self._replies: dict[str, Incoming] = {}
         self._count = 0
         self.requests: list[TrainRequest] = []
+        self.evaluations: list[EvaluateRequest] = []
+        self.score_fault: Callable[[EvaluateRequest], str | None] = no_score_fault
         self.replies: list[TrainReply] = []
 
     def nodes(self) -> tuple[int, ...]:
@@ -59,16 +76,30 @@ class InProcessChannel:
             return ""
         self._count += 1
         ticket = f"{self._count:06d}"
-        content: TrainReply | ClientInfo | Failure | None
+        content: TrainReply | EvaluateReply | ClientInfo | Failure | None
         if isinstance(message.content, TrainRequest):
             content = self._reply(client, message.content)
         elif message.node in self.refusing:
             content = Failure(self.refusing[message.node], final=True)
+        elif isinstance(message.content, EvaluateRequest):
+            content = self._score(client, message.content)
         else:
-            content = ClientInfo(client, self._setup().clients.samples(client))
+            source = self._setup().clients
+            content = ClientInfo(client, source.samples(client), held_out(source, client, "test") is not None)
         if content is not None:
             self._replies[ticket] = Incoming(ticket, content)
         return ticket
+
+    def _score(self, client: int, request: EvaluateRequest) -> EvaluateReply | Failure | None:
+        assert request.client == client
+        self.evaluations.append(request)
+        fault = self.score_fault(request)
+        if fault == "lost":
+            return None
+        if fault == "crash":
+            return Failure("ClientApp crashed", final=False)
+        reply = evaluate(request, LoopTrainer(self._setup(), client))
+        return replace(reply, round_index=reply.round_index - 1) if fault == "round" else reply
 
     def _reply(self, client: int, request: TrainRequest) -> TrainReply | Failure | None:
         assert request.client == client

@@ -39,6 +39,12 @@ def quick() -> Experiment:
     return small(*sizes, "sampler.name=uniform", "sampler.active=3")
 
 
+def scored() -> Experiment:
+    """Two rounds; each node scores the global model and its own one on samples that it holds back."""
+    sizes = ["local_steps=4", "strategy.base_interval=2", "strategy.increase_factor=2"]
+    return small(*sizes, "client_test_share=0.25", "evaluate_clients=both")
+
+
 MOMENTS = ((1, 0.0), (2, 2.5), (3, 5.0))
 """Finished rounds and seconds since: requests are sent, then nodes train, then replies arrive."""
 
@@ -53,6 +59,15 @@ def test_four_nodes_with_a_codec_give_the_bits_and_bytes_of_the_loop_engine(live
     coded = small("local_steps=8", "strategy.base_interval=2", "strategy.increase_factor=2", "codec.name=differences")
     folder = live.finish(live.submit(coded, "coded"))
     assert_same_folders(folder, in_loop(coded, tmp_path))
+
+
+def test_four_nodes_score_as_the_loop_engine_does(live: Live, tmp_path: Path) -> None:
+    """The metrics have the clients' scores, and the ledger the messages with the model that they scored."""
+    folder = live.finish(live.submit(scored(), "scored"))
+    assert_same_folders(folder, in_loop(scored(), tmp_path))
+    (line,) = [line for line in lines(folder, "metrics") if line.get("client_scores")]
+    assert {name: len(clients) for name, clients in line["client_scores"].items()} == {"global": 4, "own": 4}
+    assert not any(line["incidents"] for line in read_log(folder / NAME).values())
 
 
 def test_kill_the_server_app(live: Live, tmp_path: Path) -> None:

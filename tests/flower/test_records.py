@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import socket
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from fedlama.core.scores import Score
 from fedlama.errors import DataError
 from fedlama.flower.deploy.byte_counter import ByteCounter
-from fedlama.flower.protocol import PROTOCOL, ClientInfo, Failure, TrainReply, TrainRequest
+from fedlama.flower.protocol import (
+    PROTOCOL,
+    ClientInfo,
+    EvaluateReply,
+    EvaluateRequest,
+    Failure,
+    TrainReply,
+    TrainRequest,
+)
 
 REQUEST = TrainRequest("run", "print", 3, 2, -1, 6, 18, (0, 2), (), (1,), True, b"payload")
 REPLY = TrainReply("done", 3, 2, 3, True, b"up", b"", "")
+EVALUATE = EvaluateRequest("print", 3, 2, b"payload")
+SCORE = Score(0.1 + 0.2, {"auc": 0.75, "perplexity": float("inf")}, "auc", "higher")
 
 
 def received(records: object) -> object:
@@ -26,7 +39,10 @@ def received(records: object) -> object:
 def test_requests_and_replies_survive_the_records() -> None:
     pytest.importorskip("flwr", reason="needs Flower: pip install 'fedlama[flower]'")
     from fedlama.flower.transport import (
+        evaluate_records,
+        evaluated_records,
         info_records,
+        read_evaluate,
         read_reply,
         read_request,
         refusal_records,
@@ -37,12 +53,48 @@ def test_requests_and_replies_survive_the_records() -> None:
     assert read_request(request_records(REQUEST)) == REQUEST
     assert read_reply(reply_records(REPLY)) == REPLY
     assert received(reply_records(REPLY)) == REPLY
+    assert read_evaluate(evaluate_records(EVALUATE)) == EVALUATE
+    for score in (SCORE, None):
+        assert received(reply_records(replace(REPLY, score=score))) == replace(REPLY, score=score)
+        evaluated = EvaluateReply(3, 1, score, "" if score else "no test set")
+        assert received(evaluated_records(evaluated)) == evaluated
+    assert received(info_records(ClientInfo(3, 40, has_test_set=True))) == ClientInfo(3, 40, has_test_set=True)
     assert received(info_records(ClientInfo(3, 40))) == ClientInfo(3, 40)
     assert received(refusal_records("no data here")) == Failure("no data here", final=True)
     with pytest.raises(DataError, match="is not a training request"):
         read_request(reply_records(REPLY))
     with pytest.raises(DataError, match="is not a training reply"):
         read_reply(request_records(REQUEST))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"primary": "f1"},
+        {"direction": "up"},
+        {"names": ["auc"]},
+        {"names": ["auc", "auc"]},
+        {"names": ["auc", "\x1b[31mred"]},
+        {"names": ["auc", "x" * 101]},
+        {"names": [f"m{i}" for i in range(101)], "values": [0.5] * 101},
+        {"values": [1, 2]},
+        {"loss": "0.5"},
+    ],
+)
+def test_a_score_of_a_hostile_node_is_refused(change: dict[str, Any]) -> None:
+    """Its texts are shown in terminals and reports, and its numbers are compared with those of other clients."""
+    pytest.importorskip("flwr", reason="needs Flower: pip install 'fedlama[flower]'")
+    from flwr.app import ConfigRecord
+
+    from fedlama.flower.transport import evaluated_records
+
+    records = evaluated_records(EvaluateReply(3, 1, SCORE))
+    assert isinstance(received(records), EvaluateReply)
+    records["score"] = ConfigRecord({**records.config_records["score"], **change})
+    content = received(records)
+    assert isinstance(content, Failure)
+    assert content.final
+    assert "the score is not a loss and metrics with their names" in content.reason
 
 
 def test_another_version_of_the_protocol_is_refused_by_both_sides() -> None:
@@ -52,18 +104,18 @@ def test_another_version_of_the_protocol_is_refused_by_both_sides() -> None:
 
     from fedlama.flower.transport import check_info_request, read_request, request_records
 
-    says = "speaks version 1 of fedlama's protocol, this server version 3; install the same version"
+    says = "speaks version 1 of fedlama's protocol, this server version 4; install the same version"
     introduction = RecordDict({"introduction": ConfigRecord({"client": 3, "samples": 40})})
     content = received(introduction)
     assert isinstance(content, Failure)
     assert f"the node {says}" in content.reason
     order = RecordDict({"fields": ConfigRecord({"run": "run"}), "payloads": ArrayRecord({})})
     for read in (read_request, check_info_request):
-        with pytest.raises(DataError, match="the server speaks version 1 of fedlama's protocol, this node version 3"):
+        with pytest.raises(DataError, match="the server speaks version 1 of fedlama's protocol, this node version 4"):
             read(order if read is read_request else RecordDict({}))
     newer = request_records(REQUEST)
     newer["fedlama"]["protocol"] = PROTOCOL + 1  # type: ignore[index]
-    with pytest.raises(DataError, match="version 4 of fedlama's protocol, this node version 3"):
+    with pytest.raises(DataError, match="version 5 of fedlama's protocol, this node version 4"):
         read_request(newer)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,10 @@ import pytest
 from fedlama.core.deprecations import RenamedWarning
 from fedlama.errors import ConfigError
 from fedlama.experiment import Experiment, assemble, load_experiment, prepare, read, resolve
-from fedlama.federation.federation import Federation
 from fedlama.flower import Flower
-from fedlama.flower.deploy.federation import deploy_experiment, deploy_federation
+from fedlama.flower.deploy.federation import deploy_experiment
 from fedlama.flower.deploy.submit import run_config
 from fedlama.flower.protocol import fingerprint
-from fedlama.flower.server.nodes import RemoteClients
 from fedlama.flower.settings import (
     DEFAULTS,
     aggregation_of,
@@ -27,7 +24,6 @@ from fedlama.flower.settings import (
     state_folder,
     state_name,
 )
-from tests.flower.cases import QUICK, federation, in_process
 from tests.flower.in_process import InProcessChannel
 
 NAMES = {
@@ -180,8 +176,6 @@ def test_a_file_outside_of_the_experiments_folder_is_not_submitted(own: Experime
         ("aggregator.name=median", "aggregator.name is 'median', expected 'mean', because a deployment only averages"),
         ("availability.name=random", "availability.name is 'random', expected 'always', because the real clients"),
         ("evaluate=best_client", "evaluate is 'best_client', expected 'global', because single clients' models stay"),
-        ("evaluate_clients=own", "evaluate_clients is 'own', expected 'none', because in a deployment the clients'"),
-        ("evaluate_clients=global", "no message carries scores; change it, or simulate with `fedlama run`"),
         ("precision=bfloat16", "precision is 'bfloat16', expected 'float32', because nodes compute in the model's own"),
     ],
 )
@@ -192,19 +186,8 @@ def test_what_a_deployment_cannot_do_is_refused_before_it_is_submitted(change: s
 
 def test_a_server_refuses_what_was_submitted_without_fedlama(tmp_path: Path) -> None:
     """An operator may submit any experiment with `flwr run`; no file is written before it is refused."""
-    experiment = resolve(read("digits", ["engine=loop", "client_test_share=0.2", "evaluate_clients=both"]))
+    experiment = resolve(read("digits", ["engine=loop", "precision=bfloat16"]))
     engine = Flower(InProcessChannel(lambda: pytest.fail("a client was asked"), 0, tmp_path / "states"))
-    with pytest.raises(ConfigError, match="evaluate_clients is 'both', expected 'none', because in a deployment"):
+    with pytest.raises(ConfigError, match="precision is 'bfloat16', expected 'float32', because nodes"):
         deploy_experiment(experiment, engine, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
-
-
-def test_a_server_of_the_users_own_refuses_scores_of_single_clients(tmp_path: Path) -> None:
-    given = federation(evaluate_clients="own")
-    channel = in_process(federation(), tmp_path / "states")
-
-    def build(clients: RemoteClients) -> Federation:
-        return replace(given, clients=clients)
-
-    with pytest.raises(ConfigError, match="no message carries scores; set evaluate_clients='none'"):
-        deploy_federation(build, 5, Flower(channel, QUICK), tmp_path / "run")

@@ -71,9 +71,11 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
             yield started
 
 
-@pytest.mark.parametrize("case", ["language-model", "regression", "segmentation"])
+@pytest.mark.parametrize(
+    "case", ["language-model", "regression", "segmentation", "cox", "binary", "multi-label", "huggingface"]
+)
 def test_a_network_has_the_bits_of_the_loop_engine(live: Live, case: str) -> None:
-    """Batches that are dicts, measurements, and a class for each pixel; two rounds, the second with all layers."""
+    """Every kind of batch and loss, also one that the model computes; two rounds, the second with all layers."""
     out, config = live.folder / "runs" / case, live.folder / f"{case}.toml"
     config.write_text(f'out = "{out}"\ncase = "{case}"\n', encoding="utf-8")
     live.operator.submit(live.folder / "tasks", config)

@@ -69,7 +69,7 @@ def time_runs(paths: Iterable[Path], links: Sequence[Link], *, seed: int = 0, ev
         paths: Run folders.
         links: The links.
         seed: Decides what links draw; the same for all runs, so that they are compared on the same clients.
-        evaluation: Include uploads made only for evaluation.
+        evaluation: Include what is sent only for an evaluation.
 
     Returns:
         One timing per run.

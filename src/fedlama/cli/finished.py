@@ -44,7 +44,9 @@ def links(
     target: Target = None,
     price: Price = None,
     seed: Seed = 0,
-    evaluation: Annotated[bool, typer.Option("--evaluation", help="Include uploads made only for evaluation.")] = False,
+    evaluation: Annotated[
+        bool, typer.Option("--evaluation", help="Include what is sent only for an evaluation.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show how long finished runs take on given links, computed from their ledgers without training."""

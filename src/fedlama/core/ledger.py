@@ -2,7 +2,8 @@
 
 What is counted: the payload of every layer as its codec serialises it (parameters and the statistics that belong to
 them), the headers of the message and of each layer, the discrepancy scalars in uploads, and the first download of the
-complete model by every client that joins a cohort. Uploads that only serve an evaluation are kept apart. The final
+complete model by every client that joins a cohort. What only serves an evaluation is kept apart: uploads of layers that
+are not due, and the global model that clients score on test sets of their own, uncompressed. The final
 global model is not sent to the clients again. The sizes are those of the message format in :mod:`fedlama.core.wire`;
 what a transport adds (HTTP, TLS, TCP) is not counted.
 
@@ -18,8 +19,8 @@ from typing import Literal
 
 from fedlama.core.wire import LAYER_HEADER_BYTES, MESSAGE_HEADER_BYTES, SCALAR_BYTES
 
-Direction = Literal["down", "up", "evaluation"]
-"""From the server, to the server for training, and to the server for an evaluation alone."""
+Direction = Literal["down", "up", "evaluation", "evaluation-down"]
+"""From the server and to the server for training; to the server and from the server for an evaluation alone."""
 
 MEGABYTE = 1_000_000
 """Bytes in a megabyte as tables and charts show it: 10^6."""
@@ -50,7 +51,8 @@ class Transfer:
 
     Attributes:
         round_index: The round, from 0.
-        direction: ``"down"`` and ``"up"`` for training; ``"evaluation"`` for uploads made only to evaluate.
+        direction: ``"down"`` and ``"up"`` for training; ``"evaluation"`` for uploads made only to evaluate, and
+            ``"evaluation-down"`` for the global model that clients score.
         clients: The clients' numbers.
         payloads: The layers.
         scalars: Whether each layer carries its discrepancy scalar.

@@ -96,6 +96,8 @@ class RoundOrder:
         scalars: Whether every uploaded layer carries its discrepancy scalar.
         coded: Layer to what brings a client that is in sync to its value in `values`, as the codec of downloads wrote
             it; empty for codecs that write the value itself.
+        scores_own: Whether the clients' own models are scored on their own test sets before they are averaged; only an
+            engine whose clients are on other machines needs to know.
     """
 
     plan: Plan
@@ -107,6 +109,7 @@ class RoundOrder:
     evaluation: frozenset[str] = frozenset()
     scalars: bool = False
     coded: Mapping[str, bytes] = field(default_factory=dict)
+    scores_own: bool = False
     client_steps: Mapping[int, int] = field(default_factory=dict)
 
     def steps_of(self, client: int) -> int:

@@ -64,6 +64,7 @@ class TransferPlanner:
         evaluation: frozenset[str] = frozenset(),
         scalars: bool = False,
         coded: Mapping[str, bytes] | None = None,
+        scores_own: bool = False,
     ) -> RoundOrder:
         """Make the order of a round; to be called once for every round, in sequence.
 
@@ -74,6 +75,7 @@ class TransferPlanner:
             evaluation: Layers that come up only for an evaluation.
             scalars: Whether uploads carry a discrepancy scalar with each layer.
             coded: What the codec of downloads wrote after the round before, by layer; None for nothing.
+            scores_own: Whether the clients' own models are scored.
 
         Returns:
             The order, for a new cohort where the plan and the sampler allow one.
@@ -104,6 +106,7 @@ class TransferPlanner:
             evaluation=evaluation,
             scalars=scalars,
             coded=coded or {},
+            scores_own=scores_own,
         )
 
 

@@ -1,22 +1,42 @@
 """The clients' own test sets: the global model on each of them, and each client's own model before it is averaged.
 
-The test sets are those that the source of the clients holds back (:mod:`fedlama.data.local_sets`).
+The test sets are those that the source of the clients holds back (:mod:`fedlama.data.local_sets`). Where the clients
+are on other machines, they compute the scores themselves, with :func:`own_score`, and the engine collects these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
+from torch import nn
 
+from fedlama.choices.codecs import Float32
+from fedlama.choices.tasks import Task
+from fedlama.core.ledger import LayerPayload, Transfer
 from fedlama.core.records import Score
 from fedlama.core.trees import map_leaves
 from fedlama.data.clients import ClientSource
 from fedlama.data.local_sets import held_out
 from fedlama.engines.api import Engine, Values
+from fedlama.engines.transfers import payload_bytes
 from fedlama.federation.server import Server
 from fedlama.federation.settings import FederationSettings
 from fedlama.federation.tally import Tally
+
+
+@dataclass(frozen=True)
+class GlobalScores:
+    """The scores of the global model on the clients' own test sets.
+
+    Attributes:
+        scores: Client to score, of the clients that have a test set and gave one.
+        transfers: The messages with the global model that the clients received for it.
+    """
+
+    scores: Mapping[int, Score] = field(default_factory=dict)
+    transfers: tuple[Transfer, ...] = ()
 
 
 class ClientEvaluator:
@@ -30,26 +50,45 @@ class ClientEvaluator:
 
     def __init__(self, federation: FederationSettings, clients: ClientSource, server: Server) -> None:
         self._task, self._clients, self._server = federation.task, clients, server
+        self._payloads = tuple(
+            LayerPayload(layer.name, layer.parameters, payload_bytes(layer, Float32()))
+            for layer in federation.labelling()
+        )
         self.scores_global = federation.evaluate_clients in ("global", "both")
         self.scores_own = federation.evaluate_clients in ("own", "both")
 
-    def global_model(self, values: Values) -> dict[int, Score]:
+    def global_model(self, engine: Engine, values: Values, round_index: int) -> GlobalScores:
         """Return the score of the global model on the test set of every client that has one.
 
         Args:
+            engine: The engine; one whose clients are on other machines has a method `score_global`, which does it.
             values: The global values, by tensor name.
+            round_index: The round, from 0.
         """
-        return self._kept({client: self._score(client, values) for client in range(len(self._clients))})
+        elsewhere = getattr(engine, "score_global", None)
+        if elsewhere is not None:
+            scores, sent = elsewhere(values, round_index)
+            transfers = tuple(
+                Transfer(round_index, "evaluation-down", tuple(clients), self._payloads) for clients in sent
+            )
+            return GlobalScores(scores, transfers)
+        scores = self._kept({client: self._score(client, values) for client in range(len(self._clients))})
+        return GlobalScores(scores, (Transfer(round_index, "evaluation-down", tuple(scores), self._payloads),))
 
-    def own_models(self, engine: Engine, clients: Iterable[int]) -> dict[int, Score]:
+    def own_models(self, engine: Engine, clients: Sequence[int]) -> dict[int, Score]:
         """Return the scores of clients' own models, each on the client's own test set.
 
         Call it after the clients have trained and before any layer is averaged.
 
         Args:
-            engine: Holds the clients' models.
+            engine: Holds the clients' models; one whose clients are on other machines has a method `own_scores`, which
+                returns what came with their replies.
             clients: The clients that answered in the round.
         """
+        elsewhere = getattr(engine, "own_scores", None)
+        if elsewhere is not None:
+            received: Mapping[int, Score] = elsewhere()
+            return {client: received[client] for client in clients if client in received}
         scores = self._kept({client: self._score(client, engine.client_values(client)) for client in clients})
         self._server.model_with(self._server.local)  # a client's local values must not stay in the server's model
         return scores
@@ -59,19 +98,35 @@ class ClientEvaluator:
         return {client: score for client, score in scores.items() if score is not None}
 
     def _score(self, client: int, values: Values) -> Score | None:
-        """Return the score of a model on a client's test set; None where it has none."""
-        batches = held_out(self._clients, client, "test")
-        if batches is None:
-            return None
-        model = self._server.model_with(values)
-        device, training = next(model.parameters()).device, model.training
-        tally = Tally(self._task, device)
-        model.eval()
-        with torch.no_grad():
-            for stored in batches:
-                batch = map_leaves(lambda leaf: leaf.to(device), stored)
-                given = map_leaves(torch.clone, batch)  # a model or a loss may work in place
-                output = self._task.forward(model, batch)
-                tally.add(output, given, self._task.loss(output, batch))
-        model.train(training)
-        return tally.score(f"the test set of client {client}", may_be_undefined=True)
+        return own_score(self._task, self._server.model_with(values), self._clients, client)
+
+
+def own_score(task: Task, model: nn.Module, clients: ClientSource, client: int) -> Score | None:
+    """Return the score of a model on a client's own test set.
+
+    Args:
+        task: The loss and the metrics.
+        model: The model; in evaluation mode during the call.
+        clients: The source of the clients.
+        client: The client's number.
+
+    Returns:
+        The score; its primary metric may be NaN, as on few samples of one class. None where the client has no test set.
+
+    Raises:
+        DataError: The loss is not a scalar, or a metric failed.
+    """
+    batches = held_out(clients, client, "test")
+    if batches is None:
+        return None
+    device, training = next(model.parameters()).device, model.training
+    tally = Tally(task, device)
+    model.eval()
+    with torch.no_grad():
+        for stored in batches:
+            batch = map_leaves(lambda leaf: leaf.to(device), stored)
+            given = map_leaves(torch.clone, batch)  # a model or a loss may work in place
+            output = task.forward(model, batch)
+            tally.add(output, given, task.loss(output, batch))
+    model.train(training)
+    return tally.score(f"the test set of client {client}", may_be_undefined=True)

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from fedlama.core.client_scores import ClientScores
@@ -20,12 +19,12 @@ from fedlama.core.records import Best, Result, RoundRecord, Score, layer_records
 from fedlama.data.sources import as_source
 from fedlama.engines import ENGINES, Engine
 from fedlama.engines.api import RoundReply, Values
-from fedlama.engines.cohort.sizes import intra_op_threads, is_large
+from fedlama.engines.cohort.sizes import intra_op_threads, threads_for
 from fedlama.engines.transfers import TransferPlanner
 from fedlama.engines.wrappers import wrap
 from fedlama.federation.callbacks import CallbackError, Callbacks, RoundCallback
 from fedlama.federation.checks import check_federation, check_fit
-from fedlama.federation.client_evaluation import ClientEvaluator
+from fedlama.federation.client_evaluation import ClientEvaluator, GlobalScores
 from fedlama.federation.describe import Description
 from fedlama.federation.evaluation import Evaluator
 from fedlama.federation.explosion import LossWatch
@@ -73,8 +72,7 @@ class Run:
         self.stopped: str | None = None
         self.state = federation.strategy.init(self.layers, federation.seed)
         self.ledger, self.round_index = Ledger(), 0
-        # A second thread inside the kernels of a small model only waits, for long where the machine is busy.
-        self._threads = torch.get_num_threads() if is_large(setup.model, self.clients) else 1
+        self._threads = threads_for(setup.model, self.clients)
         make = ENGINES[federation.engine] if isinstance(federation.engine, str) else federation.engine
         self.engine: Engine = wrap(make(setup), setup, federation.availability, federation.aggregator)
 
@@ -199,14 +197,22 @@ class Run:
         """Return the scores of the models of the clients that answered; empty where they are not due."""
         if not self.client_evaluator.scores_own or not self.evaluator.is_due(plan):
             return {}
-        return self.client_evaluator.own_models(self.engine, reply.losses)
+        return self.client_evaluator.own_models(self.engine, tuple(reply.losses))
 
-    def _client_scores(self, plan: Plan, values: Values, own_scores: dict[int, Score]) -> ClientScores | None:
-        """Return the scores of single clients, from the values of the global model; None where none are due."""
+    def _global_scores(self, plan: Plan, values: Values) -> GlobalScores:
+        """Return the scores of the global model on the clients' own test sets; empty where they are not due."""
+        if not self.client_evaluator.scores_global or not self.evaluator.is_due(plan):
+            return GlobalScores()
+        return self.client_evaluator.global_model(self.engine, values, plan.round_index)
+
+    def _client_scores(
+        self, plan: Plan, of_global: Mapping[int, Score], of_own: Mapping[int, Score]
+    ) -> ClientScores | None:
+        """Return the record of the scores of single clients; None where none are due."""
         evaluator = self.client_evaluator
         if not (evaluator.scores_own or evaluator.scores_global) or not self.evaluator.is_due(plan):
             return None
-        return ClientScores(evaluator.global_model(values) if evaluator.scores_global else {}, own_scores)
+        return ClientScores(of_global, of_own)
 
     def client_steps(self, cohort: Sequence[int], round_index: int) -> dict[int, int]:
         """Return the clients that take another number of local steps than the strategy's, with that number.
@@ -235,6 +241,7 @@ class Run:
             evaluation=self.evaluator.layers(plan),
             scalars=strategy.measures_discrepancy,
             coded=server.downloads.coded,
+            scores_own=self.client_evaluator.scores_own and self.evaluator.is_due(plan),
         )
         if client_steps := self.client_steps(order.cohort, self.round_index):
             order = replace(order, client_steps=client_steps)
@@ -250,9 +257,9 @@ class Run:
         evaluation = self.evaluator.evaluate(plan, engine, order.cohort, void=void)
         if self.best is not None and evaluation.validation is not None:
             self.best.see(plan.round_index, evaluation.validation, evaluation.values)
-        client_scores = self._client_scores(plan, evaluation.values, own_scores)
+        global_scores = self._global_scores(plan, evaluation.values)
         evaluated = time.perf_counter()
-        sent, active = reply.transfers, order.cohort
+        sent, active = (*reply.transfers, *global_scores.transfers), order.cohort
         if getattr(strategy, "is_central", False):  # the data and the model are in one place
             sent, active = (), ()
         self.ledger.extend(sent)
@@ -267,7 +274,7 @@ class Run:
             transfers=sent,
             score=evaluation.score,
             validation=evaluation.validation,
-            client_scores=client_scores,
+            client_scores=self._client_scores(plan, global_scores.scores, own_scores),
             seconds=trained - scored + replied - start,
             evaluation_seconds=evaluated - trained + scored - replied,
             client_steps=order.client_steps,

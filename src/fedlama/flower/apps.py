@@ -19,10 +19,10 @@ from fedlama.experiment import assemble, prepare
 from fedlama.experiment.loading import location_of
 from fedlama.federation.federation import Federation
 from fedlama.flower.client.function import FunctionTrainer
-from fedlama.flower.client.respond import refusal, respond
+from fedlama.flower.client.respond import evaluate, refusal, respond
 from fedlama.flower.client.state import forget_old
 from fedlama.flower.client.trainer import ClientTrainer, LocalRound, LoopTrainer
-from fedlama.flower.protocol import NEVER, ClientInfo
+from fedlama.flower.protocol import NEVER, ClientInfo, EvaluateReply
 from fedlama.flower.server.nodes import RemoteClients
 from fedlama.flower.settings import (
     DEFAULTS,
@@ -37,8 +37,10 @@ from fedlama.flower.settings import (
 from fedlama.flower.transport import (
     GridChannel,
     check_info_request,
+    evaluated_records,
     flower_module,
     info_records,
+    read_evaluate,
     read_request,
     refusal_records,
     reply_records,
@@ -115,7 +117,7 @@ def client_app(
         try:
             check_info_request(message.content)
             client, trainer = trainer_of(context)
-            records = info_records(ClientInfo(client, trainer.samples))
+            records = info_records(ClientInfo(client, trainer.samples, trainer.has_test_set))
         except Exception as error:  # code of the user's own can raise anything
             records = refusal_records(_reason(error))
         return _reply(message, records)
@@ -133,7 +135,16 @@ def client_app(
             reply = refusal(request, _reason(error))
         return _reply(message, reply_records(reply))
 
+    def score(message: Message, context: Context) -> Message:
+        request = read_evaluate(message.content)
+        try:
+            reply = evaluate(request, trainer_of(context)[1])
+        except Exception as error:  # code of the user's own can raise anything
+            reply = EvaluateReply(request.round_index, request.client, detail=_reason(error))
+        return _reply(message, evaluated_records(reply))
+
     app.query()(inform)
+    app.evaluate()(score)
     app.train()(train)
     return app
 

@@ -1,7 +1,8 @@
 """The messages between server and clients, and the channel that carries them, without any transport.
 
 In every round the server sends each client a :class:`TrainRequest` with the layers that the client lacks. The client
-returns a :class:`TrainReply` with the layers that are due. The payloads of both are messages of
+returns a :class:`TrainReply` with the layers that are due. Where clients score the global model on test sets of their
+own, an :class:`EvaluateRequest` with all layers follows. The payloads of all are messages of
 :mod:`fedlama.core.wire`, one flat run of bytes each, so what the ledger counts is what is sent. Before the first round
 the server sends each node an :class:`InfoRequest` and learns from :class:`ClientInfo` which client the node serves.
 Every message has its `kind`; those of requests are the types of Flower's messages.
@@ -20,8 +21,9 @@ from fedlama.choices.availability.membership import NEVER as NEVER
 from fedlama.choices.codecs import Codec
 from fedlama.core.description import is_left_out
 from fedlama.core.layers import Layers
+from fedlama.core.scores import Score
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Version of the messages. Both sides refuse another one with a sentence that names both; raise it with every change
 of a record, a field or its meaning."""
 
@@ -53,6 +55,7 @@ class TrainRequest:
         seed: The run's seed, for codecs that draw random numbers.
         coded: Whether the payload holds changes that the codec of downloads wrote, for a client in sync; else it holds
             the values themselves.
+        score: Whether the reply carries the score of the client's trained model on its own test set.
     """
 
     kind: ClassVar[Literal["train"]] = "train"
@@ -71,6 +74,7 @@ class TrainRequest:
     payload: bytes
     seed: int = 0
     coded: bool = False
+    score: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ class TrainReply:
         payload: The uploaded layers.
         evaluation: The layers for evaluation; empty when none were requested.
         detail: A sentence for the log.
+        score: The trained model's score on the client's own test set, where the request asks for it and there is one.
     """
 
     kind: ClassVar[Literal["trained"]] = "trained"
@@ -98,6 +103,45 @@ class TrainReply:
     replayed: bool = False
     payload: bytes = b""
     evaluation: bytes = b""
+    detail: str = ""
+    score: Score | None = None
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """Asks a client for the score of the global model on its own test set.
+
+    Attributes:
+        fingerprint: See :func:`fingerprint`.
+        round_index: The round, from 0, after which the model is scored.
+        client: The client's number.
+        payload: All layers that are sent, each with the values themselves.
+    """
+
+    kind: ClassVar[Literal["evaluate"]] = "evaluate"
+
+    fingerprint: str
+    round_index: int
+    client: int
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class EvaluateReply:
+    """A client's reply to an :class:`EvaluateRequest`.
+
+    Attributes:
+        round_index: The round of the request.
+        client: The client's number.
+        score: The score; None where the client cannot give one.
+        detail: Why not, a sentence for the log.
+    """
+
+    kind: ClassVar[Literal["evaluated"]] = "evaluated"
+
+    round_index: int
+    client: int
+    score: Score | None = None
     detail: str = ""
 
 
@@ -115,12 +159,14 @@ class ClientInfo:
     Attributes:
         client: The client's number.
         samples: Its number of training samples n_i.
+        has_test_set: Whether it has a test set of its own.
     """
 
     kind: ClassVar[Literal["info"]] = "info"
 
     client: int
     samples: int
+    has_test_set: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,7 +189,7 @@ class Outgoing:
     """One message to one node."""
 
     node: int
-    content: TrainRequest | InfoRequest
+    content: TrainRequest | EvaluateRequest | InfoRequest
 
 
 @dataclass(frozen=True)
@@ -156,7 +202,7 @@ class Incoming:
     """
 
     ticket: str
-    content: TrainReply | ClientInfo | Failure
+    content: TrainReply | EvaluateReply | ClientInfo | Failure
 
 
 class Channel(Protocol):

@@ -8,7 +8,10 @@ record          kind                    content
 ==============  ======================  ==============================================================
 ``fedlama``     ConfigRecord            ``protocol``, the version of the messages; an :class:`InfoRequest` is only this
 ``request``     ConfigRecord            fields of a :class:`TrainRequest` but its payload
-``reply``       ConfigRecord            fields of a :class:`TrainReply` but its payloads
+``reply``       ConfigRecord            fields of a :class:`TrainReply` but its payloads and its score
+``evaluate``    ConfigRecord            fields of an :class:`EvaluateRequest` but its payload
+``evaluated``   ConfigRecord            fields of an :class:`EvaluateReply` but its score
+``score``       ConfigRecord            ``loss``, ``names`` and ``values`` of metrics, ``primary``, ``direction``
 ``client``      ConfigRecord            fields of a :class:`ClientInfo`
 ``refusal``     ConfigRecord            ``reason``, in place of a :class:`ClientInfo`
 ``payloads``    ArrayRecord             bytes as flat arrays of uint8; empty payloads are left out
@@ -28,12 +31,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from pydantic import TypeAdapter
 
+from fedlama.core.scores import Score
 from fedlama.data.files import read_header
 from fedlama.errors import DataError, MissingExtraError, cut, shown
 from fedlama.flower.protocol import (
     PROTOCOL,
     REASON_CHARACTERS,
     ClientInfo,
+    EvaluateReply,
+    EvaluateRequest,
     Failure,
     Incoming,
     Outgoing,
@@ -48,7 +54,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _LOG = logging.getLogger("fedlama.flower")
 _ATTEMPTS, _PAUSE = 10, 3.0
+_MOST_METRICS, _NAME = 100, 100  # metrics of a score, and characters of a metric's name
 _REQUEST, _REPLY = TypeAdapter(TrainRequest), TypeAdapter(TrainReply)
+_EVALUATE, _EVALUATED = TypeAdapter(EvaluateRequest), TypeAdapter(EvaluateReply)
 _FINAL_CODES = {1, 2, 6, 7}  # the client's program or its packing is at fault: a second request cannot help
 
 
@@ -124,7 +132,7 @@ def read_request(records: RecordDict) -> TrainRequest:
 
 def reply_records(reply: TrainReply) -> RecordDict:
     """Write a training reply as Flower's records."""
-    return _records("reply", asdict(reply), ("payload", "evaluation"))
+    return _with_score(_records("reply", _without_score(reply), ("payload", "evaluation")), reply.score)
 
 
 def read_reply(records: RecordDict) -> TrainReply:
@@ -135,9 +143,46 @@ def read_reply(records: RecordDict) -> TrainReply:
     """
     _check_protocol(records, "the node", "this server")
     try:
-        return _REPLY.validate_python(_fields("reply", records, ("payload", "evaluation")))
+        fields = _fields("reply", records, ("payload", "evaluation"))
+        return _REPLY.validate_python({**fields, "score": _score(records)})
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"the message is not a training reply ({cut(error)}); {_SAME_VERSION}") from error
+
+
+def evaluate_records(request: EvaluateRequest) -> RecordDict:
+    """Write a request for a score as Flower's records."""
+    return _records("evaluate", asdict(request), ("payload",))
+
+
+def read_evaluate(records: RecordDict) -> EvaluateRequest:
+    """Read a request for a score.
+
+    Raises:
+        DataError: The records are not a request of this protocol.
+    """
+    _check_protocol(records, "the server", "this node")
+    try:
+        return _EVALUATE.validate_python(_fields("evaluate", records, ("payload",)))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"the message is not a request for a score ({cut(error)}); {_SAME_VERSION}") from error
+
+
+def evaluated_records(reply: EvaluateReply) -> RecordDict:
+    """Write a client's score as Flower's records."""
+    return _with_score(_records("evaluated", _without_score(reply)), reply.score)
+
+
+def read_evaluated(records: RecordDict) -> EvaluateReply:
+    """Read a client's score.
+
+    Raises:
+        DataError: The records are not a score of this protocol.
+    """
+    _check_protocol(records, "the node", "this server")
+    try:
+        return _EVALUATED.validate_python({**records.config_records["evaluated"], "score": _score(records)})
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"the message is not a client's score ({cut(error)}); {_SAME_VERSION}") from error
 
 
 def check_info_request(records: RecordDict) -> None:
@@ -178,12 +223,14 @@ def _message(outgoing: Outgoing, lifetime: float) -> Message:
     if content.kind == "train":
         records, group = request_records(content), str(content.round_index)
         message: Message = app.Message(records, outgoing.node, content.kind, ttl=lifetime, group_id=group)
+    elif content.kind == "evaluate":
+        message = app.Message(evaluate_records(content), outgoing.node, content.kind, ttl=lifetime)
     else:
         message = app.Message(_protocol_record(), outgoing.node, content.kind, ttl=lifetime)
     return message
 
 
-def _content(message: Message) -> TrainReply | ClientInfo | Failure:
+def _content(message: Message) -> TrainReply | EvaluateReply | ClientInfo | Failure:
     """Read a node's reply to a message of either kind; a reply that cannot be read becomes a failure."""
     if message.has_error():
         error = message.error
@@ -192,6 +239,8 @@ def _content(message: Message) -> TrainReply | ClientInfo | Failure:
     try:
         if "reply" in records:
             return read_reply(records)
+        if "evaluated" in records:
+            return read_evaluated(records)
         _check_protocol(records, "the node", "this server")
         if "refusal" in records:
             return Failure(cut(records.config_records["refusal"]["reason"], REASON_CHARACTERS), final=True)
@@ -204,7 +253,39 @@ def _client_info(fields: Mapping[str, Any]) -> ClientInfo:
     client, samples = int(str(fields["client"])), int(str(fields["samples"]))
     if not 1 <= samples < 2**53:  # the weights are computed from it in float64
         raise DataError(f"samples is {shown(samples)}, expected 1 to 2^53 - 1; correct the node's number of samples")
-    return ClientInfo(client, samples)
+    return ClientInfo(client, samples, fields["has_test_set"] is True)
+
+
+def _without_score(reply: TrainReply | EvaluateReply) -> dict[str, Any]:
+    return {name: value for name, value in asdict(reply).items() if name != "score"}
+
+
+def _with_score(records: RecordDict, score: Score | None) -> RecordDict:
+    if score is not None:
+        fields: dict[str, Any] = {"loss": float(score.loss), "primary": score.primary, "direction": score.direction}
+        if score.metrics:
+            fields |= {"names": list(score.metrics), "values": [float(value) for value in score.metrics.values()]}
+        records["score"] = flower_module("app").ConfigRecord(fields)
+    return records
+
+
+def _score(records: RecordDict) -> Score | None:
+    """Read a client's score; None where the message has none.
+
+    Raises:
+        DataError: It is not a score; its texts come from another machine and are shown in reports.
+    """
+    if "score" not in records:
+        return None
+    fields = records.config_records["score"]
+    names, values = list(fields.get("names", [])), list(fields.get("values", []))
+    sound = len(names) == len(values) <= _MOST_METRICS and len(set(names)) == len(names)
+    sound = sound and all(isinstance(name, str) and name.isprintable() and len(name) <= _NAME for name in names)
+    primary, direction, loss = fields["primary"], fields["direction"], fields["loss"]
+    sound = sound and primary in ("loss", *names) and direction in ("higher", "lower")
+    if not sound or not all(isinstance(value, float) for value in (loss, *values)):
+        raise DataError("the score is not a loss and metrics with their names, one of them primary")
+    return Score(loss, dict(zip(names, values, strict=True)), primary, direction)
 
 
 def _records(name: str, fields: Mapping[str, Any], payloads: Sequence[str] = ()) -> RecordDict:

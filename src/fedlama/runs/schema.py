@@ -57,7 +57,7 @@ class _Metrics(TypedDict):
 class _Transfer(TypedDict):
     """What is read from a transfer in a line of ledger.jsonl, where it is called a shipment."""
 
-    direction: Literal["down", "up", "evaluation"]
+    direction: Literal["down", "up", "evaluation", "evaluation-down"]
     clients: list[_Whole]
     layers: dict[_Name, Annotated[list[_Whole], Field(min_length=2, max_length=2)]]
     scalars: bool

@@ -13,6 +13,7 @@ from fedlama.core.ledger import Transfer
 from fedlama.core.records import RoundRecord
 
 Ints = NDArray[np.int64]
+_TRAINING = ("up", "down")
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Exchanges:
         Args:
             rounds: The transfers of each round.
             steps: Local steps of each round.
-            evaluation: Include uploads made only for evaluation.
+            evaluation: Include what is sent only for an evaluation.
             client_steps: For each round the clients that took another number of local steps; empty for none.
 
         Returns:
@@ -64,14 +65,14 @@ class Exchanges:
         count = 0
         for index, (transfers, length) in enumerate(zip(rounds, steps, strict=True)):
             count += 1
-            wanted = [item for item in transfers if item.clients and (evaluation or item.direction != "evaluation")]
+            wanted = [item for item in transfers if item.clients and (evaluation or item.direction in _TRAINING)]
             if not wanted:
                 continue
             clients = np.unique(np.concatenate([np.asarray(transfer.clients, dtype=np.int64) for transfer in wanted]))
             table = np.zeros((4, len(clients)), dtype=np.int64)  # bytes down, bytes up, messages down, messages up
             for transfer in wanted:
                 columns_of = np.searchsorted(clients, np.asarray(transfer.clients, dtype=np.int64))
-                row = 0 if transfer.direction == "down" else 1
+                row = 1 if transfer.direction in ("up", "evaluation") else 0
                 table[row, columns_of] += transfer.total_bytes // len(transfer.clients)
                 table[row + 2, columns_of] += 1
             here, long = np.full(len(clients), index), np.full(len(clients), length)

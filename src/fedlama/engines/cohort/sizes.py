@@ -31,6 +31,19 @@ def is_large(model: nn.Module, clients: ClientSource) -> bool:
     return parameters >= _LARGE_MODEL or (convolves and _pixels(clients) >= _LARGE_IMAGE)
 
 
+def threads_for(model: nn.Module, clients: ClientSource) -> int:
+    """Return the number of threads that torch uses within a kernel: one rule for simulations and deployments.
+
+    The number decides the order in which a kernel adds numbers, and with it the last bits of a result. A second thread
+    inside the kernels of a small model only waits, for long where the machine is busy.
+
+    Args:
+        model: The model.
+        clients: As for :func:`is_large`.
+    """
+    return torch.get_num_threads() if is_large(model, clients) else 1
+
+
 def _pixels(clients: ClientSource) -> int:
     """Return the number of pixels of one input."""
     tensors = tensor_clients(clients)

@@ -9,12 +9,16 @@ from torch import Tensor, nn
 
 from fedlama.choices.codecs import Codec, Float32
 from fedlama.core.layers import Layers, by_tensor, local_layers, sent_layers
+from fedlama.core.scores import Score
 from fedlama.engines.api import Values
+from fedlama.errors import ConfigError
 from fedlama.flower.client.trainer import LocalRound
 
 TrainFunction = Callable[[nn.Module, LocalRound], float]
 """Trains a model in place for ``local_round.steps`` local steps on the data of ``local_round.client``, from the
 position ``local_round.steps_done`` on; returns the mean training loss."""
+EvaluateFunction = Callable[[nn.Module], Score]
+"""Scores a model, which is in evaluation mode, on the client's own test set; it must not change the model."""
 
 
 class FunctionTrainer:
@@ -26,6 +30,7 @@ class FunctionTrainer:
         samples: Number of training samples n_i.
         layers: The labelling; by default every parameter tensor is a layer. It must equal the server's.
         codec: How uploads are compressed. It must equal the server's.
+        evaluate: Scores a model on the client's own test set; None where it has none.
     """
 
     def __init__(
@@ -35,7 +40,9 @@ class FunctionTrainer:
         samples: int,
         layers: Layers | None = None,
         codec: Codec | None = None,
+        evaluate: EvaluateFunction | None = None,
     ) -> None:
+        self._evaluate = evaluate
         self._model, self._train, self._samples = model, train, samples
         labelling = by_tensor(model) if layers is None else layers
         self._layers, self._local = sent_layers(labelling), local_layers(labelling)
@@ -70,6 +77,31 @@ class FunctionTrainer:
     def samples(self) -> int:
         """Number of training samples n_i."""
         return self._samples
+
+    @property
+    def has_test_set(self) -> bool:
+        """Whether there is a function that scores a model."""
+        return self._evaluate is not None
+
+    @property
+    def threads(self) -> int:
+        """The number that the process has: a function of the user's own may set it."""
+        return torch.get_num_threads()
+
+    def score(self, values: Mapping[str, Tensor]) -> Score | None:
+        """Call the user's function on a model with these values."""
+        if self._evaluate is None:
+            return None
+        self._model.load_state_dict(dict(values), strict=False)
+        self._model.eval()
+        with torch.no_grad():
+            score: object = self._evaluate(self._model)
+        if not isinstance(score, Score):
+            raise ConfigError(
+                f"evaluate returned {type(score).__name__}, expected a fedlama.Score; return "
+                "fedlama.Score(loss, {'accuracy': ...}, 'accuracy', 'higher')"
+            )
+        return score
 
     def initial_state(self, values: Mapping[str, Tensor]) -> tuple[Values, Values]:
         """Start from the full model; buffers that are never sent start as the model was built."""

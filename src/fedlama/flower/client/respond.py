@@ -20,16 +20,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from fedlama.choices.codecs import SERVER, download_codec, full_codec
+from fedlama.choices.codecs import SERVER, Float32, download_codec, full_codec
 from fedlama.core import wire
 from fedlama.core.averaging import squared_norm, wide_dtype
 from fedlama.core.layers import Layer
 from fedlama.core.state_dicts import join, split
 from fedlama.engines.api import Values
+from fedlama.engines.cohort.sizes import intra_op_threads
 from fedlama.flower.client.state import ClientState, exclusive, load, save
 from fedlama.flower.client.trainer import ClientTrainer, LocalRound
 from fedlama.flower.payloads import Known, decode_layer, decode_message, write_layer
-from fedlama.flower.protocol import NEVER, TrainReply, TrainRequest, fingerprint
+from fedlama.flower.protocol import NEVER, EvaluateReply, EvaluateRequest, TrainReply, TrainRequest, fingerprint
 
 
 def respond(request: TrainRequest, trainer: ClientTrainer, path: Path) -> TrainReply:
@@ -45,12 +46,8 @@ def respond(request: TrainRequest, trainer: ClientTrainer, path: Path) -> TrainR
     """
     own_fingerprint = fingerprint(trainer.layers, trainer.codec)
     if request.fingerprint != own_fingerprint:
-        return refusal(
-            request,
-            f"the model, the labelling or the codec differ from the server's (fingerprint {own_fingerprint}, expected "
-            f"{request.fingerprint}); use the same experiment and the same files on both sides",
-        )
-    with exclusive(path):
+        return refusal(request, _other_model(own_fingerprint, request.fingerprint))
+    with intra_op_threads(trainer.threads), exclusive(path):
         state = load(path)
         if state is not None and (state.run, state.fingerprint) != (request.run, own_fingerprint):
             state = None
@@ -63,6 +60,32 @@ def respond(request: TrainRequest, trainer: ClientTrainer, path: Path) -> TrainR
         reply, codec_next = _reply(request, trainer, state, replayed=False)
         save(replace(state, codec_next=codec_next), path)
     return reply
+
+
+def evaluate(request: EvaluateRequest, trainer: ClientTrainer) -> EvaluateReply:
+    """Score the global model on the client's own test set; nothing is kept.
+
+    Args:
+        request: The request.
+        trainer: The client's model and data.
+    """
+    own_fingerprint = fingerprint(trainer.layers, trainer.codec)
+    if request.fingerprint != own_fingerprint:
+        reason = _other_model(own_fingerprint, request.fingerprint)
+        return EvaluateReply(request.round_index, request.client, detail=reason)
+    with intra_op_threads(trainer.threads):
+        indices = range(len(trainer.layers))
+        layers = decode_message(wire.unpack(request.payload), indices, trainer.layers, Float32())
+        score = trainer.score({name: value for values in layers.values() for name, value in values.items()})
+    missing = "" if score else "this client has no test set of its own"
+    return EvaluateReply(request.round_index, request.client, score, missing)
+
+
+def _other_model(here: str, expected: str) -> str:
+    return (
+        f"the model, the labelling or the codec differ from the server's (fingerprint {here}, expected {expected}); use "
+        "the same experiment and the same files on both sides"
+    )
 
 
 def refusal(request: TrainRequest, reason: str) -> TrainReply:
@@ -151,6 +174,7 @@ def _reply(
         replayed,
         payload,
         packed(held, scalars=False)[0] if held else b"",
+        score=trainer.score(state.values) if request.score and trainer.has_test_set else None,
     )
     return reply, state.codec_state | new_states
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -14,9 +15,13 @@ from torch import Tensor
 from fedlama.choices.codecs import Codec, Float32
 from fedlama.core.layers import Layers
 from fedlama.core.plan import Plan
+from fedlama.core.scores import Score
 from fedlama.core.state_dicts import join, split
+from fedlama.data.local_sets import held_out
 from fedlama.engines.api import CohortState, EngineSetup, RoundOrder, Values
+from fedlama.engines.cohort.sizes import threads_for
 from fedlama.engines.loop import LoopEngine
+from fedlama.federation.client_evaluation import own_score
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,21 @@ class ClientTrainer(Protocol):
     def samples(self) -> int:
         """Number of training samples n_i."""
 
+    @property
+    def has_test_set(self) -> bool:
+        """Whether the client has a test set of its own, so that :meth:`score` returns a score."""
+
+    @property
+    def threads(self) -> int:
+        """Threads that torch uses within a kernel; the simulation has the same number."""
+
+    def score(self, values: Mapping[str, Tensor]) -> Score | None:
+        """Return a model's score on the client's own test set; None where it has none.
+
+        Args:
+            values: The client's own model, or the global one; what is missing has its initial value.
+        """
+
     def initial_state(self, values: Mapping[str, Tensor]) -> tuple[Values, Values]:
         """Return the state of a client that joins a cohort.
 
@@ -101,6 +121,7 @@ class LoopTrainer:
 
     def __init__(self, setup: EngineSetup, client: int) -> None:
         self._setup, self._client = setup, client
+        self._scored = copy.deepcopy(setup.model)  # the engine overwrites its own; this one has the initial values
         self._engine = LoopEngine(replace(setup, codec=Float32()))  # the codec is applied to the reply
 
     @property
@@ -132,6 +153,22 @@ class LoopTrainer:
     def samples(self) -> int:
         """Number of training samples n_i."""
         return self._setup.clients.samples(self._client)
+
+    @property
+    def has_test_set(self) -> bool:
+        """Whether the source of the clients holds a test set of this client back."""
+        return held_out(self._setup.clients, self._client, "test") is not None
+
+    @property
+    def threads(self) -> int:
+        """The number of :func:`fedlama.engines.cohort.sizes.threads_for`, as in a simulation."""
+        return threads_for(self._setup.model, self._setup.clients)
+
+    def score(self, values: Mapping[str, Tensor]) -> Score | None:
+        """Score a model as a simulation does."""
+        model = copy.deepcopy(self._scored)
+        model.load_state_dict(dict(values), strict=False)
+        return own_score(self._setup.task, model, self._setup.clients, self._client)
 
     def initial_state(self, values: Mapping[str, Tensor]) -> tuple[Values, Values]:
         """Start from the full model with a new optimizer state, and from the initial values of local layers."""

@@ -13,7 +13,7 @@ from fedlama.errors import ConfigError, FedlamaError
 from fedlama.experiment import Experiment, assemble, prepare
 from fedlama.federation.federation import Federation
 from fedlama.federation.run import Run
-from fedlama.flower.deploy.submit import client_scores_refused, misfits
+from fedlama.flower.deploy.submit import misfits
 from fedlama.flower.server.engine import Flower
 from fedlama.flower.server.nodes import NodeRegistry, RemoteClients
 from fedlama.runs import Checkpoints, RunFolder, resume_point
@@ -72,7 +72,8 @@ def deploy_federation(build: Callable[[RemoteClients], Federation], clients: int
             f"after {policy.join:g} s no node serves the clients {', '.join(map(str, missing))}{problems}; start their "
             "SuperNodes, each with its own partition-id, or wait longer with join"
         )
-    federation = build(RemoteClients([registry.samples[client] for client in range(clients)]))
+    samples = [registry.samples[client] for client in range(clients)]
+    federation = build(RemoteClients(samples, frozenset(registry.with_test_set)))
     federation = deployable(federation, engine, path)
     config = {"seed": federation.seed, "in_force": federation.describe()}
 
@@ -118,7 +119,7 @@ def deployable(federation: Federation, engine: Flower, path: Path) -> Federation
         path: The run folder, which gets the engine's log.
 
     Raises:
-        ConfigError: The federation reads single clients' models or test sets, which stay on their machines.
+        ConfigError: The federation reads single clients' models, which stay on their machines.
     """
     if federation.evaluate != "global" or federation.keep_client_models:
         raise ConfigError(
@@ -130,6 +131,4 @@ def deployable(federation: Federation, engine: Flower, path: Path) -> Federation
             f"strategy is {federation.strategy.name!r}, which trains on the pooled data of all clients, but in a "
             "deployment these stay on their machines; choose another strategy"
         )
-    if federation.evaluate_clients != "none":
-        raise ConfigError(f"{client_scores_refused(federation.evaluate_clients)}; set evaluate_clients='none'")
     return replace(federation, engine=replace(engine, log=path / NAME))

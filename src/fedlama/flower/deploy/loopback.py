@@ -89,6 +89,7 @@ class _Watcher:
         """Report the rounds that have ended since the last look; return the summary once it is written."""
         for log in self._out.rglob(NAME):
             lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+            lines = list({line["round"]: line for line in lines}.values())  # one with scores replaces the one before
             new = [line for line in lines if line["ended"] >= self._started]
             for line in new[self._rounds :]:
                 incidents = f" ({'; '.join(line['incidents'])})" if line["incidents"] else ""

@@ -109,28 +109,12 @@ def misfits(experiment: Experiment) -> list[str]:
             f"evaluate is {experiment.settings.evaluate!r}, expected 'global', because single clients' models stay on "
             "their machines; change it"
         )
-    if experiment.settings.evaluate_clients != "none":
-        problems.append(
-            f"{client_scores_refused(experiment.settings.evaluate_clients)}; change it, or simulate with `fedlama run`"
-        )
     if experiment.settings.precision != "float32":
         problems.append(
             f"precision is {experiment.settings.precision!r}, expected 'float32', because nodes compute in the model's "
             "own numbers; remove it"
         )
     return problems
-
-
-def client_scores_refused(asked: str) -> str:
-    """Return why a deployment does not score models on the clients' own test sets, without the remedy.
-
-    Args:
-        asked: The value of `evaluate_clients`.
-    """
-    return (
-        f"evaluate_clients is {asked!r}, expected 'none', because in a deployment the clients' models and test sets "
-        "stay on their machines and no message carries scores"
-    )
 
 
 def write_connection(home: Path, name: str, address: str, certificate: Path | None = None) -> None:

@@ -8,6 +8,8 @@ run_round          sends requests with the layers that each client lacks, receiv
                    replies, and returns what was really sent and received
 average            averages the replies
 overwrite          sends the layer with the next request of every client that lacks it
+own_scores         returns the scores that came with the replies
+score_global       sends the global model to all clients with a test set, and returns their scores
 =================  ====================================================================================
 
 :class:`~fedlama.choices.availability.membership.Membership` finds the layers that a client lacks, in simulations too.
@@ -22,13 +24,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from fedlama.choices.availability.rules import rescaled
 from fedlama.core.layers import Layer
+from fedlama.core.scores import Score
 from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
 from fedlama.engines.divergence import average_divergence
 from fedlama.errors import ConfigError
@@ -38,6 +41,7 @@ from fedlama.flower.server.nodes import NodeRegistry
 from fedlama.flower.server.replies import uploads
 from fedlama.flower.server.requests import EngineState, RequestWriter, downloads, indices
 from fedlama.flower.server.round import RoundPolicy, RoundResult, RoundRunner
+from fedlama.flower.server.scores import ScoreCollector
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,9 @@ class FlowerEngine:
         self._runner = RoundRunner(options.channel, self.registry, options.policy, setup.layers, setup.codec)
         self.state = EngineState(run=secrets.token_hex(8))
         self.latest = RoundResult()
+        self._scores = ScoreCollector(options.channel, self.registry, options.policy, setup.layers, self._fingerprint)
         self._order: RoundOrder | None = None  # of the latest round
+        self._line: dict[str, Any] = {}  # what was logged of it
 
     def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort; the next request to each member carries the complete model."""
@@ -110,8 +116,8 @@ class FlowerEngine:
         for client in self.latest.updates:
             state.steps_done[client] = state.steps_done.get(client, 0) + order.steps_of(client)
         state.absent = set(self.latest.missing)
-        if self._options.log is not None:
-            append_log_line(self._options.log, self.latest, state, time.perf_counter() - start)
+        self._line = log_line(self.latest, state, time.perf_counter() - start)
+        self._log()
         updates = {client: self.latest.updates[client] for client in self._answered()}
         down = downloads(self.latest.sent, self._setup.layers)
         transfers = (*down, *uploads(round_index, updates, scalars=order.scalars))
@@ -141,6 +147,28 @@ class FlowerEngine:
         """Send the layer with the next requests; clients restore frozen layers by themselves."""
         if self._order is not None and layer.name not in self._order.plan.frozen:
             self.state.versions[layer.name] = self._order.plan.round_index
+
+    def own_scores(self) -> dict[int, Score]:
+        """Return the scores of the clients' own models on their own test sets, as they came with the replies."""
+        received = {client: self.latest.updates[client].score for client in self._answered()}
+        return {client: score for client, score in received.items() if score is not None}
+
+    def score_global(self, values: Values, round_index: int) -> tuple[dict[int, Score], list[tuple[int, ...]]]:
+        """Let the clients score the global model, each on its own test set.
+
+        Args:
+            values: The global values, by tensor name.
+            round_index: The round, from 0, after which they are scored.
+
+        Returns:
+            The scores by client, and the clients that were sent the model, once more for each time it was repeated.
+        """
+        start = time.perf_counter()
+        result = self._scores.collect(values, round_index)
+        more = {"scored": list(result.scores), "scoring_seconds": time.perf_counter() - start}
+        self._line |= {**more, "incidents": [*self._line.get("incidents", []), *result.incidents]}
+        self._log()
+        return result.scores, result.sent
 
     def client_values(self, client: int) -> Values:
         """Refuse: a client's model stays on its machine.
@@ -178,23 +206,30 @@ class FlowerEngine:
             scalars=order.scalars,
             payload=b"",
             seed=self._setup.seed,
+            score=order.scores_own,
         )
 
     def _answered(self) -> list[int]:
         return [client for client in self.state.cohort if client in self.latest.updates]
 
+    def _log(self) -> None:
+        """Append the round's line to the log; of two lines of one round, the later one counts."""
+        if self._options.log is not None:
+            self._options.log.parent.mkdir(parents=True, exist_ok=True)
+            with self._options.log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(self._line) + "\n")
 
-def append_log_line(path: Path, result: RoundResult, state: EngineState, seconds: float) -> None:
-    """Append a round to the log of the network.
+
+def log_line(result: RoundResult, state: EngineState, seconds: float) -> dict[str, Any]:
+    """Return a round's line in the log of the network.
 
     Args:
-        path: The log.
         result: The round's requests and replies.
         state: The engine's state after the round.
         seconds: How long the round's messages took.
     """
     rounds = [request.round_index for request in result.sent]
-    line = {
+    return {
         "round": rounds[0] if rounds else None,
         "ended": time.time(),
         "seconds": seconds,
@@ -207,6 +242,3 @@ def append_log_line(path: Path, result: RoundResult, state: EngineState, seconds
         "bytes_down": sum(len(request.payload) for request in result.sent),
         "incidents": result.incidents,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fedlama.data.clients import Batch
+from fedlama.data.local_sets import Part
 from fedlama.errors import ConfigError, FedlamaError
 from fedlama.flower.protocol import Channel, ClientInfo, InfoRequest, Outgoing
 
@@ -23,9 +24,11 @@ class RemoteClients:
 
     Args:
         counts: n_i per client.
+        with_test_set: The clients that have a test set of their own.
     """
 
     counts: Sequence[int]
+    with_test_set: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         """Number of clients."""
@@ -43,6 +46,14 @@ class RemoteClients:
         """
         raise ConfigError(f"the data of client {client} are on its own machine; train there")
 
+    def held_out(self, client: int, part: Part) -> Iterator[Batch] | None:
+        """Return None where a client has no test set of its own; one that it has can only be read there."""
+        return map(self._refuse, [client]) if part == "test" and client in self.with_test_set else None
+
+    @staticmethod
+    def _refuse(client: int) -> Batch:
+        raise ConfigError(f"the test set of client {client} is on its own machine; score there")
+
 
 class NodeRegistry:
     """Asks each new node which client it serves, and keeps the replies.
@@ -56,6 +67,7 @@ class NodeRegistry:
 
     Attributes:
         samples: Client to its number of training samples, of all clients that were ever online.
+        with_test_set: The clients that were ever online and have a test set of their own.
         problems: Node to the reason why it serves no client, of the nodes that are online.
     """
 
@@ -69,6 +81,7 @@ class NodeRegistry:
         self._ask_again: dict[int, float] = {}  # node that refused to the time when it is asked again
         self._served_twice: dict[int, float] = {}  # client to the time since which two nodes have served it
         self.samples: dict[int, int] = {}
+        self.with_test_set: set[int] = set()
         self.problems: dict[int, str] = {}
 
     def online(self) -> dict[int, int]:
@@ -91,6 +104,11 @@ class NodeRegistry:
                 nodes.setdefault(client, []).append(node)
         self._refuse_doubles({client: serving for client, serving in nodes.items() if len(serving) > 1})
         return {client: serving[-1] for client, serving in nodes.items()}
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether a node has been asked which client it serves, and has not replied yet."""
+        return bool(self._asked)
 
     def wait_for(self, wanted: Iterable[int], seconds: float, poll: float) -> dict[int, int]:
         """Wait until certain clients are online.
@@ -157,3 +175,4 @@ class NodeRegistry:
         self.problems.pop(node, None)
         self._client_of[node] = info.client
         self.samples[info.client] = info.samples
+        (self.with_test_set.add if info.has_test_set else self.with_test_set.discard)(info.client)

@@ -12,6 +12,7 @@ from fedlama.choices.codecs import Codec
 from fedlama.core import wire
 from fedlama.core.layers import Layers
 from fedlama.core.ledger import Direction, LayerPayload, Transfer
+from fedlama.core.scores import Score
 from fedlama.engines.api import Values
 from fedlama.errors import DataError
 from fedlama.flower.payloads import Known, decode_message, layer_payloads
@@ -33,6 +34,7 @@ class ClientUpdate:
         loss: Mean training loss.
         samples: Number of training samples n_i that the client claims.
         replayed: Whether the client had trained the round before and sent its result again.
+        score: The score of its own model on its own test set; None where it has none, or the request asked for none.
     """
 
     layers: dict[str, Values]
@@ -42,6 +44,7 @@ class ClientUpdate:
     loss: float
     samples: int
     replayed: bool
+    score: Score | None = None
 
 
 def check(
@@ -88,7 +91,8 @@ def check(
         )
     scalars = {layers[index].name: value for index, value in message.scalars.items()}
     upload = layer_payloads(message, layers)
-    return ClientUpdate(values, scalars, upload, evaluation, message.loss, message.samples, reply.replayed)
+    score = reply.score if request.score else None
+    return ClientUpdate(values, scalars, upload, evaluation, message.loss, message.samples, reply.replayed, score)
 
 
 def uploads(round_index: int, updates: Mapping[int, ClientUpdate], *, scalars: bool) -> list[Transfer]:

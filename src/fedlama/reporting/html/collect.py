@@ -155,7 +155,9 @@ def _changes(values: list[int]) -> list[list[int]]:
 
 def _directions(run: StoredRun) -> dict[str, dict[str, int]]:
     """Return payload, header and scalar bytes of each direction."""
-    sums = {way: Counter({"payload": 0, "headers": 0, "scalars": 0}) for way in ("down", "up", "evaluation")}
+    scored = any(transfer.direction == "evaluation-down" for transfer in run.ledger.transfers)
+    ways = ("down", "up", "evaluation", *(["evaluation-down"] if scored else []))
+    sums = {way: Counter({"payload": 0, "headers": 0, "scalars": 0}) for way in ways}
     for transfer in run.ledger.transfers:
         sums[transfer.direction].update(
             payload=transfer.payload_bytes, headers=transfer.header_bytes, scalars=transfer.scalar_bytes
@@ -177,7 +179,7 @@ def _clients(run: StoredRun) -> list[list[int]]:
     for record in run.rounds:
         active.update(record.answered)
         for transfer in record.transfers:
-            if transfer.direction == "evaluation" or not transfer.clients:
+            if transfer.direction not in ("up", "down") or not transfer.clients:
                 continue
             each = transfer.total_bytes // len(transfer.clients)
             (up if transfer.direction == "up" else down).update(dict.fromkeys(transfer.clients, each))

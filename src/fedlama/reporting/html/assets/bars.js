@@ -40,7 +40,7 @@ function bytesPlot(host) {
     if (by.read() === 'layer') {
       bars(chart, run.layers.map((layer) => ({ name: layer.name, parts: [layer.up, layer.down] })), ['up', 'down'], megabytes, 'Payload by layer');
     } else if (by.read() === 'direction') {
-      const ways = { up: 'up', down: 'down', evaluation: 'up, only to evaluate' };
+      const ways = { up: 'up', down: 'down', evaluation: 'up, only to evaluate', 'evaluation-down': 'down, only to evaluate' };
       bars(chart, Object.entries(run.directions).map(([way, parts]) => ({ name: ways[way], parts: [parts.payload, parts.headers, parts.scalars] })),
         ['payload', 'headers', 'discrepancy scalars'], megabytes, 'Bytes by direction');
     } else {

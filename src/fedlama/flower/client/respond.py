@@ -83,8 +83,8 @@ def evaluate(request: EvaluateRequest, trainer: ClientTrainer) -> EvaluateReply:
 
 def _other_model(here: str, expected: str) -> str:
     return (
-        f"the model, the labelling or the codec differ from the server's (fingerprint {here}, expected {expected}); use "
-        "the same experiment and the same files on both sides"
+        f"the model, the labelling or the codec differ from the server's (fingerprint {here}, expected {expected}); "
+        "use the same experiment and the same files on both sides"
     )
 
 

@@ -33,14 +33,16 @@ from fedlama.choices.codecs import (
     Sign,
     TopK,
 )
-from fedlama.choices.samplers import AllClients, Sampler, UniformSampler
+from fedlama.choices.samplers import AllClients, Population, PowerOfChoice, Sampler, UniformSampler, WeightedSampler
 from fedlama.choices.server_optimizers import (
     Replace,
+    ServerAdagrad,
     ServerAdam,
     ServerMomentum,
     ServerNesterov,
     ServerOptimizer,
     ServerOptimizerState,
+    ServerYogi,
 )
 from fedlama.choices.solvers import (
     SGD,
@@ -57,7 +59,17 @@ from fedlama.choices.solvers import (
     client_norms,
     tensor_norms,
 )
-from fedlama.choices.strategies import Budget, Courses, Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals, Strategy
+from fedlama.choices.strategies import (
+    Budget,
+    Courses,
+    Cyclic,
+    FedAvg,
+    FedLAMA,
+    FedLUAR,
+    FixedIntervals,
+    PartialAveraging,
+    Strategy,
+)
 from fedlama.choices.tasks import (
     Binary,
     Classification,
@@ -189,8 +201,11 @@ __all__ = [
     "OptimizerState",
     "PadCollate",
     "ParameterGroup",
+    "PartialAveraging",
     "Plan",
     "Pooled",
+    "Population",
+    "PowerOfChoice",
     "PowerSGD",
     "RandomAbsence",
     "RandomK",
@@ -208,11 +223,13 @@ __all__ = [
     "Schedule",
     "Score",
     "Segmentation",
+    "ServerAdagrad",
     "ServerAdam",
     "ServerMomentum",
     "ServerNesterov",
     "ServerOptimizer",
     "ServerOptimizerState",
+    "ServerYogi",
     "Sign",
     "Snapshot",
     "SolverOptions",
@@ -233,6 +250,7 @@ __all__ = [
     "TrimmedMean",
     "UniformSampler",
     "Verdict",
+    "WeightedSampler",
     "WeightsAndBiases",
     "Workers",
     "along_clients",

@@ -17,7 +17,7 @@ def test_all_problems_at_once() -> None:
     )
     assert problems == [
         "unknown key 'sed'; did you mean 'seed'?",
-        "weighting is 'equl': input should be 'samples' or 'equal'; change it",
+        "weighting is 'equl': input should be 'samples', 'equal' or 'fednova'; change it",
         "Settings: local_steps is 0, expected 1 or more; use a larger number",
         "name is 'a/b', but it names a folder; use up to 100 letters, digits, '-', '_' and '.'",
         "engine is 'lop'; did you mean 'loop'?",
@@ -53,7 +53,8 @@ def test_a_budget_that_is_no_multiple_is_told_with_the_others() -> None:
 def test_a_key_of_another_choice_names_that_choice() -> None:
     (problem,) = refused("plan", "sampler.active=3")
     assert problem == (
-        "unknown key 'sampler.active': sampler 'all' has no such key; it belongs to sampler.name = 'uniform'"
+        "unknown key 'sampler.active': sampler 'all' has no such key; it belongs to sampler.name = "
+        "'power-of-choice' or 'uniform' or 'weighted'"
     )
 
 

@@ -18,9 +18,11 @@ from fedlama import (
     Federation,
     FixedIntervals,
     Replace,
+    ServerAdagrad,
     ServerAdam,
     ServerMomentum,
     ServerNesterov,
+    ServerYogi,
 )
 from fedlama.choices.server_optimizers import ServerOptimizer, ServerOptimizerState
 from tests.core.helpers import Line, mlp, product, pushed, skewed_clients
@@ -55,8 +57,10 @@ def test_the_default_momentum_is_what_works_in_short_runs() -> None:
     assert ServerAdam() == ServerAdam(learning_rate=0.01, beta1=0.5, beta2=0.99, epsilon=1e-3)
 
 
-@pytest.mark.parametrize("kind", [ServerMomentum, ServerNesterov, ServerAdam])
-def test_layers_can_have_settings_of_their_own(kind: type[ServerMomentum | ServerNesterov | ServerAdam]) -> None:
+@pytest.mark.parametrize("kind", [ServerMomentum, ServerNesterov, ServerAdam, ServerAdagrad])
+def test_layers_can_have_settings_of_their_own(
+    kind: type[ServerMomentum | ServerNesterov | ServerAdam | ServerAdagrad],
+) -> None:
     optimizer = kind(learning_rate=0.25, per_layer={"fc?.bias": {"learning_rate": 1.0}, "*": {"learning_rate": 0.5}})
     assert optimizer.for_layer("fc1.bias") == kind(learning_rate=1.0)
     assert optimizer.for_layer("fc1.weight") == kind(learning_rate=0.5)
@@ -108,6 +112,32 @@ def test_adam_by_hand() -> None:
     change = 4.0 - first
     m, v = 0.5 * m + 0.5 * change, 0.75 * v + 0.25 * change**2
     assert entered(step, [4.0, 4.0]) == pytest.approx([first, first + 0.1 * m / (math.sqrt(v) + 2.0)], rel=1e-12)
+
+
+def test_yogi_by_hand() -> None:
+    # Algorithm 2 of Reddi et al.: v moves by (1 - beta2) D^2, up in the first round and down in the second.
+    step = ServerYogi(learning_rate=0.1, beta1=0.5, beta2=0.75, epsilon=2.0)
+    m, v = 0.5 * 4.0, 4.0 + 0.25 * 16.0
+    first = 0.1 * m / (math.sqrt(v) + 2.0)
+    change = 1.0 - first
+    assert change**2 < v
+    m, v = 0.5 * m + 0.5 * change, v - 0.25 * change**2
+    assert entered(step, [4.0, 1.0]) == pytest.approx([first, first + 0.1 * m / (math.sqrt(v) + 2.0)], rel=1e-12)
+
+
+def test_adagrad_by_hand() -> None:
+    step = ServerAdagrad(learning_rate=0.1, beta1=0.5, epsilon=2.0)
+    m, v = 0.5 * 4.0, 4.0 + 16.0
+    first = 0.1 * m / (math.sqrt(v) + 2.0)
+    change = 4.0 - first
+    m, v = 0.5 * m + 0.5 * change, v + change**2
+    assert entered(step, [4.0, 4.0]) == pytest.approx([first, first + 0.1 * m / (math.sqrt(v) + 2.0)], rel=1e-12)
+
+
+def test_the_server_of_adp_fed_starts_at_zero() -> None:
+    # Karimi et al., Algorithm 2: no bias correction, and v is (1 - beta2) D^2 after the first round.
+    step = ServerAdam(learning_rate=0.1, beta1=0.9, beta2=0.99, epsilon=0.5, start=0.0)
+    assert entered(step, [4.0]) == pytest.approx([0.1 * 0.1 * 4.0 / (math.sqrt(0.01 * 16.0) + 0.5)], rel=1e-12)
 
 
 def test_clients_continue_from_what_the_server_made_of_it() -> None:

@@ -15,7 +15,14 @@ from torch.nn import functional
 
 from fedlama.choices.codecs import Codec, Float16, Float32
 from fedlama.choices.samplers import AllClients, UniformSampler
-from fedlama.choices.server_optimizers import Replace, ServerAdam, ServerMomentum, ServerOptimizer
+from fedlama.choices.server_optimizers import (
+    Replace,
+    ServerAdagrad,
+    ServerAdam,
+    ServerMomentum,
+    ServerOptimizer,
+    ServerYogi,
+)
 from fedlama.choices.solvers import SGD, Adam, AdamW, Clipping, FedProx, ParameterGroup, Schedule
 from fedlama.choices.solvers.base import StateScope
 from fedlama.choices.strategies import Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals, Strategy
@@ -37,6 +44,7 @@ STRATEGIES = [
     FedLAMA(2, 2, accelerate=True),
     FedLUAR(2, recycled_layers=1),
     Cyclic(2, 2),
+    Cyclic(2, others="with-weights", order="random"),
     FixedIntervals(2, {"4.weight": 2}),
 ]
 SOLVERS = [
@@ -56,7 +64,7 @@ SOLVERS = [
     SGD(0.05, momentum=0.9, state_scope="client"),
 ]
 CODECS = [Float32(), Float16()]
-SERVER_STEPS = [Replace(), ServerMomentum(), ServerAdam()]
+SERVER_STEPS = [Replace(), ServerMomentum(), ServerAdam(), ServerYogi(), ServerAdagrad()]
 
 
 def _ids(value: object) -> str:
@@ -79,7 +87,7 @@ def test_every_solver(engine: EngineChoice, solver: SGD) -> None:
 @pytest.mark.parametrize("server_optimizer", SERVER_STEPS, ids=_ids)
 def test_every_server_step(engine: EngineChoice, server_optimizer: ServerOptimizer) -> None:
     # Adam divides by a root of squared updates, which magnifies rounding where an update is almost 0.
-    tolerance = 2e-3 if isinstance(server_optimizer, ServerAdam) else 2e-5
+    tolerance = 2e-3 if isinstance(server_optimizer, ServerAdam | ServerAdagrad) else 2e-5
     assert_same(
         run(engine, server_optimizer=server_optimizer), run("loop", server_optimizer=server_optimizer), tolerance
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlama import (
+    SGD,
     Adam,
     AdamW,
     AllClients,
@@ -23,9 +24,14 @@ from fedlama import (
     FixedIntervals,
     Float16,
     ParameterGroup,
+    PartialAveraging,
+    PowerOfChoice,
     Schedule,
+    ServerAdagrad,
     ServerAdam,
     ServerMomentum,
+    ServerYogi,
+    WeightedSampler,
     by_module,
     by_tensor,
 )
@@ -42,6 +48,16 @@ CASES: dict[str, dict[str, Any]] = {
     "fedluar": {"strategy": FedLUAR(2, 1)},
     "fixed": {"strategy": FixedIntervals(2, {"0.weight": 3, "*": 1})},
     "cyclic": {"strategy": Cyclic(2)},
+    "fedpart": {"strategy": Cyclic(2, rounds_per_turn=2, others="with-weights")},
+    "partial": {"strategy": PartialAveraging(2, 2), "sampler": AllClients()},
+    "clients by their samples": {"strategy": FedAvg(2), "sampler": WeightedSampler(2), "weighting": "equal"},
+    "power of choice": {"strategy": FedAvg(2), "sampler": PowerOfChoice(2, candidates=3)},
+    "fednova": {
+        "strategy": FedAvg(2),
+        "weighting": "fednova",
+        "local_work": LocalWork(epochs=1, straggler_share=0.3),
+        "solver": SGD(0.05),
+    },
     "fedprox": {"solver": FedProx(learning_rate=0.05, proximal=0.1)},
     "momentum each round": {"solver": federation().solver.__class__(0.05, momentum=0.9, state_scope="round")},
     "adamw, a schedule, clipping": {"solver": AdamW(0.01, schedule=Schedule("cosine"), clipping=Clipping(norm=0.5))},
@@ -53,6 +69,8 @@ CASES: dict[str, dict[str, Any]] = {
     "a frozen group": {"solver": FedProx(0.05, groups=(ParameterGroup("0.*", frozen=True),))},
     "server momentum": {"server_optimizer": ServerMomentum(momentum=0.5)},
     "server adam": {"server_optimizer": ServerAdam()},
+    "server yogi": {"server_optimizer": ServerYogi()},
+    "server adagrad": {"server_optimizer": ServerAdagrad()},
     "half precision": {"codec": Float16()},
     "by module": {"layers": by_module(network())},
     "local statistics": {"layers": by_tensor(network(), statistics="local"), "test_set": None},

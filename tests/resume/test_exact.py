@@ -20,6 +20,7 @@ STRATEGIES = [
     fl.FedLUAR(2, 1),
     fl.FedLUAR(2, 1, rule="round-robin"),
     fl.Cyclic(2),
+    fl.Cyclic(2, others="with-weights", order="random"),
     fl.FixedIntervals(2, {"0.weight": 3}),
     fl.Budget(2, share=0.75, levels=2),
     fl.FedLAMA(2, 3, order="random"),
@@ -31,7 +32,14 @@ SOLVERS = [
     fl.AdamW(0.01, schedule=fl.Schedule("cosine", unit="rounds"), clipping=fl.Clipping(norm=1.0)),
     fl.Adam(0.01, state_scope="client", groups=(fl.ParameterGroup("*.bias", rate_factor=0.5),)),
 ]
-SERVER_STEPS = [fl.Replace(), fl.ServerMomentum(), fl.ServerNesterov(), fl.ServerAdam()]
+SERVER_STEPS = [
+    fl.Replace(),
+    fl.ServerMomentum(),
+    fl.ServerNesterov(),
+    fl.ServerAdam(),
+    fl.ServerYogi(),
+    fl.ServerAdagrad(),
+]
 
 
 def federation(engine: str, **changes: Any) -> fl.Federation:  # noqa: ANN401  (any field)

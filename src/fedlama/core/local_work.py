@@ -12,7 +12,8 @@ then is decided once, here:
   layers with each other. So the choice changes no interval and no upload.
 * Bytes do not depend on steps. A client that takes fewer steps sends as much as the others.
 * Its weight p_i stays n_i / n. (Wang et al., "Tackling the Objective Inconsistency Problem in Heterogeneous Federated
-  Optimization", NeurIPS 2020, show what unequal numbers of steps do to the average.)
+  Optimization", NeurIPS 2020, show what unequal numbers of steps do to the average; ``weighting="fednova"`` is their
+  remedy.)
 
 The steps that every client really took are in the round's record.
 """

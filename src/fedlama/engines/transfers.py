@@ -7,12 +7,12 @@ federation, the engines and the forecast before training share them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from torch import Tensor
 
 from fedlama.choices.codecs import Codec, codec_of, download_codec, full_codec
-from fedlama.choices.samplers import Sampler
+from fedlama.choices.samplers import Population, Sampler, is_informed
 from fedlama.choices.strategies import Plan
 from fedlama.core.layers import Layer, Layers
 from fedlama.core.ledger import Direction, LayerPayload, Transfer
@@ -30,17 +30,29 @@ class TransferPlanner:
         population: Number of clients.
         seed: The run's seed.
         rounds: Number of rounds of the run.
+        samples: Returns a client's number of samples; by default all clients count the same, as before data are known.
 
     Attributes:
         cohort: The active clients, in ascending order.
         changed: Layers that the server has changed since the cohort's latest download.
+        losses: The latest mean training loss of every client that answered; empty unless the sampler looks at it.
     """
 
-    def __init__(self, layers: Layers, sampler: Sampler, population: int, seed: int, rounds: int) -> None:
+    def __init__(
+        self,
+        layers: Layers,
+        sampler: Sampler,
+        population: int,
+        seed: int,
+        rounds: int,
+        samples: Callable[[int], int] = lambda _: 1,
+    ) -> None:
         self._layers, self._sampler = layers, sampler
         self._population, self._seed, self._rounds = population, seed, rounds
         self.cohort: tuple[int, ...] = ()
         self.changed: frozenset[str] = frozenset()
+        self.losses: dict[int, float] = {}
+        self._samples = samples
         self._held: frozenset[str] = frozenset()  # what the round before left different on each client
 
     def close(self, plan: Plan) -> Plan:
@@ -93,7 +105,7 @@ class TransferPlanner:
             )
         self._held = plan.held(self._layers)
         if new:
-            self.cohort = self._sampler.draw(self._population, plan.round_index, self._seed)
+            self.cohort = self._draw(plan.round_index)
         lacking = frozenset(layer.name for layer in self._layers) if new else self.changed
         self.changed = plan.upload | plan.recycle
         return RoundOrder(
@@ -108,6 +120,21 @@ class TransferPlanner:
             coded=coded or {},
             scores_own=scores_own,
         )
+
+    def learn(self, losses: Mapping[int, float]) -> None:
+        """Remember the losses of the clients that answered, for a sampler that looks at them.
+
+        Args:
+            losses: Mean training loss by client.
+        """
+        if is_informed(self._sampler):
+            self.losses |= losses
+
+    def _draw(self, round_index: int) -> tuple[int, ...]:
+        if is_informed(self._sampler):
+            known = Population(self._population, self._samples, self.losses)
+            return self._sampler.choose(known, round_index, self._seed)
+        return self._sampler.draw(self._population, round_index, self._seed)
 
 
 class TransferTable:

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from fedlama.choices.codecs.difference import RESIDUAL
+from fedlama.choices.samplers import is_informed
 from fedlama.choices.solvers.options import option_problems
+from fedlama.choices.solvers.sgd import plain_sgd
 from fedlama.choices.tasks import Task
 from fedlama.core.layers import Layers, check_layers, local_buffers, local_layers
 from fedlama.core.local_work import epoch_of
@@ -51,8 +53,7 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
     problems = check_budget(federation.given_budget, federation.strategy)
     if isinstance(federation.engine, str) and federation.engine not in ENGINES:
         problems.append(f"engine is {federation.engine!r}{did_you_mean(federation.engine, ENGINES)}")
-    if federation.weighting not in ("samples", "equal"):
-        problems.append(f"weighting is {federation.weighting!r}, expected 'samples' or 'equal'; choose one of them")
+    problems += _check_weighting(federation)
     if federation.evaluate not in ("global", "best_client"):
         problems.append(f"evaluate is {federation.evaluate!r}, expected 'global' or 'best_client'; choose one of them")
     if getattr(federation.strategy, "is_central", False) and len(source) != 1:
@@ -77,7 +78,7 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
         lambda: check_layers(full, federation.model),
         lambda: federation.strategy.init(layers, federation.seed),
         lambda: federation.sampler.cohort_size(len(source)),
-        lambda: federation.weighting == "samples" and source.samples(0),
+        lambda: (federation.weighting != "equal" or is_informed(federation.sampler)) and source.samples(0),
     ]
     for check in checks:
         try:
@@ -103,6 +104,27 @@ def _check_solver(solver: object) -> list[str]:
         ]
     given = f"the class {solver.__name__}" if isinstance(solver, type) else shown(solver)
     return [f"solver is {given}, expected a solver; use fedlama.SGD(learning_rate=...), {instead}"]
+
+
+def _check_weighting(federation: FederationSettings) -> list[str]:
+    """Refuse unknown weights, and FedNova where the length of a client's steps is not known."""
+    given, solver, strategy = federation.weighting, federation.solver, federation.strategy
+    if given not in ("samples", "equal", "fednova"):
+        return [f"weighting is {given!r}, expected 'samples', 'equal' or 'fednova'; choose one of them"]
+    if given != "fednova":
+        return []
+    problems, plain = [], plain_sgd(solver)
+    if plain is None or plain.proximal is not None or (plain.momentum and solver.state_scope != "round"):
+        problems.append(
+            "weighting is 'fednova', which knows how far a client's steps reach for SGD alone, with a momentum that "
+            "begins with zeros in each round; use solver 'sgd' with state_scope='round', or weighting='samples'"
+        )
+    if strategy.cycle_rounds != 1:
+        problems.append(
+            f"weighting is 'fednova', which divides by the local steps of one round, but {strategy.name} synchronises "
+            "layers over several rounds; use 'fedavg', 'fedluar' or 'cyclic', or weighting='samples'"
+        )
+    return problems
 
 
 def _check_client_evaluation(federation: FederationSettings, source: ClientSource) -> list[str]:

@@ -30,7 +30,9 @@ class Federation(FederationSettings):
         server_optimizer: How an average enters the global model.
         aggregator: How the clients' values of a layer become one value, when not all clients are trusted.
         layers: The labelling; by default every parameter tensor is a layer.
-        weighting: Client weights p_i: ``"samples"`` for n_i / n over the cohort, ``"equal"`` for 1 / m.
+        weighting: Client weights p_i: ``"samples"`` for n_i / n over the cohort, ``"equal"`` for 1 / m. ``"fednova"``
+            is n_i / n, with every client's change divided by its number of local steps; see
+            :mod:`fedlama.federation.fednova`.
         test_set: Held-out data for the aggregated global model.
         evaluate_every: Local steps between two evaluations, rounded up to whole rounds; by default a cycle. The last
             round is always evaluated.

@@ -63,7 +63,12 @@ class Run:
         setup = self.federation.engine_setup()
         check_fit(federation, copy.deepcopy(setup.model), self.clients)
         self.planner = TransferPlanner(
-            self.layers, federation.sampler, len(self.clients), federation.seed, federation.budget.rounds
+            self.layers,
+            federation.sampler,
+            len(self.clients),
+            federation.seed,
+            federation.budget.rounds,
+            self.clients.samples,
         )
         self.server = Server(federation, setup)
         self.evaluator = Evaluator(federation, self.server)
@@ -246,12 +251,14 @@ class Run:
         if client_steps := self.client_steps(order.cohort, self.round_index):
             order = replace(order, client_steps=client_steps)
         reply = engine.run_round(order)
+        self.planner.learn(reply.losses)
         replied = time.perf_counter()
         own_scores = self._own_scores(plan, reply)
         scored = time.perf_counter()
         void = not reply.losses  # too few clients answered for an average
         plan = plan.void() if void else plan
-        statistics = server.synchronise(plan, engine, order.cohort)
+        steps = {client: order.steps_of(client) for client in reply.losses}
+        statistics = server.synchronise(plan, engine, order.cohort, steps)
         self.state = self.state if void else strategy.fold(self.state, plan, statistics)
         trained = time.perf_counter()
         evaluation = self.evaluator.evaluate(plan, engine, order.cohort, void=void)

@@ -19,6 +19,7 @@ from fedlama.engines.cohort.threads import WorkerThreads, cores
 from fedlama.engines.divergence import average_divergence
 from fedlama.errors import DataError, DivergenceError
 from fedlama.federation.downloads import Downloads
+from fedlama.federation.fednova import normalised
 from fedlama.federation.settings import FederationSettings
 
 
@@ -69,13 +70,16 @@ class Server:
         self._threads = WorkerThreads(cores())  # for passes over large layers
         self._weighted: tuple[Sequence[int], tuple[float, ...]] = (), ()  # the latest cohort and its weights
 
-    def synchronise(self, plan: Plan, engine: Engine, cohort: Sequence[int]) -> dict[str, LayerStatistics]:
+    def synchronise(
+        self, plan: Plan, engine: Engine, cohort: Sequence[int], steps: Mapping[int, int]
+    ) -> dict[str, LayerStatistics]:
         """Average the layers that are due, move the recycled ones, and send the new values to the engine.
 
         Args:
             plan: The round's plan.
             engine: Holds the clients' models.
             cohort: The active clients.
+            steps: Local steps in this round of the clients that answered.
 
         Returns:
             What was measured, by layer that was averaged.
@@ -83,19 +87,21 @@ class Server:
         Raises:
             DivergenceError: A layer's values are not finite, or their squares overflow.
         """
-        weights = self.weights(cohort)
+        weights, scale = self.weights(cohort), 1.0
+        if self._federation.weighting == "fednova":
+            weights, scale = normalised(weights, cohort, steps, self._federation.solver)
         self.downloads.coded = {}
         due = named_layers(self._layers, plan.upload)
-        steps: list[_Step] = []
+        done: list[_Step] = []
         averages = list(averages_of(engine, due, weights))
         finite = _are_finite([average.values[s.name] for average, s in _buffers(due, averages)])
         for layer, average in zip(due, averages, strict=True):
             if not self._is_usable(layer, average, finite):
-                self._statistics(steps, plan, engine, cohort)  # an earlier layer may have overflowed
+                self._statistics(done, plan, engine, cohort)  # an earlier layer may have overflowed
                 raise self._divergence(layer, plan.round_index, engine, cohort)
-            steps.append(_Step(layer, average, self._new_values(layer, average, plan.round_index)))
-        statistics = self._statistics(steps, plan, engine, cohort)
-        for step in steps:
+            done.append(_Step(layer, average, self._new_values(layer, average, plan.round_index, scale)))
+        statistics = self._statistics(done, plan, engine, cohort)
+        for step in done:
             self._set(step.layer, step.values, engine)
         for layer in named_layers(self._layers, plan.recycle):
             recycled = {spec.name: self._recycled(spec.name) for spec in layer.tensors}
@@ -157,13 +163,21 @@ class Server:
                 return False
         return True
 
-    def _new_values(self, layer: Layer, average: Average, round_index: int) -> Values:
-        """Return a layer's new global values, from its average, the server optimizer and the codec of downloads."""
+    def _new_values(self, layer: Layer, average: Average, round_index: int, scale: float) -> Values:
+        """Return a layer's new global values, from its average, the server optimizer and the codec of downloads.
+
+        Args:
+            layer: The layer.
+            average: Its average.
+            round_index: The round, from 0.
+            scale: How far to move towards the average, before the server optimizer; 1 but for FedNova.
+        """
         new = dict(average.values)
         for spec in layer.tensors:
             if spec.trainable:
-                state = self.optimizer_state.setdefault(spec.name, {})
-                new[spec.name] = self._optimized(layer.name, self.values[spec.name], new[spec.name], state)
+                state, previous = self.optimizer_state.setdefault(spec.name, {}), self.values[spec.name]
+                target = new[spec.name] if scale == 1.0 else previous + scale * (new[spec.name] - previous)
+                new[spec.name] = self._optimized(layer.name, previous, target, state)
         new = self.downloads.publish(layer, new, self.values, round_index)
         if self._federation.strategy.recycles:
             for spec in layer.tensors:

@@ -40,7 +40,7 @@ from fedlama.federation.describe import Description, describe_federation, differ
 from fedlama.federation.held_out import TestSet
 from fedlama.federation.stopping import EarlyStopping
 
-Weighting = Literal["samples", "equal"]
+Weighting = Literal["samples", "equal", "fednova"]
 Evaluated = Literal["global", "best_client"]
 EvaluatedClients = Literal["none", "global", "own", "both"]
 

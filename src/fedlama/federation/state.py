@@ -8,6 +8,7 @@ whether the strategy can continue from its state.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -91,6 +92,8 @@ def take_state(run: RunState, description: Mapping[str, object]) -> Snapshot:
         "steps_done": {str(client): steps for client, steps in cohort.steps_done.items()},
         "engine": dict(cohort.facts),
     }
+    if run.planner.losses:
+        facts["losses"] = {str(client): loss for client, loss in run.planner.losses.items()}
     if run.best is not None:
         tensors, facts = tensors | join({"best": run.best.values}), {**facts, "best": run.best.to_json()}
     return Snapshot(run.round_index, tensors, facts)
@@ -127,6 +130,8 @@ def _load(run: RunState, snapshot: Snapshot, before: Iterable[RoundRecord]) -> N
     cohort = _clients(run, facts["cohort"])
     changed = frozenset(facts["changed"])
     _check_known(changed, {layer.name for layer in run.layers}, "a layer")
+    losses = {int(client): _finite(loss) for client, loss in facts.get("losses", {}).items()}
+    _clients(run, list(losses))
     current, values, update = run.server.values, groups.get("global", {}), groups.get("update", {})
     if values.keys() != current.keys():
         raise ValueError("its tensors are not those of the model")
@@ -143,7 +148,7 @@ def _load(run: RunState, snapshot: Snapshot, before: Iterable[RoundRecord]) -> N
     best = _best(run, facts, groups, records)
     run.engine.load_state_dict(_cohort_state(run, facts, groups))  # the last thing that may fail
     run.round_index, run.state, run.best = snapshot.rounds_done, state, best
-    run.planner.cohort, run.planner.changed = cohort, changed
+    run.planner.cohort, run.planner.changed, run.planner.losses = cohort, changed, losses
     run.server.values = {name: values[name].to(value.device) for name, value in current.items()}
     run.server.last_update = {name: value.to(current[name].device) for name, value in update.items()}
     run.server.optimizer_state = {
@@ -285,6 +290,12 @@ def _whole(value: object) -> int:
     if type(value) is not int or not 0 <= value < 2**63:
         raise ValueError("it holds something else in place of a whole number of 0 or more")
     return value
+
+
+def _finite(value: object) -> float:
+    if not isinstance(value, float | int) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError("it holds something else in place of a finite number")
+    return float(value)
 
 
 def _check_known(given: Collection[object], known: Collection[object], what: str) -> None:

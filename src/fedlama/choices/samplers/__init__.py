@@ -2,6 +2,18 @@
 
 from fedlama.choices.samplers.all_clients import AllClients
 from fedlama.choices.samplers.base import Sampler
+from fedlama.choices.samplers.informed import InformedSampler, Population, is_informed
+from fedlama.choices.samplers.power_of_choice import PowerOfChoice
 from fedlama.choices.samplers.uniform import UniformSampler
+from fedlama.choices.samplers.weighted import WeightedSampler
 
-__all__ = ["AllClients", "Sampler", "UniformSampler"]
+__all__ = [
+    "AllClients",
+    "InformedSampler",
+    "Population",
+    "PowerOfChoice",
+    "Sampler",
+    "UniformSampler",
+    "WeightedSampler",
+    "is_informed",
+]

@@ -1,7 +1,8 @@
 """The contract of samplers: which clients form a cohort, and for how long.
 
 To write one, inherit from :class:`Sampler` and define `name`, `cohort_size` and `draw`. By default a new cohort is
-drawn at every start of a cycle; override `redraws` to keep a cohort longer.
+drawn at every start of a cycle; override `redraws` to keep a cohort longer. A sampler that looks at the clients' data
+or losses has a method `choose` as well; see :mod:`fedlama.choices.samplers.informed`.
 """
 
 from __future__ import annotations

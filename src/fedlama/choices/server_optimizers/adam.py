@@ -6,13 +6,14 @@ which raised the final loss in short runs where 0.5 did not; docs/log.md has the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from fedlama.choices.server_optimizers.base import LayerSettings, ServerOptimizerState
+from fedlama.core.description import LEFT_OUT_AT_DEFAULT
 from fedlama.core.registry import register
 from fedlama.core.validation import at_least, between, normalise_numbers, refuse
 
@@ -29,6 +30,8 @@ class ServerAdam(LayerSettings):
         beta1: Decay of the first moment, in [0, 1).
         beta2: Decay of the second moment, in [0, 1).
         epsilon: Added to the root of the second moment, 0 or more; the adaptivity tau of the source.
+        start: What the second moment starts at, 0 or more; None for epsilon^2, as in the source. With 0 it is the
+            server of Adp-Fed in Karimi et al. (UAI 2023, Algorithm 2).
         per_layer: Other settings for some layers, by name or pattern; the first entry that matches a layer counts.
 
     Raises:
@@ -45,21 +48,24 @@ class ServerAdam(LayerSettings):
     beta1: float = 0.5
     beta2: float = 0.99
     epsilon: float = 1e-3
+    start: float | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         normalise_numbers(self)
-        refuse(
-            at_least(self, 0, "learning_rate", "epsilon")
-            + between(self, 0, 1, "beta1", "beta2")
-            + self.layer_problems()
-        )
+        limited = ["learning_rate", "epsilon", *(["start"] if self.start is not None else [])]
+        refuse(at_least(self, 0, *limited) + between(self, 0, 1, "beta1", "beta2") + self.layer_problems())
 
     def apply(self, previous: Tensor, average: Tensor, optimizer_state: ServerOptimizerState) -> Tensor:
         """Return the new global value; see :meth:`fedlama.choices.server_optimizers.base.ServerOptimizer.apply`."""
         change = average - previous
         # Checkpoints of the first version hold the moments under these names.
         first = optimizer_state.setdefault("first", torch.zeros_like(previous))
-        second = optimizer_state.setdefault("second", torch.full_like(previous, self.epsilon**2))
+        start = self.epsilon**2 if self.start is None else self.start
+        second = optimizer_state.setdefault("second", torch.full_like(previous, start))
         first.mul_(self.beta1).add_(change, alpha=1 - self.beta1)
-        second.mul_(self.beta2).addcmul_(change, change, value=1 - self.beta2)
+        self._advance(second, change)
         return previous + self.learning_rate * first / (second.sqrt() + self.epsilon)
+
+    def _advance(self, second: Tensor, change: Tensor) -> None:
+        """Let the second moment take in a change, in place."""
+        second.mul_(self.beta2).addcmul_(change, change, value=1 - self.beta2)

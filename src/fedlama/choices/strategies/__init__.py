@@ -7,6 +7,7 @@ from fedlama.choices.strategies.fedavg import FedAvg
 from fedlama.choices.strategies.fedlama import FedLAMA
 from fedlama.choices.strategies.fedluar import FedLUAR
 from fedlama.choices.strategies.fixed import FixedIntervals
+from fedlama.choices.strategies.partial import PartialAveraging
 
 __all__ = [
     "Budget",
@@ -17,6 +18,7 @@ __all__ = [
     "FedLUAR",
     "FixedIntervals",
     "LayerStatistics",
+    "PartialAveraging",
     "Plan",
     "Strategy",
 ]

@@ -36,7 +36,7 @@ def accumulated_length(momentum: float, steps: int) -> float:
 
 def normalised(
     weights: Sequence[float], cohort: Sequence[int], steps: Mapping[int, int], solver: LocalSolver
-) -> tuple[list[float], float]:
+) -> tuple[tuple[float, ...], float]:
     """Return FedNova's weights and the factor by which the server moves towards the mean that they give.
 
     Args:
@@ -49,7 +49,7 @@ def normalised(
         w_i of every client, summing to 1 (those of clients that did not answer are not used), and the scale.
     """
     if len(set(steps.values())) <= 1:
-        return list(weights), 1.0
+        return tuple(weights), 1.0
     plain = plain_sgd(solver)
     momentum = 0.0 if plain is None else plain.momentum
     answered = {client: weight for client, weight in zip(cohort, weights, strict=True) if client in steps}
@@ -58,4 +58,4 @@ def normalised(
     mean = sum(weight / total * lengths[client] for client, weight in answered.items())
     parts = {client: weight / total / lengths[client] for client, weight in answered.items()}
     whole = sum(parts.values())
-    return [parts.get(client, 0.0) / whole for client in cohort], mean * whole
+    return tuple(parts.get(client, 0.0) / whole for client in cohort), mean * whole

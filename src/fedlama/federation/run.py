@@ -257,7 +257,8 @@ class Run:
         scored = time.perf_counter()
         void = not reply.losses  # too few clients answered for an average
         plan = plan.void() if void else plan
-        steps = {client: order.steps_of(client) for client in reply.losses}
+        normalises = self.federation.weighting == "fednova"
+        steps = {client: order.steps_of(client) for client in reply.losses} if normalises else {}
         statistics = server.synchronise(plan, engine, order.cohort, steps)
         self.state = self.state if void else strategy.fold(self.state, plan, statistics)
         trained = time.perf_counter()

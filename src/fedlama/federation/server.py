@@ -79,7 +79,7 @@ class Server:
             plan: The round's plan.
             engine: Holds the clients' models.
             cohort: The active clients.
-            steps: Local steps in this round of the clients that answered.
+            steps: Local steps in this round of the clients that answered; only FedNova looks at them.
 
         Returns:
             What was measured, by layer that was averaged.

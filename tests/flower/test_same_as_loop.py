@@ -46,6 +46,9 @@ CASES: dict[str, dict[str, Any]] = {
     "fedlama, phi 4, ends inside a cycle": {"strategy": FedLAMA(2, 4)},
     "fedlama, accelerated": {"strategy": FedLAMA(2, 2, accelerate=True)},
     "fedluar": {"strategy": FedLUAR(2, 1)},
+    "fedluar, frozen, as many bytes": {
+        "strategy": FedLUAR(2, 1, rule="random", match="bytes", fill="freeze", max_age=2)
+    },
     "fixed": {"strategy": FixedIntervals(2, {"0.weight": 3, "*": 1})},
     "cyclic": {"strategy": Cyclic(2)},
     "fedpart": {"strategy": Cyclic(2, rounds_per_turn=2, others="with-weights")},

@@ -185,6 +185,7 @@ class Result:
         seconds: Wall-clock time of all rounds, evaluation included.
         best: The best model by the validation set; None without one.
         stopped: Why the run ended before its budget was used up; None if it did not.
+        figures: What the strategy says of the whole run, by label, such as the cost as other programs print it.
     """
 
     method: str
@@ -197,6 +198,7 @@ class Result:
     seconds: float
     best: Best | None = None
     stopped: str | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def client_scores(self) -> ClientScores | None:

@@ -275,6 +275,8 @@ def decision_keys(result: Result) -> dict[str, object]:
         keys["best"] = {"round": result.best.round_index, "validation": score_json(result.best.score)}
     if result.stopped is not None:
         keys["stopped"] = result.stopped
+    if result.figures:
+        keys["figures"] = {label: finite(value) for label, value in result.figures.items()}
     return keys
 
 

@@ -7,10 +7,10 @@ from typing import Literal, get_args
 
 from fedlama.core.randomness import permutation
 
-Order = Literal["discrepancy", "size", "random", "inverse"]
+Order = Literal["discrepancy", "size", "random", "round-robin", "inverse"]
 """Which layers are relaxed first: "discrepancy" those with the smallest d_l, "size" the largest, "random" a new draw at
-each adjustment, "inverse" those with the largest d_l. The last three are controls: they ignore or reverse the paper's
-criterion."""
+each adjustment, "round-robin" the model's order from one layer further on at each adjustment, "inverse" those with the
+largest d_l. All but the first are controls: they ignore or reverse the paper's criterion."""
 ORDERS: tuple[str, ...] = get_args(Order)
 
 
@@ -35,6 +35,9 @@ def scores(
         return {name: 1.0 / max(parameters[name], 1) for name in unit_discrepancy}
     if order == "inverse":
         return {name: 1.0 / value if value > 0.0 else float("inf") for name, value in unit_discrepancy.items()}
+    if order == "round-robin":
+        total = len(unit_discrepancy)
+        return {name: 1.0 + (position - adjustment) % total for position, name in enumerate(unit_discrepancy)}
     drawn = permutation(seed, "order", len(unit_discrepancy), adjustment)
     return {name: 1.0 + float(position) for name, position in zip(unit_discrepancy, drawn, strict=True)}
 

@@ -4,111 +4,111 @@ What this module exports is public: it changes only as CHANGELOG.md says. The ro
 change between two minor versions.
 """
 
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from fedlama import data, models
-from fedlama.analysis.forecast import forecast
-from fedlama.analysis.links import Exchanges, Link, clock
-from fedlama.choices.aggregators import Aggregator, Combined, Mean, Median, NormBound, TrimmedMean
-from fedlama.choices.availability import Absence, Always, Availability, Fate, RandomAbsence, Trace
-from fedlama.choices.codecs import (
-    QSGD,
-    BFloat16,
-    Chain,
-    Codec,
-    CodecContext,
-    CodecState,
-    CohortContext,
-    ContextCodec,
-    DifferenceCodec,
-    Differences,
-    Directions,
-    EightBitRows,
-    Float16,
-    Float32,
-    PowerSGD,
-    RandomK,
-    Sign,
-    TopK,
-)
-from fedlama.choices.samplers import AllClients, Population, PowerOfChoice, Sampler, UniformSampler, WeightedSampler
-from fedlama.choices.server_optimizers import (
-    Replace,
-    ServerAdagrad,
-    ServerAdam,
-    ServerMomentum,
-    ServerNesterov,
-    ServerOptimizer,
-    ServerOptimizerState,
-    ServerYogi,
-)
-from fedlama.choices.solvers import (
-    SGD,
-    Adam,
-    AdamW,
-    Clipping,
-    FedProx,
-    LocalSolver,
-    OptimizerState,
-    ParameterGroup,
-    Schedule,
-    SolverOptions,
-    along_clients,
-    client_norms,
-    tensor_norms,
-)
-from fedlama.choices.strategies import (
-    Budget,
-    Courses,
-    Cyclic,
-    FedAvg,
-    FedLAMA,
-    FedLUAR,
-    FixedIntervals,
-    PartialAveraging,
-    Strategy,
-)
-from fedlama.choices.tasks import (
-    Binary,
-    Classification,
-    Cox,
-    FunctionTask,
-    HuggingFace,
-    LanguageModel,
-    Metric,
-    MultiLabel,
-    Regression,
-    Segmentation,
-    Task,
-)
-from fedlama.core.adapters import lora_layers
-from fedlama.core.client_scores import ClientScores, Spread
 from fedlama.core.deprecations import Renamed, renamed_attributes
-from fedlama.core.layers import Layer, Layers, TensorSpec, by_mapping, by_module, by_tensor, tagged
-from fedlama.core.ledger import Ledger
-from fedlama.core.local_work import LocalWork
-from fedlama.core.plan import LayerStatistics, Plan
-from fedlama.core.records import Best, LayerRecord, Result, RoundRecord, Score
-from fedlama.core.registry import register
-from fedlama.core.trees import pad
-from fedlama.data.clients import ClientData, ClientSource, ReplayedClients, TensorClients
-from fedlama.data.datasets import DatasetClients
-from fedlama.data.samples import PadCollate
-from fedlama.engines import Auto, Distributed, Recorded, Stacked, Workers
-from fedlama.errors import ConfigError, DataError, DivergenceError, FedlamaError, MissingExtraError
-from fedlama.federation.callbacks import Callback, CallbackError, RoundCallback, StopRun
-from fedlama.federation.federation import Federation
-from fedlama.federation.held_out import TestSet
-from fedlama.federation.pooled import Pooled, pooled
-from fedlama.federation.run import Run
-from fedlama.federation.state import Snapshot
-from fedlama.federation.stopping import EarlyStopping
+from fedlama.core.later import imported_later
 
 if TYPE_CHECKING:
+    from fedlama import data, models
+    from fedlama.analysis.forecast import forecast
+    from fedlama.analysis.links import Exchanges, Link, clock
     from fedlama.analysis.study import Study, StudyPlan, run_study
+    from fedlama.choices.aggregators import Aggregator, Combined, Mean, Median, NormBound, TrimmedMean
+    from fedlama.choices.availability import Absence, Always, Availability, Fate, RandomAbsence, Trace
+    from fedlama.choices.codecs import (
+        QSGD,
+        BFloat16,
+        Chain,
+        Codec,
+        CodecContext,
+        CodecState,
+        CohortContext,
+        ContextCodec,
+        DifferenceCodec,
+        Differences,
+        Directions,
+        EightBitRows,
+        Float16,
+        Float32,
+        PowerSGD,
+        RandomK,
+        Sign,
+        TopK,
+    )
+    from fedlama.choices.samplers import AllClients, Population, PowerOfChoice, Sampler, UniformSampler, WeightedSampler
+    from fedlama.choices.server_optimizers import (
+        Replace,
+        ServerAdagrad,
+        ServerAdam,
+        ServerMomentum,
+        ServerNesterov,
+        ServerOptimizer,
+        ServerOptimizerState,
+        ServerYogi,
+    )
+    from fedlama.choices.solvers import (
+        SGD,
+        Adam,
+        AdamW,
+        Clipping,
+        FedProx,
+        LocalSolver,
+        OptimizerState,
+        ParameterGroup,
+        Schedule,
+        SolverOptions,
+        along_clients,
+        client_norms,
+        tensor_norms,
+    )
+    from fedlama.choices.strategies import (
+        Budget,
+        Courses,
+        Cyclic,
+        FedAvg,
+        FedLAMA,
+        FedLUAR,
+        FixedIntervals,
+        PartialAveraging,
+        Strategy,
+    )
+    from fedlama.choices.tasks import (
+        Binary,
+        Classification,
+        Cox,
+        FunctionTask,
+        HuggingFace,
+        LanguageModel,
+        Metric,
+        MultiLabel,
+        Regression,
+        Segmentation,
+        Task,
+    )
+    from fedlama.core.adapters import lora_layers
+    from fedlama.core.client_scores import ClientScores, Spread
+    from fedlama.core.layers import Layer, Layers, TensorSpec, by_mapping, by_module, by_tensor, tagged
+    from fedlama.core.ledger import Ledger
+    from fedlama.core.local_work import LocalWork
+    from fedlama.core.plan import LayerStatistics, Plan
+    from fedlama.core.records import Best, LayerRecord, Result, RoundRecord, Score
+    from fedlama.core.registry import register
+    from fedlama.core.trees import pad
+    from fedlama.data.clients import ClientData, ClientSource, ReplayedClients, TensorClients
+    from fedlama.data.datasets import DatasetClients
+    from fedlama.data.samples import PadCollate
+    from fedlama.engines import Auto, Distributed, Recorded, Stacked, Workers
+    from fedlama.errors import ConfigError, DataError, DivergenceError, FedlamaError, MissingExtraError
     from fedlama.experiment import Experiment, load_experiment
+    from fedlama.federation.callbacks import Callback, CallbackError, RoundCallback, StopRun
+    from fedlama.federation.federation import Federation
+    from fedlama.federation.held_out import TestSet
+    from fedlama.federation.pooled import Pooled, pooled
+    from fedlama.federation.run import Run
+    from fedlama.federation.state import Snapshot
+    from fedlama.federation.stopping import EarlyStopping
     from fedlama.models.adapters import save_adapter
     from fedlama.reporting.html import write_report
     from fedlama.reporting.tracking import MLflow, TensorBoard, WeightsAndBiases
@@ -281,41 +281,75 @@ __all__ = [
     "write_report",
 ]
 
-_LATER = {
-    "Experiment": "fedlama.experiment",
-    "Interrupted": "fedlama.runs.autosave",
-    "MLflow": "fedlama.reporting.tracking",
-    "RunFolder": "fedlama.runs.folder",
-    "RunOptions": "fedlama.runs.execute",
-    "StoredRun": "fedlama.runs.stored",
-    "Study": "fedlama.analysis.study",
-    "StudyPlan": "fedlama.analysis.study",
-    "TensorBoard": "fedlama.reporting.tracking",
-    "Verdict": "fedlama.runs.verify",
-    "WeightsAndBiases": "fedlama.reporting.tracking",
-    "compare": "fedlama.reporting.training",
-    "find_runs": "fedlama.runs.stored",
-    "load_experiment": "fedlama.experiment",
-    "load_run": "fedlama.runs.stored",
-    "run": "fedlama.reporting.training",
-    "run_study": "fedlama.analysis.study",
-    "save_adapter": "fedlama.models.adapters",
-    "save_snapshot": "fedlama.runs.checkpoint",
-    "verify": "fedlama.runs.verify",
-    "whole_snapshots": "fedlama.runs.checkpoint",
-    "write_report": "fedlama.reporting.html",
+_HOMES = {
+    "fedlama.analysis.forecast": "forecast",
+    "fedlama.analysis.links": "Exchanges Link clock",
+    "fedlama.analysis.study": "Study StudyPlan run_study",
+    "fedlama.choices.aggregators": "Aggregator Combined Mean Median NormBound TrimmedMean",
+    "fedlama.choices.availability": "Absence Always Availability Fate RandomAbsence Trace",
+    "fedlama.choices.codecs": (
+        "BFloat16 Chain Codec CodecContext CodecState CohortContext ContextCodec DifferenceCodec Differences "
+        "Directions EightBitRows Float16 Float32 PowerSGD QSGD RandomK Sign TopK"
+    ),
+    "fedlama.choices.samplers": "AllClients Population PowerOfChoice Sampler UniformSampler WeightedSampler",
+    "fedlama.choices.server_optimizers": (
+        "Replace ServerAdagrad ServerAdam ServerMomentum ServerNesterov ServerOptimizer ServerOptimizerState ServerYogi"
+    ),
+    "fedlama.choices.solvers": (
+        "Adam AdamW Clipping FedProx LocalSolver OptimizerState ParameterGroup SGD Schedule SolverOptions "
+        "along_clients client_norms tensor_norms"
+    ),
+    "fedlama.choices.strategies": (
+        "Budget Courses Cyclic FedAvg FedLAMA FedLUAR FixedIntervals PartialAveraging Strategy"
+    ),
+    "fedlama.choices.tasks": (
+        "Binary Classification Cox FunctionTask HuggingFace LanguageModel Metric MultiLabel Regression "
+        "Segmentation Task"
+    ),
+    "fedlama.core.adapters": "lora_layers",
+    "fedlama.core.client_scores": "ClientScores Spread",
+    "fedlama.core.layers": "Layer Layers TensorSpec by_mapping by_module by_tensor tagged",
+    "fedlama.core.ledger": "Ledger",
+    "fedlama.core.local_work": "LocalWork",
+    "fedlama.core.plan": "LayerStatistics Plan",
+    "fedlama.core.records": "Best LayerRecord Result RoundRecord Score",
+    "fedlama.core.registry": "register",
+    "fedlama.core.trees": "pad",
+    "fedlama.data": "",
+    "fedlama.data.clients": "ClientData ClientSource ReplayedClients TensorClients",
+    "fedlama.data.datasets": "DatasetClients",
+    "fedlama.data.samples": "PadCollate",
+    "fedlama.engines": "Auto Distributed Recorded Stacked Workers",
+    "fedlama.errors": "ConfigError DataError DivergenceError FedlamaError MissingExtraError",
+    "fedlama.experiment": "Experiment load_experiment",
+    "fedlama.federation.callbacks": "Callback CallbackError RoundCallback StopRun",
+    "fedlama.federation.federation": "Federation",
+    "fedlama.federation.held_out": "TestSet",
+    "fedlama.federation.pooled": "Pooled pooled",
+    "fedlama.federation.run": "Run",
+    "fedlama.federation.state": "Snapshot",
+    "fedlama.federation.stopping": "EarlyStopping",
+    "fedlama.models": "",
+    "fedlama.models.adapters": "save_adapter",
+    "fedlama.reporting.html": "write_report",
+    "fedlama.reporting.tracking": "MLflow TensorBoard WeightsAndBiases",
+    "fedlama.reporting.training": "compare run",
+    "fedlama.runs.autosave": "Interrupted",
+    "fedlama.runs.checkpoint": "save_snapshot whole_snapshots",
+    "fedlama.runs.execute": "RunOptions",
+    "fedlama.runs.folder": "RunFolder",
+    "fedlama.runs.stored": "StoredRun find_runs load_run",
+    "fedlama.runs.verify": "Verdict verify",
 }
-"""Exported names that are imported at their first use: training does not need the libraries behind them."""
+"""Where each exported name is defined: it is imported at its first use, since a command may need few of them."""
 
-
-_renamed = renamed_attributes(__name__, [Renamed("NoGuard", "Mean")], globals())
+_find = imported_later(globals(), _HOMES)
+_renamed = renamed_attributes(__name__, [Renamed("NoGuard", "Mean")], _find)
 
 
 def __getattr__(name: str) -> object:
-    if name in _LATER:
-        return getattr(import_module(_LATER[name]), name)
-    return _renamed(name)
+    return _find(name) if name in __all__ else _renamed(name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+    return sorted({*globals(), *__all__})

@@ -13,7 +13,13 @@ from collections.abc import Iterable, Sequence
 
 
 class FedlamaError(Exception):
-    """Base of every error that fedlama raises on purpose."""
+    """Base of every error that fedlama raises on purpose.
+
+    Attributes:
+        exit_code: What the command line ends with after it.
+    """
+
+    exit_code = 2
 
 
 class ConfigError(FedlamaError, ValueError):
@@ -68,6 +74,10 @@ class MissingExtraError(FedlamaError, ImportError):
 
     def __init__(self, library: str, extra: str) -> None:
         super().__init__(f"{library} is not installed; install it with: pip install 'fedlama[{extra}]'")
+
+
+class ExplodedLossWarning(UserWarning):
+    """The loss of a run is far above what it began with."""
 
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -52,6 +52,8 @@ def test_no_command_opens_a_connection(network: list[tuple[str, Any]], tmp_path:
         "compare": ["compare", "digits", *SMALL, "--quiet", "--out", out],
         "run": ["run", "digits", *SMALL, "--quiet", "--out", out],
         "plan": ["plan", "digits", *links],
+        "list": ["list", "strategies"],
+        "config": ["config", "digits"],
         "links": ["links", out, *links],
         "report": ["report", out, "--out", report],
         "verify": ["verify", out],

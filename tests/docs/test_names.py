@@ -62,7 +62,7 @@ def test_every_line_of_the_algorithms_is_mapped() -> None:
 def test_every_option_is_documented() -> None:
     page = (DOCS / "reference" / "command-line.md").read_text(encoding="utf-8")
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    for name in ("compare", "run", "plan", "links", "report", "verify"):
+    for name in ("compare", "run", "plan", "list", "config", "links", "report", "verify"):
         assert f"`fedlama {name}" in page
         for parameter in commands[name].params:
             for option in [one for one in parameter.opts if one.startswith("--")]:

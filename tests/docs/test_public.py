@@ -69,7 +69,6 @@ def test_every_module_of_an_exported_package_is_documented(package: str) -> None
 
 
 def test_names_that_are_imported_at_their_first_use_exist() -> None:
-    assert set(fedlama._LATER) <= set(fedlama.__all__)
     assert set(fedlama.__all__) <= set(dir(fedlama))
     with pytest.raises(AttributeError, match="no attribute 'FedLarma'"):
         _ = fedlama.FedLarma  # type: ignore[attr-defined]

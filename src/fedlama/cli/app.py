@@ -1,7 +1,8 @@
-"""The command line: `fedlama compare`, `run`, `plan`, `links`, `report`, `verify` and `flower`.
+"""The command line: `fedlama compare`, `run`, `plan`, `list`, `config`, `links`, `report`, `verify` and `flower`.
 
-The commands are in :mod:`~fedlama.cli.train` (those that take an experiment), :mod:`~fedlama.cli.finished` (those that
-take run folders) and :mod:`~fedlama.cli.flower` (deployments). The smallest command that shows something is
+The commands are in :mod:`~fedlama.cli.train` (those that train or plan an experiment), :mod:`~fedlama.cli.show` (those
+that show what can be set), :mod:`~fedlama.cli.finished` (those that take run folders) and :mod:`~fedlama.cli.flower`
+(deployments). The smallest command that shows something is
 ``fedlama compare``: it needs no files, no network and under a minute.
 """
 
@@ -16,12 +17,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from fedlama import __version__
-from fedlama.cli import finished, train
+from fedlama.cli import finished, show, train
 from fedlama.cli.flower import app as flower_app
+from fedlama.cli.options import SECTIONS
 from fedlama.core.deprecations import RenamedWarning
-from fedlama.errors import FedlamaError, printable, write_remedy
-from fedlama.federation.explosion import ExplodedLossWarning
-from fedlama.runs.autosave import Interrupted
+from fedlama.errors import ExplodedLossWarning, FedlamaError, printable, write_remedy
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,8 +39,11 @@ def _version(
         raise typer.Exit
 
 
-for command in (train.compare, train.run, train.plan, finished.links, finished.report, finished.verify):
-    app.command()(command)
+for command in (train.compare, train.run, train.plan, show.config):
+    app.command(epilog=SECTIONS)(command)
+app.command("list")(show.list_names)
+for reading in (finished.links, finished.report, finished.verify):
+    app.command()(reading)
 app.add_typer(flower_app, name="flower")
 
 
@@ -49,10 +52,8 @@ def main() -> None:
     try:
         with _warnings_as_notes():
             app()
-    except Interrupted as error:
-        _fail(str(error), 128 + error.number)
     except FedlamaError as error:
-        _fail(str(error))
+        _fail(str(error), error.exit_code)
     except OSError as error:
         file, reason = error.filename or "a file", error.strerror or error
         _fail(f"{file} cannot be read or written ({reason}); {write_remedy(error, 'give another path')}")

@@ -8,11 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from fedlama.analysis.links import parse_links
-from fedlama.analysis.timing import time_runs
-from fedlama.cli import tables
 from fedlama.cli.options import (
     Json,
     LinkOption,
@@ -26,10 +22,6 @@ from fedlama.cli.options import (
     expand_home,
     show,
 )
-from fedlama.core.records import measure_of
-from fedlama.reporting.html import write_report
-from fedlama.runs.stored import changed_files, find_runs
-from fedlama.runs.verify import verify as verify_run
 
 Runs = Annotated[
     list[Path],
@@ -50,13 +42,19 @@ def links(
     as_json: Json = False,
 ) -> None:
     """Show how long finished runs take on given links, computed from their ledgers without training."""
+    from fedlama.analysis.links import parse_links
+    from fedlama.analysis.timing import time_runs
+    from fedlama.cli.link_tables import timings as table_of
+    from fedlama.core.records import measure_of
+    from fedlama.runs.stored import find_runs
+
     per_gb = check_price(price)
     folders = find_runs(runs)
     _note_changes(folders)
     timings = time_runs(folders, parse_links(link or [], links), seed=seed, evaluation=evaluation)
     share = check_target(target, measure_of(record for timing in timings for record in timing.run.rounds))
     content = {"runs": [timing.to_json(share, per_gb) for timing in timings]}
-    show(content, tables.timings(timings, share, per_gb), as_json, quiet=False)
+    show(content, table_of(timings, share, per_gb), as_json, quiet=False)
 
 
 def report(
@@ -68,6 +66,10 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write one self-contained HTML file about finished runs; it opens offline and makes no request."""
+    from fedlama.analysis.links import parse_links
+    from fedlama.reporting.html import write_report
+    from fedlama.runs.stored import find_runs
+
     folders = find_runs(runs)
     _note_changes(folders)
     file = write_report(folders, out, parse_links(link or [], links), seed=seed)
@@ -85,8 +87,11 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Compute the first rounds of runs again and compare them bit for bit; exit with code 1 if any differs."""
+    from fedlama.runs.stored import find_runs
+    from fedlama.runs.verify import verify as verify_run
+
     verdicts = [verify_run(folder, rounds=rounds, plugins=plugin or ()) for folder in find_runs(runs)]
-    lines: list[Table | str] = [line for verdict in verdicts for line in verdict.lines()]
+    lines = [line for verdict in verdicts for line in verdict.lines()]
     show({"runs": [verdict.to_json() for verdict in verdicts]}, lines, as_json, quiet=False)
     if any(verdict.difference is not None for verdict in verdicts):
         raise typer.Exit(1)
@@ -94,6 +99,8 @@ def verify(
 
 def _note_changes(folders: Iterable[Path]) -> None:
     """Say on standard error which files of finished runs were changed since."""
+    from fedlama.runs.stored import changed_files
+
     for folder in folders:
         for sentence in changed_files(folder):
             print(f"note: {sentence}", file=sys.stderr)

@@ -11,16 +11,8 @@ from typing import Annotated
 
 import typer
 
-from fedlama.cli.options import Json, expand_home
+from fedlama.cli.options import SECTIONS, Json, expand_home
 from fedlama.errors import MissingExtraError, printable
-from fedlama.experiment import load_experiment
-from fedlama.experiment.files import catalogue_for
-from fedlama.flower.deploy.loopback import run_on_loopback
-from fedlama.flower.deploy.processes import QUIET
-from fedlama.flower.deploy.submit import Operator, run_config
-from fedlama.flower.deploy.submit import write_app as write_app_folder
-from fedlama.reporting.observer import draw_run
-from fedlama.runs.stored import load_run
 
 app = typer.Typer(no_args_is_help=True, help="Run an experiment as a real deployment on Flower.")
 
@@ -34,7 +26,7 @@ Aggregation = Annotated[
 ]
 
 
-@app.command()
+@app.command(epilog=SECTIONS)
 def up(
     experiment: Name,
     overrides: Overrides = None,
@@ -48,6 +40,12 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Start a SuperLink and one SuperNode per client on this machine, run the experiment, and stop them."""
+    from fedlama.experiment import load_experiment
+    from fedlama.experiment.files import catalogue_for
+    from fedlama.flower.deploy.loopback import run_on_loopback
+    from fedlama.reporting.observer import draw_run
+    from fedlama.runs.stored import load_run
+
     options = _options(deadline, min_replies, rejoin, aggregation)
     resolved = load_experiment(experiment, overrides or ())
     options["plugins-dir"] = str(catalogue_for(experiment).folder.resolve())
@@ -67,7 +65,7 @@ def up(
     typer.echo(f"ledger {counted} bytes, on the sockets {measured} bytes; run folder {summary['run_folder']}")
 
 
-@app.command()
+@app.command(epilog=SECTIONS)
 def run(
     experiment: Name,
     overrides: Overrides = None,
@@ -82,6 +80,11 @@ def run(
     ] = "",
 ) -> None:
     """Submit the experiment to a SuperLink with `flwr run`; the SuperNodes are started by their owners."""
+    from fedlama.experiment import load_experiment
+    from fedlama.flower.deploy.processes import QUIET
+    from fedlama.flower.deploy.submit import Operator, run_config
+    from fedlama.flower.deploy.submit import write_app as write_app_folder
+
     resolved = load_experiment(experiment, overrides or ())
     options = _options(deadline, min_replies, rejoin, aggregation)
     flwr = shutil.which("flwr")
@@ -99,6 +102,8 @@ def run(
 @app.command("app")
 def write_app(folder: Annotated[Path, typer.Argument(callback=expand_home, help="Folder to write it to.")]) -> None:
     """Write the Flower app that runs any experiment, for plain `flwr run`."""
+    from fedlama.flower.deploy.submit import write_app as write_app_folder
+
     write_app_folder(folder)
     typer.echo(f"try: flwr run {folder}")
 

@@ -1,9 +1,14 @@
-"""Options that several commands share: their types and help texts, the checks of their values, and the output."""
+"""Options that several commands share: their types and help texts, the checks of their values, and the output.
+
+The modules of the commands import at their top what ``--help`` needs. What reads, trains or draws is imported in the
+commands themselves, since PyTorch alone takes longer to import than most of them run; a test lists what is loaded.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +20,7 @@ from fedlama.analysis.links import PROFILES
 from fedlama.core.measures import Measure
 from fedlama.core.paths import expanded
 from fedlama.errors import ConfigError, printable
+from fedlama.experiment.options import ROOMS, names
 
 
 def expand_home(given: Any) -> Any:  # noqa: ANN401  (a path, a list of paths, or None, as the option's type says)
@@ -24,6 +30,28 @@ def expand_home(given: Any) -> Any:  # noqa: ANN401  (a path, a list of paths, o
     return expanded(given) if isinstance(given, Path) else given
 
 
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="[EXPERIMENT]",
+        help=f"A TOML file, the config.json of a run, or one of: {', '.join(names())}.",
+        show_default=True,
+        autocompletion=names,
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Settings to change, such as seed=1, strategy.increase_factor=2 or model=resnet20.",
+    ),
+]
+SECTIONS = (
+    f"Sections of an experiment: {', '.join(ROOMS)}. KEY is section.setting, or a setting outside of the sections; "
+    "`fedlama list` shows all names, with a SECTION behind it the settings of its options, and `fedlama config` every "
+    "value in force."
+)
+"""What ``--help`` says at its end for commands that take an experiment."""
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")]
 LinkOption = Annotated[
     list[str] | None,
@@ -53,6 +81,20 @@ Plugins = Annotated[
         help="A Python file (or module) to run, whose registered options can then be named. Can be repeated.",
     ),
 ]
+
+
+def named(name: str, overrides: list[str] | None) -> tuple[str, list[str]]:
+    """Return an experiment's name and its overrides: `fedlama compare seed=1` changes the default experiment.
+
+    Args:
+        name: The first argument.
+        overrides: The others.
+
+    >>> named("seed=1", ["rounds=2"])
+    ('digits', ['seed=1', 'rounds=2'])
+    """
+    given = list(overrides or [])
+    return ("digits", [name, *given]) if "=" in name else (name, given)
 
 
 def check_target(given: float | None, measure: Measure | None) -> float | None:
@@ -116,7 +158,7 @@ def check_price(price: float | None) -> float | None:
     return price
 
 
-def show(content: dict[str, Any], parts: list[Table | str], as_json: bool, quiet: bool) -> None:
+def show(content: dict[str, Any], parts: Sequence[Table | str], as_json: bool, quiet: bool) -> None:
     """Print one JSON object, or tables and lines, or nothing.
 
     Args:

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
 from fedlama.analysis.forecast import Forecast, Volume
-from fedlama.analysis.links import Link, money, show_rate, show_seconds
-from fedlama.analysis.links.link import PerClient
+from fedlama.analysis.links import show_seconds
 from fedlama.analysis.preview import Preview
 from fedlama.analysis.statistics import Interval
 from fedlama.analysis.study import Method, Study
-from fedlama.analysis.timing import Timing, bytes_until, first_reaching
+from fedlama.cli.link_tables import TIMES, target_text
 from fedlama.core.layers import total_parameters
 from fedlama.core.ledger import KILOBYTE, MEGABYTE
 from fedlama.core.measures import Measure
 from fedlama.core.records import measure_of
 from fedlama.runs.execute import Finished
-
-_TIMES = "wall-clock time on a link, local steps included"
 
 
 def comparison(finished: Sequence[Finished]) -> list[Table | str]:
@@ -129,7 +126,7 @@ def _times_ahead(seen: Preview) -> Table | None:
     known = next((expected.low for expected in seen.forecasts.values() if not _is_unknown(expected)), None)
     if known is None or (not known.seconds and known.money is None):
         return None
-    table = Table(Column("link", no_wrap=True), Column("method", no_wrap=True), box=SIMPLE_HEAD, title=_TIMES)
+    table = Table(Column("link", no_wrap=True), Column("method", no_wrap=True), box=SIMPLE_HEAD, title=TIMES)
     for heading in ("least", "most"):
         table.add_column(heading, justify="right")
     for link in known.seconds:
@@ -149,62 +146,6 @@ def _is_unknown(expected: Forecast) -> bool:
 def _limits(expected: Forecast) -> tuple[Volume, ...]:
     """Return the least and the most; nothing where they are unknown."""
     return () if _is_unknown(expected) else (expected.low, expected.high)
-
-
-def timings(seen: Sequence[Timing], target: float | None, price_per_gb: float | None) -> list[Table | str]:
-    """Return the time of finished runs on given links: in all, the share of transfers in it, and until a target.
-
-    Args:
-        seen: The runs with their times.
-        target: Value of the primary metric to which time and MB are counted; None leaves that out.
-        price_per_gb: Price of 10^9 bytes; None leaves that out.
-    """
-    table = Table(Column("link", no_wrap=True), Column("run", no_wrap=True), box=SIMPLE_HEAD, title=_TIMES)
-    to_target = [] if target is None else [f"to {_target_text(target, _measure_of(seen))}"]
-    for heading in ("time", "transfer %", *to_target):
-        table.add_column(heading, justify="right", no_wrap=True)
-    reached = {timing.name: None if target is None else first_reaching(timing.run.rounds, target) for timing in seen}
-    for position, link in enumerate([clock.link for clock in seen[0].clocks]):
-        for index, timing in enumerate(seen):
-            clock, at = timing.clocks[position], reached[timing.name]
-            share = float(clock.down.sum() + clock.up.sum()) / clock.total if clock.total else 0.0
-            early = [] if target is None else ["-" if at is None else show_seconds(float(clock.elapsed[at]))]
-            cells = [timing.name, show_seconds(clock.total), f"{100 * share:.1f}", *early]
-            table.add_row("" if index else link.name, *cells)
-    sent = Table(Column("run", no_wrap=True), box=SIMPLE_HEAD, title="MB are 10^6 bytes, up and down")
-    for heading in ("MB", *(f"MB {text}" for text in to_target), *([] if price_per_gb is None else ["price"])):
-        sent.add_column(heading, justify="right")
-    for timing in seen:
-        at = reached[timing.name]
-        early = [] if target is None else ["-" if at is None else _megabytes(bytes_until(timing.run.rounds, at))]
-        price = [] if price_per_gb is None else [f"{money(timing.sent, price_per_gb):.4g}"]
-        sent.add_row(timing.name, _megabytes(timing.sent), *early, *price)
-    return [sent, table, *(_description(clock.link) for clock in seen[0].clocks)]
-
-
-def _measure_of(seen: Sequence[Timing]) -> Measure | None:
-    """Return the primary metric of runs."""
-    return measure_of(record for timing in seen for record in timing.run.rounds)
-
-
-def _target_text(target: float, measure: Measure | None) -> str:
-    return f"{target:g}" if measure is None else measure.target_text(target)
-
-
-def _megabytes(number: int) -> str:
-    return f"{number / MEGABYTE:.2f}"
-
-
-def _description(link: Link) -> str:
-    rates = [f"{way} {_span(getattr(link, way), show_rate)}" for way in ("up", "down")]
-    times = [f"latency {_span(link.latency, show_seconds)}", f"{_span(link.compute, show_seconds)} a local step"]
-    return f"{link.name}: {', '.join([*rates, *times])}" + (f" ({link.note})" if link.note else "")
-
-
-def _span(value: PerClient, show: Callable[[float], str]) -> str:
-    if not isinstance(value, tuple):
-        return show(value)
-    return f"{show(min(value))} to {show(max(value))} by client"
 
 
 def _range(low: float, high: float) -> str:
@@ -228,7 +169,7 @@ def study_table(study: Study, words: Sequence[str], options: Sequence[str]) -> l
     spread = f"mean ± 95 % interval over {count} seeds" if count > 1 else f"seed {study.seeds[0]}"
     table = Table(Column("method", overflow="fold"), box=SIMPLE_HEAD, title=spread, collapse_padding=True)
     measure = study.measure
-    to_target = "MB to target" if study.target is None else f"MB to {_target_text(study.target, measure)}"
+    to_target = "MB to target" if study.target is None else f"MB to {target_text(study.target, measure)}"
     digits = 2 if measure is None or measure.is_percent else 4
     for heading in (measure.short if measure else "metric", "vs base", "C %", "kB/step", "MB", to_target, "sec"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -7,43 +7,24 @@ from typing import Annotated
 
 import typer
 
-from fedlama.analysis.links import parse_links
-from fedlama.analysis.preview import preview
-from fedlama.analysis.study import StudyPlan, run_study
-from fedlama.cli import tables
 from fedlama.cli.options import (
     Json,
     LinkOption,
     LinksFile,
+    Name,
+    Overrides,
     Plugins,
     Price,
     Target,
     check_price,
     check_target,
     expand_home,
+    named,
     parse_seeds,
     show,
 )
-from fedlama.core.measures import Measure
-from fedlama.experiment import load_experiment, names
-from fedlama.experiment.methods import parse_methods
-from fedlama.reporting.observer import RunReporter, draw_study
 from fedlama.reporting.tracking import TRACKERS
-from fedlama.runs.execute import RunOptions, execute
 
-Name = Annotated[
-    str,
-    typer.Argument(
-        metavar="[EXPERIMENT]",
-        help=f"A TOML file, or one of: {', '.join(names())}.",
-        show_default=True,
-        autocompletion=names,
-    ),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as strategy.increase_factor=2."),
-]
 Out = Annotated[Path, typer.Option("--out", callback=expand_home, help="Folder for the run folders.")]
 Seconds = Annotated[
     float,
@@ -91,7 +72,15 @@ def compare(
     With --seeds or --methods: means with 95 % intervals over seeds, and differences paired by seed. Runs that already
     finished are reused.
     """
-    name, given = _named(experiment, overrides)
+    from fedlama.analysis.study import StudyPlan, run_study
+    from fedlama.cli import tables
+    from fedlama.core.measures import Measure
+    from fedlama.experiment import load_experiment
+    from fedlama.experiment.methods import parse_methods
+    from fedlama.reporting.observer import RunReporter, draw_study
+    from fedlama.runs.execute import RunOptions
+
+    name, given = named(experiment, overrides)
     resolved = load_experiment(name, given, plugin or ())
     options = RunOptions(out, quiet or as_json, checkpoint_seconds, again, _trackers(track))
     plan = StudyPlan(
@@ -123,7 +112,12 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Train the experiment's strategy, unless that run already finished."""
-    resolved = load_experiment(*_named(experiment, overrides), plugin or ())
+    from fedlama.cli import tables
+    from fedlama.experiment import load_experiment
+    from fedlama.reporting.observer import RunReporter
+    from fedlama.runs.execute import RunOptions, execute
+
+    resolved = load_experiment(*named(experiment, overrides), plugin or ())
     options = RunOptions(out, quiet or as_json, checkpoint_seconds, again, _trackers(track))
     with RunReporter(options) as reporter:
         finished = execute(resolved, [resolved.strategy], options, reporter)
@@ -140,7 +134,12 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show what a comparison will send, before any training: bytes, time on links, and cost at a price per GB."""
-    resolved = load_experiment(*_named(experiment, overrides), plugin or ())
+    from fedlama.analysis.links import parse_links
+    from fedlama.analysis.preview import preview
+    from fedlama.cli import tables
+    from fedlama.experiment import load_experiment
+
+    resolved = load_experiment(*named(experiment, overrides), plugin or ())
     foreseen = preview(resolved, parse_links(link or [], links), check_price(price))
     show(foreseen.to_json(), tables.preview(foreseen), as_json, quiet=False)
 
@@ -153,9 +152,3 @@ def _kept(out: Path, plugins: list[str] | None) -> list[str]:
 
 def _trackers(given: list[str] | None) -> tuple[str, ...]:
     return ("tensorboard",) if given is None else tuple(given)
-
-
-def _named(name: str, overrides: list[str] | None) -> tuple[str, list[str]]:
-    """Return the experiment's name and its overrides: `fedlama compare seed=1` changes the default experiment."""
-    given = list(overrides or [])
-    return ("digits", [name, *given]) if "=" in name else (name, given)

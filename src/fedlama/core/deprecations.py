@@ -10,14 +10,14 @@ names (:func:`renamed_attributes`). Three things are done with the table:
   version, so that neither a rename nor a new key gives the same settings another folder.
 
 To rename a key, add a line to the table; a new key of an old choice is declared with the metadata
-:data:`fedlama.core.description.LEFT_OUT_AT_DEFAULT`, and is not written where it has its default.
+:data:`LEFT_OUT_AT_DEFAULT`, and is not written where it has its default.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, Field, dataclass
 from typing import Any
 
 from fedlama.errors import ConfigError
@@ -166,13 +166,13 @@ def with_first_words(config: Mapping[str, Any]) -> dict[str, Any]:
     return translated
 
 
-def renamed_attributes(module: str, names: Sequence[Renamed], namespace: Mapping[str, object]) -> Callable[[str], Any]:
+def renamed_attributes(module: str, names: Sequence[Renamed], find: Callable[[str], Any]) -> Callable[[str], Any]:
     """Return a module's ``__getattr__`` that hands out renamed public names with a warning.
 
     Args:
         module: The module's ``__name__``.
         names: What was renamed.
-        namespace: The module's ``globals()``.
+        find: Returns the module's attribute of a name.
 
     Returns:
         A function to assign to ``__getattr__`` at the end of the module.
@@ -185,9 +185,30 @@ def renamed_attributes(module: str, names: Sequence[Renamed], namespace: Mapping
         renamed = by_old[name]
         full = Renamed(f"{module}.{renamed.old}", f"{module}.{renamed.new}", renamed.since, renamed.removed_in)
         warnings.warn(str(full), RenamedWarning, stacklevel=2)
-        return namespace[renamed.new]
+        return find(renamed.new)
 
     return __getattr__
+
+
+LEFT_OUT_AT_DEFAULT = {"left_out_at_default": True}
+"""Metadata of a settings field that came after the first version.
+
+Configurations and descriptions are written without it where it has its default, so run folders of the same settings
+keep their names.
+"""
+
+
+def is_left_out(owner: object, field: Field[Any]) -> bool:
+    """Return whether a configuration or a description is written without a field.
+
+    Args:
+        owner: The settings.
+        field: One of the fields of its dataclass.
+    """
+    if not field.metadata.get("left_out_at_default"):
+        return False
+    default = field.default if field.default_factory is MISSING else field.default_factory()
+    return bool(getattr(owner, field.name) == default)
 
 
 def _modern_table(section: str, table: Mapping[str, Any], note: Note) -> dict[str, Any]:

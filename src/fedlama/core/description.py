@@ -15,7 +15,7 @@ function, class                    its import path, such as ``"mypackage.losses:
 `functools.partial`, method        the function, with its arguments or its object
 object with ``__describe__()``     its class and what that method returns
 dataclass                          its name or class, and its fields; those that came later only where they differ
-                                   from their default (:data:`LEFT_OUT_AT_DEFAULT`)
+                                   from their default (LEFT_OUT_AT_DEFAULT in fedlama.core.deprecations)
 module of PyTorch                  its class, its plain attributes and a digest of its tensors
 tensor, array, bytes               a digest of the content
 other object                       its class, and its attributes or whatever else pickle would write; what pickle
@@ -33,7 +33,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path, PurePath
 from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, MethodType
 from typing import Any
@@ -42,6 +42,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedlama.core.deprecations import is_left_out
 from fedlama.errors import ConfigError
 
 _OF_CODE = {"function", "digest"}
@@ -236,27 +237,6 @@ class _Describer:
         tensors = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
         described |= {key: _array(tensor) for key, tensor in tensors.items()}
         return described | {key: self.describe(child, f"{where}.{key}") for key, child in module.named_children()}
-
-
-LEFT_OUT_AT_DEFAULT = {"left_out_at_default": True}
-"""Metadata of a settings field that came after the first version.
-
-Configurations and descriptions are written without it where it has its default, so run folders of the same settings
-keep their names.
-"""
-
-
-def is_left_out(owner: object, field: Field[Any]) -> bool:
-    """Return whether a configuration or a description is written without a field.
-
-    Args:
-        owner: The settings.
-        field: One of the fields of its dataclass.
-    """
-    if not field.metadata.get("left_out_at_default"):
-        return False
-    default = field.default if field.default_factory is MISSING else field.default_factory()
-    return bool(getattr(owner, field.name) == default)
 
 
 _PROTOCOL = 4

@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol, get_args
 from torch import nn
 
 from fedlama.core.adapters import AdapterMethod, HeadTag, lora_layers
-from fedlama.core.description import LEFT_OUT_AT_DEFAULT
+from fedlama.core.deprecations import LEFT_OUT_AT_DEFAULT
 from fedlama.core.layers import Layers, StatisticsRule, by_mapping, by_module, by_tensor, tagged
 from fedlama.core.registry import register
 from fedlama.core.validation import one_of, refuse

@@ -10,12 +10,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Literal
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Literal
 
 from fedlama.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:  # a run folder's layers are read without PyTorch
+    import torch
+    from torch import Tensor, nn
 
 StatisticsRule = Literal["average", "local"]
 """Whether buffers such as BatchNorm's running statistics are averaged with their layer, or stay on each client."""
@@ -75,15 +76,6 @@ class Layer:
 
 Layers = tuple[Layer, ...]
 
-_NORMALISATION = (
-    nn.modules.batchnorm._NormBase,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-    nn.LocalResponseNorm,
-)
-
-
 _ROOT = "(root)"  # the layer of the tensors that the model owns directly; a submodule cannot have this name
 
 
@@ -93,6 +85,7 @@ def total_parameters(layers: Layers) -> int:
     Args:
         layers: The labelling.
 
+    >>> from torch import nn
     >>> total_parameters(by_tensor(nn.Linear(4, 3)))
     15
     """
@@ -113,6 +106,7 @@ def by_tensor(model: nn.Module, *, statistics: StatisticsRule = "average") -> La
     Returns:
         The layers, in the order of the model's parameters.
 
+    >>> from torch import nn
     >>> [layer.name for layer in by_tensor(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))]
     ['0.weight', '0.bias', '2.weight', '2.bias']
     """
@@ -132,6 +126,7 @@ def by_module(model: nn.Module, *, statistics: StatisticsRule = "average") -> La
     Returns:
         The layers, in the order of the model's modules.
 
+    >>> from torch import nn
     >>> [layer.name for layer in by_module(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))]
     ['0', '2']
     """
@@ -160,6 +155,7 @@ def by_mapping(
     Raises:
         ConfigError: A parameter is in no layer or in two, or a name is unknown; all such problems at once.
 
+    >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     >>> layers = by_mapping(model, lambda parameter: "biases" if parameter.endswith("bias") else "weights")
     >>> [(layer.name, layer.parameters, layer.adaptive) for layer in layers]
@@ -194,6 +190,7 @@ def tagged(
     Raises:
         ConfigError: A pattern matches no layer, a layer has two tags, or no layer is left that is sent.
 
+    >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     >>> [(layer.name, layer.tag) for layer in tagged(by_module(model), local=["2"])]
     [('0', 'shared'), ('2', 'local')]
@@ -323,6 +320,10 @@ def _invert(mapping: Mapping[str, Iterable[str]], known: list[str]) -> dict[str,
 
 def _specs(model: nn.Module) -> list[TensorSpec]:
     """Describe trainable parameters and persistent buffers in the order of the modules."""
+    from torch.nn import GroupNorm, LayerNorm, LocalResponseNorm, RMSNorm
+    from torch.nn.modules.batchnorm import _NormBase
+
+    normalisation = (_NormBase, LayerNorm, GroupNorm, RMSNorm, LocalResponseNorm)
     persistent = set(model.state_dict(keep_vars=True))
     # A tied tensor has several names but is one object: only its first name counts, so that it is averaged once.
     specs, seen = [], set()
@@ -331,7 +332,7 @@ def _specs(model: nn.Module) -> list[TensorSpec]:
         for short, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
-                normal = isinstance(module, _NORMALISATION)
+                normal = isinstance(module, normalisation)
                 specs.append(TensorSpec(dot + short, tuple(parameter.shape), parameter.dtype, True, normal))
         for short, buffer in module.named_buffers(recurse=False):
             if dot + short in persistent and id(buffer) not in seen:

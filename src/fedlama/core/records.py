@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from fedlama.core.client_scores import ClientScores
 from fedlama.core.layers import Layers
@@ -13,6 +12,9 @@ from fedlama.core.ledger import Direction, Ledger, Transfer, round_bytes
 from fedlama.core.measures import Measure
 from fedlama.core.plan import LayerStatistics, Plan
 from fedlama.core.scores import Score as Score
+
+if TYPE_CHECKING:  # records are read from files without PyTorch
+    from torch import Tensor
 
 
 def measure_of(records: Iterable[RoundRecord]) -> Measure | None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedlama.core.description import LEFT_OUT_AT_DEFAULT
+from fedlama.core.deprecations import LEFT_OUT_AT_DEFAULT
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, one_of, refuse
 from fedlama.data import restricted_pickle

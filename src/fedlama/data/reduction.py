@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from fedlama.core.description import LEFT_OUT_AT_DEFAULT
+from fedlama.core.deprecations import LEFT_OUT_AT_DEFAULT
 from fedlama.core.randomness import permutation
 from fedlama.core.trees import Tree, pick, samples
 from fedlama.core.validation import normalise_numbers, refuse, whole

@@ -20,8 +20,8 @@ from fedlama.data.partition.base import Partition
 from fedlama.data.transforms import Normalise, PadCropFlip
 from fedlama.engines import ENGINES, Engine, EngineSetup
 from fedlama.errors import ConfigError, FedlamaError, cut
-from fedlama.experiment.catalogue import name_of, origin_of
 from fedlama.experiment.loading import location_of
+from fedlama.experiment.options import name_of, origin_of
 from fedlama.experiment.settings import Experiment, Settings
 from fedlama.federation.federation import Federation
 from fedlama.federation.held_out import TestSet

@@ -32,28 +32,12 @@ from fedlama.engines import ENGINES, Engine, EngineFactory, EngineSetup, make_fa
 from fedlama.errors import ConfigError, did_you_mean, shown
 from fedlama.experiment.contracts import adapt
 from fedlama.experiment.loading import Loaded, check_digest, load_file, load_module, location_of
-from fedlama.experiment.sections import options
+from fedlama.experiment.options import ORIGIN, Origin, options
 
 GROUP = "fedlama.plugins"
 """Group of the entry points: each names a module with registered options, or one such option."""
 
-_ORIGIN = "__fedlama_origin__"
 _NAME = re.compile(r"[\w-][\w.-]{0,99}")
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where an option of the user's own comes from.
-
-    Attributes:
-        reference: How it was named, such as ``"my_options.py:Mine"``.
-        digest: SHA-256 of its code; see :class:`fedlama.experiment.loading.Loaded`.
-        file: The file with its code, if there is one.
-    """
-
-    reference: str
-    digest: str
-    file: Path | None
 
 
 @dataclass(frozen=True)
@@ -71,18 +55,6 @@ class OwnEngine:
     def __call__(self, setup: EngineSetup) -> Engine:
         """Return the engine for a federation's fixed parts."""
         return self.factory(setup)
-
-
-def origin_of(option: object) -> Origin | None:
-    """Return where an option's class comes from; None for an option of this package."""
-    origin: Origin | None = vars(type(option)).get(_ORIGIN)
-    return origin
-
-
-def name_of(option: Any) -> str:  # noqa: ANN401  (an option of any section)
-    """Return what names an option in a configuration: its reference, or its name."""
-    origin = origin_of(option)
-    return str(option.name) if origin is None else origin.reference
 
 
 @dataclass(frozen=True)
@@ -129,7 +101,7 @@ class Catalogue:
                 f"{name}: the attribute name is {shown(choice.name)}, but it names a folder; use up to 100 letters, "
                 "digits, '-', '_' and '.'"
             )
-        setattr(choice, _ORIGIN, origin)
+        setattr(choice, ORIGIN, origin)
         return choice
 
     def known(self, section: str, name: object) -> type[Any] | None:

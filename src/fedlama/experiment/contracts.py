@@ -21,6 +21,7 @@ from torch import nn
 from typing_extensions import get_protocol_members
 
 from fedlama.errors import ConfigError
+from fedlama.experiment.options import settings_of as settings_of
 from fedlama.experiment.sections import SECTIONS, Section
 
 _NOT_MEMBERS = {"name", "always_stacked", "__dataclass_fields__"}
@@ -52,11 +53,6 @@ def adapt(section: str, given: str, option: object) -> type[Any]:
         )
     _check_fields(section, given, choice)
     return choice
-
-
-def settings_of(choice: type[Any]) -> list[str]:
-    """Return the keys that an option takes; `name` chooses the option and is never a setting."""
-    return [field.name for field in dataclasses.fields(choice) if field.name != "name" and field.init]
 
 
 def shared_keys(section: str, choice: type[Any] | None) -> list[str]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -15,22 +13,13 @@ from fedlama.data.files import decode_text
 from fedlama.errors import ConfigError, DataError, did_you_mean, shown
 from fedlama.experiment.catalogue import Catalogue
 from fedlama.experiment.contracts import shared_keys
-from fedlama.experiment.resolve import resolve
+from fedlama.experiment.options import library, names
+from fedlama.experiment.resolution import resolve
 from fedlama.experiment.sections import SECTIONS
 from fedlama.experiment.settings import Experiment
 
 _LIMIT = 1 << 20
 _BUDGET = {"local_steps", "rounds", "epochs"}
-
-
-def names() -> list[str]:
-    """Return the names of the experiments that come with the package."""
-    entries = [entry.name for entry in _library().iterdir()]
-    return sorted(entry.removesuffix(".toml") for entry in entries if entry.endswith(".toml"))
-
-
-def _library() -> Traversable:
-    return resources.files("fedlama.experiment") / "library"
 
 
 def load_experiment(experiment: str, overrides: Iterable[str] = (), plugins: Sequence[str] = ()) -> Experiment:
@@ -119,7 +108,7 @@ def _parse(experiment: str) -> dict[str, Any]:
         if path.suffix == ".toml":
             text = _small(path)
         else:
-            text = (_library() / f"{experiment}.toml").read_text(encoding="utf-8")
+            text = (library() / f"{experiment}.toml").read_text(encoding="utf-8")
         return tomllib.loads(text)
     except DataError as error:
         raise ConfigError(f"{error}; an experiment is a TOML file") from error

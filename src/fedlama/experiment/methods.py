@@ -12,12 +12,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from fedlama.errors import ConfigError, did_you_mean, shown
-from fedlama.experiment.catalogue import Catalogue, name_of
-from fedlama.experiment.contracts import settings_of
+from fedlama.experiment.catalogue import Catalogue
 from fedlama.experiment.files import catalogue_for, read
-from fedlama.experiment.resolve import resolve
-from fedlama.experiment.sections import options
-from fedlama.experiment.settings import plain
+from fedlama.experiment.options import name_of, options, plain, settings_of
+from fedlama.experiment.resolution import resolve
+from fedlama.experiment.toml import inline
 from fedlama.experiment.variants import SECTIONS_OF_METHODS, Method, Variant, changed_settings, variant_of
 
 _OPENING, _CLOSING = "{[(", "}])"
@@ -160,13 +159,4 @@ def _kept(overrides: Sequence[str], known: Mapping[str, Sequence[str]]) -> list[
 
 def _toml(value: object) -> str:
     """Write a value as an override takes it: text outside of tables and lists needs no quotes."""
-    return value if isinstance(value, str) else _inner_toml(value)
-
-
-def _inner_toml(value: object) -> str:
-    if isinstance(value, Mapping):
-        given = {str(key): item for key, item in value.items() if item is not None}  # TOML has nothing for None
-        return "{" + ",".join(f"{json.dumps(key)}={_inner_toml(item)}" for key, item in given.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ",".join(map(_inner_toml, value)) + "]"
-    return json.dumps(value)
+    return value if isinstance(value, str) else inline(value, compact=True)

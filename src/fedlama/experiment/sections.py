@@ -15,12 +15,12 @@ from fedlama.choices.solvers import SGD, LocalSolver
 from fedlama.choices.strategies import FedLAMA, Strategy
 from fedlama.choices.tasks import Classification, Task
 from fedlama.core.labelling import ByTensor, Labelling
-from fedlama.core.registry import registered
 from fedlama.data.arrays import DataSource
 from fedlama.data.digits import Digits
 from fedlama.data.partition.base import Partitioner
 from fedlama.data.partition.dirichlet import Dirichlet
 from fedlama.data.reduction import Reduction
+from fedlama.experiment.options import options as options
 from fedlama.models.base import Architecture
 from fedlama.models.mlp import MLPSettings
 
@@ -74,15 +74,3 @@ SECTIONS: dict[str, Section] = {
     "aggregator": Section("fedlama.choices.aggregators", Aggregator, Mean()),
 }
 """Sections by name, in the order in which a configuration is written."""
-
-
-def options(section: str) -> dict[str, type[Any]]:
-    """Return a section's options of this package, by name: dataclasses whose fields are the section's other keys.
-
-    Args:
-        section: A name in :data:`SECTIONS`.
-
-    >>> sorted(options("sampler"))
-    ['all', 'uniform']
-    """
-    return registered(section, SECTIONS[section].room)

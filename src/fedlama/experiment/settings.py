@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from fedlama.choices.aggregators import Aggregator
@@ -19,18 +17,16 @@ from fedlama.choices.solvers import LocalSolver
 from fedlama.choices.strategies import Strategy
 from fedlama.choices.tasks import Task
 from fedlama.core.budget import GivenBudget
-from fedlama.core.deprecations import with_first_words
-from fedlama.core.description import LEFT_OUT_AT_DEFAULT, is_left_out
+from fedlama.core.deprecations import LEFT_OUT_AT_DEFAULT, is_left_out, with_first_words
 from fedlama.core.labelling import Labelling
 from fedlama.core.local_work import LocalWork
-from fedlama.core.registry import options_of
 from fedlama.core.validation import at_least, between, check_seed, normalise_numbers, one_of, refuse
 from fedlama.data.arrays import DataSource
 from fedlama.data.partition.base import Partitioner
 from fedlama.data.reduction import Reduction
 from fedlama.errors import shown
-from fedlama.experiment.catalogue import Origin, OwnEngine, name_of, origin_of
-from fedlama.experiment.contracts import settings_of
+from fedlama.experiment.catalogue import OwnEngine
+from fedlama.experiment.options import Origin, origin_of, plain, plain_choice, plain_settings
 from fedlama.experiment.sections import SECTIONS
 from fedlama.federation.settings import EvaluatedClients, Weighting
 from fedlama.models.base import Architecture
@@ -54,8 +50,9 @@ class Settings:
         augment: Pad by 4, crop and flip training images.
         short_clients: Let clients with fewer samples than a batch train on short batches.
         drop_last: Leave the samples out that are left over at the end of an epoch, so that batches are equally long.
-        weighting: Client weights p_i; see :class:`fedlama.Federation`.
-        evaluate: See :class:`fedlama.Federation`.
+        weighting: Client weights p_i: ``"samples"`` for shares of the rows, ``"equal"`` for the same weight for all.
+        evaluate: The model that is scored: the ``"global"`` average, or, as in the authors' program, the
+            ``"best_client"``; see :class:`fedlama.Federation`.
         evaluate_every: Local steps between evaluations; None for a cycle of the strategy.
         engine: Name of the engine, or where one of the user's own is, such as ``"my_engine.py:MyEngine"``.
         device: Torch device of the computation, such as ``"cpu"`` or ``"cuda"``.
@@ -200,30 +197,3 @@ def check_name(name: str) -> list[str]:
     if _NAME.fullmatch(name):
         return []
     return [f"name is {shown(name)}, but it names a folder; use up to 100 letters, digits, '-', '_' and '.'"]
-
-
-def plain_choice(choice: Any) -> dict[str, object]:  # noqa: ANN401  (an option of any section)
-    """Return an option's name and settings as plain JSON types."""
-    return {"name": name_of(choice)} | plain_settings(choice)
-
-
-def plain_settings(choice: Any) -> dict[str, object]:  # noqa: ANN401  (an option of any section)
-    """Return the settings of an option as plain JSON types."""
-    return {
-        item.name: plain(getattr(choice, item.name))
-        for item in fields(choice)
-        if item.name in settings_of(type(choice)) and not is_left_out(choice, item)
-    }
-
-
-def plain(value: object) -> object:
-    """Return a setting as plain JSON types."""
-    if is_dataclass(value) and not isinstance(value, type):
-        if options_of(type(value)):  # an option inside of another one
-            return plain_choice(value)
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fedlama.choices.codecs import Codec, Float32
-from fedlama.choices.server_optimizers import Replace
 from fedlama.choices.strategies import Strategy
-from fedlama.core.description import describe
-from fedlama.experiment.catalogue import name_of
-from fedlama.experiment.sections import options
-from fedlama.experiment.settings import plain
+from fedlama.experiment.options import name_of, options, plain
 from fedlama.experiment.variants import Method, Variant, changed_settings, variant_of
+
+if TYPE_CHECKING:
+    from fedlama.choices.codecs import Codec
+
+_PLAIN_CODEC, _PLAIN_OPTIMIZER = "float32", "replace"
+"""What titles do not mention; their rooms need PyTorch and are imported for other names only."""
 
 
 def title(method: Method) -> str:
@@ -49,11 +50,13 @@ def _brief(value: object) -> str:
 
 def variant_in_force(strategy: Strategy[Any], codec: Codec) -> Variant:
     """Return what a run's title names: its strategy, and its codec where that is not float32."""
-    return Variant(strategy, {} if codec.name == Float32.name else {"codec": codec})
+    return Variant(strategy, {} if codec.name == _PLAIN_CODEC else {"codec": codec})
 
 
 def hyperparameters(strategy: Strategy[Any]) -> dict[str, object]:
     """Return a strategy's settings as plain JSON types, without its name."""
+    from fedlama.core.description import describe  # needs PyTorch, which titles do not
+
     described: dict[str, object] = describe(strategy, "strategy")
     return {key: value for key, value in described.items() if key not in ("name", "class", "code")}
 
@@ -90,10 +93,10 @@ def stored_server_optimizer(config: Mapping[str, Any]) -> str:
     """
     stored = config.get("server_optimizer")
     given = dict(stored) if isinstance(stored, Mapping) else {}
-    name = str(given.pop("name", Replace.name))
-    choice = options("server_optimizer").get(name)
-    if name == Replace.name:
+    name = str(given.pop("name", _PLAIN_OPTIMIZER))
+    if name == _PLAIN_OPTIMIZER:
         return ""
+    choice = options("server_optimizer").get(name)
     try:
         return name if choice is None else _short(choice(**given))
     except (TypeError, ValueError):
@@ -103,8 +106,9 @@ def stored_server_optimizer(config: Mapping[str, Any]) -> str:
 def _stored_codec(stored: object) -> dict[str, Any]:
     """Return the codec of a run that was read back; nothing for float32, and for one of the user's own."""
     given = dict(stored) if isinstance(stored, Mapping) else {}
-    choice = options("codec").get(str(given.pop("name", Float32.name)))
-    return {} if choice is None or choice is Float32 else {"codec": choice(**given)}
+    name = str(given.pop("name", _PLAIN_CODEC))
+    choice = None if name == _PLAIN_CODEC else options("codec").get(name)
+    return {} if choice is None else {"codec": choice(**given)}
 
 
 def _heading(name: str, settings: Iterable[tuple[str, object]]) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from fedlama.choices.strategies import Strategy
-from fedlama.experiment.settings import Experiment
+
+if TYPE_CHECKING:
+    from fedlama.experiment.settings import Experiment
 
 SECTIONS_OF_METHODS = ("codec", "server_optimizer", "solver", "aggregator", "sampler", "availability")
 """Sections that a method may change: all methods of a comparison share the data, the clients and the model."""

@@ -26,36 +26,28 @@ task.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
-from itertools import islice
 from typing import Any
 
 from torch import nn
 
 from fedlama.choices.tasks import Classification
-from fedlama.choices.tasks.functions import loss_name
 from fedlama.core.description import describe, differences, import_path
 from fedlama.core.layers import Layer, Layers
 from fedlama.data.clients import ClientSource
 from fedlama.engines import ENGINES
 from fedlama.errors import ConfigError
 from fedlama.federation.held_out import TestSet
+from fedlama.federation.stored_description import OWNERS, Description, data_differences, modern
 
 VERSION = 1
 """Version of the schema; descriptions without one were written before 0.2."""
 
-Description = dict[str, Any]
-"""A description: plain JSON types."""
-
-_CROSS_ENTROPY = "fedlama.core.losses:cross_entropy"
-"""The objective of descriptions before version 0.2 that is classification."""
 
 _PLACE = ("engine", "device")
 _GIVEN = ("model", "clients", "layers", "test_set", "seed", "local_steps", "evaluate_every", *_PLACE)
 """What an older description may leave out because the rest of ``config.json`` decides it."""
-_OWNERS = {"clients": "the clients'", "test_set": "the test set's", "validation_set": "the validation set's"}
-"""The parts with digests of data, and how a sentence names them."""
 _CHOICES = ("strategy", "solver", "sampler", "availability", "codec", "server_optimizer", "aggregator")
 _REQUIRED = (*_CHOICES, "weighting", "evaluate")
 
@@ -143,80 +135,10 @@ def differences_since(
     return changed
 
 
-def modern(then: Mapping[str, Any]) -> Description:
-    """Return a stored description in today's form; its words have been translated when it was read.
-
-    >>> modern({"labelling": {"fc": [10, True]}, "clients": 4})
-    {'layers': {'fc': {'parameters': 10, 'adaptive': True}}, 'clients': {'count': 4}}
-    """
-    modern = {key: value for key, value in then.items() if key not in ("labelling", "statistics_travel")}
-    if isinstance(labelling := then.get("labelling"), Mapping):
-        modern = {"layers": {name: _old_layer(layer) for name, layer in labelling.items()}} | modern
-    if isinstance(count := then.get("clients"), int):
-        modern["clients"] = {"count": count}
-    objective = modern.pop("objective", _CROSS_ENTROPY)
-    if objective != _CROSS_ENTROPY:  # which the default task implies
-        modern["task"] = {"name": loss_name(objective), "function": objective, "make_metrics": None}
-        modern["task"] |= {"primary": "accuracy", "direction": "higher", "target_key": "labels"}
-    return modern
-
-
-def shown_differences(differences_found: list[str], limit: int = 3) -> str:
-    """Return the first differences as one clause for a message."""
-    more = f" and {len(differences_found) - limit} more" if len(differences_found) > limit else ""
-    return f"{', '.join(islice(differences_found, limit))}{more}"
-
-
-def data_differences(
-    then: Mapping[str, Any], now: Mapping[str, Any], names: Sequence[str] = ("inputs", "targets", "rows")
-) -> list[str]:
-    """Word which data differ between two descriptions; what only one of them has a digest of is not compared.
-
-    Args:
-        then: A stored description.
-        now: Another one.
-        names: What is compared of the data.
-
-    Returns:
-        One clause for each difference.
-
-    >>> one = {"clients": {"data": {"inputs": {"shape": [2, 3], "dtype": "torch.uint8", "sha256": "0123456789"}}}}
-    >>> two = {"clients": {"data": {"inputs": {"shape": [2, 3], "dtype": "torch.uint8", "sha256": "abcdef0123"}}}}
-    >>> data_differences(one, two)
-    ["the clients' inputs were [2, 3] torch.uint8 sha256 01234567, and are [2, 3] torch.uint8 sha256 abcdef01 now"]
-    """
-    pairs = [(_OWNERS[part], _data(then, part), _data(now, part)) for part in _OWNERS]
-    return [
-        f"{owner} {name} were {_facts(before[name])}, and are {_facts(after[name])} now"
-        for owner, before, after in pairs
-        for name in names
-        if name in before and name in after and before[name] != after[name]
-    ]
-
-
-def lacks_data(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Return whether a description lacks digests of data that another one has, as before version 0.2."""
-    return any(_data(now, part) and not _data(then, part) for part in ("clients", "test_set"))
-
-
-def _data(description: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """Return the digests of the data of the clients or of the test set; empty without any."""
-    inner = description.get(part)
-    data = inner.get("data") if isinstance(inner, Mapping) else None
-    return dict(data) if isinstance(data, Mapping) else {}
-
-
-def _facts(facts: object) -> str:
-    if not isinstance(facts, Mapping):
-        return "unknown"
-    digest = f"sha256 {str(facts.get('sha256'))[:8]}"
-    return " ".join([*(str(facts[key]) for key in ("shape", "dtype") if key in facts), digest])
-
-
 def _compared(description: Description) -> Description:
     """Return what is compared key by key: neither where it is computed, nor the digests of data."""
     kept = {key: value for key, value in description.items() if key not in _PLACE}
-    for part in _OWNERS:
+    for part in OWNERS:
         if isinstance(inner := kept.get(part), Mapping):
             kept[part] = {key: value for key, value in inner.items() if key != "data"}
     return kept
@@ -229,12 +151,6 @@ def _with_tags(description: Mapping[str, Any]) -> Description:
         return dict(description)
     tagged = {n: {"tag": "shared", **layer} if isinstance(layer, Mapping) else layer for n, layer in layers.items()}
     return {**description, "layers": tagged}
-
-
-def _old_layer(layer: object) -> object:
-    if isinstance(layer, list) and len(layer) == 2:
-        return {"parameters": layer[0], "adaptive": layer[1]}
-    return layer
 
 
 def _fill(then: Any, implied: Any) -> Any:  # noqa: ANN401  (plain JSON types)

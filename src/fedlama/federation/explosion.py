@@ -12,16 +12,13 @@ import math
 import warnings
 
 from fedlama.core.records import RoundRecord
+from fedlama.errors import ExplodedLossWarning as ExplodedLossWarning
 from fedlama.federation.settings import FederationSettings
 
 FACTOR = 10.0
 """How many times larger than at first a loss may become without a warning."""
 GUESSED = (1.0, 12.0)
 """The cross-entropy of a guess among 3 classes, roughly, and among 160,000."""
-
-
-class ExplodedLossWarning(UserWarning):
-    """The loss of a run is far above what it began with."""
 
 
 class LossWatch:

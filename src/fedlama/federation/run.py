@@ -25,13 +25,13 @@ from fedlama.engines.wrappers import wrap
 from fedlama.federation.callbacks import CallbackError, Callbacks, RoundCallback
 from fedlama.federation.checks import check_federation, check_fit
 from fedlama.federation.client_evaluation import ClientEvaluator, GlobalScores
-from fedlama.federation.describe import Description
 from fedlama.federation.evaluation import Evaluator
 from fedlama.federation.explosion import LossWatch
 from fedlama.federation.server import Server
 from fedlama.federation.settings import FederationSettings
 from fedlama.federation.state import Snapshot, load_state, take_state
 from fedlama.federation.stopping import BestModel
+from fedlama.federation.stored_description import Description
 
 
 class Run:

@@ -24,7 +24,7 @@ from fedlama.choices.solvers.options import options_of
 from fedlama.choices.strategies import Strategy
 from fedlama.choices.tasks import Classification, FunctionTask, Task, as_task
 from fedlama.core.budget import Budget, GivenBudget
-from fedlama.core.description import LEFT_OUT_AT_DEFAULT, is_left_out
+from fedlama.core.deprecations import LEFT_OUT_AT_DEFAULT, is_left_out
 from fedlama.core.layers import Layers, by_tensor, local_layers, sent_layers, without_frozen_tags
 from fedlama.core.local_work import LocalWork
 from fedlama.core.losses import Objective
@@ -36,9 +36,10 @@ from fedlama.engines import Engine, EngineSetup
 from fedlama.engines.first_step.batches import repeatable
 from fedlama.errors import ConfigError, did_you_mean
 from fedlama.federation.budget import Rounds, check_budget, given_rounds
-from fedlama.federation.describe import Description, describe_federation, differences_since
+from fedlama.federation.describe import describe_federation, differences_since
 from fedlama.federation.held_out import TestSet
 from fedlama.federation.stopping import EarlyStopping
+from fedlama.federation.stored_description import Description
 
 Weighting = Literal["samples", "equal", "fednova"]
 Evaluated = Literal["global", "best_client"]

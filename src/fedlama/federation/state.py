@@ -27,10 +27,10 @@ from fedlama.engines.api import LOCAL_VALUES, CohortState, Engine, Values
 from fedlama.engines.transfers import TransferPlanner
 from fedlama.engines.uploads import first_states
 from fedlama.errors import DataError, cut
-from fedlama.federation.describe import shown_differences
 from fedlama.federation.server import Server
 from fedlama.federation.settings import FederationSettings
 from fedlama.federation.stopping import BestModel
+from fedlama.federation.stored_description import shown_differences
 from fedlama.federation.strategy_state import restore_state, store_state
 
 

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from fedlama.choices.availability.membership import NEVER as NEVER
 from fedlama.choices.codecs import Codec
-from fedlama.core.description import is_left_out
+from fedlama.core.deprecations import is_left_out
 from fedlama.core.layers import Layers
 from fedlama.core.scores import Score
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from fedlama.core.description import LEFT_OUT_AT_DEFAULT
+from fedlama.core.deprecations import LEFT_OUT_AT_DEFAULT
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, refuse, whole
 from fedlama.errors import ConfigError

@@ -29,8 +29,9 @@ from fedlama.experiment.settings import check_name
 from fedlama.federation.callbacks import RoundCallback
 from fedlama.federation.federation import Federation
 from fedlama.reporting.observer import RunReporter, draw_study
-from fedlama.runs.configuration import Config, config_of
+from fedlama.runs.configuration import config_of
 from fedlama.runs.execute import PlannedRun, RunOptions, execute_planned, refuse_misfits, run_name
+from fedlama.runs.reader import Config
 
 Maker = Callable[[int], Federation]
 """Makes the federation of a seed."""

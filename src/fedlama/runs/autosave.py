@@ -13,7 +13,7 @@ from types import FrameType
 
 from fedlama.core.records import RoundRecord
 from fedlama.errors import DataError, FedlamaError, printable, without_remedy
-from fedlama.federation.describe import shown_differences
+from fedlama.federation.stored_description import shown_differences
 from fedlama.runs.checkpoint import Snapshot, whole_snapshots
 from fedlama.runs.configuration import Comparison, completed
 from fedlama.runs.files import lines_digest
@@ -35,6 +35,7 @@ class Interrupted(FedlamaError):  # noqa: N818  (nothing went wrong)
     def __init__(self, message: str, number: int = signal.SIGINT) -> None:
         super().__init__(message)
         self.number = int(number)
+        self.exit_code = 128 + self.number
 
 
 class StopRequest:

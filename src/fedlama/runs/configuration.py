@@ -20,19 +20,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
-from typing import Any, Protocol
+from typing import Protocol
 
 from fedlama.core.description import differences
 from fedlama.core.modules import model_digests
 from fedlama.errors import ConfigError
 from fedlama.experiment import Experiment
 from fedlama.experiment.settings import added_sections
-from fedlama.federation.describe import Description, data_differences, lacks_data
 from fedlama.federation.settings import FederationSettings
 from fedlama.federation.state import Snapshot
+from fedlama.federation.stored_description import data_differences, lacks_data
 from fedlama.runs.files import printable_json
-
-Config = Mapping[str, Any]
+from fedlama.runs.reader import INITIAL_MODEL, Config, stored_description
 
 
 class Comparison(Protocol):
@@ -45,12 +44,8 @@ class Comparison(Protocol):
         """Return what a user has to know of the stored run before it is used, one sentence each."""
 
 
-INITIAL_MODEL = "initial_model"
-"""Key of the digests of a model that was built in Python: no other setting decides its initial values."""
 ADDED = ("in_force", "environment")
 """Keys of ``config.json`` beside the experiment."""
-FILES = "files"
-"""Key of its environment: the digests of a finished run's files."""
 
 
 def config_of(experiment: Experiment | None, federation: FederationSettings) -> dict[str, object]:
@@ -67,15 +62,6 @@ def config_of(experiment: Experiment | None, federation: FederationSettings) -> 
         settings = {"seed": federation.seed, INITIAL_MODEL: model_digests(federation.model)}
         return {**settings, "in_force": federation.describe()}
     return {**experiment.to_json(), "in_force": federation.describe()}
-
-
-def is_built_in_python(stored: Config) -> bool:
-    """Return whether a configuration is of a federation that was built in Python, which only its code can make again.
-
-    Args:
-        stored: The content of ``config.json``.
-    """
-    return "partition" not in stored  # a section of every experiment
 
 
 def config_differences(stored: Config, experiment: Experiment | None, federation: FederationSettings) -> list[str]:
@@ -175,15 +161,6 @@ def federation_differences(description: Config, federation: FederationSettings) 
         return list(error.problems)
 
 
-def stored_description(stored: Config) -> Description:
-    """Return the description of the federation in a stored configuration; empty when it has none.
-
-    Before version 0.2 a deployment of the user's own federation wrote it at the top level.
-    """
-    description = stored.get("in_force", stored)
-    return dict(description) if isinstance(description, Mapping) else {}
-
-
 def completed(snapshot: Snapshot, stored: Config) -> Snapshot:
     """Return a snapshot with a whole description: before version 0.2 checkpoints described a part of the federation.
 
@@ -195,14 +172,3 @@ def completed(snapshot: Snapshot, stored: Config) -> Snapshot:
     if not isinstance(known, Mapping) or "version" in known:
         return snapshot
     return replace(snapshot, facts={**snapshot.facts, "federation": {**known, **stored_description(stored)}})
-
-
-def file_digests(stored: Config) -> dict[str, object]:
-    """Return the digests of a finished run's files by name; none when it has not finished, or before version 0.2.
-
-    Args:
-        stored: The content of ``config.json``.
-    """
-    environment = stored.get("environment")
-    digests = environment.get(FILES) if isinstance(environment, Mapping) else None
-    return dict(digests) if isinstance(digests, Mapping) else {}

@@ -34,18 +34,18 @@ from fedlama.federation.run import Run
 from fedlama.federation.strategy_state import store_state
 from fedlama.runs.autosave import Checkpoints, StopRequest, resume_point, stop_on_signals
 from fedlama.runs.checkpoint import save_snapshot
-from fedlama.runs.configuration import Config, config_differences, config_of, provenance, replaced_data
+from fedlama.runs.configuration import config_differences, config_of, provenance, replaced_data
 from fedlama.runs.divergence import Divergence, light
-from fedlama.runs.folder import RunFolder, decision_keys, finite, score_keys
-from fedlama.runs.lock import FolderLock
-from fedlama.runs.reader import read_config
-from fedlama.runs.stored import (
+from fedlama.runs.earlier import (
     finished_before,
     refuse_other_run,
     refuse_replaced_data,
     run_with_other_code,
     run_with_other_values,
 )
+from fedlama.runs.folder import RunFolder, decision_keys, finite, score_keys
+from fedlama.runs.lock import FolderLock
+from fedlama.runs.reader import Config, read_config
 
 _AGAIN = ", or train on the data as they are now with --again (RunOptions(again=True) in Python)"
 _LOG = logging.getLogger("fedlama.runs")

@@ -44,10 +44,10 @@ from fedlama.core.records import Result, RoundRecord, Score
 from fedlama.errors import FedlamaError, printable, write_remedy
 from fedlama.federation.state import Snapshot
 from fedlama.runs.checkpoint import write_atomically
-from fedlama.runs.configuration import FILES, version
+from fedlama.runs.configuration import version
 from fedlama.runs.files import lines_digest
 from fedlama.runs.lock import FolderLock
-from fedlama.runs.reader import STREAMS
+from fedlama.runs.reader import FILES, STREAMS
 
 LINES = "lines"
 """Key in a checkpoint's facts: for each file with one line per round, the SHA-256 of its lines so far."""

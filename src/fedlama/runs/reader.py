@@ -10,12 +10,19 @@ from typing import Any
 from fedlama.core.deprecations import ignore_renamed, modernise
 from fedlama.core.records import RoundRecord
 from fedlama.errors import DataError, cut, printable, shown
+from fedlama.federation.stored_description import Description
 from fedlama.runs.files import count_lines, read_lines, read_object
 from fedlama.runs.lock import is_locked
 from fedlama.runs.schema import MalformedLine, round_record
 
 STREAMS = ("metrics", "ledger", "layers")
 """The files that get one line per round, in the order in which a round is written to them."""
+INITIAL_MODEL = "initial_model"
+"""Key of the digests of a model that was built in Python: no other setting decides its initial values."""
+FILES = "files"
+"""Key of its environment: the digests of a finished run's files."""
+Config = Mapping[str, Any]
+"""The content of ``config.json``; see :mod:`fedlama.runs.configuration`."""
 
 
 def read_records(
@@ -68,6 +75,35 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     except (OSError, DataError):
         return None
     return modernise(content, ignore_renamed)
+
+
+def is_built_in_python(stored: Config) -> bool:
+    """Return whether a configuration is of a federation that was built in Python, which only its code can make again.
+
+    Args:
+        stored: The content of ``config.json``.
+    """
+    return "partition" not in stored  # a section of every experiment
+
+
+def stored_description(stored: Config) -> Description:
+    """Return the description of the federation in a stored configuration; empty when it has none.
+
+    Before version 0.2 a deployment of the user's own federation wrote it at the top level.
+    """
+    description = stored.get("in_force", stored)
+    return dict(description) if isinstance(description, Mapping) else {}
+
+
+def file_digests(stored: Config) -> dict[str, object]:
+    """Return the digests of a finished run's files by name; none when it has not finished, or before version 0.2.
+
+    Args:
+        stored: The content of ``config.json``.
+    """
+    environment = stored.get("environment")
+    digests = environment.get(FILES) if isinstance(environment, Mapping) else None
+    return dict(digests) if isinstance(digests, Mapping) else {}
 
 
 def _check_finished(counts: Mapping[Path, tuple[int, bool]], rounds: int) -> None:

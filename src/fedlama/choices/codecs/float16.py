@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedlama.choices.codecs.base import Codec
 from fedlama.choices.codecs.float32 import Float32
-from fedlama.core.description import LEFT_OUT_AT_DEFAULT
+from fedlama.core.deprecations import LEFT_OUT_AT_DEFAULT
 from fedlama.core.layers import TensorSpec
 from fedlama.core.registry import register
 

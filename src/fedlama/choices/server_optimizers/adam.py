@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.server_optimizers.base import LayerSettings, ServerOptimizerState
-from fedlama.core.description import LEFT_OUT_AT_DEFAULT
+from fedlama.core.deprecations import LEFT_OUT_AT_DEFAULT
 from fedlama.core.registry import register
 from fedlama.core.validation import at_least, between, normalise_numbers, refuse
 

@@ -22,7 +22,7 @@ from typing import ClassVar, Protocol, Self
 
 from torch import Tensor
 
-from fedlama.core.description import LEFT_OUT_AT_DEFAULT
+from fedlama.core.deprecations import LEFT_OUT_AT_DEFAULT
 from fedlama.errors import did_you_mean, shown
 
 ServerOptimizerState = dict[str, Tensor]

@@ -18,7 +18,7 @@ from fedlama.choices.solvers.clipping import Clipping
 from fedlama.choices.solvers.groups import ParameterGroup, group_problems
 from fedlama.choices.solvers.schedule import Schedule
 from fedlama.core.budget import Budget
-from fedlama.core.description import LEFT_OUT_AT_DEFAULT
+from fedlama.core.deprecations import LEFT_OUT_AT_DEFAULT
 from fedlama.core.layers import Layers
 
 NO_CLIPPING = Clipping()  # made once, as they check their settings

@@ -31,11 +31,11 @@ class Schedule:
     """A factor on the learning rate; by default 1 in every step.
 
     Args:
-        decay: How the factor falls; see the table above.
+        decay: How the factor falls.
         unit: What positions count: ``"steps"`` for local steps of the run, ``"rounds"`` for rounds.
         warm_up: Positions over which the factor rises linearly from 1 / warm_up to 1; 0 for none.
         at: For ``"step"``: the positions, in ascending order.
-        factor: For ``"step"``: see above.
+        factor: For ``"step"``: what the rate is multiplied by at each of these positions.
         length: For ``"cosine"`` and ``"polynomial"``: the position at which the factor reaches `end`, counted from the
             run's start; None for the end of the run's budget.
         power: For ``"polynomial"``: the exponent, more than 0.

@@ -18,7 +18,7 @@ from torch import Tensor
 from fedlama.choices.solvers.base import STATE_SCOPES, LocalSolver, OptimizerState, StateScope
 from fedlama.choices.solvers.options import SolverOptions, with_decay
 from fedlama.choices.solvers.schedule import Schedule
-from fedlama.core.description import LEFT_OUT_AT_DEFAULT
+from fedlama.core.deprecations import LEFT_OUT_AT_DEFAULT
 from fedlama.core.registry import register
 from fedlama.core.validation import at_least, between, normalise_numbers, one_of, refuse, whole
 from fedlama.errors import shown

@@ -19,7 +19,7 @@ from itertools import chain
 from typing import ClassVar, Literal
 
 from fedlama.choices.strategies.base import Plan, Strategy
-from fedlama.core.description import LEFT_OUT_AT_DEFAULT
+from fedlama.core.deprecations import LEFT_OUT_AT_DEFAULT
 from fedlama.core.layers import Layers
 from fedlama.core.randomness import permutation
 from fedlama.core.registry import register

@@ -26,7 +26,7 @@ from typing import ClassVar, Literal
 from fedlama.choices.strategies.base import Courses, LayerStatistics, Plan, Strategy
 from fedlama.choices.strategies.cutoff import Curves, Cutoff, least_critical, most_critical
 from fedlama.choices.strategies.ranking import ORDERS, Order, same_share
-from fedlama.core.description import LEFT_OUT_AT_DEFAULT
+from fedlama.core.deprecations import LEFT_OUT_AT_DEFAULT
 from fedlama.core.layers import Layers
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, one_of, refuse, whole

@@ -18,12 +18,13 @@ from fedlama.flower.server.engine import Flower
 from fedlama.flower.server.nodes import NodeRegistry, RemoteClients
 from fedlama.runs import Checkpoints, RunFolder, resume_point
 from fedlama.runs.checkpoint import save_snapshot
-from fedlama.runs.configuration import Config, federation_differences, provenance, replaced_data, stored_description
+from fedlama.runs.configuration import federation_differences, provenance, replaced_data
+from fedlama.runs.earlier import refuse_replaced_data
 from fedlama.runs.execute import Finished, PlannedRun, RunOptions, run_one
 from fedlama.runs.folder import decision_keys
 from fedlama.runs.lock import FolderLock
 from fedlama.runs.network_log import NAME
-from fedlama.runs.stored import refuse_replaced_data
+from fedlama.runs.reader import Config, stored_description
 
 _LOG = logging.getLogger("fedlama.flower")
 

@@ -10,11 +10,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedlama.core.deprecations import modernise
 from fedlama.errors import ConfigError, FedlamaError, cut, did_you_mean, shown
-from fedlama.experiment.catalogue import Catalogue, OwnEngine, origin_of
+from fedlama.experiment.catalogue import Catalogue, OwnEngine
 from fedlama.experiment.contracts import check_plain, settings_of, shared_keys
 from fedlama.experiment.loading import location_of
+from fedlama.experiment.options import origin_of, plain_choice
 from fedlama.experiment.sections import SECTIONS, options
-from fedlama.experiment.settings import Experiment, Settings, plain_choice
+from fedlama.experiment.settings import Experiment, Settings
 from fedlama.federation.budget import check_budget
 
 Raw = Mapping[str, object]

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from fedlama.choices.strategies.base import Courses, LayerStatistics, Plan, Strategy
-from fedlama.core.description import LEFT_OUT_AT_DEFAULT
+from fedlama.core.deprecations import LEFT_OUT_AT_DEFAULT
 from fedlama.core.layers import Layers
 from fedlama.core.randomness import generator, permutation
 from fedlama.core.registry import register

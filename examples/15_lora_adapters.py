@@ -3,7 +3,8 @@
     python examples/15_lora_adapters.py [TRAIN.csv]
 
 Needs `pip install 'fedlama[peft]'`; nothing is downloaded. A file in the form of AG News ("class","title","text") takes
-the place of sentences that are made up. The loss is the clients' own, under FedSA-LoRA each with its own matrices B.
+the place of sentences that are made up: its first 512 rows, of which it must have 128. The loss is the clients' own,
+under FedSA-LoRA each with its own matrices B.
 """
 
 import csv
@@ -30,12 +31,16 @@ if len(sys.argv) > 1:
 else:
     common = ["the", "a", "of", "in", "on", "after", "says", "new", "more", "today"]
     rows = [(n % 4, " ".join(draw.choices(common, k=9) + draw.choices(TOPICS[n % 4], k=3))) for n in range(512)]
-ids = torch.zeros(512, 24, dtype=torch.int64)  # (texts, words)
+size = len(rows) // 16  # rows in each of sixteen runs of texts of one class
+if size < 8:
+    sys.exit(f"{sys.argv[1]} has {len(rows)} rows with a class, expected 128 or more; give a longer file")
+rows = rows[: 16 * size]
+ids = torch.zeros(len(rows), 24, dtype=torch.int64)  # (texts, words)
 for row, (_, text) in enumerate(rows):
     words = [1, *(2 + zlib.crc32(word.encode()) % 998 for word in text.lower().split()[:23])]
     ids[row, : len(words)] = torch.tensor(words)
 labels = torch.tensor([label for label, _ in rows])
-order = (labels * 512 + torch.arange(512)).argsort().view(16, 32)  # sixteen runs of texts of one class
+order = (labels * len(rows) + torch.arange(len(rows))).argsort().view(16, size)
 texts = [torch.cat([order[n], order[(n + 5) % 16]]) for n in range(0, 16, 2)]  # each client knows two classes
 batches = [{"input_ids": ids[n], "attention_mask": (ids[n] > 0).long(), "labels": labels[n]} for n in texts]
 clients = [fl.ClientData(x=batch, y=None, batch_size=16) for batch in batches]

@@ -72,6 +72,7 @@ if TYPE_CHECKING:
         FedLUAR,
         FixedIntervals,
         PartialAveraging,
+        Pooled,
         Strategy,
     )
     from fedlama.choices.tasks import (
@@ -105,7 +106,7 @@ if TYPE_CHECKING:
     from fedlama.federation.callbacks import Callback, CallbackError, RoundCallback, StopRun
     from fedlama.federation.federation import Federation
     from fedlama.federation.held_out import TestSet
-    from fedlama.federation.pooled import Pooled, pooled
+    from fedlama.federation.pooled import pooled
     from fedlama.federation.run import Run
     from fedlama.federation.state import Snapshot
     from fedlama.federation.stopping import EarlyStopping
@@ -300,7 +301,7 @@ _HOMES = {
         "along_clients client_norms tensor_norms"
     ),
     "fedlama.choices.strategies": (
-        "Budget Courses Cyclic FedAvg FedLAMA FedLUAR FixedIntervals PartialAveraging Strategy"
+        "Budget Courses Cyclic FedAvg FedLAMA FedLUAR FixedIntervals PartialAveraging Pooled Strategy"
     ),
     "fedlama.choices.tasks": (
         "Binary Classification Cox FunctionTask HuggingFace LanguageModel Metric MultiLabel Regression "
@@ -325,7 +326,7 @@ _HOMES = {
     "fedlama.federation.callbacks": "Callback CallbackError RoundCallback StopRun",
     "fedlama.federation.federation": "Federation",
     "fedlama.federation.held_out": "TestSet",
-    "fedlama.federation.pooled": "Pooled pooled",
+    "fedlama.federation.pooled": "pooled",
     "fedlama.federation.run": "Run",
     "fedlama.federation.state": "Snapshot",
     "fedlama.federation.stopping": "EarlyStopping",

@@ -244,3 +244,19 @@ def test_15_lora_adapters_of_a_file(run: Any, tmp_path: Path, header: str) -> No
     assert [line.split()[0] for line in printed] == ["FedIT", "FFA-LoRA", "FedSA-LoRA", "FedLAMA"]
     for name, result in names["results"].items():
         assert result.rounds[-1].loss < result.rounds[0].loss, name
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
+def test_15_lora_adapters_of_a_short_file(run: Any, tmp_path: Path) -> None:  # noqa: ANN401
+    """It works with what a short file has, in sixteen equal parts, and says when that is too little."""
+    pytest.importorskip("peft", reason="the extra peft is not installed")
+    pytest.importorskip("transformers", reason="the extra peft is not installed")
+    rows = [f'"{row % 4 + 1}","{["army", "goal", "bank", "chip"][row % 4]} {row}"' for row in range(140)]
+    (tmp_path / "short.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    names, printed = run("15", str(tmp_path / "short.csv"))
+    assert sorted(torch.cat(names["texts"]).tolist()) == list(range(128))
+    assert [line.split()[0] for line in printed] == ["FedIT", "FFA-LoRA", "FedSA-LoRA", "FedLAMA"]
+    (tmp_path / "short.csv").write_text("\n".join(rows[:127]) + "\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"short\.csv has 127 rows with a class, expected 128 or more; give a longer"):
+        run("15", str(tmp_path / "short.csv"))

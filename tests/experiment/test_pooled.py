@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,16 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 import fedlama as fl
+from fedlama.cli.app import app
 from fedlama.cli.tables import study_table
 from fedlama.engines import ENGINES
+from fedlama.experiment import assemble, load_experiment, prepare
 from fedlama.flower import Flower
 from fedlama.flower.deploy.federation import deployable
+from fedlama.flower.deploy.submit import run_config
 from tests.flower.cases import assert_same_bits, in_process
 
 DRAW = torch.Generator().manual_seed(3)
@@ -145,3 +150,30 @@ def test_refusals(tmp_path: Path) -> None:
     engine = Flower(in_process(given, tmp_path))
     with pytest.raises(fl.ConfigError, match="in a deployment these stay on their machines"):
         deployable(fl.pooled(given), engine, tmp_path)
+
+
+def test_it_is_a_method_of_the_command_line(tmp_path: Path) -> None:
+    settings = ["partition.clients=4", "local_steps=12", "strategy.base_interval=3", f"--out={tmp_path}"]
+    compared = CliRunner().invoke(app, ["compare", "digits", *settings, "--methods", "fedavg pooled", "--json"])
+    assert compared.exit_code == 0, compared.output
+    rows = {row["method"]: row for row in json.loads(compared.stdout)["methods"]}
+    assert rows["Pooled(3)"]["megabytes"] is None
+    (folder,) = (tmp_path / "digits").glob("pooled-*")
+    stored = fl.load_run(folder)
+    given = load_experiment("digits", settings[:-1])
+    expected = fl.pooled(assemble(given, prepare(given))).run()
+    assert all(torch.equal(stored.result().model[name], value) for name, value in expected.model.items())
+    assert [record.loss for record in stored.rounds] == [record.loss for record in expected.rounds]
+    verified = CliRunner().invoke(app, ["verify", str(folder)])
+    assert verified.exit_code == 0, verified.output
+    assert "are the same to the last bit" in verified.stdout
+    planned = CliRunner().invoke(app, ["plan", "digits", *settings[:-1], "strategy.name=pooled", "--json"])
+    assert planned.exit_code == 0, planned.output
+    (method,) = [one for one in json.loads(planned.stdout)["methods"] if one["method"] == "Pooled(3)"]
+    assert (method["low"]["bytes_up"], method["high"]["bytes_down"]) == (0, 0)
+    page = fl.write_report([folder], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "0 bytes: Pooled(3) seed 0 trained on the data of all clients in one place, so nothing was sent." in page
+    with pytest.raises(
+        fl.ConfigError, match=r"strategy\.name is 'pooled', which trains on the pooled data of all clients"
+    ):
+        run_config(load_experiment("digits", ["strategy.name=pooled"]), {})

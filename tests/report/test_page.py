@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from fedlama import DataError, FedlamaError
+from fedlama.experiment import load_experiment
 from fedlama.reporting.html import report_page, write_report
 from fedlama.reporting.html.local_work import work_tables
+from fedlama.runs.execute import RunOptions, execute
 from fedlama.runs.stored import load_run
 from tests.cli.call import SMALL, fedlama
 
@@ -213,3 +215,15 @@ def test_contrast() -> None:
     texts = re.findall(r"--(?:text|quiet|accent): (#[0-9a-f]{6})", style)
     assert (len(lines), len(texts)) == (8, 3)
     assert all(1.05 / (luminance(colour) + 0.05) >= 4.5 for colour in lines + texts)
+
+
+def test_layers_that_are_frozen_are_named(tmp_path: Path) -> None:
+    settings = ["partition.clients=2", "local_steps=6", "layers.frozen=['dense0.*']"]
+    given = load_experiment("digits", settings)
+    execute(given, [given.strategy], RunOptions(tmp_path, quiet=True))
+    (folder,) = (tmp_path / "digits").glob("fedlama-*")
+    (run,) = data(report_page([folder]))["runs"]
+    assert [layer["name"] for layer in run["frozenLayers"]] == ["dense0.weight", "dense0.bias"]
+    assert "dense0.weight" not in [layer["name"] for layer in run["layers"]]
+    assert run["frozenLayers"][0]["parameters"] == 64 * 128
+    assert report_page([folder]).count("never: neither trained nor sent") == 2

@@ -180,6 +180,8 @@ class _Run:
         Returns:
             The transfers of each round, and the number of rounds with too few replies for an average.
         """
+        if getattr(self.strategy, "is_central", False):  # the data and the model are in one place
+            return [() for _ in plans], 0
         planner = TransferPlanner(self.layers, self.sampler, self.population, self.seed, self.rounds)
         table, names = TransferTable(self.layers, self.codec), [layer.name for layer in self.layers]
         members, moved, void_rounds = Membership(), list[tuple[Transfer, ...]](), 0

@@ -25,6 +25,7 @@ from fedlama.experiment.options import name_of, origin_of
 from fedlama.experiment.settings import Experiment, Settings
 from fedlama.federation.federation import Federation
 from fedlama.federation.held_out import TestSet
+from fedlama.federation.pooled import pooled
 from fedlama.federation.presets import authors
 from fedlama.federation.stopping import EarlyStopping
 from fedlama.models.base import Architecture
@@ -151,7 +152,8 @@ def assemble(experiment: Experiment, material: Material) -> Federation:
         validation_set=material.validation_set,
         early_stopping=(None if settings.patience is None else EarlyStopping(settings.patience, settings.min_delta)),
     )
-    return authors(federation) if settings.preset == "authors" else federation
+    federation = authors(federation) if settings.preset == "authors" else federation
+    return pooled(federation) if getattr(experiment.strategy, "is_central", False) else federation
 
 
 def _engine(experiment: Experiment) -> str | Callable[[EngineSetup], Engine]:

@@ -6,36 +6,19 @@ engine trains it, it resumes, and it is a row of a comparison, with 0 bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import replace
 
 from fedlama.choices.aggregators import Mean
 from fedlama.choices.availability import Always
 from fedlama.choices.codecs import Float32
 from fedlama.choices.samplers import AllClients
 from fedlama.choices.server_optimizers import Replace
-from fedlama.choices.strategies import FedAvg
+from fedlama.choices.strategies import Pooled
 from fedlama.core.local_work import LocalWork
 from fedlama.data.clients import PoolableClients
 from fedlama.data.sources import as_source
 from fedlama.errors import ConfigError
 from fedlama.federation.federation import Federation
-
-
-@dataclass(frozen=True)
-class Pooled(FedAvg):
-    """Train a single client that holds all data; :func:`pooled` makes a federation of it.
-
-    Args:
-        base_interval: Local steps of a round on the run's clock.
-    """
-
-    name: ClassVar[str] = "pooled"
-
-    @property
-    def is_central(self) -> bool:
-        """True: nothing is sent."""
-        return True
 
 
 def pooled(federation: Federation, batch_size: int | None = None) -> Federation:

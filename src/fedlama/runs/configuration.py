@@ -6,6 +6,7 @@ key              content
 (top level)      the experiment as it was resolved: every setting and section; of a federation that was built in
                  Python its seed, and `initial_model`: digests of the model's structure and of its initial values
 `in_force`       what ran, after a preset has changed some settings; see :mod:`fedlama.federation.describe`
+`frozen_layers`  the layers that are neither trained nor sent, with their numbers of parameters; missing without any
 `environment`    versions, platform and commit, never compared; when the run has finished, also `files`: the SHA-256
                  of its files by name, so that a change is noticed
 ===============  ====================================================================================================
@@ -31,7 +32,7 @@ from fedlama.federation.settings import FederationSettings
 from fedlama.federation.state import Snapshot
 from fedlama.federation.stored_description import data_differences, lacks_data
 from fedlama.runs.files import printable_json
-from fedlama.runs.reader import INITIAL_MODEL, Config, stored_description
+from fedlama.runs.reader import FROZEN, INITIAL_MODEL, Config, stored_description
 
 
 class Comparison(Protocol):
@@ -42,10 +43,6 @@ class Comparison(Protocol):
 
     def provenance(self, stored: Config) -> list[str]:
         """Return what a user has to know of the stored run before it is used, one sentence each."""
-
-
-ADDED = ("in_force", "environment")
-"""Keys of ``config.json`` beside the experiment."""
 
 
 def config_of(experiment: Experiment | None, federation: FederationSettings) -> dict[str, object]:
@@ -60,8 +57,26 @@ def config_of(experiment: Experiment | None, federation: FederationSettings) -> 
     """
     if experiment is None:
         settings = {"seed": federation.seed, INITIAL_MODEL: model_digests(federation.model)}
-        return {**settings, "in_force": federation.describe()}
-    return {**experiment.to_json(), "in_force": federation.describe()}
+        return {**settings, **in_force(federation)}
+    return {**experiment.to_json(), **in_force(federation)}
+
+
+def in_force(federation: FederationSettings) -> dict[str, object]:
+    """Return what runs, and the layers that do not.
+
+    Args:
+        federation: The federation as it runs.
+
+    Raises:
+        ConfigError: A choice cannot be described.
+    """
+    trained = {layer.name for layer in federation.trained_labelling() if layer.parameters}
+    frozen = {
+        layer.name: layer.parameters
+        for layer in federation.full_labelling()
+        if layer.parameters and layer.name not in trained
+    }
+    return {"in_force": federation.describe(), **({FROZEN: frozen} if frozen else {})}
 
 
 def config_differences(stored: Config, experiment: Experiment | None, federation: FederationSettings) -> list[str]:

@@ -17,6 +17,10 @@ from fedlama.runs.schema import MalformedLine, round_record
 
 STREAMS = ("metrics", "ledger", "layers")
 """The files that get one line per round, in the order in which a round is written to them."""
+FROZEN = "frozen_layers"
+"""Key of the layers that are neither trained nor sent: what runs has no other trace of them."""
+ADDED = ("in_force", "environment", FROZEN)
+"""Keys of ``config.json`` beside the experiment."""
 INITIAL_MODEL = "initial_model"
 """Key of the digests of a model that was built in Python: no other setting decides its initial values."""
 FILES = "files"

@@ -26,9 +26,9 @@ from fedlama.federation.run import Run
 from fedlama.federation.strategy_state import restore_state
 from fedlama.runs.autosave import FOLDER
 from fedlama.runs.checkpoint import Snapshot, whole_snapshots
-from fedlama.runs.configuration import ADDED, completed, config_differences, federation_differences
+from fedlama.runs.configuration import completed, config_differences, federation_differences
 from fedlama.runs.folder import LINES, environment, metrics_line
-from fedlama.runs.reader import is_built_in_python, stored_description
+from fedlama.runs.reader import ADDED, is_built_in_python, stored_description
 from fedlama.runs.stored import StoredRun, load_run
 
 _SECONDS = ("seconds", "evaluation_seconds")

@@ -8,6 +8,7 @@ from fedlama.choices.strategies.fedlama import FedLAMA
 from fedlama.choices.strategies.fedluar import FedLUAR
 from fedlama.choices.strategies.fixed import FixedIntervals
 from fedlama.choices.strategies.partial import PartialAveraging
+from fedlama.choices.strategies.pooled import Pooled
 
 __all__ = [
     "Budget",
@@ -20,5 +21,6 @@ __all__ = [
     "LayerStatistics",
     "PartialAveraging",
     "Plan",
+    "Pooled",
     "Strategy",
 ]

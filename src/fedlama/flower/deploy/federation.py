@@ -18,7 +18,7 @@ from fedlama.flower.server.engine import Flower
 from fedlama.flower.server.nodes import NodeRegistry, RemoteClients
 from fedlama.runs import Checkpoints, RunFolder, resume_point
 from fedlama.runs.checkpoint import save_snapshot
-from fedlama.runs.configuration import federation_differences, provenance, replaced_data
+from fedlama.runs.configuration import federation_differences, in_force, provenance, replaced_data
 from fedlama.runs.earlier import refuse_replaced_data
 from fedlama.runs.execute import Finished, PlannedRun, RunOptions, run_one
 from fedlama.runs.folder import decision_keys
@@ -76,7 +76,7 @@ def deploy_federation(build: Callable[[RemoteClients], Federation], clients: int
     samples = [registry.samples[client] for client in range(clients)]
     federation = build(RemoteClients(samples, frozenset(registry.with_test_set)))
     federation = deployable(federation, engine, path)
-    config = {"seed": federation.seed, "in_force": federation.describe()}
+    config = {"seed": federation.seed, **in_force(federation)}
 
     with FolderLock(path) as lock:
         refuse_replaced_data(path, lambda stored: replaced_data(stored, None, federation))

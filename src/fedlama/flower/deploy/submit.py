@@ -93,6 +93,11 @@ def misfits(experiment: Experiment) -> list[str]:
         for section, origin in experiment.origins.items()
         if is_outside(origin.reference)
     ]
+    if getattr(experiment.strategy, "is_central", False):
+        problems.append(
+            f"strategy.name is {experiment.strategy.name!r}, which trains on the pooled data of all clients, but in a "
+            "deployment these stay on their machines; choose another strategy, or simulate with `fedlama run`"
+        )
     availability, aggregator = experiment.availability, experiment.aggregator
     if not availability.always_answers:
         problems.append(

@@ -16,6 +16,7 @@ from fedlama.errors import printable
 from fedlama.reporting.html.adjustments import adjustments
 from fedlama.reporting.html.local_work import local_work
 from fedlama.runs.network_log import NAME, read_log
+from fedlama.runs.reader import FROZEN
 from fedlama.runs.stored import StoredRun
 
 _DIGITS = 5
@@ -52,6 +53,8 @@ def collect(timing: Timing) -> dict[str, Any]:
         "perStep": number(timing.sent / rounds[-1].local_steps),
         "layers": _layers(run),
         "localLayers": _local_layers(run),
+        "frozenLayers": _frozen_layers(run),
+        "central": _is_central(run),
         "work": local_work(rounds),
         "adjustments": adjustments(run),
         "attendance": attendance(run),
@@ -146,6 +149,21 @@ def _moved(run: StoredRun, way: Direction) -> Counter[str]:
             for item in transfer.payloads:
                 moved[item.layer] += len(transfer.clients) * item.payload_bytes
     return moved
+
+
+def _frozen_layers(run: StoredRun) -> list[dict[str, Any]]:
+    """Return the layers that are neither trained nor sent; folders of earlier versions do not name them."""
+    layers = run.config.get(FROZEN)
+    known = layers.items() if isinstance(layers, Mapping) else ()
+    return [{"name": str(name), "parameters": parameters} for name, parameters in known]
+
+
+def _is_central(run: StoredRun) -> bool:
+    """Return whether a run trained on the pooled data in one place, so that nothing was sent."""
+    strategy = run.description.get("strategy")
+    return (
+        isinstance(strategy, Mapping) and strategy.get("name") == "pooled"
+    )  # the strategies import torch, a report need not
 
 
 def _changes(values: list[int]) -> list[list[int]]:

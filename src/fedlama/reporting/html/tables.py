@@ -168,6 +168,11 @@ def layer_table(runs: Runs) -> str:
         for run in runs
         for layer in run["localLayers"]
     ]
+    rows += [
+        (run["name"], layer["name"], layer["parameters"], "never: neither trained nor sent", "-", "-")
+        for run in runs
+        for layer in run["frozenLayers"]
+    ]
     return table(("run", "layer", "parameters", "rounds synchronised", "last interval", "last discrepancy d"), rows)
 
 
@@ -207,8 +212,15 @@ def byte_tables(runs: Runs) -> str:
         for way, parts in run["directions"].items()
     ]
     layers = [(run["name"], layer["name"], layer["up"], layer["down"]) for run in runs for layer in run["layers"]]
-    return table(("run", "direction", *kinds, "bytes"), directions, "Bytes by direction") + table(
-        ("run", "layer", "bytes up", "bytes down"), layers, "Payload by layer, all clients together"
+    central = [escape(str(run["name"])) for run in runs if run["central"]]
+    note = (
+        f"<p>0 bytes: {', '.join(central)} trained on the data of all clients in one place, so nothing was sent. What "
+        "it would cost to bring the data there is not counted.</p>"
+    )
+    return (
+        table(("run", "direction", *kinds, "bytes"), directions, "Bytes by direction")
+        + table(("run", "layer", "bytes up", "bytes down"), layers, "Payload by layer, all clients together")
+        + (note if central else "")
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 from fedlama.core.ledger import MEGABYTE
 from fedlama.core.records import RoundRecord
 from fedlama.errors import MissingExtraError
+from fedlama.runs.reader import ADDED
 
 _OWN_KEYS = ("version", "model", "layers", "engine")
 """Keys of a description that a configuration uses for something else, or that say nothing new."""
@@ -83,7 +84,7 @@ def flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     merged = {**settings, **{key: value for key, value in choices.items() if key not in _OWN_KEYS}}
     flattened: dict[str, object] = {}
     for key, value in merged.items():
-        if isinstance(value, Mapping) and key not in ("in_force", "environment"):
+        if isinstance(value, Mapping) and key not in ADDED:
             flattened |= flat(value, f"{prefix}{key}.")
         elif not isinstance(value, Mapping):
             flattened[prefix + key] = value

@@ -157,7 +157,7 @@ def test_clients_of_different_sizes_weigh_by_their_samples() -> None:
     assert len(fl.Federation(model(), own, fl.FedAvg(1), 1).run().rounds) == 1
     run = fl.Run(fl.Federation(model(), own, fl.FedAvg(1), 1))
     run.advance()
-    assert run.server.weights(run.cohort) == [0.25, 0.75]
+    assert run.server.weights(run.cohort) == (0.25, 0.75)
 
 
 def test_callbacks_see_every_round() -> None:

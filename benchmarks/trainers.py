@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import take_turns
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks.workloads import COMPILED, WORKLOADS, Workload
 from fedlama.choices.samplers import UniformSampler
 from fedlama.choices.solvers import SGD, LocalSolver, OptimizerState
 from fedlama.choices.strategies import FedAvg
@@ -132,7 +132,7 @@ def prepared(workload: Workload, solver: LocalSolver, side: str) -> Callable[[],
 def main() -> None:
     """Measure and print a table of client-steps per second."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workloads", nargs="+", default=list(WORKLOADS), choices=WORKLOADS)
+    parser.add_argument("--workloads", nargs="+", default=list(COMPILED), choices=WORKLOADS)
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
     parser.add_argument("--cohort", type=int, help="clients per round instead of the workload's")
     parser.add_argument("--seconds", type=float, default=30, help="per workload and solver, all sides together")

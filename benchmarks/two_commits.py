@@ -24,7 +24,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.workloads import WORKLOADS
+from benchmarks.workloads import COMPILED, WORKLOADS
 
 ROOT = Path(__file__).resolve().parents[1]
 ENGINES = ("auto", "stacked", "workers", "loop")
@@ -202,7 +202,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("commit_a")
     parser.add_argument("commit_b")
-    parser.add_argument("--workloads", nargs="*", default=list(WORKLOADS), choices=WORKLOADS)
+    parser.add_argument("--workloads", nargs="*", default=list(COMPILED), choices=WORKLOADS)
     parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=ENGINES)
     parser.add_argument("--seconds", type=float, default=20, help="per workload and engine, both commits together")
     parser.add_argument("--synchronisation", type=int, default=5, metavar="TURNS", help="0 leaves it out")

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from benchmarks.timing import repeat
-from benchmarks.workloads import Workload
+from benchmarks.workloads import Workload, loss
 from fedlama.engines.cohort.storage import keep_memory
 
 BATCH = 512
@@ -26,13 +25,13 @@ def measure(workload: Workload, seconds: float) -> list[float]:
 
 def _steps(workload: Workload, seconds: float, layout: torch.memory_format) -> list[float]:
     model: nn.Module = workload.build().train().to(memory_format=layout)  # type: ignore[call-overload]
-    x = torch.randn(BATCH, *workload.shape).contiguous(memory_format=layout)
-    y = torch.randint(0, workload.classes, (BATCH,))
+    x, y = workload.drawn(BATCH)
+    x = x.contiguous(memory_format=layout) if x.dim() == 4 else x
     optimiser = torch.optim.SGD(model.parameters(), workload.learning_rate, momentum=workload.momentum)
 
     def step() -> None:
         optimiser.zero_grad()
-        functional.cross_entropy(model(x), y).backward()
+        loss(model(x), y).backward()
         optimiser.step()
 
     return repeat(step, seconds)

@@ -12,9 +12,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
-from torch.nn import functional
 
-from benchmarks.workloads import Workload
+from benchmarks.workloads import Workload, loss
 
 
 def measure(workload: Workload, seconds: float) -> list[float]:
@@ -45,7 +44,7 @@ def _simulate(workload: Workload, rounds: int, stamps: list[float]) -> None:
         order = mine[torch.randperm(len(mine))]
         for part in order.split(workload.batch):
             optimiser.zero_grad()
-            functional.cross_entropy(model(x[part]), y[part]).backward()
+            loss(model(x[part]), y[part]).backward()
             optimiser.step()
         metrics = MetricRecord({"num-examples": len(mine)})
         return Message(

@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.timing import repeat
-from benchmarks.workloads import Workload
+from benchmarks.workloads import Workload, loss
 
 
 def measure(workload: Workload, seconds: float) -> list[float]:
@@ -26,7 +25,7 @@ def measure(workload: Workload, seconds: float) -> list[float]:
             optimiser = torch.optim.SGD(model.parameters(), workload.learning_rate, momentum=workload.momentum)
             for inputs, classes in DataLoader(dataset, workload.batch, shuffle=True):
                 optimiser.zero_grad()
-                functional.cross_entropy(model(inputs), classes).backward()
+                loss(model(inputs), classes).backward()
                 optimiser.step()
             for name, value in model.state_dict().items():
                 sums[name] += value / len(datasets)

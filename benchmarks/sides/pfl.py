@@ -19,9 +19,8 @@ from pfl.hyperparam import NNTrainHyperParams
 from pfl.metrics import Metrics
 from pfl.model.pytorch import PyTorchModel
 from torch import Tensor, nn
-from torch.nn import functional
 
-from benchmarks.workloads import Workload
+from benchmarks.workloads import Workload, loss
 
 
 class _Clock(TrainingProcessCallback):
@@ -41,7 +40,7 @@ class _Clock(TrainingProcessCallback):
 
 def _loss(self: nn.Module, inputs: Tensor, classes: Tensor, eval: bool = False) -> Tensor:
     self.train(not eval)
-    return functional.cross_entropy(self(inputs), classes)
+    return loss(self(inputs), classes)
 
 
 def measure(workload: Workload, seconds: float) -> list[float]:

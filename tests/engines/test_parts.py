@@ -30,10 +30,11 @@ from fedlama.engines.cohort.averaging import (
 from fedlama.engines.cohort.batches import CohortBatches
 from fedlama.engines.cohort.cohort import Cohort
 from fedlama.engines.cohort.storage import DeviceStorage
-from fedlama.engines.cohort.threads import WorkerThreads
+from fedlama.engines.cohort.threads import WorkerThreads, cores
+from fedlama.engines.forward_cost import forward_multiply_adds
 from fedlama.engines.options import choose
 from fedlama.errors import ConfigError
-from fedlama.models import mlp, resnet20
+from fedlama.models import char_transformer, mlp, resnet20
 from tests.engines.cases import assert_same, clients, order_of, run
 
 
@@ -224,6 +225,55 @@ def test_auto_chooses_by_model_and_data(monkeypatch: pytest.MonkeyPatch) -> None
     assert choose(_setup(mlp(3072, (512,)), images)) == "workers"
     assert "SerialTrainer" in Auto()(_setup(resnet20(), images)).label
     assert_same(run("auto"), run("loop"))
+
+
+def _tokens(batch: int) -> TensorClients:
+    return TensorClients(torch.zeros(16, 20, dtype=torch.int64), torch.zeros(16, 20).long(), [np.arange(16)], batch)
+
+
+class _Recurrent(nn.Module):
+    """Tokens (B, T) to logits (B, T, 5) by a recurrent layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.recurrent, self.dense = nn.Embedding(30, 4), nn.GRU(4, 4, batch_first=True), nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.dense(self.recurrent(self.tokens(x))[0])
+        return logits
+
+
+def test_auto_counts_the_arithmetic_of_models_without_kernels() -> None:
+    small, large = char_transformer(30, 20, 16), char_transformer(30, 20, 96, heads=4)
+    # Per position: two blocks of attention (4 w^2) and perceptron (8 w^2), and the dense layer to 30 characters.
+    per_position = 2 * 12 * 96**2 + 96 * 30
+    assert forward_multiply_adds(_setup(large, _tokens(16))) == 16 * 20 * per_position == 71_700_480
+    assert choose(_setup(small, _tokens(16))) == "stacked"
+    assert choose(_setup(large, _tokens(16))) == "workers"
+    assert choose(_setup(_Recurrent(), _tokens(4))) == "workers"
+    assert forward_multiply_adds(_setup(nn.Linear(3, 2), _tokens(4))) == 0  # it fails: the first step says why
+
+
+def test_a_model_that_cannot_be_vectorised_is_trained_one_client_per_thread() -> None:
+    class Looks(nn.Module):
+        """Looks at a number, which vmap refuses."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = nn.Linear(72, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.dense(x.flatten(1).float())
+            return logits if float(logits.detach().sum()) > -1e9 else -logits
+
+    setup, model = _setup(Looks(), clients()), Looks()
+    for threads in (None, 1):
+        engine = Stacked(threads=threads)(setup)
+        with pytest.warns(UserWarning, match="cannot be vectorised over clients, so they are computed one by one"):
+            engine.run_round(order_of(range(5), 2, dict(setup.model.state_dict()), new_cohort=True))
+        assert engine.label.startswith(f"SerialTrainer x {threads or cores()}, ordinary kernels")
+    with pytest.warns(UserWarning, match="cannot be vectorised"):
+        assert_same(run("stacked", model=model), run("loop", model=model))
 
 
 def test_state_files_go_with_the_engine(tmp_path: Path) -> None:

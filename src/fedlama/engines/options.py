@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from torch import nn
+
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, one_of, refuse, whole
 from fedlama.data.clients import tensor_clients
@@ -20,6 +22,7 @@ from fedlama.engines.cohort.cohort import Cohort
 from fedlama.engines.cohort.sizes import is_large
 from fedlama.engines.cohort.storage import DeviceStorage, DiskStorage, Storage, keep_memory
 from fedlama.engines.cohort.threads import cores
+from fedlama.engines.forward_cost import BUSY, forward_multiply_adds
 from fedlama.engines.stacked import StackedEngine
 from fedlama.engines.trainers.base import Trainer
 from fedlama.engines.trainers.fitting import CudaMemory, FittingTrainer
@@ -90,7 +93,7 @@ class Stacked:
         first = self._trainer(setup, batches, program)
         count = self.threads or (cores() if first.supports_threads else 1)
         trainers = [first, *(self._trainer(setup, batches, program) for _ in range(count - 1))]
-        plain = partial(_plain_trainer, setup, batches, self.precision)
+        plain = partial(_plain_trainers, setup, batches, self.precision, self.threads)
         return StackedEngine(setup, trainers, cohort, self.chunk, plain)
 
     @property
@@ -161,7 +164,7 @@ class Recorded:
             setup, batches, self.precision, self.compile_steps, self.lanes, self.share, self.autotune
         )
         cohort = Cohort(setup, DeviceStorage(setup.device), channels_last=True)
-        plain = partial(_plain_trainer, setup, batches, self.precision)
+        plain = partial(_plain_trainers, setup, batches, self.precision)
         return StackedEngine(setup, [trainer], cohort, plain=plain)
 
 
@@ -198,7 +201,7 @@ class Workers:
         count = self.threads or (cores() if on_cpu else 1)
         trainers = [_single_client_trainer(setup, batches, self.precision) for _ in range(count)]
         cohort = Cohort(setup, storage_for(setup, self.state_dir), channels_last=True)
-        plain = partial(_plain_trainer, setup, batches, self.precision)
+        plain = partial(_plain_trainers, setup, batches, self.precision, count)
         return StackedEngine(setup, trainers, cohort, chunk=1, plain=plain)
 
 
@@ -216,9 +219,12 @@ def _check_compilation(setup: EngineSetup) -> None:
         )
 
 
-def _plain_trainer(setup: EngineSetup, batches: CohortBatches, precision: Precision) -> Trainer:
-    """Make the trainer that calls the model as a user does."""
-    return SerialTrainer(setup, batches, channels_last=False, precision=precision)
+def _plain_trainers(
+    setup: EngineSetup, batches: CohortBatches, precision: Precision, threads: int | None = None
+) -> list[Trainer]:
+    """Make the trainers, one per thread, that call the model as a user does."""
+    count = threads or (cores() if setup.device.type == "cpu" else 1)
+    return [SerialTrainer(setup, batches, channels_last=False, precision=precision) for _ in range(count)]
 
 
 def _single_client_trainer(setup: EngineSetup, batches: CohortBatches, precision: Precision) -> Trainer:
@@ -244,8 +250,10 @@ def storage_for(setup: EngineSetup, state_dir: str | None) -> Storage:
 def choose(setup: EngineSetup, precision: Precision = "float32") -> Literal["stacked", "workers", "recorded"]:
     """Return the name of the engine that suits a federation.
 
-    It looks at the federation, never at a clock, so it chooses alike on every machine. On CUDA small models that are
-    chains of layers are stacked: one kernel serves all clients there. Everything else is recorded.
+    It looks at the federation, never at a clock, so it chooses alike on every machine. On a CPU, one client per thread
+    is faster where the kernels of one client keep a core busy, and where no kernel serves several clients, as with
+    recurrent layers. On CUDA small models that are chains of layers are stacked: one kernel serves all clients there.
+    Everything else is recorded.
 
     Args:
         setup: The federation's fixed parts.
@@ -256,7 +264,9 @@ def choose(setup: EngineSetup, precision: Precision = "float32") -> Literal["sta
         return "stacked" if chain else "recorded"
     if setup.device.type != "cpu" or compiled_form(setup) is not None:
         return "stacked"
-    return "workers" if is_large(setup.model, setup.clients) else "stacked"
+    recurrent = any(isinstance(module, nn.RNNBase) for module in setup.model.modules())
+    busy = recurrent or is_large(setup.model, setup.clients) or forward_multiply_adds(setup) >= BUSY
+    return "workers" if busy else "stacked"
 
 
 @register("engine", "auto")

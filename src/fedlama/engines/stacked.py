@@ -44,8 +44,8 @@ class StackedEngine:
         trainers: One per thread, all alike.
         cohort: The state, without clients yet.
         chunk: Clients that a trainer advances at a time, at most; None for what the trainer says.
-        plain: Makes a trainer that takes over if the first step of the others is not that of plain PyTorch; None to
-            compare nothing.
+        plain: Makes the trainers, one per thread, that take over if the first step of the others is not that of plain
+            PyTorch, or if the model does not suit them; None to compare nothing.
 
     Attributes:
         label: The trainer, how it computes, and how many clients it advances at a time, in words.
@@ -59,7 +59,7 @@ class StackedEngine:
         trainers: Sequence[Trainer],
         cohort: Cohort,
         chunk: int | None = None,
-        plain: Callable[[], Trainer] | None = None,
+        plain: Callable[[], Sequence[Trainer]] | None = None,
     ) -> None:
         self._setup = setup
         self._transfers = TransferTable(setup.layers, setup.codec)
@@ -101,7 +101,7 @@ class StackedEngine:
         return RoundReply(dict(zip(self._cohort.clients, losses, strict=True)), self._transfers.planned(order))
 
     def _check_first_step(self, rows: CohortSlice, order: RoundOrder) -> CohortSlice:
-        """Compare one client's first step with plain PyTorch, and go on plainly if it differs.
+        """Compare a first step with plain PyTorch, and go on plainly if it differs or does not suit the model.
 
         Returns:
             All rows, as the trainers take them now.
@@ -111,26 +111,27 @@ class StackedEngine:
         """
         assert self._plain is not None
         setup, names, name = self._setup, self._cohort.names, self._trainers[0].name
-        few = slice(0, min(MOST_CLIENTS, self._chunk))
-        fault = check_first_step(setup, rows.part(few), order, names, self._trainers[0].rehearsed())
+        few, compared = slice(0, min(MOST_CLIENTS, self._chunk)), self._trainers[0].rehearsed()
+        fault = check_first_step(setup, rows.part(few), order, names, compared)
         self._first_step_checked = True
-        if fault is None:
+        if fault is None and compared.serves():
             return rows
-        if rows.fresh:  # the plain trainer expects the buffers that were left for the other one to start
+        if rows.fresh:  # the plain trainers expect the buffers that were left for the other ones to start
             self._cohort.reset_optimizer_state()
             self._cohort.flush()
             rows = self._cohort.view()
         plain = self._plain()
-        if check_first_step(setup, rows.part(few), order, names, plain) is not None:
-            raise ConfigError(f"{name} {fault}; set engine='loop', which computes each client plainly")
-        warnings.warn(
-            f"{name} {fault}; the run goes on client by client with {plain.name}, as engine='loop' computes, which is "
-            "slower",
-            stacklevel=2,
-        )
-        self._trainers = [plain, *(self._plain() for _ in self._trainers[1:])]
-        self._chunk = plain.rows_per_call or ALL_ROWS
-        self.label = label_of(plain, len(self._trainers))
+        if fault is not None:
+            if check_first_step(setup, rows.part(few), order, names, plain[0]) is not None:
+                raise ConfigError(f"{name} {fault}; set engine='loop', which computes each client plainly")
+            warnings.warn(
+                f"{name} {fault}; the run goes on client by client with {plain[0].name}, as engine='loop' computes, "
+                "which is slower",
+                stacklevel=2,
+            )
+        self._trainers, self._threads = plain, WorkerThreads(len(plain))
+        self._chunk = plain[0].rows_per_call or ALL_ROWS
+        self.label = label_of(plain[0], len(plain))
         return rows
 
     def _train_round(self, rows: CohortSlice, work: LocalSteps, order: RoundOrder) -> list[float]:

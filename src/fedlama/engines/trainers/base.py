@@ -144,6 +144,13 @@ class Trainer(Protocol):
             DivergenceError: A client's loss or parameters are no longer finite.
         """
 
+    def serves(self) -> bool:
+        """Return whether the trainer can treat the model in its own way, as far as its steps until now have shown.
+
+        Where it cannot, its steps are right, but the engine goes on with trainers of one client at a time.
+        """
+        return True
+
     def rehearsed(self) -> Trainer:
         """Return the trainer whose first step is compared with plain PyTorch: this one, or one that it relies on."""
         return self

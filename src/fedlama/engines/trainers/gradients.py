@@ -149,8 +149,8 @@ class ClientGradients:
             raise
         except (RuntimeError, ValueError) as error:
             warnings.warn(
-                f"the model {type(self._model).__name__} cannot be vectorised over clients, so the stacked engine "
-                f"computes them one by one; engine='workers' is faster for it ({str(error).splitlines()[0]})",
+                f"the model {type(self._model).__name__} cannot be vectorised over clients, so they are computed one "
+                f"by one, as engine='workers' does ({str(error).splitlines()[0]})",
                 stacklevel=2,
             )
             self._model = self._new_copy()  # what a module keeps of an attempt under vmap is of no use outside of it

@@ -66,6 +66,10 @@ class VmapTrainer(Trainer):
         """
         return self if self._program is None else VmapTrainer(self._setup, self._batches, self.precision)
 
+    def serves(self) -> bool:
+        """Return whether the model can be vectorised, once a batch has shown it."""
+        return self._gradients.form != "one by one"
+
     def without_compiler(self) -> VmapTrainer:
         """Return a trainer that takes the same steps without torch.compile, and shares what is known of the model."""
         other = copy.copy(self)

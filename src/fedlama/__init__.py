@@ -53,14 +53,19 @@ if TYPE_CHECKING:
         Adam,
         AdamW,
         Clipping,
+        Exchanged,
+        FedAMS,
+        FedLAMB,
         FedProx,
         LocalSolver,
         OptimizerState,
         ParameterGroup,
+        Scaffold,
         Schedule,
         SolverOptions,
         along_clients,
         client_norms,
+        server_value_of,
         tensor_norms,
     )
     from fedlama.choices.strategies import (
@@ -168,11 +173,14 @@ __all__ = [
     "DivergenceError",
     "EarlyStopping",
     "EightBitRows",
+    "Exchanged",
     "Exchanges",
     "Experiment",
     "Fate",
+    "FedAMS",
     "FedAvg",
     "FedLAMA",
+    "FedLAMB",
     "FedLUAR",
     "FedProx",
     "Federation",
@@ -221,6 +229,7 @@ __all__ = [
     "RunFolder",
     "RunOptions",
     "Sampler",
+    "Scaffold",
     "Schedule",
     "Score",
     "Segmentation",
@@ -275,6 +284,7 @@ __all__ = [
     "run_study",
     "save_adapter",
     "save_snapshot",
+    "server_value_of",
     "tagged",
     "tensor_norms",
     "verify",
@@ -297,8 +307,8 @@ _HOMES = {
         "Replace ServerAdagrad ServerAdam ServerMomentum ServerNesterov ServerOptimizer ServerOptimizerState ServerYogi"
     ),
     "fedlama.choices.solvers": (
-        "Adam AdamW Clipping FedProx LocalSolver OptimizerState ParameterGroup SGD Schedule SolverOptions "
-        "along_clients client_norms tensor_norms"
+        "Adam AdamW Clipping Exchanged FedAMS FedLAMB FedProx LocalSolver OptimizerState ParameterGroup SGD Scaffold "
+        "Schedule SolverOptions along_clients client_norms server_value_of tensor_norms"
     ),
     "fedlama.choices.strategies": (
         "Budget Courses Cyclic FedAvg FedLAMA FedLUAR FixedIntervals PartialAveraging Pooled Strategy"

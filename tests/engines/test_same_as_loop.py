@@ -23,7 +23,18 @@ from fedlama.choices.server_optimizers import (
     ServerOptimizer,
     ServerYogi,
 )
-from fedlama.choices.solvers import SGD, Adam, AdamW, Clipping, FedProx, ParameterGroup, Schedule
+from fedlama.choices.solvers import (
+    SGD,
+    Adam,
+    AdamW,
+    Clipping,
+    FedAMS,
+    FedLAMB,
+    FedProx,
+    ParameterGroup,
+    Scaffold,
+    Schedule,
+)
 from fedlama.choices.solvers.base import StateScope
 from fedlama.choices.strategies import Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals, Strategy
 from fedlama.core.layers import StatisticsRule, by_module, by_tensor
@@ -62,6 +73,9 @@ SOLVERS = [
     Adam(0.01, epsilon=1e-3, weight_decay=0.1, state_scope="slot", clipping=Clipping(norm=0.3)),
     Adam(0.01, epsilon=1e-3, state_scope="client"),
     SGD(0.05, momentum=0.9, state_scope="client"),
+    FedLAMB(0.01, weight_decay=0.01, groups=(ParameterGroup("*.bias", rate_factor=0.5),)),
+    FedAMS(0.01, epsilon=1e-3, clipping=Clipping(norm=0.3), schedule=Schedule("cosine")),
+    Scaffold(0.05, groups=(ParameterGroup("*.bias", rate_factor=0.5),)),
 ]
 CODECS = [Float32(), Float16()]
 SERVER_STEPS = [Replace(), ServerMomentum(), ServerAdam(), ServerYogi(), ServerAdagrad()]

@@ -31,6 +31,9 @@ SOLVERS = [
     fl.FedProx(0.1, momentum=0.5, state_scope="round"),
     fl.AdamW(0.01, schedule=fl.Schedule("cosine", unit="rounds"), clipping=fl.Clipping(norm=1.0)),
     fl.Adam(0.01, state_scope="client", groups=(fl.ParameterGroup("*.bias", rate_factor=0.5),)),
+    fl.FedLAMB(0.01, interval=3),
+    fl.FedAMS(0.01),
+    fl.Scaffold(0.1),
 ]
 SERVER_STEPS = [
     fl.Replace(),

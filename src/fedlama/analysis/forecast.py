@@ -17,6 +17,8 @@ from fedlama.analysis.links import Exchanges, Link, clock, money
 from fedlama.choices.availability import Always, Availability, Membership
 from fedlama.choices.codecs import Codec
 from fedlama.choices.samplers import Sampler
+from fedlama.choices.solvers import LocalSolver
+from fedlama.choices.solvers.exchanged import Exchanged, exchanges_of, extra_layers
 from fedlama.choices.strategies import Plan, Strategy
 from fedlama.core.layers import Layers, total_parameters
 from fedlama.core.ledger import Ledger, Transfer, cost_percent
@@ -86,6 +88,7 @@ def forecast(
     links: Sequence[Link] = (),
     price_per_gb: float | None = None,
     client_steps: ClientSteps | None = None,
+    solver: LocalSolver | None = None,
 ) -> Forecast:
     """Compute what a run will move, without training.
 
@@ -103,13 +106,14 @@ def forecast(
         price_per_gb: Price of 10^9 bytes, in any currency.
         client_steps: The clients of a round that take another number of local steps than the strategy's, with that
             number; None for none. It decides the time on links.
+        solver: How a client trains, for what it exchanges beside the model; None where that is nothing.
 
     Returns:
         The limits. They are equal for a strategy whose schedule does not depend on training. A strategy that adapts and
         does not bring bounds of its own is never called exact.
     """
     run = _Run(strategy, layers, codec, sampler, population, local_steps, base_interval, seed, links, price_per_gb)
-    run = replace(run, client_steps=client_steps)
+    run = replace(run, client_steps=client_steps, exchanges=exchanges_of(solver))
     courses = [run.follow(plans, availability or Always()) for plans in _courses(strategy, layers, run.rounds, seed)]
     # The bounds of a strategy are for runs in which every round counts, and a void round keeps it from adapting.
     void = any(void_rounds for _, void_rounds in courses) and type(strategy).fold is not Strategy.fold
@@ -161,6 +165,7 @@ class _Run:
     links: Sequence[Link]
     price_per_gb: float | None
     client_steps: ClientSteps | None = None
+    exchanges: tuple[Exchanged, ...] = ()
 
     @property
     def rounds(self) -> int:
@@ -182,8 +187,11 @@ class _Run:
         """
         if getattr(self.strategy, "is_central", False):  # the data and the model are in one place
             return [() for _ in plans], 0
-        planner = TransferPlanner(self.layers, self.sampler, self.population, self.seed, self.rounds)
-        table, names = TransferTable(self.layers, self.codec), [layer.name for layer in self.layers]
+        planner = TransferPlanner(
+            self.layers, self.sampler, self.population, self.seed, self.rounds, exchanges=self.exchanges
+        )
+        sent = self.layers + extra_layers(self.layers, self.exchanges)
+        table, names = TransferTable(sent, self.codec), [layer.name for layer in sent]
         members, moved, void_rounds = Membership(), list[tuple[Transfer, ...]](), 0
         steps, scalars = self.strategy.local_steps, self.strategy.measures_discrepancy
         for plan in plans:

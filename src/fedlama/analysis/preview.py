@@ -105,6 +105,7 @@ def preview(experiment: Experiment, links: Sequence[Link] = (), price_per_gb: fl
             links=links,
             price_per_gb=price_per_gb,
             client_steps=checked.client_steps,
+            solver=federation.solver,
         )
     layers = checked.layers
     return Preview(

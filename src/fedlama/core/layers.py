@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
+from fedlama.core.description import LEFT_OUT_AT_DEFAULT
 from fedlama.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:  # a run folder's layers are read without PyTorch
@@ -36,6 +37,7 @@ class TensorSpec:
         dtype: Its dtype.
         trainable: True for a parameter, False for a buffer.
         normalisation: True for a parameter of a normalisation module (BatchNorm, LayerNorm, ...).
+        extra: True for what a solver exchanges beside the model, one tensor for each parameter.
     """
 
     name: str
@@ -43,6 +45,7 @@ class TensorSpec:
     dtype: torch.dtype
     trainable: bool
     normalisation: bool = False
+    extra: bool = field(default=False, metadata=LEFT_OUT_AT_DEFAULT)
 
     @property
     def size(self) -> int:
@@ -70,8 +73,8 @@ class Layer:
 
     @property
     def parameters(self) -> int:
-        """Number of trainable parameters, the paper's dim(u_l)."""
-        return sum(tensor.size for tensor in self.tensors if tensor.trainable)
+        """Number of trainable parameters, the paper's dim(u_l); of an extra layer, of the numbers that are sent."""
+        return sum(tensor.size for tensor in self.tensors if tensor.trainable or tensor.extra)
 
 
 Layers = tuple[Layer, ...]

@@ -45,7 +45,7 @@ class EngineSetup:
 
     Attributes:
         model: A model whose tensors the engine may overwrite; it gives the shape of the computation.
-        layers: The layers that are sent.
+        layers: The layers of the model that are sent.
         clients: The data of all clients.
         solver: How a client trains.
         codec: How uploads are compressed; it names the codec of downloads.
@@ -55,6 +55,8 @@ class EngineSetup:
         budget: The length of the run; None where it is not known.
         local_layers: Layers that are trained too, but never leave a client; each client keeps its own values.
         micro_batch_size: Samples that are computed at a time, at most; None for whole batches.
+        extra_layers: What the solver exchanges beside the model, as layers; see
+            :mod:`fedlama.choices.solvers.exchanged`.
     """
 
     model: nn.Module
@@ -68,6 +70,12 @@ class EngineSetup:
     budget: Budget | None = None
     local_layers: Layers = ()
     micro_batch_size: int | None = None
+    extra_layers: Layers = ()
+
+    @property
+    def sent_layers(self) -> Layers:
+        """All layers that are in messages, those of the model first."""
+        return self.layers + self.extra_layers
 
     @property
     def trained_layers(self) -> Layers:
@@ -79,8 +87,8 @@ class EngineSetup:
 class RoundOrder:
     """What the federation asks of an engine in one round.
 
-    What a later solver sends down beside the layers (a control variate) belongs here, as named tensors next to
-    `values`; its upload belongs into :class:`RoundReply`, and both into `transfers`.
+    What a solver exchanges beside the model is in `plan`, `values` and `lacking` as layers of their own; see
+    :mod:`fedlama.choices.solvers.exchanged`.
 
     Attributes:
         plan: The round's plan: which layers come up, which are not trained, whether a cycle begins.

@@ -58,7 +58,7 @@ class DistributedEngine:
                 "its next cohort, where its values are not; leave it out of layers.local, or choose engine='stacked'"
             )
         self._setup, self._inner = setup, inner
-        self._transfers = TransferTable(setup.layers, setup.codec)
+        self._transfers = TransferTable(setup.sent_layers, setup.codec)
         self._rank, self._processes = distributed.get_rank(), distributed.get_world_size()
         self._clients: tuple[int, ...] = ()
         self._global: Mapping[str, Tensor] = {}

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fedlama.choices.codecs import CodecState
 from fedlama.choices.solvers import OptimizerState
+from fedlama.choices.solvers.exchanged import exchanges_of, extra_name
 from fedlama.core.averaging import average_models
 from fedlama.core.layers import Layer, layer_tensors, local_buffers
 from fedlama.core.modules import keep_reassigned_buffers, set_training
@@ -69,7 +70,7 @@ class LoopEngine:
 
     def __init__(self, setup: EngineSetup) -> None:
         self._setup = setup
-        self._transfers, self._uploads = TransferTable(setup.layers, setup.codec), Uploads(setup)
+        self._transfers, self._uploads = TransferTable(setup.sent_layers, setup.codec), Uploads(setup)
         self._model = set_training(setup.model.to(setup.device))
         self._tensors = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
         self._names = [name for name, p in self._model.named_parameters() if p.requires_grad]
@@ -80,6 +81,7 @@ class LoopEngine:
         personal = layer_tensors(self._model, setup.local_layers)
         self._first_personal = {name: value.detach().clone() for name, value in personal.items()}
         self._generators = [setup.device] if setup.device.type == "cuda" else []
+        self._kinds = [exchange.kind for exchange in exchanges_of(setup.solver)]
         self._slots: list[_ClientSlot] = []
         self._inactive: dict[int, dict[str, Values]] = {}  # what clients outside of the cohort keep
         self._steps_done: dict[int, int] = {}
@@ -191,7 +193,10 @@ class LoopEngine:
         rows = CohortSlice(
             tuple(slot.client for slot in slots),
             {name: torch.stack([slot.values[name] for slot in slots]) for name in slots[0].values},
-            {},
+            {
+                kind: [torch.stack([slot.values[extra_name(kind, name)] for slot in slots]) for name in self._names]
+                for kind in self._kinds
+            },
             tuple(self._steps_done.get(slot.client, 0) for slot in slots),
             fresh=True,
         )
@@ -233,6 +238,8 @@ class LoopEngine:
         optimizer_state = {
             kind: [buffers[index] for index in work.trained] for kind, buffers in slot.optimizer_state.items()
         }
+        for kind in self._kinds:
+            optimizer_state[kind] = [slot.values[extra_name(kind, name)] for name in work.names]
         done, total = self._steps_done.get(slot.client, 0), 0.0
 
         def gradients_of(batch: Tree) -> LossAndGradients:
@@ -248,6 +255,8 @@ class LoopEngine:
                 loss, gradients = accumulated(on_device, setup.micro_batch_size, gradients_of)
             work.update.one(parameters, gradients, optimizer_state, work.rates[step], work.reference)
             total += self._finite(float(loss.detach()), slot, work.round_index)
+        if work.update.ends_rounds:
+            work.update.end_round_of_one(parameters, optimizer_state, work.reference)
         self._steps_done[slot.client] = done + steps
         keep_reassigned_buffers(self._model, self._tensors, self._buffers, slot.values)
         return total / steps

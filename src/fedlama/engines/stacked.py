@@ -62,7 +62,7 @@ class StackedEngine:
         plain: Callable[[], Sequence[Trainer]] | None = None,
     ) -> None:
         self._setup = setup
-        self._transfers = TransferTable(setup.layers, setup.codec)
+        self._transfers = TransferTable(setup.sent_layers, setup.codec)
         self._round_steps = RoundSteps(setup, cohort.names)
         self._trainers = trainers
         self._cohort = cohort
@@ -96,6 +96,8 @@ class StackedEngine:
             raise
         except Exception as error:  # of the user's model, objective or data
             raise explained(self._setup, rows.clients, rows.steps_done, work.steps, error) from error
+        if work.update.ends_rounds:
+            self._end_round(work)
         for steps, clients in order.by_steps(self._cohort.clients):
             self._cohort.count(clients, steps)
         return RoundReply(dict(zip(self._cohort.clients, losses, strict=True)), self._transfers.planned(order))
@@ -133,6 +135,12 @@ class StackedEngine:
         self._chunk = plain[0].rows_per_call or ALL_ROWS
         self.label = label_of(plain[0], len(plain))
         return rows
+
+    def _end_round(self, work: LocalSteps) -> None:
+        """Let the solver end the round, for all clients at once."""
+        rows = self._cohort.view()
+        state = {kind: [buffers[index] for index in work.trained] for kind, buffers in rows.optimizer_state.items()}
+        work.update.end_round([rows.values[name] for name in work.names], state, work.reference)
 
     def _train_round(self, rows: CohortSlice, work: LocalSteps, order: RoundOrder) -> list[float]:
         """Take all local steps of a round, every client's own number, and return their mean losses."""

@@ -7,12 +7,13 @@ federation, the engines and the forecast before training share them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from torch import Tensor
 
 from fedlama.choices.codecs import Codec, codec_of, download_codec, full_codec
 from fedlama.choices.samplers import Population, Sampler, is_informed
+from fedlama.choices.solvers.exchanged import Exchanged, extra_layers, with_extras
 from fedlama.choices.strategies import Plan
 from fedlama.core.layers import Layer, Layers
 from fedlama.core.ledger import Direction, LayerPayload, Transfer
@@ -31,9 +32,11 @@ class TransferPlanner:
         seed: The run's seed.
         rounds: Number of rounds of the run.
         samples: Returns a client's number of samples; by default all clients count the same, as before data are known.
+        exchanges: What the solver exchanges beside the model.
 
     Attributes:
         cohort: The active clients, in ascending order.
+        sent: All layers that are in messages: those of the model, and what the solver exchanges beside it.
         changed: Layers that the server has changed since the cohort's latest download.
         losses: The latest mean training loss of every client that answered; empty unless the sampler looks at it.
     """
@@ -46,13 +49,15 @@ class TransferPlanner:
         seed: int,
         rounds: int,
         samples: Callable[[int], int] = lambda _: 1,
+        exchanges: Sequence[Exchanged] = (),
     ) -> None:
         self._layers, self._sampler = layers, sampler
         self._population, self._seed, self._rounds = population, seed, rounds
         self.cohort: tuple[int, ...] = ()
         self.changed: frozenset[str] = frozenset()
         self.losses: dict[int, float] = {}
-        self._samples = samples
+        self._samples, self._exchanges = samples, exchanges
+        self.sent = layers + extra_layers(layers, exchanges)
         self._held: frozenset[str] = frozenset()  # what the round before left different on each client
 
     def close(self, plan: Plan) -> Plan:
@@ -81,7 +86,7 @@ class TransferPlanner:
         """Make the order of a round; to be called once for every round, in sequence.
 
         Args:
-            plan: The round's plan.
+            plan: The round's plan, of the model's layers; what the solver exchanges beside the model is added here.
             steps: Local steps of every client.
             values: The global values before the round.
             evaluation: Layers that come up only for an evaluation.
@@ -106,7 +111,8 @@ class TransferPlanner:
         self._held = plan.held(self._layers)
         if new:
             self.cohort = self._draw(plan.round_index)
-        lacking = frozenset(layer.name for layer in self._layers) if new else self.changed
+        plan = with_extras(plan, self._layers, self._exchanges)
+        lacking = frozenset(layer.name for layer in self.sent) if new else self.changed
         self.changed = plan.upload | plan.recycle
         return RoundOrder(
             plan=plan,

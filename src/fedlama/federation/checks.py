@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fedlama.choices.codecs.difference import RESIDUAL
 from fedlama.choices.samplers import is_informed
+from fedlama.choices.solvers.exchanged import exchanges_of
 from fedlama.choices.solvers.options import option_problems
 from fedlama.choices.solvers.sgd import plain_sgd
 from fedlama.choices.tasks import Task
@@ -72,7 +73,7 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
     problems += option_problems(federation.solver, full, federation.budget) if not problems else []
     problems += _check_statistics(federation) + _check_local(federation) + _check_complex(federation, layers)
     problems += _check_per_layer(federation, layers) + _check_cohorts(federation)
-    problems += _check_codec(federation, layers)
+    problems += _check_codec(federation, layers) + (_check_exchanges(federation, layers) if not problems else [])
     checks: list[Callable[[], object]] = [
         lambda: _check_device(federation.device),
         lambda: check_layers(full, federation.model),
@@ -124,6 +125,27 @@ def _check_weighting(federation: FederationSettings) -> list[str]:
             f"weighting is 'fednova', which divides by the local steps of one round, but {strategy.name} synchronises "
             "layers over several rounds; use 'fedavg', 'fedluar' or 'cyclic', or weighting='samples'"
         )
+    return problems
+
+
+def _check_exchanges(federation: FederationSettings, layers: Layers) -> list[str]:
+    """Refuse extra tensors that cohorts would lose between two uploads, and the largest of complex numbers."""
+    problems, cycle, rounds = [], federation.strategy.cycle_rounds, min(federation.budget.rounds, 1000)
+    redrawn = [index for index in range(cycle, rounds, cycle) if federation.sampler.redraws(index)]
+    for exchange in exchanges_of(federation.solver):
+        if any(index % exchange.interval for index in redrawn):
+            problems.append(
+                f"solver.interval is {exchange.interval}, but the sampler {federation.sampler.name!r} draws new "
+                f"clients after {redrawn[0]} rounds, which would lose what the others gathered since their last "
+                "upload; let all clients take part, set sampler.hold_rounds to a multiple of the interval, or "
+                "solver.interval=1"
+            )
+        names = [spec.name for layer in layers for spec in layer.tensors if spec.dtype.is_complex and spec.trainable]
+        if names and exchange.reduction == "maximum":
+            problems.append(
+                f"solver is {federation.solver.name!r}, whose server keeps the largest {exchange.kind!r}, but the "
+                f"tensor {names[0]} is complex, and complex numbers have no order; use another solver"
+            )
     return problems
 
 
@@ -213,6 +235,12 @@ def _check_local(federation: FederationSettings) -> list[str]:
     local = [layer.name for layer in local_layers(federation.trained_labelling())]
     if not federation.labelling():
         return ["every layer is tagged 'local' or 'frozen', expected one that is sent; leave one out of layers.local"]
+    if local and exchanges_of(federation.solver):
+        return [
+            f"solver is {federation.solver.name!r}, which exchanges {exchanges_of(federation.solver)[0].kind!r} of "
+            f"every parameter with the server, but layer {local[0]!r} is tagged 'local' and stays on its client; use "
+            "another solver, or leave it out of layers.local"
+        ]
     if not local or not getattr(federation.solver, "uses_reference", False):
         return []
     return [

@@ -11,6 +11,7 @@ from functools import cached_property
 
 from torch import Tensor
 
+from fedlama.choices.solvers.exchanged import exchanges_of
 from fedlama.core.client_scores import ClientScores
 from fedlama.core.layers import total_parameters
 from fedlama.core.ledger import Ledger, cost_percent
@@ -69,6 +70,7 @@ class Run:
             federation.seed,
             federation.budget.rounds,
             self.clients.samples,
+            exchanges_of(federation.solver),
         )
         self.server = Server(federation, setup)
         self.evaluator = Evaluator(federation, self.server)
@@ -258,9 +260,10 @@ class Run:
         scored = time.perf_counter()
         void = not reply.losses  # too few clients answered for an average
         plan = plan.void() if void else plan
-        normalises = self.federation.weighting == "fednova"
-        steps = {client: order.steps_of(client) for client in reply.losses} if normalises else {}
-        statistics = server.synchronise(plan, engine, order.cohort, steps)
+        needed = self.federation.weighting == "fednova" or bool(exchanges_of(self.federation.solver))
+        steps = {client: order.steps_of(client) for client in reply.losses} if needed else {}
+        due = order.plan.void() if void else order.plan  # with what the solver exchanges beside the model
+        statistics = server.synchronise(due, engine, order.cohort, steps)
         self.state = self.state if void else strategy.fold(self.state, plan, statistics)
         trained = time.perf_counter()
         evaluation = self.evaluator.evaluate(plan, engine, order.cohort, void=void)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlama.choices.server_optimizers import ServerOptimizerState
+from fedlama.choices.solvers.exchanged import exchanges_of, kind_of
 from fedlama.core.layers import Layer, Layers, TensorSpec, layer_tensors, local_buffers, named_layers
 from fedlama.core.plan import LayerStatistics, Plan
 from fedlama.engines.api import Average, Engine, EngineSetup, Values, averages_of
@@ -54,11 +55,15 @@ class Server:
 
     def __init__(self, federation: FederationSettings, setup: EngineSetup) -> None:
         self._federation, self._layers, self._clients = federation, setup.layers, setup.clients
+        self._extra_layers = setup.extra_layers
         self._model = copy.deepcopy(setup.model)
         tensors = dict(self._model.state_dict(keep_vars=True))
         names = [spec.name for layer in self._layers for spec in layer.tensors]
         self.downloads = Downloads(setup)
         self.values: Values = self.downloads.first({name: tensors[name].detach().clone() for name in names})
+        self._exchanges = {exchange.kind: exchange for exchange in exchanges_of(setup.solver)}
+        for layer in setup.extra_layers:
+            self.values |= self._first_extras(layer)
         optimizer = federation.server_optimizer
         for_layer = getattr(optimizer, "for_layer", lambda _: optimizer)  # a user's class may not inherit the default
         self._optimizers = {layer.name: for_layer(layer.name) for layer in self._layers}
@@ -79,7 +84,8 @@ class Server:
             plan: The round's plan.
             engine: Holds the clients' models.
             cohort: The active clients.
-            steps: Local steps in this round of the clients that answered; only FedNova looks at them.
+            steps: Local steps in this round of the clients that answered; empty where neither FedNova nor what the
+                solver exchanges beside the model needs them.
 
         Returns:
             What was measured, by layer that was averaged.
@@ -103,6 +109,8 @@ class Server:
         statistics = self._statistics(done, plan, engine, cohort)
         for step in done:
             self._set(step.layer, step.values, engine)
+        if self._extra_layers:
+            self._synchronise_extras(plan, engine, cohort, weights, len(steps) / len(self._clients))
         for layer in named_layers(self._layers, plan.recycle):
             recycled = {spec.name: self._recycled(spec.name) for spec in layer.tensors}
             self._set(layer, self.downloads.publish(layer, recycled, self.values, plan.round_index), engine)
@@ -110,6 +118,37 @@ class Server:
             if any(not spec.trainable for spec in layer.tensors):
                 engine.overwrite(layer, self.values)  # a forward pass changes statistics, also of what is not trained
         return statistics
+
+    def _first_extras(self, layer: Layer) -> Values:
+        """Return the first values of what the solver exchanges beside a layer of the model."""
+        exchange = self._exchanges[kind_of(layer)]
+        device = next(iter(self.values.values())).device
+        return {
+            spec.name: torch.full(spec.shape, exchange.start, dtype=spec.dtype, device=device) for spec in layer.tensors
+        }
+
+    def _synchronise_extras(
+        self, plan: Plan, engine: Engine, cohort: Sequence[int], weights: Sequence[float], share: float
+    ) -> None:
+        """Average what the solver exchanges beside the model, and let it enter the server's values.
+
+        Args:
+            plan: The round's plan.
+            engine: Holds the clients' tensors.
+            cohort: The active clients.
+            weights: p_i of every client of the cohort.
+            share: The clients that answered, as a share of all clients.
+
+        Raises:
+            DivergenceError: A value is not finite.
+        """
+        due = named_layers(self._extra_layers, plan.upload)
+        for layer, average in zip(due, averages_of(engine, due, weights), strict=True):
+            if not _are_finite(list(average.values.values())):
+                raise self._divergence(layer, plan.round_index, engine, cohort)
+            exchange = self._exchanges[kind_of(layer)]
+            new = {name: exchange.reduced(self.values[name], value, share) for name, value in average.values.items()}
+            self._set(layer, self.downloads.publish(layer, new, self.values, plan.round_index), engine)
 
     def weights(self, cohort: Sequence[int]) -> tuple[float, ...]:
         """Return the weights p_i of a cohort's clients, which sum to 1."""

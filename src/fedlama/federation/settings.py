@@ -19,6 +19,7 @@ from fedlama.choices.codecs import Codec, Float32
 from fedlama.choices.samplers import AllClients, Sampler
 from fedlama.choices.server_optimizers import Replace, ServerOptimizer
 from fedlama.choices.solvers import SGD, LocalSolver
+from fedlama.choices.solvers.exchanged import exchanges_of, extra_layers
 from fedlama.choices.solvers.groups import frozen_names, without_frozen
 from fedlama.choices.solvers.options import options_of
 from fedlama.choices.strategies import Strategy
@@ -178,4 +179,5 @@ class FederationSettings:
             budget=self.budget,
             local_layers=local_layers(trained),
             micro_batch_size=self.micro_batch_size,
+            extra_layers=extra_layers(sent_layers(trained), exchanges_of(self.solver)),
         )

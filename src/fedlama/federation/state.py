@@ -129,7 +129,8 @@ def _load(run: RunState, snapshot: Snapshot, before: Iterable[RoundRecord]) -> N
     state = restore_state(run.federation.strategy, run.state, facts["strategy"])
     cohort = _clients(run, facts["cohort"])
     changed = frozenset(facts["changed"])
-    _check_known(changed, {layer.name for layer in run.layers}, "a layer")
+    sent = {layer.name for layer in run.planner.sent}
+    _check_known(changed, sent, "a layer")
     losses = {int(client): _finite(loss) for client, loss in facts.get("losses", {}).items()}
     _clients(run, list(losses))
     current, values, update = run.server.values, groups.get("global", {}), groups.get("update", {})
@@ -140,9 +141,9 @@ def _load(run: RunState, snapshot: Snapshot, before: Iterable[RoundRecord]) -> N
     server = split(groups.get("server", {}), at_last=True)
     for kind in {kind for kinds in server.values() for kind in kinds}:
         _check_tensors(run, {name: kinds[kind] for name, kinds in server.items()})
-    sent = _download_state(run, groups)
+    states = _download_state(run, groups)
     coded = {name: bytes(value.numpy()) for name, value in groups.get("coded", {}).items()}
-    _check_known(coded, {layer.name for layer in run.layers}, "a layer")
+    _check_known(coded, sent, "a layer")
     _check_strategy(run, state, snapshot.rounds_done)
     records = list(before)
     best = _best(run, facts, groups, records)
@@ -154,7 +155,7 @@ def _load(run: RunState, snapshot: Snapshot, before: Iterable[RoundRecord]) -> N
     run.server.optimizer_state = {
         name: {kind: value.to(current[name].device) for kind, value in kinds.items()} for name, kinds in server.items()
     }
-    run.server.downloads.state, run.server.downloads.coded = sent, coded
+    run.server.downloads.state, run.server.downloads.coded = states, coded
     for record in records:
         run.ledger.extend(record.transfers)
 

@@ -3,10 +3,13 @@
 from fedlama.choices.solvers.adam import Adam, AdamW
 from fedlama.choices.solvers.base import LocalSolver, OptimizerState
 from fedlama.choices.solvers.clipping import Clipping
+from fedlama.choices.solvers.exchanged import Exchanged, server_value_of
+from fedlama.choices.solvers.fedlamb import FedAMS, FedLAMB
 from fedlama.choices.solvers.fedprox import FedProx
 from fedlama.choices.solvers.groups import ParameterGroup
 from fedlama.choices.solvers.options import SolverOptions
 from fedlama.choices.solvers.per_client import along_clients, client_norms, tensor_norms
+from fedlama.choices.solvers.scaffold import Scaffold
 from fedlama.choices.solvers.schedule import Schedule
 from fedlama.choices.solvers.sgd import SGD
 
@@ -15,13 +18,18 @@ __all__ = [
     "Adam",
     "AdamW",
     "Clipping",
+    "Exchanged",
+    "FedAMS",
+    "FedLAMB",
     "FedProx",
     "LocalSolver",
     "OptimizerState",
     "ParameterGroup",
+    "Scaffold",
     "Schedule",
     "SolverOptions",
     "along_clients",
     "client_norms",
+    "server_value_of",
     "tensor_norms",
 ]

@@ -17,6 +17,9 @@ buffers         :meth:`LocalSolver.init` makes one client's, of any shape and dt
                 have the leading dimension where the parameters have it
 ==============  ======================================================================================================
 
+A solver that exchanges more than the model with the server, such as second moments or control variates, names it; see
+:mod:`fedlama.choices.solvers.exchanged`.
+
 Engines that stack clients compare a run's first step with a single client's (:mod:`fedlama.engines.first_step`): where
 a solver mixes clients, they say so and go on client by client.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,13 +36,22 @@ class LocalUpdate:
         solver: The solver.
         layers: The labelling.
         names: The parameters that are trained.
+        shared: The server's values of what the solver exchanges beside the model, by name, aligned with `names`; each
+            of one client's shape.
 
     Attributes:
         decayed: Per trained parameter, False for those of normalisation modules.
+        ends_rounds: Whether :meth:`end_round` is to be called after a round's last step.
     """
 
-    def __init__(self, solver: LocalSolver, layers: Layers, names: Sequence[str]) -> None:
-        options = options_of(solver)
+    def __init__(
+        self,
+        solver: LocalSolver,
+        layers: Layers,
+        names: Sequence[str],
+        shared: Mapping[str, Sequence[Tensor]] | None = None,
+    ) -> None:
+        options, self._shared = options_of(solver), {kind: list(values) for kind, values in (shared or {}).items()}
         self._clipping = options.clipping
         layer_of = {spec.name: layer.name for layer in layers for spec in layer.tensors}
         normalising = {spec.name for layer in layers for spec in layer.tensors if spec.normalisation}
@@ -53,6 +62,7 @@ class LocalUpdate:
         self._parts = [_part(solver, group, positions) for group, positions in members.items()]
         self._clips = self._clipping != NO_CLIPPING
         self._always_stacked = bool(getattr(solver, "always_stacked", False))
+        self.ends_rounds = hasattr(solver, "end_round")
 
     def __call__(
         self,
@@ -98,6 +108,33 @@ class LocalUpdate:
             gradients = [gradient[0] for gradient in self._clipping.clipped(_leading(gradients))]
         self._step(parameters, gradients, optimizer_state, rate, reference)
 
+    def end_round(
+        self, parameters: Sequence[Tensor], optimizer_state: OptimizerState, reference: Sequence[Tensor]
+    ) -> None:
+        """Let the solver end the round of stacked clients, in place.
+
+        Args:
+            parameters: The trained parameters after the last step, each (clients, ...).
+            optimizer_state: Buffers, aligned with `parameters`, each (clients, ...).
+            reference: As for :meth:`fedlama.choices.solvers.base.LocalSolver.step`.
+        """
+        state = {**optimizer_state, **self._shared}
+        for part in self._parts:
+            solver: Any = part.solver  # has the method; see `ends_rounds`
+            solver.end_round(
+                _picked(parameters, part),
+                {kind: _picked(buffers, part) for kind, buffers in state.items()},
+                _picked(reference, part) if reference else [],
+            )
+
+    def end_round_of_one(
+        self, parameters: Sequence[Tensor], optimizer_state: OptimizerState, reference: Sequence[Tensor]
+    ) -> None:
+        """Do the same for a client that is trained by itself; its tensors have no leading dimension."""
+        self.end_round(
+            _leading(parameters), {kind: _leading(buffers) for kind, buffers in optimizer_state.items()}, reference
+        )
+
     def _step(
         self,
         parameters: Sequence[Tensor],
@@ -106,24 +143,27 @@ class LocalUpdate:
         rate: float,
         reference: Sequence[Tensor],
     ) -> None:
+        if self._shared:
+            optimizer_state = {**optimizer_state, **self._shared}
         if len(self._parts) == 1:  # the usual case, without copies of the lists
             (part,) = self._parts
             rate = rate * part.rate_factor
             part.solver.step(parameters, gradients, optimizer_state, rate, self.decayed, reference)
             return
         for part in self._parts:
-
-            def pick(items: Sequence[Any], part: _Part = part) -> list[Any]:
-                return [items[position] for position in part.positions]
-
             part.solver.step(
-                pick(parameters),
-                pick(gradients),
-                {kind: pick(buffers) for kind, buffers in optimizer_state.items()},
+                _picked(parameters, part),
+                _picked(gradients, part),
+                {kind: _picked(buffers, part) for kind, buffers in optimizer_state.items()},
                 rate * part.rate_factor,
-                pick(self.decayed),
-                pick(reference) if reference else [],
+                _picked(self.decayed, part),
+                _picked(reference, part) if reference else [],
             )
+
+
+def _picked(items: Sequence[Any], part: _Part) -> list[Any]:
+    """Return what belongs to the parameters of one group."""
+    return [items[position] for position in part.positions]
 
 
 def _leading(tensors: Sequence[Tensor]) -> list[Tensor]:

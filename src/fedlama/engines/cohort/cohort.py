@@ -21,6 +21,7 @@ from torch import Tensor
 
 from fedlama.choices.codecs import CodecState
 from fedlama.choices.solvers import OptimizerState
+from fedlama.choices.solvers.exchanged import exchanges_of, extra_name
 from fedlama.core.layers import Layer, TensorSpec, layer_tensors, local_buffers
 from fedlama.engines.api import LOCAL_VALUES, CohortState, EngineSetup, Values
 from fedlama.engines.cohort.averaging import set_rows
@@ -40,7 +41,7 @@ class CohortSlice:
         clients: The clients in these rows.
         values: Stacked tensors of the model, (rows, ...), by name.
         optimizer_state: Stacked optimizer buffers, (rows, ...) each, by kind; every list is aligned with
-            `Cohort.names`.
+            `Cohort.names`. What the solver exchanges beside the model is among them.
         steps_done: Local steps that each client has made before.
         fresh: Whether the optimizer state of trained parameters counts as fresh, whatever the buffers hold.
     """
@@ -91,6 +92,7 @@ class Cohort:
         self._fresh: OptimizerState = {}  # one client's fresh optimizer state
         self.uploads = Uploads(setup)
         self._codec_state: dict[str, Values] = {}
+        self._kinds = [exchange.kind for exchange in exchanges_of(setup.solver)]
         self._setup = setup
         self._storage = storage
         self._channels_last = channels_last
@@ -242,7 +244,10 @@ class Cohort:
             fresh: What :meth:`flush` returned.
         """
         steps_done = tuple(self._steps_done.get(client, 0) for client in self.clients)
-        return CohortSlice(self.clients, dict(self._values), dict(self._optimizer_state), steps_done, fresh)
+        values, state = dict(self._values), dict(self._optimizer_state)
+        for kind in self._kinds:
+            state[kind] = [values.pop(extra_name(kind, name)) for name in self.names]
+        return CohortSlice(self.clients, values, state, steps_done, fresh)
 
     def count(self, clients: Sequence[int], steps: int) -> None:
         """Record that clients have made `steps` more local steps."""

@@ -88,7 +88,7 @@ def starts_of(setup: EngineSetup, rows: CohortSlice, work: LocalSteps, names: Se
         }
         if rows.fresh:
             fresh = setup.solver.init([values[name] for name in names])
-            state = {kind: [buffers[index] for index in work.trained] for kind, buffers in fresh.items()}
+            state |= {kind: [buffers[index] for index in work.trained] for kind, buffers in fresh.items()}
         # Clones: a forward pass may work in place, and a batch may be a view of the user's tensors.
         given = setup.clients.batch(client, rows.steps_done[row], setup.seed)
         batch = map_leaves(lambda leaf: leaf.clone().to(setup.device), given)
@@ -136,7 +136,7 @@ class PlainClient:
         state = {kind: [buffer.clone() for buffer in buffers] for kind, buffers in start.optimizer_state.items()}
         parameters = [values[name] for name in work.names]
         given = [gradient.clone() for gradient in gradients]
-        update = LocalUpdate(self.solver, setup.trained_layers, work.names)
+        update = LocalUpdate(self.solver, setup.trained_layers, work.names, work.shared)
         update.one(parameters, given, state, work.rates[0], work.reference)
         keep_reassigned_buffers(self.model, self._tensors, self._buffers, values)
         return StepOutcome(float(loss.detach()), values | named_state(state, work), tuple(gradients))

@@ -6,13 +6,14 @@ many clients it takes at a time, and what it can do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from fedlama.choices.solvers.exchanged import exchanges_of, extra_name, server_value_of
 from fedlama.choices.solvers.local_update import LocalUpdate
 from fedlama.choices.solvers.options import rates_of
 from fedlama.engines.api import EngineSetup, RoundOrder
@@ -39,6 +40,7 @@ class LocalSteps:
         reference: Their global values, for solvers that use a reference; else empty.
         rates: Learning rate of each local step.
         update: Takes the solver's steps of the trained parameters.
+        shared: The server's values of what the solver exchanges beside the model, by name, aligned with `names`.
         generators: Random generators of clients that go on in a later phase of the round; they are made at a client's
             first phase. None where a round has one phase.
     """
@@ -50,6 +52,7 @@ class LocalSteps:
     reference: tuple[Tensor, ...]
     rates: tuple[float, ...]
     update: LocalUpdate
+    shared: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
     generators: dict[int, torch.Generator] | None = None
 
     def part(self, first: int, steps: int) -> LocalSteps:
@@ -92,7 +95,13 @@ class RoundSteps:
         trained, names, update = self._known[plan.frozen]
         reference = tuple(order.values[name] for name in names) if solver.uses_reference else ()
         rates = rates_of(solver, plan.round_index * order.steps, steps, plan.round_index, self._setup.budget)
-        return LocalSteps(plan.round_index, steps, trained, names, reference, rates, update)
+        shared: dict[str, tuple[Tensor, ...]] = {}
+        for exchange in exchanges_of(solver):
+            kind = exchange.kind
+            shared[server_value_of(kind)] = tuple(order.values[extra_name(kind, name)] for name in names)
+        if shared:  # they change from round to round
+            update = LocalUpdate(solver, self._setup.trained_layers, names, shared)
+        return LocalSteps(plan.round_index, steps, trained, names, reference, rates, update, shared)
 
     def _trained(self, frozen: frozenset[str]) -> tuple[tuple[int, ...], tuple[str, ...], LocalUpdate]:
         """Return positions and names of what is trained where some layers are frozen, and what takes its steps."""

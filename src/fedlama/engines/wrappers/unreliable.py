@@ -44,9 +44,9 @@ class UnreliableEngine:
 
     def __init__(self, setup: EngineSetup, inner: Engine, availability: Availability) -> None:
         self._setup, self._inner, self._availability = setup, inner, availability
-        self._transfers = TransferTable(setup.layers, setup.codec)
+        self._transfers = TransferTable(setup.sent_layers, setup.codec)
         self._local = {n: b.detach().clone() for n, b in local_buffers(setup.model, setup.trained_layers).items()}
-        self._names = [layer.name for layer in setup.layers]
+        self._names = [layer.name for layer in setup.sent_layers]
         self._membership = Membership()
         self._present: tuple[int, ...] = ()  # the clients in the inner engine
         self._away: CohortState | None = None  # the state of the others

@@ -74,7 +74,8 @@ def evaluate(request: EvaluateRequest, trainer: ClientTrainer) -> EvaluateReply:
         reason = _other_model(own_fingerprint, request.fingerprint)
         return EvaluateReply(request.round_index, request.client, detail=reason)
     with intra_op_threads(trainer.threads):
-        indices = range(len(trainer.layers))
+        # What a solver exchanges beside the model comes after the model's layers, and a score does not need it.
+        indices = [index for index, layer in enumerate(trainer.layers) if not any(t.extra for t in layer.tensors)]
         layers = decode_message(wire.unpack(request.payload), indices, trainer.layers, Float32())
         score = trainer.score({name: value for values in layers.values() for name, value in values.items()})
     missing = "" if score else "this client has no test set of its own"

@@ -126,8 +126,8 @@ class LoopTrainer:
 
     @property
     def layers(self) -> Layers:
-        """The labelling of the model."""
-        return self._setup.layers
+        """The labelling of the model, and what the solver exchanges beside it."""
+        return self._setup.sent_layers
 
     @property
     def codec(self) -> Codec:
@@ -137,7 +137,7 @@ class LoopTrainer:
     @property
     def uses_reference(self) -> bool:
         """Whether the solver reads the values that the client received last."""
-        return self._setup.solver.uses_reference
+        return self._setup.solver.uses_reference or bool(self._setup.extra_layers)
 
     @property
     def keeps_optimizer_state(self) -> bool:

@@ -88,9 +88,9 @@ class FlowerEngine:
                 "solver.state_scope is 'slot', but momentum cannot move from one machine to another; choose 'cohort'"
             )
         self._setup, self._options = setup, options
-        self._fingerprint = fingerprint(setup.layers, setup.codec)
+        self._fingerprint = fingerprint(setup.sent_layers, setup.codec)
         self.registry = NodeRegistry(options.channel, len(setup.clients))
-        self._runner = RoundRunner(options.channel, self.registry, options.policy, setup.layers, setup.codec)
+        self._runner = RoundRunner(options.channel, self.registry, options.policy, setup.sent_layers, setup.codec)
         self.state = EngineState(run=secrets.token_hex(8))
         self.latest = RoundResult()
         self._scores = ScoreCollector(options.channel, self.registry, options.policy, setup.layers, self._fingerprint)
@@ -110,7 +110,7 @@ class FlowerEngine:
             state.begin_cycle()
         self._order = order = replace(order, scalars=order.scalars or self._options.aggregation == "sums")
         setup = self._setup
-        writer = RequestWriter(self._common_request(order), setup.layers, setup.codec, state, order)
+        writer = RequestWriter(self._common_request(order), setup.sent_layers, setup.codec, state, order)
         self.latest = self._runner.run(round_index, state.asked(), writer.request, state.absent, order.values)
         state.close(round_index, self.latest.updates, self.latest.missing, self._options.policy.rejoin)
         for client in self.latest.updates:
@@ -119,7 +119,7 @@ class FlowerEngine:
         self._line = log_line(self.latest, state, time.perf_counter() - start)
         self._log()
         updates = {client: self.latest.updates[client] for client in self._answered()}
-        down = downloads(self.latest.sent, self._setup.layers)
+        down = downloads(self.latest.sent, self._setup.sent_layers)
         transfers = (*down, *uploads(round_index, updates, scalars=order.scalars))
         return RoundReply({client: update.loss for client, update in updates.items()}, transfers)
 
@@ -191,7 +191,7 @@ class FlowerEngine:
 
     def _common_request(self, order: RoundOrder) -> TrainRequest:
         """Return the part of the round's requests that is the same for all clients."""
-        layers = self._setup.layers
+        layers = self._setup.sent_layers
         return TrainRequest(
             run=self.state.run,
             fingerprint=self._fingerprint,

@@ -94,7 +94,7 @@ class LocalWork:
     @property
     def is_equal(self) -> bool:
         """Whether every client takes the strategy's local steps."""
-        return self == LocalWork()
+        return self == _EQUAL
 
     def steps(self, clients: object, cohort: Sequence[int], tau: int, *, round_index: int, seed: int) -> dict[int, int]:
         """Return the clients that take another number of local steps than the strategy's, with that number.
@@ -125,6 +125,9 @@ class LocalWork:
         """Return the steps of a client that is not slow by chance."""
         count = tau if self.epochs is None else max(1, round(self.epochs * epoch_of(clients, client)))
         return min(count, self.limits.get(client, count))
+
+
+_EQUAL = LocalWork()
 
 
 def epoch_of(clients: object, client: int) -> int:

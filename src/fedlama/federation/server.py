@@ -152,7 +152,7 @@ class Server:
 
     def weights(self, cohort: Sequence[int]) -> tuple[float, ...]:
         """Return the weights p_i of a cohort's clients, which sum to 1."""
-        if self._weighted[0] is not cohort:
+        if self._weighted[0] != cohort:
             self._weighted = cohort, self._weights(cohort)
         return self._weighted[1]
 

@@ -40,22 +40,18 @@ def squared_norms(new: Tensor, previous: Tensor, threads: WorkerThreads) -> tupl
 
 
 def squared_norms_of(pairs: Sequence[tuple[Tensor, Tensor]], threads: WorkerThreads) -> list[tuple[float, float]]:
-    """Return :func:`squared_norms` of many tensors, in few calls: a device other than the CPU is looked at once.
+    """Return :func:`squared_norms` of many tensors; a device other than the CPU is looked at once.
 
     Args:
         pairs: Each tensor after and before a step.
         threads: Who helps with large tensors on the CPU.
     """
-    on_cpu = bool(pairs) and pairs[0][0].device.type == "cpu"
-    large = [on_cpu and new.numel() > _PIECE for new, _ in pairs]
-    if not pairs or any(large) or any(new.is_complex() for new, _ in pairs):
+    if not pairs or pairs[0][0].device.type == "cpu" or any(new.is_complex() for new, _ in pairs):
         return [squared_norms(new, previous, threads) for new, previous in pairs]
-    new, previous = [pair[0].reshape(-1) for pair in pairs], [pair[1].reshape(-1) for pair in pairs]
-    norms = [*torch._foreach_norm(torch._foreach_sub(new, previous)), *torch._foreach_norm(previous)]
-    values = torch.stack([norm.double() for norm in norms]).tolist()
-    if on_cpu and not all(map(math.isfinite, values)):
-        return [squared_norms(new, previous, threads) for new, previous in pairs]
-    return [(change**2, size**2) for change, size in zip(values[: len(pairs)], values[len(pairs) :], strict=True)]
+    new, previous = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    norms = [torch._foreach_norm(torch._foreach_sub(new, previous)), torch._foreach_norm(previous)]
+    moved, held = torch.stack([torch.stack([norm.double() for norm in each]) for each in norms]).tolist()
+    return [(change**2, size**2) for change, size in zip(moved, held, strict=True)]
 
 
 def _by_torch(now: Tensor, before: Tensor) -> tuple[float, float]:

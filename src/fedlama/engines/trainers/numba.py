@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedlama.choices.solvers.sgd import PlainSGD, plain_sgd
+from fedlama.choices.solvers.sgd import plain_sgd
 from fedlama.data.clients import tensor_clients
 from fedlama.engines.api import EngineSetup
 from fedlama.engines.cohort.batches import BatchBlock, CohortBatches
@@ -45,6 +45,9 @@ class NumbaTrainer(Trainer):
     def __init__(self, setup: EngineSetup, batches: CohortBatches, model: Model) -> None:
         model.compile()
         self._setup, self._batches, self._model = setup, batches, model
+        solver = plain_sgd(setup.solver)
+        assert solver is not None  # as `compiled_form` says
+        self._solver = solver
         # A large model is given out client by client, so that no thread waits for another's last clients.
         self.rows_per_call = 1 if is_large(setup.model, setup.clients) else 64
         self.multiply_adds_per_sample: int = 3 * model.multiply_adds  # forward, and two products of that size backward
@@ -54,9 +57,8 @@ class NumbaTrainer(Trainer):
     @torch.no_grad()
     def run(self, rows: CohortSlice, work: LocalSteps, threads: WorkerThreads) -> list[float]:
         """Take all local steps of a round; see :meth:`fedlama.engines.trainers.base.Trainer.run`."""
-        solver = plain_sgd(self._setup.solver)
-        assert solver is not None  # as `compiled_form` says
-        tensors = self._tensors(rows, work, solver)
+        solver = self._solver
+        tensors = self._tensors(rows, work)
         losses, done = np.zeros(len(rows.clients)), 0
         drawn = sum(math.prod(size) for size, _ in self._model.masks)
         generators = client_generators(self._setup, work.round_index, rows.clients, work.generators) if drawn else []
@@ -97,7 +99,7 @@ class NumbaTrainer(Trainer):
                     begin = end
         return masks.numpy()
 
-    def _tensors(self, rows: CohortSlice, work: LocalSteps, solver: PlainSGD) -> dict[str, StackedTensor]:
+    def _tensors(self, rows: CohortSlice, work: LocalSteps) -> dict[str, StackedTensor]:
         """Give the kernels views of the slice's state."""
         buffers = rows.optimizer_state.get("velocity", ())  # empty without momentum
         velocities = {name: buffer.numpy() for name, buffer in zip(self._trainable, buffers, strict=False)}
@@ -108,7 +110,7 @@ class NumbaTrainer(Trainer):
                 rows.values[name].numpy(),
                 velocities.get(name),
                 reference[name].numpy() if name in reference else None,
-                solver.decay(decayed.get(name, True)),
+                self._solver.decay(decayed.get(name, True)),
                 name in decayed,
             )
             for name in self._model.names

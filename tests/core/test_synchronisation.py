@@ -170,7 +170,7 @@ def test_weights_are_taken_over_the_cohort() -> None:
     )
     run.advance()
     samples = [client + 1 for client in run.cohort]
-    assert run.server.weights(run.cohort) == [count / sum(samples) for count in samples]
+    assert run.server.weights(run.cohort) == tuple(count / sum(samples) for count in samples)
 
 
 @pytest.mark.parametrize(("scope", "carried"), [("cohort", 0.0), ("slot", 1.0), ("round", 0.0)])

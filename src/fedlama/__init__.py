@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         Replace,
         ServerAdagrad,
         ServerAdam,
+        ServerFedDyn,
         ServerMomentum,
         ServerNesterov,
         ServerOptimizer,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         Clipping,
         Exchanged,
         FedAMS,
+        FedDyn,
         FedLAMB,
         FedProx,
         LocalSolver,
@@ -179,6 +181,7 @@ __all__ = [
     "Fate",
     "FedAMS",
     "FedAvg",
+    "FedDyn",
     "FedLAMA",
     "FedLAMB",
     "FedLUAR",
@@ -235,6 +238,7 @@ __all__ = [
     "Segmentation",
     "ServerAdagrad",
     "ServerAdam",
+    "ServerFedDyn",
     "ServerMomentum",
     "ServerNesterov",
     "ServerOptimizer",
@@ -304,11 +308,12 @@ _HOMES = {
     ),
     "fedlama.choices.samplers": "AllClients Population PowerOfChoice Sampler UniformSampler WeightedSampler",
     "fedlama.choices.server_optimizers": (
-        "Replace ServerAdagrad ServerAdam ServerMomentum ServerNesterov ServerOptimizer ServerOptimizerState ServerYogi"
+        "Replace ServerAdagrad ServerAdam ServerFedDyn ServerMomentum ServerNesterov ServerOptimizer "
+        "ServerOptimizerState ServerYogi"
     ),
     "fedlama.choices.solvers": (
-        "Adam AdamW Clipping Exchanged FedAMS FedLAMB FedProx LocalSolver OptimizerState ParameterGroup SGD Scaffold "
-        "Schedule SolverOptions along_clients client_norms server_value_of tensor_norms"
+        "Adam AdamW Clipping Exchanged FedAMS FedDyn FedLAMB FedProx LocalSolver OptimizerState ParameterGroup SGD "
+        "Scaffold Schedule SolverOptions along_clients client_norms server_value_of tensor_norms"
     ),
     "fedlama.choices.strategies": (
         "Budget Courses Cyclic FedAvg FedLAMA FedLUAR FixedIntervals PartialAveraging Pooled Strategy"

@@ -19,6 +19,7 @@ from fedlama import (
     Differences,
     FedAMS,
     FedAvg,
+    FedDyn,
     FedLAMA,
     FedlamaError,
     FedLAMB,
@@ -33,6 +34,7 @@ from fedlama import (
     Schedule,
     ServerAdagrad,
     ServerAdam,
+    ServerFedDyn,
     ServerMomentum,
     ServerYogi,
     WeightedSampler,
@@ -76,6 +78,11 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "fed-ams": {"strategy": FedAvg(2), "solver": FedAMS(0.01)},
     "scaffold": {"strategy": FedAvg(2), "solver": Scaffold(0.05)},
+    "feddyn": {
+        "strategy": FedAvg(2),
+        "solver": FedDyn(0.05, alpha=0.1),
+        "server_optimizer": ServerFedDyn(alpha=0.1),
+    },
     "scaffold under fedlama": {"solver": Scaffold(0.05)},
     "epochs of each client's data": {
         "local_work": LocalWork(epochs=1, limits={2: 1}, straggler_share=0.3),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fedlama.choices.codecs.difference import RESIDUAL
 from fedlama.choices.samplers import is_informed
+from fedlama.choices.solvers import FedDyn
 from fedlama.choices.solvers.exchanged import exchanges_of
 from fedlama.choices.solvers.options import option_problems
 from fedlama.choices.solvers.sgd import plain_sgd
@@ -73,6 +74,7 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
     problems += option_problems(federation.solver, full, federation.budget) if not problems else []
     problems += _check_statistics(federation) + _check_local(federation) + _check_complex(federation, layers)
     problems += _check_per_layer(federation, layers) + _check_cohorts(federation)
+    problems += _check_feddyn(federation)
     problems += _check_codec(federation, layers) + (_check_exchanges(federation, layers) if not problems else [])
     checks: list[Callable[[], object]] = [
         lambda: _check_device(federation.device),
@@ -124,6 +126,27 @@ def _check_weighting(federation: FederationSettings) -> list[str]:
         problems.append(
             f"weighting is 'fednova', which divides by the local steps of one round, but {strategy.name} synchronises "
             "layers over several rounds; use 'fedavg', 'fedluar' or 'cyclic', or weighting='samples'"
+        )
+    return problems
+
+
+def _check_feddyn(federation: FederationSettings) -> list[str]:
+    """Refuse half of FedDyn, two strengths of it, and intervals over which a client would count its way twice."""
+    solver, optimizer, name = federation.solver, federation.server_optimizer, FedDyn.name
+    if name not in (solver.name, optimizer.name):
+        return []
+    strengths = [getattr(part, "alpha", None) if part.name == name else None for part in (solver, optimizer)]
+    problems = []
+    if None in strengths or strengths[0] != strengths[1]:
+        problems.append(
+            f"solver is {solver.name!r} and server_optimizer is {optimizer.name!r}, but FedDyn is both with the same "
+            f"alpha; set solver.name and server_optimizer.name to {name!r}, and solver.alpha and "
+            "server_optimizer.alpha to one number"
+        )
+    if federation.strategy.cycle_rounds != 1:
+        problems.append(
+            f"solver is {name!r}, whose clients count how far they moved in a round, but {federation.strategy.name} "
+            "synchronises layers over several rounds; use 'fedavg', 'fedluar' or 'cyclic', or another solver"
         )
     return problems
 

@@ -260,8 +260,7 @@ class Run:
         scored = time.perf_counter()
         void = not reply.losses  # too few clients answered for an average
         plan = plan.void() if void else plan
-        needed = self.federation.weighting == "fednova" or bool(exchanges_of(self.federation.solver))
-        steps = {client: order.steps_of(client) for client in reply.losses} if needed else {}
+        steps = {client: order.steps_of(client) for client in reply.losses} if server.needs_steps else {}
         due = order.plan.void() if void else order.plan  # with what the solver exchanges beside the model
         statistics = server.synchronise(due, engine, order.cohort, steps)
         self.state = self.state if void else strategy.fold(self.state, plan, statistics)

@@ -67,6 +67,7 @@ class Server:
         optimizer = federation.server_optimizer
         for_layer = getattr(optimizer, "for_layer", lambda _: optimizer)  # a user's class may not inherit the default
         self._optimizers = {layer.name: for_layer(layer.name) for layer in self._layers}
+        self._share = 1.0  # of all clients, those that answered
         self.optimizer_state: dict[str, ServerOptimizerState] = {}
         self.last_update: Values = {}
         local = local_buffers(self._model, setup.trained_layers)
@@ -74,6 +75,12 @@ class Server:
         self.local: Values = {name: value.detach().clone() for name, value in local.items() if name in tensors}
         self._threads = WorkerThreads(cores())  # for passes over large layers
         self._weighted: tuple[Sequence[int], tuple[float, ...]] = (), ()  # the latest cohort and its weights
+
+    @property
+    def needs_steps(self) -> bool:
+        """Whether a synchronisation depends on how many clients answered, or on their local steps."""
+        shared = self._extra_layers or hasattr(self._federation.server_optimizer, "with_share")
+        return self._federation.weighting == "fednova" or bool(shared)
 
     def synchronise(
         self, plan: Plan, engine: Engine, cohort: Sequence[int], steps: Mapping[int, int]
@@ -84,8 +91,7 @@ class Server:
             plan: The round's plan.
             engine: Holds the clients' models.
             cohort: The active clients.
-            steps: Local steps in this round of the clients that answered; empty where neither FedNova nor what the
-                solver exchanges beside the model needs them.
+            steps: Local steps in this round of the clients that answered; empty unless :attr:`needs_steps`.
 
         Returns:
             What was measured, by layer that was averaged.
@@ -97,6 +103,7 @@ class Server:
         if self._federation.weighting == "fednova":
             weights, scale = normalised(weights, cohort, steps, self._federation.solver)
         self.downloads.coded = {}
+        self._share = len(steps) / len(self._clients)
         due = named_layers(self._layers, plan.upload)
         done: list[_Step] = []
         averages = list(averages_of(engine, due, weights))
@@ -110,7 +117,7 @@ class Server:
         for step in done:
             self._set(step.layer, step.values, engine)
         if self._extra_layers:
-            self._synchronise_extras(plan, engine, cohort, weights, len(steps) / len(self._clients))
+            self._synchronise_extras(plan, engine, cohort, weights)
         for layer in named_layers(self._layers, plan.recycle):
             recycled = {spec.name: self._recycled(spec.name) for spec in layer.tensors}
             self._set(layer, self.downloads.publish(layer, recycled, self.values, plan.round_index), engine)
@@ -127,9 +134,7 @@ class Server:
             spec.name: torch.full(spec.shape, exchange.start, dtype=spec.dtype, device=device) for spec in layer.tensors
         }
 
-    def _synchronise_extras(
-        self, plan: Plan, engine: Engine, cohort: Sequence[int], weights: Sequence[float], share: float
-    ) -> None:
+    def _synchronise_extras(self, plan: Plan, engine: Engine, cohort: Sequence[int], weights: Sequence[float]) -> None:
         """Average what the solver exchanges beside the model, and let it enter the server's values.
 
         Args:
@@ -137,7 +142,6 @@ class Server:
             engine: Holds the clients' tensors.
             cohort: The active clients.
             weights: p_i of every client of the cohort.
-            share: The clients that answered, as a share of all clients.
 
         Raises:
             DivergenceError: A value is not finite.
@@ -146,8 +150,10 @@ class Server:
         for layer, average in zip(due, averages_of(engine, due, weights), strict=True):
             if not _are_finite(list(average.values.values())):
                 raise self._divergence(layer, plan.round_index, engine, cohort)
-            exchange = self._exchanges[kind_of(layer)]
-            new = {name: exchange.reduced(self.values[name], value, share) for name, value in average.values.items()}
+            new = Values()
+            for name, value in average.values.items():
+                state = self.optimizer_state.setdefault(name, {})
+                new[name] = self._exchanges[kind_of(layer)].reduced(self.values[name], value, self._share, state)
             self._set(layer, self.downloads.publish(layer, new, self.values, plan.round_index), engine)
 
     def weights(self, cohort: Sequence[int]) -> tuple[float, ...]:
@@ -246,7 +252,9 @@ class Server:
 
     def _optimized(self, layer: str, previous: Tensor, average: Tensor, state: ServerOptimizerState) -> Tensor:
         """Return the server optimizer's new value; it sees a complex tensor as pairs of real numbers."""
-        apply = self._optimizers[layer].apply
+        optimizer = self._optimizers[layer]
+        with_share = getattr(optimizer, "with_share", None)
+        apply = optimizer.apply if with_share is None else with_share(self._share).apply
         if not average.is_complex():
             return apply(previous, average, state)
         return torch.view_as_complex(apply(torch.view_as_real(previous), torch.view_as_real(average), state))

@@ -3,6 +3,7 @@
 from fedlama.choices.server_optimizers.adagrad import ServerAdagrad
 from fedlama.choices.server_optimizers.adam import ServerAdam
 from fedlama.choices.server_optimizers.base import ServerOptimizer, ServerOptimizerState
+from fedlama.choices.server_optimizers.feddyn import ServerFedDyn
 from fedlama.choices.server_optimizers.momentum import ServerMomentum
 from fedlama.choices.server_optimizers.nesterov import ServerNesterov
 from fedlama.choices.server_optimizers.replace import Replace
@@ -12,6 +13,7 @@ __all__ = [
     "Replace",
     "ServerAdagrad",
     "ServerAdam",
+    "ServerFedDyn",
     "ServerMomentum",
     "ServerNesterov",
     "ServerOptimizer",

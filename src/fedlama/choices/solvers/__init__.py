@@ -4,6 +4,7 @@ from fedlama.choices.solvers.adam import Adam, AdamW
 from fedlama.choices.solvers.base import LocalSolver, OptimizerState
 from fedlama.choices.solvers.clipping import Clipping
 from fedlama.choices.solvers.exchanged import Exchanged, server_value_of
+from fedlama.choices.solvers.feddyn import FedDyn
 from fedlama.choices.solvers.fedlamb import FedAMS, FedLAMB
 from fedlama.choices.solvers.fedprox import FedProx
 from fedlama.choices.solvers.groups import ParameterGroup
@@ -20,6 +21,7 @@ __all__ = [
     "Clipping",
     "Exchanged",
     "FedAMS",
+    "FedDyn",
     "FedLAMB",
     "FedProx",
     "LocalSolver",

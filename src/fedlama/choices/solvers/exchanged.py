@@ -51,17 +51,18 @@ class Exchanged:
     interval: int = 1
     start: float = 0.0
 
-    def reduced(self, previous: Tensor, average: Tensor, share: float) -> Tensor:
+    def reduced(self, previous: Tensor, average: Tensor, share: float, state: dict[str, Tensor]) -> Tensor:
         """Return the server's new value.
 
         Args:
             previous: Its value before; never changed.
             average: The clients' average, of the same shape.
             share: The clients that answered, as a share of all clients.
+            state: What the server keeps of this tensor, by name; a kind of one's own may change it in place.
 
-        >>> Exchanged("second", "maximum").reduced(torch.tensor([1.0, 4.0]), torch.tensor([2.0, 3.0]), share=0.5)
+        >>> Exchanged("second", "maximum").reduced(torch.tensor([1.0, 4.0]), torch.tensor([2.0, 3.0]), 0.5, {})
         tensor([2., 4.])
-        >>> Exchanged("control", "sum").reduced(torch.tensor([1.0]), torch.tensor([2.0]), share=0.5)
+        >>> Exchanged("control", "sum").reduced(torch.tensor([1.0]), torch.tensor([2.0]), 0.5, {})
         tensor([2.])
         """
         if self.reduction == "maximum":

@@ -40,7 +40,9 @@ def draw_rows(clients: Any, first: Any, steps: int, held: Any, begins: Any, batc
     count, steps = (0, 0) if longest < 0 else (count, steps)
     rows, lengths = np.empty((steps, count, width), np.int64), np.empty((steps, count), np.int64)
     order, unsorted = np.empty(largest, np.uint64), np.empty(largest, np.uint64)
-    ends = np.empty(2 * largest + 2, np.int64)
+    ends, hashed = np.empty(2 * largest + 2, np.int64), np.empty(largest, np.uint64)
+    for number in range(largest):  # every shuffle hashes these
+        hashed[number] = _mixed(np.uint64(number))
     for position in range(count):
         client = clients[position]
         samples = held[begins[client] : begins[client + 1]]
@@ -49,19 +51,21 @@ def draw_rows(clients: Any, first: Any, steps: int, held: Any, begins: Any, batc
             epoch, turn = divmod(first[position] + step, -(-len(samples) // batch))
             if epoch != shuffled:
                 of_epoch = _mixed(_mixed(key ^ _mixed(np.uint64(client))) ^ _mixed(np.uint64(epoch)))
-                _shuffle(order[: len(samples)], unsorted, ends, of_epoch)
+                _shuffle(order[: len(samples)], unsorted, ends, hashed, of_epoch)
                 shuffled = epoch
             start = turn * batch
             length = min(batch, len(samples) - start)
             lengths[step, position] = length
             longest = max(longest, length)
-            for number in range(width):  # rows (width) of a step and client <- order (samples)
-                rows[step, position, number] = samples[order[start + number if number < length else start]]
+            for number in range(length):  # rows (width) of a step and client <- order (samples)
+                rows[step, position, number] = samples[order[start + number]]
+            for number in range(length, width):
+                rows[step, position, number] = samples[order[start]]
     return rows, lengths, longest
 
 
 @kernel
-def _shuffle(order: Any, unsorted: Any, ends: Any, key: Any) -> None:
+def _shuffle(order: Any, unsorted: Any, ends: Any, hashed: Any, key: Any) -> None:
     """Write the positions in the order of their hashed keys, as :func:`fedlama.core.randomness.ranked` does.
 
     Keys are distributed evenly, so each goes close to its final position at once, by its highest bits, and moves few
@@ -71,6 +75,7 @@ def _shuffle(order: Any, unsorted: Any, ends: Any, key: Any) -> None:
         order: uint64, (size,), written.
         unsorted: uint64, scratch of as many.
         ends: int64, scratch of twice as many and two.
+        hashed: uint64: every position, mixed.
         key: uint64: the address of the epoch.
     """
     size, bits = len(order), 0
@@ -80,7 +85,7 @@ def _shuffle(order: Any, unsorted: Any, ends: Any, key: Any) -> None:
     bins = 1 << max(bits, 1)
     ends[:bins] = 0
     for position in range(size):
-        marked = (_mixed(key ^ _mixed(np.uint64(position))) & ~low) | np.uint64(position)
+        marked = (_mixed(key ^ hashed[position]) & ~low) | np.uint64(position)
         unsorted[position] = marked
         ends[marked >> shift] += 1
     for number in range(1, bins):

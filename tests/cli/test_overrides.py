@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
+import fedlama as fl
+from fedlama.errors import ConfigError
+from fedlama.experiment import load_experiment
 from tests.cli.call import SMALL, fedlama, refused
 
 
@@ -42,3 +47,11 @@ def test_layers_can_be_named_by_quoted_patterns() -> None:
 
 def test_dashes_stand_for_underscores() -> None:
     assert fedlama("plan", *SMALL, "batch-size=8", "strategy.warm-up-rounds=2", "--json").code == 0
+
+
+def test_a_section_set_to_a_name_chooses_an_option() -> None:
+    assert load_experiment("digits", ["model=small-cnn"]) == load_experiment("digits", ["model.name=small-cnn"])
+    changed = load_experiment("digits", ["server_optimizer.learning_rate=0.5", "server-optimizer=nesterov"])
+    assert changed.server_optimizer == fl.ServerNesterov(learning_rate=0.5)
+    with pytest.raises(ConfigError, match=r"^model\.name is 'resnet21'; did you mean 'resnet20'\?$"):
+        load_experiment("digits", ["model=resnet21"])

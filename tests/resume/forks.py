@@ -134,8 +134,15 @@ def _rounds(out: str) -> int:
 
 
 def _serve() -> None:
+    # What commands import at their first use is imported before the forks, once.
+    import fedlama.analysis.study
     import fedlama.cli.app
-    import fedlama.reporting.charts  # noqa: F401  (imported before the forks, once)
+    import fedlama.cli.tables
+    import fedlama.experiment.methods
+    import fedlama.reporting.charts
+    import fedlama.reporting.html
+    import fedlama.reporting.observer
+    import fedlama.runs.verify  # noqa: F401
 
     for line in sys.stdin:
         jobs = json.loads(line)

@@ -46,6 +46,14 @@ Overrides = Annotated[
         help="Settings to change, such as seed=1, strategy.increase_factor=2 or model=resnet20.",
     ),
 ]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        callback=expand_home,
+        help="The config.json of a run, or a TOML file: in place of EXPERIMENT, with KEY=VALUE behind it.",
+    ),
+]
 SECTIONS = (
     f"Sections of an experiment: {', '.join(ROOMS)}. KEY is section.setting, or a setting outside of the sections; "
     "`fedlama list` shows all names, with a SECTION behind it the settings of its options, and `fedlama config` every "
@@ -83,18 +91,25 @@ Plugins = Annotated[
 ]
 
 
-def named(name: str, overrides: list[str] | None) -> tuple[str, list[str]]:
+def named(name: str, overrides: list[str] | None, config: Path | None = None) -> tuple[str, list[str]]:
     """Return an experiment's name and its overrides: `fedlama compare seed=1` changes the default experiment.
 
     Args:
         name: The first argument.
         overrides: The others.
+        config: A file in place of the name; then all arguments are overrides.
 
     >>> named("seed=1", ["rounds=2"])
     ('digits', ['seed=1', 'rounds=2'])
     """
     given = list(overrides or [])
-    return ("digits", [name, *given]) if "=" in name else (name, given)
+    if config is not None and name != "digits" and "=" not in name:
+        raise ConfigError(
+            f"the experiment is given as {name!r} and with --config {printable(config)}; leave one of them out"
+        )
+    if "=" in name:
+        return str(config or "digits"), [name, *given]
+    return str(config or name), given
 
 
 def check_target(given: float | None, measure: Measure | None) -> float | None:

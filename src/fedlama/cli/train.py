@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fedlama.cli.options import (
+    Config,
     Json,
     LinkOption,
     LinksFile,
@@ -103,6 +104,7 @@ def compare(
 def run(
     experiment: Name = "digits",
     overrides: Overrides = None,
+    config: Config = None,
     plugin: Plugins = None,
     again: Again = False,
     track: Track = None,
@@ -117,7 +119,7 @@ def run(
     from fedlama.reporting.observer import RunReporter
     from fedlama.runs.execute import RunOptions, execute
 
-    resolved = load_experiment(*named(experiment, overrides), plugin or ())
+    resolved = load_experiment(*named(experiment, overrides, config), plugin or ())
     options = RunOptions(out, quiet or as_json, checkpoint_seconds, again, _trackers(track))
     with RunReporter(options) as reporter:
         finished = execute(resolved, [resolved.strategy], options, reporter)

@@ -15,13 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from fedlama.core.rows import Rows
 from fedlama.core.wire import LAYER_HEADER_BYTES, MESSAGE_HEADER_BYTES, SCALAR_BYTES
 
 Direction = Literal["down", "up", "evaluation", "evaluation-down"]
 """From the server and to the server for training; to the server and from the server for an evaluation alone."""
 
+MESSAGE = "(message)"
+"""What stands for a layer in the row of the messages' own headers."""
 MEGABYTE = 1_000_000
 """Bytes in a megabyte as tables and charts show it: 10^6."""
 KILOBYTE = 1_000
@@ -180,6 +183,42 @@ class Ledger:
                         item.parameters,
                         item.payload_bytes,
                     )
+
+    def table(self) -> Rows:
+        """Return one row per round, direction and layer, all clients together.
+
+        The headers of the messages belong to no layer; their row names :data:`MESSAGE`, so that the column ``bytes``
+        adds up to :meth:`total_bytes`.
+        """
+        rows: dict[tuple[int, str, str], dict[str, Any]] = {}
+        for transfer in self.transfers:
+            clients = len(transfer.clients)
+            parts = [(MESSAGE, 0, 0, MESSAGE_HEADER_BYTES, 0)]
+            scalar = SCALAR_BYTES if transfer.scalars else 0
+            parts += [
+                (item.layer, item.parameters, item.payload_bytes, LAYER_HEADER_BYTES, scalar)
+                for item in transfer.payloads
+            ]
+            for layer, parameters, payload, header, scalars in parts:
+                key = (transfer.round_index, transfer.direction, layer)
+                row = rows.setdefault(
+                    key,
+                    dict(zip(("round", "direction", "layer"), key, strict=True))
+                    | {
+                        "clients": 0,
+                        "parameters": parameters,
+                        "payload_bytes": 0,
+                        "header_bytes": 0,
+                        "scalar_bytes": 0,
+                    },
+                )
+                row["clients"] += clients
+                row["payload_bytes"] += clients * payload
+                row["header_bytes"] += clients * header
+                row["scalar_bytes"] += clients * scalars
+        return Rows(
+            row | {"bytes": row["payload_bytes"] + row["header_bytes"] + row["scalar_bytes"]} for row in rows.values()
+        )
 
     def total_bytes(self, direction: Direction) -> int:
         """Return the bytes of one direction over the whole run: payload, headers and scalars.

@@ -11,6 +11,7 @@ from fedlama.core.layers import Layers
 from fedlama.core.ledger import Direction, Ledger, Transfer, round_bytes
 from fedlama.core.measures import Measure
 from fedlama.core.plan import LayerStatistics, Plan
+from fedlama.core.rows import Rows
 from fedlama.core.scores import Score as Score
 
 if TYPE_CHECKING:  # records are read from files without PyTorch
@@ -157,6 +158,54 @@ class RoundRecord:
         return round_bytes(self.transfers, "down")
 
 
+def metric_rows(records: Iterable[RoundRecord]) -> Rows:
+    """Return one row per round: losses, metrics, bytes and seconds.
+
+    Args:
+        records: The records of the rounds. What was not evaluated in a round is None.
+    """
+    records = list(records)
+    names = list(dict.fromkeys(name for record in records if record.score for name in record.score.metrics))
+    return Rows(
+        {
+            "round": record.round_index,
+            "local_steps": record.local_steps,
+            "clients": len(record.cohort),
+            "train_loss": record.loss,
+            "test_loss": record.score.loss if record.score else None,
+            **{name: record.score.metrics.get(name) if record.score else None for name in names},
+            "validation_loss": record.validation.loss if record.validation else None,
+            "bytes_up": record.bytes_up,
+            "bytes_down": record.bytes_down,
+            "seconds": record.seconds,
+        }
+        for record in records
+    )
+
+
+def layer_rows(records: Iterable[RoundRecord]) -> Rows:
+    """Return one row per round and layer: its interval in rounds, whether it was synchronised, the discrepancies.
+
+    Args:
+        records: The records of the rounds.
+    """
+    return Rows(
+        {
+            "round": record.round_index,
+            "local_steps": record.local_steps,
+            "layer": name,
+            "interval": layer.interval,
+            "synchronised": layer.synchronised,
+            "discrepancy": layer.discrepancy,
+            "unit_discrepancy": layer.unit_discrepancy,
+            "bytes_up": layer.bytes_up,
+            "bytes_down": layer.bytes_down,
+        }
+        for record in records
+        for name, layer in record.layers.items()
+    )
+
+
 @dataclass(frozen=True)
 class Best:
     """The best global model of a run, by the primary metric of the validation set.
@@ -201,6 +250,16 @@ class Result:
     best: Best | None = None
     stopped: str | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> Rows:
+        """One row per round: losses, metrics, bytes and seconds."""
+        return metric_rows(self.rounds)
+
+    @property
+    def layers(self) -> Rows:
+        """One row per round and layer: intervals and discrepancies."""
+        return layer_rows(self.rounds)
 
     @property
     def client_scores(self) -> ClientScores | None:

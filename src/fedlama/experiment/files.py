@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from fedlama.core.deprecations import modern_choice, modern_key, modernise
+from fedlama.core.deprecations import ignore_renamed, modern_choice, modern_key, modernise
 from fedlama.core.paths import expanded
 from fedlama.data.files import decode_text
-from fedlama.errors import ConfigError, DataError, did_you_mean, shown
+from fedlama.errors import ConfigError, DataError, cut, did_you_mean, shown
 from fedlama.experiment.catalogue import Catalogue
 from fedlama.experiment.contracts import shared_keys
 from fedlama.experiment.options import library, names
@@ -19,6 +20,9 @@ from fedlama.experiment.sections import SECTIONS
 from fedlama.experiment.settings import Experiment
 
 _LIMIT = 1 << 20
+_LARGEST_RUN = 1 << 24
+_BESIDE = ("in_force", "environment", "frozen_layers")
+"""Keys of ``config.json`` beside the experiment, see :mod:`fedlama.runs.configuration`."""
 _BUDGET = {"local_steps", "rounds", "epochs"}
 
 
@@ -26,7 +30,7 @@ def load_experiment(experiment: str, overrides: Iterable[str] = (), plugins: Seq
     """Read an experiment, apply overrides, and build it with its options, the user's own included.
 
     Args:
-        experiment: A name that :func:`names` lists, or the path of a TOML file.
+        experiment: A name that :func:`names` lists, the path of a TOML file, or of the ``config.json`` of a run.
         overrides: As for :func:`read`.
         plugins: Files or modules with registered options; see :mod:`fedlama.experiment.catalogue`.
 
@@ -51,6 +55,8 @@ def catalogue_for(experiment: str, plugins: Sequence[str] = ()) -> Catalogue:
         plugins: As for :func:`load_experiment`.
     """
     path = expanded(experiment)
+    if path.suffix == ".json":  # of a run folder, which may come from another person and is not trusted to name code
+        return Catalogue(plugins=tuple(plugins), trusted_only=True)
     return Catalogue(path.parent if path.suffix == ".toml" else Path(), tuple(plugins))
 
 
@@ -58,9 +64,10 @@ def read(experiment: str, overrides: Iterable[str] = (), catalogue: Catalogue | 
     """Read an experiment and apply overrides.
 
     Args:
-        experiment: A name that :func:`names` lists, or the path of a TOML file.
+        experiment: A name that :func:`names` lists, the path of a TOML file, or of the ``config.json`` of a run.
         overrides: ``key=value`` or ``section.key=value``; the value is read as TOML, or as text where it is not TOML.
-            Another ``section.name`` keeps of the section's keys those that both choices have in the same form.
+            ``section=name`` is short for ``section.name=name``. Another name keeps of the section's keys those that
+            both choices have in the same form.
         catalogue: Where options of the user's own are found; by default as :func:`catalogue_for` returns it.
 
     Returns:
@@ -70,7 +77,7 @@ def read(experiment: str, overrides: Iterable[str] = (), catalogue: Catalogue | 
         ConfigError: There is no such experiment, it is not valid TOML, or overrides are malformed.
     """
     catalogue = catalogue or catalogue_for(experiment)
-    raw = modernise(_parse(experiment))
+    raw = _raw(experiment)
     problems = []
     overrides = list(overrides)
     _replace_budget(raw, overrides)
@@ -84,6 +91,8 @@ def read(experiment: str, overrides: Iterable[str] = (), catalogue: Catalogue | 
         try:
             parts = modern_key(_parts(key.strip()), raw)
             value = _value(text.strip())
+            if _chooses(parts, value):
+                parts = [parts[0], "name"]
             if not isinstance(value, str) and _is_path(parts, raw, catalogue):
                 value = text.strip()
             _put(raw, parts, value, catalogue)
@@ -100,6 +109,28 @@ def _replace_budget(raw: dict[str, Any], overrides: Sequence[str]) -> None:
     if keys & _BUDGET:
         for key in _BUDGET - keys:
             raw.pop(key, None)
+
+
+def _raw(experiment: str) -> dict[str, Any]:
+    """Return the plain keys of an experiment in today's words."""
+    if expanded(experiment).suffix == ".json":
+        return _of_run(experiment)
+    return modernise(_parse(experiment))
+
+
+def _of_run(file: str) -> dict[str, Any]:
+    """Return the experiment in the ``config.json`` of a run."""
+    try:
+        content = json.loads(_small(expanded(file), _LARGEST_RUN))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else cut(error)
+        raise ConfigError(f"{file} cannot be read ({reason}); give the config.json of a run folder") from error
+    if not isinstance(content, dict) or "partition" not in content:  # a section of every experiment
+        what = "the run of a federation that was built in Python, which only its code can repeat"
+        what = what if isinstance(content, dict) and "in_force" in content else "no experiment"
+        raise ConfigError(f"{file} holds {what}; give the config.json of a run of `fedlama run` or `fedlama compare`")
+    settings = {key: value for key, value in content.items() if key not in _BESIDE}
+    return modernise(settings, ignore_renamed)
 
 
 def _parse(experiment: str) -> dict[str, Any]:
@@ -124,12 +155,12 @@ def _parse(experiment: str) -> dict[str, Any]:
         ) from error
 
 
-def _small(path: Path) -> str:
+def _small(path: Path, limit: int = _LIMIT) -> str:
     """Read a text of bounded size."""
     with path.open("rb") as file:
-        content = file.read(_LIMIT + 1)
-    if len(content) > _LIMIT:
-        raise ValueError(f"it has more than {_LIMIT} bytes")
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"it has more than {limit} bytes")
     return decode_text(content, str(path))
 
 
@@ -146,9 +177,16 @@ def _parts(dotted: str) -> list[str]:
     return [part.replace("-", "_") for part in dotted.split(".")]
 
 
+def _chooses(parts: list[str], value: object) -> bool:
+    """Return whether a section is set to a name, as in ``model=resnet20``."""
+    return len(parts) == 1 and parts[0] in SECTIONS and isinstance(value, str) and value != ""
+
+
 def _names_no_choice(override: str) -> bool:
     """Return the sort key that puts choices first, so that no other key is dropped together with the old choice."""
-    return not override.partition("=")[0].rstrip().endswith(".name")
+    key, _, text = override.partition("=")
+    key = key.strip().replace("-", "_")
+    return not (key.endswith(".name") or _chooses([key], _value(text.strip())))
 
 
 def _put(raw: dict[str, Any], parts: list[str], value: object, catalogue: Catalogue) -> None:

@@ -11,7 +11,7 @@ from inspect import signature
 from typing import Any, Literal, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedlama.choices.aggregators import Aggregator, Mean
 from fedlama.choices.availability import Always, Availability
@@ -131,6 +131,17 @@ class FederationSettings:
         """Return the layers as they were given, or one for every parameter tensor."""
         check_shapes_known(self.model)
         return self.layers if self.layers is not None else by_tensor(self.model)
+
+    def untrained(self) -> dict[str, Tensor]:
+        """Return the parameters that the server does not train: those that are frozen, and those of local layers.
+
+        Returns:
+            Their initial values by name, which the model keeps.
+        """
+        tensors = self.model.state_dict(keep_vars=True)
+        trained = {id(tensors[spec.name]) for layer in self.labelling() for spec in layer.tensors}  # tied ones included
+        parameters = {name: value for name, value in tensors.items() if isinstance(value, nn.Parameter)}
+        return {name: value.detach() for name, value in parameters.items() if id(value) not in trained}
 
     def describe(self) -> Description:
         """Return what decides a run as plain JSON types; see :mod:`fedlama.federation.describe`.

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from fedlama.choices.strategies import Strategy
 from fedlama.core.layers import total_parameters
 from fedlama.core.ledger import cost_percent
@@ -361,9 +363,24 @@ def _reused(run: PlannedRun, observer: Observer) -> Finished | None:
     if finished is None:
         return None
     result, summary = finished
+    result = _with_untrained(result, run.federation)
     observer.on_reused(run, result)
     current = {"cost_percent": run.cost_percent(result), "bytes_per_step": result.bytes_per_step}
     return Finished(run.title, result, {**summary, **current}, reused=True)
+
+
+def _with_untrained(result: Result, federation: Federation) -> Result:
+    """Return a result that was read back with the tensors that are not in its folder."""
+    untrained = federation.untrained()
+    if not untrained or untrained.keys() <= result.model.keys():
+        return result
+    names = list(federation.model.state_dict())
+
+    def whole(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: values[name] if name in values else untrained[name].clone() for name in names}
+
+    best = None if result.best is None else replace(result.best, model=whole(result.best.model))
+    return replace(result, model=whole(result.model), best=best)
 
 
 @dataclass(frozen=True)
@@ -426,7 +443,7 @@ def run_one(
             where = f"{error}; the state is saved in {printable(path)}, start the same command again to continue"
             raise CallbackError(where, error.result) from error.__cause__
         summary = _summary(planned, result)
-        folder.finish(result, summary)
+        folder.finish(result, summary, planned.federation.untrained())
     observer.on_finished(planned, result)
     return Finished(planned.title, result, summary)
 

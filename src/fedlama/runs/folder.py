@@ -7,7 +7,8 @@ config.json         the resolved configuration, what ran, versions and commit; s
 metrics.jsonl       one line per round: loss, metrics, bytes, seconds; see docs/reference/reports.md
 ledger.jsonl        one line per round: every transfer, see :mod:`fedlama.core.ledger`
 layers.jsonl        one line per round: interval, discrepancy and bytes of each layer
-model.safetensors   the final global model
+model.safetensors   the final global model; of a model with frozen parameters or local layers without these, which
+                    ``missing`` in its metadata names
 best.safetensors    with a validation set: the best global model by its primary metric
 summary.json        the run's entry in `--json`
 checkpoints/        until the run is finished: its state, see :mod:`fedlama.runs.checkpoint`
@@ -29,7 +30,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -47,7 +48,7 @@ from fedlama.runs.checkpoint import write_atomically
 from fedlama.runs.configuration import version
 from fedlama.runs.files import lines_digest
 from fedlama.runs.lock import FolderLock
-from fedlama.runs.reader import FILES, STREAMS
+from fedlama.runs.reader import FILES, MISSING, STREAMS
 
 LINES = "lines"
 """Key in a checkpoint's facts: for each file with one line per round, the SHA-256 of its lines so far."""
@@ -142,12 +143,13 @@ class RunFolder:
         lines = {name: digest.hexdigest() for name, digest in self._digests.items()}
         return replace(snapshot, facts={**snapshot.facts, LINES: lines})
 
-    def finish(self, result: Result, summary: Mapping[str, object]) -> None:
+    def finish(self, result: Result, summary: Mapping[str, object], untrained: Collection[str] = ()) -> None:
         """Write the model and the summary, and delete the checkpoints.
 
         Args:
             result: The finished run.
             summary: The run's entry in ``--json``.
+            untrained: Tensors of the model that are not written, such as a frozen base: the files name them instead.
 
         Raises:
             FedlamaError: The folder cannot be written.
@@ -156,7 +158,7 @@ class RunFolder:
         try:
             digests = {f"{name}.jsonl": digest.hexdigest() for name, digest in self._digests.items()}
             for name, model in models.items():
-                content = _saved(model)
+                content = _saved(model, untrained)
                 write_atomically(self.path / f"{name}.safetensors", content)
                 digests[f"{name}.safetensors"] = hashlib.sha256(content).hexdigest()
             config = json.loads((self.path / "config.json").read_bytes())  # of this run, or its beginning
@@ -180,10 +182,12 @@ class RunFolder:
         write_atomically(self.path / name, _json(content))
 
 
-def _saved(model: Mapping[str, Tensor]) -> bytes:
+def _saved(model: Mapping[str, Tensor], untrained: Collection[str]) -> bytes:
     # safetensors refuses tensors that share memory; contiguous clones never do.
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.items()}
-    return save(tensors, metadata={"format": "pt"})
+    trained = {name: value for name, value in model.items() if name not in untrained}
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in trained.items()}
+    left_out = {MISSING: json.dumps([name for name in model if name in untrained])} if len(trained) < len(model) else {}
+    return save(tensors, metadata={"format": "pt", **left_out})
 
 
 def _json(content: Mapping[str, object]) -> bytes:

@@ -23,6 +23,8 @@ ADDED = ("in_force", "environment", FROZEN)
 """Keys of ``config.json`` beside the experiment."""
 INITIAL_MODEL = "initial_model"
 """Key of the digests of a model that was built in Python: no other setting decides its initial values."""
+MISSING = "missing"
+"""Key in the metadata of a model's file: the tensors that are not in it because nothing trained them."""
 FILES = "files"
 """Key of its environment: the digests of a finished run's files."""
 Config = Mapping[str, Any]

@@ -5,23 +5,29 @@ Of a run that still trains, or that was killed, the rounds up to the last whole 
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlama.core.deprecations import ignore_renamed, modernise
 from fedlama.core.ledger import Ledger
-from fedlama.core.records import Best, Result, RoundRecord
-from fedlama.errors import DataError, cut, printable
+from fedlama.core.paths import expanded
+from fedlama.core.records import Best, Result, RoundRecord, layer_rows, metric_rows
+from fedlama.core.rows import Rows
+from fedlama.errors import DataError, cut, printable, shown
 from fedlama.experiment.titles import stored_server_optimizer, stored_title
 from fedlama.federation.stored_description import Description, modern
 from fedlama.runs.files import check_regular, file_digest, read_object
-from fedlama.runs.reader import STREAMS, file_digests, read_config, read_records, stored_description
+from fedlama.runs.reader import MISSING, STREAMS, file_digests, read_config, read_records, stored_description
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    from fedlama.experiment.settings import Experiment
 
 Line = Mapping[str, Any]
 """A JSON object of a run folder."""
@@ -70,6 +76,68 @@ class StoredRun:
         """All transfers of the run."""
         return Ledger(transfer for record in self.rounds for transfer in record.transfers)
 
+    @property
+    def metrics(self) -> Rows:
+        """One row per round: losses, metrics, bytes and seconds."""
+        return metric_rows(self.rounds)
+
+    @property
+    def layers(self) -> Rows:
+        """One row per round and layer: intervals and discrepancies."""
+        return layer_rows(self.rounds)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Tensors that ``model.safetensors`` does not hold because nothing trained them: a frozen base, local layers.
+
+        Raises:
+            DataError: The file cannot be read.
+        """
+        return missing_tensors(self.path / "model.safetensors")
+
+    def experiment(self, plugins: Sequence[str] = ()) -> Experiment:
+        """Return the experiment that ran, as it was resolved.
+
+        Args:
+            plugins: Files or modules with options of your own: a run folder is not trusted to name code.
+
+        Raises:
+            DataError: There is no configuration, or the federation was built in Python.
+            ConfigError: Code of your own is missing or has changed.
+        """
+        from fedlama.runs.rebuild import stored_experiment
+
+        return stored_experiment(self.path, self.config, plugins)
+
+    def load_model(
+        self, model: nn.Module | None = None, *, best: bool = False, plugins: Sequence[str] = ()
+    ) -> nn.Module:
+        """Return the trained global model; no data are loaded.
+
+        Args:
+            model: Your model, if the federation was built in Python; it is copied. By default the model of the
+                experiment is built again.
+            best: Whether to load the best model by the validation set instead of that of the last round.
+            plugins: As for :meth:`experiment`.
+
+        Returns:
+            The model; one that was built here is in evaluation mode.
+
+        Raises:
+            DataError: The run did not finish, or has other tensors than the model.
+            ConfigError: As for :meth:`experiment`.
+        """
+        from fedlama.runs.rebuild import Trained, loaded_into, rebuilt, stored_experiment
+
+        result = self.result()
+        if best and result.best is None:
+            raise DataError(f"the run in {printable(self.path)} has no best model; leave best=False, or train with one")
+        values = result.best.model if best and result.best is not None else result.model
+        trained = Trained(printable(self.path), values, self.missing)
+        if model is not None:
+            return loaded_into(model, trained)
+        return rebuilt(stored_experiment(self.path, self.config, plugins), self.description, trained)
+
     def result(self) -> Result:
         """Return the finished run, as the call that trained it did.
 
@@ -112,15 +180,45 @@ class StoredRun:
         return Best(at, score, self._model("best"))
 
     def _model(self, name: str) -> dict[str, Tensor]:
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         file = self.path / f"{name}.safetensors"
-        try:
-            check_regular(file)
+        with _readable(file):
             return load_file(file)
-        except (OSError, SafetensorError) as error:
-            raise DataError(f"{printable(file)} cannot be read ({cut(error)}); train the run again") from error
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Turn what safetensors says of a file into an error that names it."""
+    from safetensors import SafetensorError
+
+    try:
+        check_regular(file)
+        yield
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{printable(file)} cannot be read ({cut(error)}); train the run again") from error
+
+
+def missing_tensors(file: Path) -> tuple[str, ...]:
+    """Return the tensors that a model's file says it does not hold.
+
+    Args:
+        file: A ``model.safetensors``.
+
+    Raises:
+        DataError: It cannot be read, or says something else than names.
+    """
+    from safetensors import safe_open
+
+    with _readable(file), safe_open(file, framework="pt") as opened:
+        text = (opened.metadata() or {}).get(MISSING, "[]")
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{printable(file)} names its missing tensors as {shown(text)}; train the run again")
+    return tuple(names)
 
 
 def _method(title: str, config: Line) -> str:
@@ -128,7 +226,7 @@ def _method(title: str, config: Line) -> str:
     return f"{title} + {optimizer}" if optimizer else title
 
 
-def load_run(path: Path) -> StoredRun:
+def load_run(path: Path | str) -> StoredRun:
     """Read a run folder.
 
     Args:
@@ -141,6 +239,7 @@ def load_run(path: Path) -> StoredRun:
         DataError: There is no such folder, a file is missing, or a line is malformed, missing or one too many; the
             message names file and line.
     """
+    path = expanded(path)
     where = printable(path)
     if not path.is_dir():
         raise DataError(f"there is no run folder {where}; give one that `fedlama run` or `fedlama compare` has written")

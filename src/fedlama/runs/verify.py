@@ -116,10 +116,12 @@ def verify(
     if difference is None and run.round_index == len(stored.rounds) and stored.summary:
         then, now = stored.result(), run.result(computed)
         models.append("model.safetensors")
-        difference = _tensors(then.model, now.model, models[-1])
+        difference = _tensors(then.model, _stored_part(now.model, stored), models[-1])
         if difference is None and now.best is not None:
             models.append("best.safetensors")
-            difference = _tensors({} if then.best is None else then.best.model, now.best.model, models[-1])
+            difference = _tensors(
+                {} if then.best is None else then.best.model, _stored_part(now.best.model, stored), models[-1]
+            )
     known = stored.rounds[: max(len(computed), 1)]
     return Verdict(
         path=path,
@@ -241,6 +243,11 @@ def _tensors(recorded: Mapping[str, Tensor], computed: Mapping[str, Tensor], wha
         if not torch.equal(recorded[name], value.detach().cpu()):
             return f"{what}: tensor {name!r} differs"
     return None
+
+
+def _stored_part(model: Mapping[str, Tensor], stored: StoredRun) -> dict[str, Tensor]:
+    """Return the tensors of a model that a run folder keeps: all but those that nothing trained."""
+    return {name: value for name, value in model.items() if name not in stored.missing}
 
 
 def _environment_differences(then: object) -> Iterator[str]:

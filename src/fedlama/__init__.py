@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         FedLAMB,
         FedProx,
         LocalSolver,
+        MimeLAMB,
         OptimizerState,
         ParameterGroup,
         Scaffold,
@@ -207,6 +208,7 @@ __all__ = [
     "Mean",
     "Median",
     "Metric",
+    "MimeLAMB",
     "MissingExtraError",
     "MultiLabel",
     "NormBound",
@@ -312,8 +314,8 @@ _HOMES = {
         "ServerOptimizerState ServerYogi"
     ),
     "fedlama.choices.solvers": (
-        "Adam AdamW Clipping Exchanged FedAMS FedDyn FedLAMB FedProx LocalSolver OptimizerState ParameterGroup SGD "
-        "Scaffold Schedule SolverOptions along_clients client_norms server_value_of tensor_norms"
+        "Adam AdamW Clipping Exchanged FedAMS FedDyn FedLAMB FedProx LocalSolver MimeLAMB OptimizerState "
+        "ParameterGroup SGD Scaffold Schedule SolverOptions along_clients client_norms server_value_of tensor_norms"
     ),
     "fedlama.choices.strategies": (
         "Budget Courses Cyclic FedAvg FedLAMA FedLUAR FixedIntervals PartialAveraging Pooled Strategy"

@@ -29,6 +29,7 @@ from fedlama.engines.cohort.cohort import CohortSlice
 from fedlama.engines.cohort.threads import WorkerThreads
 from fedlama.engines.divergence import loss_divergence
 from fedlama.engines.first_step.guard import MOST_CLIENTS, check_first_step
+from fedlama.engines.gradient_pass import GradientPass, gradient_kind
 from fedlama.engines.micro_batches import LossAndGradients, accumulated
 from fedlama.engines.trainers.base import LocalSteps, RoundSteps
 from fedlama.engines.transfers import TransferTable
@@ -82,6 +83,8 @@ class LoopEngine:
         self._first_personal = {name: value.detach().clone() for name, value in personal.items()}
         self._generators = [setup.device] if setup.device.type == "cuda" else []
         self._kinds = [exchange.kind for exchange in exchanges_of(setup.solver)]
+        kind = gradient_kind(setup.solver)
+        self._gradient_pass = None if kind is None else GradientPass(setup, kind)
         self._slots: list[_ClientSlot] = []
         self._inactive: dict[int, dict[str, Values]] = {}  # what clients outside of the cohort keep
         self._steps_done: dict[int, int] = {}
@@ -232,15 +235,44 @@ class LoopEngine:
         self._compute_with(slot.values)
         if setup.solver.state_scope == "round":
             slot.optimizer_state = self._fresh_optimizer_state(slot.values)
-        self._seed_generators(seed_of(setup.seed, "client", work.round_index, slot.client))
-        differentiated = [self._tensors[name] for name in work.names]
         parameters = [slot.values[name] for name in work.names]
         optimizer_state = {
             kind: [buffers[index] for index in work.trained] for kind, buffers in slot.optimizer_state.items()
         }
         for kind in self._kinds:
             optimizer_state[kind] = [slot.values[extra_name(kind, name)] for name in work.names]
-        done, total = self._steps_done.get(slot.client, 0), 0.0
+        done = self._steps_done.get(slot.client, 0)
+        if self._gradient_pass is not None:
+            for buffer in optimizer_state[self._gradient_pass.kind]:
+                buffer.zero_()
+            kept = {name: slot.values[name].clone() for name in self._buffers if name in slot.values}
+            passes = self._gradient_pass.steps(slot.client, work)
+            self._take_steps(slot, passes, 0, passes.steps, optimizer_state)
+            for name, value in kept.items():
+                slot.values[name].copy_(value)
+            self._compute_with(slot.values)
+        loss = self._take_steps(slot, work, done, steps, optimizer_state)
+        if work.update.ends_rounds:
+            work.update.end_round_of_one(parameters, optimizer_state, work.reference)
+        self._steps_done[slot.client] = done + steps
+        return loss
+
+    def _take_steps(
+        self, slot: _ClientSlot, work: LocalSteps, done: int, steps: int, optimizer_state: OptimizerState
+    ) -> float:
+        """Take steps of one client with which the shared model computes, and return the mean of their losses.
+
+        Args:
+            slot: The client; its tensors are overwritten.
+            work: The steps.
+            done: The position in its data of the first one.
+            steps: How many.
+            optimizer_state: Its buffers of the trained parameters.
+        """
+        setup, total = self._setup, 0.0
+        self._seed_generators(seed_of(setup.seed, "client", work.round_index, slot.client))
+        differentiated = [self._tensors[name] for name in work.names]
+        parameters = [slot.values[name] for name in work.names]
 
         def gradients_of(batch: Tree) -> LossAndGradients:
             loss = batch_loss(setup.task, self._model, batch)
@@ -255,9 +287,6 @@ class LoopEngine:
                 loss, gradients = accumulated(on_device, setup.micro_batch_size, gradients_of)
             work.update.one(parameters, gradients, optimizer_state, work.rates[step], work.reference)
             total += self._finite(float(loss.detach()), slot, work.round_index)
-        if work.update.ends_rounds:
-            work.update.end_round_of_one(parameters, optimizer_state, work.reference)
-        self._steps_done[slot.client] = done + steps
         keep_reassigned_buffers(self._model, self._tensors, self._buffers, slot.values)
         return total / steps
 

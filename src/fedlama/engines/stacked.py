@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import ClassVar
 
@@ -26,6 +27,7 @@ from fedlama.engines.cohort.averaging import mean_and_discrepancy
 from fedlama.engines.cohort.cohort import Cohort, CohortSlice
 from fedlama.engines.cohort.threads import WorkerThreads, cores
 from fedlama.engines.first_step.guard import MOST_CLIENTS, check_first_step
+from fedlama.engines.gradient_pass import GradientPass, gradient_kind
 from fedlama.engines.phases import train_in_phases
 from fedlama.engines.trainers.base import ALL_ROWS, LocalSteps, RoundSteps, Trainer
 from fedlama.engines.transfers import TransferTable
@@ -64,6 +66,8 @@ class StackedEngine:
         self._setup = setup
         self._transfers = TransferTable(setup.sent_layers, setup.codec)
         self._round_steps = RoundSteps(setup, cohort.names)
+        kind = gradient_kind(setup.solver)
+        self._gradient_pass = None if kind is None else GradientPass(setup, kind)
         self._trainers = trainers
         self._cohort = cohort
         self._chunk = chunk or trainers[0].rows_per_call or ALL_ROWS
@@ -91,6 +95,8 @@ class StackedEngine:
         if not self._first_step_checked:
             rows = self._check_first_step(rows, order)
         try:
+            if self._gradient_pass is not None:
+                self._add_gradients(rows, work, self._gradient_pass)
             losses = self._train_round(rows, work, order)
         except FedlamaError:
             raise
@@ -135,6 +141,24 @@ class StackedEngine:
         self._chunk = plain[0].rows_per_call or ALL_ROWS
         self.label = label_of(plain[0], len(plain))
         return rows
+
+    def _add_gradients(self, rows: CohortSlice, work: LocalSteps, gradient_pass: GradientPass) -> None:
+        """Let every client add up the gradients of all its data, one client after another.
+
+        Args:
+            rows: All clients.
+            work: The round's local steps.
+            gradient_pass: Makes the steps.
+        """
+        for buffer in rows.optimizer_state[gradient_pass.kind]:
+            buffer.zero_()
+        parameters = {name for name, _ in self._setup.model.named_parameters()}
+        kept = {name: value.clone() for name, value in rows.values.items() if name not in parameters}
+        for row, client in enumerate(rows.clients):
+            alone = replace(rows.part(slice(row, row + 1)), steps_done=(0,))
+            self._train(alone, gradient_pass.steps(client, work))
+        for name, value in kept.items():
+            rows.values[name].copy_(value)
 
     def _end_round(self, work: LocalSteps) -> None:
         """Let the solver end the round, for all clients at once."""

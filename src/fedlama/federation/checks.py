@@ -361,10 +361,11 @@ def _check_work(federation: FederationSettings, source: ClientSource) -> list[st
             f"local_work.limits names client {strangers[0]}, but there are {len(source)} clients, numbered from 0; "
             "correct the number"
         )
-    if (work.epochs is not None or federation.epochs is not None) and not problems:
+    whole_pass = getattr(federation.solver, "gradient_pass", None) is not None
+    if (work.epochs is not None or federation.epochs is not None or whole_pass) and not problems:
         try:
             epoch_of(source, 0)
-            if federation.budget.rounds > MOST_ROUNDS:
+            if federation.epochs is not None and federation.budget.rounds > MOST_ROUNDS:
                 problems.append(f"epochs is {federation.epochs}, which makes more than {MOST_ROUNDS} rounds; lower it")
         except ConfigError as error:
             problems += error.problems

@@ -8,6 +8,7 @@ from fedlama.choices.solvers.feddyn import FedDyn
 from fedlama.choices.solvers.fedlamb import FedAMS, FedLAMB
 from fedlama.choices.solvers.fedprox import FedProx
 from fedlama.choices.solvers.groups import ParameterGroup
+from fedlama.choices.solvers.mimelamb import MimeLAMB
 from fedlama.choices.solvers.options import SolverOptions
 from fedlama.choices.solvers.per_client import along_clients, client_norms, tensor_norms
 from fedlama.choices.solvers.scaffold import Scaffold
@@ -25,6 +26,7 @@ __all__ = [
     "FedLAMB",
     "FedProx",
     "LocalSolver",
+    "MimeLAMB",
     "OptimizerState",
     "ParameterGroup",
     "Scaffold",

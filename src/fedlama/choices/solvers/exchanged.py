@@ -74,7 +74,9 @@ class Exchanging(Protocol):
     """A solver that exchanges more than the model.
 
     A solver may also have a method ``end_round(parameters, optimizer_state, reference)``, which every engine calls
-    after a round's last step with the arguments that `step` had, for all clients of a stack at once.
+    after a round's last step with the arguments that `step` had, for all clients of a stack at once. With a class
+    attribute ``gradient_pass``, the name of a kind, that kind holds the mean gradient of all the client's data at the
+    model with which the round begins, before its first step.
     """
 
     @property

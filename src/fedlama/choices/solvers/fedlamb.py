@@ -116,16 +116,22 @@ class FedAMS(SolverOptions):
         torch._foreach_add_(means, list(gradients), alpha=1.0 - self.beta1)
         torch._foreach_mul_(seconds, self.beta2)
         torch._foreach_addcmul_(seconds, list(gradients), list(gradients), 1.0 - self.beta2)
+        moments = optimizer_state[server_value_of(SECOND)]
+        if self.first_round == "own":
+            moments = [torch.where(known > 0, known, second) for known, second in zip(moments, seconds, strict=True)]
+        self._move(parameters, self._directions(parameters, means, moments, decayed), rate)
+
+    def _directions(
+        self, parameters: Sequence[Tensor], means: Sequence[Tensor], moments: Sequence[Tensor], decayed: Sequence[bool]
+    ) -> list[Tensor]:
+        """Return psi + lambda theta of every parameter."""
         directions = []
-        for parameter, mean, second, known, normal in zip(
-            parameters, means, seconds, optimizer_state[server_value_of(SECOND)], decayed, strict=True
-        ):
-            moment = known if self.first_round == "global" else torch.where(known > 0, known, second)
+        for parameter, mean, moment, normal in zip(parameters, means, moments, decayed, strict=True):
             direction = mean / (moment.sqrt() + self.epsilon)
             if self.weight_decay and (normal or self.decay_normalisation):
                 direction = direction.add(parameter, alpha=self.weight_decay)
             directions.append(direction)
-        self._move(parameters, directions, rate)
+        return directions
 
     def _move(self, parameters: Sequence[Tensor], directions: Sequence[Tensor], rate: float) -> None:
         """Move the parameters, each (clients, ...), against their directions."""

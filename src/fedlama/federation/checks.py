@@ -133,11 +133,12 @@ def _check_weighting(federation: FederationSettings) -> list[str]:
 def _check_feddyn(federation: FederationSettings) -> list[str]:
     """Refuse half of FedDyn, two strengths of it, and intervals over which a client would count its way twice."""
     solver, optimizer, name = federation.solver, federation.server_optimizer, FedDyn.name
-    if name not in (solver.name, optimizer.name):
+    named = [getattr(part, "name", None) == name for part in (solver, optimizer)]  # a user's own may have none
+    if not any(named):
         return []
-    strengths = [getattr(part, "alpha", None) if part.name == name else None for part in (solver, optimizer)]
+    strengths = [getattr(part, "alpha", None) for part in (solver, optimizer)]
     problems = []
-    if None in strengths or strengths[0] != strengths[1]:
+    if not all(named) or strengths[0] != strengths[1]:
         problems.append(
             f"solver is {solver.name!r} and server_optimizer is {optimizer.name!r}, but FedDyn is both with the same "
             f"alpha; set solver.name and server_optimizer.name to {name!r}, and solver.alpha and "
@@ -153,6 +154,8 @@ def _check_feddyn(federation: FederationSettings) -> list[str]:
 
 def _check_exchanges(federation: FederationSettings, layers: Layers) -> list[str]:
     """Refuse extra tensors that cohorts would lose between two uploads, and the largest of complex numbers."""
+    if not exchanges_of(federation.solver):
+        return []
     problems, cycle, rounds = [], federation.strategy.cycle_rounds, min(federation.budget.rounds, 1000)
     redrawn = [index for index in range(cycle, rounds, cycle) if federation.sampler.redraws(index)]
     for exchange in exchanges_of(federation.solver):

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not can_compile(), reason="the extra 'fast' is n
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
-@pytest.mark.parametrize("elements", [70_000, 131_072, 131_072 + 512 + 77])
+@pytest.mark.parametrize("elements", [70_000, 262_144, 262_144 + 512 + 77])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_same_bits_as_without_kernels(bits: int, elements: int, threads: int) -> None:
     codec, draw = Differences(bits), torch.Generator().manual_seed(bits)
@@ -50,6 +50,23 @@ def test_steps_and_codes_of_literal_numbers(bits: int) -> None:
     assert out.steps.tolist() == pytest.approx([step], rel=1e-6)
     assert out.codes.tolist() == codes
     assert np.array_equal(out.received + out.left, values)
+
+
+@pytest.mark.parametrize("shift", [0, 1, 16])  # of the memory from a multiple of 64 bytes
+@pytest.mark.parametrize("columns", [512, 1024 + 23])
+def test_numbers_written_past_the_caches_are_the_same(columns: int, shift: int) -> None:
+    draw = np.random.default_rng(1)
+    values, reference, residual = (draw.standard_normal(columns).astype(np.float32) for _ in range(3))
+    written = []
+    for past_caches in (False, True):
+        room = np.full((2, columns + 64), 7.0, np.float32)
+        first = -room.ctypes.data // 4 % 16 + shift
+        arrived, left = (row[first : first + columns] for row in room)
+        out = Rounded(arrived, left, np.empty(-(-columns // 512), np.float32), np.empty(0, np.uint8))
+        round_differences(out, values, reference, residual, 4, past_caches=past_caches)
+        assert (room[:, :first] == 7.0).all() and (room[:, first + columns :] == 7.0).all()
+        written.append(np.stack([arrived, left]))
+    assert np.array_equal(*written)
 
 
 def _out(columns: int, codes: int = 4) -> Rounded:

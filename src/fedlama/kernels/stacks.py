@@ -159,7 +159,9 @@ class Rounded(NamedTuple):
     codes: NDArray[np.uint8]
 
 
-def round_differences(out: Rounded, values: Floats, reference: Floats, residual: Floats, bits: int) -> None:
+def round_differences(
+    out: Rounded, values: Floats, reference: Floats, residual: Floats, bits: int, *, past_caches: bool = False
+) -> None:
     """Round the difference of one client's values from a reference to a few bits, in blocks of 512.
 
     Args:
@@ -168,6 +170,7 @@ def round_differences(out: Rounded, values: Floats, reference: Floats, residual:
         reference: r, float32, (columns,).
         residual: e, float32, (columns,), which is added to the difference; empty for zero.
         bits: 1, 2, 4 or 8.
+        past_caches: Whether `out.received` and `out.left` are written past the caches, as is right for large arrays.
 
     Raises:
         TypeError: An array has another dtype.
@@ -185,4 +188,4 @@ def round_differences(out: Rounded, values: Floats, reference: Floats, residual:
     check_array("out.codes", out.codes, np.uint8, (columns if len(out.codes) else 0,))
     if bits not in (1, 2, 4, 8):
         raise ValueError(f"bits is {bits}, expected 1, 2, 4 or 8")
-    round_row(out.received, out.left, out.steps, out.codes, values, reference, residual, bits)
+    round_row(out, values, reference, residual, bits, past_caches)

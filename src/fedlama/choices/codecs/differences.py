@@ -52,10 +52,12 @@ from fedlama.kernels import Rounded, can_compile, round_differences
 STEPS = {2: 0.9957, 4: 0.3352}
 """Step size over the root mean square, by bits."""
 _LARGEST_CODE = 127
-_PIECE = 1 << 17
-"""Columns that a kernel is called for: half a mebibyte of float32, a whole number of blocks."""
+_PIECE = 1 << 18
+"""Columns that a kernel is called for: a mebibyte of float32, a whole number of blocks."""
 _LARGE = 1 << 16
 """Numbers from which on it is worth loading Numba, which takes 100 MiB."""
+_PAST_CACHES = 1 << 25
+"""Bytes of a stack from which on results would only push everything else out of the caches."""
 
 
 @register("codec")
@@ -181,7 +183,8 @@ def _compiled(stacked: Tensor, context: CohortContext, bits: int, *, codes: bool
         client, first = piece
         part, its_blocks = slice(first, first + _PIECE), slice(first // BLOCK, (first + _PIECE) // BLOCK)
         out = Rounded(received[client, part], left[client, part], steps[client, its_blocks], numbers[client, part])
-        round_differences(out, values[client, part], reference[part], residuals[client, part], bits)
+        change = values[client, part], reference[part], residuals[client, part]
+        round_differences(out, *change, bits, past_caches=stacked.nbytes >= _PAST_CACHES)
 
     # All clients' rows of the same columns, one after another: the reference is still in the cache then.
     context.spread(compute, [(client, first) for first in range(0, elements, _PIECE) for client in range(clients)])

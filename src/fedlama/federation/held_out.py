@@ -5,12 +5,17 @@ Losses and metrics are added up on the model's device, and read once at the end.
 
 from __future__ import annotations
 
+import copy
+import pickle
+import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedlama.choices.tasks import Task, as_task
 from fedlama.core.content import data_facts
@@ -22,8 +27,15 @@ from fedlama.data.clients import Prepare, as_samples
 from fedlama.data.datasets import Collate, collected
 from fedlama.data.local_sets import Part, held_out
 from fedlama.data.sources import as_source
+from fedlama.engines.cohort.sizes import intra_op_threads
+from fedlama.engines.cohort.threads import WorkerThreads, cores
 from fedlama.errors import DataError
 from fedlama.federation.tally import Tally
+
+_SHARED = 4
+"""Batches from which on the cores share them, and batches of each core whose results are kept at a time."""
+_Computed = tuple[Any, Tree, Tensor]
+"""A batch's output, its samples, and its loss."""
 
 
 @dataclass(frozen=True)
@@ -150,17 +162,22 @@ class TestSet:
         tally = Tally(task, leaves(held.x)[0].device)
         training = model.training
         model.eval()
-        with torch.no_grad():
-            for start in range(0, len(held), held.batch_size):
-                rows = slice(start, start + held.batch_size)
-                batch = held.rows(rows)
-                output = task.forward(model, batch)
-                loss = task.loss(output, batch)
-                # Targets as they were given: a loss that works in place may have overwritten its own.
-                given = held.rows(rows) if held.y is None else (batch[0], map_leaves(torch.clone, pick(held.y, rows)))
+        for output, given, loss in _computed(held, model, task):
+            with torch.no_grad():
                 tally.add(output, given, loss)
         model.train(training)
         return tally.score(owner)
+
+    def _batch(self, start: int, model: nn.Module, task: Task) -> _Computed:
+        """Compute the batch that begins at a sample."""
+        rows = slice(start, start + self.batch_size)
+        with torch.no_grad():
+            batch = self.rows(rows)
+            output = task.forward(model, batch)
+            loss = task.loss(output, batch)
+            # Targets as they were given: a loss that works in place may have overwritten its own.
+            given = self.rows(rows) if self.y is None else (batch[0], map_leaves(torch.clone, pick(self.y, rows)))
+        return output, given, loss
 
     def _on(self, device: torch.device) -> TestSet:
         """Return the same data on a device, copied there at most once."""
@@ -174,6 +191,51 @@ class TestSet:
             moved.__dict__["_copies"] = {}
             self._copies[device] = moved
         return self._copies[device]
+
+
+def _computed(held: TestSet, model: nn.Module, task: Task) -> Iterator[_Computed]:
+    """Yield the results of all batches, in their order.
+
+    On a CPU the cores share the batches of a large set, each with one of torch's threads, so results are the same for
+    any number of cores. A model, task or `prepare` that draws random numbers has one batch after another.
+    """
+    starts = range(0, len(held), held.batch_size)
+    if len(starts) < _SHARED or cores() == 1 or leaves(held.x)[0].device.type != "cpu":
+        yield from (held._batch(start, model, task) for start in starts)
+        return
+    before = _generators()
+    with intra_op_threads(1):
+        yield held._batch(0, model, task)
+        if _generators() != before:
+            yield from (held._batch(start, model, task) for start in starts[1:])
+            return
+        threads = WorkerThreads(cores())
+        models = [_sharing_tensors(model) for _ in range(threads.count)]
+        for first in range(1, len(starts), _SHARED * threads.count):  # bounds the memory for results
+            some = starts[first : first + _SHARED * threads.count]
+            share = partial(_share, held, models, task, some)
+            results = threads.map(share, range(min(threads.count, len(some))))
+            turns = len(results)
+            yield from (results[number % turns][number // turns] for number in range(len(some)))
+
+
+def _share(
+    held: TestSet, models: Sequence[nn.Module], task: Task, starts: Sequence[int], thread: int
+) -> list[_Computed]:
+    """Compute a thread's share of some batches."""
+    turns = min(len(models), len(starts))
+    return [held._batch(start, models[thread], task) for start in starts[thread::turns]]
+
+
+def _sharing_tensors(model: nn.Module) -> nn.Module:
+    """Return a copy of a model, for another thread, with the same parameters and buffers."""
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+
+
+def _generators() -> tuple[bytes, object, bytes]:
+    """Return the state of the global generators of random numbers."""
+    numpy_state = pickle.dumps(np.random.get_state())
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), numpy_state
 
 
 def _uploaded(tree: Tree, device: torch.device) -> Tree:

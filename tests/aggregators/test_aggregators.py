@@ -17,8 +17,9 @@ from fedlama.core.layers import Layer
 from fedlama.engines.api import Average, Values
 from fedlama.engines.loop import LoopEngine
 from fedlama.flower.server.aggregation import from_models
+from tests.availability.test_dropout import in_deployment
 from tests.engines.cases import assert_same, run
-from tests.flower.cases import deployed, federation, in_process
+from tests.flower.cases import assert_same_bits, deployed, federation, in_process
 
 (LAYER,) = fl.by_module(nn.Linear(2, 1))
 GUARDS = [fl.NormBound(1.5), fl.NormBound(1.5, excess="refuse"), fl.Median(), fl.TrimmedMean(0.34)]
@@ -172,10 +173,26 @@ def test_when_nothing_finite_is_left_the_run_stops() -> None:
         federation(engine=Poisoned, aggregator=fl.Median(), sampler=fl.AllClients(), availability=trace).run()
 
 
-def test_a_deployment_refuses_a_guard(tmp_path: Path) -> None:
+@pytest.mark.parametrize("aggregator", GUARDS, ids=str)
+def test_a_deployment_has_the_bits_of_a_simulation(aggregator: Any, tmp_path: Path) -> None:  # noqa: ANN401
+    given = federation(aggregator=aggregator)
+    assert_same_bits(deployed(given, in_process(given, tmp_path)).to_end([]), given.run())
+
+
+@pytest.mark.parametrize("aggregator", GUARDS, ids=str)
+def test_a_deployment_combines_the_clients_that_answered(aggregator: Any, tmp_path: Path) -> None:  # noqa: ANN401
+    trace = fl.Trace(absences=(fl.Absence(2, 1, 1), fl.Absence(0, 3, 4)), min_replies=0.5)
+    given = federation(aggregator=aggregator, sampler=fl.AllClients(), availability=trace)
+    result = given.run()
+    assert any(record.missing for record in result.rounds)
+    assert_same_bits(result, in_deployment(given, trace, tmp_path))
+
+
+def test_a_deployment_with_sums_refuses_a_guard(tmp_path: Path) -> None:
     given = federation(aggregator=fl.Median())
-    with pytest.raises(fl.ConfigError, match="FlowerEngine does not show single clients' models"):
-        deployed(given, in_process(given, tmp_path))
+    says = "FlowerEngine does not show single clients' models; set aggregation='models', or leave it out"
+    with pytest.raises(fl.ConfigError, match=says):
+        deployed(given, in_process(given, tmp_path), aggregation="sums")
 
 
 @pytest.mark.parametrize(

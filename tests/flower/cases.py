@@ -18,7 +18,7 @@ from fedlama.flower import Flower, RoundPolicy
 from tests.engines.cases import clients, network
 from tests.flower.in_process import Fault, InProcessChannel, no_fault
 
-QUICK = RoundPolicy(deadline=60.0, join=1.0, poll=0.01)
+QUICK = RoundPolicy(deadline=60.0, join=1.0, poll=0.01, min_replies=1.0)
 
 
 def federation(**changes: Any) -> Federation:  # noqa: ANN401

@@ -49,6 +49,7 @@ class InProcessChannel:
     def __init__(self, setup: Callable[[], EngineSetup], clients: int, folder: Path, fault: Fault = no_fault) -> None:
         self._setup, self._folder, self.fault = setup, folder, fault
         self.online = {100 + client: client for client in range(clients)}
+        self.claims: dict[int, int] = {}  # node to the number of samples that it claims, when it lies
         self.refusing: dict[int, str] = {}  # node to the reason why it serves no client
         self._replies: dict[str, Incoming] = {}
         self._count = 0
@@ -85,7 +86,9 @@ class InProcessChannel:
             content = self._score(client, message.content)
         else:
             source = self._setup().clients
-            content = ClientInfo(client, source.samples(client), held_out(source, client, "test") is not None)
+            tested = client < len(source) and held_out(source, client, "test") is not None
+            samples = self.claims.get(message.node) or source.samples(client)
+            content = ClientInfo(client, samples, tested)
         if content is not None:
             self._replies[ticket] = Incoming(ticket, content)
         return ticket

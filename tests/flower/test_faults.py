@@ -172,18 +172,31 @@ def test_an_absent_client_is_waited_for_once(tmp_path: Path) -> None:
     assert engine_of(run).latest.incidents == ["client 1 did not answer"]
 
 
-def test_two_nodes_for_one_client_are_refused(tmp_path: Path) -> None:
+def test_a_second_node_for_a_client_waits_until_the_first_one_is_gone(tmp_path: Path) -> None:
+    channel = in_process(everyone(), tmp_path)
+    registry = NodeRegistry(channel, 5)
+    for _ in range(2):
+        registry.online()
+    channel.online[900] = 3
+    registry.online()  # asks; the reply comes with the next look
+    assert registry.online()[3] == 103  # a newcomer does not take the place of a node that is online
+    assert "node 900 says that it serves client 3, as node 103 does, and is not asked while" in registry.problems[900]
+    del channel.online[103]
+    assert registry.online()[3] == 900  # it does once the other one is gone
+    assert registry.problems == {}
+    channel.online[103] = 3
+    assert registry.online()[3] == 103
+
+
+def test_a_node_with_a_number_that_does_not_exist_ends_nothing(tmp_path: Path) -> None:
     given = everyone()
     channel = in_process(given, tmp_path)
-    tolerant, strict = NodeRegistry(channel, 5), NodeRegistry(channel, 5, grace=0.0)
-    for _ in range(2):
-        tolerant.online()
-    channel.online[900] = 3
-    tolerant.online()  # asks; the reply comes with the next look
-    assert tolerant.online()[3] == 900  # the later one: the other one may be dead
-    strict.online()
-    with pytest.raises(FedlamaError, match="103 and 900 both say that they serve client 3"):
-        strict.online()
+    channel.online[900], channel.claims[900] = 99, 5
+    run = deployed(given, channel)
+    record = run.advance()
+    assert record.missing == ()
+    (problem,) = engine_of(run).registry.problems.values()
+    assert problem.startswith("node 900 says that it serves client 99, but the federation has 5 clients (0 to 4)")
 
 
 def test_a_node_that_refuses_is_named(tmp_path: Path) -> None:

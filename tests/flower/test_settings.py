@@ -68,7 +68,7 @@ def test_a_submission_in_old_words_is_the_same_experiment() -> None:
 
 def test_the_rules_have_defaults_and_every_key_is_read() -> None:
     policy = policy_of({})
-    assert (policy.deadline, policy.min_replies, policy.rejoin, policy.join) == (600.0, 1.0, "now", 300.0)
+    assert (policy.deadline, policy.min_replies, policy.rejoin, policy.join) == (600.0, 0.5, "now", 300.0)
     given = {"deadline": 5, "min-replies": "0.5", "rejoin": "next-cycle", "join": 7.5}
     policy = policy_of(given)
     assert (policy.deadline, policy.min_replies, policy.rejoin, policy.join) == (5.0, 0.5, "next-cycle", 7.5)
@@ -173,7 +173,6 @@ def test_a_file_outside_of_the_experiments_folder_is_not_submitted(own: Experime
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("aggregator.name=median", "aggregator.name is 'median', expected 'mean', because a deployment only averages"),
         ("availability.name=random", "availability.name is 'random', expected 'always', because the real clients"),
         ("evaluate=best_client", "evaluate is 'best_client', expected 'global', because single clients' models stay"),
         ("precision=bfloat16", "precision is 'bfloat16', expected 'float32', because nodes compute in the model's own"),

@@ -26,6 +26,18 @@ Aggregation = Annotated[
 ]
 
 
+Banned = Annotated[str, typer.Option("--ban", help="Clients that are never asked, such as 3,5.")]
+KeepCheckpoints = Annotated[
+    int, typer.Option(min=0, help="Earlier rounds that can be returned to, also after the run has finished.")
+]
+FromRound = Annotated[
+    int, typer.Option(min=-1, help="Take the run back, and compute it again from this round on; -1 to continue it.")
+]
+ClientsFile = Annotated[
+    str, typer.Option(help="File with the node, weight and ban of each client, on the SuperLink's machine.")
+]
+
+
 @app.command(epilog=SECTIONS)
 def up(
     experiment: Name,
@@ -34,9 +46,12 @@ def up(
         Path, typer.Option(callback=expand_home, help="Folder for the run folders, logs and states.")
     ] = Path("runs/flower"),
     deadline: Deadline = 600.0,
-    min_replies: MinReplies = 1.0,
+    min_replies: MinReplies = 0.5,
     rejoin: Rejoin = "now",
     aggregation: Aggregation = "models",
+    ban: Banned = "",
+    keep_checkpoints: KeepCheckpoints = 10,
+    from_round: FromRound = -1,
     as_json: Json = False,
 ) -> None:
     """Start a SuperLink and one SuperNode per client on this machine, run the experiment, and stop them."""
@@ -47,6 +62,7 @@ def up(
     from fedlama.runs.stored import load_run
 
     options = _options(deadline, min_replies, rejoin, aggregation)
+    options |= {"banned": ban, "keep-checkpoints": keep_checkpoints, "from-round": from_round}
     resolved = load_experiment(experiment, overrides or ())
     options["plugins-dir"] = str(catalogue_for(experiment).folder.resolve())
     summary = run_on_loopback(
@@ -72,9 +88,13 @@ def run(
     superlink: Annotated[str, typer.Option(help="The connection's name in Flower's config.toml.")] = "",
     out: Annotated[str, typer.Option(help="Folder for the run folders on the SuperLink's machine.")] = "runs/flower",
     deadline: Deadline = 600.0,
-    min_replies: MinReplies = 1.0,
+    min_replies: MinReplies = 0.5,
     rejoin: Rejoin = "now",
     aggregation: Aggregation = "models",
+    clients_file: ClientsFile = "",
+    ban: Banned = "",
+    keep_checkpoints: KeepCheckpoints = 10,
+    from_round: FromRound = -1,
     plugins_dir: Annotated[
         str, typer.Option(help="Folder on the SuperLink's machine with the files of your own options.")
     ] = "",
@@ -87,13 +107,15 @@ def run(
 
     resolved = load_experiment(experiment, overrides or ())
     options = _options(deadline, min_replies, rejoin, aggregation)
+    options |= {"banned": ban, "keep-checkpoints": keep_checkpoints, "from-round": from_round}
+    options |= {"out": out, "plugins-dir": plugins_dir, "clients-file": clients_file}
     flwr = shutil.which("flwr")
     if flwr is None:
         raise MissingExtraError("flwr", "flower")
     with tempfile.TemporaryDirectory() as folder:
         target, config = Path(folder) / "app", Path(folder) / "run.toml"
         write_app_folder(target)
-        config.write_text(run_config(resolved, {**options, "out": out, "plugins-dir": plugins_dir}), encoding="utf-8")
+        config.write_text(run_config(resolved, options), encoding="utf-8")
         run_id = Operator(flwr, superlink, {**os.environ, **QUIET}).submit(target, config)
     typer.echo(f"submitted; follow it with: flwr log {run_id} {superlink}".rstrip())
     typer.echo(f"the run folder will be below {out} on the SuperLink's machine")

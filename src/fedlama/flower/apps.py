@@ -28,7 +28,10 @@ from fedlama.flower.settings import (
     DEFAULTS,
     aggregation_of,
     client_number,
+    deciding,
     experiment_of,
+    history_of,
+    known_clients_of,
     plugins_folder,
     policy_of,
     state_folder,
@@ -76,18 +79,18 @@ def server_app(
 
     def main(grid: Grid, context: Context) -> None:
         # Not at the top: every request starts a new client process, which does not need what the server imports.
-        from fedlama.flower.deploy.federation import deploy_experiment, deploy_federation
+        from fedlama.flower.deploy.federation import Continuation, deploy_experiment, deploy_federation
         from fedlama.flower.server.engine import Flower
 
         _LOG.setLevel(logging.INFO)
         given = {**base, **context.run_config}
-        engine = Flower(GridChannel(grid), policy_of(given), aggregation_of(given))
-        out = expanded(str(given["out"]))
+        engine = Flower(GridChannel(grid), policy_of(given), aggregation_of(given), known=known_clients_of(given))
+        out, continuation = expanded(str(given["out"])), Continuation(*history_of(given), deciding(given))
         if build is None:
-            finished = deploy_experiment(experiment_of(given), engine, out)
+            finished = deploy_experiment(experiment_of(given), engine, out, continuation)
             print(f"fedlama: finished; the run folder is {finished.summary['run_folder']}")
         else:
-            deploy_federation(lambda remote: build(remote, given), clients, engine, out)
+            deploy_federation(lambda remote: build(remote, given), clients, engine, out, continuation)
             print(f"fedlama: finished; the run folder is {out}")
 
     app.main()(main)

@@ -13,6 +13,7 @@ Every message has its `kind`; those of requests are the types of Flower's messag
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, ClassVar, Literal, Protocol
@@ -39,7 +40,8 @@ class TrainRequest:
     """The work of one client in one round.
 
     Attributes:
-        run: The run's random name; a client's file of any other run is ignored.
+        run: The run's random name, and its attempt; see :func:`next_attempt`. A client's file of any other run is
+            ignored; of another attempt, only what never leaves the client counts.
         fingerprint: See :func:`fingerprint`.
         round_index: The round, from 0.
         client: The client's number.
@@ -224,6 +226,20 @@ class Channel(Protocol):
 
     def pull(self, tickets: Collection[str]) -> list[Incoming]:
         """Fetch the replies that have arrived for some tickets; each reply is returned once."""
+
+
+def next_attempt(run: str) -> str:
+    """Return a run's name for the rounds after it was taken back to an earlier one; no attempt has the name of another.
+
+    >>> is_same_run(next_attempt("5b1e"), next_attempt("5b1e.08cf")), next_attempt("5b1e") == next_attempt("5b1e")
+    (True, False)
+    """
+    return f"{run.partition('.')[0]}.{secrets.token_hex(4)}"
+
+
+def is_same_run(name: str, other: str) -> bool:
+    """Return whether two names are of one run, whatever their attempts."""
+    return name.partition(".")[0] == other.partition(".")[0]
 
 
 def _written(codec: Any) -> str:  # noqa: ANN401  (a codec, which need not be a dataclass)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,6 +17,7 @@ from fedlama.core.validation import refuse
 from fedlama.errors import ConfigError, did_you_mean, shown
 from fedlama.experiment import Catalogue, Experiment, read, resolve
 from fedlama.flower.server.aggregation import Aggregation
+from fedlama.flower.server.known_clients import KnownClients, read_clients_file
 from fedlama.flower.server.round import RoundPolicy
 
 RunConfig = Mapping[str, Any]
@@ -30,13 +32,18 @@ DEFAULTS: dict[str, str | float] = {
     "out": "runs/flower",
     "state-dir": "",
     "deadline": 600.0,
-    "min-replies": 1.0,
+    "min-replies": 0.5,
     "rejoin": "now",
     "join": 300.0,
     "aggregation": "models",
     "plugins-dir": "",
+    "clients-file": "",
+    "banned": "",
+    "max-samples": 0,
+    "keep-checkpoints": 10,
+    "from-round": -1,
 }
-"""The content of an app's ``[tool.flwr.app.config]``; Flower lets a run override only keys that are in it."""
+"""The keys that fedlama reads, as in an app's ``[tool.flwr.app.config]``; Flower lets a run change only keys in it."""
 
 
 def experiment_of(config: RunConfig, node: NodeConfig | None = None) -> Experiment:
@@ -97,6 +104,64 @@ def policy_of(config: RunConfig) -> RoundPolicy:
         rejoin=given["rejoin"],
         join=numbers["join"],
     )
+
+
+OPERATION = frozenset(DEFAULTS) - {"aggregation"}
+"""Keys that say how a run is operated; all others decide its result, and are compared when it is resumed."""
+
+
+def deciding(config: RunConfig) -> dict[str, object]:
+    """Return the keys of a run's configuration that decide its result, of an app of the user's own.
+
+    >>> deciding({"out": "runs", "deadline": 60.0, "aggregation": "models", "learning-rate": 0.1})
+    {'aggregation': 'models', 'learning-rate': 0.1}
+    """
+    return {key: value for key, value in config.items() if key not in OPERATION}
+
+
+def known_clients_of(config: RunConfig) -> KnownClients:
+    """Return what a run's server knows of its clients beforehand.
+
+    Args:
+        config: The run's configuration: ``clients-file``, a file on this machine, ``banned``, and ``max-samples``.
+
+    Raises:
+        ConfigError: The file cannot be read, or a value is wrong.
+    """
+    given = {**DEFAULTS, **config}
+    file, problems = str(given["clients-file"]), []
+    known = read_clients_file(Path(file)) if file else KnownClients()
+    names = [name.strip() for name in str(given["banned"]).split(",") if name.strip()]
+    if not all(name.isascii() and name.isdigit() for name in names):
+        problems.append(f"banned is {shown(given['banned'])}, expected clients' numbers such as '3,5'; correct it")
+        names = []
+    most = _whole(given, "max-samples", 0, problems)
+    refuse(problems)
+    return replace(known, banned=known.banned | {int(name) for name in names}, most_samples=most)
+
+
+def history_of(config: RunConfig) -> tuple[int, int | None]:
+    """Return how many checkpoints a run keeps, and the round from which it is computed again, None to continue it.
+
+    Args:
+        config: The run's configuration: ``keep-checkpoints`` and ``from-round``.
+
+    Raises:
+        ConfigError: A value is wrong.
+    """
+    given, problems = {**DEFAULTS, **config}, list[str]()
+    keep, from_round = _whole(given, "keep-checkpoints", 0, problems), _whole(given, "from-round", -1, problems)
+    refuse(problems)
+    return keep, None if from_round < 0 else from_round
+
+
+def _whole(given: RunConfig, key: str, lowest: int, problems: list[str]) -> int:
+    """Return a whole number, or note that it is none."""
+    value = given[key]
+    if type(value) is not int or value < lowest:
+        problems.append(f"{key} is {shown(value)}, expected a whole number of {lowest} or more; correct it")
+        return lowest
+    return value
 
 
 def state_folder(node: NodeConfig, config: RunConfig) -> Path:

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import FrameType
 
 from fedlama.core.records import RoundRecord
-from fedlama.errors import DataError, FedlamaError, printable, without_remedy
+from fedlama.errors import ConfigError, DataError, FedlamaError, printable, without_remedy
 from fedlama.federation.stored_description import shown_differences
-from fedlama.runs.checkpoint import Snapshot, whole_snapshots
+from fedlama.runs.checkpoint import Snapshot, checkpoints_in, rounds_done, whole_snapshots
 from fedlama.runs.configuration import Comparison, completed
 from fedlama.runs.files import lines_digest
 from fedlama.runs.folder import LINES, RunFolder
@@ -173,6 +173,28 @@ def resume_point(
             return completed(snapshot, stored), records
     warn(f"{where} has no checkpoint that can be used; starting from round 0")
     return None
+
+
+def take_back(path: Path, round_index: int) -> None:
+    """Take a run back, so that it is computed again from a round on; the later checkpoints are deleted.
+
+    Args:
+        path: The run folder, which this process has locked.
+        round_index: The first round that is computed again, from 0.
+
+    Raises:
+        ConfigError: There is no checkpoint from just before that round.
+    """
+    known = {rounds_done(file): file for file in checkpoints_in(path / FOLDER)}
+    if round_index not in known:
+        kept = ", ".join(map(str, sorted(known))) or "none"
+        raise ConfigError(
+            f"from-round is {round_index}, but {printable(path)} has no checkpoint from just before it (known rounds: "
+            f"{kept}); choose one of them, and keep more with keep-checkpoints"
+        )
+    for rounds, file in known.items():
+        if rounds > round_index:
+            file.unlink(missing_ok=True)
 
 
 def _check_lines(path: Path, snapshot: Snapshot) -> None:

@@ -52,7 +52,7 @@ def save_snapshot(snapshot: Snapshot, folder: Path, *, keep: int = 2) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / name, content)
-        for stale in _known(folder)[keep:]:
+        for stale in checkpoints_in(folder)[keep:]:
             stale.unlink(missing_ok=True)
     except OSError as error:
         raise FedlamaError(
@@ -72,7 +72,7 @@ def whole_snapshots(folder: Path, warn: Callable[[str], None]) -> Iterator[Snaps
     Yields:
         The states.
     """
-    for path in _known(folder):
+    for path in checkpoints_in(folder):
         try:
             snapshot = _read(path)
         except (OSError, SafetensorError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
@@ -116,11 +116,25 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _known(folder: Path) -> list[Path]:
-    """Return the files of the checkpoints in a folder, newest first."""
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Return the files of the checkpoints in a folder, newest first.
+
+    Args:
+        folder: The folder; it need not exist.
+    """
     if not folder.is_dir():
         return []
     return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), reverse=True)
+
+
+def rounds_done(path: Path) -> int:
+    """Return the number of rounds before a checkpoint.
+
+    Args:
+        path: One of the files that :func:`checkpoints_in` returned.
+    """
+    match = _NAME.fullmatch(path.name)
+    return int(match[1]) if match else 0
 
 
 def _read(path: Path) -> Snapshot:

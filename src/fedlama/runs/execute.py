@@ -34,7 +34,7 @@ from fedlama.federation.checks import check_federation
 from fedlama.federation.federation import Federation
 from fedlama.federation.run import Run
 from fedlama.federation.strategy_state import store_state
-from fedlama.runs.autosave import Checkpoints, StopRequest, resume_point, stop_on_signals
+from fedlama.runs.autosave import Checkpoints, StopRequest, resume_point, stop_on_signals, take_back
 from fedlama.runs.checkpoint import save_snapshot
 from fedlama.runs.configuration import config_differences, config_of, provenance, replaced_data
 from fedlama.runs.divergence import Divergence, light
@@ -64,6 +64,9 @@ class RunOptions:
         again: Retrain runs that already finished.
         track: Names of trackers, see :mod:`fedlama.reporting.tracking`.
         resume: Continue interrupted runs; if not, they start at round 0.
+        history: Checkpoints to keep, beside the two that a resumed run needs, also after the run has finished; 0
+            deletes all of them at the end.
+        from_round: Take the run back, and compute it again from this round on; None to continue it.
     """
 
     out: Path = Path("runs")
@@ -72,6 +75,8 @@ class RunOptions:
     again: bool = False
     track: tuple[str, ...] = ()
     resume: bool = True
+    history: int = 0
+    from_round: int | None = None
 
 
 @dataclass(frozen=True)
@@ -421,6 +426,8 @@ def run_one(
             return run_one(planned, options, observer, Held(lock, stop))
     observer = observer or Observer()
     config, path = planned.config, planned.folder
+    if options.from_round is not None:
+        take_back(path, options.from_round)
     point = resume_point(path, planned, warn=observer.note) if options.resume else None
     before = point[1] if point else []
     with observer.watch(planned) as callbacks, RunFolder(path, config, len(before), lock=held.lock) as folder:
@@ -432,7 +439,7 @@ def run_one(
             _note_neighbour(planned, observer)
 
         def save(target: Path) -> Path:
-            return save_snapshot(folder.sealed(run.state_dict()), target)
+            return save_snapshot(folder.sealed(run.state_dict()), target, keep=2 + options.history)
 
         saving = Checkpoints(folder, save, options.checkpoint_seconds, held.stop)
         try:
@@ -443,7 +450,8 @@ def run_one(
             where = f"{error}; the state is saved in {printable(path)}, start the same command again to continue"
             raise CallbackError(where, error.result) from error.__cause__
         summary = _summary(planned, result)
-        folder.finish(result, summary, planned.federation.untrained())
+        keep = options.history > 0
+        folder.finish(result, summary, planned.federation.untrained(), keep_checkpoints=keep)
     observer.on_finished(planned, result)
     return Finished(planned.title, result, summary)
 

@@ -85,6 +85,8 @@ class RunFolder:
             if not rounds:
                 shutil.rmtree(path / "checkpoints", ignore_errors=True)
                 self._write("config.json", {**config, "environment": environment()})
+            else:
+                self._forget_digests()
             for name in STREAMS:
                 stream = path / f"{name}.jsonl"
                 if rounds:
@@ -143,13 +145,21 @@ class RunFolder:
         lines = {name: digest.hexdigest() for name, digest in self._digests.items()}
         return replace(snapshot, facts={**snapshot.facts, LINES: lines})
 
-    def finish(self, result: Result, summary: Mapping[str, object], untrained: Collection[str] = ()) -> None:
+    def finish(
+        self,
+        result: Result,
+        summary: Mapping[str, object],
+        untrained: Collection[str] = (),
+        *,
+        keep_checkpoints: bool = False,
+    ) -> None:
         """Write the model and the summary, and delete the checkpoints.
 
         Args:
             result: The finished run.
             summary: The run's entry in ``--json``.
             untrained: Tensors of the model that are not written, such as a frozen base: the files name them instead.
+            keep_checkpoints: Leave them, so that the run can be taken back to an earlier round.
 
         Raises:
             FedlamaError: The folder cannot be written.
@@ -165,9 +175,20 @@ class RunFolder:
             digests["summary.json"] = hashlib.sha256(_json(summary)).hexdigest()
             self._write("config.json", {**config, "environment": {**config.get("environment", {}), FILES: digests}})
             self._write("summary.json", summary)  # last: it says that the run has finished
-            shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+            if not keep_checkpoints:
+                shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
         except OSError as error:
             raise _unwritable(self.path, error) from error
+
+    def _forget_digests(self) -> None:
+        """Remove the digests of a run that had finished and is continued: its files change."""
+        try:
+            config = json.loads((self.path / "config.json").read_bytes())
+        except ValueError:  # it is not what was written; its readers say so
+            return
+        kept = {name: value for name, value in config.get("environment", {}).items() if name != FILES}
+        if kept != config.get("environment", {}):
+            self._write("config.json", {**config, "environment": kept})
 
     def _line(self, name: str, record: Mapping[str, object]) -> None:
         try:

@@ -19,7 +19,9 @@ STREAMS = ("metrics", "ledger", "layers")
 """The files that get one line per round, in the order in which a round is written to them."""
 FROZEN = "frozen_layers"
 """Key of the layers that are neither trained nor sent: what runs has no other trace of them."""
-ADDED = ("in_force", "environment", FROZEN)
+SETTINGS = "run_config"
+"""Key of the run's configuration of a deployment of an app of the user's own, as far as it decides the result."""
+ADDED = ("in_force", "environment", FROZEN, SETTINGS)
 """Keys of ``config.json`` beside the experiment."""
 INITIAL_MODEL = "initial_model"
 """Key of the digests of a model that was built in Python: no other setting decides its initial values."""

@@ -23,14 +23,15 @@ def wrap(engine: Engine, setup: EngineSetup, availability: Availability, aggrega
         The engine as it is, where all clients always answer and layers are averaged by the weighted mean.
 
     Raises:
-        ConfigError: The engine does not hold its clients' models in this process, which both need.
+        ConfigError: The engine does not hold its clients' models in this process, which an availability needs, or does
+            not show single clients' models, which an aggregator needs.
     """
     problems = []
     if not availability.always_answers and not engine.holds_clients:
         problems.append(
             f"availability is {availability.name!r}, but which clients answer is not decided by {type(engine).__name__}"
         )
-    if not aggregator.is_plain_mean and not engine.holds_clients:
+    if not aggregator.is_plain_mean and not getattr(engine, "shows_models", engine.holds_clients):
         problems.append(
             f"aggregator is {aggregator.name!r}, but {type(engine).__name__} does not show single clients' models"
         )
@@ -40,7 +41,7 @@ def wrap(engine: Engine, setup: EngineSetup, availability: Availability, aggrega
             "shows what arrives of every client"
         )
     if problems:
-        remedy = "choose engine='loop', 'stacked' or 'workers', or leave it out"
+        remedy = getattr(engine, "remedy", "choose engine='loop', 'stacked' or 'workers', or leave it out")
         raise ConfigError([f"{problem}; {remedy}" for problem in problems])
     if not aggregator.is_plain_mean:
         engine = AggregatedEngine(engine, aggregator)

@@ -28,12 +28,16 @@ class AggregatedEngine:
         aggregator: How values are combined.
     """
 
-    holds_clients: ClassVar[bool] = True
+    holds_clients: ClassVar[bool] = True  # whether the inner engine does is asked before it is wrapped
 
     def __init__(self, inner: Engine, aggregator: Aggregator) -> None:
         self._inner, self._aggregator = inner, aggregator
         self._clients: tuple[int, ...] = ()
+        self._answered: tuple[int, ...] = ()
         self._global: Mapping[str, Tensor] = {}
+        for name in ("own_scores", "score_global"):  # of an engine whose clients score models by themselves
+            if hasattr(inner, name):
+                setattr(self, name, getattr(inner, name))
 
     def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort."""
@@ -45,10 +49,12 @@ class AggregatedEngine:
         if order.new_cohort:
             self._clients = order.cohort
         self._global = order.values
-        return self._inner.run_round(order)
+        reply = self._inner.run_round(order)
+        self._answered = tuple(client for client in self._clients if client in reply.losses)
+        return reply
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
-        """Combine a layer over the clients, as the server would receive it."""
+        """Combine a layer over the clients that answered, as the server receives it."""
         # Copies, because an aggregator of the user's own might work in place.
         received = {name: value.clone() for name, value in self._inner.received(layer).items()}  # (clients, ...)
         # An infinity that the global model has too, such as the -inf of a mask, is usable.
@@ -58,14 +64,14 @@ class AggregatedEngine:
         ]
         usable = torch.nonzero(torch.stack(finite).all(0)).flatten()  # (tensors, clients) -> rows of the cohort
         if not len(usable):
-            return Average({spec.name: self._global[spec.name] for spec in layer.tensors}, float("nan"), self._clients)
+            return Average({spec.name: self._global[spec.name] for spec in layer.tensors}, float("nan"), self._answered)
         rows: list[int] = usable.tolist()
-        if len(rows) < len(self._clients):
+        if len(rows) < len(self._answered):
             received = {name: value[usable] for name, value in received.items()}
-        shares = rescaled(range(len(weights)), weights, set(rows))
+        shares = rescaled(self._clients, weights, {self._answered[row] for row in rows})
         combined = self._aggregator.combine(layer, received, shares, self._global)
         kept = {rows[row] for row in range(len(rows)) if row not in combined.refused}
-        refused = tuple(client for row, client in enumerate(self._clients) if row not in kept)
+        refused = tuple(client for row, client in enumerate(self._answered) if row not in kept)
         return Average(combined.values, combined.discrepancy, refused)
 
     def received(self, layer: Layer) -> Values:

@@ -10,6 +10,8 @@ anything, and the request carries all layers     starts from them with a new opt
 the round that the server expects, or a later    overwrites the layers that arrived, keeps its own values of the
 one                                              others, and trains
 nothing, an older round or another run           replies "stale": the server then sends the full model
+a round of this run from before it was taken     the same, until the request carries all layers
+back to an earlier round
 ===============================================  ==================================================================
 
 The new state is on the disk before the reply is sent, so a round is never trained twice and never lost.
@@ -30,7 +32,15 @@ from fedlama.engines.cohort.sizes import intra_op_threads
 from fedlama.flower.client.state import ClientState, exclusive, load, save
 from fedlama.flower.client.trainer import ClientTrainer, LocalRound
 from fedlama.flower.payloads import Known, decode_layer, decode_message, write_layer
-from fedlama.flower.protocol import NEVER, EvaluateReply, EvaluateRequest, TrainReply, TrainRequest, fingerprint
+from fedlama.flower.protocol import (
+    NEVER,
+    EvaluateReply,
+    EvaluateRequest,
+    TrainReply,
+    TrainRequest,
+    fingerprint,
+    is_same_run,
+)
 
 
 def respond(request: TrainRequest, trainer: ClientTrainer, path: Path) -> TrainReply:
@@ -49,10 +59,10 @@ def respond(request: TrainRequest, trainer: ClientTrainer, path: Path) -> TrainR
         return refusal(request, _other_model(own_fingerprint, request.fingerprint))
     with intra_op_threads(trainer.threads), exclusive(path):
         state = load(path)
-        if state is not None and (state.run, state.fingerprint) != (request.run, own_fingerprint):
+        if state is not None and not (is_same_run(state.run, request.run) and state.fingerprint == own_fingerprint):
             state = None
-        trained_round = state.round_index if state else NEVER
-        if state is not None and trained_round == request.round_index:
+        trained_round = state.round_index if state and state.run == request.run else NEVER
+        if state is not None and trained_round == request.round_index:  # NEVER after the run was taken back
             return _reply(request, trainer, state, replayed=True)[0]
         if request.answered_round != NEVER and not request.answered_round <= trained_round < request.round_index:
             return TrainReply("stale", request.round_index, request.client, trained_round)

@@ -2,40 +2,68 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from fedlama.core.description import differences
 from fedlama.core.records import Result
 from fedlama.core.validation import refuse
-from fedlama.errors import ConfigError, FedlamaError
+from fedlama.errors import ConfigError, DataError, FedlamaError, printable
 from fedlama.experiment import Experiment, assemble, prepare
 from fedlama.federation.federation import Federation
 from fedlama.federation.run import Run
+from fedlama.federation.stored_description import shown_differences
 from fedlama.flower.deploy.submit import misfits
 from fedlama.flower.server.engine import Flower
 from fedlama.flower.server.nodes import NodeRegistry, RemoteClients
 from fedlama.runs import Checkpoints, RunFolder, resume_point
-from fedlama.runs.checkpoint import save_snapshot
+from fedlama.runs.autosave import take_back
+from fedlama.runs.checkpoint import save_snapshot, write_atomically
 from fedlama.runs.configuration import federation_differences, in_force, provenance, replaced_data
 from fedlama.runs.earlier import refuse_replaced_data
 from fedlama.runs.execute import Finished, PlannedRun, RunOptions, run_one
 from fedlama.runs.folder import decision_keys
 from fedlama.runs.lock import FolderLock
 from fedlama.runs.network_log import NAME
-from fedlama.runs.reader import Config, stored_description
+from fedlama.runs.reader import SETTINGS, Config, read_config, stored_description
 
+CLIENTS = "clients.json"
+"""Name of the file in a run folder with what the nodes said of their clients when the run started."""
 _LOG = logging.getLogger("fedlama.flower")
 
 
-def deploy_experiment(experiment: Experiment, engine: Flower, out: Path) -> Finished:
+@dataclass(frozen=True)
+class Continuation:
+    """How a deployment goes on with what its run folder holds.
+
+    Attributes:
+        keep: Checkpoints to keep, beside the two that a resumed run needs, also after the run has finished.
+        from_round: Take the run back, and compute it again from this round on; None to continue it.
+        settings: The run's configuration that decides its result, of an app of the user's own; a folder with a run of
+            other settings is refused.
+    """
+
+    keep: int = 0
+    from_round: int | None = None
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+
+_CONTINUE = Continuation()
+
+
+def deploy_experiment(
+    experiment: Experiment, engine: Flower, out: Path, continuation: Continuation = _CONTINUE
+) -> Finished:
     """Run an experiment over a channel into its run folder; an interrupted run is resumed.
 
     Args:
         experiment: The experiment; its engine is replaced.
         engine: The channel and the rules; the log is written into the run folder.
         out: Folder for the run folders.
+        continuation: How to go on with what the run folder holds.
 
     Returns:
         The finished run.
@@ -43,53 +71,98 @@ def deploy_experiment(experiment: Experiment, engine: Flower, out: Path) -> Fini
     Raises:
         ConfigError: The experiment asks for something that a deployment cannot do.
     """
-    refuse(misfits(experiment))  # `flwr run` may have submitted it without `fedlama flower run`
+    refuse(misfits(experiment, engine.aggregation))  # `flwr run` may have submitted it without `fedlama flower run`
     planned = PlannedRun.of(experiment, assemble(experiment, prepare(experiment)), out)
+    keep, from_round = continuation.keep, continuation.from_round
+    engine = replace(engine, went_back=from_round is not None)
     planned = replace(planned, federation=deployable(planned.federation, engine, planned.folder))
-    return run_one(planned, RunOptions(out, checkpoint_seconds=0.0))
+    return run_one(planned, RunOptions(out, checkpoint_seconds=0.0, history=keep, from_round=from_round))
 
 
-def deploy_federation(build: Callable[[RemoteClients], Federation], clients: int, engine: Flower, path: Path) -> Result:
+def deploy_federation(
+    build: Callable[[RemoteClients], Federation],
+    clients: int,
+    engine: Flower,
+    path: Path,
+    continuation: Continuation = _CONTINUE,
+) -> Result:
     """Run a federation of the user's own over a channel; the nodes report how many samples their clients have.
+
+    The numbers of samples are written into the run folder when the run starts, and stay as they are for the whole run.
 
     Args:
         build: Makes the federation.
-        clients: Number of clients; the nodes of all of them must be online first.
+        clients: Number of clients; the nodes of all of them must have been online once.
         engine: The channel and the rules; the log is written into the run folder.
         path: The run folder.
+        continuation: How to go on with what the run folder holds.
 
     Returns:
         The result.
 
     Raises:
+        DataError: The folder holds a run with other settings.
         FedlamaError: Clients are missing, or another server runs this federation in the folder.
     """
-    registry, policy = NodeRegistry(engine.channel, clients), engine.policy
-    registry.wait_for(range(clients), policy.join, policy.poll)
-    missing = sorted(set(range(clients)) - set(registry.samples))
+    with FolderLock(path) as lock:
+        known = _introduced(engine, clients, path / CLIENTS)
+        federation = build(known)
+        engine = replace(engine, went_back=continuation.from_round is not None)
+        federation = deployable(federation, engine, path)
+        compared = _Compared(federation, continuation.settings)
+        refuse_replaced_data(path, lambda stored: replaced_data(stored, None, federation))
+        _refuse_other_settings(path, compared)
+        if continuation.from_round is not None:
+            take_back(path, continuation.from_round)
+        config = {"seed": federation.seed, SETTINGS: dict(continuation.settings), **in_force(federation)}
+        point = resume_point(path, compared, warn=_LOG.warning)
+        before = point[1] if point else []
+        with RunFolder(path, config, len(before), lock=lock) as folder:
+            write_atomically(path / CLIENTS, json.dumps(known.to_json()).encode())
+            run = Run(federation)
+            if point:
+                run.load_state_dict(*point)
+
+            def save(target: Path) -> Path:
+                return save_snapshot(folder.sealed(run.state_dict()), target, keep=2 + continuation.keep)
+
+            result = run.to_end([folder, Checkpoints(folder, save, 0.0)], before)
+            summary = {"method": result.method, "rounds": len(result.rounds), **decision_keys(result)}
+            folder.finish(result, summary, keep_checkpoints=continuation.keep > 0)
+    return result
+
+
+def _introduced(engine: Flower, clients: int, path: Path) -> RemoteClients:
+    """Return what the nodes have said of their clients, when the run started or now."""
+    registry, policy = NodeRegistry(engine.channel, clients, engine.known), engine.policy
+    known = RemoteClients.from_file(path, clients)
+    if known is not None:
+        return known
+    wanted = [client for client in range(clients) if client not in engine.known.banned]
+    registry.wait_for(wanted, policy.join, policy.poll)
+    missing = sorted(set(wanted) - set(registry.samples))
     if missing:
         problems = f" ({'; '.join(registry.problems.values())})" if registry.problems else ""
         raise FedlamaError(
             f"after {policy.join:g} s no node serves the clients {', '.join(map(str, missing))}{problems}; start their "
             "SuperNodes, each with its own partition-id, or wait longer with join"
         )
-    samples = [registry.samples[client] for client in range(clients)]
-    federation = build(RemoteClients(samples, frozenset(registry.with_test_set)))
-    federation = deployable(federation, engine, path)
-    config = {"seed": federation.seed, **in_force(federation)}
+    samples = [registry.samples.get(client, 1) for client in range(clients)]  # of a banned client nothing counts
+    return RemoteClients(samples, frozenset(registry.with_test_set))
 
-    with FolderLock(path) as lock:
-        refuse_replaced_data(path, lambda stored: replaced_data(stored, None, federation))
-        point = resume_point(path, _Compared(federation), warn=_LOG.warning)
-        before = point[1] if point else []
-        with RunFolder(path, config, len(before), lock=lock) as folder:
-            run = Run(federation)
-            if point:
-                run.load_state_dict(*point)
-            saving = Checkpoints(folder, lambda at: save_snapshot(folder.sealed(run.state_dict()), at), 0.0)
-            result = run.to_end([folder, saving], before)
-            folder.finish(result, {"method": result.method, "rounds": len(result.rounds), **decision_keys(result)})
-    return result
+
+def _refuse_other_settings(path: Path, compared: _Compared) -> None:
+    """Refuse a folder that holds a run with other settings: it is neither overwritten nor continued with these.
+
+    Raises:
+        DataError: The folder holds one.
+    """
+    stored = read_config(path)
+    if stored is not None and (changed := compared.differences(stored)):
+        raise DataError(
+            f"{printable(path)} has a run with other settings ({shown_differences(changed)}); choose another out, set "
+            "them as they were, or remove the folder"
+        )
 
 
 @dataclass(frozen=True)
@@ -98,13 +171,17 @@ class _Compared:
 
     Attributes:
         federation: The federation.
+        settings: The run's configuration that decides its result.
     """
 
     federation: Federation
+    settings: Mapping[str, object] = field(default_factory=dict)
 
     def differences(self, stored: Config) -> list[str]:
         """Return what differs, one clause each."""
-        return federation_differences(stored_description(stored), self.federation)
+        before = stored.get(SETTINGS)
+        changed = list(differences(before, dict(self.settings))) if isinstance(before, Mapping) else []
+        return changed + federation_differences(stored_description(stored), self.federation)
 
     def provenance(self, stored: Config) -> list[str]:
         """Return what a user has to know of the stored run, one sentence each."""

@@ -75,17 +75,18 @@ def run_config(experiment: Experiment, options: Mapping[str, str | float]) -> st
     Raises:
         ConfigError: The experiment asks for something that a deployment cannot do.
     """
-    refuse(misfits(experiment))
+    refuse(misfits(experiment, str(options.get("aggregation", DEFAULTS["aggregation"]))))
     text = json.dumps(experiment.to_json(), separators=(",", ":"))
     lines = {"experiment": text, **options}
     return "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
 
 
-def misfits(experiment: Experiment) -> list[str]:
+def misfits(experiment: Experiment, aggregation: str = "models") -> list[str]:
     """Report what an experiment asks for and a deployment cannot do, one sentence each.
 
     Args:
         experiment: The experiment.
+        aggregation: How the server averages: ``"models"`` or ``"sums"``.
     """
     problems = [
         f"{section if section == 'engine' else f'{section}.name'} is {origin.reference!r}, expected a file in the "
@@ -104,10 +105,10 @@ def misfits(experiment: Experiment) -> list[str]:
             f"availability.name is {availability.name!r}, expected 'always', because the real clients "
             "of a deployment answer or do not; remove it, or simulate with `fedlama run`"
         )
-    if not aggregator.is_plain_mean:
+    if not aggregator.is_plain_mean and aggregation == "sums":
         problems.append(
-            f"aggregator.name is {aggregator.name!r}, expected 'mean', because a deployment only averages; remove it, "
-            "or simulate with `fedlama run`"
+            f"aggregator.name is {aggregator.name!r}, but aggregation is 'sums', which uses no single client's model; "
+            "remove one of them"
         )
     if experiment.settings.evaluate != "global":
         problems.append(

@@ -30,13 +30,15 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.availability.rules import rescaled
-from fedlama.core.layers import Layer
+from fedlama.core.averaging import squared_norm, wide_dtype
+from fedlama.core.layers import Layer, named_layers
 from fedlama.core.scores import Score
 from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
 from fedlama.engines.divergence import average_divergence
-from fedlama.errors import ConfigError
-from fedlama.flower.protocol import EVERYONE, NEVER, Channel, TrainRequest, fingerprint
+from fedlama.errors import ConfigError, FedlamaError
+from fedlama.flower.protocol import EVERYONE, NEVER, Channel, TrainRequest, fingerprint, next_attempt
 from fedlama.flower.server.aggregation import Aggregation, from_models, from_sums
+from fedlama.flower.server.known_clients import KnownClients
 from fedlama.flower.server.nodes import NodeRegistry
 from fedlama.flower.server.replies import uploads
 from fedlama.flower.server.requests import EngineState, RequestWriter, downloads, indices
@@ -54,13 +56,19 @@ class Flower:
         aggregation: ``"models"`` averages single models and measures the discrepancy from them, bit for bit as the loop
             engine does. ``"sums"`` uses only weighted sums over the clients and one scalar per client and layer, so
             the server needs no single model.
-        log: File that gets one line per round: requests, replies, problems and seconds.
+        log: File that gets one line per round: requests, replies, problems, norms of updates and seconds.
+        known: Which node may serve which client, and which clients are banned: these are never asked. Weights are
+            rescaled over the others, of which `min_replies` is a share.
+        went_back: Whether the run was taken back to an earlier round, so that what the clients have trained since does
+            not count: they start again from the full model.
     """
 
     channel: Channel
     policy: RoundPolicy = field(default_factory=RoundPolicy)
     aggregation: Aggregation = "models"
     log: Path | None = None
+    known: KnownClients = field(default_factory=KnownClients)
+    went_back: bool = False
 
     def __call__(self, setup: EngineSetup) -> FlowerEngine:
         """Return an engine for a federation."""
@@ -81,6 +89,7 @@ class FlowerEngine:
     """
 
     holds_clients: ClassVar[bool] = False
+    remedy: ClassVar[str] = "set aggregation='models', or leave it out"
 
     def __init__(self, setup: EngineSetup, options: Flower) -> None:
         if setup.solver.state_scope == "slot":
@@ -89,13 +98,18 @@ class FlowerEngine:
             )
         self._setup, self._options = setup, options
         self._fingerprint = fingerprint(setup.sent_layers, setup.codec)
-        self.registry = NodeRegistry(options.channel, len(setup.clients))
+        self.registry = NodeRegistry(options.channel, len(setup.clients), options.known)
         self._runner = RoundRunner(options.channel, self.registry, options.policy, setup.sent_layers, setup.codec)
         self.state = EngineState(run=secrets.token_hex(8))
         self.latest = RoundResult()
         self._scores = ScoreCollector(options.channel, self.registry, options.policy, setup.layers, self._fingerprint)
         self._order: RoundOrder | None = None  # of the latest round
         self._line: dict[str, Any] = {}  # what was logged of it
+
+    @property
+    def shows_models(self) -> bool:
+        """Whether :meth:`received` may be asked for, by an aggregator."""
+        return self._options.aggregation == "models"
 
     def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort; the next request to each member carries the complete model."""
@@ -111,12 +125,18 @@ class FlowerEngine:
         self._order = order = replace(order, scalars=order.scalars or self._options.aggregation == "sums")
         setup = self._setup
         writer = RequestWriter(self._common_request(order), setup.sent_layers, setup.codec, state, order)
-        self.latest = self._runner.run(round_index, state.asked(), writer.request, state.absent, order.values)
+        asked = [client for client in state.asked() if client not in self._options.known.banned]
+        if not asked:
+            raise FedlamaError(
+                f"round {round_index}: all clients of the cohort ({', '.join(map(str, state.cohort))}) are banned or "
+                "wait for the next cycle; ban fewer, or let more clients take part"
+            )
+        self.latest = self._runner.run(round_index, asked, writer.request, state.absent, order.values)
         state.close(round_index, self.latest.updates, self.latest.missing, self._options.policy.rejoin)
         for client in self.latest.updates:
             state.steps_done[client] = state.steps_done.get(client, 0) + order.steps_of(client)
         state.absent = set(self.latest.missing)
-        self._line = log_line(self.latest, state, time.perf_counter() - start)
+        self._line = log_line(self.latest, state, time.perf_counter() - start) | self._audit(order)
         self._log()
         updates = {client: self.latest.updates[client] for client in self._answered()}
         down = downloads(self.latest.sent, self._setup.sent_layers)
@@ -188,6 +208,9 @@ class FlowerEngine:
     def load_state_dict(self, state: CohortState) -> None:
         """Restore what an engine of the same run remembered; the clients then recognise their files as this run's."""
         self.state = EngineState.from_json(dict(state.facts))
+        if self._options.went_back:
+            self.state.run = next_attempt(self.state.run)
+            self.state.answered = dict.fromkeys(self.state.cohort, NEVER)
 
     def _common_request(self, order: RoundOrder) -> TrainRequest:
         """Return the part of the round's requests that is the same for all clients."""
@@ -208,6 +231,25 @@ class FlowerEngine:
             seed=self._setup.seed,
             score=order.scores_own,
         )
+
+    def _audit(self, order: RoundOrder) -> dict[str, Any]:
+        """Return what a person looks at to find a client that spoils the model: how far each one's update goes."""
+        facts: dict[str, Any] = {}
+        if self._options.known.banned:
+            facts["banned"] = sorted(self._options.known.banned)
+        if self.shows_models:
+            facts["norms"] = {client: self._update_norm(client, order) for client in self._answered()}
+        return facts
+
+    def _update_norm(self, client: int, order: RoundOrder) -> float:
+        """Return the norm of a client's update in the layers that are due, relative to the global values before."""
+        received, total = self.latest.updates[client].layers, 0.0
+        for layer in named_layers(self._setup.layers, order.plan.upload):
+            for spec in layer.tensors:
+                if spec.trainable:
+                    wide = wide_dtype(spec.dtype)
+                    total += squared_norm(received[layer.name][spec.name].to(wide) - order.values[spec.name].to(wide))
+        return math.sqrt(total)
 
     def _answered(self) -> list[int]:
         return [client for client in self.state.cohort if client in self.latest.updates]

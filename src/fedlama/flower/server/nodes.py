@@ -5,16 +5,21 @@ A node's number changes when it restarts without a registered key; a client's nu
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 from fedlama.data.clients import Batch
 from fedlama.data.local_sets import Part
-from fedlama.errors import ConfigError, FedlamaError
+from fedlama.errors import ConfigError
 from fedlama.flower.protocol import Channel, ClientInfo, InfoRequest, Outgoing
+from fedlama.flower.server.known_clients import KnownClients
 
+_NONE_KNOWN = KnownClients()
 _LOG = logging.getLogger("fedlama.flower")
 
 
@@ -29,6 +34,28 @@ class RemoteClients:
 
     counts: Sequence[int]
     with_test_set: frozenset[int] = frozenset()
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain JSON types."""
+        return {"samples": list(self.counts), "with_test_set": sorted(self.with_test_set)}
+
+    @classmethod
+    def from_file(cls, path: Path, clients: int) -> Self | None:
+        """Read back what :meth:`to_json` returned; None where the file is missing or of another number of clients.
+
+        Args:
+            path: The file.
+            clients: Number of clients of the federation.
+        """
+        try:
+            record = json.loads(path.read_bytes())
+            counts, tested = record["samples"], record["with_test_set"]
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+        whole = [value for value in (*counts, *tested) if type(value) is int and value >= 0]
+        if len(whole) != len(counts) + len(tested) or len(counts) != clients or 0 in counts:
+            return None
+        return cls(tuple(counts), frozenset(tested))
 
     def __len__(self) -> int:
         """Number of clients."""
@@ -61,8 +88,8 @@ class NodeRegistry:
     Args:
         channel: How the nodes are reached.
         clients: Number of clients of the federation.
+        known: Which node may serve which client, and how much each client weighs.
         lifetime: Seconds after which a request without a reply is sent again.
-        grace: Seconds for which two nodes may serve one client: a node that died counts as online for about a minute.
         pause: Seconds after which a node that refused is asked again.
 
     Attributes:
@@ -72,14 +99,19 @@ class NodeRegistry:
     """
 
     def __init__(
-        self, channel: Channel, clients: int, *, lifetime: float = 120.0, grace: float = 120.0, pause: float = 10.0
+        self,
+        channel: Channel,
+        clients: int,
+        known: KnownClients = _NONE_KNOWN,
+        *,
+        lifetime: float = 120.0,
+        pause: float = 10.0,
     ) -> None:
-        self._channel, self._clients = channel, clients
-        self._lifetime, self._grace, self._pause = lifetime, grace, pause
+        self._channel, self._clients, self._known = channel, clients, known
+        self._lifetime, self._pause = lifetime, pause
         self._client_of: dict[int, int] = {}
         self._asked: dict[str, tuple[int, float]] = {}  # ticket to its node and the time when it is out of date
         self._ask_again: dict[int, float] = {}  # node that refused to the time when it is asked again
-        self._served_twice: dict[int, float] = {}  # client to the time since which two nodes have served it
         self.samples: dict[int, int] = {}
         self.with_test_set: set[int] = set()
         self.problems: dict[int, str] = {}
@@ -87,23 +119,29 @@ class NodeRegistry:
     def online(self) -> dict[int, int]:
         """Return the clients that are online now; never waits.
 
+        A node that has served a client is preferred to one that came later, so that no newcomer takes its place. A
+        node that died counts as online for about a minute; then the newcomer serves the client.
+
         Returns:
             Client to node, of the clients whose nodes are online and have replied.
-
-        Raises:
-            FedlamaError: Two nodes that are online serve the same client, or a node serves a client that the
-                federation does not have.
         """
         online = set(self._channel.nodes())
         self.problems = {node: problem for node, problem in self.problems.items() if node in online}
         self._receive(online)
         self._ask(online)
-        nodes: dict[int, list[int]] = {}
+        serving: dict[int, int] = {}
         for node, client in self._client_of.items():  # in the order of their replies
-            if node in online:
-                nodes.setdefault(client, []).append(node)
-        self._refuse_doubles({client: serving for client, serving in nodes.items() if len(serving) > 1})
-        return {client: serving[-1] for client, serving in nodes.items()}
+            if node not in online:
+                continue
+            first = serving.setdefault(client, node)
+            self._note(
+                node,
+                ""
+                if first == node
+                else f"node {node} says that it serves client {client}, as node {first} does, and "
+                "is not asked while that one is online; start one of them with another partition-id in --node-config",
+            )
+        return serving
 
     @property
     def is_asking(self) -> bool:
@@ -128,16 +166,14 @@ class NodeRegistry:
                 return clients
             time.sleep(poll)
 
-    def _refuse_doubles(self, doubles: dict[int, list[int]]) -> None:
-        now = time.monotonic()
-        self._served_twice = {client: self._served_twice.get(client, now) for client in doubles}
-        for client, since in self._served_twice.items():
-            if now - since >= self._grace:
-                first, second = sorted(doubles[client])[:2]
-                raise FedlamaError(
-                    f"the nodes {first} and {second} both say that they serve client {client}; start one of them with "
-                    "another partition-id in --node-config"
-                )
+    def _note(self, node: int, problem: str) -> None:
+        """Keep the reason why a node serves no client, and log it once; an empty one clears it."""
+        if not problem:
+            self.problems.pop(node, None)
+            return
+        if self.problems.get(node) != problem:
+            _LOG.warning(problem)
+        self.problems[node] = problem
 
     def _ask(self, online: set[int]) -> None:
         now = time.monotonic()
@@ -161,18 +197,19 @@ class NodeRegistry:
                 self._register(node, content)
             elif content.kind == "failure":
                 self._ask_again[node] = time.monotonic() + self._pause
-                problem = f"node {node}: {content.reason}"
-                if self.problems.get(node) != problem:
-                    _LOG.warning(problem)
-                self.problems[node] = problem
+                self._note(node, f"node {node}: {content.reason}")
 
     def _register(self, node: int, info: ClientInfo) -> None:
+        """Note which client a node serves; a node that claims what it may not is ignored, and asked again later."""
+        problem = self._known.misfit(info.client, node)
         if not 0 <= info.client < self._clients:
-            raise FedlamaError(
-                f"node {node} serves client {info.client}, but the federation has {self._clients} clients "
-                f"(0 to {self._clients - 1}); correct its partition-id in --node-config"
-            )
-        self.problems.pop(node, None)
+            problem = f"but the federation has {self._clients} clients (0 to {self._clients - 1})"
+        if problem:
+            self._ask_again[node] = time.monotonic() + self._pause
+            remedy = "correct its partition-id in --node-config, or the clients file"
+            self._note(node, f"node {node} says that it serves client {info.client}, {problem}; {remedy}")
+            return
+        self._note(node, "")
         self._client_of[node] = info.client
-        self.samples[info.client] = info.samples
+        self.samples[info.client] = self._known.weighed(info.client, info.samples)
         (self.with_test_set.add if info.has_test_set else self.with_test_set.discard)(info.client)

@@ -38,10 +38,12 @@ class RoundPolicy(Rules):
         deadline: Seconds that a round waits for replies.
         join: Seconds that a run waits at its start until all clients are online.
         poll: Seconds between two looks for replies.
-        min_replies: Share of the cohort that must reply; see :class:`~fedlama.choices.availability.Rules`.
+        min_replies: Share of the cohort that must reply; below 1, no single client can end a run. See
+            :class:`~fedlama.choices.availability.Rules`.
         rejoin: When a client that missed a round may come back; see :class:`~fedlama.choices.availability.Rules`.
     """
 
+    min_replies: float = 0.5
     deadline: float = 600.0
     join: float = 300.0
     poll: float = 0.5

@@ -57,7 +57,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 $(EXTRAS): $(READY)
-	$(BIN)/python $(INSTALL) constraints.txt --editable '.[docs,fast,mlflow,peft,tensorboard,wandb]'
+	$(BIN)/python $(INSTALL) constraints.txt --editable '.[docs,fast,mlflow,peft,privacy,tensorboard,wandb]'
 	touch $(EXTRAS)
 
 # Flower wants older versions of libraries that others want newer, so it lives in an environment of its own.

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         Sign,
         TopK,
     )
+    from fedlama.choices.privacy import Privacy
     from fedlama.choices.samplers import AllClients, Population, PowerOfChoice, Sampler, UniformSampler, WeightedSampler
     from fedlama.choices.server_optimizers import (
         Replace,
@@ -221,6 +222,7 @@ __all__ = [
     "Population",
     "PowerOfChoice",
     "PowerSGD",
+    "Privacy",
     "RandomAbsence",
     "RandomK",
     "Recorded",
@@ -308,6 +310,7 @@ _HOMES = {
         "BFloat16 Chain Codec CodecContext CodecState CohortContext ContextCodec DifferenceCodec Differences "
         "Directions EightBitRows Float16 Float32 PowerSGD QSGD RandomK Sign TopK"
     ),
+    "fedlama.choices.privacy": "Privacy",
     "fedlama.choices.samplers": "AllClients Population PowerOfChoice Sampler UniformSampler WeightedSampler",
     "fedlama.choices.server_optimizers": (
         "Replace ServerAdagrad ServerAdam ServerFedDyn ServerMomentum ServerNesterov ServerOptimizer "

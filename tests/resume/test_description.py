@@ -107,12 +107,13 @@ def test_another_federation_is_refused_with_what_differs(
 
 
 def test_every_field_of_a_federation_is_described() -> None:
-    described = federation(local_work=fl.LocalWork(epochs=1), micro_batch_size=2).describe()
+    later = {"local_work": fl.LocalWork(epochs=1), "micro_batch_size": 2, "privacy": fl.Privacy()}
+    described = federation(**later).describe()
     names = {field.name for field in fields(fl.Federation)}
     names -= {"rounds", "epochs"}  # a budget is described by its local steps
     assert described.keys() == (names - {"keep_client_models", "objective"}) | {"version", "precision"}
     assert json.loads(json.dumps(described, allow_nan=False)) == described
-    for name in names - {"model", "test_set", "engine", "device", "keep_client_models", "objective"}:
+    for name in names - {"model", "test_set", "engine", "device", "keep_client_models", "objective", "privacy"}:
         assert any(name in change or name == "clients" for change, _ in CHANGES), f"no test changes {name}"
 
 
@@ -173,3 +174,9 @@ def test_a_setting_that_an_older_description_lacks_counts_as_its_default(
         fl.Run(federation(solver=fl.SGD(0.1, momentum=0.5, decay_at=(3,)))).load_state_dict(older, records)
     with pytest.raises(DataError, match="task was "):
         fl.Run(federation(objective=smooth)).load_state_dict(older, records)
+
+
+def test_privacy_is_described() -> None:
+    changed = federation(privacy=fl.Privacy(0.5)).differences(federation().describe())
+    assert [clause for clause in changed if "privacy was null, and is " in clause] == changed
+    assert len(changed) == 1

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlama.choices.codecs import Codec
+from fedlama.choices.privacy import Privacy
 from fedlama.choices.solvers import LocalSolver
 from fedlama.choices.strategies import Plan
 from fedlama.choices.tasks import Task
@@ -57,6 +58,7 @@ class EngineSetup:
         micro_batch_size: Samples that are computed at a time, at most; None for whole batches.
         extra_layers: What the solver exchanges beside the model, as layers; see
             :mod:`fedlama.choices.solvers.exchanged`.
+        privacy: How clients limit their contributions at the end of a round; None for not at all.
     """
 
     model: nn.Module
@@ -71,6 +73,7 @@ class EngineSetup:
     local_layers: Layers = ()
     micro_batch_size: int | None = None
     extra_layers: Layers = ()
+    privacy: Privacy | None = None
 
     @property
     def sent_layers(self) -> Layers:

@@ -27,6 +27,7 @@ from fedlama.data.clients import as_batch
 from fedlama.engines.api import LOCAL_VALUES, Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
 from fedlama.engines.cohort.cohort import CohortSlice
 from fedlama.engines.cohort.threads import WorkerThreads
+from fedlama.engines.contributions import Contributions
 from fedlama.engines.divergence import loss_divergence
 from fedlama.engines.first_step.guard import MOST_CLIENTS, check_first_step
 from fedlama.engines.gradient_pass import GradientPass, gradient_kind
@@ -83,6 +84,7 @@ class LoopEngine:
         self._first_personal = {name: value.detach().clone() for name, value in personal.items()}
         self._generators = [setup.device] if setup.device.type == "cuda" else []
         self._kinds = [exchange.kind for exchange in exchanges_of(setup.solver)]
+        self._contributions = Contributions.of(setup)
         kind = gradient_kind(setup.solver)
         self._gradient_pass = None if kind is None else GradientPass(setup, kind)
         self._slots: list[_ClientSlot] = []
@@ -118,6 +120,10 @@ class LoopEngine:
         work = self._round_steps(order)
         with torch.random.fork_rng(devices=self._generators):  # dropout draws from the global generator
             losses = {slot.client: self._train_client(slot, work, order.steps_of(slot.client)) for slot in self._slots}
+        if self._contributions is not None:
+            for slot in self._slots:
+                stacked = {name: value.unsqueeze(0) for name, value in slot.values.items()}
+                self._contributions.limit(stacked, order.values)
         return RoundReply(losses, self._transfers.planned(order))
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:

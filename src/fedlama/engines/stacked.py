@@ -26,6 +26,7 @@ from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, R
 from fedlama.engines.cohort.averaging import mean_and_discrepancy
 from fedlama.engines.cohort.cohort import Cohort, CohortSlice
 from fedlama.engines.cohort.threads import WorkerThreads, cores
+from fedlama.engines.contributions import Contributions
 from fedlama.engines.first_step.guard import MOST_CLIENTS, check_first_step
 from fedlama.engines.gradient_pass import GradientPass, gradient_kind
 from fedlama.engines.phases import train_in_phases
@@ -66,6 +67,7 @@ class StackedEngine:
         self._setup = setup
         self._transfers = TransferTable(setup.sent_layers, setup.codec)
         self._round_steps = RoundSteps(setup, cohort.names)
+        self._contributions = Contributions.of(setup)
         kind = gradient_kind(setup.solver)
         self._gradient_pass = None if kind is None else GradientPass(setup, kind)
         self._trainers = trainers
@@ -104,6 +106,8 @@ class StackedEngine:
             raise explained(self._setup, rows.clients, rows.steps_done, work.steps, error) from error
         if work.update.ends_rounds:
             self._end_round(work)
+        if self._contributions is not None:
+            self._contributions.limit(self._cohort.view().values, order.values)
         for steps, clients in order.by_steps(self._cohort.clients):
             self._cohort.count(clients, steps)
         return RoundReply(dict(zip(self._cohort.clients, losses, strict=True)), self._transfers.planned(order))

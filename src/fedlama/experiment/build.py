@@ -132,6 +132,7 @@ def assemble(experiment: Experiment, material: Material) -> Federation:
         rounds=settings.rounds,
         epochs=settings.epochs,
         local_work=settings.local_work,
+        privacy=settings.privacy,
         micro_batch_size=settings.micro_batch_size,
         solver=experiment.solver,
         sampler=experiment.sampler,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from fedlama.choices.aggregators import Aggregator
 from fedlama.choices.availability import Availability
 from fedlama.choices.codecs import Codec
+from fedlama.choices.privacy import Privacy
 from fedlama.choices.samplers import Sampler
 from fedlama.choices.server_optimizers import ServerOptimizer
 from fedlama.choices.solvers import LocalSolver
@@ -61,6 +62,7 @@ class Settings:
         precision: ``"bfloat16"`` runs the model under torch's autocast, in the engines stacked, workers and auto.
         micro_batch_size: Samples that a client computes at a time, at most; see :class:`fedlama.Federation`.
         local_work: What clients do in a round; see :class:`fedlama.core.local_work.LocalWork`.
+        privacy: Limits of what the model may say of one client; see :class:`fedlama.choices.privacy.Privacy`.
         evaluate_clients: Which models are scored on the clients' own test sets; see :class:`fedlama.Federation`.
         client_test_share: Share of every client's training rows that is kept out of training as the client's own test
             set; 0 to use the test rows of the client's natural groups, where the data have them.
@@ -91,6 +93,7 @@ class Settings:
     precision: Literal["float32", "bfloat16"] = field(default="float32", metadata=LEFT_OUT_AT_DEFAULT)
     micro_batch_size: int | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
     local_work: LocalWork = field(default=LocalWork(), metadata=LEFT_OUT_AT_DEFAULT)
+    privacy: Privacy | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
     evaluate_clients: EvaluatedClients = field(default="none", metadata=LEFT_OUT_AT_DEFAULT)
     client_test_share: float = field(default=0.0, metadata=LEFT_OUT_AT_DEFAULT)
     validation_share: float = field(default=0.0, metadata=LEFT_OUT_AT_DEFAULT)

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedlama.choices.codecs import changes_nothing
 from fedlama.choices.codecs.difference import RESIDUAL
+from fedlama.choices.privacy import check_accountant
 from fedlama.choices.samplers import is_informed
 from fedlama.choices.solvers import FedDyn
 from fedlama.choices.solvers.exchanged import exchanges_of
@@ -74,7 +76,7 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
     problems += option_problems(federation.solver, full, federation.budget) if not problems else []
     problems += _check_statistics(federation) + _check_local(federation) + _check_complex(federation, layers)
     problems += _check_per_layer(federation, layers) + _check_cohorts(federation)
-    problems += _check_feddyn(federation)
+    problems += _check_feddyn(federation) + _check_privacy(federation, layers)
     problems += _check_codec(federation, layers) + (_check_exchanges(federation, layers) if not problems else [])
     checks: list[Callable[[], object]] = [
         lambda: _check_device(federation.device),
@@ -149,6 +151,53 @@ def _check_feddyn(federation: FederationSettings) -> list[str]:
             f"solver is {name!r}, whose clients count how far they moved in a round, but {federation.strategy.name} "
             "synchronises layers over several rounds; use 'fedavg', 'fedluar' or 'cyclic', or another solver"
         )
+    return problems
+
+
+def _check_privacy(federation: FederationSettings, layers: Layers) -> list[str]:
+    """Refuse what shows more of a client than its limited contribution, or changes how far that reaches.
+
+    Raises:
+        MissingExtraError: The library that computes epsilon is not installed.
+    """
+    if federation.privacy is None:
+        return []
+    problems, strategy = [], federation.strategy
+    if federation.weighting != "equal":
+        problems.append(
+            f"privacy is set, but weighting is {federation.weighting!r}, so clients with more samples could move the "
+            "average further; set weighting='equal'"
+        )
+    if not federation.aggregator.is_plain_mean:
+        problems.append(
+            f"privacy is set, but aggregator is {federation.aggregator.name!r}, and noise is known for a mean alone; "
+            "set aggregator='mean'"
+        )
+    if not changes_nothing(federation.codec):
+        problems.append(
+            f"privacy is set, but codec is {federation.codec.name!r}, which could make a contribution larger than its "
+            "limit; use codec 'float32'"
+        )
+    if strategy.cycle_rounds != 1 or strategy.measures_discrepancy:
+        problems.append(
+            f"privacy is set, but {strategy.name} looks at clients beyond their average of a round; use 'fedavg', "
+            "'fedluar' or 'cyclic'"
+        )
+    if extras := exchanges_of(federation.solver):
+        problems.append(
+            f"privacy is set, but solver {federation.solver.name!r} sends {extras[0].kind!r} too, which is not "
+            "limited; use another solver"
+        )
+    buffers = [spec.name for layer in layers for spec in layer.tensors if not spec.trainable]
+    if buffers:
+        problems.append(
+            f"privacy is set, but {buffers[0]!r} is averaged without a limit; use a model without running statistics, "
+            "or set layers.statistics='local'"
+        )
+    if [spec.name for layer in layers for spec in layer.tensors if spec.dtype.is_complex]:
+        problems.append("privacy is set, but the model has complex parameters; use a model of real numbers")
+    if not problems:
+        check_accountant()
     return problems
 
 

@@ -58,6 +58,8 @@ class Federation(FederationSettings):
         validation_set: Held-out data by which decisions are made: the best model and early stopping. The test set is
             never used for them.
         early_stopping: When to stop before the budget is used up; by default never.
+        privacy: Limits of what the global model may say of one client: clipping and noise, with epsilon in
+            `Result.figures`; None for none. See :mod:`fedlama.choices.privacy`.
     """
 
     def run(self, callbacks: Iterable[RoundCallback] = ()) -> Result:

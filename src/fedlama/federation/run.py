@@ -175,7 +175,10 @@ class Run:
         """
         strategy, cost, parameters = self.federation.strategy, self.ledger.cost(), total_parameters(self.layers)
         steps = max(self.round_index, 1) * strategy.local_steps
-        best, figures = None, getattr(strategy, "figures", None)
+        best, reports, privacy = None, getattr(strategy, "figures", None), self.federation.privacy
+        figures = reports(self.state, len(self.cohort), self.round_index) if reports else {}
+        if privacy is not None:
+            figures |= privacy.figures(self.round_index, len(self.clients), self.federation.sampler)
         if self.best is not None and self.best.score is not None and self.best.round_index is not None:
             best = Best(self.best.round_index, self.best.score, self.server.global_model(self.best.values))
         return Result(
@@ -189,7 +192,7 @@ class Run:
             seconds=sum(record.seconds + record.evaluation_seconds for record in records),
             best=best,
             stopped=self.stopped if self.round_index < self.federation.budget.rounds else None,
-            figures=figures(self.state, len(self.cohort), self.round_index) if figures else {},
+            figures=figures,
         )
 
     def advance(self) -> RoundRecord:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fedlama.choices.privacy import Privacy
 from fedlama.choices.server_optimizers import ServerOptimizerState
 from fedlama.choices.solvers.exchanged import exchanges_of, kind_of
 from fedlama.core.layers import Layer, Layers, TensorSpec, layer_tensors, local_buffers, named_layers
@@ -68,6 +69,7 @@ class Server:
         for_layer = getattr(optimizer, "for_layer", lambda _: optimizer)  # a user's class may not inherit the default
         self._optimizers = {layer.name: for_layer(layer.name) for layer in self._layers}
         self._share = 1.0  # of all clients, those that answered
+        self._positions = {name: position for position, name in enumerate(names)}
         self.optimizer_state: dict[str, ServerOptimizerState] = {}
         self.last_update: Values = {}
         local = local_buffers(self._model, setup.trained_layers)
@@ -79,8 +81,9 @@ class Server:
     @property
     def needs_steps(self) -> bool:
         """Whether a synchronisation depends on how many clients answered, or on their local steps."""
-        shared = self._extra_layers or hasattr(self._federation.server_optimizer, "with_share")
-        return self._federation.weighting == "fednova" or bool(shared)
+        federation = self._federation
+        shared = self._extra_layers or hasattr(federation.server_optimizer, "with_share")
+        return federation.weighting == "fednova" or federation.privacy is not None or bool(shared)
 
     def synchronise(
         self, plan: Plan, engine: Engine, cohort: Sequence[int], steps: Mapping[int, int]
@@ -221,6 +224,8 @@ class Server:
         for spec in layer.tensors:
             if spec.trainable:
                 state, previous = self.optimizer_state.setdefault(spec.name, {}), self.values[spec.name]
+                if self._federation.privacy is not None:
+                    new[spec.name] = self._noisy(self._federation.privacy, spec.name, new[spec.name], round_index)
                 target = new[spec.name] if scale == 1.0 else previous + scale * (new[spec.name] - previous)
                 new[spec.name] = self._optimized(layer.name, previous, target, state)
         new = self.downloads.publish(layer, new, self.values, round_index)
@@ -228,6 +233,11 @@ class Server:
             for spec in layer.tensors:
                 self.last_update[spec.name] = new[spec.name] - self.values[spec.name]
         return new
+
+    def _noisy(self, privacy: Privacy, name: str, average: Tensor, round_index: int) -> Tensor:
+        """Return a tensor's average with the noise of its round."""
+        answered = round(self._share * len(self._clients))
+        return privacy.noisy(average, answered, self._federation.seed, round_index, self._positions[name])
 
     def _statistics(
         self, steps: Sequence[_Step], plan: Plan, engine: Engine, cohort: Sequence[int]

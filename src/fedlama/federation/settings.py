@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fedlama.choices.aggregators import Aggregator, Mean
 from fedlama.choices.availability import Always, Availability
 from fedlama.choices.codecs import Codec, Float32
+from fedlama.choices.privacy import Privacy
 from fedlama.choices.samplers import AllClients, Sampler
 from fedlama.choices.server_optimizers import Replace, ServerOptimizer
 from fedlama.choices.solvers import SGD, LocalSolver
@@ -79,6 +80,7 @@ class FederationSettings:
     evaluate_clients: EvaluatedClients = "none"
     validation_set: TestSet | None = None
     early_stopping: EarlyStopping | None = None
+    privacy: Privacy | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
 
     def __new__(cls, *_: object, **given: object) -> Self:
         """Refuse an unknown setting, and say where it belongs or which one is near."""
@@ -191,4 +193,5 @@ class FederationSettings:
             local_layers=local_layers(trained),
             micro_batch_size=self.micro_batch_size,
             extra_layers=extra_layers(sent_layers(trained), exchanges_of(self.solver)),
+            privacy=self.privacy,
         )

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from fedlama.choices.availability.membership import NEVER as NEVER
 from fedlama.choices.codecs import Codec
+from fedlama.choices.privacy import Privacy
 from fedlama.core.deprecations import is_left_out
 from fedlama.core.layers import Layers
 from fedlama.core.scores import Score
@@ -250,16 +251,18 @@ def _written(codec: Any) -> str:  # noqa: ANN401  (a codec, which need not be a 
     return f"{type(codec).__qualname__}({', '.join(f'{item.name}={getattr(codec, item.name)!r}' for item in shown)})"
 
 
-def fingerprint(layers: Layers, codec: Codec) -> str:
+def fingerprint(layers: Layers, codec: Codec, privacy: Privacy | None = None) -> str:
     """Return a digest of what both sides must agree on: the layers, their tensors and the codec.
 
     Args:
         layers: The labelling.
         codec: How uploads are compressed; it names the codec of downloads.
+        privacy: How clients limit their contributions, which the server's noise relies on.
 
     Returns:
         16 hexadecimal digits.
     """
     described = [[(t.name, t.shape, str(t.dtype), t.trainable) for t in layer.tensors] for layer in layers]
-    text = repr(([layer.name for layer in layers], described, _written(codec)))
+    parts = [layer.name for layer in layers], described, _written(codec)
+    text = repr(parts if privacy is None else (*parts, privacy))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

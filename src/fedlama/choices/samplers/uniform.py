@@ -43,6 +43,11 @@ class UniformSampler(Sampler):
         normalise_numbers(self)
         refuse(whole(self, "active", "hold_rounds", minimum=1))
 
+    @property
+    def is_uniform(self) -> bool:
+        """Whether every round may have a cohort of its own, in which all clients are equally likely."""
+        return self.hold_rounds == 1
+
     def cohort_size(self, population: int) -> int:
         """Return `active`.
 

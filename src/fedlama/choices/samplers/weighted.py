@@ -34,6 +34,11 @@ class WeightedSampler(UniformSampler):
 
     name: ClassVar[str] = "weighted"
 
+    @property
+    def is_uniform(self) -> bool:
+        """False: some clients are more likely."""
+        return False
+
     def choose(self, population: Population, round_index: int, seed: int) -> tuple[int, ...]:
         """Return the clients of one draw; see :class:`~fedlama.choices.samplers.informed.InformedSampler`."""
         return tuple(sorted(drawn_by_samples(population, self.active, round_index, seed)))

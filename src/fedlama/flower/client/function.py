@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlama.choices.codecs import Codec, Float32
+from fedlama.choices.privacy import Privacy
 from fedlama.core.layers import Layers, by_tensor, local_layers, sent_layers
 from fedlama.core.scores import Score
 from fedlama.engines.api import Values
@@ -57,6 +58,11 @@ class FunctionTrainer:
     def codec(self) -> Codec:
         """How uploads are compressed."""
         return self._codec
+
+    @property
+    def privacy(self) -> Privacy | None:
+        """None: a function's changes are not limited, so a server that asks for it refuses this client."""
+        return None
 
     @property
     def uses_reference(self) -> bool:

@@ -54,7 +54,7 @@ def respond(request: TrainRequest, trainer: ClientTrainer, path: Path) -> TrainR
     Returns:
         The reply; the new state is already on the disk.
     """
-    own_fingerprint = fingerprint(trainer.layers, trainer.codec)
+    own_fingerprint = fingerprint(trainer.layers, trainer.codec, trainer.privacy)
     if request.fingerprint != own_fingerprint:
         return refusal(request, _other_model(own_fingerprint, request.fingerprint))
     with intra_op_threads(trainer.threads), exclusive(path):
@@ -79,7 +79,7 @@ def evaluate(request: EvaluateRequest, trainer: ClientTrainer) -> EvaluateReply:
         request: The request.
         trainer: The client's model and data.
     """
-    own_fingerprint = fingerprint(trainer.layers, trainer.codec)
+    own_fingerprint = fingerprint(trainer.layers, trainer.codec, trainer.privacy)
     if request.fingerprint != own_fingerprint:
         reason = _other_model(own_fingerprint, request.fingerprint)
         return EvaluateReply(request.round_index, request.client, detail=reason)
@@ -94,8 +94,8 @@ def evaluate(request: EvaluateRequest, trainer: ClientTrainer) -> EvaluateReply:
 
 def _other_model(here: str, expected: str) -> str:
     return (
-        f"the model, the labelling or the codec differ from the server's (fingerprint {here}, expected {expected}); "
-        "use the same experiment and the same files on both sides"
+        f"the model, the labelling or the codec differ from the server's, or the privacy (fingerprint {here}, expected "
+        f"{expected}); use the same experiment and the same files on both sides"
     )
 
 

@@ -13,6 +13,7 @@ from typing import Protocol
 from torch import Tensor
 
 from fedlama.choices.codecs import Codec, Float32
+from fedlama.choices.privacy import Privacy
 from fedlama.core.layers import Layers
 from fedlama.core.plan import Plan
 from fedlama.core.scores import Score
@@ -53,6 +54,10 @@ class ClientTrainer(Protocol):
     @property
     def codec(self) -> Codec:
         """How uploads are compressed."""
+
+    @property
+    def privacy(self) -> Privacy | None:
+        """How the client limits its contributions; None for not at all."""
 
     @property
     def uses_reference(self) -> bool:
@@ -135,9 +140,15 @@ class LoopTrainer:
         return self._setup.codec
 
     @property
+    def privacy(self) -> Privacy | None:
+        """How the client limits its contributions; None for not at all."""
+        return self._setup.privacy
+
+    @property
     def uses_reference(self) -> bool:
         """Whether the solver reads the values that the client received last."""
-        return self._setup.solver.uses_reference or bool(self._setup.extra_layers)
+        setup = self._setup
+        return setup.solver.uses_reference or bool(setup.extra_layers) or setup.privacy is not None
 
     @property
     def keeps_optimizer_state(self) -> bool:

@@ -97,7 +97,7 @@ class FlowerEngine:
                 "solver.state_scope is 'slot', but momentum cannot move from one machine to another; choose 'cohort'"
             )
         self._setup, self._options = setup, options
-        self._fingerprint = fingerprint(setup.sent_layers, setup.codec)
+        self._fingerprint = fingerprint(setup.sent_layers, setup.codec, setup.privacy)
         self.registry = NodeRegistry(options.channel, len(setup.clients), options.known)
         self._runner = RoundRunner(options.channel, self.registry, options.policy, setup.sent_layers, setup.codec)
         self.state = EngineState(run=secrets.token_hex(8))

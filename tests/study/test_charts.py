@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from fedlama.analysis.front import Outcome, points
 from fedlama.analysis.study import run_study
 from fedlama.experiment import read, resolve
-from fedlama.reporting.charts import Curve, mean_curve, metric_charts
+from fedlama.reporting.charts import Curve, front_chart, mean_curve, metric_charts
 from fedlama.runs.execute import RunOptions
 from tests.cli.call import SMALL, fedlama
 
@@ -44,3 +45,8 @@ def test_it_is_said_when_runs_were_reused(tmp_path: Path) -> None:
     first, second = (fedlama("run", *SMALL, "--out", tmp_path).out for _ in range(2))
     assert "already finished" not in first
     assert "1 of 1 runs had already finished and were reused; --again retrains them" in second
+
+
+def test_methods_that_sent_the_same_bytes_have_a_front_picture(tmp_path: Path) -> None:
+    ends = {"a": {0: Outcome(1e6, 0.5)}, "b" * 60: {0: Outcome(1e6, 0.4)}}
+    assert front_chart(points(ends), tmp_path / "front.png").stat().st_size > 1000

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,7 +25,11 @@ from fedlama.cli.options import (
     parse_seeds,
     show,
 )
+from fedlama.errors import ConfigError
 from fedlama.reporting.tracking import TRACKERS
+
+if TYPE_CHECKING:
+    from fedlama.runs.execute import RunOptions
 
 Out = Annotated[Path, typer.Option("--out", callback=expand_home, help="Folder for the run folders.")]
 Seconds = Annotated[
@@ -40,7 +45,9 @@ Methods = Annotated[
         help="Methods to compare, such as 'fedavg fedlama,increase_factor=2'; the option can be repeated.",
     ),
 ]
-Seeds = Annotated[str | None, typer.Option("--seeds", help="Number of seeds (5), or a list of them (0,1,2).")]
+Seeds = Annotated[
+    str | None, typer.Option("--seeds", help="Number of seeds (5), or a list of them (0,1,2); run: with --sweep.")
+]
 Track = Annotated[
     list[str] | None,
     typer.Option(
@@ -48,6 +55,15 @@ Track = Annotated[
         help=f"{', '.join(TRACKERS)} or none. Can be repeated.",
         show_default="tensorboard",
         autocompletion=lambda: [*TRACKERS, "none"],
+    ),
+]
+SweepAxes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sweep",
+        metavar="KEY=V1,V2",
+        help="Train at each of these values, such as solver.learning_rate=0.05,0.1; with several of them at every "
+        "combination. Any key will do.",
     ),
 ]
 Again = Annotated[bool, typer.Option("--again", help="Retrain runs that already finished.")]
@@ -105,6 +121,8 @@ def run(
     experiment: Name = "digits",
     overrides: Overrides = None,
     config: Config = None,
+    sweep: SweepAxes = None,
+    seeds: Seeds = None,
     plugin: Plugins = None,
     again: Again = False,
     track: Track = None,
@@ -113,7 +131,7 @@ def run(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train the experiment's strategy, unless that run already finished."""
+    """Train the experiment's strategy, unless that run already finished; with --sweep at each combination of values."""
     from fedlama.cli import tables
     from fedlama.experiment import load_experiment
     from fedlama.reporting.observer import RunReporter
@@ -121,9 +139,49 @@ def run(
 
     resolved = load_experiment(*named(experiment, overrides, config), plugin or ())
     options = RunOptions(out, quiet or as_json, checkpoint_seconds, again, _trackers(track))
+    if sweep:
+        _sweep(SweepOptions(named(experiment, overrides, config), sweep, seeds, plugin or []), options, as_json, quiet)
+        return
+    if seeds is not None:
+        raise ConfigError("--seeds is given without --sweep; use `fedlama compare --seeds`, or add --sweep")
     with RunReporter(options) as reporter:
         finished = execute(resolved, [resolved.strategy], options, reporter)
     show({"runs": [run.to_json() for run in finished]}, tables.comparison(finished), as_json, quiet)
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """What `--sweep` was given with.
+
+    Attributes:
+        experiment: The experiment and its overrides.
+        axes: Each ``KEY=V1,V2``.
+        seeds: The value of `--seeds`.
+        plugins: The values of `--plugin`.
+    """
+
+    experiment: tuple[str, list[str]]
+    axes: list[str]
+    seeds: str | None
+    plugins: list[str]
+
+
+def _sweep(given: SweepOptions, options: RunOptions, as_json: bool, quiet: bool) -> None:
+    """Run a sweep, draw it and print its table."""
+    from fedlama.analysis.sweep import SweepPlan, parse_axes, run_sweep
+    from fedlama.cli.sweep_tables import sweep_table
+    from fedlama.experiment import load_experiment
+    from fedlama.reporting.heat_map import draw_sweep
+    from fedlama.reporting.observer import RunReporter
+
+    name, overrides = given.experiment
+    settings = load_experiment(name, overrides, given.plugins).settings
+    seeds = parse_seeds(given.seeds, settings.seed)
+    plan = SweepPlan(name, tuple(overrides), parse_axes(given.axes), seeds, tuple(given.plugins))
+    with RunReporter(options) as reporter:
+        sweep = run_sweep(plan, options, reporter)
+    pictures = draw_sweep(sweep, options.out / settings.name)
+    show(sweep.to_json(), sweep_table(sweep, pictures), as_json, quiet)
 
 
 def plan(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,16 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from fedlama.core.randomness import seed_of
-from fedlama.data.arrays import Dataset
+from fedlama.data.arrays import Dataset, DataSource
 from fedlama.data.clients import ClientSource, TensorClients
 from fedlama.data.held_rows import hold_out
 from fedlama.data.local_sets import LocalRows, Part, rows_of_groups
 from fedlama.data.partition.base import Partition
 from fedlama.data.transforms import Normalise, PadCropFlip
 from fedlama.engines import ENGINES, Engine, EngineSetup
-from fedlama.errors import ConfigError, FedlamaError, cut
+from fedlama.errors import ConfigError, DataError, FedlamaError, cut
 from fedlama.experiment.loading import location_of
-from fedlama.experiment.options import name_of, origin_of
+from fedlama.experiment.options import name_of, origin_of, settings_of
 from fedlama.experiment.settings import Experiment, Settings
 from fedlama.federation.federation import Federation
 from fedlama.federation.held_out import TestSet
@@ -71,7 +72,7 @@ def prepare(experiment: Experiment) -> Material:
         What every method of a comparison starts from.
     """
     settings = experiment.settings
-    dataset = guarded("data", experiment.data, experiment.data.load)
+    dataset = guarded("data", experiment.data, lambda: _load(experiment.data))
     if not isinstance(dataset, Dataset):
         raise ConfigError(
             f"data {name_of(experiment.data)!r} returned {_kind(dataset)}, expected a fedlama.data.Dataset; return one"
@@ -103,6 +104,21 @@ def prepare(experiment: Experiment) -> Material:
         model = _build(experiment.model, dataset)
     held = torch.from_numpy(np.concatenate(validation)) if settings.validation_share else None
     return Material(dataset, clients, model, held)
+
+
+def _load(source: DataSource) -> object:
+    """Load the data; an error names the keys that say where they are."""
+    try:
+        return source.load()
+    except DataError as error:
+        paths = {
+            key: getattr(source, key) for key in settings_of(type(source)) if isinstance(getattr(source, key), Path)
+        }
+        missing = [key for key in paths if f"data.{key}" not in str(error)]
+        if not missing or origin_of(source) is not None:
+            raise
+        keys = " and ".join(f"data.{key}={paths[key]}" for key in missing)
+        raise DataError(f"{error} (the experiment has {keys}; add data.{missing[0]}=... with your path)") from error
 
 
 def _local_sets(dataset: Dataset, partition: Partition) -> dict[Part, LocalRows]:

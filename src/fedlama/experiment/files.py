@@ -13,7 +13,7 @@ from fedlama.core.paths import expanded
 from fedlama.data.files import decode_text
 from fedlama.errors import ConfigError, DataError, cut, did_you_mean, shown
 from fedlama.experiment.catalogue import Catalogue
-from fedlama.experiment.contracts import shared_keys
+from fedlama.experiment.extending import BUDGET, extended, keep_what_fits
 from fedlama.experiment.options import library, names
 from fedlama.experiment.resolution import resolve
 from fedlama.experiment.sections import SECTIONS
@@ -23,7 +23,6 @@ _LIMIT = 1 << 20
 _LARGEST_RUN = 1 << 24
 _BESIDE = ("in_force", "environment", "frozen_layers")
 """Keys of ``config.json`` beside the experiment, see :mod:`fedlama.runs.configuration`."""
-_BUDGET = {"local_steps", "rounds", "epochs"}
 
 
 def load_experiment(experiment: str, overrides: Iterable[str] = (), plugins: Sequence[str] = ()) -> Experiment:
@@ -77,7 +76,7 @@ def read(experiment: str, overrides: Iterable[str] = (), catalogue: Catalogue | 
         ConfigError: There is no such experiment, it is not valid TOML, or overrides are malformed.
     """
     catalogue = catalogue or catalogue_for(experiment)
-    raw = _raw(experiment)
+    raw = _raw(experiment, catalogue)
     problems = []
     overrides = list(overrides)
     _replace_budget(raw, overrides)
@@ -106,16 +105,16 @@ def read(experiment: str, overrides: Iterable[str] = (), catalogue: Catalogue | 
 def _replace_budget(raw: dict[str, Any], overrides: Sequence[str]) -> None:
     """Drop the experiment's budget where overrides give one, in whatever unit."""
     keys = {override.partition("=")[0].strip().replace("-", "_") for override in overrides}
-    if keys & _BUDGET:
-        for key in _BUDGET - keys:
+    if keys & {*BUDGET}:
+        for key in {*BUDGET} - keys:
             raw.pop(key, None)
 
 
-def _raw(experiment: str) -> dict[str, Any]:
-    """Return the plain keys of an experiment in today's words."""
+def _raw(experiment: str, catalogue: Catalogue) -> dict[str, Any]:
+    """Return the plain keys of an experiment in today's words, with those of what it extends."""
     if expanded(experiment).suffix == ".json":
         return _of_run(experiment)
-    return modernise(_parse(experiment))
+    return extended(experiment, _parse, catalogue)
 
 
 def _of_run(file: str) -> dict[str, Any]:
@@ -194,7 +193,7 @@ def _put(raw: dict[str, Any], parts: list[str], value: object, catalogue: Catalo
     if len(parts) == 2 and parts[1] == "name":
         value = modern_choice(parts[0], value)
         if isinstance(table := raw.get(parts[0]), dict):
-            _keep_what_fits(parts[0], table, value, catalogue)
+            keep_what_fits(parts[0], table, value, catalogue)
     table = raw
     for depth, part in enumerate(parts[:-1], 1):
         table = table.setdefault(part, {})
@@ -215,19 +214,6 @@ def _is_path(parts: list[str], raw: Mapping[str, Any], catalogue: Catalogue) -> 
     name = table.get("name") if isinstance(table, dict) else SECTIONS[section].default.name
     choice = catalogue.known(section, name)
     return choice is not None and get_type_hints(choice).get(key) is Path
-
-
-def _keep_what_fits(section: str, table: dict[str, Any], name: object, catalogue: Catalogue) -> None:
-    """Drop the keys that another choice of the section does not have in the same form: they belonged to the old one."""
-    if section not in SECTIONS:
-        return
-    old, new = (catalogue.known(section, choice) for choice in (table.get("name"), name))
-    if new is None or new is old:
-        return
-    had, has = (get_type_hints(choice) if choice else {} for choice in (old, new))
-    kept = {"name", *shared_keys(section, new)}
-    for key in [key for key in table if key not in kept and (key not in has or has[key] != had.get(key, has[key]))]:
-        del table[key]
 
 
 def _value(text: str) -> object:

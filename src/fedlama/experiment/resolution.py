@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -110,10 +110,19 @@ def _section(section: str, given: object, catalogue: Catalogue, problems: list[s
     except ConfigError as error:
         problems += error.problems
         return None
-    built = _Builder(section, choice, problems).build(values)
+    built = _Builder(section, choice, problems).build(_needed(section, choice) | values)
     if built is not None and origin_of(built) is not None:
         problems += check_plain(section, built, plain_choice(built))
     return built
+
+
+def _needed(section: str, choice: type[Any]) -> dict[str, object]:
+    """Return what the class of the section's default needs, as the default has it: a section may give a part."""
+    default = SECTIONS[section].default
+    if choice is not type(default):
+        return {}
+    needed = [item for item in fields(choice) if item.default is MISSING and item.default_factory is MISSING]
+    return {item.name: getattr(default, item.name) for item in needed if item.init}
 
 
 @dataclass(frozen=True)

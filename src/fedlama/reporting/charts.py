@@ -26,6 +26,8 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _MARKERS = "osD^vPX"
 _AXES = {"steps": "local steps per client", "rounds": "rounds", "megabytes": "MB up and down"}
 """What the metric is drawn over."""
+_WIDE = 40
+"""Characters of a title beside which no second one fits."""
 _SEARCHED = 20
 """Lines up to which a free corner is searched for the legend; with more that is slow, and there hardly is one."""
 
@@ -120,7 +122,7 @@ def interval_chart(result: Result, path: Path) -> Path:
         for i, c in zip(intervals, colours, strict=True)
     ]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), fontsize=8)
-    return _save(figure, path, 110)
+    return save_figure(figure, path, 110)
 
 
 def front_chart(points: Sequence[Point], path: Path) -> Path:
@@ -135,7 +137,8 @@ def front_chart(points: Sequence[Point], path: Path) -> Path:
     Returns:
         The same path.
     """
-    figure = Figure(figsize=(7, 4.4 + 0.2 * len(points) / 2), layout="constrained")
+    columns = 1 if any(len(point.title) > _WIDE for point in points) else 2
+    figure = Figure(figsize=(7, 4.4 + 0.2 * len(points) / columns), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(xscale="log", yscale="log")
     front = sorted(point.mean for point in points if point.on_front)
@@ -161,13 +164,15 @@ def front_chart(points: Sequence[Point], path: Path) -> Path:
     axes.set_ylabel("test loss at the end")
     means = f"; geometric means over {count} seeds, small: each seed" if count > 1 else ""
     axes.set_title(f"down and to the left is better{means}", fontsize=10)
-    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+    x_limits, y_limits = _apart(*axes.get_xlim()), _apart(*axes.get_ylim())
+    axes.set(xlim=x_limits, ylim=y_limits)
+    for axis, (low, high) in ((axes.xaxis, x_limits), (axes.yaxis, y_limits)):
         axis.set_major_locator(_ticks(low, high))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_locator(NullLocator())
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", fontsize=8, ncols=2)
-    return _save(figure, path, 130)
+    figure.legend(loc="outside lower center", fontsize=8, ncols=columns)
+    return save_figure(figure, path, 130)
 
 
 def mean_curve(curves: Sequence[Curve]) -> tuple[Curve, Curve, Curve]:
@@ -212,7 +217,12 @@ def _picture(curves: Mapping[str, Sequence[Curve]], measure: Measure, label: str
     axes.grid(alpha=0.3)
     lines = sum(map(len, curves.values()))
     axes.legend(fontsize=9, loc="best" if lines <= _SEARCHED else "lower right")
-    return _save(figure, path, 130)
+    return save_figure(figure, path, 130)
+
+
+def _apart(low: float, high: float) -> tuple[float, float]:
+    """Return limits of a logarithmic axis that are apart: all methods may have sent the same bytes."""
+    return (low, high) if high > 1.05 * low else (low / 1.2, high * 1.2)
 
 
 def _ticks(low: float, high: float) -> Locator:
@@ -220,8 +230,17 @@ def _ticks(low: float, high: float) -> Locator:
     return LogLocator(subs=(1.0, 2.0, 5.0)) if high > 10 * low else MaxNLocator(6)
 
 
-def _save(figure: Figure, path: Path, dpi: int) -> Path:
-    """Write a picture so that it is either whole or does not exist."""
+def save_figure(figure: Figure, path: Path, dpi: int) -> Path:
+    """Write a picture so that it is either whole or does not exist.
+
+    Args:
+        figure: The picture.
+        path: The PNG file.
+        dpi: Pixels per inch.
+
+    Returns:
+        The same path.
+    """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         figure.savefig(partial, dpi=dpi, format="png")

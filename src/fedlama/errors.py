@@ -76,8 +76,16 @@ class MissingExtraError(FedlamaError, ImportError):
         super().__init__(f"{library} is not installed; install it with: pip install 'fedlama[{extra}]'")
 
 
-class ExplodedLossWarning(UserWarning):
+class TrainingWarning(UserWarning):
+    """A run goes on, or has ended, but its figures say that it learns nothing."""
+
+
+class ExplodedLossWarning(TrainingWarning):
     """The loss of a run is far above what it began with."""
+
+
+class ChanceAccuracyWarning(TrainingWarning):
+    """The accuracy of a run is not above that of a constant answer."""
 
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 import fedlama as fl
 from fedlama.core.records import RoundRecord, Score
+from fedlama.errors import ChanceAccuracyWarning
 from fedlama.federation.explosion import ExplodedLossWarning, LossWatch
 from tests.cli.call import SMALL, fedlama
 from tests.runs.federations import make
@@ -98,3 +100,28 @@ def test_the_command_line_prints_a_note(tmp_path: Path) -> None:
     assert called.code == 0
     assert called.err.startswith("note: fedlama with seed 0: the ")
     assert called.err.count("note: ") == 1
+
+
+def _ended(accuracies: Sequence[float], labels: Sequence[int]) -> list[str]:
+    """Return the warnings at the end of a run with these accuracies, on a test set with these labels."""
+    watch = LossWatch(make(solver=FAST, test_set=fl.TestSet(torch.zeros(len(labels), 4), torch.tensor(labels))))
+    records = [record(index, 1.0, 2.0, accuracy=accuracy) for index, accuracy in enumerate(accuracies)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        watch.end([record(0, 1.0), *records])
+    return [str(each.message) for each in caught if issubclass(each.category, ChanceAccuracyWarning)]
+
+
+def test_an_accuracy_at_chance_at_the_end() -> None:
+    labels = [0, 0, 0, 1, 2] * 40  # a constant answer has 0.6
+    assert _ended([0.6] * 6, labels[:199]) == []  # too few samples
+    assert _ended([0.8, 0.8, 0.6, 0.2, 0.6, 0.6], labels) == []  # one of the last five is above
+    assert _ended([0.2, 0.6, 0.6, 0.6], labels) == []  # too few evaluations
+    (sentence,) = _ended([0.9, 0.6, 0.2, 0.4, 0.6, 0.6], labels)
+    assert (
+        "the last 5 evaluations have an accuracy of at most 0.6, but always answering with the most frequent"
+        in sentence
+    )
+    assert "another learning rate than 0.1 or more rounds" in sentence
+    assert _ended([0.1] * 6, [*range(10)] * 20)
+    assert _ended([0.11] * 6, [*range(10)] * 20) == []

@@ -21,7 +21,7 @@ from fedlama.cli import finished, show, train
 from fedlama.cli.flower import app as flower_app
 from fedlama.cli.options import SECTIONS
 from fedlama.core.deprecations import RenamedWarning
-from fedlama.errors import ExplodedLossWarning, FedlamaError, printable, write_remedy
+from fedlama.errors import FedlamaError, TrainingWarning, printable, write_remedy
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -67,14 +67,14 @@ def _warnings_as_notes() -> Iterator[None]:
         show_warning = warnings.showwarning
 
         def show_note(message: Warning | str, category: type[Warning], *where: Any) -> None:  # noqa: ANN401
-            if not issubclass(category, (RenamedWarning, ExplodedLossWarning)):
+            if not issubclass(category, (RenamedWarning, TrainingWarning)):
                 show_warning(message, category, *where)
             elif str(message) not in noted:
                 noted.add(str(message))
                 print(f"note: {message}", file=sys.stderr)
 
         warnings.simplefilter("always", RenamedWarning)
-        warnings.simplefilter("always", ExplodedLossWarning)
+        warnings.simplefilter("always", TrainingWarning)
         warnings.showwarning = show_note  # type: ignore[assignment]
         yield
 

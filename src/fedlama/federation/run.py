@@ -156,6 +156,7 @@ class Run:
                 records.append(self.advance())
                 watch.see(records[-1])
                 self._stop(calls.round(records[-1]))
+            watch.end(records)
             result = self.result(records)
             calls.end(result)
         except CallbackError as error:

@@ -15,10 +15,17 @@ from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 from torch import nn
 
-from fedlama.flower.apps import FunctionTrainer, LocalRound, client_app, experiment_trainer
+from fedlama.choices.codecs import Float32
+from fedlama.core import wire
+from fedlama.core.scores import Score
+from fedlama.flower.apps import NODE, FunctionTrainer, LocalRound, client_app, experiment_trainer
+from fedlama.flower.payloads import encode_layer
 from fedlama.flower.protocol import (
+    EVERYONE,
     NEVER,
     ClientInfo,
+    EvaluateReply,
+    EvaluateRequest,
     Failure,
     InfoRequest,
     Outgoing,
@@ -42,7 +49,7 @@ def task_identity(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def call(
     outgoing: Outgoing, node: dict[str, Any], run: dict[str, Any], app: ClientApp | None = None
-) -> TrainReply | ClientInfo | Failure:
+) -> TrainReply | EvaluateReply | ClientInfo | Failure:
     """Send a message through a ClientApp and read its reply as the server does."""
     message = _message(outgoing, 60.0)
     context = Context(run_id=1, node_id=outgoing.node, node_config=node, state=RecordDict(), run_config=run)
@@ -115,3 +122,48 @@ def test_what_the_users_code_raises_is_named_with_its_place(tmp_path: Path) -> N
     info = call(Outgoing(7, InfoRequest()), {"partition-id": 2}, {}, app)
     assert isinstance(info, Failure)
     assert "KeyError: 'nothing'" in info.reason
+
+
+def test_a_sites_own_configuration_reaches_its_data_and_mods_are_called(tmp_path: Path) -> None:
+    """`--node-config 'data="/hospital/x"'` says where a site's data are; the run's configuration cannot know it."""
+    seen: list[Any] = []
+
+    def make(client: int, config: Mapping[str, Any]) -> FunctionTrainer:
+        seen.append((client, config["rate"], config[NODE]["data"]))
+        trainer = experiment_trainer(client, SMALL)
+        return FunctionTrainer(trainer._setup.model, lambda *_: 0.0, 5, trainer.layers)  # type: ignore[attr-defined]
+
+    def mod(message: Message, context: Context, next_app: Any) -> Message:  # noqa: ANN401
+        seen.append(message.metadata.message_type)
+        reply: Message = next_app(message, context)
+        return reply
+
+    app = client_app(make, mods=[mod])
+    node = {"partition-id": 1, "state-dir": str(tmp_path), "data": "/hospital/x"}
+    assert call(Outgoing(7, InfoRequest()), node, {"rate": 0.5}, app) == ClientInfo(1, 5)
+    assert seen == ["query", (1, 0.5, "/hospital/x")]
+
+
+def test_a_client_scores_on_its_own_test_set(tmp_path: Path) -> None:
+    def make(client: int, config: Mapping[str, Any]) -> FunctionTrainer:
+        trainer = experiment_trainer(client, SMALL)
+        given = None if client else (lambda _: Score(0.25, {"auc": 0.75}, "auc", "higher"))
+        return FunctionTrainer(trainer._setup.model, lambda *_: 0.0, 5, trainer.layers, evaluate=given)  # type: ignore[attr-defined]
+
+    trainer = experiment_trainer(0, SMALL)
+    values = trainer._setup.model.state_dict()  # type: ignore[attr-defined]
+    payloads = {index: encode_layer(layer, values, Float32()) for index, layer in enumerate(trainer.layers)}
+    payload = wire.pack(wire.Message(4, EVERYONE, payloads))
+    for client, score in ((0, Score(0.25, {"auc": 0.75}, "auc", "higher")), (1, None)):
+        asked = EvaluateRequest(fingerprint(trainer.layers, trainer.codec), 4, client, payload)
+        reply = call(Outgoing(7, asked), {"partition-id": client}, {}, client_app(make))
+        detail = "" if score else "this client has no test set of its own"
+        assert reply == EvaluateReply(4, client, score, detail)
+    other = EvaluateRequest("another", 4, 0, payload)
+    reply = call(Outgoing(7, other), {"partition-id": 0}, {}, client_app(make))
+    assert isinstance(reply, EvaluateReply)
+    assert "the model, the labelling or the codec differ from the server's" in reply.detail
+    broken = EvaluateRequest(fingerprint(trainer.layers, trainer.codec), 4, 0, b"nothing")
+    reply = call(Outgoing(7, broken), {"partition-id": 0}, {}, client_app(make))
+    assert isinstance(reply, EvaluateReply)
+    assert reply.score is None

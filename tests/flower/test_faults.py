@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from fedlama import AllClients, FedAvg, FedLAMA, FedlamaError, Run
+from fedlama.errors import cut
 from fedlama.flower import Flower, RoundPolicy
+from fedlama.flower.client.respond import refusal
 from fedlama.flower.deploy.federation import deploy_federation
-from fedlama.flower.protocol import NEVER, TrainRequest
+from fedlama.flower.protocol import NEVER, Failure, TrainReply, TrainRequest
 from fedlama.flower.server.engine import FlowerEngine
 from fedlama.flower.server.nodes import NodeRegistry
 from fedlama.runs.network_log import read_log
@@ -289,3 +291,24 @@ def test_the_log_says_what_happened(tmp_path: Path) -> None:
 def test_a_policy_refuses_nonsense() -> None:
     with pytest.raises(FedlamaError, match="min_replies is 0"):
         RoundPolicy(min_replies=0)
+
+
+def test_what_a_node_says_cannot_control_a_terminal(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its sentences are logged, printed by `flwr log` and shown in reports."""
+    given = everyone(test_set=None)
+    channel = in_process(given, tmp_path)
+    evil = "\x1b[2J\x1b[31mall is well\r\n\x07" + "x" * 5000
+    channel.refusing[104] = cut(evil, 800)
+    honest = channel._reply
+
+    def reply(client: int, request: TrainRequest) -> TrainReply | Failure | None:
+        return refusal(request, evil) if client == 3 else honest(client, request)
+
+    channel._reply = reply  # type: ignore[method-assign]
+    run = deployed(given, channel, replace(HALF, deadline=0.5), log=tmp_path / "network.jsonl")
+    run.advance()
+    incidents = engine_of(run).latest.incidents
+    assert any(incident.startswith("client 3 cannot train: ") for incident in incidents)
+    assert all(len(incident) < 1000 for incident in incidents)
+    assert all(character.isprintable() for incident in incidents for character in incident)
+    assert all(character.isprintable() for record in caplog.records for character in record.getMessage())

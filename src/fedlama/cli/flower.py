@@ -6,18 +6,26 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedlama.cli.options import SECTIONS, Json, expand_home
-from fedlama.errors import MissingExtraError, printable
+from fedlama.errors import FedlamaError, MissingExtraError, printable
+
+if TYPE_CHECKING:
+    from fedlama.flower.deploy.submit import Operator
+
+_LOOK_SECONDS = 3.0  # between two questions how far a run is; each starts a Python process
 
 app = typer.Typer(no_args_is_help=True, help="Run an experiment as a real deployment on Flower.")
 
 Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A TOML file or an experiment's name.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's number, as `fedlama flower run` printed it.")]
+SuperLink = Annotated[str, typer.Option(help="The connection's name in Flower's config.toml.")]
 Deadline = Annotated[float, typer.Option(help="Seconds that a round waits for replies.")]
 MinReplies = Annotated[float, typer.Option(help="Share of the cohort that must reply, or the round is not averaged.")]
 Rejoin = Annotated[str, typer.Option(help="When a client that missed a round may rejoin: now or next-cycle.")]
@@ -85,7 +93,7 @@ def up(
 def run(
     experiment: Name,
     overrides: Overrides = None,
-    superlink: Annotated[str, typer.Option(help="The connection's name in Flower's config.toml.")] = "",
+    superlink: SuperLink = "",
     out: Annotated[str, typer.Option(help="Folder for the run folders on the SuperLink's machine.")] = "runs/flower",
     deadline: Deadline = 600.0,
     min_replies: MinReplies = 0.5,
@@ -98,27 +106,64 @@ def run(
     plugins_dir: Annotated[
         str, typer.Option(help="Folder on the SuperLink's machine with the files of your own options.")
     ] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end, and fail if the run does.")] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Likewise, and print what the server says.")] = False,
 ) -> None:
     """Submit the experiment to a SuperLink with `flwr run`; the SuperNodes are started by their owners."""
     from fedlama.experiment import load_experiment
-    from fedlama.flower.deploy.processes import QUIET
-    from fedlama.flower.deploy.submit import Operator, run_config
+    from fedlama.flower.deploy.submit import run_config
     from fedlama.flower.deploy.submit import write_app as write_app_folder
 
     resolved = load_experiment(experiment, overrides or ())
     options = _options(deadline, min_replies, rejoin, aggregation)
     options |= {"banned": ban, "keep-checkpoints": keep_checkpoints, "from-round": from_round}
     options |= {"out": out, "plugins-dir": plugins_dir, "clients-file": clients_file}
-    flwr = shutil.which("flwr")
-    if flwr is None:
-        raise MissingExtraError("flwr", "flower")
+    operator = _operator(superlink)
     with tempfile.TemporaryDirectory() as folder:
         target, config = Path(folder) / "app", Path(folder) / "run.toml"
         write_app_folder(target)
         config.write_text(run_config(resolved, options), encoding="utf-8")
-        run_id = Operator(flwr, superlink, {**os.environ, **QUIET}).submit(target, config)
-    typer.echo(f"submitted; follow it with: flwr log {run_id} {superlink}".rstrip())
+        run_id = operator.submit(target, config)
+    named = f" --superlink {superlink}" if superlink else ""
+    typer.echo(f"submitted run {run_id}; see it with: fedlama flower status {run_id}{named}")
     typer.echo(f"the run folder will be below {out} on the SuperLink's machine")
+    if stream:
+        operator.stream(run_id)
+    if stream or wait:
+        _wait(operator, run_id)
+
+
+@app.command()
+def status(run_id: RunId, superlink: SuperLink = "") -> None:
+    """Say how far a submitted run is, and why it failed."""
+    seen = _operator(superlink).status(run_id)
+    if seen is None:
+        raise FedlamaError(f"the SuperLink knows no run {run_id}, or does not answer; check the number and --superlink")
+    typer.echo(f"run {run_id} is {seen}")
+    raise typer.Exit(1 if seen.has_failed else 0)
+
+
+@app.command()
+def stop(run_id: RunId, superlink: SuperLink = "") -> None:
+    """Stop a submitted run; the same `fedlama flower run` continues it after its last whole round."""
+    _operator(superlink).stop(run_id)
+    typer.echo(f"stopped run {run_id}")
+
+
+@app.command()
+def forget(
+    states: Annotated[Path, typer.Argument(callback=expand_home, help="A node's state-dir.")],
+    days: Annotated[float, typer.Option(min=0, help="Keep what was written in the last days.")] = 30.0,
+) -> None:
+    """Delete the clients' states of runs that have ended; a run that goes on sends the full model again."""
+    from fedlama.flower.client.state import forget_old
+
+    if not states.is_dir():
+        raise FedlamaError(f"{printable(states)} is not a folder; give the state-dir of a node")
+    deleted = forget_old(states, days)
+    for folder in deleted:
+        typer.echo(f"deleted {printable(folder)}")
+    typer.echo(f"{len(deleted)} runs deleted")
 
 
 @app.command("app")
@@ -128,6 +173,40 @@ def write_app(folder: Annotated[Path, typer.Argument(callback=expand_home, help=
 
     write_app_folder(folder)
     typer.echo(f"try: flwr run {folder}")
+
+
+def _operator(superlink: str) -> Operator:
+    """Return the calls of `flwr`.
+
+    Raises:
+        MissingExtraError: Flower is not installed.
+    """
+    from fedlama.flower.deploy.processes import QUIET
+    from fedlama.flower.deploy.submit import Operator
+
+    flwr = shutil.which("flwr")
+    if flwr is None:
+        raise MissingExtraError("flwr", "flower")
+    return Operator(flwr, superlink, {**os.environ, **QUIET})
+
+
+def _wait(operator: Operator, run_id: str) -> None:
+    """Wait until a run is over, and print its states.
+
+    Raises:
+        FedlamaError: It failed, or was stopped.
+    """
+    last = ""
+    while True:
+        seen = operator.status(run_id)
+        if seen is not None and str(seen) != last:
+            last = str(seen)
+            typer.echo(f"run {run_id} is {last}")
+        if seen is not None and seen.has_failed:
+            raise FedlamaError(f"run {run_id} is {seen}; its whole log: flwr log {run_id}")
+        if seen is not None and seen.has_ended:
+            return
+        time.sleep(_LOOK_SECONDS)
 
 
 def _options(deadline: float, min_replies: float, rejoin: str, aggregation: str) -> dict[str, str | float]:

@@ -8,7 +8,7 @@ An app of the user's own imports all that it needs from here::
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,13 +54,16 @@ if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
     from flwr.serverapp import Grid, ServerApp
 
-__all__ = ["FunctionTrainer", "LocalRound", "RemoteClients", "client_app", "server_app"]
+__all__ = ["NODE", "FunctionTrainer", "LocalRound", "RemoteClients", "client_app", "server_app"]
 
 MakeTrainer = Callable[[int, Mapping[str, Any]], ClientTrainer]
-"""Makes a client's model and data from its number and the run's configuration."""
+"""Makes a client's model and data from its number and the run's configuration, which has the node's own under
+:data:`NODE`."""
 MakeFederation = Callable[[RemoteClients, Mapping[str, Any]], Federation]
 """Makes the federation from the clients and the run's configuration."""
 
+NODE = "node"
+"""Key of the node's configuration (``--node-config``), such as the folder of the site's data, for a client's maker."""
 _LOG = logging.getLogger("fedlama.flower")
 
 
@@ -79,11 +82,18 @@ def server_app(
 
     def main(grid: Grid, context: Context) -> None:
         # Not at the top: every request starts a new client process, which does not need what the server imports.
+        from fedlama.flower.deploy.server_process import end_with_parent, recorded_failure
+
+        _LOG.setLevel(logging.INFO)
+        end_with_parent()
+        given = {**base, **context.run_config}
+        with recorded_failure(expanded(str(given["out"]))):
+            deploy(grid, given)
+
+    def deploy(grid: Grid, given: Mapping[str, Any]) -> None:
         from fedlama.flower.deploy.federation import Continuation, deploy_experiment, deploy_federation
         from fedlama.flower.server.engine import Flower
 
-        _LOG.setLevel(logging.INFO)
-        given = {**base, **context.run_config}
         engine = Flower(GridChannel(grid), policy_of(given), aggregation_of(given), known=known_clients_of(given))
         out, continuation = expanded(str(given["out"])), Continuation(*history_of(given), deciding(given))
         if build is None:
@@ -98,7 +108,11 @@ def server_app(
 
 
 def client_app(
-    make: MakeTrainer | None = None, *, name: str = "own", config: Mapping[str, Any] | None = None
+    make: MakeTrainer | None = None,
+    *,
+    name: str = "own",
+    config: Mapping[str, Any] | None = None,
+    mods: Sequence[Any] = (),
 ) -> ClientApp:
     """Return a ClientApp that keeps its model in a file between rounds.
 
@@ -106,14 +120,15 @@ def client_app(
         make: Makes the client's model and data; by default those of the run's experiment.
         name: Names the folder of the clients' states, for a federation of the user's own.
         config: Values of keys that the run's configuration leaves out; see :mod:`fedlama.flower.settings`.
+        mods: Flower's mods, around every message. Those that change arrays do not fit: a message has packed layers.
     """
-    app: ClientApp = flower_module("clientapp").ClientApp()
+    app: ClientApp = flower_module("clientapp").ClientApp(mods=list(mods))
     base = {**DEFAULTS, **(config or {})}
 
     def trainer_of(context: Context) -> tuple[int, ClientTrainer]:
         client, given = client_number(context.node_config), {**base, **context.run_config}
         if make:
-            return client, make(client, given)
+            return client, make(client, {**given, NODE: dict(context.node_config)})
         return client, experiment_trainer(client, str(given["experiment"]), plugins_folder(given, context.node_config))
 
     def inform(message: Message, context: Context) -> Message:

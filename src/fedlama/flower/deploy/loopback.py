@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fedlama.errors import FedlamaError
+from fedlama.errors import FedlamaError, printable
 from fedlama.experiment import Experiment, prepare
 from fedlama.flower.deploy.byte_counter import ByteCounter
 from fedlama.flower.deploy.processes import Services, program
+from fedlama.flower.deploy.server_process import FAILED
 from fedlama.flower.deploy.submit import Operator, run_config, write_app, write_connection
 from fedlama.runs.network_log import NAME
 
@@ -64,10 +65,11 @@ def run_on_loopback(
                     (folder / "serverapp.log").write_text(operator.log(run_id), encoding="utf-8")
                     reason = failure or "its SuperLink ended, or its time is over"
                     raise FedlamaError(
-                        f"the deployment did not finish: {reason}; see serverapp.log and the other logs in {folder}, "
-                        "and repeat the same command to resume it"
+                        f"the deployment did not finish: {reason}; see {FAILED} in {out} and the logs in {folder}, and "
+                        "repeat the same command to resume it"
                     )
-                if time.monotonic() >= next_check:
+                failure = watcher.failure()
+                if not failure and time.monotonic() >= next_check:
                     failure = operator.failure(run_id)
                     next_check = time.monotonic() + _CHECK_SECONDS
                 time.sleep(0.5)
@@ -84,6 +86,15 @@ class _Watcher:
 
     def __init__(self, out: Path, report: Callable[[str], None]) -> None:
         self._out, self._report, self._started, self._rounds = out, report, time.time(), 0
+
+    def failure(self) -> str:
+        """Return why the ServerApp failed, as it wrote it itself; empty where it did not."""
+        file = self._out / FAILED
+        try:
+            text = file.read_text(encoding="utf-8") if file.stat().st_mtime >= self._started else ""
+        except OSError:
+            return ""
+        return printable(" ".join(text.split()))
 
     def look(self) -> dict[str, Any] | None:
         """Report the rounds that have ended since the last look; return the summary once it is written."""

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from fedlama.core.validation import refuse
-from fedlama.errors import FedlamaError, cut
+from fedlama.errors import FedlamaError, cut, printable
 from fedlama.experiment import Experiment
 from fedlama.experiment.catalogue import is_outside
 from fedlama.flower.settings import DEFAULTS
@@ -139,6 +139,33 @@ def write_connection(home: Path, name: str, address: str, certificate: Path | No
 
 
 @dataclass(frozen=True)
+class RunStatus:
+    """How far a run is.
+
+    Attributes:
+        status: In Flower's words, such as ``"running"`` or ``"finished:completed"``.
+        details: Why it failed, in the words of its ServerApp; empty where there is nothing to say.
+    """
+
+    status: str
+    details: str
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run is over."""
+        return self.status.startswith("finished")
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the run is over and not complete."""
+        return self.status in ("finished:failed", "finished:stopped")
+
+    def __str__(self) -> str:
+        """Return the status with its details."""
+        return f"{self.status}: {self.details}" if self.details else self.status
+
+
+@dataclass(frozen=True)
 class Operator:
     """Calls `flwr` as an operator of a SuperLink does.
 
@@ -171,17 +198,48 @@ class Operator:
         except (LookupError, ValueError) as error:
             raise FedlamaError(f"flwr refused the run: {cut(done.stderr or done.stdout, 2000)}") from error
 
-    def failure(self, run_id: str) -> str:
-        """Return why a run failed, in the words of its ServerApp; empty while it is running or when it is complete."""
+    def status(self, run_id: str) -> RunStatus | None:
+        """Return how far a run is; None while the SuperLink does not answer.
+
+        Args:
+            run_id: The run's number.
+        """
         done = self._call("ls", *self._names, "--run-id", run_id, "--format", "json")
         try:
             (run,) = json.loads(done.stdout)["runs"]
-            status, details = str(run["status"]), str(run["status-details"])
+            status, details = printable(run["status"]), printable(run["status-details"])
         except (LookupError, TypeError, ValueError):
-            return ""  # the SuperLink does not answer now
-        if status not in ("finished:failed", "finished:stopped"):
-            return ""
-        return details if details not in ("", "N/A") else status
+            return None
+        return RunStatus(status, "" if details == "N/A" else details)
+
+    def failure(self, run_id: str) -> str:
+        """Return why a run failed, in the words of its ServerApp; empty while it is running or when it is complete."""
+        status = self.status(run_id)
+        return "" if status is None or not status.has_failed else status.details or status.status
+
+    def stop(self, run_id: str) -> None:
+        """Stop a run.
+
+        Args:
+            run_id: The run's number.
+
+        Raises:
+            FedlamaError: The SuperLink refused, or does not answer.
+        """
+        done = self._call("stop", run_id, *self._names, "--format", "json")
+        if done.returncode or '"success": false' in done.stdout:
+            raise FedlamaError(
+                f"flwr did not stop run {run_id}: {cut(done.stderr or done.stdout, 500)}; check its number"
+            )
+
+    def stream(self, run_id: str) -> None:
+        """Print what a run's ServerApp prints, until the run ends.
+
+        Args:
+            run_id: The run's number.
+        """
+        command = [self.command, "log", run_id, *self._names, "--stream"]
+        subprocess.run(command, env=dict(self.environment), check=False)
 
     def log(self, run_id: str) -> str:
         """Return what a run's ServerApp has printed so far."""

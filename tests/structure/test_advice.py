@@ -38,6 +38,7 @@ ELSEWHERE = {
     "self.register_buffer": "a method of torch.nn.Module",
     "statistics_travel": "a key of the first version's descriptions",
     "task.fields": "a template of a progress bar",
+    "max": "an attribute of a progress element in HTML",
     "fedlama_app.client_app": "a file that the deployment writes",
     "fedlama_app.server_app": "a file that the deployment writes",
     "server_app": "a file that the deployment writes",

@@ -15,10 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from fedlama.core.figures import byte_figure
 from fedlama.core.rows import Rows
 from fedlama.core.wire import LAYER_HEADER_BYTES, MESSAGE_HEADER_BYTES, SCALAR_BYTES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Direction = Literal["down", "up", "evaluation", "evaluation-down"]
 """From the server and to the server for training; to the server and from the server for an evaluation alone."""
@@ -219,6 +223,30 @@ class Ledger:
         return Rows(
             row | {"bytes": row["payload_bytes"] + row["header_bytes"] + row["scalar_bytes"]} for row in rows.values()
         )
+
+    def plot(self) -> Figure:
+        """Return a figure of the MB of each layer, up and down; save it with ``savefig``, or let a notebook show it."""
+        return byte_figure(self.table(), MEGABYTE)
+
+    def __repr__(self) -> str:
+        """Return how much was sent: the transfers themselves may be thousands."""
+        megabytes = ", ".join(f"{self.total_bytes(way) / MEGABYTE:.2f} MB {way}" for way in ("up", "down"))
+        return f"Ledger({len(self.transfers)} transfers, {megabytes})"
+
+    def _repr_html_(self) -> str:
+        """Return the bytes by direction and kind, for notebooks."""
+        rows = []
+        for way in ("up", "down", "evaluation"):
+            sent = list(self._of(way))
+            kinds = (
+                sum(getattr(each, f"{kind}_bytes") for each in sent)
+                for kind in ("payload", "header", "scalar", "total")
+            )
+            if sent:
+                cells = "".join(f"<td style='text-align:right'>{count:,}</td>" for count in kinds)
+                rows.append(f"<tr><th>{way}</th>{cells}</tr>")
+        head = "".join(f"<th>{name}</th>" for name in ("direction", "payload", "headers", "scalars", "bytes"))
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
     def total_bytes(self, direction: Direction) -> int:
         """Return the bytes of one direction over the whole run: payload, headers and scalars.

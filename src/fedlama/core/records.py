@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import TYPE_CHECKING
 
 from fedlama.core.client_scores import ClientScores
+from fedlama.core.figures import AXES, Axis, check_axis, curve_figure
 from fedlama.core.layers import Layers
-from fedlama.core.ledger import Direction, Ledger, Transfer, round_bytes
+from fedlama.core.ledger import MEGABYTE, Direction, Ledger, Transfer, round_bytes
 from fedlama.core.measures import Measure
 from fedlama.core.plan import LayerStatistics, Plan
 from fedlama.core.rows import Rows
 from fedlama.core.scores import Score as Score
 
 if TYPE_CHECKING:  # records are read from files without PyTorch
+    from matplotlib.figure import Figure
     from torch import Tensor
 
 
@@ -260,6 +263,45 @@ class Result:
     def layers(self) -> Rows:
         """One row per round and layer: intervals and discrepancies."""
         return layer_rows(self.rounds)
+
+    def plot(self, over: Axis = "megabytes") -> Figure:
+        """Return a figure of the primary metric, or of the training loss of a run without an evaluation.
+
+        Args:
+            over: What it is drawn over: ``"megabytes"`` up and down, ``"rounds"`` or ``"steps"``.
+
+        Raises:
+            ConfigError: It cannot be drawn over that.
+        """
+        check_axis(over)
+        measure = measure_of(self.rounds)
+        x, y, sent = [], [], 0
+        for record in self.rounds:
+            sent += record.bytes_up + record.bytes_down
+            if measure is None or (record.score is not None and record.score.primary == measure.name):
+                values = {"megabytes": sent / MEGABYTE, "rounds": record.round_index + 1, "steps": record.local_steps}
+                x.append(float(values[over]))
+                y.append(record.loss if measure is None or record.score is None else measure.shown(record.score.value))
+        label = "training loss" if measure is None else f"test {measure.label}"
+        return curve_figure(x, y, (AXES[over], label), f"{self.method}: {self._facts()}")
+
+    def __repr__(self) -> str:
+        """Return the outcome on one line: the rounds, the transfers and the model are long."""
+        return f"Result({self.method}: {self._facts()})"
+
+    def _repr_html_(self) -> str:
+        """Return the outcome as a small table, for notebooks."""
+        facts = [fact.partition(" ") for fact in self._facts().split(", ")]
+        rows = "".join(f"<tr><th>{escape(unit)}</th><td>{escape(number)}</td></tr>" for number, _, unit in facts)
+        return f"<table><caption>{escape(self.method)}</caption>{rows}</table>"
+
+    def _facts(self) -> str:
+        """Return primary metric, rounds, bytes, cost and seconds as words."""
+        score, ledger = self.score, self.ledger
+        metric = [] if score is None else [f"{score.measure.text(score.value)} {score.measure.label}"]
+        sent = [f"{ledger.total_bytes(way) / MEGABYTE:.2f} MB {way}" for way in ("up", "down")]
+        more = [f"{len(self.rounds)} rounds", *sent, f"{self.cost_percent:.1f} C %", f"{self.seconds:.1f} seconds"]
+        return ", ".join([*metric, *more])
 
     @property
     def client_scores(self) -> ClientScores | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from html import escape
 
 from fedlama.core.records import Result
 from fedlama.federation.callbacks import RoundCallback
@@ -61,6 +62,36 @@ class Federation(FederationSettings):
         privacy: Limits of what the global model may say of one client: clipping and noise, with epsilon in
             `Result.figures`; None for none. See :mod:`fedlama.choices.privacy`.
     """
+
+    def __repr__(self) -> str:
+        """Return what it is on one line: the data and the model are long."""
+        return f"Federation({', '.join(f'{name}: {value}' for name, value in self._facts().items())})"
+
+    def _repr_html_(self) -> str:
+        """Return what it is as a small table, for notebooks."""
+        rows = "".join(
+            f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self._facts().items()
+        )
+        return f"<table><caption>Federation</caption>{rows}</table>"
+
+    def _facts(self) -> dict[str, str]:
+        """Return the choices and sizes by name, as text."""
+        parameters = sum(value.numel() for value in self.model.parameters())
+        choices = {
+            name: str(getattr(getattr(self, name), "name", type(getattr(self, name)).__name__))
+            for name in ("solver", "sampler", "codec", "server_optimizer", "aggregator")
+        }
+        settings = {name: value for name, value in vars(self.strategy).items() if type(value) is int}
+        short = ", ".join(str(value) for value in list(settings.values())[:2])
+        return {
+            "strategy": f"{type(self.strategy).__name__}({short})",
+            "model": f"{type(self.model).__name__} with {parameters:,} parameters",
+            "clients": str(len(self.clients)),
+            "rounds": str(self.rounds),
+            **choices,
+            "engine": str(getattr(self.engine, "name", self.engine)),
+            "seed": str(self.seed),
+        }
 
     def run(self, callbacks: Iterable[RoundCallback] = ()) -> Result:
         """Train to the end of the budget.

@@ -1,0 +1,111 @@
+"""Figures of one run for notebooks and scripts: the metric over what was sent, and the bytes of each layer.
+
+Reports and the pictures in run folders are drawn by :mod:`fedlama.reporting`, over several runs. A figure is drawn
+without pyplot, so nothing stays open, and shows itself in a notebook.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from fedlama.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Axis = Literal["megabytes", "rounds", "steps"]
+AXES: Mapping[str, str] = {"megabytes": "MB up and down", "rounds": "rounds", "steps": "local steps per client"}
+"""What a curve can be drawn over, with the label of the axis."""
+UP, DOWN, CURVE = "#0072B2", "#E69F00", "#0072B2"
+_MOST = 40
+"""Layers that are drawn one by one; the smallest of more are drawn together."""
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure that notebooks show as a PNG.
+
+    Args:
+        width: In inches.
+        height: In inches.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    class Shown(Figure):
+        """A figure that a notebook shows without pyplot."""
+
+        def _repr_png_(self) -> bytes:
+            content = io.BytesIO()
+            self.savefig(content, format="png", dpi=110)
+            return content.getvalue()
+
+    figure = Shown(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def check_axis(over: str) -> None:
+    """Refuse an axis that a curve cannot be drawn over.
+
+    Args:
+        over: The name that was given.
+
+    Raises:
+        ConfigError: It is none of :data:`AXES`.
+    """
+    if over not in AXES:
+        raise ConfigError(f"over is {over!r}{did_you_mean(over, AXES)}")
+
+
+def curve_figure(x: Sequence[float], y: Sequence[float], labels: tuple[str, str], title: str) -> Figure:
+    """Return a figure of one curve with a mark at each evaluation.
+
+    Args:
+        x: Positions.
+        y: Values.
+        labels: Of the two axes.
+        title: The title.
+    """
+    figure = new_figure(6.4, 3.8)
+    axes: Any = figure.add_subplot()
+    axes.plot(x, y, color=CURVE, marker="o", markersize=4, linewidth=1.5)
+    if len(y):
+        axes.annotate(f"{y[-1]:.4g}", (x[-1], y[-1]), xytext=(0, 7), textcoords="offset points", ha="right", fontsize=9)
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+    axes.set_title(title, fontsize=10)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def byte_figure(rows: Iterable[Mapping[str, Any]], megabyte: int) -> Figure:
+    """Return a figure of the MB of each layer up and down, all clients and rounds together.
+
+    Args:
+        rows: Of a ledger's table; what was sent for an evaluation alone is not drawn.
+        megabyte: Bytes of a MB.
+    """
+    sent: dict[str, list[float]] = {}
+    for row in rows:
+        if row["direction"] in ("up", "down"):
+            sent.setdefault(row["layer"], [0.0, 0.0])[row["direction"] == "down"] += row["bytes"] / megabyte
+    names = list(sent)
+    if len(names) > _MOST:
+        kept = set(sorted(names, key=lambda name: -sum(sent[name]))[: _MOST - 1])
+        rest = [sent[name] for name in names if name not in kept]
+        sent = {name: sent[name] for name in names if name in kept}
+        sent[f"({len(rest)} smaller ones)"] = [sum(both) for both in zip(*rest, strict=True)]
+        names = list(sent)
+    figure = new_figure(6.4, 1.4 + 0.24 * max(len(names), 3))
+    axes: Any = figure.add_subplot()
+    ups, downs = ([sent[name][way] for name in names] for way in (0, 1))
+    axes.barh(names, ups, color=UP, label=f"up: {sum(ups):.4g} MB")
+    axes.barh(names, downs, left=ups, color=DOWN, label=f"down: {sum(downs):.4g} MB")
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", labelsize=8)
+    axes.set_xlabel("MB of all clients together, headers and scalars included")
+    axes.legend(fontsize=9)
+    axes.grid(alpha=0.3, axis="x")
+    return figure

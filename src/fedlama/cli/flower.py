@@ -150,6 +150,14 @@ def stop(run_id: RunId, superlink: SuperLink = "") -> None:
     typer.echo(f"stopped run {run_id}")
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def node(context: typer.Context) -> None:
+    """Start a SuperNode with the arguments of `flower-supernode`; it trains in a warm process, so rounds are short."""
+    from fedlama.flower.deploy.warm_node import start_node
+
+    start_node(context.args)
+
+
 @app.command()
 def forget(
     states: Annotated[Path, typer.Argument(callback=expand_home, help="A node's state-dir.")],

@@ -35,6 +35,7 @@ DEFAULTS: dict[str, str | float] = {
     "min-replies": 0.5,
     "rejoin": "now",
     "join": 300.0,
+    "poll": 0.5,
     "aggregation": "models",
     "plugins-dir": "",
     "clients-file": "",
@@ -92,7 +93,7 @@ def policy_of(config: RunConfig) -> RoundPolicy:
     """
     given = {**DEFAULTS, **config}
     numbers, problems = {}, []
-    for key in ("deadline", "min-replies", "join"):
+    for key in ("deadline", "min-replies", "join", "poll"):
         try:
             numbers[key] = float(given[key])
         except (TypeError, ValueError):
@@ -103,6 +104,7 @@ def policy_of(config: RunConfig) -> RoundPolicy:
         min_replies=numbers["min-replies"],
         rejoin=given["rejoin"],
         join=numbers["join"],
+        poll=numbers["poll"],
     )
 
 

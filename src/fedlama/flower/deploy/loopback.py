@@ -55,7 +55,7 @@ def run_on_loopback(
         write_connection(folder / "home-operator", "here", f"127.0.0.1:{services.port}")
         with ByteCounter(services.port, log=folder / "socket.jsonl") as counter:
             for number in range(count):
-                services.start_node(number, port=counter.port, config=node)
+                services.start_node(number, port=counter.port, config=node, warm=True)
             report(f"SuperLink on port {services.port}, {count} SuperNodes; logs in {folder}")
             operator = Operator(program("flwr"), "here", services.environment("operator"))
             run_id = operator.submit(app, config)

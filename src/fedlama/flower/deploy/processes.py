@@ -96,6 +96,7 @@ class Services:
         port: int | None = None,
         config: Mapping[str, str | int] | None = None,
         security: Sequence[str] = ("--insecure",),
+        warm: bool = False,
     ) -> None:
         """Start the SuperNode of a client.
 
@@ -105,13 +106,15 @@ class Services:
             port: Port to connect to, when it is not the SuperLink's own.
             config: Further keys of the node's configuration.
             security: ``--insecure``, or the arguments for certificates and keys.
+            warm: Start it by `fedlama flower node`; see :mod:`fedlama.flower.deploy.warm_node`.
         """
         values = {"partition-id": number, "state-dir": str(self.folder / f"states-{number}"), **(config or {})}
         text = " ".join(
             f'{key}="{value}"' if isinstance(value, str) else f"{key}={value}" for key, value in values.items()
         )
         address = f"127.0.0.1:{port or self.port}"
-        command = [program("flower-supernode"), *security, "--superlink", address, "--port", str(free_port())]
+        start = [sys.executable, "-m", "fedlama", "flower", "node"] if warm else [program("flower-supernode")]
+        command = [*start, *security, "--superlink", address, "--port", str(free_port())]
         self.start(f"node{number}", [*command, "--node-config", text, *arguments])
 
     def start(self, name: str, command: Sequence[str]) -> None:

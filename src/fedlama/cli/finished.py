@@ -28,6 +28,11 @@ Runs = Annotated[
     typer.Argument(metavar="RUN...", callback=expand_home, help="Run folders, or folders that contain some."),
 ]
 
+Every = Annotated[
+    bool,
+    typer.Option("--all", help="Take every run below a folder, not only those of its latest comparison."),
+]
+
 
 def links(
     runs: Runs,
@@ -39,6 +44,7 @@ def links(
     evaluation: Annotated[
         bool, typer.Option("--evaluation", help="Include what is sent only for an evaluation.")
     ] = False,
+    every: Every = False,
     as_json: Json = False,
 ) -> None:
     """Show how long finished runs take on given links, computed from their ledgers without training."""
@@ -46,15 +52,14 @@ def links(
     from fedlama.analysis.timing import time_runs
     from fedlama.cli.link_tables import timings as table_of
     from fedlama.core.records import measure_of
-    from fedlama.runs.stored import find_runs
 
     per_gb = check_price(price)
-    folders = find_runs(runs)
+    folders, others = _chosen(runs, every)
     _note_changes(folders)
     timings = time_runs(folders, parse_links(link or [], links), seed=seed, evaluation=evaluation)
     share = check_target(target, measure_of(record for timing in timings for record in timing.run.rounds))
-    content = {"runs": [timing.to_json(share, per_gb) for timing in timings]}
-    show(content, table_of(timings, share, per_gb), as_json, quiet=False)
+    content = {"runs": [timing.to_json(share, per_gb) for timing in timings], "left_out": _plain(others)}
+    show(content, [*table_of(timings, share, per_gb), *_sentences(others)], as_json, quiet=False)
 
 
 def report(
@@ -63,19 +68,19 @@ def report(
     link: LinkOption = None,
     links: LinksFile = None,
     seed: Seed = 0,
+    every: Every = False,
     as_json: Json = False,
 ) -> None:
     """Write one self-contained HTML file about finished runs; it opens offline and makes no request."""
     from fedlama.analysis.links import parse_links
     from fedlama.reporting.html import write_report
-    from fedlama.runs.stored import find_runs
 
-    folders = find_runs(runs)
+    folders, others = _chosen(runs, every)
     _note_changes(folders)
-    file = write_report(folders, out, parse_links(link or [], links), seed=seed)
+    file = write_report(folders, out, parse_links(link or [], links), seed=seed, left_out=others)
     size = f"{len(folders)} run{'s' if len(folders) > 1 else ''}, {file.stat().st_size / 1000:.0f} kB"
-    content = {"report": str(file), "runs": [str(folder) for folder in folders]}
-    show(content, [f"{file}: {size}; open it in a browser"], as_json, quiet=False)
+    content = {"report": str(file), "runs": [str(folder) for folder in folders], "left_out": _plain(others)}
+    show(content, [f"{file}: {size}; open it in a browser", *_sentences(others)], as_json, quiet=False)
 
 
 def verify(
@@ -95,6 +100,25 @@ def verify(
     show({"runs": [verdict.to_json() for verdict in verdicts]}, lines, as_json, quiet=False)
     if any(verdict.difference is not None for verdict in verdicts):
         raise typer.Exit(1)
+
+
+def _chosen(runs: list[Path], every: bool) -> tuple[list[Path], dict[Path, str]]:
+    """Return the run folders that a command shows, and those that it leaves out, each with the reason."""
+    from fedlama.runs.stored import find_runs, has_round, left_out
+
+    folders = find_runs(runs, every=every)
+    readable = [folder for folder in folders if folder in runs or has_round(folder)] or folders
+    return readable, left_out(runs, readable)
+
+
+def _plain(others: dict[Path, str]) -> dict[str, str]:
+    return {str(folder): reason for folder, reason in others.items()}
+
+
+def _sentences(others: dict[Path, str]) -> list[str]:
+    from fedlama.runs.stored import left_out_sentences
+
+    return list(left_out_sentences(_plain(others)))
 
 
 def _note_changes(folders: Iterable[Path]) -> None:

@@ -31,21 +31,40 @@ def timings(seen: Sequence[Timing], target: float | None, price_per_gb: float | 
         table.add_column(heading, justify="right", no_wrap=True)
     reached = {timing.name: None if target is None else first_reaching(timing.run.rounds, target) for timing in seen}
     for position, link in enumerate([clock.link for clock in seen[0].clocks]):
-        for index, timing in enumerate(seen):
+        rows = []
+        for timing in seen:
             clock, at = timing.clocks[position], reached[timing.name]
             share = float(clock.down.sum() + clock.up.sum()) / clock.total if clock.total else 0.0
             early = [] if target is None else ["-" if at is None else show_seconds(float(clock.elapsed[at]))]
-            cells = [timing.name, show_seconds(clock.total), f"{100 * share:.1f}", *early]
-            table.add_row("" if index else link.name, *cells)
+            rows.append((timing, [show_seconds(clock.total), f"{100 * share:.1f}", *early]))
+        for index, (name, cells) in enumerate(_joined(rows)):
+            table.add_row("" if index else link.name, name, *cells)
     sent = Table(Column("run", no_wrap=True), box=SIMPLE_HEAD, title="MB are 10^6 bytes, up and down")
     for heading in ("MB", *(f"MB {text}" for text in to_target), *([] if price_per_gb is None else ["price"])):
         sent.add_column(heading, justify="right")
+    rows = []
     for timing in seen:
         at = reached[timing.name]
         early = [] if target is None else ["-" if at is None else _megabytes(bytes_until(timing.run.rounds, at))]
         price = [] if price_per_gb is None else [f"{money(timing.sent, price_per_gb):.4g}"]
-        sent.add_row(timing.name, _megabytes(timing.sent), *early, *price)
+        rows.append((timing, [_megabytes(timing.sent), *early, *price]))
+    for name, cells in _joined(rows):
+        sent.add_row(name, *cells)
     return [sent, table, *(_description(clock.link) for clock in seen[0].clocks)]
+
+
+def _joined(rows: Sequence[tuple[Timing, list[str]]]) -> list[tuple[str, list[str]]]:
+    """Return rows with their names; the seeds of a method share one where nothing in their rows differs."""
+    joined: dict[tuple[str, ...], list[Timing]] = {}
+    for timing, cells in rows:
+        joined.setdefault((timing.run.method, *cells), []).append(timing)
+    named = []
+    for (method, *cells), timings in joined.items():
+        seeds = sorted({timing.run.seed for timing in timings if timing.run.seed is not None})
+        several = len(timings) > 1 and len(seeds) == len(timings)
+        names = [f"{method} seeds {', '.join(map(str, seeds))}"] if several else [timing.name for timing in timings]
+        named += [(name, cells) for name in names]
+    return named
 
 
 def _measure_of(seen: Sequence[Timing]) -> Measure | None:

@@ -21,7 +21,7 @@ from fedlama.core.rows import Rows
 from fedlama.errors import DataError, cut, printable, shown
 from fedlama.experiment.titles import stored_server_optimizer, stored_title
 from fedlama.federation.stored_description import Description, modern
-from fedlama.runs.files import check_regular, file_digest, read_object
+from fedlama.runs.files import check_regular, count_lines, file_digest, read_object
 from fedlama.runs.reader import MISSING, STREAMS, file_digests, read_config, read_records, stored_description
 
 if TYPE_CHECKING:
@@ -283,12 +283,13 @@ def _exists(path: Path) -> bool:
     return os.path.lexists(path)
 
 
-def find_runs(paths: Iterable[Path]) -> list[Path]:
+def find_runs(paths: Iterable[Path], *, every: bool = False) -> list[Path]:
     """Return the run folders among and below some folders.
 
     Args:
         paths: Run folders, or folders that contain some. A folder with a ``comparison.json`` stands for the runs of its
             latest comparison, in their order; another one for all run folders below it, by name.
+        every: Whether a folder stands for all run folders below it in any case.
 
     Returns:
         The run folders, each once.
@@ -305,13 +306,64 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
         if (path / "metrics.jsonl").exists() or (path / "ledger.jsonl").exists():
             folders[path] = None
             continue
-        below = _compared(path) or sorted(file.parent for file in path.rglob("metrics.jsonl"))
+        below = ([] if every else _compared(path)) or _below(path)
         if not below:
             raise DataError(
                 f"there is no run folder in {printable(path)} (no metrics.jsonl below it); train one with `fedlama run`"
             )
         folders.update(dict.fromkeys(below))
     return list(folders)
+
+
+def left_out(paths: Iterable[Path], taken: Iterable[Path]) -> dict[Path, str]:
+    """Return the run folders below some folders that are not among the ones taken, each with the reason.
+
+    Args:
+        paths: As for :func:`find_runs`.
+        taken: What it returned, or the part of it that can be read.
+    """
+    known = {path.resolve() for path in taken}
+    others = [folder for path in paths for folder in _below(path) if folder.resolve() not in known]
+    return {folder: _reason(folder) for folder in dict.fromkeys(others)}
+
+
+def left_out_sentences(left_out: Mapping[str, str]) -> Iterator[str]:
+    """Yield one sentence for each reason for which run folders are left out, with their names.
+
+    Args:
+        left_out: Run folders, each with the reason.
+
+    >>> list(left_out_sentences({"a": "no whole round yet", "b": "no whole round yet"}))
+    ['2 run folders are left out (no whole round yet): a, b']
+    """
+    for reason in dict.fromkeys(left_out.values()):
+        names = [printable(name) for name, why in left_out.items() if why == reason]
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        what = "1 run folder is" if len(names) == 1 else f"{len(names)} run folders are"
+        yield f"{what} left out ({reason}): {', '.join(names[:5])}{more}"
+
+
+def _reason(folder: Path) -> str:
+    if has_round(folder):
+        return "not in the latest comparison, comparison.json; --all takes every run"
+    return "no whole round yet"
+
+
+def has_round(folder: Path) -> bool:
+    """Return whether every file of a run folder has the line of a whole round.
+
+    Args:
+        folder: The run folder.
+    """
+    try:
+        return all(count_lines(folder / f"{name}.jsonl")[0] for name in STREAMS[:2])
+    except (OSError, DataError):
+        return True  # reading it says what is wrong
+
+
+def _below(folder: Path) -> list[Path]:
+    """Return all run folders below a folder, by name."""
+    return sorted(file.parent for file in folder.rglob("metrics.jsonl"))
 
 
 def _compared(folder: Path) -> list[Path]:

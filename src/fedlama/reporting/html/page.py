@@ -6,12 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
+from types import MappingProxyType
 from typing import Any
 
 from fedlama.analysis.timing import Timing
 from fedlama.core.measures import Measure
 from fedlama.reporting.html.front import front, front_table
+from fedlama.reporting.html.head import head
 from fedlama.reporting.html.local_work import work_tables
+from fedlama.reporting.html.seeds import seed_table
 from fedlama.reporting.html.tables import (
     adjustment_table,
     attendance_table,
@@ -48,6 +51,7 @@ def page(
     groups: Sequence[dict[str, Any]],
     timings: Sequence[Timing],
     diverged: Sequence[Mapping[str, Any]] = (),
+    left_out: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Put the page together.
 
@@ -57,13 +61,14 @@ def page(
         groups: As :func:`fedlama.reporting.html.groups.groups` returns them.
         timings: The same runs, with their time on each link.
         diverged: The runs that diverged, as :func:`fedlama.runs.stored.diverged_beside` returns them.
+        left_out: Run folders that are not on the page, each with the reason.
 
     Returns:
         The HTML. It refers to nothing outside itself, and its content security policy forbids requests.
     """
     ends = front(runs, diverged)
     content = {
-        "summary": summary_table(runs) + client_table(runs),
+        "summary": head(timings, left_out) + seed_table(timings) + summary_table(runs) + client_table(runs),
         "front": (_plot("front-plot") if ends["methods"] else "") + front_table(ends, diverged),
         "metrics": _plot("metric-plot") + _behind("metrics and loss", metric_table(runs)),
         "synchronised": _plot("synchronised-plot") + _behind("layers", layer_table(runs)),

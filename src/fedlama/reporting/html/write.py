@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from fedlama.analysis.links import PROFILES, Link
 from fedlama.analysis.timing import time_runs
@@ -20,6 +21,7 @@ def report_page(
     *,
     title: str = "fedlama report",
     seed: int = 0,
+    left_out: Mapping[Path, str] = MappingProxyType({}),
 ) -> str:
     """Return the report of some runs.
 
@@ -28,6 +30,7 @@ def report_page(
         links: Links on which times are computed.
         title: Heading of the page.
         seed: Decides what links draw for each client.
+        left_out: Run folders that are not among the runs, each with the reason; the head of the page names them.
 
     Returns:
         The HTML.
@@ -39,11 +42,17 @@ def report_page(
     folders = list(runs)
     timings = time_runs(folders, links, seed=seed)
     collected = [collect(timing) for timing in timings]
-    return page(title, collected, groups(collected), timings, diverged_beside(folders))
+    named = {str(folder): reason for folder, reason in left_out.items()}
+    return page(title, collected, groups(collected), timings, diverged_beside(folders), named)
 
 
 def write_report(
-    runs: Iterable[Path], file: Path, links: Sequence[Link] = tuple(PROFILES.values()), *, seed: int = 0
+    runs: Iterable[Path],
+    file: Path,
+    links: Sequence[Link] = tuple(PROFILES.values()),
+    *,
+    seed: int = 0,
+    left_out: Mapping[Path, str] = MappingProxyType({}),
 ) -> Path:
     """Write the report of some runs.
 
@@ -52,6 +61,7 @@ def write_report(
         file: The HTML file; missing folders are made.
         links: Links on which times are computed.
         seed: Decides what links draw for each client.
+        left_out: As for :func:`report_page`.
 
     Returns:
         The file.
@@ -59,7 +69,7 @@ def write_report(
     Raises:
         FedlamaError: The file cannot be written.
     """
-    text = report_page(runs, links, seed=seed)
+    text = report_page(runs, links, seed=seed, left_out=left_out)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")

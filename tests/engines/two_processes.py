@@ -9,7 +9,19 @@ from typing import Any
 import torch
 from torch import distributed
 
-from fedlama import AdamW, Clipping, LocalWork, ParameterGroup, Schedule
+from fedlama import (
+    SGD,
+    AdamW,
+    Clipping,
+    FedAvg,
+    FedDyn,
+    LocalWork,
+    MimeLAMB,
+    ParameterGroup,
+    Scaffold,
+    Schedule,
+    ServerFedDyn,
+)
 from fedlama.engines import Distributed, LoopEngine, Stacked
 from tests.engines.cases import dataset_clients, run
 
@@ -27,6 +39,19 @@ CASES: dict[str, dict[str, Any]] = {
         "micro_batch_size": 3,
     },
     "data sets with random samples": {"clients": dataset_clients()},
+    "control variates": {"solver": Scaffold(0.05, state_scope="cohort")},
+    "full gradients": {"solver": MimeLAMB(0.01, epsilon=1e-3, weight_decay=0.1, state_scope="cohort")},
+    "dynamic regularisation": {
+        "strategy": FedAvg(2),
+        "solver": FedDyn(0.05, state_scope="cohort"),
+        "server_optimizer": ServerFedDyn(),
+    },
+    "fednova": {
+        "strategy": FedAvg(2),
+        "solver": SGD(0.05),
+        "weighting": "fednova",
+        "local_work": LocalWork(epochs=1, straggler_share=0.3),
+    },
 }
 """Changes of the small federation, each run with two inner engines."""
 

@@ -9,12 +9,15 @@ READY := $(VENV)/.ready
 EXTRAS := $(VENV)/.extras
 FLOWER := .venv-flower
 FLOWER_READY := $(FLOWER)/.ready
+# FedAvg at three intervals, so that the table can say how many bytes FedLAMA needs at equal loss.
+METHODS := fedavg fedavg,base_interval=12 fedavg,base_interval=24 fedlama fedlama,server_optimizer=nesterov \
+	fedlama,codec=differences,bits=4
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint
 
 .PHONY: run test quick lint docs flower install extras gpu hashed hashes audit fuzz clean
 
 run: $(READY)
-	$(BIN)/fedlama compare
+	$(BIN)/fedlama compare digits-resnet --methods '$(METHODS)'
 
 test: $(READY)
 	$(BIN)/python -m pytest

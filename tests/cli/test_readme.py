@@ -107,6 +107,26 @@ def rows(text: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.slow
+def test_make_run_prints_its_table(tmp_path: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    (methods,) = re.findall(r"^METHODS := (.*)$", makefile, re.MULTILINE)
+    assert "fedlama compare digits-resnet --methods '$(METHODS)'" in makefile
+    printed = fedlama("compare", "digits-resnet", "--methods", methods, "--out", tmp_path).out.partition("test loss")[2]
+    shown = README.partition("<!-- table: make run -->")[2].partition("`FedLAMA(6, 4)` has")[0]
+    line = re.compile(r"^  (Fed\w+\([\d, ]+\)(?: \+ \w+)?) +([\d.]+) +([\d.]+) +(.*)$", re.MULTILINE)
+    rows_printed = {name: (float(mb), float(loss), rest) for name, mb, loss, rest in line.findall(printed)}
+    rows_shown = {name: (float(mb), float(loss), rest) for name, mb, loss, rest in line.findall(shown)}
+    assert list(rows_printed) == list(rows_shown)
+    assert len(rows_shown) == 6
+    for name, (megabytes, loss, rest) in rows_shown.items():
+        computed_mb, computed_loss, computed_rest = rows_printed[name]
+        # The last bits of sums differ between processors, and FedLAMA's intervals with them.
+        assert computed_mb == pytest.approx(megabytes, rel=0.1 if "LAMA" in name else 1e-9)
+        assert computed_loss == pytest.approx(loss, rel=0.25)
+        assert ("yes" in computed_rest) == ("yes" in rest)
+
+
+@pytest.mark.slow
 def test_the_first_table_is_what_the_first_command_prints(tmp_path: Path) -> None:
     printed = rows(fedlama("compare", "--out", tmp_path).out)
     shown = rows(README.partition("<!-- table: fedlama compare -->")[2].partition("## ")[0])

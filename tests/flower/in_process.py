@@ -101,7 +101,7 @@ class InProcessChannel:
             return None
         if fault == "crash":
             return Failure("ClientApp crashed", final=False)
-        reply = evaluate(request, LoopTrainer(self._setup(), client))
+        reply = evaluate(request, LoopTrainer(self._setup(), client), self._folder)
         return replace(reply, round_index=reply.round_index - 1) if fault == "round" else reply
 
     def _reply(self, client: int, request: TrainRequest) -> TrainReply | Failure | None:

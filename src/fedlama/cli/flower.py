@@ -41,6 +41,7 @@ KeepCheckpoints = Annotated[
 FromRound = Annotated[
     int, typer.Option(min=-1, help="Take the run back, and compute it again from this round on; -1 to continue it.")
 ]
+SendFinal = Annotated[bool, typer.Option("--send-final", help="Send the final model to every node, with its digest.")]
 ClientsFile = Annotated[
     str, typer.Option(help="File with the node, weight and ban of each client, on the SuperLink's machine.")
 ]
@@ -60,6 +61,7 @@ def up(
     ban: Banned = "",
     keep_checkpoints: KeepCheckpoints = 10,
     from_round: FromRound = -1,
+    send_final: SendFinal = False,
     as_json: Json = False,
 ) -> None:
     """Start a SuperLink and one SuperNode per client on this machine, run the experiment, and stop them."""
@@ -70,7 +72,7 @@ def up(
     from fedlama.runs.stored import load_run
 
     options = _options(deadline, min_replies, rejoin, aggregation)
-    options |= {"banned": ban, "keep-checkpoints": keep_checkpoints, "from-round": from_round}
+    options |= {"banned": ban, "keep-checkpoints": keep_checkpoints, "from-round": from_round, "send-final": send_final}
     resolved = load_experiment(experiment, overrides or ())
     options["plugins-dir"] = str(catalogue_for(experiment).folder.resolve())
     summary = run_on_loopback(
@@ -103,6 +105,7 @@ def run(
     ban: Banned = "",
     keep_checkpoints: KeepCheckpoints = 10,
     from_round: FromRound = -1,
+    send_final: SendFinal = False,
     plugins_dir: Annotated[
         str, typer.Option(help="Folder on the SuperLink's machine with the files of your own options.")
     ] = "",
@@ -116,7 +119,7 @@ def run(
 
     resolved = load_experiment(experiment, overrides or ())
     options = _options(deadline, min_replies, rejoin, aggregation)
-    options |= {"banned": ban, "keep-checkpoints": keep_checkpoints, "from-round": from_round}
+    options |= {"banned": ban, "keep-checkpoints": keep_checkpoints, "from-round": from_round, "send-final": send_final}
     options |= {"out": out, "plugins-dir": plugins_dir, "clients-file": clients_file}
     operator = _operator(superlink)
     with tempfile.TemporaryDirectory() as folder:

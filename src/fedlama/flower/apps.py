@@ -95,7 +95,8 @@ def server_app(
         from fedlama.flower.server.engine import Flower
 
         engine = Flower(GridChannel(grid), policy_of(given), aggregation_of(given), known=known_clients_of(given))
-        out, continuation = expanded(str(given["out"])), Continuation(*history_of(given), deciding(given))
+        out, final = expanded(str(given["out"])), given["send-final"] is True
+        continuation = Continuation(*history_of(given), deciding(given), final)
         if build is None:
             finished = deploy_experiment(experiment_of(given), engine, out, continuation)
             print(f"fedlama: finished; the run folder is {finished.summary['run_folder']}")
@@ -131,6 +132,10 @@ def client_app(
             return client, make(client, {**given, NODE: dict(context.node_config)})
         return client, experiment_trainer(client, str(given["experiment"]), plugins_folder(given, context.node_config))
 
+    def states(context: Context, given: Mapping[str, Any]) -> tuple[Path, Path]:
+        root = state_folder(context.node_config, given)
+        return root, root / (name if make else state_name(given, context.node_config))
+
     def inform(message: Message, context: Context) -> Message:
         try:
             check_info_request(message.content)
@@ -144,8 +149,7 @@ def client_app(
         request, given = read_request(message.content), {**base, **context.run_config}
         try:
             client, trainer = trainer_of(context)
-            root = state_folder(context.node_config, given)
-            folder = root / (name if make else state_name(given, context.node_config))
+            root, folder = states(context, given)
             reply = respond(request, trainer, folder / f"client-{client}.safetensors")
             if request.answered_round == NEVER:  # rare, so most rounds do not pay for it
                 forget_old(root)
@@ -154,9 +158,9 @@ def client_app(
         return _reply(message, reply_records(reply))
 
     def score(message: Message, context: Context) -> Message:
-        request = read_evaluate(message.content)
+        request, given = read_evaluate(message.content), {**base, **context.run_config}
         try:
-            reply = evaluate(request, trainer_of(context)[1])
+            reply = evaluate(request, trainer_of(context)[1], states(context, given)[1])
         except Exception as error:  # code of the user's own can raise anything
             reply = EvaluateReply(request.round_index, request.client, detail=_reason(error))
         return _reply(message, evaluated_records(reply))

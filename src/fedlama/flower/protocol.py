@@ -14,9 +14,12 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor
 
 from fedlama.choices.availability.membership import NEVER as NEVER
 from fedlama.choices.codecs import Codec
@@ -119,6 +122,8 @@ class EvaluateRequest:
         round_index: The round, from 0, after which the model is scored.
         client: The client's number.
         payload: All layers that are sent, each with the values themselves.
+        digest: Of the run's final model, the digest that the client must find (:func:`model_digest`): it keeps the
+            model, and scores nothing. Empty for a score.
     """
 
     kind: ClassVar[Literal["evaluate"]] = "evaluate"
@@ -127,6 +132,7 @@ class EvaluateRequest:
     round_index: int
     client: int
     payload: bytes
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,7 @@ class EvaluateReply:
         client: The client's number.
         score: The score; None where the client cannot give one.
         detail: Why not, a sentence for the log.
+        digest: Of the final model that the client has kept; empty for a score.
     """
 
     kind: ClassVar[Literal["evaluated"]] = "evaluated"
@@ -146,6 +153,7 @@ class EvaluateReply:
     client: int
     score: Score | None = None
     detail: str = ""
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -227,6 +235,20 @@ class Channel(Protocol):
 
     def pull(self, tickets: Collection[str]) -> list[Incoming]:
         """Fetch the replies that have arrived for some tickets; each reply is returned once."""
+
+
+def model_digest(values: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of a model's tensors: of their names in order, types, shapes and bytes.
+
+    Args:
+        values: Tensors by name.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(values):
+        value = values[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def next_attempt(run: str) -> str:

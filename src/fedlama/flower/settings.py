@@ -43,6 +43,7 @@ DEFAULTS: dict[str, str | float] = {
     "max-samples": 0,
     "keep-checkpoints": 10,
     "from-round": -1,
+    "send-final": False,
 }
 """The keys that fedlama reads, as in an app's ``[tool.flwr.app.config]``; Flower lets a run change only keys in it."""
 

@@ -35,7 +35,7 @@ class AggregatedEngine:
         self._clients: tuple[int, ...] = ()
         self._answered: tuple[int, ...] = ()
         self._global: Mapping[str, Tensor] = {}
-        for name in ("own_scores", "score_global"):  # of an engine whose clients score models by themselves
+        for name in ("own_scores", "score_global", "offer_final"):  # of an engine whose clients are elsewhere
             if hasattr(inner, name):
                 setattr(self, name, getattr(inner, name))
 

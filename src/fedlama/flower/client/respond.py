@@ -19,6 +19,7 @@ The new state is on the disk before the reply is sent, so a round is never train
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from fedlama.core.layers import Layer
 from fedlama.core.state_dicts import join, split
 from fedlama.engines.api import Values
 from fedlama.engines.cohort.sizes import intra_op_threads
-from fedlama.flower.client.state import ClientState, exclusive, load, save
+from fedlama.flower.client.state import ClientState, exclusive, load, save, write_tensors
 from fedlama.flower.client.trainer import ClientTrainer, LocalRound
 from fedlama.flower.payloads import Known, decode_layer, decode_message, write_layer
 from fedlama.flower.protocol import (
@@ -40,7 +41,10 @@ from fedlama.flower.protocol import (
     TrainRequest,
     fingerprint,
     is_same_run,
+    model_digest,
 )
+
+_LOG = logging.getLogger("fedlama.flower")
 
 
 def respond(request: TrainRequest, trainer: ClientTrainer, path: Path) -> TrainReply:
@@ -72,12 +76,13 @@ def respond(request: TrainRequest, trainer: ClientTrainer, path: Path) -> TrainR
     return reply
 
 
-def evaluate(request: EvaluateRequest, trainer: ClientTrainer) -> EvaluateReply:
-    """Score the global model on the client's own test set; nothing is kept.
+def evaluate(request: EvaluateRequest, trainer: ClientTrainer, folder: Path) -> EvaluateReply:
+    """Score the global model on the client's own test set, or keep it where it is the run's final one.
 
     Args:
         request: The request.
         trainer: The client's model and data.
+        folder: For the final model, ``final-CLIENT.safetensors``.
     """
     own_fingerprint = fingerprint(trainer.layers, trainer.codec, trainer.privacy)
     if request.fingerprint != own_fingerprint:
@@ -87,9 +92,23 @@ def evaluate(request: EvaluateRequest, trainer: ClientTrainer) -> EvaluateReply:
         # What a solver exchanges beside the model comes after the model's layers, and a score does not need it.
         indices = [index for index, layer in enumerate(trainer.layers) if not any(t.extra for t in layer.tensors)]
         layers = decode_message(wire.unpack(request.payload), indices, trainer.layers, Float32())
-        score = trainer.score({name: value for values in layers.values() for name, value in values.items()})
+        model = {name: value for values in layers.values() for name, value in values.items()}
+        if request.digest:
+            return _keep_final(request, model, folder)
+        score = trainer.score(model)
     missing = "" if score else "this client has no test set of its own"
     return EvaluateReply(request.round_index, request.client, score, missing)
+
+
+def _keep_final(request: EvaluateRequest, model: Values, folder: Path) -> EvaluateReply:
+    """Keep a run's final model, if it is the one that the server names."""
+    digest = model_digest(model)
+    if digest != request.digest:
+        return EvaluateReply(request.round_index, request.client, detail="the final model arrived with another digest")
+    path = folder / f"final-{request.client}.safetensors"
+    write_tensors(model, {"digest": digest, "rounds": str(request.round_index + 1)}, path)
+    _LOG.info("the final model is in %s; its digest is %s", path, digest)
+    return EvaluateReply(request.round_index, request.client, digest=digest)
 
 
 def _other_model(here: str, expected: str) -> str:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from fedlama.core.description import differences
 from fedlama.core.records import Result
 from fedlama.core.validation import refuse
 from fedlama.errors import ConfigError, DataError, FedlamaError, printable
 from fedlama.experiment import Experiment, assemble, prepare
+from fedlama.federation.callbacks import Callback, RoundCallback
 from fedlama.federation.federation import Federation
 from fedlama.federation.run import Run
+from fedlama.federation.state import RunState
 from fedlama.federation.stored_description import shown_differences
 from fedlama.flower.deploy.submit import misfits
 from fedlama.flower.server.engine import Flower
@@ -24,7 +28,7 @@ from fedlama.runs.autosave import take_back
 from fedlama.runs.checkpoint import save_snapshot, write_atomically
 from fedlama.runs.configuration import federation_differences, in_force, provenance, replaced_data
 from fedlama.runs.earlier import refuse_replaced_data
-from fedlama.runs.execute import Finished, PlannedRun, RunOptions, run_one
+from fedlama.runs.execute import Finished, Observer, PlannedRun, RunOptions, run_one
 from fedlama.runs.folder import decision_keys
 from fedlama.runs.lock import FolderLock
 from fedlama.runs.network_log import NAME
@@ -44,11 +48,41 @@ class Continuation:
         from_round: Take the run back, and compute it again from this round on; None to continue it.
         settings: The run's configuration that decides its result, of an app of the user's own; a folder with a run of
             other settings is refused.
+        final: Send the final model to all clients that are online.
     """
 
     keep: int = 0
     from_round: int | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
+    final: bool = False
+
+    @property
+    def callbacks(self) -> list[Callback]:
+        """What is called as the run goes on."""
+        return [OfferFinal()] if self.final else []
+
+
+class OfferFinal(Callback):
+    """Sends the final model to the clients when the run ends."""
+
+    def on_run_start(self, run: RunState) -> None:
+        """Keep the run."""
+        self._run: Any = run
+
+    def on_run_end(self, result: Result) -> None:
+        """Send the global values."""
+        self._run.engine.offer_final(dict(self._run.values), len(result.rounds) - 1)
+
+
+class _Watching(Observer):
+    """Calls callbacks of a deployment's own."""
+
+    def __init__(self, callbacks: Sequence[RoundCallback]) -> None:
+        self._callbacks = callbacks
+
+    def watch(self, run: PlannedRun) -> AbstractContextManager[Sequence[RoundCallback]]:
+        """Return the callbacks."""
+        return nullcontext(self._callbacks)
 
 
 _CONTINUE = Continuation()
@@ -76,7 +110,8 @@ def deploy_experiment(
     keep, from_round = continuation.keep, continuation.from_round
     engine = replace(engine, went_back=from_round is not None)
     planned = replace(planned, federation=deployable(planned.federation, engine, planned.folder))
-    return run_one(planned, RunOptions(out, checkpoint_seconds=0.0, history=keep, from_round=from_round))
+    options = RunOptions(out, checkpoint_seconds=0.0, history=keep, from_round=from_round)
+    return run_one(planned, options, _Watching(continuation.callbacks))
 
 
 def deploy_federation(
@@ -126,7 +161,7 @@ def deploy_federation(
             def save(target: Path) -> Path:
                 return save_snapshot(folder.sealed(run.state_dict()), target, keep=2 + continuation.keep)
 
-            result = run.to_end([folder, Checkpoints(folder, save, 0.0)], before)
+            result = run.to_end([folder, *continuation.callbacks, Checkpoints(folder, save, 0.0)], before)
             summary = {"method": result.method, "rounds": len(result.rounds), **decision_keys(result)}
             folder.finish(result, summary, keep_checkpoints=continuation.keep > 0)
     return result

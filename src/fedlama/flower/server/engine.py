@@ -36,7 +36,7 @@ from fedlama.core.scores import Score
 from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
 from fedlama.engines.divergence import average_divergence
 from fedlama.errors import ConfigError, FedlamaError
-from fedlama.flower.protocol import EVERYONE, NEVER, Channel, TrainRequest, fingerprint, next_attempt
+from fedlama.flower.protocol import EVERYONE, NEVER, Channel, TrainRequest, fingerprint, model_digest, next_attempt
 from fedlama.flower.server.aggregation import Aggregation, from_models, from_sums
 from fedlama.flower.server.known_clients import KnownClients
 from fedlama.flower.server.nodes import NodeRegistry
@@ -44,6 +44,9 @@ from fedlama.flower.server.replies import uploads
 from fedlama.flower.server.requests import EngineState, RequestWriter, downloads, indices
 from fedlama.flower.server.round import RoundPolicy, RoundResult, RoundRunner
 from fedlama.flower.server.scores import ScoreCollector
+
+FINAL = "final.json"
+"""Name of the file in a run folder with the digest of the final model, and the clients that have kept it."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,22 @@ class FlowerEngine:
         self._line |= {**more, "incidents": [*self._line.get("incidents", []), *result.incidents]}
         self._log()
         return result.scores, result.sent
+
+    def offer_final(self, values: Values, round_index: int) -> None:
+        """Send the final model to all clients that are online, and note beside the log who has kept it.
+
+        It never fails: the run is complete.
+
+        Args:
+            values: The global values, by tensor name.
+            round_index: The latest round, from 0.
+        """
+        sent = {spec.name: values[spec.name] for layer in self._setup.layers for spec in layer.tensors}
+        digest = model_digest(sent)
+        result = self._scores.collect(sent, round_index, digest)
+        if self._options.log is not None:
+            record = {"digest": digest, "kept": sorted(result.kept), "incidents": result.incidents}
+            self._options.log.with_name(FINAL).write_text(json.dumps(record), encoding="utf-8")
 
     def client_values(self, client: int) -> Values:
         """Refuse: a client's model stays on its machine.

@@ -33,11 +33,13 @@ class ScoreResult:
 
     Attributes:
         scores: Client to its score, in the order of the clients' numbers once complete.
+        kept: The clients that have kept the final model.
         asked: Client to how many requests it was sent.
         incidents: What went wrong, one sentence each.
     """
 
     scores: dict[int, Score] = field(default_factory=dict)
+    kept: set[int] = field(default_factory=set)
     asked: dict[int, int] = field(default_factory=dict)
     incidents: list[str] = field(default_factory=list)
 
@@ -70,16 +72,17 @@ class ScoreCollector:
         self._channel, self._registry, self._policy = channel, registry, policy
         self._layers, self._fingerprint = layers, fingerprint
 
-    def collect(self, values: Mapping[str, Tensor], round_index: int) -> ScoreResult:
+    def collect(self, values: Mapping[str, Tensor], round_index: int, digest: str = "") -> ScoreResult:
         """Ask every client that is online and has a test set, and wait for the scores until the deadline.
 
         Args:
             values: The global values, by tensor name.
             round_index: The round, from 0, after which they are scored.
+            digest: Of the run's final model, its digest: then every client that is online is sent it, to keep it.
         """
         payloads = {index: encode_layer(layer, values, Float32()) for index, layer in enumerate(self._layers)}
         payload = wire.pack(wire.Message(round_index, EVERYONE, payloads))
-        request = EvaluateRequest(self._fingerprint, round_index, EVERYONE, payload)
+        request = EvaluateRequest(self._fingerprint, round_index, EVERYONE, payload, digest)
         result, waiting, done = ScoreResult(), dict[str, int](), set[int]()
         end = time.monotonic() + self._policy.deadline
         while True:
@@ -94,8 +97,8 @@ class ScoreCollector:
                 result.note(round_index, f"the deadline of {self._policy.deadline:g} s for scores has passed")
                 break
             time.sleep(self._policy.poll)
-        for client in sorted(set(self._registry.with_test_set) - set(result.scores) - done):
-            result.note(round_index, f"client {client} gave no score")
+        for client in sorted(self._wanted(request) - set(result.scores) - result.kept - done):
+            result.note(round_index, f"client {client} {'did not keep the final model' if digest else 'gave no score'}")
         result.scores = dict(sorted(result.scores.items()))
         return result
 
@@ -104,7 +107,7 @@ class ScoreCollector:
     ) -> set[int]:
         """Send the request to clients that have none on its way; return those that are online and may reply."""
         online = self._registry.online()
-        able = {c for c in online if c in self._registry.with_test_set and c not in done}
+        able = {c for c in online if c in self._wanted(request) and c not in done}
         able = {c for c in able if result.asked.get(c, 0) < _ATTEMPTS or c in waiting.values()}
         idle = sorted(able - set(waiting.values()))
         if idle:
@@ -116,6 +119,10 @@ class ScoreCollector:
                     result.asked[client] = result.asked.get(client, 0) + 1
         return able
 
+    def _wanted(self, request: EvaluateRequest) -> set[int]:
+        """Return the clients that are asked if they are online."""
+        return set(self._registry.samples) if request.digest else set(self._registry.with_test_set)
+
     @staticmethod
     def _take(incoming: Incoming, client: int, result: ScoreResult, round_index: int) -> bool:
         """Take a score in, or note why not; return whether the client is not asked again."""
@@ -125,6 +132,8 @@ class ScoreCollector:
             return content.final
         if content.kind != "evaluated" or (content.round_index, content.client) != (round_index, client):
             result.note(round_index, f"client {client}: its score is refused: it is not a reply to the request")
+        elif content.digest:
+            result.kept.add(client)
         elif content.score is None:
             result.note(round_index, f"client {client} gives no score: {cut(content.detail, REASON_CHARACTERS)}")
         else:

@@ -132,10 +132,6 @@ def client_app(
             return client, make(client, {**given, NODE: dict(context.node_config)})
         return client, experiment_trainer(client, str(given["experiment"]), plugins_folder(given, context.node_config))
 
-    def states(context: Context, given: Mapping[str, Any]) -> tuple[Path, Path]:
-        root = state_folder(context.node_config, given)
-        return root, root / (name if make else state_name(given, context.node_config))
-
     def inform(message: Message, context: Context) -> Message:
         try:
             check_info_request(message.content)
@@ -149,7 +145,7 @@ def client_app(
         request, given = read_request(message.content), {**base, **context.run_config}
         try:
             client, trainer = trainer_of(context)
-            root, folder = states(context, given)
+            root, folder = _states(context, given, name if make else "")
             reply = respond(request, trainer, folder / f"client-{client}.safetensors")
             if request.answered_round == NEVER:  # rare, so most rounds do not pay for it
                 forget_old(root)
@@ -160,7 +156,7 @@ def client_app(
     def score(message: Message, context: Context) -> Message:
         request, given = read_evaluate(message.content), {**base, **context.run_config}
         try:
-            reply = evaluate(request, trainer_of(context)[1], states(context, given)[1])
+            reply = evaluate(request, trainer_of(context)[1], _states(context, given, name if make else "")[1])
         except Exception as error:  # code of the user's own can raise anything
             reply = EvaluateReply(request.round_index, request.client, detail=_reason(error))
         return _reply(message, evaluated_records(reply))
@@ -169,6 +165,12 @@ def client_app(
     app.evaluate()(score)
     app.train()(train)
     return app
+
+
+def _states(context: Context, given: Mapping[str, Any], name: str) -> tuple[Path, Path]:
+    """Return the folder of a node's states, and that of a run in it, which has a name or that of its experiment."""
+    root = state_folder(context.node_config, given)
+    return root, root / (name or state_name(given, context.node_config))
 
 
 def _reason(error: Exception) -> str:

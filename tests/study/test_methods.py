@@ -118,7 +118,7 @@ def test_methods_with_codecs_are_compared(tmp_path: Path) -> None:
     small = ["local_steps=24", "partition.clients=4", "strategy.base_interval=3", "strategy.increase_factor=2"]
     methods = parse_methods(["fedavg fedlama fedlama,codec=differences,bits=4"], "digits", small)
     study = run_study(resolve(read("digits", small)), StudyPlan(tuple(methods)), RunOptions(tmp_path, track=()))
-    assert [row.title for row in study.methods] == ["FedAvg(3)", "FedLAMA(3, 2)", "FedLAMA(3, 2) + differences"]
+    assert [row.title for row in study.methods] == ["FedAvg(3)", "FedLAMA(3, 2)", "FedLAMA(3, 2) + differences(bits=4)"]
     exact, coded = (row.megabytes.mean for row in study.methods[1:])
     assert coded < 0.35 * exact  # the first download of so short a run is float32
     assert {load_run(folder).title for folder in find_runs([tmp_path])} == {row.title for row in study.methods}

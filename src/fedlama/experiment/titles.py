@@ -35,8 +35,10 @@ def title(method: Method) -> str:
 
 
 def _short(choice: Any) -> str:  # noqa: ANN401  (an option of any section)
-    """Return the name of an option with the settings that differ from their defaults."""
-    changed = [f"{name}={_brief(value)}" for name, value in changed_settings(choice).items()]
+    """Return the name of an option with its bits, if it has any, and the settings that differ from their defaults."""
+    bits = getattr(choice, "bits", None)
+    settings = ({} if bits is None else {"bits": bits}) | changed_settings(choice)
+    changed = [f"{name}={_brief(value)}" for name, value in settings.items()]
     name = name_of(choice).rpartition(":")[2]
     return f"{name}({', '.join(changed)})" if changed else name
 

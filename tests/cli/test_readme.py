@@ -113,7 +113,7 @@ def test_make_run_prints_its_table(tmp_path: Path) -> None:
     assert "fedlama compare digits-resnet --methods '$(METHODS)'" in makefile
     printed = fedlama("compare", "digits-resnet", "--methods", methods, "--out", tmp_path).out.partition("test loss")[2]
     shown = README.partition("<!-- table: make run -->")[2].partition("`FedLAMA(6, 4)` has")[0]
-    line = re.compile(r"^  (Fed\w+\([\d, ]+\)(?: \+ \w+)?) +([\d.]+) +([\d.]+) +(.*)$", re.MULTILINE)
+    line = re.compile(r"^  (Fed\w+\([\d, ]+\)(?: \+ [\w(=)]+)?) +([\d.]+) +([\d.]+) +(.*)$", re.MULTILINE)
     rows_printed = {name: (float(mb), float(loss), rest) for name, mb, loss, rest in line.findall(printed)}
     rows_shown = {name: (float(mb), float(loss), rest) for name, mb, loss, rest in line.findall(shown)}
     assert list(rows_printed) == list(rows_shown)

@@ -170,7 +170,7 @@ def test_rounds_are_a_number_that_other_settings_may_change() -> None:
     for given in (kept, replace(kept, local_steps=None, rounds=5), replace(kept, local_steps=None, epochs=2)):
         again = pickle.loads(pickle.dumps(given))
         assert (again.rounds, again.given_budget) == (given.rounds, given.given_budget)
-        assert f"rounds={given.rounds}, " in repr(given)
+        assert f"rounds: {given.rounds}, " in repr(given)
 
 
 def test_a_loop_by_hand_ends_with_the_budget() -> None:
@@ -189,7 +189,7 @@ def test_a_budget_that_is_refused_has_no_rounds_and_can_be_mended() -> None:
     unknown = fl.ReplayedClients([[(torch.zeros(2, 2, 6, 6), torch.zeros(2, dtype=torch.int64))] * 30] * 3)
     for wrong in ({"local_steps": 7}, {"rounds": 3, "epochs": 2}, {"local_steps": None, "epochs": 2}):
         bad = replace(good, clients=unknown, **wrong)
-        assert "rounds=" in repr(bad)
+        assert "rounds: " in repr(bad)
         with pytest.raises(ConfigError):
             _ = bad.budget
         mended = replace(bad, clients=good.clients, local_steps=12, rounds=None, epochs=None)

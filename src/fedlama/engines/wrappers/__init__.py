@@ -9,6 +9,8 @@ from fedlama.engines.wrappers.aggregated import AggregatedEngine
 from fedlama.engines.wrappers.unreliable import UnreliableEngine
 from fedlama.errors import ConfigError
 
+_REMEDY = "choose engine='loop', 'stacked' or 'workers', or leave it out"
+
 
 def wrap(engine: Engine, setup: EngineSetup, availability: Availability, aggregator: Aggregator) -> Engine:
     """Return an engine whose clients answer as an availability says, and whose layers an aggregator combines.
@@ -27,22 +29,24 @@ def wrap(engine: Engine, setup: EngineSetup, availability: Availability, aggrega
             not show single clients' models, which an aggregator needs.
     """
     problems = []
+    remedy = getattr(engine, "remedy", _REMEDY)  # an engine of deployments names how it shows single models
     if not availability.always_answers and not engine.holds_clients:
         problems.append(
-            f"availability is {availability.name!r}, but which clients answer is not decided by {type(engine).__name__}"
+            f"availability is {availability.name!r}, but which clients answer is not decided by "
+            f"{type(engine).__name__}; {_REMEDY if remedy == _REMEDY else 'leave it out'}"
         )
     if not aggregator.is_plain_mean and not getattr(engine, "shows_models", engine.holds_clients):
         problems.append(
-            f"aggregator is {aggregator.name!r}, but {type(engine).__name__} does not show single clients' models"
+            f"aggregator is {aggregator.name!r}, but {type(engine).__name__} does not show single clients' models; "
+            f"{remedy}"
         )
     elif not aggregator.is_plain_mean and not hasattr(engine, "received"):  # an engine of the user's own
         problems.append(
             f"aggregator is {aggregator.name!r}, but {type(engine).__name__} has no method received(layer), which "
-            "shows what arrives of every client"
+            f"shows what arrives of every client; {remedy}"
         )
     if problems:
-        remedy = getattr(engine, "remedy", "choose engine='loop', 'stacked' or 'workers', or leave it out")
-        raise ConfigError([f"{problem}; {remedy}" for problem in problems])
+        raise ConfigError(problems)
     if not aggregator.is_plain_mean:
         engine = AggregatedEngine(engine, aggregator)
     return engine if availability.always_answers else UnreliableEngine(setup, engine, availability)

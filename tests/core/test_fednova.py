@@ -9,7 +9,7 @@ import torch
 
 import fedlama as fl
 from fedlama.federation.fednova import accumulated_length, normalised
-from tests.core.helpers import Line, product, pushed
+from tests.core.helpers import Line, mlp, product, pushed, skewed_clients
 
 ENGINES = ["loop", "stacked", "workers", "recorded"]
 
@@ -91,3 +91,11 @@ def test_momentum_of_a_round_is_allowed() -> None:
     solver = fl.SGD(1.0, momentum=0.5, state_scope="round")
     # Steps 1, 1.5, 1.75, 1.875 of the push: x = 6.125 and 3 * 2.5; a = 6.125 and 2.5, a_eff = 4.3125.
     assert float(federation(solver=solver).run().model["free"]) == pytest.approx(4.3125 * (0.5 + 1.5), rel=1e-6)
+
+
+def test_other_aggregators_than_the_mean_are_refused() -> None:
+    with pytest.raises(fl.ConfigError, match="whose scale belongs to a weighted mean, but aggregator is 'median'"):
+        fl.Federation(
+            mlp(), skewed_clients(3), fl.FedAvg(2), 4, fl.SGD(0.1, state_scope="round"), weighting="fednova",
+            aggregator=fl.Median(),
+        ).run()  # fmt: skip

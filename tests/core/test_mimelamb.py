@@ -105,3 +105,16 @@ def test_what_does_not_fit_is_refused() -> None:
     )
     with pytest.raises(fl.ConfigError, match="does not know how many batches an epoch of a client has"):
         given.run()
+
+
+@pytest.mark.parametrize("optimizer", [fl.ServerMomentum(), fl.ServerAdam()])
+def test_resumes_with_a_server_optimizer_that_keeps_other_buffers(optimizer: fl.ServerOptimizer) -> None:
+    whole = fl.Run(federation(server_optimizer=optimizer))
+    records = [whole.advance(), whole.advance()]
+    snapshot = whole.state_dict()
+    whole.advance()  # which changes the server's buffers in place, but not the snapshot
+    again = fl.Run(federation(server_optimizer=optimizer))
+    again.load_state_dict(snapshot, records)
+    again.advance()
+    for name, value in whole.values.items():
+        assert torch.equal(again.values[name], value)

@@ -134,6 +134,13 @@ def test_a_function_that_limits_nothing_is_refused(tmp_path: Path) -> None:
     assert "privacy" in reply.detail
 
 
+class AlwaysTheSame(fl.UniformSampler):
+    """Draws the first clients in every round."""
+
+    def draw(self, population: int, round_index: int, seed: int) -> tuple[int, ...]:
+        return tuple(range(self.active))
+
+
 def test_epsilon_is_that_of_the_accountant() -> None:
     accounting = accountant()
     privacy = fl.Privacy(noise=4.0, delta=1e-5)
@@ -146,6 +153,7 @@ def test_epsilon_is_that_of_the_accountant() -> None:
     assert sampled < everyone / 2
     assert privacy.epsilon(10, 100, fl.UniformSampler(10, hold_rounds=2)) == everyone  # the same clients twice
     assert privacy.epsilon(10, 100, fl.WeightedSampler(10)) == everyone
+    assert privacy.epsilon(10, 100, AlwaysTheSame(10)) == everyone  # it inherits, but draws otherwise
     assert privacy.epsilon(20, 100, fl.AllClients()) > everyone
     assert fl.Privacy(noise=0.0).epsilon(1, 10, fl.AllClients()) == math.inf
     event = accounting.dp_event.SelfComposedDpEvent(accounting.dp_event.GaussianDpEvent(2.0), 10)
@@ -179,6 +187,12 @@ class Normed(nn.Module):
         ({"codec": fl.Float16()}, "codec is 'float16', which could make a contribution larger"),
         ({"strategy": fl.FedLAMA(2, 2), "sampler": fl.AllClients()}, "fedlama looks at clients beyond their average"),
         ({"solver": fl.Scaffold(0.1)}, "solver 'scaffold' sends 'control' too"),
+        (
+            {"sampler": fl.PowerOfChoice(2, candidates=3)},
+            "'power-of-choice' may choose clients by their training losses",
+        ),
+        ({"privacy": fl.Privacy(delta=0.25)}, "privacy.delta is 0.25, expected less than 1 / 4"),
+        ({"privacy": {"clip": 1.0}}, r"privacy is .*, expected fedlama.Privacy; use Privacy\(clip="),
     ],
 )
 def test_what_does_not_fit_is_refused(changes: dict[str, Any], problem: str) -> None:

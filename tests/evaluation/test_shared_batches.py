@@ -64,3 +64,26 @@ def test_threads_do_not_share_what_a_model_keeps(monkeypatch: pytest.MonkeyPatch
 
     one, *others = _scores(monkeypatch, Keeps(), 300, fl.Classification())
     assert all(score == one for score in others)
+
+
+def test_a_model_that_writes_a_buffer_has_one_batch_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Scratch(nn.Module):
+        """Computes in a buffer, also when it is evaluated."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = nn.Linear(6, 3)
+            self.register_buffer("room", torch.zeros(7, 6), persistent=False)
+            self.calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            room = self.get_buffer("room")[: len(x)]
+            room[:] = x
+            logits: Tensor = self.dense(room)
+            return logits
+
+    model = Scratch()
+    one, *others = _scores(monkeypatch, model, 700, fl.Classification())
+    assert all(score == one for score in others)
+    assert model.calls == 300  # a hundred batches, three times

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fedlama.core.figures import byte_figure
 from fedlama.core.rows import Rows
@@ -236,7 +236,7 @@ class Ledger:
     def _repr_html_(self) -> str:
         """Return the bytes by direction and kind, for notebooks."""
         rows = []
-        for way in ("up", "down", "evaluation"):
+        for way in get_args(Direction):
             sent = list(self._of(way))
             kinds = (
                 sum(getattr(each, f"{kind}_bytes") for each in sent)

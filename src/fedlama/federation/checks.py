@@ -76,7 +76,8 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
     problems += option_problems(federation.solver, full, federation.budget) if not problems else []
     problems += _check_statistics(federation) + _check_local(federation) + _check_complex(federation, layers)
     problems += _check_per_layer(federation, layers) + _check_cohorts(federation)
-    problems += _check_feddyn(federation) + _check_privacy(federation, layers)
+    problems += _check_feddyn(federation) + _check_privacy(federation, layers, len(source))
+    problems += _check_void_rounds(federation, len(source))
     problems += _check_codec(federation, layers) + (_check_exchanges(federation, layers) if not problems else [])
     checks: list[Callable[[], object]] = [
         lambda: _check_device(federation.device),
@@ -122,7 +123,13 @@ def _check_weighting(federation: FederationSettings) -> list[str]:
     if plain is None or plain.proximal is not None or (plain.momentum and solver.state_scope != "round"):
         problems.append(
             "weighting is 'fednova', which knows how far a client's steps reach for SGD alone, with a momentum that "
-            "begins with zeros in each round; use solver 'sgd' with state_scope='round', or weighting='samples'"
+            "begins with zeros in each round; use solver 'sgd' with state_scope='round' and without nesterov, "
+            "clipping and groups, or weighting='samples'"
+        )
+    if not federation.aggregator.is_plain_mean:
+        problems.append(
+            f"weighting is 'fednova', whose scale belongs to a weighted mean, but aggregator is "
+            f"{federation.aggregator.name!r}; set aggregator='mean', or weighting='samples'"
         )
     if strategy.cycle_rounds != 1:
         problems.append(
@@ -142,8 +149,8 @@ def _check_feddyn(federation: FederationSettings) -> list[str]:
     problems = []
     if not all(named) or strengths[0] != strengths[1]:
         problems.append(
-            f"solver is {solver.name!r} and server_optimizer is {optimizer.name!r}, but FedDyn is both with the same "
-            f"alpha; set solver.name and server_optimizer.name to {name!r}, and solver.alpha and "
+            f"solver is {_name(solver)!r} and server_optimizer is {_name(optimizer)!r}, but FedDyn is both with the "
+            f"same alpha; set solver.name and server_optimizer.name to {name!r}, and solver.alpha and "
             "server_optimizer.alpha to one number"
         )
     if federation.strategy.cycle_rounds != 1:
@@ -154,7 +161,33 @@ def _check_feddyn(federation: FederationSettings) -> list[str]:
     return problems
 
 
-def _check_privacy(federation: FederationSettings, layers: Layers) -> list[str]:
+def _name(choice: object) -> str:
+    """Return the name of a choice; one of the user's own may have none."""
+    return str(getattr(choice, "name", type(choice).__name__))
+
+
+def _check_void_rounds(federation: FederationSettings, population: int) -> list[str]:
+    """Refuse what counts a client's way in each round, where some clients may train in a round that does not count."""
+    availability, solver = federation.availability, federation.solver
+    sums = any(exchange.reduction == "sum" for exchange in exchanges_of(solver))
+    counts = "weighting 'fednova'" if federation.weighting == "fednova" else None
+    counts = f"solver {_name(solver)!r}" if sums or _name(solver) == FedDyn.name else counts
+    if counts is None or availability.always_answers:
+        return []
+    try:
+        needed = availability.needed(federation.sampler.cohort_size(population))
+    except ConfigError:  # reported by its own check
+        return []
+    if needed <= 1:
+        return []
+    return [
+        f"{counts} counts how far clients moved in each round, but with availability.min_replies of "
+        f"{availability.min_replies:g} some may train in a round with too few replies, which does not count; lower "
+        "availability.min_replies until one reply is enough"
+    ]
+
+
+def _check_privacy(federation: FederationSettings, layers: Layers, population: int) -> list[str]:
     """Refuse what shows more of a client than its limited contribution, or changes how far that reaches.
 
     Raises:
@@ -162,7 +195,19 @@ def _check_privacy(federation: FederationSettings, layers: Layers) -> list[str]:
     """
     if federation.privacy is None:
         return []
+    if not callable(getattr(federation.privacy, "limit", None)):
+        return [f"privacy is {shown(federation.privacy)}, expected fedlama.Privacy; use Privacy(clip=..., noise=...)"]
     problems, strategy = [], federation.strategy
+    if federation.privacy.delta >= 1.0 / population:
+        problems.append(
+            f"privacy.delta is {federation.privacy.delta:g}, expected less than 1 / {population}, one over the number "
+            "of clients; lower it"
+        )
+    if is_informed(federation.sampler) and federation.sampler.name != "weighted":
+        problems.append(
+            f"privacy is set, but the sampler {federation.sampler.name!r} may choose clients by their training losses, "
+            "which are not protected; use sampler 'uniform' or 'all'"
+        )
     if federation.weighting != "equal":
         problems.append(
             f"privacy is set, but weighting is {federation.weighting!r}, so clients with more samples could move the "

@@ -21,6 +21,7 @@ from fedlama.choices.tasks import Task, as_task
 from fedlama.core.content import data_facts
 from fedlama.core.devices import transform_on, upload
 from fedlama.core.losses import Objective, cross_entropy
+from fedlama.core.modules import plain_attributes
 from fedlama.core.records import Score
 from fedlama.core.trees import Tree, cat, leaves, map_leaves, pick, samples, signature, words
 from fedlama.data.clients import Prepare, as_samples
@@ -197,20 +198,22 @@ def _computed(held: TestSet, model: nn.Module, task: Task) -> Iterator[_Computed
     """Yield the results of all batches, in their order.
 
     On a CPU the cores share the batches of a large set, each with one of torch's threads, so results are the same for
-    any number of cores. A model, task or `prepare` that draws random numbers has one batch after another.
+    any number of cores; `prepare`, the task and its loss are called from several threads. A model that changes its
+    buffers or attributes or has hooks, and whatever draws random numbers, has one batch after another.
     """
     starts = range(0, len(held), held.batch_size)
     if len(starts) < _SHARED or cores() == 1 or leaves(held.x)[0].device.type != "cpu":
         yield from (held._batch(start, model, task) for start in starts)
         return
-    before = _generators()
+    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    before = _remembered(model)
     with intra_op_threads(1):
         yield held._batch(0, model, task)
-        if _generators() != before:
+        if hooked or _remembered(model) != before:
             yield from (held._batch(start, model, task) for start in starts[1:])
             return
         threads = WorkerThreads(cores())
-        models = [_sharing_tensors(model) for _ in range(threads.count)]
+        models = [_sharing_parameters(model) for _ in range(threads.count)]
         for first in range(1, len(starts), _SHARED * threads.count):  # bounds the memory for results
             some = starts[first : first + _SHARED * threads.count]
             share = partial(_share, held, models, task, some)
@@ -227,15 +230,17 @@ def _share(
     return [held._batch(start, models[thread], task) for start in starts[thread::turns]]
 
 
-def _sharing_tensors(model: nn.Module) -> nn.Module:
-    """Return a copy of a model, for another thread, with the same parameters and buffers."""
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+def _sharing_parameters(model: nn.Module) -> nn.Module:
+    """Return a copy of a model, for another thread, with the same parameters."""
+    return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
 
-def _generators() -> tuple[bytes, object, bytes]:
-    """Return the state of the global generators of random numbers."""
+def _remembered(model: nn.Module) -> tuple[object, ...]:
+    """Return what a batch should leave as it is: global generators, and what the model holds beside parameters."""
+    buffers = tuple((id(buffer), buffer._version) for buffer in model.buffers())
+    attributes = tuple((key, id(value)) for key, value in plain_attributes(model).items())
     numpy_state = pickle.dumps(np.random.get_state())
-    return torch.get_rng_state().numpy().tobytes(), random.getstate(), numpy_state
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), numpy_state, buffers, attributes
 
 
 def _uploaded(tree: Tree, device: torch.device) -> Tree:

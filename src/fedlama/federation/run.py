@@ -205,6 +205,11 @@ class Run:
         with intra_op_threads(self._threads):
             return self._round()
 
+    def _own_model(self, client: int) -> Values:
+        """Return a copy of one client's local model, without the extra tensors of the solver."""
+        names = self.federation.model.state_dict().keys()
+        return {name: value for name, value in self.engine.client_values(client).items() if name in names}
+
     def _own_scores(self, plan: Plan, reply: RoundReply) -> dict[int, Score]:
         """Return the scores of the models of the clients that answered; empty where they are not due."""
         if not self.client_evaluator.scores_own or not self.evaluator.is_due(plan):
@@ -293,5 +298,5 @@ class Run:
             seconds=trained - scored + replied - start,
             evaluation_seconds=evaluated - trained + scored - replied,
             client_steps=order.client_steps,
-            client_models={client: engine.client_values(client) for client in kept},
+            client_models={client: self._own_model(client) for client in kept},
         )

@@ -79,7 +79,10 @@ def take_state(run: RunState, description: Mapping[str, object]) -> Snapshot:
     """
     cohort, server = run.engine.state_dict(), run.server
     tensors = join({"global": server.values, "update": server.last_update, "client": cohort.values})
-    tensors |= join({"memory": join(cohort.optimizer_state), "server": join(server.optimizer_state)})
+    kept = {  # copies: a server optimizer changes its buffers in place
+        name: {kind: value.clone() for kind, value in kinds.items()} for name, kinds in server.optimizer_state.items()
+    }
+    tensors |= join({"memory": join(cohort.optimizer_state), "server": join(kept)})
     tensors |= join({"codec": join(cohort.codec_state), "sent": join(server.downloads.state)})
     tensors |= join({"coded": {name: _as_tensor(data) for name, data in server.downloads.coded.items()}})
     tensors |= join({"inactive": join({str(client): join(kinds) for client, kinds in cohort.inactive.items()})})
@@ -140,7 +143,7 @@ def _load(run: RunState, snapshot: Snapshot, before: Iterable[RoundRecord]) -> N
     _check_tensors(run, update)
     server = split(groups.get("server", {}), at_last=True)
     for kind in {kind for kinds in server.values() for kind in kinds}:
-        _check_tensors(run, {name: kinds[kind] for name, kinds in server.items()})
+        _check_tensors(run, {name: kinds[kind] for name, kinds in server.items() if kind in kinds})
     states = _download_state(run, groups)
     coded = {name: bytes(value.numpy()) for name, value in groups.get("coded", {}).items()}
     _check_known(coded, sent, "a layer")

@@ -22,13 +22,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from fedlama.core.layers import Layer, Layers
 from fedlama.core.plan import Plan
+from fedlama.core.validation import normalise_numbers, one_of, refuse, whole
 
 Reduction = Literal["mean", "sum", "maximum"]
 """How the clients' average A enters the server's value S: ``"mean"``: A; ``"sum"``: S + s A, with s the share of all
@@ -44,12 +45,22 @@ class Exchanged:
         reduction: How the average enters the server's value.
         interval: Rounds between two uploads, 1 or more.
         start: The server's first value of every element.
+
+    Raises:
+        ConfigError: The kind has a slash, the reduction is unknown, or the interval is not an integer of 1 or more.
     """
 
     kind: str
     reduction: Reduction = "mean"
     interval: int = 1
     start: float = 0.0
+
+    def __post_init__(self) -> None:
+        normalise_numbers(self)
+        problems = one_of(self, "reduction", get_args(Reduction)) + whole(self, "interval", minimum=1)
+        if not self.kind or "/" in self.kind:
+            problems.append(f"Exchanged: kind is {self.kind!r}, expected a name without '/'; rename it")
+        refuse(problems)
 
     def reduced(self, previous: Tensor, average: Tensor, share: float, state: dict[str, Tensor]) -> Tensor:
         """Return the server's new value.

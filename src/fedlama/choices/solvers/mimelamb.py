@@ -77,7 +77,7 @@ class MimeLAMB(FedLAMB):
     @property
     def exchanges(self) -> tuple[Exchanged, ...]:
         """Full gradients up, the largest second moment down."""
-        return (GradientMoment(SECOND, beta2=self.beta2),)
+        return (GradientMoment(SECOND, "maximum", beta2=self.beta2),)
 
     def step(
         self,

@@ -302,3 +302,19 @@ def test_aggregators_are_submitted_unless_there_are_only_sums() -> None:
         assert name in run_config(given, {})
         with pytest.raises(fl.ConfigError, match=f"aggregator.name is '{name}', but aggregation is 'sums'"):
             run_config(given, {"aggregation": "sums"})
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("clients = [1]", r"clients is \[1\], expected tables; write \[clients.0\]"),
+        ("[[clients]]\nnode = 3", "expected tables"),
+        ("[clients.3]\nbanned = true\n[clients.03]\nnode = 5", "clients.03 is not the table of a client"),
+        (f"[clients.{'9' * 5000}]", "is not the table of a client"),
+        ("x = " + "[" * 3000, "is not valid TOML"),
+    ],
+)
+def test_a_file_that_would_be_taken_for_an_empty_one_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    (tmp_path / "clients.toml").write_text(text)
+    with pytest.raises(fl.ConfigError, match=problem):
+        read_clients_file(tmp_path / "clients.toml")

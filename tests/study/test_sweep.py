@@ -136,3 +136,16 @@ def test_an_interrupted_sweep_goes_on(tmp_path: Path) -> None:
     again = run_sweep(plan, options)
     assert [one.reused for cell in again.cells for one in cell.runs.values()] == [True, True, False, True]
     assert [cell.metric for cell in again.cells] == [cell.metric for cell in whole.cells]
+
+
+@pytest.mark.parametrize(
+    ("texts", "problem"),
+    [
+        (["batch-size=8,16", "batch_size=8,16"], "--sweep names batch_size twice"),
+        (["solver=sgd,adam", "solver.name=sgd,adam"], "--sweep names solver.name twice"),
+        (["solver.learning_rate=0.05,0.050"], "expected each value once"),
+    ],
+)
+def test_other_spellings_are_the_same_key_and_value(texts: list[str], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        parse_axes(texts)

@@ -19,8 +19,9 @@ from fedlama.core.ledger import MEGABYTE
 from fedlama.core.measures import Measure
 from fedlama.core.records import measure_of
 from fedlama.errors import ConfigError, FedlamaError, printable, shown, write_remedy
-from fedlama.experiment.files import load_experiment
+from fedlama.experiment.files import key_parts, load_experiment, value_of
 from fedlama.experiment.methods import split
+from fedlama.experiment.sections import SECTIONS
 from fedlama.experiment.settings import Experiment
 from fedlama.runs.checkpoint import write_atomically
 from fedlama.runs.divergence import Divergence
@@ -192,14 +193,20 @@ def parse_axes(texts: Sequence[str]) -> tuple[Axis, ...]:
             )
         elif axis.key in _NOT_SWEPT:
             problems.append(f"--sweep is {shown(text)}, but {axis.key} cannot be swept; {_NOT_SWEPT[axis.key]}")
-        elif len(set(axis.values)) < len(axis.values):
+        elif len({repr(value_of(value)) for value in axis.values}) < len(axis.values):
             problems.append(f"--sweep is {shown(text)}, expected each value once; remove one")
-        elif axis.key in [other.key for other in axes]:
+        elif _spelt(axis.key) in [_spelt(other.key) for other in axes]:
             problems.append(f"--sweep names {axis.key} twice; give all its values in one option")
         axes.append(axis)
     if problems:
         raise ConfigError(problems)
     return tuple(axes)
+
+
+def _spelt(key: str) -> str:
+    """Return a key as files write it: a section alone stands for its name."""
+    parts = key_parts(key)
+    return ".".join([*parts, "name"] if len(parts) == 1 and parts[0] in SECTIONS else parts)
 
 
 def run_sweep(plan: SweepPlan, options: RunOptions | None = None, observer: Observer | None = None) -> Sweep:

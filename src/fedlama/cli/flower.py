@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from fedlama.flower.deploy.submit import Operator
 
 _LOOK_SECONDS = 3.0  # between two questions how far a run is; each starts a Python process
+_MOST_MISSES = 20  # questions in a row without an answer
 
 app = typer.Typer(no_args_is_help=True, help="Run an experiment as a real deployment on Flower.")
 
@@ -27,7 +29,7 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...",
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's number, as `fedlama flower run` printed it.")]
 SuperLink = Annotated[str, typer.Option(help="The connection's name in Flower's config.toml.")]
 Deadline = Annotated[float, typer.Option(help="Seconds that a round waits for replies.")]
-MinReplies = Annotated[float, typer.Option(help="Share of the cohort that must reply, or the round is not averaged.")]
+MinReplies = Annotated[float, typer.Option(help="Share of the cohort that must reply, or the run stops.")]
 Rejoin = Annotated[str, typer.Option(help="When a client that missed a round may rejoin: now or next-cycle.")]
 Aggregation = Annotated[
     str, typer.Option(help="models, or sums (the discrepancy is computed from one scalar per client and layer).")
@@ -195,7 +197,8 @@ def _operator(superlink: str) -> Operator:
     from fedlama.flower.deploy.processes import QUIET
     from fedlama.flower.deploy.submit import Operator
 
-    flwr = shutil.which("flwr")
+    # Beside the running Python too, for those who call it without activating its environment.
+    flwr = shutil.which("flwr") or shutil.which("flwr", path=str(Path(sys.executable).parent))
     if flwr is None:
         raise MissingExtraError("flwr", "flower")
     return Operator(flwr, superlink, {**os.environ, **QUIET})
@@ -207,14 +210,22 @@ def _wait(operator: Operator, run_id: str) -> None:
     Raises:
         FedlamaError: It failed, or was stopped.
     """
-    last = ""
+    last, misses = "", 0
+    named = f"{run_id} {operator.connection}".strip()
     while True:
         seen = operator.status(run_id)
+        misses = 0 if seen is not None else misses + 1
+        if misses == _MOST_MISSES:
+            connection = f" --superlink {operator.connection}" if operator.connection else ""
+            raise FedlamaError(
+                f"the SuperLink has not answered {_MOST_MISSES} times in a row, and run {run_id} may go on; ask again "
+                f"with fedlama flower status {run_id}{connection}"
+            )
         if seen is not None and str(seen) != last:
             last = str(seen)
             typer.echo(f"run {run_id} is {last}")
         if seen is not None and seen.has_failed:
-            raise FedlamaError(f"run {run_id} is {seen}; its whole log: flwr log {run_id}")
+            raise FedlamaError(f"run {run_id} is {seen}; its whole log: flwr log {named}")
         if seen is not None and seen.has_ended:
             return
         time.sleep(_LOOK_SECONDS)

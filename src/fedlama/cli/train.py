@@ -63,7 +63,7 @@ SweepAxes = Annotated[
         "--sweep",
         metavar="KEY=V1,V2",
         help="Train at each of these values, such as solver.learning_rate=0.05,0.1; with several of them at every "
-        "combination. Any key will do.",
+        "combination. Any key but seed and name.",
     ),
 ]
 Again = Annotated[bool, typer.Option("--again", help="Retrain runs that already finished.")]

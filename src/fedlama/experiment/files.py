@@ -88,8 +88,8 @@ def read(experiment: str, overrides: Iterable[str] = (), catalogue: Catalogue | 
             )
             continue
         try:
-            parts = modern_key(_parts(key.strip()), raw)
-            value = _value(text.strip())
+            parts = modern_key(key_parts(key.strip()), raw)
+            value = value_of(text.strip())
             if _chooses(parts, value):
                 parts = [parts[0], "name"]
             if not isinstance(value, str) and _is_path(parts, raw, catalogue):
@@ -163,10 +163,10 @@ def _small(path: Path, limit: int = _LIMIT) -> str:
     return decode_text(content, str(path))
 
 
-def _parts(dotted: str) -> list[str]:
+def key_parts(dotted: str) -> list[str]:
     """Split a key at its dots; parts may be quoted as in TOML, such as ``strategy.intervals."*.bias"``."""
     if '"' in dotted or "'" in dotted:
-        table = _value(f"{{{dotted} = 0}}")
+        table = value_of(f"{{{dotted} = 0}}")
         parts = []
         while isinstance(table, dict):
             part, table = next(iter(table.items()))
@@ -185,7 +185,7 @@ def _names_no_choice(override: str) -> bool:
     """Return the sort key that puts choices first, so that no other key is dropped together with the old choice."""
     key, _, text = override.partition("=")
     key = key.strip().replace("-", "_")
-    return not (key.endswith(".name") or _chooses([key], _value(text.strip())))
+    return not (key.endswith(".name") or _chooses([key], value_of(text.strip())))
 
 
 def _put(raw: dict[str, Any], parts: list[str], value: object, catalogue: Catalogue) -> None:
@@ -216,7 +216,8 @@ def _is_path(parts: list[str], raw: Mapping[str, Any], catalogue: Catalogue) -> 
     return choice is not None and get_type_hints(choice).get(key) is Path
 
 
-def _value(text: str) -> object:
+def value_of(text: str) -> object:
+    """Return the value of an override: as TOML reads it, or else the text itself."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):  # not TOML, or numbers and brackets beyond what Python reads

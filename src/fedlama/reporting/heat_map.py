@@ -29,6 +29,8 @@ def draw_sweep(sweep: Sweep, folder: Path) -> list[Path]:
         The files written: ``sweep.png``, and ``sweep_front.png`` where there are several combinations with a test loss.
     """
     pictures = []
+    for name in ("sweep.png", "sweep_front.png"):  # those of an earlier sweep in the same folder
+        (folder / name).unlink(missing_ok=True)
     if sweep.measure is not None:
         pictures.append(save_figure(heat_map(sweep), folder / "sweep.png", 130))
     points = sweep.points

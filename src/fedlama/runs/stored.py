@@ -283,7 +283,7 @@ def _exists(path: Path) -> bool:
     return os.path.lexists(path)
 
 
-def find_runs(paths: Iterable[Path], *, every: bool = False) -> list[Path]:
+def find_runs(paths: Iterable[Path | str] | Path | str, *, every: bool = False) -> list[Path]:
     """Return the run folders among and below some folders.
 
     Args:
@@ -298,7 +298,7 @@ def find_runs(paths: Iterable[Path], *, every: bool = False) -> list[Path]:
         DataError: One of them is not a folder, or contains no run folder.
     """
     folders: dict[Path, None] = {}
-    for path in paths:
+    for path in map(expanded, [paths] if isinstance(paths, (str, Path)) else paths):
         if not path.is_dir():
             raise DataError(
                 f"there is no folder {printable(path)}; give one that `fedlama run` or `fedlama compare` has written"

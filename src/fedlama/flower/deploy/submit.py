@@ -196,7 +196,7 @@ class Operator:
         try:
             return str(json.loads(done.stdout[done.stdout.index("{") :])["run-id"])
         except (LookupError, ValueError) as error:
-            raise FedlamaError(f"flwr refused the run: {cut(done.stderr or done.stdout, 2000)}") from error
+            raise FedlamaError(f"flwr refused the run: {cut(_words(done), 2000)}; check --superlink") from error
 
     def status(self, run_id: str) -> RunStatus | None:
         """Return how far a run is; None while the SuperLink does not answer.
@@ -229,7 +229,7 @@ class Operator:
         done = self._call("stop", run_id, *self._names, "--format", "json")
         if done.returncode or '"success": false' in done.stdout:
             raise FedlamaError(
-                f"flwr did not stop run {run_id}: {cut(done.stderr or done.stdout, 500)}; check its number"
+                f"flwr did not stop run {run_id}: {cut(_words(done), 500)}; check its number, and --superlink"
             )
 
     def stream(self, run_id: str) -> None:
@@ -251,11 +251,26 @@ class Operator:
         return [self.connection] if self.connection else []
 
     def _call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [self.command, *arguments],
-            env=dict(self.environment),
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-        )
+        try:
+            return subprocess.run(
+                [self.command, *arguments],
+                env=dict(self.environment),
+                capture_output=True,
+                text=True,
+                timeout=180,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise FedlamaError(
+                "flwr did not answer within 180 seconds; check that the SuperLink runs, and --superlink"
+            ) from error
+
+
+def _words(done: subprocess.CompletedProcess[str]) -> str:
+    """Return what `flwr` said of a failure, without the JSON around it."""
+    said = done.stderr or done.stdout
+    try:
+        message = str(json.loads(done.stdout[done.stdout.index("{") :])["error-message"])
+    except (LookupError, TypeError, ValueError):
+        return said
+    return message.strip().splitlines()[-1] if message.strip() else said

@@ -27,6 +27,7 @@ from fedlama.errors import ConfigError, did_you_mean, printable, shown
 
 _KEYS = ("node", "samples", "key", "name", "banned")
 _MOST_BYTES = 1 << 20
+_MOST_DIGITS = 9  # of a client's number
 
 
 @dataclass(frozen=True)
@@ -94,16 +95,19 @@ def read_clients_file(path: Path) -> KnownClients:
     except OSError as error:
         reason = error.strerror
         raise ConfigError(f"the clients file {where} cannot be read ({reason}); correct clients-file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"the clients file {where} is not valid TOML ({error}); correct it") from error
     tables = content.get("clients", {})
     others = [key for key in content if key != "clients"]
     problems = [f"{where}: {key} is not known; write [clients.0], [clients.1], ..." for key in others]
+    if not isinstance(tables, dict):
+        problems.append(f"{where}: clients is {shown(tables)}, expected tables; write [clients.0], [clients.1], ...")
     entries: dict[int, Mapping[str, Any]] = {}
     for name, table in tables.items() if isinstance(tables, dict) else ():
-        if not (name.isascii() and name.isdigit() and isinstance(table, dict)):
+        is_number = name.isascii() and name.isdigit() and len(name) <= _MOST_DIGITS and str(int(name)) == name
+        if not (is_number and isinstance(table, dict)):
             problems.append(f"{where}: clients.{name} is not the table of a client; write [clients.0]")
             continue
         entries[int(name)] = table

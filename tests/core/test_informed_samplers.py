@@ -114,3 +114,11 @@ def test_a_forged_loss_in_a_checkpoint_is_refused() -> None:
             fl.Run(federation(fl.PowerOfChoice(2, candidates=4))).load_state_dict(
                 replace(snapshot, facts={**snapshot.facts, "losses": forged}), records
             )
+
+
+def test_samples_are_not_counted_twice() -> None:
+    with pytest.raises(
+        fl.ConfigError, match="draws clients in proportion to their samples, so weighting 'samples' would"
+    ):
+        replace(federation(fl.WeightedSampler(2)), weighting="samples").run()
+    replace(federation(fl.WeightedSampler(2)), weighting="equal").run()

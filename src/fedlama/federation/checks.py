@@ -117,6 +117,11 @@ def _check_weighting(federation: FederationSettings) -> list[str]:
     given, solver, strategy = federation.weighting, federation.solver, federation.strategy
     if given not in ("samples", "equal", "fednova"):
         return [f"weighting is {given!r}, expected 'samples', 'equal' or 'fednova'; choose one of them"]
+    if given == "samples" and getattr(federation.sampler, "counts_samples", False):
+        return [
+            f"sampler is {federation.sampler.name!r}, which draws clients in proportion to their samples, so "
+            "weighting 'samples' would count these twice; set weighting='equal'"
+        ]
     if given != "fednova":
         return []
     problems, plain = [], plain_sgd(solver)

@@ -33,6 +33,7 @@ class WeightedSampler(UniformSampler):
     """
 
     name: ClassVar[str] = "weighted"
+    counts_samples: ClassVar[bool] = True  # in the draw, so the average must not count them again
 
     @property
     def is_uniform(self) -> bool:

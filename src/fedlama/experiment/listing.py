@@ -113,8 +113,8 @@ def list_options(kind: str) -> list[Option]:
         ConfigError: There is nothing of that name.
 
     >>> [option.name for option in list_options("samplers")]
-    ['all', 'uniform']
-    >>> list_options("samplers")[1].settings[0]
+    ['all', 'power-of-choice', 'uniform', 'weighted']
+    >>> list_options("samplers")[2].settings[0]
     Setting(name='active', type='int', default=None, meaning='Clients in a cohort; 1 or more.')
     """
     section = section_of(kind)

@@ -42,7 +42,7 @@ def options(section: str) -> dict[str, type[Any]]:
         section: A name in :data:`ROOMS`.
 
     >>> sorted(options("sampler"))
-    ['all', 'uniform']
+    ['all', 'power-of-choice', 'uniform', 'weighted']
     """
     return registered(section, ROOMS[section])
 

@@ -16,6 +16,7 @@ from fedlama.flower.deploy.server_process import FAILED
 from fedlama.flower.deploy.submit import Operator, run_config, write_app, write_connection
 from fedlama.runs.network_log import NAME
 
+_COARSE = 0.1  # seconds by which a file's time may be behind the clock
 _CHECK_SECONDS = 20.0  # between two questions whether the run failed; each starts a Python process
 
 
@@ -91,7 +92,7 @@ class _Watcher:
         """Return why the ServerApp failed, as it wrote it itself; empty where it did not."""
         file = self._out / FAILED
         try:
-            text = file.read_text(encoding="utf-8") if file.stat().st_mtime >= self._started else ""
+            text = file.read_text(encoding="utf-8") if file.stat().st_mtime >= self._started - _COARSE else ""
         except OSError:
             return ""
         return printable(" ".join(text.split()))

@@ -107,7 +107,8 @@ def rows(text: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.slow
-def test_make_run_prints_its_table(tmp_path: Path) -> None:
+def test_make_run_prints_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # in 80 columns the longest names take two lines
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
     (methods,) = re.findall(r"^METHODS := (.*)$", makefile, re.MULTILINE)
     assert "fedlama compare digits-resnet --methods '$(METHODS)'" in makefile

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlama import ClientData, Federation, Layer, Layers, Result, RoundRecord, Run
+from fedlama.choices.strategies import Strategy
 from fedlama.core.layers import TensorSpec
 from tests.reference import Batch, Model, random_model
 
@@ -157,3 +159,25 @@ def assert_same_run(first: Result, second: Result) -> None:
         assert one.cohort == other.cohort
         for client in one.client_models:
             assert_same_bits(one.client_models[client], other.client_models[client])
+
+
+class _Point(nn.Module):
+    """One parameter x and a sample (a, b) to a (x - b)^2 / 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.x = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+
+    def forward(self, sample: Tensor) -> Tensor:
+        loss: Tensor = sample[:, 0] * (self.x - sample[:, 1]) ** 2 / 2
+        return loss
+
+
+def quadratics(strategy: Strategy[Any], **choices: Any) -> Federation:  # noqa: ANN401  (fields of a federation)
+    """Two clients with a (x - b)^2 / 2, b = 0 and 1, a = 1 and 9.
+
+    The optimum is the mean of b by a, 0.9; with many local steps FedAvg ends near the mean of b, 0.5.
+    """
+    data = [torch.tensor([[1.0, 0.0]], dtype=torch.float64), torch.tensor([[9.0, 1.0]], dtype=torch.float64)]
+    clients = [ClientData(x, torch.zeros(1), 1) for x in data]
+    return Federation(_Point(), clients, strategy, objective=lambda output, _: output.mean(), **choices)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import fedlama as fl
+from tests.core.helpers import quadratics
 from tests.core.test_fedlamb import ENGINES, A, B, Two, gradients
 from tests.engines.cases import assert_same, run
 from tests.resume.test_exact import assert_exact
@@ -51,20 +51,7 @@ def test_four_rounds_by_hand(engine: str, active: int) -> None:
 
 
 def test_it_removes_the_bias_of_long_rounds() -> None:
-    # Quadratics a_i (x - b_i)^2 / 2 with b = 0, 1 and a = 1, 9: the optimum is 0.9, where FedAvg ends near 0.5.
-    class Point(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.x = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x[:, 0] * (self.x - x[:, 1]) ** 2 / 2
-
-    data = [torch.tensor([[1.0, 0.0]], dtype=torch.float64), torch.tensor([[9.0, 1.0]], dtype=torch.float64)]
-    clients = [fl.ClientData(x, torch.zeros(1), 1) for x in data]
-    given = fl.Federation(
-        Point(), clients, fl.FedAvg(40), rounds=200, objective=lambda output, _: output.mean(), **DYNAMIC
-    )
+    given = quadratics(fl.FedAvg(40), rounds=200, **DYNAMIC)
     assert float(given.run().model["x"]) == pytest.approx(0.9, abs=1e-6)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import fedlama as fl
-from tests.core.helpers import mlp, skewed_clients
+from tests.core.helpers import mlp, quadratics, skewed_clients
 from tests.core.test_fedlamb import ENGINES, A, B, Two, gradients
 
 
@@ -83,25 +83,11 @@ def test_without_differences_between_clients_it_is_fedavg() -> None:
 
 
 def test_it_removes_the_bias_of_long_rounds() -> None:
-    # Quadratics a_i (x - b_i)^2 / 2: many local steps pull FedAvg to the mean of b_i; the optimum is their mean by a_i.
-    class Point(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.x = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    def optimum(solver: fl.LocalSolver) -> float:
+        return float(quadratics(fl.FedAvg(20), rounds=200, solver=solver).run().model["x"])
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x[:, 0] * (self.x - x[:, 1]) ** 2 / 2
-
-    def place(solver: fl.LocalSolver) -> float:
-        data = [torch.tensor([[1.0, 0.0]], dtype=torch.float64), torch.tensor([[9.0, 1.0]], dtype=torch.float64)]
-        clients = [fl.ClientData(x, torch.zeros(1), 1) for x in data]
-        given = fl.Federation(
-            Point(), clients, fl.FedAvg(20), rounds=200, solver=solver, objective=lambda output, _: output.mean()
-        )
-        return float(given.run().model["x"])
-
-    assert place(fl.SGD(0.1)) == pytest.approx(0.5, abs=0.1)
-    assert place(fl.Scaffold(0.1)) == pytest.approx(0.9, abs=1e-6)
+    assert optimum(fl.SGD(0.1)) == pytest.approx(0.5, abs=0.1)
+    assert optimum(fl.Scaffold(0.1)) == pytest.approx(0.9, abs=1e-6)
 
 
 def test_unequal_steps_are_counted_by_client() -> None:

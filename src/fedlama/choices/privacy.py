@@ -126,7 +126,7 @@ class Privacy:
             return math.inf if self.noise == 0 else 0.0
         once = events.GaussianDpEvent(self.noise / 2.0)  # one client replaced moves the sum by 2 clip
         active = sampler.cohort_size(population)
-        if _draws_uniformly(sampler) and active < population:
+        if getattr(sampler, "is_uniform", False) and active < population:
             once = events.SampledWithoutReplacementDpEvent(population, active, once)
         replaced = accounting.NeighboringRelation.REPLACE_ONE
         accountant = accounting.rdp.RdpAccountant(neighboring_relation=replaced)
@@ -142,12 +142,6 @@ class Privacy:
             sampler: Who takes part.
         """
         return {"epsilon": self.epsilon(rounds, population, sampler), "delta": self.delta}
-
-
-def _draws_uniformly(sampler: Sampler) -> bool:
-    """Return whether all clients are equally likely in every round; a subclass that draws otherwise does not say so."""
-    kind = next((each for each in type(sampler).__mro__ if "is_uniform" in vars(each)), None)
-    return bool(kind and type(sampler).draw is getattr(kind, "draw", None) and getattr(sampler, "is_uniform", False))
 
 
 def _library() -> tuple[Any, Any]:

@@ -15,8 +15,8 @@ from fedlama.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Axis = Literal["megabytes", "rounds", "steps"]
-AXES: Mapping[str, str] = {"megabytes": "MB up and down", "rounds": "rounds", "steps": "local steps per client"}
+Axis = Literal["steps", "rounds", "megabytes"]
+AXES: Mapping[str, str] = {"steps": "local steps per client", "rounds": "rounds", "megabytes": "MB up and down"}
 """What a curve can be drawn over, with the label of the axis."""
 UP, DOWN, CURVE = "#0072B2", "#E69F00", "#0072B2"
 _MOST = 40

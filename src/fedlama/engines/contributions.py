@@ -44,8 +44,8 @@ def _positions(layers: Layers) -> tuple[list[str], list[list[int]]]:
     names: list[str] = []
     positions: list[list[int]] = []
     for layer in layers:
-        own_names = [spec.name for spec in layer.tensors if spec.trainable]
-        if own_names:
-            positions.append(list(range(len(names), len(names) + len(own_names))))
-            names += own_names
+        trained = [spec.name for spec in layer.tensors if spec.trainable]
+        if trained:
+            positions.append(list(range(len(names), len(names) + len(trained))))
+            names += trained
     return names, positions

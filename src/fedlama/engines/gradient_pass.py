@@ -50,19 +50,11 @@ class _GradientSum(LocalUpdate):
     ) -> None:
         torch._foreach_add_(optimizer_state[self._kind], list(gradients), alpha=rate)
 
-    def one(
-        self,
-        parameters: Sequence[Tensor],
-        gradients: Sequence[Tensor],
-        optimizer_state: OptimizerState,
-        rate: float,
-        reference: Sequence[Tensor],
-    ) -> None:
-        self(parameters, gradients, optimizer_state, rate, reference)
+    one = __call__
 
 
 class GradientPass:
-    """Makes the steps of such passes, and remembers the shares of every client's batches.
+    """Makes the steps of such passes, and remembers what they have in common.
 
     Args:
         setup: The federation's fixed parts; its solver asks for a pass.
@@ -72,6 +64,7 @@ class GradientPass:
     def __init__(self, setup: EngineSetup, kind: str) -> None:
         self._setup, self.kind = setup, kind
         self._shares: dict[int, tuple[float, ...]] = {}
+        self._sums: dict[tuple[str, ...], _GradientSum] = {}
 
     def steps(self, client: int, work: LocalSteps) -> LocalSteps:
         """Return the steps of a client's pass: the share of each batch takes the place of the learning rate.
@@ -80,9 +73,10 @@ class GradientPass:
             client: The client; its data begin with step 0.
             work: The round's local steps.
         """
+        if work.names not in self._sums:
+            self._sums[work.names] = _GradientSum(self._setup, work.names, self.kind)
         shares = self._shares_of(client)
-        update = _GradientSum(self._setup, work.names, self.kind)
-        return replace(work, steps=len(shares), rates=shares, update=update)
+        return replace(work, steps=len(shares), rates=shares, update=self._sums[work.names])
 
     def _shares_of(self, client: int) -> tuple[float, ...]:
         if client not in self._shares:

@@ -208,7 +208,7 @@ def _check_privacy(federation: FederationSettings, layers: Layers, population: i
             f"privacy.delta is {federation.privacy.delta:g}, expected less than 1 / {population}, one over the number "
             "of clients; lower it"
         )
-    if is_informed(federation.sampler) and federation.sampler.name != "weighted":
+    if is_informed(federation.sampler) and not getattr(federation.sampler, "counts_samples", False):
         problems.append(
             f"privacy is set, but the sampler {federation.sampler.name!r} may choose clients by their training losses, "
             "which are not protected; use sampler 'uniform' or 'all'"

@@ -205,7 +205,7 @@ class Run:
         with intra_op_threads(self._threads):
             return self._round()
 
-    def _own_model(self, client: int) -> Values:
+    def _local_model(self, client: int) -> Values:
         """Return a copy of one client's local model, without the extra tensors of the solver."""
         names = self.federation.model.state_dict().keys()
         return {name: value for name, value in self.engine.client_values(client).items() if name in names}
@@ -298,5 +298,5 @@ class Run:
             seconds=trained - scored + replied - start,
             evaluation_seconds=evaluated - trained + scored - replied,
             client_steps=order.client_steps,
-            client_models={client: self._own_model(client) for client in kept},
+            client_models={client: self._local_model(client) for client in kept},
         )

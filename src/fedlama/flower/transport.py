@@ -24,7 +24,8 @@ import importlib
 import io
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -124,10 +125,8 @@ def read_request(records: RecordDict) -> TrainRequest:
         DataError: The records are not a request of this protocol.
     """
     _check_protocol(records, "the server", "this node")
-    try:
+    with _readable("a training request"):
         return _REQUEST.validate_python(_fields("request", records, ("payload",)))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"the message is not a training request ({cut(error)}); {_SAME_VERSION}") from error
 
 
 def reply_records(reply: TrainReply) -> RecordDict:
@@ -142,11 +141,9 @@ def read_reply(records: RecordDict) -> TrainReply:
         DataError: The records are not a reply of this protocol.
     """
     _check_protocol(records, "the node", "this server")
-    try:
+    with _readable("a training reply"):
         fields = _fields("reply", records, ("payload", "evaluation"))
         return _REPLY.validate_python({**fields, "score": _score(records)})
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"the message is not a training reply ({cut(error)}); {_SAME_VERSION}") from error
 
 
 def evaluate_records(request: EvaluateRequest) -> RecordDict:
@@ -161,10 +158,8 @@ def read_evaluate(records: RecordDict) -> EvaluateRequest:
         DataError: The records are not a request of this protocol.
     """
     _check_protocol(records, "the server", "this node")
-    try:
+    with _readable("a request for a score"):
         return _EVALUATE.validate_python(_fields("evaluate", records, ("payload",)))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"the message is not a request for a score ({cut(error)}); {_SAME_VERSION}") from error
 
 
 def evaluated_records(reply: EvaluateReply) -> RecordDict:
@@ -179,10 +174,8 @@ def read_evaluated(records: RecordDict) -> EvaluateReply:
         DataError: The records are not a score of this protocol.
     """
     _check_protocol(records, "the node", "this server")
-    try:
+    with _readable("a client's score"):
         return _EVALUATED.validate_python({**records.config_records["evaluated"], "score": _score(records)})
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"the message is not a client's score ({cut(error)}); {_SAME_VERSION}") from error
 
 
 def check_info_request(records: RecordDict) -> None:
@@ -205,6 +198,22 @@ def refusal_records(reason: str) -> RecordDict:
 
 
 _SAME_VERSION = "install the same version of fedlama on the server and on all nodes"
+
+
+@contextmanager
+def _readable(what: str) -> Iterator[None]:
+    """Say of records that cannot be read what they are not.
+
+    Args:
+        what: What the records should be, with its article.
+
+    Raises:
+        DataError: The block raised what malformed records make it raise.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"the message is not {what} ({cut(error)}); {_SAME_VERSION}") from error
 
 
 def _check_protocol(records: RecordDict, sender: str, receiver: str) -> None:

@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, N
 
 from fedlama.analysis.front import Point
 from fedlama.analysis.statistics import interval
+from fedlama.core.figures import AXES
 from fedlama.core.ledger import MEGABYTE
 from fedlama.core.measures import Measure
 from fedlama.core.records import Result, measure_of
@@ -24,8 +25,6 @@ from fedlama.core.records import Result, measure_of
 # The palette of Okabe and Ito: its colours are distinct for every kind of colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX"
-_AXES = {"steps": "local steps per client", "rounds": "rounds", "megabytes": "MB up and down"}
-"""What the metric is drawn over."""
 _WIDE = 40
 """Characters of a title beside which no second one fits."""
 _SEARCHED = 20
@@ -62,9 +61,9 @@ def metric_charts(results: Mapping[str, Sequence[Result]], folder: Path) -> list
     if measure is None:
         return []
     pictures = []
-    for axis, name in zip(_AXES, metric_chart_names(every), strict=True):
+    for axis, name in zip(AXES, metric_chart_names(every), strict=True):
         curves = {title: [_curves(result, measure)[axis] for result in runs] for title, runs in results.items()}
-        pictures.append(_picture(curves, measure, _AXES[axis], folder / name))
+        pictures.append(_picture(curves, measure, AXES[axis], folder / name))
     return pictures
 
 
@@ -77,7 +76,7 @@ def metric_chart_names(results: Iterable[Result]) -> list[str]:
     measure = measure_of(record for result in results for record in result.rounds)
     if measure is None:
         return []
-    return [f"{re.sub(r'[^A-Za-z0-9.-]', '_', measure.name)}_{axis}.png" for axis in _AXES]
+    return [f"{re.sub(r'[^A-Za-z0-9.-]', '_', measure.name)}_{axis}.png" for axis in AXES]
 
 
 def interval_chart(result: Result, path: Path) -> Path:
@@ -160,7 +159,7 @@ def front_chart(points: Sequence[Point], path: Path) -> Path:
         axes.plot(*at, marker, color=colour, markersize=8, linestyle="", label=f"{index + 1}  {point.title}")
         axes.annotate(str(index + 1), at, xytext=(6, 5), textcoords="offset points", fontsize=9)
     count = max(len(point.runs) for point in points)
-    axes.set_xlabel(_AXES["megabytes"])
+    axes.set_xlabel(AXES["megabytes"])
     axes.set_ylabel("test loss at the end")
     means = f"; geometric means over {count} seeds, small: each seed" if count > 1 else ""
     axes.set_title(f"down and to the left is better{means}", fontsize=10)
@@ -252,7 +251,7 @@ def save_figure(figure: Figure, path: Path, dpi: int) -> Path:
 
 def _curves(result: Result, measure: Measure) -> dict[str, Curve]:
     """Return the metric against local steps, rounds and cumulative MB at every evaluation that has it."""
-    axes: dict[str, list[float]] = {name: [] for name in _AXES}
+    axes: dict[str, list[float]] = {name: [] for name in AXES}
     values = []
     total = 0
     for record in result.rounds:

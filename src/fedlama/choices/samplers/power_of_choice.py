@@ -54,11 +54,6 @@ class PowerOfChoice(UniformSampler):
             )
         refuse(problems)
 
-    @property
-    def is_uniform(self) -> bool:
-        """False: some clients are more likely."""
-        return False
-
     def cohort_size(self, population: int) -> int:
         """Return `active`.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedlama.choices.samplers.base import Sampler
+from fedlama.choices.samplers.informed import is_informed
 from fedlama.core.randomness import permutation
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, refuse, whole
@@ -45,8 +46,11 @@ class UniformSampler(Sampler):
 
     @property
     def is_uniform(self) -> bool:
-        """Whether every round may have a cohort of its own, in which all clients are equally likely."""
-        return self.hold_rounds == 1
+        """Whether every round may have a cohort of its own, in which all clients are equally likely.
+
+        False for a subclass that draws or chooses in its own way, unless it says otherwise.
+        """
+        return self.hold_rounds == 1 and type(self).draw is UniformSampler.draw and not is_informed(self)
 
     def cohort_size(self, population: int) -> int:
         """Return `active`.

@@ -35,11 +35,6 @@ class WeightedSampler(UniformSampler):
     name: ClassVar[str] = "weighted"
     counts_samples: ClassVar[bool] = True  # in the draw, so the average must not count them again
 
-    @property
-    def is_uniform(self) -> bool:
-        """False: some clients are more likely."""
-        return False
-
     def choose(self, population: Population, round_index: int, seed: int) -> tuple[int, ...]:
         """Return the clients of one draw; see :class:`~fedlama.choices.samplers.informed.InformedSampler`."""
         return tuple(sorted(drawn_by_samples(population, self.active, round_index, seed)))

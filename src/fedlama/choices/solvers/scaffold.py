@@ -78,7 +78,7 @@ class Scaffold(SolverOptions):
     def init(self, parameters: Sequence[Tensor]) -> OptimizerState:
         """Return zeros: c_i, the sum of the round's gradients, and its number of steps, of shape ()."""
         return {
-            "own": [torch.zeros_like(parameter) for parameter in parameters],
+            "variate": [torch.zeros_like(parameter) for parameter in parameters],
             "total": [torch.zeros_like(parameter) for parameter in parameters],
             "steps": [torch.zeros((), dtype=torch.int64, device=parameter.device) for parameter in parameters],
         }
@@ -99,7 +99,7 @@ class Scaffold(SolverOptions):
         gradients = with_decay(parameters, gradients, decayed, self.weight_decay)
         torch._foreach_add_(optimizer_state["total"], gradients)
         torch._foreach_add_(optimizer_state["steps"], 1)
-        corrected = torch._foreach_sub(gradients, optimizer_state["own"])
+        corrected = torch._foreach_sub(gradients, optimizer_state["variate"])
         # The server's value has one client's shape; broadcasting serves stacked clients.
         torch._foreach_add_(corrected, optimizer_state[server_value_of(CONTROL)])
         torch._foreach_add_(list(parameters), corrected, alpha=-rate)
@@ -108,7 +108,7 @@ class Scaffold(SolverOptions):
         self, parameters: Sequence[Tensor], optimizer_state: OptimizerState, reference: Sequence[Tensor]
     ) -> None:
         """Set the client's control variate to the mean gradient of the round, and its change for the upload."""
-        kinds = (optimizer_state[kind] for kind in ("own", "total", "steps", CONTROL))
+        kinds = (optimizer_state[kind] for kind in ("variate", "total", "steps", CONTROL))
         for control, total, steps, change in zip(*kinds, strict=True):
             mean = total / along_clients(steps, total)
             change.copy_(mean - control)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import fedlama as fl
+from fedlama.engines import LoopEngine
 from fedlama.flower.client.function import FunctionTrainer
 from fedlama.flower.client.respond import respond
 from fedlama.flower.protocol import TrainRequest
@@ -209,3 +210,26 @@ def test_without_the_library_a_run_is_refused_before_training(monkeypatch: pytes
     monkeypatch.setitem(__import__("sys").modules, "dp_accounting", None)
     with pytest.raises(fl.MissingExtraError, match=r"pip install 'fedlama\[privacy\]'"):
         federation().run()
+
+
+class NoEnd:
+    """An engine of an earlier version: all of the loop engine but what happens at the end of a round."""
+
+    holds_clients = True
+
+    def __init__(self, setup: Any) -> None:  # noqa: ANN401
+        self._inner = LoopEngine(setup)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        if name == "ends_rounds":
+            raise AttributeError(name)
+        return getattr(self._inner, name)
+
+
+def test_an_engine_that_does_not_end_rounds_is_refused() -> None:
+    with pytest.raises(fl.ConfigError, match="privacy is set, but NoEnd, which has no class attribute ends_rounds"):
+        federation(engine=NoEnd).run()
+    for solver in (fl.Scaffold(0.1), fl.MimeLAMB()):
+        with pytest.raises(fl.ConfigError, match=f"solver is '{solver.name}', but NoEnd"):
+            federation(engine=NoEnd, privacy=None, solver=solver).run()
+    federation(engine=NoEnd, privacy=None).run()

@@ -203,6 +203,10 @@ class Engine(Protocol):
         holds_clients: Whether all local models are in this process, so that clients can be taken out of the cohort
             and put back, and their models compared. Without it, no availability and no aggregator can be wrapped
             around the engine.
+
+    An engine may have a class attribute ``ends_rounds = True``: at the end of a round it limits contributions as
+    :attr:`EngineSetup.privacy` says, and it serves solvers that exchange more than the model, end rounds or ask for a
+    pass over a client's data (:mod:`fedlama.choices.solvers.exchanged`). Other engines are refused for these.
     """
 
     holds_clients: ClassVar[bool]

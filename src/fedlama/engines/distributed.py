@@ -45,6 +45,7 @@ class DistributedEngine:
     """
 
     holds_clients: ClassVar[bool] = False
+    ends_rounds: ClassVar[bool] = True
 
     def __init__(self, setup: EngineSetup, inner: LocalEngine) -> None:
         if setup.solver.state_scope == "client":

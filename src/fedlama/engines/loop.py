@@ -69,6 +69,7 @@ class LoopEngine:
     """
 
     holds_clients: ClassVar[bool] = True
+    ends_rounds: ClassVar[bool] = True
 
     def __init__(self, setup: EngineSetup) -> None:
         self._setup = setup

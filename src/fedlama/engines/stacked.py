@@ -55,6 +55,7 @@ class StackedEngine:
     """
 
     holds_clients: ClassVar[bool] = True
+    ends_rounds: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fedlama.choices.aggregators import Aggregator
 from fedlama.choices.availability import Availability
 from fedlama.engines.api import Engine, EngineSetup
+from fedlama.engines.gradient_pass import gradient_kind
 from fedlama.engines.wrappers.aggregated import AggregatedEngine
 from fedlama.engines.wrappers.unreliable import UnreliableEngine
 from fedlama.errors import ConfigError
@@ -26,9 +27,15 @@ def wrap(engine: Engine, setup: EngineSetup, availability: Availability, aggrega
 
     Raises:
         ConfigError: The engine does not hold its clients' models in this process, which an availability needs, or does
-            not show single clients' models, which an aggregator needs.
+            not show single clients' models, which an aggregator needs, or does not end rounds as privacy and some
+            solvers need it.
     """
-    problems = []
+    problems = [
+        f"{asks}, but {type(engine).__name__}, which has no class attribute ends_rounds, may not do what that needs at "
+        f"the end of a round; {_REMEDY}"
+        for asks in _at_the_end_of_rounds(setup)
+        if not getattr(engine, "ends_rounds", False)
+    ]
     remedy = getattr(engine, "remedy", _REMEDY)  # an engine of deployments names how it shows single models
     if not availability.always_answers and not engine.holds_clients:
         problems.append(
@@ -50,6 +57,17 @@ def wrap(engine: Engine, setup: EngineSetup, availability: Availability, aggrega
     if not aggregator.is_plain_mean:
         engine = AggregatedEngine(engine, aggregator)
     return engine if availability.always_answers else UnreliableEngine(setup, engine, availability)
+
+
+def _at_the_end_of_rounds(setup: EngineSetup) -> list[str]:
+    """Return which settings need more of an engine than local steps."""
+    solver = setup.solver
+    more = setup.extra_layers or gradient_kind(solver) is not None or hasattr(solver, "end_round")
+    name = getattr(solver, "name", type(solver).__name__)
+    return [
+        *([] if setup.privacy is None else ["privacy is set"]),
+        *([f"solver is {name!r}"] if more else []),
+    ]
 
 
 __all__ = ["AggregatedEngine", "UnreliableEngine", "wrap"]

@@ -318,3 +318,16 @@ def test_a_file_that_would_be_taken_for_an_empty_one_is_refused(tmp_path: Path, 
     (tmp_path / "clients.toml").write_text(text)
     with pytest.raises(fl.ConfigError, match=problem):
         read_clients_file(tmp_path / "clients.toml")
+
+
+def test_numbers_of_clients_that_do_not_exist_are_refused(tmp_path: Path) -> None:
+    known = KnownClients(nodes={4: 11}, samples={1: 5}, banned=frozenset({9}))
+    assert known.problems(10) == []
+    assert known.problems(4) == [
+        "banned names client 9, expected 0 to 3: clients are counted from 0; correct it",
+        "the clients file names client 4, expected 0 to 3: clients are counted from 0; correct it",
+    ]
+    with pytest.raises(fl.ConfigError, match="banned names client 9, expected 0 to 3"):
+        NodeRegistry(in_process(federation(), tmp_path), 4, KnownClients(banned=frozenset({9})))
+    with pytest.raises(fl.ConfigError, match="banned is '99999999999', expected clients' numbers"):
+        known_clients_of({"banned": "99999999999"})

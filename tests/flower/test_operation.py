@@ -123,3 +123,19 @@ def test_a_node_forgets_its_states(tmp_path: Path) -> None:
     assert call("forget", str(tmp_path), "--days", "0") == (0, f"deleted {state.parent}\n1 runs deleted\n")
     assert not state.parent.exists()
     assert "is not a folder; give the state-dir of a node" in call("forget", str(tmp_path / "nothing"))[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--rejoin", "foo", "--ban", "x,y"], "rejoin is 'foo'"),
+        (["--rejoin", "foo", "--ban", "x,y"], "banned is 'x,y', expected clients' numbers"),
+        (["--min-replies", "3"], "min_replies is 3"),
+        (["--aggregation", "total"], "aggregation is 'total'"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_submitted(flwr: Path, options: list[str], problem: str) -> None:
+    code, text = call("run", "digits", *options)
+    assert code != 0
+    assert problem in text
+    assert not (flwr / "calls").exists()

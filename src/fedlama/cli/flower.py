@@ -70,11 +70,15 @@ def up(
     from fedlama.experiment import load_experiment
     from fedlama.experiment.files import catalogue_for
     from fedlama.flower.deploy.loopback import run_on_loopback
+    from fedlama.flower.settings import check_operation
     from fedlama.reporting.observer import draw_run
     from fedlama.runs.stored import load_run
 
-    options = _options(deadline, min_replies, rejoin, aggregation)
-    options |= {"banned": ban, "keep-checkpoints": keep_checkpoints, "from-round": from_round, "send-final": send_final}
+    options = _options(
+        deadline=deadline, min_replies=min_replies, rejoin=rejoin, aggregation=aggregation, banned=ban,
+        keep_checkpoints=keep_checkpoints, from_round=from_round, send_final=send_final,
+    )  # fmt: skip
+    check_operation(options)
     resolved = load_experiment(experiment, overrides or ())
     options["plugins-dir"] = str(catalogue_for(experiment).folder.resolve())
     summary = run_on_loopback(
@@ -118,11 +122,15 @@ def run(
     from fedlama.experiment import load_experiment
     from fedlama.flower.deploy.submit import run_config
     from fedlama.flower.deploy.submit import write_app as write_app_folder
+    from fedlama.flower.settings import check_operation
 
     resolved = load_experiment(experiment, overrides or ())
-    options = _options(deadline, min_replies, rejoin, aggregation)
-    options |= {"banned": ban, "keep-checkpoints": keep_checkpoints, "from-round": from_round, "send-final": send_final}
-    options |= {"out": out, "plugins-dir": plugins_dir, "clients-file": clients_file}
+    options = _options(
+        deadline=deadline, min_replies=min_replies, rejoin=rejoin, aggregation=aggregation, banned=ban,
+        keep_checkpoints=keep_checkpoints, from_round=from_round, send_final=send_final, out=out,
+        plugins_dir=plugins_dir, clients_file=clients_file,
+    )  # fmt: skip
+    check_operation(options)
     operator = _operator(superlink)
     with tempfile.TemporaryDirectory() as folder:
         target, config = Path(folder) / "app", Path(folder) / "run.toml"
@@ -231,5 +239,6 @@ def _wait(operator: Operator, run_id: str) -> None:
         time.sleep(_LOOK_SECONDS)
 
 
-def _options(deadline: float, min_replies: float, rejoin: str, aggregation: str) -> dict[str, str | float]:
-    return {"deadline": deadline, "min-replies": min_replies, "rejoin": rejoin, "aggregation": aggregation}
+def _options(**given: str | float) -> dict[str, str | float]:
+    """Return options under the names that they have in a run's configuration."""
+    return {name.replace("_", "-"): value for name, value in given.items()}

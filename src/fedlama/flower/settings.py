@@ -17,7 +17,7 @@ from fedlama.core.validation import refuse
 from fedlama.errors import ConfigError, did_you_mean, shown
 from fedlama.experiment import Catalogue, Experiment, read, resolve
 from fedlama.flower.server.aggregation import Aggregation
-from fedlama.flower.server.known_clients import KnownClients, read_clients_file
+from fedlama.flower.server.known_clients import KnownClients, number_of, read_clients_file
 from fedlama.flower.server.round import RoundPolicy
 
 RunConfig = Mapping[str, Any]
@@ -135,12 +135,31 @@ def known_clients_of(config: RunConfig) -> KnownClients:
     file, problems = str(given["clients-file"]), []
     known = read_clients_file(Path(file)) if file else KnownClients()
     names = [name.strip() for name in str(given["banned"]).split(",") if name.strip()]
-    if not all(name.isascii() and name.isdigit() for name in names):
+    banned = {number for number in map(number_of, names) if number is not None}
+    if len(banned) < len(names):
         problems.append(f"banned is {shown(given['banned'])}, expected clients' numbers such as '3,5'; correct it")
-        names = []
     most = _whole(given, "max-samples", 0, problems)
     refuse(problems)
-    return replace(known, banned=known.banned | {int(name) for name in names}, most_samples=most)
+    return replace(known, banned=known.banned | banned, most_samples=most)
+
+
+def check_operation(config: RunConfig) -> None:
+    """Refuse what the server would refuse of how a run is operated; its clients file is on the server's machine.
+
+    Args:
+        config: The run's configuration.
+
+    Raises:
+        ConfigError: Values are wrong; it has the problems of all of them.
+    """
+    problems: list[str] = []
+    here = {key: value for key, value in config.items() if key != "clients-file"}
+    for check in (aggregation_of, policy_of, history_of, known_clients_of):
+        try:
+            check(here)
+        except ConfigError as error:
+            problems += error.problems
+    refuse(problems)
 
 
 def history_of(config: RunConfig) -> tuple[int, int | None]:

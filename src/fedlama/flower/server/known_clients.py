@@ -62,6 +62,20 @@ class KnownClients:
             return self.samples[client]
         return min(claimed, self.most_samples) if self.most_samples else claimed
 
+    def problems(self, clients: int) -> list[str]:
+        """Return which numbers are not those of a client, one sentence each.
+
+        Args:
+            clients: Number of clients of the run.
+        """
+        named = {"banned": self.banned, "the clients file": self.nodes.keys() | self.samples.keys()}
+        return [
+            f"{where} names client {number}, expected 0 to {clients - 1}: clients are counted from 0; correct it"
+            for where, numbers in named.items()
+            for number in sorted(numbers)
+            if number >= clients
+        ]
+
     def misfit(self, client: int, node: int) -> str:
         """Return why a node may not serve a client, as the end of a sentence; empty where it may.
 
@@ -74,6 +88,16 @@ class KnownClients:
             return f"which the clients file binds to node {bound}"
         owner = next((number for number, owned in self.nodes.items() if owned == node), client)
         return "" if owner == client else f"but the clients file binds it to client {owner}"
+
+
+def number_of(text: str) -> int | None:
+    """Return the client's number that a text is, None if it is none; each number has one spelling.
+
+    >>> number_of("12"), number_of("012"), number_of("-1")
+    (12, None, None)
+    """
+    is_number = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+    return int(text) if is_number and str(int(text)) == text else None
 
 
 def read_clients_file(path: Path) -> KnownClients:
@@ -106,11 +130,11 @@ def read_clients_file(path: Path) -> KnownClients:
         problems.append(f"{where}: clients is {shown(tables)}, expected tables; write [clients.0], [clients.1], ...")
     entries: dict[int, Mapping[str, Any]] = {}
     for name, table in tables.items() if isinstance(tables, dict) else ():
-        is_number = name.isascii() and name.isdigit() and len(name) <= _MOST_DIGITS and str(int(name)) == name
-        if not (is_number and isinstance(table, dict)):
+        number = number_of(name)
+        if number is None or not isinstance(table, dict):
             problems.append(f"{where}: clients.{name} is not the table of a client; write [clients.0]")
             continue
-        entries[int(name)] = table
+        entries[number] = table
         problems += _misfits(f"{where}: clients.{name}", table)
     refuse(problems)
     nodes = {client: entry["node"] for client, entry in entries.items() if "node" in entry}

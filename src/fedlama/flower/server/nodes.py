@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from fedlama.core.validation import refuse
 from fedlama.data.clients import Batch
 from fedlama.data.local_sets import Part
 from fedlama.errors import ConfigError
@@ -107,6 +108,7 @@ class NodeRegistry:
         lifetime: float = 120.0,
         pause: float = 10.0,
     ) -> None:
+        refuse(known.problems(clients))
         self._channel, self._clients, self._known = channel, clients, known
         self._lifetime, self._pause = lifetime, pause
         self._client_of: dict[int, int] = {}

@@ -140,6 +140,7 @@ def front_chart(points: Sequence[Point], path: Path) -> Path:
     figure = Figure(figsize=(7, 4.4 + 0.2 * len(points) / columns), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(xscale="log", yscale="log")
+    axes.margins(0.09)  # room for the number beside the topmost method
     front = sorted(point.mean for point in points if point.on_front)
     axes.plot(
         [each.bytes_sent / MEGABYTE for each in front],

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fedlama.choices.solvers import LocalSolver, OptimizerState
 from fedlama.choices.solvers.local_update import LocalUpdate
+from fedlama.choices.solvers.options import NO_CLIPPING
 from fedlama.core.local_work import epoch_of
 from fedlama.core.trees import leaves
 from fedlama.data.clients import as_batch
@@ -38,9 +39,10 @@ class _GradientSum(LocalUpdate):
 
     def __init__(self, setup: EngineSetup, names: Sequence[str], kind: str) -> None:
         super().__init__(setup.solver, setup.trained_layers, names)
+        self._clipping, self._clips = NO_CLIPPING, False  # clipping is of steps, and this is none
         self._kind = kind
 
-    def __call__(
+    def _step(
         self,
         parameters: Sequence[Tensor],
         gradients: Sequence[Tensor],
@@ -49,8 +51,6 @@ class _GradientSum(LocalUpdate):
         reference: Sequence[Tensor],
     ) -> None:
         torch._foreach_add_(optimizer_state[self._kind], list(gradients), alpha=rate)
-
-    one = __call__
 
 
 class GradientPass:

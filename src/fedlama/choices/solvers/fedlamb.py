@@ -38,7 +38,7 @@ from torch import Tensor
 
 from fedlama.choices.solvers.base import OptimizerState, StateScope
 from fedlama.choices.solvers.exchanged import Exchanged, server_value_of
-from fedlama.choices.solvers.options import SolverOptions
+from fedlama.choices.solvers.options import SolverOptions, with_decay
 from fedlama.choices.solvers.per_client import along_clients, tensor_norms
 from fedlama.core.registry import register
 from fedlama.core.validation import at_least, between, normalise_numbers, one_of, refuse, whole
@@ -125,13 +125,9 @@ class FedAMS(SolverOptions):
         self, parameters: Sequence[Tensor], means: Sequence[Tensor], moments: Sequence[Tensor], decayed: Sequence[bool]
     ) -> list[Tensor]:
         """Return psi + lambda theta of every parameter."""
-        directions = []
-        for parameter, mean, moment, normal in zip(parameters, means, moments, decayed, strict=True):
-            direction = mean / (moment.sqrt() + self.epsilon)
-            if self.weight_decay and (normal or self.decay_normalisation):
-                direction = direction.add(parameter, alpha=self.weight_decay)
-            directions.append(direction)
-        return directions
+        directions = [mean / (moment.sqrt() + self.epsilon) for mean, moment in zip(means, moments, strict=True)]
+        decayed = [normal or self.decay_normalisation for normal in decayed]
+        return with_decay(parameters, directions, decayed, self.weight_decay)
 
     def _move(self, parameters: Sequence[Tensor], directions: Sequence[Tensor], rate: float) -> None:
         """Move the parameters, each (clients, ...), against their directions."""

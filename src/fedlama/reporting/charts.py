@@ -140,7 +140,6 @@ def front_chart(points: Sequence[Point], path: Path) -> Path:
     figure = Figure(figsize=(7, 4.4 + 0.2 * len(points) / columns), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(xscale="log", yscale="log")
-    axes.margins(0.09)  # room for the number beside the topmost method
     front = sorted(point.mean for point in points if point.on_front)
     axes.plot(
         [each.bytes_sent / MEGABYTE for each in front],
@@ -164,7 +163,9 @@ def front_chart(points: Sequence[Point], path: Path) -> Path:
     axes.set_ylabel("test loss at the end")
     means = f"; geometric means over {count} seeds, small: each seed" if count > 1 else ""
     axes.set_title(f"down and to the left is better{means}", fontsize=10)
-    x_limits, y_limits = _apart(*axes.get_xlim()), _apart(*axes.get_ylim())
+    everything = [result for point in points for result in (point.mean, *point.runs.values())]
+    x_limits = _limits([each.bytes_sent / MEGABYTE for each in everything])
+    y_limits = _limits([each.loss for each in everything])
     axes.set(xlim=x_limits, ylim=y_limits)
     for axis, (low, high) in ((axes.xaxis, x_limits), (axes.yaxis, y_limits)):
         axis.set_major_locator(_ticks(low, high))
@@ -220,9 +221,14 @@ def _picture(curves: Mapping[str, Sequence[Curve]], measure: Measure, label: str
     return save_figure(figure, path, 130)
 
 
-def _apart(low: float, high: float) -> tuple[float, float]:
-    """Return limits of a logarithmic axis that are apart: all methods may have sent the same bytes."""
-    return (low, high) if high > 1.05 * low else (low / 1.2, high * 1.2)
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """Return limits of a logarithmic axis with room for a number beside the last point.
+
+    They are apart also where all values are equal: all methods may have sent the same bytes.
+    """
+    low, high = min(values), max(values)
+    room = max((high / low) ** 0.09, 1.1)
+    return low / room, high * room
 
 
 def _ticks(low: float, high: float) -> Locator:

@@ -73,11 +73,14 @@ if TYPE_CHECKING:
         tensor_norms,
     )
     from fedlama.choices.strategies import (
+        AdaComm,
         Budget,
         Courses,
         Cyclic,
         FedAvg,
         FedLAMA,
+        FedLDF,
+        FedLP,
         FedLUAR,
         FixedIntervals,
         PartialAveraging,
@@ -102,7 +105,7 @@ if TYPE_CHECKING:
     from fedlama.core.layers import Layer, Layers, TensorSpec, by_mapping, by_module, by_tensor, tagged
     from fedlama.core.ledger import Ledger
     from fedlama.core.local_work import LocalWork
-    from fedlama.core.plan import LayerStatistics, Plan
+    from fedlama.core.plan import LayerStatistics, Plan, Senders
     from fedlama.core.records import Best, LayerRecord, Result, RoundRecord, Score
     from fedlama.core.registry import register
     from fedlama.core.trees import pad
@@ -139,6 +142,7 @@ __all__ = [
     "QSGD",
     "SGD",
     "Absence",
+    "AdaComm",
     "Adam",
     "AdamW",
     "Aggregator",
@@ -186,6 +190,8 @@ __all__ = [
     "FedDyn",
     "FedLAMA",
     "FedLAMB",
+    "FedLDF",
+    "FedLP",
     "FedLUAR",
     "FedProx",
     "Federation",
@@ -240,6 +246,7 @@ __all__ = [
     "Schedule",
     "Score",
     "Segmentation",
+    "Senders",
     "ServerAdagrad",
     "ServerAdam",
     "ServerFedDyn",
@@ -321,7 +328,8 @@ _HOMES = {
         "ParameterGroup SGD Scaffold Schedule SolverOptions along_clients client_norms server_value_of tensor_norms"
     ),
     "fedlama.choices.strategies": (
-        "Budget Courses Cyclic FedAvg FedLAMA FedLUAR FixedIntervals PartialAveraging Pooled Strategy"
+        "AdaComm Budget Courses Cyclic FedAvg FedLAMA FedLDF FedLP FedLUAR FixedIntervals PartialAveraging Pooled "
+        "Strategy"
     ),
     "fedlama.choices.tasks": (
         "Binary Classification Cox FunctionTask HuggingFace LanguageModel Metric MultiLabel Regression "
@@ -332,7 +340,7 @@ _HOMES = {
     "fedlama.core.layers": "Layer Layers TensorSpec by_mapping by_module by_tensor tagged",
     "fedlama.core.ledger": "Ledger",
     "fedlama.core.local_work": "LocalWork",
-    "fedlama.core.plan": "LayerStatistics Plan",
+    "fedlama.core.plan": "LayerStatistics Plan Senders",
     "fedlama.core.records": "Best LayerRecord Result RoundRecord Score",
     "fedlama.core.registry": "register",
     "fedlama.core.trees": "pad",

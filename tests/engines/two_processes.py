@@ -15,6 +15,8 @@ from fedlama import (
     Clipping,
     FedAvg,
     FedDyn,
+    FedLDF,
+    FedLP,
     LocalWork,
     MimeLAMB,
     ParameterGroup,
@@ -46,6 +48,8 @@ CASES: dict[str, dict[str, Any]] = {
         "solver": FedDyn(0.05, state_scope="cohort"),
         "server_optimizer": ServerFedDyn(),
     },
+    "the furthest clients": {"strategy": FedLDF(2, senders=1)},
+    "layers kept at random": {"strategy": FedLP(2, keep=0.3)},
     "fednova": {
         "strategy": FedAvg(2),
         "solver": SGD(0.05),

@@ -16,11 +16,14 @@ from torch import nn
 
 from fedlama import (
     Absence,
+    AdaComm,
     ClientData,
     Cyclic,
     FedAvg,
     Federation,
     FedLAMA,
+    FedLDF,
+    FedLP,
     FedLUAR,
     FixedIntervals,
     Float16,
@@ -101,6 +104,8 @@ def volume(own: Federation) -> Volume:
         FedLUAR(BASE, 0),
         FedLUAR(BASE, 2, rule="random"),
         FedLUAR(BASE, 2, rule="round-robin"),
+        FedLDF(BASE, senders=2),
+        FedLP(BASE, keep=0.4),
     ],
     ids=str,
 )
@@ -123,6 +128,7 @@ def test_a_schedule_known_beforehand_is_foreseen_exactly(strategy: Any, changes:
         FedLAMA(BASE, 2, accelerate=True),
         FedLUAR(BASE, 1),
         FedLUAR(BASE, 2),
+        AdaComm(BASE, first_interval=4, adapt_every=4),
     ],
     ids=str,
 )

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from fedlama import (
     SGD,
+    AdaComm,
     Adam,
     AdamW,
     AllClients,
     Clipping,
+    ConfigError,
     Cyclic,
     Differences,
     FedAMS,
@@ -23,6 +25,8 @@ from fedlama import (
     FedLAMA,
     FedlamaError,
     FedLAMB,
+    FedLDF,
+    FedLP,
     FedLUAR,
     FedProx,
     FixedIntervals,
@@ -42,6 +46,8 @@ from fedlama import (
     by_tensor,
 )
 from fedlama.core.local_work import LocalWork
+from fedlama.flower import Flower
+from fedlama.flower.deploy.federation import deployable
 from tests.engines.cases import dataset_clients, network
 from tests.flower.cases import assert_same_bits, deployed, federation, in_process
 
@@ -59,6 +65,13 @@ CASES: dict[str, dict[str, Any]] = {
     "cyclic": {"strategy": Cyclic(2)},
     "fedpart": {"strategy": Cyclic(2, rounds_per_turn=2, others="with-weights")},
     "partial": {"strategy": PartialAveraging(2, 2), "sampler": AllClients()},
+    "fedlp": {"strategy": FedLP(2, keep=0.4)},
+    "fedlp, scaffold, 8 bits": {
+        "strategy": FedLP(2, keep=0.4),
+        "solver": Scaffold(0.05),
+        "codec": Differences(bits=8, feedback=False),
+    },
+    "adacomm": {"strategy": AdaComm(2, first_interval=2, adapt_every=3)},
     "clients by their samples": {"strategy": FedAvg(2), "sampler": WeightedSampler(2), "weighting": "equal"},
     "power of choice": {"strategy": FedAvg(2), "sampler": PowerOfChoice(2, candidates=3)},
     "fednova": {
@@ -120,6 +133,14 @@ def test_sums_alone_give_the_same_run(tmp_path: Path) -> None:
     for name, value in expected.model.items():
         assert torch.equal(result.model[name], value)
     assert result.ledger.transfers == expected.ledger.transfers
+
+
+def test_senders_chosen_by_distance_need_a_second_exchange(tmp_path: Path) -> None:
+    given = federation(strategy=FedLDF(2, senders=2))
+    with pytest.raises(ConfigError, match="a round is one exchange of messages; choose another strategy"):
+        deployed(given, in_process(given, tmp_path)).advance()
+    with pytest.raises(ConfigError, match="strategy is 'fedldf', whose server asks for layers"):
+        deployable(given, Flower(in_process(given, tmp_path)), tmp_path)
 
 
 class Masked(nn.Module):

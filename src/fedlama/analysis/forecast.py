@@ -22,6 +22,7 @@ from fedlama.choices.solvers.exchanged import Exchanged, exchanges_of, extra_lay
 from fedlama.choices.strategies import Plan, Strategy
 from fedlama.core.layers import Layers, total_parameters
 from fedlama.core.ledger import Ledger, Transfer, cost_percent
+from fedlama.engines.api import RoundOrder
 from fedlama.engines.transfers import TransferPlanner, TransferTable
 
 ClientSteps = Callable[[Sequence[int], int], Mapping[int, int]]
@@ -145,6 +146,16 @@ def _limit(volumes: Sequence[Volume], choose: Callable[[Iterable[Any]], Any]) ->
     )
 
 
+def _asked(
+    planner: TransferPlanner, table: TransferTable, order: RoundOrder, answered: Sequence[int]
+) -> tuple[Transfer, ...]:
+    """Return what moves once the server has chosen by distances: the same number of bytes, whichever these are."""
+    if order.senders is not None:
+        return ()
+    equal = {layer: [0.0] * len(answered) for layer in order.plan.upload}
+    return table.asked(replace(order, senders=planner.chosen(order.plan, answered, equal)), answered)
+
+
 def _clients_of(transfers: Sequence[Transfer]) -> list[int]:
     """Return the clients of a round's transfers, in ascending order."""
     return sorted({client for transfer in transfers for client in transfer.clients})
@@ -198,17 +209,19 @@ class _Run:
             order = planner.order(planner.close(plan), steps, {}, scalars=scalars)
             if not in_sync:
                 lacking = dict.fromkeys(order.cohort, order.lacking)
-                moved.append(table.downloads(order, lacking, ()) + table.uploads(order, order.cohort))
+                sent_by_all = table.uploads(order, order.cohort) + _asked(planner, table, order, order.cohort)
+                moved.append(table.downloads(order, lacking, ()) + sent_by_all)
                 continue
             if availability.always_answers:
-                moved.append(table.planned(order))
+                moved.append(table.planned(order) + _asked(planner, table, order, order.cohort))
                 continue
             if order.new_cohort:
                 members.start_cohort(order.cohort)
             index, cycle_start = order.plan.round_index, order.plan.cycle_start
             attendance = members.attend(availability, names, index, self.seed, cycle_start=cycle_start)
             downloads = table.downloads(order, attendance.sent, attendance.in_sync)
-            moved.append(downloads + table.uploads(order, attendance.answered))
+            answered = attendance.answered
+            moved.append(downloads + table.uploads(order, answered) + _asked(planner, table, order, answered))
             if attendance.enough:
                 members.versions |= dict.fromkeys(order.plan.upload | order.plan.recycle, index)
             void_rounds += not attendance.enough

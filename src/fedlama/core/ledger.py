@@ -8,11 +8,13 @@ global model is not sent to the clients again. The sizes are those of the messag
 what a transport adds (HTTP, TLS, TCP) is not counted.
 
 The paper's cost (eq. 9), C = sum_l dim(u_l) * kappa_l, is derived from the same records: kappa_l is the number of
-rounds in which layer l was uploaded for training.
+rounds in which layer l was uploaded for training. Where only some of a round's clients upload a layer, the round counts
+in proportion to them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -29,6 +31,10 @@ Direction = Literal["down", "up", "evaluation", "evaluation-down"]
 
 MESSAGE = "(message)"
 """What stands for a layer in the row of the messages' own headers."""
+DISTANCES = "(distances)"
+"""What stands for a layer where clients report how far they moved, before the server asks for layers."""
+CHOICE = "(choice)"
+"""What stands for a layer where the server then says which layers a client uploads: one bit for each."""
 MEGABYTE = 1_000_000
 """Bytes in a megabyte as tables and charts show it: 10^6."""
 KILOBYTE = 1_000
@@ -269,13 +275,29 @@ class Ledger:
         rounds: dict[str, set[int]] = {}
         for transfer in self._of("up"):
             for item in transfer.payloads:
+                if item.layer == DISTANCES:
+                    continue
                 rounds.setdefault(item.layer, set()).add(transfer.round_index)
         return {layer: len(seen) for layer, seen in rounds.items()}
 
     def cost(self) -> int:
-        """Return the paper's cost C = sum_l dim(u_l) * kappa_l (eq. 9), in parameters."""
-        sizes = {item.layer: item.parameters for transfer in self._of("up") for item in transfer.payloads}
-        return sum(sizes[layer] * count for layer, count in self.synchronisations().items())
+        """Return the paper's cost C = sum_l dim(u_l) * kappa_l (eq. 9), in parameters, rounded.
+
+        Example:
+            >>> conv, dense = LayerPayload("conv", 10, 40), LayerPayload("dense", 100, 400)
+            >>> Ledger([Transfer(0, "up", (0,), (conv,)), Transfer(0, "up", (1,), (conv, dense))]).cost()
+            60
+        """
+        clients: dict[int, set[int]] = {}
+        senders: dict[tuple[int, str], set[int]] = {}
+        sizes: dict[str, int] = {}
+        for transfer in self._of("up"):
+            clients.setdefault(transfer.round_index, set()).update(transfer.clients)
+            for item in transfer.payloads:
+                senders.setdefault((transfer.round_index, item.layer), set()).update(transfer.clients)
+                sizes[item.layer] = item.parameters
+        shares = ((index, sizes[layer], len(sent)) for (index, layer), sent in senders.items())
+        return round(math.fsum(size * count / len(clients[index]) for index, size, count in shares))
 
     def _of(self, direction: Direction) -> Iterator[Transfer]:
         return (transfer for transfer in self.transfers if transfer.direction == direction)

@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
 from fedlama.core.layers import Layers
 from fedlama.errors import did_you_mean, shown
+
+
+class Senders(Protocol):
+    """Which of a round's clients upload which layers, where not all of them upload all that is due.
+
+    Attributes:
+        needs_distances: Whether that depends on how far each client moved in the round. The clients then report these
+            distances first, and upload what they are asked for in a second exchange.
+    """
+
+    @property
+    def needs_distances(self) -> bool:
+        """Whether :meth:`choose` needs distances."""
+
+    def choose(
+        self, layers: Sequence[str], clients: Sequence[int], distances: Mapping[str, Sequence[float]]
+    ) -> dict[str, frozenset[int]]:
+        """Return the clients that upload a layer; a pure function of its arguments.
+
+        Args:
+            layers: The layers of the model that are due, in the model's order.
+            clients: The clients of the round, in ascending order.
+            distances: For each layer ||x_i - u|| of every client, x_i its value and u the global value before the
+                round, over trainable parameters; empty unless :attr:`needs_distances`.
+
+        Returns:
+            By layer; all clients upload a layer that is missing. A layer that no client uploads keeps its global value.
+        """
 
 
 @dataclass(frozen=True)
@@ -26,6 +55,7 @@ class Plan:
         frozen: Layers that the clients do not train in this round; they stay in sync without a transfer.
         trained_rounds: Rounds that a layer has trained since it was last in sync, this one included. Needed only for
             layers that are not due in the rounds tau_l, 2 tau_l, ... of the run, as in a staggered schedule.
+        senders: Which clients upload which of the layers in `upload`; None for all of them.
 
     Example:
         >>> plan = Plan(4, upload=frozenset({"conv"}), intervals={"conv": 1, "dense": 3}, cycle_start=False)
@@ -40,6 +70,7 @@ class Plan:
     recycle: frozenset[str] = field(default=frozenset())
     frozen: frozenset[str] = field(default=frozenset())
     trained_rounds: Mapping[str, int] = field(default_factory=dict)
+    senders: Senders | None = None
 
     def problems(self, layers: Layers) -> list[str]:
         """Return what is wrong with the plan, one sentence each: a strategy may be the user's own.

@@ -104,6 +104,8 @@ class RoundOrder:
             before: those that the server changed since, or all layers for a new cohort.
         evaluation: Layers that come up only to evaluate the global model, in addition to those of the plan.
         client_steps: Local steps of clients that take another number; see :mod:`fedlama.core.local_work`.
+        senders: Layer to the clients that upload it, where not all do; None where that is decided once all have
+            trained, so that the reply holds no upload yet but the distances that decide it.
         scalars: Whether every uploaded layer carries its discrepancy scalar.
         coded: Layer to what brings a client that is in sync to its value in `values`, as the codec of downloads wrote
             it; empty for codecs that write the value itself.
@@ -122,6 +124,13 @@ class RoundOrder:
     coded: Mapping[str, bytes] = field(default_factory=dict)
     scores_own: bool = False
     client_steps: Mapping[int, int] = field(default_factory=dict)
+    senders: Mapping[str, frozenset[int]] | None = field(default_factory=dict)
+
+    def layers_of(self, client: int) -> frozenset[str]:
+        """Return the layers that a client uploads for training: none before that is decided."""
+        if self.senders is None:
+            return frozenset()
+        return frozenset(name for name in self.plan.upload if client in self.senders.get(name, (client,)))
 
     def steps_of(self, client: int) -> int:
         """Return the local steps of a client."""

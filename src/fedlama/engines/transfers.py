@@ -16,8 +16,9 @@ from fedlama.choices.samplers import Population, Sampler, is_informed
 from fedlama.choices.solvers.exchanged import Exchanged, extra_layers, with_extras
 from fedlama.choices.strategies import Plan
 from fedlama.core.layers import Layer, Layers
-from fedlama.core.ledger import Direction, LayerPayload, Transfer
+from fedlama.core.ledger import CHOICE, DISTANCES, Direction, LayerPayload, Transfer
 from fedlama.core.validation import refuse
+from fedlama.core.wire import SCALAR_BYTES
 from fedlama.engines.api import RoundOrder
 from fedlama.errors import ConfigError
 
@@ -114,6 +115,7 @@ class TransferPlanner:
         plan = with_extras(plan, self._layers, self._exchanges)
         lacking = frozenset(layer.name for layer in self.sent) if new else self.changed
         self.changed = plan.upload | plan.recycle
+        later = plan.senders is not None and plan.senders.needs_distances
         return RoundOrder(
             plan=plan,
             steps=steps,
@@ -125,7 +127,24 @@ class TransferPlanner:
             scalars=scalars,
             coded=coded or {},
             scores_own=scores_own,
+            senders=None if later else self.chosen(plan, self.cohort, {}),
         )
+
+    def chosen(
+        self, plan: Plan, clients: Sequence[int], distances: Mapping[str, Sequence[float]]
+    ) -> dict[str, frozenset[int]]:
+        """Return the clients that upload a layer, for the layers of the model that not all upload.
+
+        Args:
+            plan: The round's plan.
+            clients: The clients that can be asked, in ascending order.
+            distances: How far each of them moved, by layer; empty where that is not needed.
+        """
+        if plan.senders is None:
+            return {}
+        due = [layer.name for layer in self._layers if layer.name in plan.upload]
+        chosen = plan.senders.choose(due, clients, distances)
+        return {name: asked & set(clients) for name, asked in chosen.items() if not asked >= set(clients)}
 
     def learn(self, losses: Mapping[int, float]) -> None:
         """Remember the losses of the clients that answered, for a sampler that looks at them.
@@ -205,10 +224,39 @@ class TransferTable:
         """
         if not answered:
             return ()
-        trained = self._transfer(order, "up", answered, order.plan.upload, self._up, scalars=order.scalars)
+        trained = self._reports(order, answered) if order.senders is None else self._by_sender(order, answered)
         if not (order.evaluation and evaluation):
-            return (trained,)
-        return trained, self._transfer(order, "evaluation", answered, order.evaluation, self._up)
+            return trained
+        return *trained, self._transfer(order, "evaluation", answered, order.evaluation, self._up)
+
+    def asked(self, order: RoundOrder, answered: Collection[int]) -> tuple[Transfer, ...]:
+        """Return what moves once the server has chosen by distances: its choice to each client, and the uploads.
+
+        Args:
+            order: The round's order, with the senders that were chosen.
+            answered: The clients that reported their distances, in the cohort's order.
+        """
+        if not answered:
+            return ()
+        bits = sum(name in order.plan.upload for name in self._up)
+        choice = LayerPayload(CHOICE, 0, -(-bits // 8))
+        return Transfer(order.plan.round_index, "down", tuple(answered), (choice,)), *self._by_sender(order, answered)
+
+    def _reports(self, order: RoundOrder, answered: Collection[int]) -> tuple[Transfer, ...]:
+        """Return the messages with which clients report how far they moved in each layer of the model."""
+        layers = sum(name in order.plan.upload and item.parameters > 0 for name, item in self._up.items())
+        report = LayerPayload(DISTANCES, 0, SCALAR_BYTES * layers)
+        return (Transfer(order.plan.round_index, "up", tuple(answered), (report,)),)
+
+    def _by_sender(self, order: RoundOrder, answered: Collection[int]) -> tuple[Transfer, ...]:
+        """Return the uploads for training: one transfer for each set of layers."""
+        groups: dict[frozenset[str], list[int]] = {}
+        for client in answered if order.senders else ():
+            groups.setdefault(order.layers_of(client), []).append(client)
+        return tuple(
+            self._transfer(order, "up", clients, names, self._up, scalars=order.scalars)
+            for names, clients in (groups or {order.plan.upload: list(answered)}).items()
+        )
 
     def _transfer(
         self,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlama.choices.codecs import changes_nothing
+from fedlama.choices.codecs import changes_nothing, codec_of
 from fedlama.choices.codecs.difference import RESIDUAL
 from fedlama.choices.privacy import check_accountant
 from fedlama.choices.samplers import is_informed
@@ -77,7 +77,7 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
     problems += _check_statistics(federation) + _check_local(federation) + _check_complex(federation, layers)
     problems += _check_per_layer(federation, layers) + _check_cohorts(federation)
     problems += _check_feddyn(federation) + _check_privacy(federation, layers, len(source))
-    problems += _check_void_rounds(federation, len(source))
+    problems += _check_void_rounds(federation, len(source)) + _check_senders(federation, layers)
     problems += _check_codec(federation, layers) + (_check_exchanges(federation, layers) if not problems else [])
     checks: list[Callable[[], object]] = [
         lambda: _check_device(federation.device),
@@ -190,6 +190,33 @@ def _check_void_rounds(federation: FederationSettings, population: int) -> list[
         f"{availability.min_replies:g} some may train in a round with too few replies, which does not count; lower "
         "availability.min_replies until one reply is enough"
     ]
+
+
+def _check_senders(federation: FederationSettings, layers: Layers) -> list[str]:
+    """Refuse what needs all clients of a round in every average, where a strategy asks only some for a layer."""
+    strategy, codec = federation.strategy, federation.codec
+    if not getattr(strategy, "chooses_senders", False):
+        return []
+    start = f"strategy is {strategy.name!r}, under which only some clients upload a layer, but"
+    problems = []
+    if not federation.aggregator.is_plain_mean:
+        problems.append(
+            f"{start} aggregator is {federation.aggregator.name!r}, which compares all clients; set aggregator='mean'"
+        )
+    if federation.weighting == "fednova":
+        problems.append(
+            f"{start} weighting is 'fednova', whose scale belongs to an average of all; set weighting='samples'"
+        )
+    if federation.privacy is not None:
+        problems.append(f"{start} privacy is set, whose noise is for an average of all; leave it out")
+    if _name(federation.solver) == FedDyn.name:
+        problems.append(f"{start} solver is 'feddyn', whose server counts all clients' ways; use another solver")
+    if any(codec_of(spec, codec).init(spec) for layer in layers for spec in layer.tensors):
+        problems.append(
+            f"{start} codec is {codec.name!r} with a state, which moves on with each upload; set codec.feedback=false, "
+            "or use another codec"
+        )
+    return problems
 
 
 def _check_privacy(federation: FederationSettings, layers: Layers, population: int) -> list[str]:

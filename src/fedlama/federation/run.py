@@ -28,6 +28,7 @@ from fedlama.federation.checks import check_federation, check_fit
 from fedlama.federation.client_evaluation import ClientEvaluator, GlobalScores
 from fedlama.federation.evaluation import Evaluator
 from fedlama.federation.explosion import LossWatch
+from fedlama.federation.senders import SenderChoice
 from fedlama.federation.server import Server
 from fedlama.federation.settings import FederationSettings
 from fedlama.federation.state import Snapshot, load_state, take_state
@@ -48,6 +49,7 @@ class Run:
         planner: Which clients are in the cohort, and which layers they lack.
         engine: Holds the clients' local models, and trains them.
         server: Holds the global model.
+        choice: Which clients upload which layers, where not all upload all.
         evaluator: Scores the global model.
         client_evaluator: Scores models on the clients' own test sets.
         best: The best global model so far, by the validation set; None without one.
@@ -73,6 +75,7 @@ class Run:
             exchanges_of(federation.solver),
         )
         self.server = Server(federation, setup)
+        self.choice = SenderChoice(setup, self.planner)
         self.evaluator = Evaluator(federation, self.server)
         self.client_evaluator = ClientEvaluator(federation, self.clients, self.server)
         self.best = None if federation.validation_set is None else BestModel(federation.early_stopping)
@@ -264,6 +267,7 @@ class Run:
             order = replace(order, client_steps=client_steps)
         reply = engine.run_round(order)
         self.planner.learn(reply.losses)
+        senders, asked = self.choice.of(order, engine, tuple(reply.losses))
         replied = time.perf_counter()
         own_scores = self._own_scores(plan, reply)
         scored = time.perf_counter()
@@ -271,15 +275,18 @@ class Run:
         plan = plan.void() if void else plan
         steps = {client: order.steps_of(client) for client in reply.losses} if server.needs_steps else {}
         due = order.plan.void() if void else order.plan  # with what the solver exchanges beside the model
-        statistics = server.synchronise(due, engine, order.cohort, steps)
-        self.state = self.state if void else strategy.fold(self.state, plan, statistics)
+        statistics = server.synchronise(due, engine, order.cohort, steps, senders)
+        loss = math.nan if void else math.fsum(reply.losses.values()) / len(reply.losses)
+        if not void:
+            learn = getattr(strategy, "learn", lambda state, _: state)  # a user's class may not inherit the default
+            self.state = strategy.fold(learn(self.state, loss), plan, statistics)
         trained = time.perf_counter()
         evaluation = self.evaluator.evaluate(plan, engine, order.cohort, void=void)
         if self.best is not None and evaluation.validation is not None:
             self.best.see(plan.round_index, evaluation.validation, evaluation.values)
         global_scores = self._global_scores(plan, evaluation.values)
         evaluated = time.perf_counter()
-        sent, active = (*reply.transfers, *global_scores.transfers), order.cohort
+        sent, active = (*reply.transfers, *asked, *global_scores.transfers), order.cohort
         if getattr(strategy, "is_central", False):  # the data and the model are in one place
             sent, active = (), ()
         self.ledger.extend(sent)
@@ -289,7 +296,7 @@ class Run:
             round_index=plan.round_index,
             local_steps=self.round_index * strategy.local_steps,
             cohort=active,
-            loss=math.nan if void else math.fsum(reply.losses.values()) / len(reply.losses),
+            loss=loss,
             layers=layer_records(self.layers, plan, strategy.local_steps, statistics, sent),
             transfers=sent,
             score=evaluation.score,

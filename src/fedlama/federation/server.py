@@ -86,7 +86,12 @@ class Server:
         return federation.weighting == "fednova" or federation.privacy is not None or bool(shared)
 
     def synchronise(
-        self, plan: Plan, engine: Engine, cohort: Sequence[int], steps: Mapping[int, int]
+        self,
+        plan: Plan,
+        engine: Engine,
+        cohort: Sequence[int],
+        steps: Mapping[int, int],
+        senders: Mapping[str, frozenset[int]],
     ) -> dict[str, LayerStatistics]:
         """Average the layers that are due, move the recycled ones, and send the new values to the engine.
 
@@ -95,6 +100,7 @@ class Server:
             engine: Holds the clients' models.
             cohort: The active clients.
             steps: Local steps in this round of the clients that answered; empty unless :attr:`needs_steps`.
+            senders: The clients that uploaded a layer, for the layers that not all of them did.
 
         Returns:
             What was measured, by layer that was averaged.
@@ -107,9 +113,10 @@ class Server:
             weights, scale = normalised(weights, cohort, steps, self._federation.solver)
         self.downloads.coded = {}
         self._share = len(steps) / len(self._clients)
-        due = named_layers(self._layers, plan.upload)
+        unsent = frozenset(name for name, clients in senders.items() if not clients)
+        due = named_layers(self._layers, plan.upload - unsent)
         done: list[_Step] = []
-        averages = list(averages_of(engine, due, weights))
+        averages = list(_averages(engine, due, cohort, weights, senders))
         finite = _are_finite([average.values[s.name] for average, s in _buffers(due, averages)])
         for layer, average in zip(due, averages, strict=True):
             if not self._is_usable(layer, average, finite):
@@ -121,6 +128,9 @@ class Server:
             self._set(step.layer, step.values, engine)
         if self._extra_layers:
             self._synchronise_extras(plan, engine, cohort, weights)
+        for layer in named_layers(self._layers, plan.upload & unsent):
+            kept = {spec.name: self.values[spec.name] for spec in layer.tensors}
+            self._set(layer, self.downloads.publish(layer, kept, self.values, plan.round_index), engine)
         for layer in named_layers(self._layers, plan.recycle):
             recycled = {spec.name: self._recycled(spec.name) for spec in layer.tensors}
             self._set(layer, self.downloads.publish(layer, recycled, self.values, plan.round_index), engine)
@@ -276,6 +286,32 @@ class Server:
     def _set(self, layer: Layer, values: Values, engine: Engine) -> None:
         self.values.update(values)
         engine.overwrite(layer, values)
+
+
+def _averages(
+    engine: Engine,
+    layers: Layers,
+    cohort: Sequence[int],
+    weights: Sequence[float],
+    senders: Mapping[str, frozenset[int]],
+) -> Iterator[Average]:
+    """Average layers, each over the clients that uploaded it, whose weights then sum to 1.
+
+    Args:
+        engine: Holds the clients' models.
+        layers: The layers.
+        cohort: The active clients.
+        weights: p_i of each.
+        senders: One client at least for each of the layers that not all clients uploaded.
+    """
+    if not senders:
+        yield from averages_of(engine, layers, weights)
+        return
+    for layer in layers:
+        asked = senders.get(layer.name, frozenset(cohort))
+        total = math.fsum(weight for client, weight in zip(cohort, weights, strict=True) if client in asked)
+        shares = [weight / total if client in asked else 0.0 for client, weight in zip(cohort, weights, strict=True)]
+        yield engine.average(layer, shares if layer.name in senders else weights)
 
 
 def _buffers(layers: Layers, averages: Sequence[Average]) -> Iterator[tuple[Average, TensorSpec]]:

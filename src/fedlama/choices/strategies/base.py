@@ -77,6 +77,16 @@ class Strategy(Protocol[S]):
         return False
 
     @property
+    def chooses_senders(self) -> bool:
+        """Whether plans have `senders`, so that not all clients upload all that is due; by default False."""
+        return False
+
+    @property
+    def measures_distances(self) -> bool:
+        """Whether these senders are chosen by how far each client moved in the round; by default False."""
+        return False
+
+    @property
     def is_central(self) -> bool:
         """Whether one client holds all data, so that nothing is sent; by default False."""
         return False
@@ -110,6 +120,15 @@ class Strategy(Protocol[S]):
             plan: The round's plan, as it was carried out: in the last round of a run every layer is uploaded.
             statistics: What was measured for each uploaded layer, by its name. Use the discrepancy only with
                 :attr:`measures_discrepancy`: without it, a deployment may not know it.
+        """
+        return state
+
+    def learn(self, state: S, loss: float) -> S:
+        """Return the state with a round's training loss, before :meth:`fold`; by default the same state.
+
+        Args:
+            state: The state that the round's plan was made from; never changed in place.
+            loss: The mean training loss of the clients that answered; finite.
         """
         return state
 

@@ -244,4 +244,9 @@ def deployable(federation: Federation, engine: Flower, path: Path) -> Federation
             f"strategy is {federation.strategy.name!r}, which trains on the pooled data of all clients, but in a "
             "deployment these stay on their machines; choose another strategy"
         )
+    if getattr(federation.strategy, "measures_distances", False):
+        raise ConfigError(
+            f"strategy is {federation.strategy.name!r}, whose server asks for layers once it knows how far each client "
+            "moved, but in a deployment a round is one exchange of messages; choose another strategy, such as 'fedlp'"
+        )
     return replace(federation, engine=replace(engine, log=path / NAME))

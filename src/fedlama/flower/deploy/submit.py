@@ -99,6 +99,12 @@ def misfits(experiment: Experiment, aggregation: str = "models") -> list[str]:
             f"strategy.name is {experiment.strategy.name!r}, which trains on the pooled data of all clients, but in a "
             "deployment these stay on their machines; choose another strategy, or simulate with `fedlama run`"
         )
+    if getattr(experiment.strategy, "measures_distances", False):
+        problems.append(
+            f"strategy.name is {experiment.strategy.name!r}, whose server asks for layers once it knows how far each "
+            "client moved, but in a deployment a round is one exchange of messages; choose another strategy, such as "
+            "'fedlp', or simulate with `fedlama run`"
+        )
     availability, aggregator = experiment.availability, experiment.aggregator
     if not availability.always_answers:
         problems.append(

@@ -121,6 +121,11 @@ class FlowerEngine:
 
     def run_round(self, order: RoundOrder) -> RoundReply:
         """Send the requests and wait for the replies; return the losses of the clients that replied."""
+        if order.senders is None:
+            raise ConfigError(
+                "the strategy asks for layers once it knows how far each client moved, but in a deployment a round is "
+                "one exchange of messages; choose another strategy, such as 'fedlp'"
+            )
         start, state, round_index = time.perf_counter(), self.state, order.plan.round_index
         if order.new_cohort:
             self.start_cohort(order.cohort, order.values)
@@ -151,7 +156,9 @@ class FlowerEngine:
         """Average a layer over the clients that replied; their weights are rescaled when a client is missing."""
         updates = self.latest.updates
         rescaled_weights = rescaled(self.state.cohort, weights, updates)
-        received = {client: updates[client].layers[layer.name] for client in self._answered()}
+        shares = zip(self._answered(), rescaled_weights, strict=True)
+        rescaled_weights = [share for client, share in shares if layer.name in updates[client].layers]
+        received = {client: updates[client].layers[layer.name] for client in self._senders(layer)}
         if self._order is None or self._options.aggregation == "models" or layer.name in self._order.evaluation:
             average = from_models(layer, list(received.values()), rescaled_weights)
         else:
@@ -164,7 +171,7 @@ class FlowerEngine:
 
     def received(self, layer: Layer) -> Values:
         """Return a layer of every client that replied, (clients, ...) by tensor name."""
-        updates = [self.latest.updates[client].layers[layer.name] for client in self._answered()]
+        updates = [self.latest.updates[client].layers[layer.name] for client in self._senders(layer)]
         return {spec.name: torch.stack([values[spec.name] for values in updates]) for spec in layer.tensors}
 
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
@@ -264,7 +271,7 @@ class FlowerEngine:
     def _update_norm(self, client: int, order: RoundOrder) -> float:
         """Return the norm of a client's update in the layers that are due, relative to the global values before."""
         received, total = self.latest.updates[client].layers, 0.0
-        for layer in named_layers(self._setup.layers, order.plan.upload):
+        for layer in named_layers(self._setup.layers, order.layers_of(client)):
             for spec in layer.tensors:
                 if spec.trainable:
                     wide = wide_dtype(spec.dtype)
@@ -273,6 +280,10 @@ class FlowerEngine:
 
     def _answered(self) -> list[int]:
         return [client for client in self.state.cohort if client in self.latest.updates]
+
+    def _senders(self, layer: Layer) -> list[int]:
+        """Return the clients that replied with a layer."""
+        return [client for client in self._answered() if layer.name in self.latest.updates[client].layers]
 
     def _log(self) -> None:
         """Append the round's line to the log; of two lines of one round, the later one counts."""

@@ -1,7 +1,7 @@
 """What the server remembers of its clients, and the requests of a round that follow from it.
 
 All requests of a round ask for the same work. They differ in the layers that they carry: each client gets those that
-it lacks, given the latest round that it answered.
+it lacks, given the latest round that it answered. A plan may also ask different layers of different clients.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ class RequestWriter:
             answered_round=answered_round,
             steps=self._order.steps_of(client),
             steps_done=self._state.steps_done.get(client, 0),
+            upload=indices(self._layers, self._order.layers_of(client)),
             payload=self._payload(indices(self._layers, lacking), coded),
             coded=coded,
         )

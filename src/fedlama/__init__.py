@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fedlama.analysis.forecast import forecast
     from fedlama.analysis.links import Exchanges, Link, clock
     from fedlama.analysis.study import Study, StudyPlan, run_study
+    from fedlama.analysis.sweep import Sweep
     from fedlama.choices.aggregators import Aggregator, Combined, Mean, Median, NormBound, TrimmedMean
     from fedlama.choices.availability import Absence, Always, Availability, Fate, RandomAbsence, Trace
     from fedlama.choices.codecs import (
@@ -124,6 +125,7 @@ if TYPE_CHECKING:
     from fedlama.federation.stopping import EarlyStopping
     from fedlama.models.adapters import save_adapter
     from fedlama.reporting.html import write_report
+    from fedlama.reporting.sweeping import sweep
     from fedlama.reporting.tracking import MLflow, TensorBoard, WeightsAndBiases
     from fedlama.reporting.training import compare, run
     from fedlama.runs.autosave import Interrupted
@@ -265,6 +267,7 @@ __all__ = [
     "Strategy",
     "Study",
     "StudyPlan",
+    "Sweep",
     "Task",
     "TensorBoard",
     "TensorClients",
@@ -300,6 +303,7 @@ __all__ = [
     "save_adapter",
     "save_snapshot",
     "server_value_of",
+    "sweep",
     "tagged",
     "tensor_norms",
     "verify",
@@ -311,6 +315,7 @@ _HOMES = {
     "fedlama.analysis.forecast": "forecast",
     "fedlama.analysis.links": "Exchanges Link clock",
     "fedlama.analysis.study": "Study StudyPlan run_study",
+    "fedlama.analysis.sweep": "Sweep",
     "fedlama.choices.aggregators": "Aggregator Combined Mean Median NormBound TrimmedMean",
     "fedlama.choices.availability": "Absence Always Availability Fate RandomAbsence Trace",
     "fedlama.choices.codecs": (
@@ -361,6 +366,7 @@ _HOMES = {
     "fedlama.models": "",
     "fedlama.models.adapters": "save_adapter",
     "fedlama.reporting.html": "write_report",
+    "fedlama.reporting.sweeping": "sweep",
     "fedlama.reporting.tracking": "MLflow TensorBoard WeightsAndBiases",
     "fedlama.reporting.training": "compare run",
     "fedlama.runs.autosave": "Interrupted",

@@ -59,6 +59,20 @@ def test_one_option_and_a_needed_setting() -> None:
     assert "fedlama (the default)" in shown
 
 
+def test_one_experiment() -> None:
+    assert fedlama("list", "experiments", "digits").out == (
+        "digits: Handwritten digits (embedded), non-IID over 32 clients: runs anywhere in under a minute.\n"
+    )
+    assert fedlama("list", "experiments", "digits", "--json").json == {"experiments": ["digits"]}
+    assert refused("list", "experiments", "digit") == ["experiments 'digit' is not known; did you mean 'digits'?"]
+
+
+def test_one_key_outside_of_the_sections() -> None:
+    (option,) = fedlama("list", "settings", "seed", "--json").json["options"]
+    assert [setting["name"] for setting in option["settings"]] == ["seed"]
+    assert refused("list", "settings", "seeds") == ["settings 'seeds' is not known; did you mean 'seed'?"]
+
+
 def test_tables_inside_of_a_setting_are_opened() -> None:
     named = {setting.name: setting for setting in option_of("sgd", options("solver")["sgd"]).settings}
     assert named["schedule.decay"].type.startswith('"constant"')

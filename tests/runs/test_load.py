@@ -119,6 +119,8 @@ def test_tables_have_one_row_per_round_layer_and_direction(folder: Path, tmp_pat
         written = list(csv.DictReader(file))
     assert [row["bytes"] for row in written] == [str(row["bytes"]) for row in table]
     assert len(repr(table)) < 200
+    with pytest.raises(fl.ConfigError, match="there is no column 'byte'; did you mean 'bytes'"):
+        table.column("byte")
     assert table._repr_html_().count("<tr>") == 11
 
 
@@ -157,6 +159,8 @@ def test_a_model_of_ones_own_is_loaded_into(tmp_path: Path) -> None:
     assert all(torch.equal(mine.state_dict()[name], value) for name, value in kept.items())
     with pytest.raises(fl.DataError, match=r"built in Python.* fedlama\.StoredRun\.load_model"):
         run.load_model()
+    with pytest.raises(fl.ConfigError, match=r"model is 3, expected the torch\.nn\.Module with which the run was made"):
+        run.load_model(3)  # type: ignore[arg-type]
     other = nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.ReLU(), nn.Linear(9, 10))
     with pytest.raises(fl.DataError, match=r"differs from Sequential in 1\.weight, 1\.bias, 3\.weight; give the model"):
         run.load_model(other)

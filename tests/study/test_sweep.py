@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import fedlama as fl
 from fedlama.analysis.sweep import Axis, Sweep, SweepPlan, parse_axes, run_sweep
 from fedlama.errors import ConfigError
 from fedlama.reporting.heat_map import draw_sweep, heat_map
 from fedlama.runs.execute import RunOptions
 from tests.cli.call import SMALL, fedlama, refused
+from tests.runs.federations import make
 
 FEW = (*SMALL, "local_steps=6")
 
@@ -104,7 +107,7 @@ def test_every_problem_is_reported_before_anything_is_trained(tmp_path: Path) ->
         (["solver.learning_rate"], "expected KEY=V1,V2"),
         (["=1"], "expected KEY=V1,V2"),
         (["a.b="], "expected KEY=V1,V2"),
-        (["seed=0,1"], "seed cannot be swept; use --seeds"),
+        (["seed=0,1"], "seed cannot be swept; use --seeds \\(seeds= in Python\\)"),
         (["name=a,b"], "name cannot be swept; it names the folder"),
         (["solver.momentum=0,0"], "expected each value once; remove one"),
         (["solver.momentum=0", "solver.momentum=0.5"], "names solver.momentum twice"),
@@ -141,11 +144,93 @@ def test_an_interrupted_sweep_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("texts", "problem"),
     [
-        (["batch-size=8,16", "batch_size=8,16"], "--sweep names batch_size twice"),
-        (["solver=sgd,adam", "solver.name=sgd,adam"], "--sweep names solver.name twice"),
+        (["batch-size=8,16", "batch_size=8,16"], "the sweep names batch_size twice"),
+        (["solver=sgd,adam", "solver.name=sgd,adam"], "the sweep names solver.name twice"),
         (["solver.learning_rate=0.05,0.050"], "expected each value once"),
     ],
 )
 def test_other_spellings_are_the_same_key_and_value(texts: list[str], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         parse_axes(texts)
+
+
+def test_a_sweep_from_python_is_that_of_the_command_line(tmp_path: Path) -> None:
+    words = ["--sweep", "solver.learning_rate=0.05,0.1", "--sweep", "codec=float32,float16", "--seeds", "2"]
+    content = run(*words, out=tmp_path)
+    values = {"solver.learning_rate": [0.05, 0.1], "codec": ["float32", "float16"]}
+    sweep = fl.sweep("digits", values, 2, overrides=FEW, out=tmp_path, quiet=True)
+    assert sweep.seeds == (0, 1)
+    assert all(one.reused for cell in sweep.cells for one in cell.runs.values())
+    again = json.loads((tmp_path / "digits" / "sweep.json").read_text())
+    for document in (content, again):
+        for cell in document["cells"]:  # type: ignore[attr-defined]
+            for one in cell["runs"]:
+                del one["reused"]
+    assert again == content
+
+
+def test_a_sweep_is_a_table_with_intervals(tmp_path: Path) -> None:
+    sweep = fl.sweep("digits", {"batch_size": [8, 16]}, 2, overrides=FEW, out=tmp_path, quiet=True)
+    rows = sweep.table
+    assert rows.column("batch_size") == [8, 16]
+    assert rows.columns[1:4] == ["accuracy %", "accuracy % low", "accuracy % high"]
+    assert rows[0]["loss"] == pytest.approx(sum(one.result.score.loss for one in sweep.cells[0].runs.values()) / 2)  # type: ignore[union-attr]
+    assert rows[0]["loss low"] < rows[0]["loss"] < rows[0]["loss high"]
+    assert rows[0]["MB"] == rows[0]["MB low"] == rows[0]["MB high"]
+    assert repr(sweep).startswith("Sweep(2 combinations of batch_size, 2 seeds; best: batch_size=")
+    assert sweep._repr_html_() == rows._repr_html_()
+
+
+def made(seed: int, rate: float, alpha: int = 0, **changes: object) -> fl.Federation:
+    """Make a federation from arguments that a sweep varies; `alpha` moves its data."""
+    federation = replace(make(seed), local_steps=8, solver=fl.SGD(rate), **changes)  # type: ignore[arg-type]
+    clients = list(federation.clients)  # type: ignore[call-overload]
+    return replace(federation, clients=clients[alpha:] + clients[:alpha])
+
+
+def test_a_function_is_swept_over_its_arguments(tmp_path: Path) -> None:
+    values = {"rate": [0.1, 0.2], "codec": [fl.Float32(), fl.Float16()]}
+    sweep = fl.sweep(made, values, [3, 5], out=tmp_path, name="mine", track=(), quiet=True)
+    assert [tuple(cell.values.values()) for cell in sweep.cells] == [
+        ("0.1", "Float32()"),
+        ("0.1", "Float16(down=False)"),
+        ("0.2", "Float32()"),
+        ("0.2", "Float16(down=False)"),
+    ]
+    for cell, (rate, codec) in zip(sweep.cells, [(r, c) for r in (0.1, 0.2) for c in values["codec"]], strict=True):
+        for seed, finished in cell.runs.items():
+            alone = made(seed, rate, codec=codec).run()  # type: ignore[arg-type]
+            assert finished.result.score == alone.score
+            assert finished.result.ledger.transfers == alone.ledger.transfers
+    assert len(sweep.points) == 4
+    assert {path.name for path in (tmp_path / "mine").glob("sweep*")} == {"sweep.json", "sweep.png", "sweep_front.png"}
+    again = fl.sweep(made, values, [3, 5], out=tmp_path, name="mine", track=(), quiet=True)
+    assert all(one.reused for cell in again.cells for one in cell.runs.values())
+
+
+def test_a_function_that_changes_the_data_has_no_front(tmp_path: Path) -> None:
+    sweep = fl.sweep(made, {"rate": [0.1], "alpha": [0, 1]}, out=tmp_path, track=(), quiet=True)
+    assert (sweep.same_problem, sweep.points) == (False, [])
+    assert sweep.best in sweep.cells
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({}, "values is empty"),
+        ({"rate": 0.1}, r"values\['rate'\] is 0.1, expected a list of values; write 'rate': \[0.05, 0.1\]"),
+        ({"rate": []}, r"values\['rate'\] is \[\], expected a list"),
+        ({"rate": [0.1, 0.10]}, "expected each value once"),
+        ({"seed": [0, 1]}, r"seed cannot be swept; use --seeds \(seeds= in Python\)"),
+        ({"rate": [0.1, -1.0]}, "learning_rate is -1"),
+    ],
+)
+def test_values_that_are_wrong(values: dict[str, list[object]], problem: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        fl.sweep(made, values, out=tmp_path, quiet=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_overrides_are_for_experiments(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="given beside a function; set them in the function"):
+        fl.sweep(made, {"rate": [0.1]}, overrides=["seed=1"], out=tmp_path)

@@ -7,17 +7,20 @@ by its settings.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
 from fedlama.analysis.front import Outcome, Point, points
 from fedlama.analysis.statistics import Interval, interval
+from fedlama.analysis.study import Execution
 from fedlama.analysis.timing import bytes_until
 from fedlama.core.ledger import MEGABYTE
 from fedlama.core.measures import Measure
 from fedlama.core.records import measure_of
+from fedlama.core.rows import Rows
 from fedlama.errors import ConfigError, FedlamaError, printable, shown, write_remedy
 from fedlama.experiment.files import key_parts, load_experiment, value_of
 from fedlama.experiment.methods import split
@@ -34,7 +37,10 @@ _LARGEST = 10_000
 """Combinations of a sweep, at most: more is a mistake in a list of values."""
 _PROBLEM = ("data", "partition", "task")
 """Sections that decide the problem."""
-_NOT_SWEPT = {"seed": "use --seeds, over which means are taken", "name": "it names the folder of all runs"}
+_NOT_SWEPT = {
+    "seed": "use --seeds (seeds= in Python), over which means are taken",
+    "name": "it names the folder of all runs",
+}
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,7 @@ class Cell:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sweep:
     """A finished sweep.
 
@@ -113,22 +119,30 @@ class Sweep:
         seeds: The seeds.
         cells: Every combination, the last key first to change.
         measure: The primary metric; None when nothing was evaluated.
+        same_problem: Whether all combinations learn the same from the same data.
     """
 
     axes: tuple[Axis, ...]
     seeds: tuple[int, ...]
     cells: tuple[Cell, ...]
     measure: Measure | None
+    same_problem: bool = True
 
     @property
     def points(self) -> list[Point]:
         """The combinations in the plane of bytes and test loss, see :mod:`fedlama.analysis.front`.
 
-        None where a key changes what is learnt from which data: losses of different problems are not compared.
+        None where what is learnt from which data differs: losses of different problems are not compared.
         """
-        if any(axis.key.partition(".")[0] in _PROBLEM for axis in self.axes):
-            return []
-        return points({cell.title: _outcomes(cell) for cell in self.cells})
+        return points({cell.title: _outcomes(cell) for cell in self.cells}) if self.same_problem else []
+
+    @property
+    def table(self) -> Rows:
+        """One row per combination: its values, means over the seeds, and the ends of their 95 % intervals.
+
+        The ends are None for one seed.
+        """
+        return Rows(_row(cell, self.measure) for cell in self.cells)
 
     @property
     def best(self) -> Cell | None:
@@ -138,6 +152,16 @@ class Sweep:
             return None
         sign = 1 if self.measure.direction == "higher" else -1
         return max(rated, key=lambda cell: sign * (cell.metric.mean if cell.metric else 0.0))
+
+    def __repr__(self) -> str:
+        """Return the keys, the number of runs and the best combination: the runs themselves are long."""
+        keys = ", ".join(axis.key for axis in self.axes)
+        best = "" if self.best is None else f"; best: {self.best.title}"
+        return f"Sweep({len(self.cells)} combinations of {keys}, {len(self.seeds)} seeds{best})"
+
+    def _repr_html_(self) -> str:
+        """Return the table, for notebooks."""
+        return self.table._repr_html_()
 
     def to_json(self) -> dict[str, object]:
         """Return the content of ``sweep.json``, which `run --sweep --json` prints as well."""
@@ -191,15 +215,32 @@ def parse_axes(texts: Sequence[str]) -> tuple[Axis, ...]:
             problems.append(
                 f"--sweep is {shown(text)}, expected KEY=V1,V2, such as solver.learning_rate=0.05,0.1; change it"
             )
-        elif axis.key in _NOT_SWEPT:
-            problems.append(f"--sweep is {shown(text)}, but {axis.key} cannot be swept; {_NOT_SWEPT[axis.key]}")
+        else:
+            axes.append(axis)
+    return check_axes(axes, problems)
+
+
+def check_axes(axes: Sequence[Axis], problems: Sequence[str] = ()) -> tuple[Axis, ...]:
+    """Return the axes, unless a key cannot be swept, or a key or a value is given twice.
+
+    Args:
+        axes: The axes.
+        problems: What is already known to be wrong.
+
+    Raises:
+        ConfigError: With all problems.
+    """
+    refused = list(problems)
+    for index, axis in enumerate(axes):
+        written = shown(f"{axis.key}={','.join(axis.values)}")
+        if axis.key in _NOT_SWEPT:
+            refused.append(f"the sweep has {written}, but {axis.key} cannot be swept; {_NOT_SWEPT[axis.key]}")
         elif len({repr(value_of(value)) for value in axis.values}) < len(axis.values):
-            problems.append(f"--sweep is {shown(text)}, expected each value once; remove one")
-        elif _spelt(axis.key) in [_spelt(other.key) for other in axes]:
-            problems.append(f"--sweep names {axis.key} twice; give all its values in one option")
-        axes.append(axis)
-    if problems:
-        raise ConfigError(problems)
+            refused.append(f"the sweep has {written}, expected each value once; remove one")
+        elif _spelt(axis.key) in [_spelt(other.key) for other in axes[:index]]:
+            refused.append(f"the sweep names {axis.key} twice; give all its values in one list")
+    if refused:
+        raise ConfigError(refused)
     return tuple(axes)
 
 
@@ -234,30 +275,73 @@ def run_sweep(plan: SweepPlan, options: RunOptions | None = None, observer: Obse
     options = options or RunOptions()
     experiments = _experiments(plan)
     first = next(iter(experiments.values()))
-    seeds = plan.seeds or (first.settings.seed,)
-    folder = options.out / first.settings.name
-    cells = []
+
+    def planned(values: tuple[str, ...], seed: int) -> PlannedRun:
+        experiment = experiments[values]
+        seeded = replace(experiment, settings=replace(experiment.settings, seed=seed))
+        (run,) = plan_runs(seeded, [experiment.strategy], options.out)
+        return run
+
+    same_problem = not any(axis.key.partition(".")[0] in _PROBLEM for axis in plan.axes)
+    grid = Grid(plan.axes, plan.seeds or (first.settings.seed,), same_problem)
+    return run_grid(grid, planned, options.out / first.settings.name, Execution(options, observer))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The combinations of a sweep.
+
+    Attributes:
+        axes: The keys and their values.
+        seeds: The seeds.
+        same_problem: Whether all combinations learn the same from the same data.
+    """
+
+    axes: tuple[Axis, ...]
+    seeds: tuple[int, ...]
+    same_problem: bool = True
+
+    @property
+    def combinations(self) -> list[tuple[str, ...]]:
+        """The values of every combination, the last key first to change.
+
+        Raises:
+            ConfigError: They are too many.
+        """
+        count = math.prod(len(axis.values) for axis in self.axes)
+        if count > _LARGEST:
+            raise ConfigError(f"the sweep has {count} combinations, expected {_LARGEST} or fewer; give fewer values")
+        return list(product(*(axis.values for axis in self.axes)))
+
+
+def run_grid(
+    grid: Grid, planned: Callable[[tuple[str, ...], int], PlannedRun], folder: Path, execution: Execution
+) -> Sweep:
+    """Train every combination under every seed: of an experiment, or of federations that are built in Python.
+
+    Args:
+        grid: The combinations and the seeds.
+        planned: Plans the run of a combination under a seed.
+        folder: Folder of the run folders, which gets ``sweep.json``.
+        execution: How the runs are executed.
+
+    Returns:
+        The sweep, which is also written.
+
+    Raises:
+        FedlamaError: As for :func:`run_sweep`.
+    """
+    cells, keys = [], [axis.key for axis in grid.axes]
     with FolderLock(folder):
-        for values, experiment in experiments.items():
-            runs: list[PlannedRun] = []
-            for seed in seeds:
-                seeded = replace(experiment, settings=replace(experiment.settings, seed=seed))
-                runs += plan_runs(seeded, [experiment.strategy], options.out)
-            tried = attempt_planned(runs, options, observer)
-            finished = {
-                seed: attempt.finished
-                for seed, attempt in zip(seeds, tried, strict=True)
-                if attempt.finished is not None
-            }
-            diverged = {
-                seed: attempt.divergence
-                for seed, attempt in zip(seeds, tried, strict=True)
-                if attempt.divergence is not None
-            }
-            cells.append(Cell(dict(zip([axis.key for axis in plan.axes], values, strict=True)), finished, diverged))
+        for values in grid.combinations:
+            runs = [planned(values, seed) for seed in grid.seeds]
+            tried = dict(zip(grid.seeds, attempt_planned(runs, execution.options, execution.observer), strict=True))
+            finished = {seed: attempt.finished for seed, attempt in tried.items() if attempt.finished is not None}
+            diverged = {seed: attempt.divergence for seed, attempt in tried.items() if attempt.divergence is not None}
+            cells.append(Cell(dict(zip(keys, values, strict=True)), finished, diverged))
         if not any(cell.runs for cell in cells):
             raise next(each.error for cell in cells for each in cell.diverged.values())
-        sweep = _summarise(plan.axes, seeds, cells)
+        sweep = _summarise(grid, cells)
         _write(sweep, folder)
     return sweep
 
@@ -268,13 +352,8 @@ def _experiments(plan: SweepPlan) -> dict[tuple[str, ...], Experiment]:
     Raises:
         ConfigError: With the problems of all combinations.
     """
-    count = 1
-    for axis in plan.axes:
-        count *= len(axis.values)
-    if count > _LARGEST:
-        raise ConfigError(f"the sweep has {count} combinations, expected {_LARGEST} or fewer; give fewer values")
     experiments, problems = {}, []
-    for values in product(*(axis.values for axis in plan.axes)):
+    for values in Grid(plan.axes, plan.seeds).combinations:
         changes = [f"{axis.key}={value}" for axis, value in zip(plan.axes, values, strict=True)]
         try:
             experiments[values] = load_experiment(plan.experiment, [*plan.overrides, *changes], plan.plugins)
@@ -285,9 +364,19 @@ def _experiments(plan: SweepPlan) -> dict[tuple[str, ...], Experiment]:
     return experiments
 
 
-def _summarise(axes: tuple[Axis, ...], seeds: tuple[int, ...], cells: Sequence[Cell]) -> Sweep:
+def _row(cell: Cell, measure: Measure | None) -> dict[str, object]:
+    """Return a combination as a row; an accuracy is in percent."""
+    metric = {} if measure is None or measure.name == "loss" else {measure.label: cell.metric}
+    row: dict[str, object] = {key: value_of(text) for key, text in cell.values.items()}
+    for name, value in {**metric, "loss": cell.loss, "MB": cell.megabytes, "seconds": cell.seconds}.items():
+        ends = (value.mean, value.low, value.high) if value else (None, None, None)
+        row |= dict(zip((name, f"{name} low", f"{name} high"), ends, strict=True))
+    return {**row, "seeds": len(cell.runs), "diverged": len(cell.diverged), "on_front": cell.on_front}
+
+
+def _summarise(grid: Grid, cells: Sequence[Cell]) -> Sweep:
     measure = measure_of(record for cell in cells for run in cell.runs.values() for record in run.result.rounds)
-    sweep = Sweep(axes, seeds, tuple(cells), measure)
+    sweep = Sweep(grid.axes, grid.seeds, tuple(cells), measure, grid.same_problem)
     front = {point.title for point in sweep.points if point.on_front}
     return replace(sweep, cells=tuple(replace(cell, on_front=cell.title in front) for cell in cells))
 

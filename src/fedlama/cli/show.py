@@ -9,7 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
 from fedlama.cli.options import Json, Name, Overrides, Plugins, named, show
-from fedlama.experiment.options import ROOMS, names, options
+from fedlama.errors import ConfigError, did_you_mean, shown
+from fedlama.experiment.options import ROOMS, about, names, options
 
 if TYPE_CHECKING:
     from fedlama.experiment.listing import Setting
@@ -27,23 +28,23 @@ Only = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only the opt
 
 def list_names(kind: Kind = None, name: Only = None, as_json: Json = False) -> None:
     """Show what an experiment can name: with KIND each option with its settings, their types and defaults."""
-    from fedlama.errors import ConfigError, did_you_mean, shown
-
     if kind is None:
         show(_names(), _overview(), as_json, quiet=False)
         return
     if kind in ("experiment", "experiments"):
-        show({"experiments": names()}, list(names()), as_json, quiet=False)
+        chosen = _chosen(kind, name, names())
+        show({"experiments": chosen}, [f"{each}: {about(each)}" for each in chosen], as_json, quiet=False)
         return
     from fedlama.experiment.listing import list_options, section_of, shared_option
 
     section = section_of(kind)
     listed = list_options(kind)
-    if name is not None:
-        known = [option.name for option in listed]
-        if name not in known:
-            raise ConfigError(f"{kind} {shown(name)} is not known{did_you_mean(name, known)}")
-        listed = [option for option in listed if option.name == name]
+    if kind.lower().startswith("setting"):
+        chosen = _chosen(kind, name, [setting.name for setting in listed[0].settings])
+        listed = [listed[0].only(chosen)]
+    else:
+        chosen = _chosen(kind, name, [option.name for option in listed])
+        listed = [option for option in listed if option.name in chosen]
     shared = shared_option(section) if section is not None else None
     every = [*listed, *([shared] if shared else [])]
     parts: list[Table | str] = []
@@ -65,6 +66,19 @@ def config(
     sources = content.pop("sources", {})
     note = "# paths of your own files count from the folder of this file\n" if sources else ""
     show(content, [(note + to_toml(content)).rstrip("\n")], as_json, quiet=False)
+
+
+def _chosen(kind: str, name: str | None, known: list[str]) -> list[str]:
+    """Return the name that was asked for, or all names.
+
+    Raises:
+        ConfigError: There is no such name.
+    """
+    if name is None:
+        return known
+    if name not in known:
+        raise ConfigError(f"{kind} {shown(name)} is not known{did_you_mean(name, known)}")
+    return [name]
 
 
 def _names() -> dict[str, object]:

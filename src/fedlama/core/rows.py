@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fedlama.errors import MissingExtraError
+from fedlama.errors import ConfigError, MissingExtraError, did_you_mean, shown
 
 _SHOWN = 10
 
@@ -34,7 +34,12 @@ class Rows(list[dict[str, Any]]):
 
         Args:
             name: Its key.
+
+        Raises:
+            ConfigError: There is no such column.
         """
+        if name not in self.columns:
+            raise ConfigError(f"there is no column {shown(name)}{did_you_mean(name, self.columns)}")
         return [row[name] for row in self]
 
     def to_pandas(self) -> Any:  # noqa: ANN401  (a pandas.DataFrame)

@@ -9,7 +9,7 @@ import dataclasses
 import inspect
 import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -65,6 +65,14 @@ class Option:
     meaning: str
     settings: tuple[Setting, ...]
     is_default: bool = False
+
+    def only(self, names: Collection[str]) -> Option:
+        """Return the option with some of its settings.
+
+        Args:
+            names: Their names.
+        """
+        return replace(self, settings=tuple(setting for setting in self.settings if setting.name in names))
 
     def to_json(self) -> dict[str, object]:
         """Return plain JSON types."""

@@ -58,6 +58,19 @@ def names() -> list[str]:
     return sorted(entry.removesuffix(".toml") for entry in entries if entry.endswith(".toml"))
 
 
+def about(name: str) -> str:
+    """Return the sentence about an experiment that comes with the package: the first comment of its file.
+
+    Args:
+        name: One of :func:`names`.
+
+    >>> about("tinyshakespeare")
+    'A character transformer on tinyshakespeare, one client per speaker.'
+    """
+    text = (library() / f"{name}.toml").read_text(encoding="utf-8")
+    return text.partition("\n")[0].removeprefix("# ")
+
+
 def library() -> Traversable:
     """Return the folder of the experiments that come with the package."""
     return resources.files("fedlama.experiment") / "library"

@@ -81,7 +81,7 @@ def run(
     federation = replace(federation, clients=as_source(federation.clients))
     refuse_misfits([federation])
     options = RunOptions(_path(out), quiet, checkpoint_seconds, again, tuple(track), resume)
-    planned = _planned(federation, options.out, name, federation.strategy.base_interval)
+    planned = planned_run(federation, options.out, name, federation.strategy.base_interval)
     with RunReporter(options, callbacks) as reporter:
         (finished,) = execute_planned([planned], options, reporter)
         if finished.reused and not quiet:
@@ -133,7 +133,8 @@ def compare(
     """
     refuse(check_name(name))
     options = RunOptions(_path(out), quiet, checkpoint_seconds, again, tuple(track), resume)
-    plan = StudyPlan((), _seeds(federation, seeds), target)
+    first = next(iter(federation.values()), None) if isinstance(federation, Mapping) else federation
+    plan = StudyPlan((), chosen_seeds(int(getattr(first, "seed", 0)), seeds), target)  # a function has no seed
     return _compared(federation, strategies, plan, options, options.out / name)
 
 
@@ -158,12 +159,21 @@ def _compared(
     return study
 
 
-def _seeds(given: Given, seeds: int | Sequence[int] | None) -> tuple[int, ...]:
-    """Return the seeds of a comparison."""
+def chosen_seeds(first: int, seeds: int | Sequence[int] | None) -> tuple[int, ...]:
+    """Return the seeds of a comparison or a sweep.
+
+    Args:
+        first: The first seed, where their number is given.
+        seeds: The seeds, each once, or how many; None for one.
+
+    Raises:
+        ConfigError: It is something else.
+
+    >>> chosen_seeds(7, 2), chosen_seeds(7, [0, 3]), chosen_seeds(7, None)
+    ((7, 8), (0, 3), (7,))
+    """
     if isinstance(seeds, Sequence) and seeds and len(set(seeds)) == len(seeds):
         return tuple(seeds)
-    of_federation = next(iter(given.values()), None) if isinstance(given, Mapping) else given
-    first = int(getattr(of_federation, "seed", 0))  # a function has none
     count = 1 if seeds is None else seeds
     if isinstance(count, int) and count >= 1:
         return tuple(range(first, first + count))
@@ -178,17 +188,25 @@ def _methods(
         if strategies or not given:
             problem = "strategies are given beside federations by title" if strategies else "there is no federation"
             raise ConfigError(f"{problem}; give federations by title, or one federation with its strategies")
-        made = {str(title): _made(each, seed) for title, each in given.items()}
+        made = {str(title): made_for(each, seed) for title, each in given.items()}
         return next(iter(made.values())).strategy, made
-    federation = _made(given, seed)
+    federation = made_for(given, seed)
     federation = replace(federation, clients=as_source(federation.clients))  # their digests are computed once
     chosen = tuple(strategies) or tuple(baselines(federation.strategy))
     named = zip(unique_titles(chosen), chosen, strict=True)
     return federation.strategy, {title: replace(federation, strategy=strategy) for title, strategy in named}
 
 
-def _made(given: Federation | Maker, seed: int) -> Federation:
-    """Return the federation of a seed."""
+def made_for(given: Federation | Maker, seed: int) -> Federation:
+    """Return the federation of a seed.
+
+    Args:
+        given: A federation, or a function that makes the one of a seed.
+        seed: The seed.
+
+    Raises:
+        ConfigError: The function made one with another seed.
+    """
     if not callable(given):
         return replace(given, seed=seed)
     federation = given(seed)
@@ -208,7 +226,7 @@ def _plan(methods: Mapping[str, Federation], reference: Strategy[Any], folder: P
         for method in methods.values()
     ]
     refuse_misfits(federations)
-    runs = [_planned(federation, folder, None, reference.base_interval) for federation in federations]
+    runs = [planned_run(federation, folder, None, reference.base_interval) for federation in federations]
     by_folder = dict(zip((run.folder for run in runs), methods, strict=True))
     twice = [title for title, run in zip(methods, runs, strict=True) if by_folder[run.folder] != title]
     if twice:
@@ -216,8 +234,15 @@ def _plan(methods: Mapping[str, Federation], reference: Strategy[Any], folder: P
     return runs
 
 
-def _planned(federation: Federation, out: Path, name: str | None, base_interval: int) -> PlannedRun:
-    """Plan a run in a folder that is named, or whose name is made from the settings."""
+def planned_run(federation: Federation, out: Path, name: str | None, base_interval: int) -> PlannedRun:
+    """Plan a run in a folder that is named, or whose name is made from the settings.
+
+    Args:
+        federation: What to run.
+        out: Folder of the run folder.
+        name: Name of the run folder; None for one that is made from the settings.
+        base_interval: Interval of the FedAvg that counts as 100 % cost, in local steps.
+    """
     if name is None:
         name = run_name(federation.strategy, federation.seed, _digest(config_of(None, federation)))
     return PlannedRun(None, federation, base_interval, out / name)

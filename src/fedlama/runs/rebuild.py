@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlama.core.randomness import seed_of
-from fedlama.errors import ConfigError, DataError, FedlamaError, printable
+from fedlama.errors import ConfigError, DataError, FedlamaError, printable, shown
 from fedlama.experiment.build import guarded
 from fedlama.experiment.catalogue import Catalogue
 from fedlama.experiment.resolution import resolve
@@ -143,8 +143,14 @@ def loaded_into(model: nn.Module, trained: Trained) -> nn.Module:
         trained: The trained values.
 
     Raises:
+        ConfigError: It is not a model.
         DataError: Names or shapes differ.
     """
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"model is {shown(model)}, expected the torch.nn.Module with which the run was made; leave it out for the "
+            "model of an experiment"
+        )
     wrong = trained.misfits(model)
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""

@@ -77,6 +77,7 @@ def test_tables_inside_of_a_setting_are_opened() -> None:
     named = {setting.name: setting for setting in option_of("sgd", options("solver")["sgd"]).settings}
     assert named["schedule.decay"].type.startswith('"constant"')
     assert named["groups[].rate_factor"].type == "float"
+    assert "privacy.clip" in {setting.name for setting in option_of("", Settings).settings}
     assert [name for name, setting in named.items() if not setting.meaning] == []
 
 

@@ -156,7 +156,8 @@ def option_of(name: str, choice: type[Any], *, is_default: bool = False) -> Opti
 
 def _inner(name: str, hint: object) -> list[Setting]:
     """Return the settings of the table that a setting takes, or of each table of a list."""
-    for dotted, part in ((name, hint), *((f"{name}[]", argument) for argument in get_args(hint))):
+    inner = name if get_origin(hint) in (Union, types.UnionType) else f"{name}[]"
+    for dotted, part in ((name, hint), *((inner, argument) for argument in get_args(hint))):
         if isinstance(part, type) and dataclasses.is_dataclass(part):
             return [replace(inner, name=f"{dotted}.{inner.name}") for inner in option_of("", part).settings]
     return []

@@ -136,9 +136,7 @@ def _axes(values: Mapping[str, Sequence[object]]) -> tuple[Axis, ...]:
                 f"values[{key!r}] is {shown(given)}, expected a list of values; write {key!r}: [0.05, 0.1]"
             )
     if not values:
-        raise ConfigError(
-            "values is empty, expected the values of one key at least, such as {'batch_size': [16, 32]}; give a key"
-        )
+        raise ConfigError("values is empty, expected a list of values for one key at least; give a key with its values")
     return check_axes([Axis(key, tuple(map(_text, given))) for key, given in values.items()])
 
 

@@ -61,10 +61,11 @@ def test_files(folder: Path) -> None:
         "layers.jsonl",
         "summary.json",
         "model.safetensors",
-        "accuracy_steps.png",
-        "accuracy_rounds.png",
-        "accuracy_megabytes.png",
-        "intervals.png",
+        *(
+            f"{name}.{ending}"
+            for name in ("accuracy_steps", "accuracy_rounds", "accuracy_megabytes", "intervals")
+            for ending in ("png", "svg", "pdf")
+        ),
     }
 
 

@@ -19,7 +19,8 @@ from tests.runs.federations import make
 def run(title: str, seed: int, sent: int, loss: float | None, **config: Any) -> dict[str, Any]:  # noqa: ANN401
     settings = {"data": {"name": "digits"}, **config}
     ends = {"up": [sent], "down": [0], "testLoss": [loss]}
-    return {"title": title, "seed": seed, "finished": True, "config": settings, **ends}
+    plain = title.startswith("FedAvg(") and " + " not in title
+    return {"title": title, "plain": plain, "seed": seed, "finished": True, "config": settings, **ends}
 
 
 FEDAVG = [run(f"FedAvg({tau})", seed, 24_000_000 // tau, 0.1 * tau) for tau in (6, 24) for seed in (0, 1)]

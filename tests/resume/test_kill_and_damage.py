@@ -101,7 +101,7 @@ def test_thirty_kills(forks: Forks, undisturbed: tuple[tuple[object, ...], float
 
 def damage(draw: Random, path: Path) -> str:
     """Damage one file of a run folder as broken disks, editors and other programs do."""
-    files = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix != ".png")
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix not in (".png", ".svg", ".pdf"))
     file = draw.choice(files)
     data = bytearray(file.read_bytes())
     kind = draw.choice(("cut", "flip", "digit", "removed", "repeated", "garbage", "zeros"))

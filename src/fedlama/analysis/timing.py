@@ -11,6 +11,7 @@ from fedlama.analysis.links import Clock, Exchanges, Link, clock, money
 from fedlama.core.ledger import round_bytes
 from fedlama.core.records import RoundRecord
 from fedlama.errors import printable
+from fedlama.runs.compared import compared_titles
 from fedlama.runs.stored import StoredRun, load_run
 
 
@@ -19,12 +20,15 @@ class Timing:
     """One run on several links.
 
     Attributes:
-        name: The run's title and seed.
+        name: The method and the run's seed.
+        method: The method as its comparison wrote it, or else :attr:`StoredRun.method`; runs under other settings have
+            another one.
         run: The run.
         clocks: Its time on each link.
     """
 
     name: str
+    method: str
     run: StoredRun
     clocks: tuple[Clock, ...]
 
@@ -78,12 +82,17 @@ def time_runs(paths: Iterable[Path], links: Sequence[Link], *, seed: int = 0, ev
         DataError: A folder cannot be read as a run.
         ConfigError: A link does not fit the clients.
     """
+    folders = list(paths)
+    titles, seen = compared_titles(folders), Counter[tuple[str, int | None]]()
     timings = []
-    for path in paths:
+    for path in folders:
         run = load_run(path)
         clocks = clock(Exchanges.of_records(run.rounds, evaluation=evaluation), links, seed=seed)
-        name = run.title if run.seed is None else f"{run.title} seed {run.seed}"
-        timings.append(Timing(name, run, tuple(clocks)))
+        method = titles.get(path, run.method)
+        name = method if run.seed is None else f"{method} seed {run.seed}"
+        seen[method, run.seed] += 1
+        count = seen[method, run.seed]  # a second run of a method and seed had other settings
+        timings.append(Timing(name, method if count == 1 else f"{method} #{count}", run, tuple(clocks)))
     counts = Counter(timing.name for timing in timings)
     return [
         replace(timing, name=f"{timing.name} ({printable(timing.run.path.name)})")

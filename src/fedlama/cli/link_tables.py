@@ -57,7 +57,7 @@ def _joined(rows: Sequence[tuple[Timing, list[str]]]) -> list[tuple[str, list[st
     """Return rows with their names; the seeds of a method share one where nothing in their rows differs."""
     joined: dict[tuple[str, ...], list[Timing]] = {}
     for timing, cells in rows:
-        joined.setdefault((timing.run.method, *cells), []).append(timing)
+        joined.setdefault((timing.method, *cells), []).append(timing)
     named = []
     for (method, *cells), timings in joined.items():
         seeds = sorted({timing.run.seed for timing in timings if timing.run.seed is not None})

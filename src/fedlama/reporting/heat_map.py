@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fedlama.analysis.sweep import Cell, Sweep
-from fedlama.reporting.charts import front_chart, save_figure
+from fedlama.reporting.files import picture_files, save_figure
+from fedlama.reporting.front_chart import front_chart
 
 _WORDS = 24
 """Characters of a value on an axis; a longer one is cut."""
@@ -26,11 +27,13 @@ def draw_sweep(sweep: Sweep, folder: Path) -> list[Path]:
         folder: Where its ``sweep.json`` is.
 
     Returns:
-        The files written: ``sweep.png``, and ``sweep_front.png`` where there are several combinations with a test loss.
+        The PNG files, each with an SVG and a PDF beside it: ``sweep.png``, and ``sweep_front.png`` where there are
+        several combinations with a test loss.
     """
     pictures = []
     for name in ("sweep.png", "sweep_front.png"):  # those of an earlier sweep in the same folder
-        (folder / name).unlink(missing_ok=True)
+        for file in picture_files(folder / name):
+            file.unlink(missing_ok=True)
     if sweep.measure is not None:
         pictures.append(save_figure(heat_map(sweep), folder / "sweep.png", 130))
     points = sweep.points

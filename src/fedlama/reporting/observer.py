@@ -18,10 +18,13 @@ from types import TracebackType
 from typing import Self
 
 from fedlama.analysis.study import Study
+from fedlama.core.figures import method_colours
 from fedlama.core.records import Result
 from fedlama.errors import FedlamaError, printable
 from fedlama.federation.callbacks import RoundCallback
-from fedlama.reporting.charts import front_chart, interval_chart, metric_chart_names, metric_charts
+from fedlama.reporting.charts import Target, interval_chart, metric_chart_names, metric_charts
+from fedlama.reporting.files import picture_files
+from fedlama.reporting.front_chart import front_chart
 from fedlama.reporting.progress import LiveProgress, RunProgress
 from fedlama.reporting.tracking import Tracker, trackers
 from fedlama.runs.execute import Observer, PlannedRun, RunOptions
@@ -44,6 +47,7 @@ class RunReporter(Observer):
         self._display: LiveProgress | None = None
         self._bars: dict[Path, RunProgress] = {}
         self._trackers: dict[Path, list[Tracker]] = {}
+        self._colours: dict[Path, str] = {}
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -66,6 +70,8 @@ class RunReporter(Observer):
         self._stop()  # the bars of an earlier batch (another seed) stay on the screen
         self._display = LiveProgress(quiet=self._options.quiet)
         self._display.start()
+        colours = method_colours(str(index) for index in range(len(runs)))  # a title may be that of two settings
+        self._colours = {run.folder: colour for run, colour in zip(runs, colours.values(), strict=True)}
         self._bars = {run.folder: self._display.track(run.title, run.federation.budget.rounds) for run in runs}
 
     @contextmanager
@@ -83,17 +89,18 @@ class RunReporter(Observer):
         """
         for record in result.rounds:
             self._bars[run.folder].on_round(record)
-        missing = any(not (run.folder / name).exists() for name in picture_names(result))
+        files = [file for name in picture_names(result) for file in picture_files(run.folder / name)]
+        missing = not all(file.exists() for file in files)
         if missing and not is_locked(run.folder):  # the process that trained it may be drawing just now
             try:
                 with FolderLock(run.folder):
-                    draw_run(run.title, result, run.folder)
+                    draw_run(run.title, result, run.folder, self._colours.get(run.folder))
             except (FedlamaError, OSError) as error:
                 self.note(f"its pictures are not drawn: {error}")
 
     def on_finished(self, run: PlannedRun, result: Result) -> None:
         """Draw the run's pictures."""
-        draw_run(run.title, result, run.folder)
+        draw_run(run.title, result, run.folder, self._colours.get(run.folder))
 
     def note(self, sentence: str) -> None:
         """Print the sentence on standard error."""
@@ -109,23 +116,24 @@ class RunReporter(Observer):
             self._display = None
 
 
-def draw_run(title: str, result: Result, folder: Path) -> list[Path]:
+def draw_run(title: str, result: Result, folder: Path, colour: str | None = None) -> list[Path]:
     """Draw a finished run's pictures: the primary metric, and the layers' intervals over time.
 
     Args:
         title: The method, as the legend shows it.
         result: The run.
         folder: The run folder.
+        colour: The method's colour; that of the first method of a comparison by default.
 
     Returns:
-        The files written.
+        The PNG files; an SVG and a PDF are beside each.
     """
-    pictures = metric_charts({title: [result]}, folder)
-    return [*pictures, interval_chart(result, folder / INTERVALS)] if result.rounds[0].layers else pictures
+    pictures = metric_charts({title: [result]}, folder, colours=None if colour is None else {title: colour})
+    return [*pictures, interval_chart(title, result, folder / INTERVALS)] if result.rounds[0].layers else pictures
 
 
 def picture_names(result: Result) -> list[str]:
-    """Return the files that :func:`draw_run` writes.
+    """Return the PNG files that :func:`draw_run` writes.
 
     Args:
         result: The run.
@@ -141,8 +149,14 @@ def draw_study(study: Study, folder: Path) -> list[Path]:
         folder: The folder of its ``comparison.json``.
 
     Returns:
-        The files written.
+        The PNG files; an SVG and a PDF are beside each.
     """
     results = {method.title: [run.result for run in method.runs.values()] for method in study.methods if method.runs}
+    colours = method_colours(method.title for method in study.methods)
+    sent = {method.title: method.to_target.mean for method in study.methods if method.to_target is not None}
+    target = None if study.target is None or not sent else Target(study.target, sent)
     points = study.points
-    return [*metric_charts(results, folder), *([front_chart(points, folder / FRONT)] if len(points) > 1 else [])]
+    return [
+        *metric_charts(results, folder, colours=colours, target=target),
+        *([front_chart(points, folder / FRONT, colours)] if len(points) > 1 else []),
+    ]

@@ -13,7 +13,7 @@ best.safetensors    with a validation set: the best global model by its primary 
 summary.json        the run's entry in `--json`
 checkpoints/        until the run is finished: its state, see :mod:`fedlama.runs.checkpoint`
 .lock               while a process writes to the folder: which one, see :mod:`fedlama.runs.lock`
-*.png               accuracy over steps, rounds and MB, and the intervals of the layers over time
+*.png, *.svg, *.pdf accuracy over steps, rounds and MB, and the intervals of the layers over time
 ==================  =================================================================================
 
 A run that stops early keeps all lines up to its last whole round. In the files a transfer is called a shipment, as in
@@ -79,7 +79,7 @@ class RunFolder:
                 "summary.json",
                 "model.safetensors",
                 "best.safetensors",
-                *(file.name for file in path.glob("*.png")),
+                *(file.name for ending in ("png", "svg", "pdf") for file in path.glob(f"*.{ending}")),
             ):
                 (path / leftover).unlink(missing_ok=True)
             if not rounds:

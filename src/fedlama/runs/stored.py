@@ -22,7 +22,7 @@ from fedlama.errors import DataError, cut, printable, shown
 from fedlama.experiment.titles import stored_server_optimizer, stored_title
 from fedlama.federation.stored_description import Description, modern
 from fedlama.runs.files import check_regular, count_lines, file_digest, read_object
-from fedlama.runs.reader import MISSING, STREAMS, file_digests, read_config, read_records, stored_description
+from fedlama.runs.reader import MISSING, STREAMS, file_digests, read_records, stored_description
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -374,28 +374,6 @@ def _compared(folder: Path) -> list[Path]:
     except (DataError, TypeError, KeyError):
         return []
     return paths if all((path / "metrics.jsonl").exists() for path in paths) else []
-
-
-def diverged_beside(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """Return the runs that diverged in the comparisons that some runs belong to.
-
-    Args:
-        paths: Run folders.
-
-    Returns:
-        For each its ``title``, ``seed`` and ``reason``; none where no ``comparison.json`` beside the runs names one.
-    """
-    listed = []
-    for folder in dict.fromkeys(path.parent for path in paths):
-        try:
-            entries = _object(folder / "comparison.json").get("diverged", [])
-            for entry in entries:
-                config = read_config(folder / Path(str(entry["run_folder"])).name) or {}
-                title = _method(stored_title(config, {}, printable(str(entry["method"]))), config)
-                listed.append({"title": title, "seed": entry["seed"], "reason": printable(str(entry["reason"]))})
-        except (DataError, TypeError, KeyError, AttributeError):  # a damaged file says nothing
-            continue
-    return listed
 
 
 def _object(path: Path) -> Line:

@@ -24,11 +24,11 @@ def _fill(folder: Path) -> None:
     finished = run_one(PlannedRun.of(experiment, assemble(experiment, prepare(experiment)), folder), RunOptions(folder))
     source = Path(str(finished.summary["run_folder"]))
     for path in source.iterdir():
-        if path.suffix != ".png":
+        if path.suffix not in (".png", ".svg", ".pdf"):
             path.rename(folder / path.name)
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir():
-            for picture in path.glob("*.png"):
+            for picture in path.iterdir():
                 picture.unlink()
             path.rmdir()
     _forget_time_and_place(folder)

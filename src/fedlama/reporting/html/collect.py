@@ -36,7 +36,8 @@ def collect(timing: Timing) -> dict[str, Any]:
     measure = measure_of(rounds)
     return {
         "name": timing.name,
-        "title": run.method,
+        "title": timing.method,
+        "plain": run.method.startswith("FedAvg(") and not any(" + " in name for name in (run.method, timing.method)),
         "seed": run.seed,
         "folder": printable(run.path.name),
         "finished": bool(run.summary),

@@ -104,7 +104,7 @@ def _plain_fedavg(
     runs: Sequence[Mapping[str, Any]], by_title: Mapping[str, Mapping[int, Outcome]]
 ) -> dict[int, list[Outcome]]:
     """Return the ends of the runs of FedAvg without codec or server optimizer, by seed; empty for one interval."""
-    titles = {run["title"] for run in runs if run["title"].startswith("FedAvg(") and " + " not in run["title"]}
+    titles = {run["title"] for run in runs if run["plain"]}
     outcomes_by_seed: dict[int, list[Outcome]] = {}
     for title in titles if len(titles) > 1 else ():
         for seed, outcome in by_title.get(title, {}).items():

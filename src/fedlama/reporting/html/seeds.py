@@ -28,7 +28,7 @@ def seed_table(timings: Sequence[Timing]) -> str:
     methods: dict[str, dict[int, Timing]] = {}
     for timing in timings:
         if timing.run.summary and timing.run.seed is not None:
-            methods.setdefault(timing.run.method, {})[timing.run.seed] = timing
+            methods.setdefault(timing.method, {})[timing.run.seed] = timing
     if max(map(len, methods.values()), default=0) < 2:
         return ""
     base = next(iter(methods))

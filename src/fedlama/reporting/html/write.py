@@ -12,7 +12,7 @@ from fedlama.errors import FedlamaError
 from fedlama.reporting.html.collect import collect
 from fedlama.reporting.html.groups import groups
 from fedlama.reporting.html.page import page
-from fedlama.runs.stored import diverged_beside
+from fedlama.runs.compared import diverged_beside
 
 
 def report_page(

@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 
 import fedlama
+from fedlama import flower
 from tests.docs.blocks import DOCS, ROOT, blocks
 
 REFERENCE = DOCS / "reference"
@@ -51,7 +52,7 @@ def exported_by_apps() -> set[str]:
     return set(ast.literal_eval(names))
 
 
-PUBLIC = {"fedlama": set(fedlama.__all__), APPS: exported_by_apps()}
+PUBLIC = {"fedlama": set(fedlama.__all__), "fedlama.flower": set(flower.__all__), APPS: exported_by_apps()}
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def modules() -> dict[str, Path]:
 
 def importable() -> list[str]:
     """Return the modules that can be imported without Flower and without Triton, which only CUDA needs."""
-    return [name for name in modules() if not name.endswith((".flower.apps", ".triton_kernels"))]
+    return [name for name in modules() if not name.endswith((".flower.apps", ".dropin.strategy", ".triton_kernels"))]
 
 
 def room_of(module: str) -> str:

@@ -28,6 +28,8 @@ ELSEWHERE = {
     "--node-config": "Flower's command for a node",
     "--nproc-per-node": "torchrun's option",
     "--plugins-dir": "an option of `fedlama flower run`, whose tree is checked as well",
+    "configrecord_key": "an option of Flower's FedAvg",
+    "fraction_train": "an option of Flower's FedAvg",
     "datasets.Dataset.from_list": "the library datasets, an extra",
     "datasets.Dataset.map": "the library datasets",
     "save_to_disk": "the library datasets",

@@ -19,7 +19,7 @@ from fedlama.core.plan import Plan
 from fedlama.core.records import Best, Result, RoundRecord, Score, layer_records
 from fedlama.data.sources import as_source
 from fedlama.engines import ENGINES, Engine
-from fedlama.engines.api import RoundReply, Values
+from fedlama.engines.api import RoundOrder, RoundReply, Values
 from fedlama.engines.cohort.sizes import intra_op_threads, threads_for
 from fedlama.engines.transfers import TransferPlanner
 from fedlama.engines.wrappers import wrap
@@ -82,6 +82,7 @@ class Run:
         self.stopped: str | None = None
         self.state = federation.strategy.init(self.layers, federation.seed)
         self.ledger, self.round_index = Ledger(), 0
+        self._plan = Plan(0, frozenset(), {}, cycle_start=True)  # of the round that is on its way
         self._threads = threads_for(setup.model, self.clients)
         make = ENGINES[federation.engine] if isinstance(federation.engine, str) else federation.engine
         self.engine: Engine = wrap(make(setup), setup, federation.availability, federation.aggregator)
@@ -252,8 +253,16 @@ class Run:
 
     def _round(self) -> RoundRecord:
         start = time.perf_counter()
-        strategy, engine, server = self.federation.strategy, self.engine, self.server
-        plan = self.planner.close(strategy.plan(self.state, self.round_index))
+        order = self.next_order()
+        return self.close_round(order, self.engine.run_round(order), start)
+
+    def next_order(self) -> RoundOrder:
+        """Return the order of the next round, to be called once for each; :meth:`advance` does it by itself.
+
+        Code that carries the messages of a round by itself calls it, and then :meth:`close_round`.
+        """
+        strategy, server = self.federation.strategy, self.server
+        plan = self._plan = self.planner.close(strategy.plan(self.state, self.round_index))
         order = self.planner.order(
             plan,
             strategy.local_steps,
@@ -263,9 +272,22 @@ class Run:
             coded=server.downloads.coded,
             scores_own=self.client_evaluator.scores_own and self.evaluator.is_due(plan),
         )
-        if client_steps := self.client_steps(order.cohort, self.round_index):
-            order = replace(order, client_steps=client_steps)
-        reply = engine.run_round(order)
+        client_steps = self.client_steps(order.cohort, self.round_index)
+        return replace(order, client_steps=client_steps) if client_steps else order
+
+    def close_round(self, order: RoundOrder, reply: RoundReply, start: float) -> RoundRecord:
+        """Synchronise the layers that are due, evaluate, and return the round's record.
+
+        Args:
+            order: What :meth:`next_order` returned.
+            reply: What came of it.
+            start: When the round began, by `time.perf_counter`.
+        """
+        with intra_op_threads(self._threads):
+            return self._closed(order, reply, start)
+
+    def _closed(self, order: RoundOrder, reply: RoundReply, start: float) -> RoundRecord:
+        strategy, engine, server, plan = self.federation.strategy, self.engine, self.server, self._plan
         self.planner.learn(reply.losses)
         senders, asked = self.choice.of(order, engine, tuple(reply.losses))
         replied = time.perf_counter()

@@ -175,6 +175,10 @@ class Server:
             self._weighted = cohort, self._weights(cohort)
         return self._weighted[1]
 
+    def forget_weights(self) -> None:
+        """Compute the cohort's weights again at their next use: its clients have other numbers of samples now."""
+        self._weighted = (), ()
+
     def _weights(self, cohort: Sequence[int]) -> tuple[float, ...]:
         if self._federation.weighting == "equal":
             return (1.0 / len(cohort),) * len(cohort)

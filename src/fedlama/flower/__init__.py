@@ -7,12 +7,29 @@ apps.py         the ServerApp and the ClientApp
 server/         the engine: requests, a round's messages, the check of replies, averaging
 client/         a node's side: its trainer, its durable state, its reply to a request
 deploy/         whole deployments: on a server, on this machine, and Flower's programs
+dropin/         for apps that have a Flower strategy already: FedLAMA in its place, and a mod around the ClientApp
 
-Only transport.py and apps.py import Flower, and only when they are used; the rest is plain Python and is tested
-without it.
+Only transport.py, apps.py and dropin/strategy.py import Flower, and only when they are used; the rest is plain Python
+and is tested without it.
 """
 
-from fedlama.flower.server.engine import Flower, FlowerEngine
-from fedlama.flower.server.round import RoundPolicy
+from typing import TYPE_CHECKING
 
-__all__ = ["Flower", "FlowerEngine", "RoundPolicy"]
+from fedlama.core.later import imported_later
+
+if TYPE_CHECKING:
+    from fedlama.flower.dropin.mod import fedlama_mod
+    from fedlama.flower.dropin.strategy import FedLAMAStrategy
+    from fedlama.flower.server.engine import Flower, FlowerEngine
+    from fedlama.flower.server.round import RoundPolicy
+
+__all__ = ["FedLAMAStrategy", "Flower", "FlowerEngine", "RoundPolicy", "fedlama_mod"]
+
+_HOMES = {
+    "fedlama.flower.dropin.mod": "fedlama_mod",
+    "fedlama.flower.dropin.strategy": "FedLAMAStrategy",
+    "fedlama.flower.server.engine": "Flower FlowerEngine",
+    "fedlama.flower.server.round": "RoundPolicy",
+}
+
+__getattr__ = imported_later(globals(), _HOMES)

@@ -81,29 +81,35 @@ class GridChannel:
 
     Args:
         grid: The Grid that Flower passes to a ServerApp.
+        query_type: The type of messages that ask which client a node serves; a ClientApp must have a function for it.
     """
 
-    def __init__(self, grid: Grid) -> None:
-        self._grid = grid
+    def __init__(self, grid: Grid, query_type: str = "query") -> None:
+        self._grid, self._query_type = grid, query_type
 
     def nodes(self) -> tuple[int, ...]:
         """Return the nodes that are online now."""
-        return tuple(sorted(_with_retries(self._grid.get_node_ids)))
+        return tuple(sorted(with_retries(self._grid.get_node_ids)))
 
     def push(self, outgoing: Sequence[Outgoing], lifetime: float) -> list[str]:
         """Send messages; the ticket of an unknown node is empty."""
-        return list(_with_retries(lambda: self._grid.push_messages([_message(each, lifetime) for each in outgoing])))
+        query = self._query_type
+        return with_retries(lambda: self._grid.push_messages([_message(each, lifetime, query) for each in outgoing]))
 
     def pull(self, tickets: Collection[str]) -> list[Incoming]:
         """Fetch the replies that have arrived."""
         return [
             Incoming(message.metadata.reply_to_message_id, _content(message))
-            for message in _with_retries(lambda: self._grid.pull_messages(list(tickets)))
+            for message in with_retries(lambda: self._grid.pull_messages(list(tickets)))
         ]
 
 
-def _with_retries(call: Callable[[], Iterable[T]]) -> list[T]:
-    """Repeat a failed call to the SuperLink for a while; a request that arrives twice is trained once."""
+def with_retries(call: Callable[[], Iterable[T]]) -> list[T]:
+    """Repeat a failed call to the SuperLink for a while; a request that arrives twice is trained once.
+
+    Args:
+        call: What to do.
+    """
     for _ in range(_ATTEMPTS - 1):
         try:
             return list(call())
@@ -226,7 +232,7 @@ def _check_protocol(records: RecordDict, sender: str, receiver: str) -> None:
         )
 
 
-def _message(outgoing: Outgoing, lifetime: float) -> Message:
+def _message(outgoing: Outgoing, lifetime: float, query_type: str = "query") -> Message:
     app = flower_module("app")
     content = outgoing.content
     if content.kind == "train":
@@ -235,7 +241,7 @@ def _message(outgoing: Outgoing, lifetime: float) -> Message:
     elif content.kind == "evaluate":
         message = app.Message(evaluate_records(content), outgoing.node, content.kind, ttl=lifetime)
     else:
-        message = app.Message(_protocol_record(), outgoing.node, content.kind, ttl=lifetime)
+        message = app.Message(_protocol_record(), outgoing.node, query_type, ttl=lifetime)
     return message
 
 

@@ -10,29 +10,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fedlama.core.description import differences
 from fedlama.core.records import Result
 from fedlama.core.validation import refuse
-from fedlama.errors import ConfigError, DataError, FedlamaError, printable
+from fedlama.errors import ConfigError, FedlamaError
 from fedlama.experiment import Experiment, assemble, prepare
 from fedlama.federation.callbacks import Callback, RoundCallback
 from fedlama.federation.federation import Federation
 from fedlama.federation.run import Run
 from fedlama.federation.state import RunState
-from fedlama.federation.stored_description import shown_differences
+from fedlama.flower.deploy.compared import Compared, refuse_other_settings
 from fedlama.flower.deploy.submit import misfits
 from fedlama.flower.server.engine import Flower
 from fedlama.flower.server.nodes import NodeRegistry, RemoteClients
 from fedlama.runs import Checkpoints, RunFolder, resume_point
 from fedlama.runs.autosave import take_back
 from fedlama.runs.checkpoint import save_snapshot, write_atomically
-from fedlama.runs.configuration import federation_differences, in_force, provenance, replaced_data
+from fedlama.runs.configuration import in_force, replaced_data
 from fedlama.runs.earlier import refuse_replaced_data
 from fedlama.runs.execute import Finished, Observer, PlannedRun, RunOptions, run_one
 from fedlama.runs.folder import decision_keys
 from fedlama.runs.lock import FolderLock
 from fedlama.runs.network_log import NAME
-from fedlama.runs.reader import SETTINGS, Config, read_config, stored_description
+from fedlama.runs.reader import SETTINGS
 
 CLIENTS = "clients.json"
 """Name of the file in a run folder with what the nodes said of their clients when the run started."""
@@ -144,9 +143,9 @@ def deploy_federation(
         federation = build(known)
         engine = replace(engine, went_back=continuation.from_round is not None)
         federation = deployable(federation, engine, path)
-        compared = _Compared(federation, continuation.settings)
+        compared = Compared(federation, continuation.settings)
         refuse_replaced_data(path, lambda stored: replaced_data(stored, None, federation))
-        _refuse_other_settings(path, compared)
+        refuse_other_settings(path, compared)
         if continuation.from_round is not None:
             take_back(path, continuation.from_round)
         config = {"seed": federation.seed, SETTINGS: dict(continuation.settings), **in_force(federation)}
@@ -162,8 +161,8 @@ def deploy_federation(
                 return save_snapshot(folder.sealed(run.state_dict()), target, keep=2 + continuation.keep)
 
             result = run.to_end([folder, *continuation.callbacks, Checkpoints(folder, save, 0.0)], before)
-            summary = {"method": result.method, "rounds": len(result.rounds), **decision_keys(result)}
-            folder.finish(result, summary, keep_checkpoints=continuation.keep > 0)
+            summary = {"method": result.method, "rounds": len(result.rounds), "cost_percent": result.cost_percent}
+            folder.finish(result, summary | decision_keys(result), keep_checkpoints=continuation.keep > 0)
     return result
 
 
@@ -184,43 +183,6 @@ def _introduced(engine: Flower, clients: int, path: Path) -> RemoteClients:
         )
     samples = [registry.samples.get(client, 1) for client in range(clients)]  # of a banned client nothing counts
     return RemoteClients(samples, frozenset(registry.with_test_set))
-
-
-def _refuse_other_settings(path: Path, compared: _Compared) -> None:
-    """Refuse a folder that holds a run with other settings: it is neither overwritten nor continued with these.
-
-    Raises:
-        DataError: The folder holds one.
-    """
-    stored = read_config(path)
-    if stored is not None and (changed := compared.differences(stored)):
-        raise DataError(
-            f"{printable(path)} has a run with other settings ({shown_differences(changed)}); choose another out, set "
-            "them as they were, or remove the folder"
-        )
-
-
-@dataclass(frozen=True)
-class _Compared:
-    """Compares a stored configuration with a federation of the user's own.
-
-    Attributes:
-        federation: The federation.
-        settings: The run's configuration that decides its result.
-    """
-
-    federation: Federation
-    settings: Mapping[str, object] = field(default_factory=dict)
-
-    def differences(self, stored: Config) -> list[str]:
-        """Return what differs, one clause each."""
-        before = stored.get(SETTINGS)
-        changed = list(differences(before, dict(self.settings))) if isinstance(before, Mapping) else []
-        return changed + federation_differences(stored_description(stored), self.federation)
-
-    def provenance(self, stored: Config) -> list[str]:
-        """Return what a user has to know of the stored run, one sentence each."""
-        return provenance(stored, self.federation)
 
 
 def deployable(federation: Federation, engine: Flower, path: Path) -> Federation:

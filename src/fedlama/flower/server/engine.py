@@ -121,12 +121,28 @@ class FlowerEngine:
 
     def run_round(self, order: RoundOrder) -> RoundReply:
         """Send the requests and wait for the replies; return the losses of the clients that replied."""
+        start, round_index = time.perf_counter(), order.plan.round_index
+        asked, writer = self.opened(order)
+        if not asked:
+            raise FedlamaError(
+                f"round {round_index}: all clients of the cohort ({', '.join(map(str, self.state.cohort))}) are banned "
+                "or wait for the next cycle; ban fewer, or let more clients take part"
+            )
+        result = self._runner.run(round_index, asked, writer.request, self.state.absent, order.values)
+        return self.closed(result, time.perf_counter() - start)
+
+    def opened(self, order: RoundOrder) -> tuple[list[int], RequestWriter]:
+        """Begin a round: return the clients to ask, and what writes their requests.
+
+        Args:
+            order: The round's order.
+        """
         if order.senders is None:
             raise ConfigError(
                 "the strategy asks for layers once it knows how far each client moved, but in a deployment a round is "
                 "one exchange of messages; choose another strategy, such as 'fedlp'"
             )
-        start, state, round_index = time.perf_counter(), self.state, order.plan.round_index
+        state = self.state
         if order.new_cohort:
             self.start_cohort(order.cohort, order.values)
         if order.plan.cycle_start:
@@ -134,21 +150,26 @@ class FlowerEngine:
         self._order = order = replace(order, scalars=order.scalars or self._options.aggregation == "sums")
         setup = self._setup
         writer = RequestWriter(self._common_request(order), setup.sent_layers, setup.codec, state, order)
-        asked = [client for client in state.asked() if client not in self._options.known.banned]
-        if not asked:
-            raise FedlamaError(
-                f"round {round_index}: all clients of the cohort ({', '.join(map(str, state.cohort))}) are banned or "
-                "wait for the next cycle; ban fewer, or let more clients take part"
-            )
-        self.latest = self._runner.run(round_index, asked, writer.request, state.absent, order.values)
-        state.close(round_index, self.latest.updates, self.latest.missing, self._options.policy.rejoin)
-        for client in self.latest.updates:
+        return [client for client in state.asked() if client not in self._options.known.banned], writer
+
+    def closed(self, result: RoundResult, seconds: float) -> RoundReply:
+        """End the round that was opened last: remember who replied, log it, and return what happened.
+
+        Args:
+            result: The round's requests and replies.
+            seconds: How long the messages took.
+        """
+        state, order, self.latest = self.state, self._order, result
+        assert order is not None  # a round was opened
+        round_index = order.plan.round_index
+        state.close(round_index, result.updates, result.missing, self._options.policy.rejoin)
+        for client in result.updates:
             state.steps_done[client] = state.steps_done.get(client, 0) + order.steps_of(client)
-        state.absent = set(self.latest.missing)
-        self._line = log_line(self.latest, state, time.perf_counter() - start) | self._audit(order)
+        state.absent = set(result.missing)
+        self._line = log_line(result, state, seconds) | self._audit(order)
         self._log()
-        updates = {client: self.latest.updates[client] for client in self._answered()}
-        down = downloads(self.latest.sent, self._setup.sent_layers)
+        updates = {client: result.updates[client] for client in self._answered()}
+        down = downloads(result.sent, self._setup.sent_layers)
         transfers = (*down, *uploads(round_index, updates, scalars=order.scalars))
         return RoundReply({client: update.loss for client, update in updates.items()}, transfers)
 

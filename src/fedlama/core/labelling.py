@@ -42,7 +42,8 @@ class ByTensor:
     """Every parameter tensor is a layer, as in the paper.
 
     Args:
-        statistics: ``"average"`` or ``"local"``; see :func:`fedlama.core.layers.by_tensor`.
+        statistics: ``"average"`` synchronises buffers, such as BatchNorm's statistics, with their layer; ``"local"``
+            leaves them on each client.
         local: Patterns of layers that never leave a client, such as ``"head.*"``; see
             :func:`fedlama.core.layers.tagged`.
         head: Patterns of the output layers.
@@ -79,7 +80,7 @@ class ByModule(ByTensor):
     """Every module that owns parameters directly is a layer; see :func:`fedlama.core.layers.by_module`.
 
     Args:
-        statistics: As in :class:`ByTensor`; so are `local`, `head` and `frozen`.
+        statistics: As for ``"tensor"``: ``"average"`` synchronises buffers with their layer, ``"local"`` does not.
 
     Example:
         >>> [layer.name for layer in ByModule().label(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)))]
@@ -99,7 +100,7 @@ class ByMapping(ByTensor):
     """Layers that the user lists; see :func:`fedlama.core.layers.by_mapping`.
 
     Args:
-        statistics: As in :class:`ByTensor`; so are `local`, `head` and `frozen`.
+        statistics: As for ``"tensor"``: ``"average"`` synchronises buffers with their layer, ``"local"`` does not.
         groups: Layer name to the names of its parameters.
         adaptive: Layers that may adapt; None for those with a weight tensor.
 
@@ -136,7 +137,7 @@ class ByAdapter:
         head: Tag of the modules that are trained whole: ``"head"`` (sent), ``"local"`` or ``"frozen"``.
         local: Patterns of further layers that never leave a client.
         frozen: Patterns of further layers that are not trained.
-        statistics: As in :func:`fedlama.core.layers.by_tensor`.
+        statistics: As for ``"tensor"``: ``"average"`` synchronises buffers with their layer, ``"local"`` does not.
 
     Raises:
         ConfigError: A setting is not known.

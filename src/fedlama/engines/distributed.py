@@ -219,9 +219,10 @@ def _is_large_integer(value: Tensor) -> bool:
 @register("engine", "distributed")
 @dataclass(frozen=True)
 class Distributed:
-    """Options of the distributed engine; calling it with a federation's setup builds this process's part.
+    """Splits the cohort over the processes that torchrun starts.
 
-    Start the program with ``torchrun --nproc-per-node=2 program.py`` and give ``engine=Distributed()``.
+    Calling the options with a federation's setup builds this process's part. Start the program with
+    ``torchrun --nproc-per-node=2 program.py`` and give ``engine=Distributed()``.
 
     Args:
         engine: Makes the engine that holds each process's clients.

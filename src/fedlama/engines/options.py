@@ -41,7 +41,9 @@ from fedlama.kernels import Model
 @register("engine", "stacked")
 @dataclass(frozen=True)
 class Stacked:
-    """Options of the stacked engine; calling it with a federation's fixed parts builds the engine.
+    """Trains all clients of a cohort at once, stacked in one tensor for each of the model's.
+
+    Calling the options with a federation's fixed parts builds the engine.
 
     Args:
         chunk: Clients that advance in one call, at most; fewer need less memory for activations. By default 64 on the
@@ -122,7 +124,9 @@ class Stacked:
 @register("engine", "recorded")
 @dataclass(frozen=True)
 class Recorded:
-    """Options of the engine that records every client's step, for CUDA; calling it builds the engine.
+    """Records every client's step once and replays it, for CUDA.
+
+    Calling the options builds the engine.
 
     A step is recorded once for each client that trains at a time, as a CUDA graph, and then replayed: one call starts
     all kernels of a forward and a backward pass, and the graphs of several clients run beside each other. It serves any
@@ -171,7 +175,9 @@ class Recorded:
 @register("engine", "workers")
 @dataclass(frozen=True)
 class Workers:
-    """Options of the engine with one client per thread; calling it with a federation's fixed parts builds the engine.
+    """Trains one client per thread, for models that cannot be stacked.
+
+    Calling the options with a federation's fixed parts builds the engine.
 
     Args:
         threads: Worker threads; by default one per core.
@@ -272,7 +278,9 @@ def choose(setup: EngineSetup, precision: Precision = "float32") -> Literal["sta
 @register("engine", "auto")
 @dataclass(frozen=True)
 class Auto:
-    """Options of the engine that chooses; calling it with a federation's fixed parts builds what it chose.
+    """Chooses the engine that suits the model and the device.
+
+    Calling the options with a federation's fixed parts builds what it chose.
 
     Args:
         state_dir: As for :class:`Stacked`.

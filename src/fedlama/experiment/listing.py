@@ -228,12 +228,13 @@ def _meanings(choice: type[Any]) -> dict[str, str]:
 
 
 def first_sentence(text: str) -> str:
-    """Return the first sentence of a docstring, or of a part of one, as plain text.
+    """Return the first sentence of a docstring, or of a part of one, with names in single backticks.
 
-    >>> first_sentence("Keep a :class:`fedlama.core.plan.Plan` of ``x``; see :func:`make`.  More.")
-    'Keep a Plan of x.'
+    >>> first_sentence('Keep a :class:`fedlama.core.plan.Plan` of `x`, ``"a"`` or ``b``; see :func:`make`.  More.')
+    'Keep a Plan of `x`, "a" or `b`.'
     """
     paragraph = " ".join(text.strip().split("\n\n")[0].split())
     paragraph = re.sub(r"[;,:] see (also )?:\w+:`[^`]*`(?=\.)", "", paragraph)
-    paragraph = re.sub(r":\w+:`~?([^`]*)`", lambda match: match[1].rpartition(".")[2], paragraph).replace("`", "")
+    paragraph = re.sub(r":\w+:`~?([^`]*)`", lambda match: match[1].rpartition(".")[2], paragraph)
+    paragraph = re.sub(r"``([^`]*)``", lambda match: match[1] if '"' in match[1] else f"`{match[1]}`", paragraph)
     return re.split(r"(?<=[.:])\s+(?=[A-Z(])", paragraph, maxsplit=1)[0]

@@ -51,7 +51,8 @@ class Settings:
         augment: Pad by 4, crop and flip training images.
         short_clients: Let clients with fewer samples than a batch train on short batches.
         drop_last: Leave the samples out that are left over at the end of an epoch, so that batches are equally long.
-        weighting: Client weights p_i: ``"samples"`` for shares of the rows, ``"equal"`` for the same weight for all.
+        weighting: Client weights p_i: ``"samples"`` for shares of the rows, ``"equal"`` for the same weight for all,
+            ``"fednova"`` for shares of changes that are divided by each client's steps.
         evaluate: The model that is scored: the ``"global"`` average, or, as in the authors' program, the
             ``"best_client"``; see :class:`fedlama.Federation`.
         evaluate_every: Local steps between evaluations; None for a cycle of the strategy.

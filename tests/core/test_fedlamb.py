@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import fedlama as fl
+from fedlama.federation.presets import authors
 
 ENGINES = ["loop", "stacked", "workers", "recorded"]
 A = [[1.0, 0.0, 2.0], [0.0, 1.0, -1.0]]
@@ -247,3 +248,46 @@ def test_the_forecast_counts_what_is_exchanged() -> None:
     )
     assert forecast.low.bytes_up == forecast.high.bytes_up == result.ledger.total_bytes("up")
     assert forecast.low.bytes_down == forecast.high.bytes_down == result.ledger.total_bytes("down")
+
+
+def test_the_program_of_the_authors_by_hand() -> None:
+    # m = 0.1 * [0, 7 + 0.5 * 4] = [0, 0.9]; ||theta|| / ||m|| = 5 / 0.9; divided by sqrt(0.25): a step of 10 along y.
+    solver = fl.FedLAMB(0.1, beta1=0.9, epsilon=1e-30, weight_decay=0.5, scale="mean", decay_in="gradient")
+    theta = [torch.tensor([[3.0, 4.0]], dtype=torch.float64)]
+    gradient = [torch.tensor([[-1.5, 7.0]], dtype=torch.float64)]
+    state = solver.init(theta)
+    state |= {"second": [torch.zeros(1, 2, dtype=torch.float64)]}
+    state |= {"server second": [torch.full((2,), 0.25, dtype=torch.float64)]}
+    solver.step(theta, gradient, state, 0.1, [True], [])
+    torch.testing.assert_close(theta[0], torch.tensor([[3.0, 3.0]], dtype=torch.float64))
+    # In the first round the client's own second moment divides: 0.001 * 9^2 in y; x keeps 0, whose direction is 0.
+    first = fl.FedAMS(0.1, beta1=0.0, beta2=0.999, epsilon=1e-8, start=1e-8)
+    theta = [torch.tensor([[1.0]], dtype=torch.float64)]
+    state = first.init(theta)
+    assert float(state["mean"][0]) == 1e-8
+    state |= {"second": [torch.full((1, 1), 1e-8, dtype=torch.float64)]}
+    state |= {"server second": [torch.full((1,), 1e-8, dtype=torch.float64)]}
+    first.step(theta, [torch.tensor([[9.0]], dtype=torch.float64)], state, 0.1, [True], [])
+    own = 0.999e-8 + 0.001 * 81.0
+    assert float(theta[0]) == pytest.approx(1.0 - 0.1 * 9.0 / (own**0.5 + 1e-8), abs=1e-12)
+
+
+def test_the_preset_of_the_authors() -> None:
+    given = federation(weighting="samples")
+    preset = authors(given)
+    assert preset.weighting == "equal"
+    assert preset.strategy == given.strategy
+    assert (preset.solver.scale, preset.solver.zero_norm, preset.solver.start) == ("mean", "stay", 1e-8)  # type: ignore[attr-defined]
+    assert (preset.solver.decay_in, preset.solver.first_round) == ("gradient", "own")  # type: ignore[attr-defined]
+    ams = authors(federation(solver=fl.FedAMS(0.1))).solver
+    assert (ams.decay_in, ams.start) == ("gradient", 1e-8)  # type: ignore[attr-defined]
+    whole = preset.run()
+    stacked = authors(federation(engine="stacked")).run()
+    for name, value in whole.model.items():
+        torch.testing.assert_close(stacked.model[name], value, atol=1e-12, rtol=1e-12)
+    assert max(float(value.abs().max()) for value in whole.model.values()) > 0
+
+
+def test_mime_lamb_has_no_such_program() -> None:
+    with pytest.raises(fl.ConfigError, match="decay_in, start and scale are of the program"):
+        fl.MimeLAMB(0.1, scale="mean")

@@ -122,3 +122,31 @@ def test_samples_are_not_counted_twice() -> None:
     ):
         replace(federation(fl.WeightedSampler(2)), weighting="samples").run()
     replace(federation(fl.WeightedSampler(2)), weighting="equal").run()
+
+
+def test_candidates_may_be_drawn_uniformly() -> None:
+    losses = {client: float(client) for client in range(5)}
+    few = fl.PowerOfChoice(active=1, candidates=2, candidates_by="uniform")
+    taken = [few.choose(population(losses), index, seed=0)[0] for index in range(4000)]
+    # The larger of two of five: client c with probability 2 c / (5 * 4).
+    for client in range(5):
+        share = 2 * client / 20
+        assert taken.count(client) / 4000 == pytest.approx(share, abs=4 * (share * (1 - share) / 4000) ** 0.5)
+
+
+def test_candidates_by_samples_are_not_counted_twice() -> None:
+    with pytest.raises(fl.ConfigError, match=r"would count these twice; set weighting='equal', or sampler.candid"):
+        federation(fl.PowerOfChoice(2, candidates=4), weighting="samples").run()
+    federation(fl.PowerOfChoice(2, candidates=4, candidates_by="uniform"), weighting="samples").run()
+    with pytest.raises(fl.ConfigError, match=r"would count these twice; set weighting='equal'$"):
+        federation(fl.WeightedSampler(2), weighting="samples").run()
+
+
+def test_a_method_named_choose_alone_does_not_make_a_sampler_informed() -> None:
+    class Uniform(fl.UniformSampler):
+        def choose(self) -> str:
+            return "something else"
+
+    assert Uniform(2).is_uniform
+    cohorts = [record.cohort for record in federation(Uniform(2)).run().rounds]
+    assert cohorts == [record.cohort for record in federation(fl.UniformSampler(2)).run().rounds]

@@ -73,7 +73,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "adacomm": {"strategy": AdaComm(2, first_interval=2, adapt_every=3)},
     "clients by their samples": {"strategy": FedAvg(2), "sampler": WeightedSampler(2), "weighting": "equal"},
-    "power of choice": {"strategy": FedAvg(2), "sampler": PowerOfChoice(2, candidates=3)},
+    "power of choice": {"strategy": FedAvg(2), "sampler": PowerOfChoice(2, candidates=3), "weighting": "equal"},
     "fednova": {
         "strategy": FedAvg(2),
         "weighting": "fednova",

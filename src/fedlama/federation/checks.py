@@ -118,9 +118,10 @@ def _check_weighting(federation: FederationSettings) -> list[str]:
     if given not in ("samples", "equal", "fednova"):
         return [f"weighting is {given!r}, expected 'samples', 'equal' or 'fednova'; choose one of them"]
     if given == "samples" and getattr(federation.sampler, "counts_samples", False):
+        other = ", or sampler.candidates_by='uniform'" if hasattr(federation.sampler, "candidates_by") else ""
         return [
             f"sampler is {federation.sampler.name!r}, which draws clients in proportion to their samples, so "
-            "weighting 'samples' would count these twice; set weighting='equal'"
+            f"weighting 'samples' would count these twice; set weighting='equal'{other}"
         ]
     if given != "fednova":
         return []
@@ -235,7 +236,7 @@ def _check_privacy(federation: FederationSettings, layers: Layers, population: i
             f"privacy.delta is {federation.privacy.delta:g}, expected less than 1 / {population}, one over the number "
             "of clients; lower it"
         )
-    if is_informed(federation.sampler) and not getattr(federation.sampler, "counts_samples", False):
+    if is_informed(federation.sampler) and getattr(federation.sampler, "looks_at_losses", True):
         problems.append(
             f"privacy is set, but the sampler {federation.sampler.name!r} may choose clients by their training losses, "
             "which are not protected; use sampler 'uniform' or 'all'"

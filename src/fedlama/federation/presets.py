@@ -11,6 +11,12 @@ Source: the authors' public repository swblaster/FedLAMA. The preset sets:
 * a new cohort every phi rounds (`UniformSampler.hold_rounds`);
 * the best of every fourth slot's local model as the accuracy (`Federation.evaluate`).
 
+With the solver `fed-lamb` or `fed-ams` the source is the public program of Fed-LAMB's authors instead (LarsFL in the
+repository BelhalK/baiduresearch): equal client weights, moments that begin with 1e-8, a client's own second moment in
+the first round, weight decay inside the gradient and, for Fed-LAMB, ||theta|| / ||m|| as the scale, and tensors of norm
+0 that stay (:mod:`fedlama.choices.solvers.fedlamb`). The strategy is not changed then, and the global model is
+evaluated.
+
 The labelling is by tensor, of which only kernels adapt, as is the default here. What belongs to an experiment and not
 to the method stays as given: learning rate, its schedule, weight decay (the program's l2 of 1e-4 is 2e-4 here), data,
 and ``FedAvg`` drawing its clients every phi rounds too (set ``hold_rounds`` for that).
@@ -36,6 +42,9 @@ def authors(federation: Federation) -> Federation:
     Returns:
         The same federation, changed as the module's docstring lists.
     """
+    if federation.solver.name in ("fed-lamb", "fed-ams"):
+        lamb = _with(federation.solver, decay_in="gradient", start=1e-8, first_round="own")
+        return replace(federation, solver=_with(lamb, scale="mean", zero_norm="stay"), weighting="equal")
     # Each three settings are those of FedLAMA, or of SGD and FedProx, alone; other choices stay as they are.
     strategy = _with(federation.strategy, cutoff="crossing", discrepancy_share="all", warm_up_rounds=6)
     solver = _with(federation.solver, velocity="step", state_scope="slot", decay_normalisation=False)

@@ -33,7 +33,13 @@ class WeightedSampler(UniformSampler):
     """
 
     name: ClassVar[str] = "weighted"
-    counts_samples: ClassVar[bool] = True  # in the draw, so the average must not count them again
+    chooses_by_clients: ClassVar[bool] = True
+    looks_at_losses: ClassVar[bool] = False
+
+    @property
+    def counts_samples(self) -> bool:
+        """True: the draw counts samples, so the average must not count them again."""
+        return True
 
     def choose(self, population: Population, round_index: int, seed: int) -> tuple[int, ...]:
         """Return the clients of one draw; see :class:`~fedlama.choices.samplers.informed.InformedSampler`."""

@@ -72,6 +72,11 @@ class MimeLAMB(FedLAMB):
                 "MimeLAMB: interval and first_round are of Fed-LAMB's own second moment, which this solver does not "
                 "have; leave them out"
             )
+        if (self.decay_in, self.start, self.scale) != ("direction", 0.0, "direction"):
+            problems.append(
+                "MimeLAMB: decay_in, start and scale are of the program of Fed-LAMB's authors, which does not have "
+                "this solver; leave them out"
+            )
         return problems
 
     @property
@@ -94,6 +99,5 @@ class MimeLAMB(FedLAMB):
         means = optimizer_state["mean"]
         torch._foreach_mul_(means, self.beta1)
         torch._foreach_add_(means, list(gradients), alpha=1.0 - self.beta1)
-        self._move(
-            parameters, self._directions(parameters, means, optimizer_state[server_value_of(SECOND)], decayed), rate
-        )
+        directions = self._directions(parameters, means, optimizer_state[server_value_of(SECOND)], decayed)
+        self._move(parameters, directions, means, rate)

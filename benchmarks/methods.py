@@ -1,0 +1,175 @@
+"""All methods on two data sets, accuracy against megabytes, and how FedLAMA combines with other methods.
+
+    python -m benchmarks.methods methods.json --mnist FOLDER --writers FOLDER --fashion FOLDER
+    python -m benchmarks.methods methods.json --show --figure methods.png
+
+Three seeds, with the settings of :mod:`benchmarks.methods_list`, chosen beforehand and not tuned. A run that the file
+holds already is not repeated, and the file is written after each run, seed after seed, so the command can be stopped
+and started again. A method that is refused in a setting, or diverges, is a row with the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.methods_list import COMBINED, METHODS, SETTINGS
+from fedlama.errors import FedlamaError
+from fedlama.experiment import assemble, prepare, read, resolve
+
+Row = dict[str, Any]
+SEEDS = (0, 1, 2)
+
+
+def main() -> None:
+    """Run what is missing, or show what there is."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("output", type=Path, help="file of the results")
+    parser.add_argument("--mnist", type=Path, help="folder of MNIST's idx files")
+    parser.add_argument("--writers", type=Path, help="folder of QMNIST's tables")
+    parser.add_argument("--fashion", type=Path, help="folder of Fashion-MNIST's idx files")
+    parser.add_argument("--only", default="", help="run only methods whose title contains this")
+    parser.add_argument("--show", action="store_true", help="print the tables of what has been run")
+    parser.add_argument("--figure", type=Path, help="draw accuracy against megabytes")
+    given = parser.parse_args()
+    rows: list[Row] = json.loads(given.output.read_text()) if given.output.exists() else []
+    if given.show or given.figure:
+        if given.show:
+            print("\n\n".join([all_methods(rows), combinations(rows)]))
+        if given.figure:
+            draw(rows, given.figure)
+        return
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # of losses that rise, which the table shows
+    data = {
+        "writers": [f"data.path={given.mnist}", f"data.table={given.writers}"],
+        "fashion": [f"data.path={given.fashion}"],
+    }
+    for seed in SEEDS:
+        for setting, lines in SETTINGS.items():
+            run_setting(given.output, rows, setting, [*lines, *data[setting], f"seed={seed}"], given.only)
+
+
+def run_setting(output: Path, rows: list[Row], setting: str, lines: Sequence[str], only: str) -> None:
+    """Run what is missing of one data set and seed, and write the file after each run."""
+    seed = int(lines[-1].partition("=")[2])
+    done = {(row["setting"], row["method"], row["seed"]) for row in rows}
+    methods = METHODS | (COMBINED if setting == "fashion" else {})
+    missing = {name: more for name, more in methods.items() if only in name and (setting, name, seed) not in done}
+    if not missing:
+        return
+    material = prepare(resolve(read("digits", [*lines, "strategy.name=fedavg"])))
+    for name, more in missing.items():
+        start = time.perf_counter()
+        row: Row = {"setting": setting, "method": name, "seed": seed}
+        try:
+            result = assemble(resolve(read("digits", [*lines, *filled(lines, more)])), material).run()
+            row |= {
+                "accuracy": 100 * result.score.accuracy if result.score else None,
+                "up": result.ledger.total_bytes("up") / 1e6,
+                "down": result.ledger.total_bytes("down") / 1e6,
+                "cost": result.cost_percent,
+                "epsilon": result.figures.get("epsilon"),
+            }
+        except FedlamaError as error:
+            row["failed"] = str(error)
+        rows.append(row | {"seconds": time.perf_counter() - start})
+        output.write_text(json.dumps(rows, indent=0))
+        print(setting, seed, name, row.get("failed") or f"{row['accuracy']:.2f}", flush=True)
+
+
+def filled(lines: Sequence[str], more: Sequence[str]) -> list[str]:
+    """Return a method's changes in a setting.
+
+    >>> filled(["strategy.base_interval=5"], ["strategy.base_interval={interval}", "codec.feedback={feedback}"])
+    ['strategy.base_interval=20', 'codec.feedback=true']
+    """
+    base = next(int(line.partition("=")[2]) for line in lines if line.startswith("strategy.base_interval="))
+    feedback = "false" if any(line.startswith("sampler.") for line in [*lines, *more]) else "true"
+    return [line.replace("{interval}", str(4 * base)).replace("{feedback}", feedback) for line in more]
+
+
+def all_methods(rows: Sequence[Row]) -> str:
+    """Return the table of all methods, one column group for each data set."""
+    lines = [
+        "| method | MNIST by writer, % | MB up + down | Fashion-MNIST, % | MB up + down |",
+        "|---|---|---|---|---|",
+    ]
+    for name in METHODS:
+        cells = [cell for setting in SETTINGS for cell in (_accuracy(rows, setting, name), _bytes(rows, setting, name))]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def combinations(rows: Sequence[Row]) -> str:
+    """Return the table of FedLAMA and 4 bits, each with other methods, on Fashion-MNIST."""
+    columns = {"FedAvg": "", "FedLAMA": ", FedLAMA", "4 bits": ", 4 bits", "both": ", FedLAMA, 4 bits"}
+    titles = {"SGD": "FedAvg", **{name: name for name in ("FedProx", "SCAFFOLD", "FedAdam", "Fed-LAMB")}}
+    plain = {"": "FedAvg", ", FedLAMA": "FedLAMA", ", 4 bits": "4 bits", ", FedLAMA, 4 bits": "FedLAMA, 4 bits"}
+    lines = [f"| with | {' | '.join(columns)} |", "|---" * 5 + "|"]
+    for title, name in titles.items():
+        names = [plain[more] if name == "FedAvg" else name + more for more in columns.values()]
+        cells = [f"{_accuracy(rows, 'fashion', each)}, {_bytes(rows, 'fashion', each)} MB" for each in names]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Draw the mean accuracy of each method against its megabytes, one panel for each data set."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 5.6), layout="constrained")
+    titles = {"writers": "MNIST by writer, 10 of 539 clients", "fashion": "Fashion-MNIST, Dirichlet 0.1, 20 clients"}
+    for axes, (setting, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        points = [
+            (statistics.fmean(row["up"] + row["down"] for row in runs), _mean(runs), name)
+            for name in METHODS
+            if (runs := list(_finished(rows, setting, name)))
+        ]
+        number = {name: index for index, name in enumerate(METHODS, 1)}
+        for megabytes, accuracy, name in points:
+            axes.plot(megabytes, accuracy, "o", markersize=4, color="tab:red" if "FedLAMA" in name else "tab:blue")
+            axes.annotate(str(number[name]), (megabytes, accuracy), (3, 3), textcoords="offset points", fontsize=7)
+        axes.set(title=title, xlabel="MB up and down", ylabel="test accuracy, %", xscale="log")
+        axes.grid(alpha=0.3)
+    figure.text(0.5, -0.01, "numbers: rows of the table, from the top", ha="center", va="top", fontsize=8)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+
+
+def _finished(rows: Sequence[Row], setting: str, name: str) -> Iterator[Row]:
+    for row in rows:
+        if (row["setting"], row["method"]) == (setting, name) and "failed" not in row:
+            yield row
+
+
+def _mean(rows: Sequence[Row]) -> float:
+    return statistics.fmean(row["accuracy"] for row in rows)
+
+
+def _accuracy(rows: Sequence[Row], setting: str, name: str) -> str:
+    """Return mean and standard deviation over the seeds, or that the method was refused or diverged."""
+    runs = list(_finished(rows, setting, name))
+    reasons = [row["failed"] for row in rows if (row["setting"], row["method"]) == (setting, name) and "failed" in row]
+    if reasons:
+        return "diverged" if "is not finite" in reasons[0] else "refused"
+    if not runs:
+        return "-"
+    spread = f" ± {statistics.stdev(row['accuracy'] for row in runs):.1f}" if len(runs) > 1 else ""
+    return f"{_mean(runs):.1f}{spread}"
+
+
+def _bytes(rows: Sequence[Row], setting: str, name: str) -> str:
+    runs = list(_finished(rows, setting, name))
+    return f"{statistics.fmean(row['up'] + row['down'] for row in runs):.1f}" if runs else "-"
+
+
+if __name__ == "__main__":
+    main()

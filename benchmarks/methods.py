@@ -15,13 +15,13 @@ import json
 import statistics
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.methods_list import COMBINED, METHODS, SETTINGS
+from benchmarks.methods_list import BASES, COMBINED, EXPENSIVE, METHODS, SETTINGS
 from fedlama.errors import FedlamaError
 from fedlama.experiment import assemble, prepare, read, resolve
 
@@ -53,17 +53,23 @@ def main() -> None:
         "writers": [f"data.path={given.mnist}", f"data.table={given.writers}"],
         "fashion": [f"data.path={given.fashion}"],
     }
-    for seed in SEEDS:
-        for setting, lines in SETTINGS.items():
-            run_setting(given.output, rows, setting, [*lines, *data[setting], f"seed={seed}"], given.only)
+    methods = METHODS | COMBINED
+    for part in (methods.keys() - EXPENSIVE, EXPENSIVE):
+        for seed in SEEDS:
+            for setting, lines in SETTINGS.items():
+                chosen = {name: more for name, more in methods.items() if name in part and given.only in name}
+                if setting != "fashion":
+                    chosen = {name: more for name, more in chosen.items() if name in METHODS}
+                run_setting(given.output, rows, setting, [*lines, *data[setting], f"seed={seed}"], chosen)
 
 
-def run_setting(output: Path, rows: list[Row], setting: str, lines: Sequence[str], only: str) -> None:
+def run_setting(
+    output: Path, rows: list[Row], setting: str, lines: Sequence[str], methods: Mapping[str, Sequence[str]]
+) -> None:
     """Run what is missing of one data set and seed, and write the file after each run."""
     seed = int(lines[-1].partition("=")[2])
     done = {(row["setting"], row["method"], row["seed"]) for row in rows}
-    methods = METHODS | (COMBINED if setting == "fashion" else {})
-    missing = {name: more for name, more in methods.items() if only in name and (setting, name, seed) not in done}
+    missing = {name: more for name, more in methods.items() if (setting, name, seed) not in done}
     if not missing:
         return
     material = prepare(resolve(read("digits", [*lines, "strategy.name=fedavg"])))
@@ -112,7 +118,7 @@ def all_methods(rows: Sequence[Row]) -> str:
 def combinations(rows: Sequence[Row]) -> str:
     """Return the table of FedLAMA and 4 bits, each with other methods, on Fashion-MNIST."""
     columns = {"FedAvg": "", "FedLAMA": ", FedLAMA", "4 bits": ", 4 bits", "both": ", FedLAMA, 4 bits"}
-    titles = {"SGD": "FedAvg", **{name: name for name in ("FedProx", "SCAFFOLD", "FedAdam", "Fed-LAMB")}}
+    titles = {"SGD": "FedAvg"} | {name: name for name in BASES}
     plain = {"": "FedAvg", ", FedLAMA": "FedLAMA", ", 4 bits": "4 bits", ", FedLAMA, 4 bits": "FedLAMA, 4 bits"}
     lines = [f"| with | {' | '.join(columns)} |", "|---" * 5 + "|"]
     for title, name in titles.items():

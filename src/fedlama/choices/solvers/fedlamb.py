@@ -168,7 +168,7 @@ class FedLAMB(FedAMS):
     Args:
         zero_norm: What becomes of a tensor whose norm is 0, such as a bias at its start: ``"unit"`` lets it take a step
             of norm `rate`, ``"stay"`` leaves it at 0 for ever, as the source's rule does.
-        scale: What ||theta|| is divided by: the norm of the ``"direction"``, or that of the ``"mean"`` m.
+        scale: What the tensor's norm is divided by: the norm of the ``"direction"``, or that of the ``"mean"`` m.
 
     All other settings are those of :class:`FedAMS`.
 

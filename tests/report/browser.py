@@ -71,6 +71,11 @@ class Browser:
         actions = [{"type": kind, "value": _KEYS[key]} for key in keys for kind in ("keyDown", "keyUp")]
         self._do("actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
 
+    def download_to(self, folder: Path) -> None:
+        """Let the page write its downloads into a folder."""
+        allowed = {"behavior": "allow", "downloadPath": str(folder)}
+        self._do("goog/cdp/execute", {"cmd": "Browser.setDownloadBehavior", "params": allowed})
+
     def log(self, kind: str) -> list[dict[str, Any]]:
         """Return the entries of a log since it was last asked for."""
         found: list[dict[str, Any]] = self._do("se/log", {"type": kind})

@@ -38,6 +38,13 @@ def test_methods_that_differ_in_the_solver_alone_are_two_methods(folder: Path) -
     names = [timing.name for timing in time_runs(runs, [])]
     assert names[2:4] == [f"{titles[1]} seed 0", f"{titles[1]} seed 1"]
     assert compared_target(runs) == 0.15
+    assert content["methods"] == titles
+    rows = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))["methods"]
+    expected = {row["method"]: row["megabytes_to_target"] for row in rows}
+    assert content["target"]["text"] == "15 %"
+    assert content["target"]["methods"] == {
+        title: pytest.approx(sent["mean"], rel=1e-4) for title, sent in expected.items() if sent is not None
+    }
 
 
 def test_without_their_comparison_they_are_numbered(folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from fedlama import DataError, FedlamaError
+from fedlama.core.figures import COLOURS, PARTS
 from fedlama.experiment import load_experiment
 from fedlama.reporting.html import report_page, write_report
 from fedlama.reporting.html.local_work import work_tables
@@ -210,11 +211,12 @@ def luminance(colour: str) -> float:
 
 def test_contrast() -> None:
     """WCAG 2: text 4.5 to 1, and what a plot is read by 3 to 1, on white."""
-    script, style = (ASSETS / "base.js").read_text(), (ASSETS / "style.css").read_text()
-    lines = re.findall(r"#[0-9a-f]{6}", script.partition("COLOURS")[2].partition("]")[0])
+    style = (ASSETS / "style.css").read_text()
+    lines = list(COLOURS)
     texts = re.findall(r"--(?:text|quiet|accent): (#[0-9a-f]{6})", style)
     assert (len(lines), len(texts)) == (8, 3)
     assert all(1.05 / (luminance(colour) + 0.05) >= 4.5 for colour in lines + texts)
+    assert all(1.05 / (luminance(colour) + 0.05) >= 3 for colour in PARTS[:2])  # the third has a dark border
 
 
 def test_layers_that_are_frozen_are_named(tmp_path: Path) -> None:

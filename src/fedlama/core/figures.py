@@ -20,7 +20,7 @@ AXES: Mapping[str, str] = {"steps": "local steps per client", "rounds": "rounds"
 """What a curve can be drawn over, with the label of the axis."""
 COLOURS = ("#0060a8", "#b84500", "#00704f", "#9c3f7c", "#7a5c00", "#4b4b9f", "#1a1a1a", "#a02020")
 """The colours of methods, in every picture and report; all have a contrast of 4.5 to 1 on white."""
-PARTS = ("#33475b", "#8497ab", "#c9d2dc")
+PARTS = ("#33475b", "#7d91a6", "#c9d2dc")
 """The colours of parts, such as bytes up and down, where no method is meant."""
 _MOST = 40
 """Layers that are drawn one by one; the smallest of more are drawn together."""

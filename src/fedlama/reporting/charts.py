@@ -23,7 +23,8 @@ from fedlama.core.ledger import MEGABYTE
 from fedlama.core.measures import Measure
 from fedlama.core.records import Result, measure_of
 from fedlama.reporting.files import save_figure
-from fedlama.reporting.limits import limits, set_ends, spans_decades
+from fedlama.reporting.limits import limits, spans_decades
+from fedlama.reporting.ticks import set_ends
 
 _MARKERS = "osD^vPX*"
 _WIDE = 34

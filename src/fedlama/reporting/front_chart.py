@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
@@ -15,7 +14,8 @@ from fedlama.analysis.front import Point
 from fedlama.core.figures import AXES, method_colours
 from fedlama.core.ledger import MEGABYTE
 from fedlama.reporting.files import save_figure
-from fedlama.reporting.limits import limits, set_ends
+from fedlama.reporting.limits import front_limits
+from fedlama.reporting.ticks import set_ends
 
 _WIDE = 40
 """Characters of a title beside which no second one fits."""
@@ -70,10 +70,8 @@ def _set_limits(axes: Axes, points: Sequence[Point], megabytes: Sequence[float])
     """Set both axes, and return whether a method is beyond them."""
     losses = [[run.loss for run in (point.mean, *point.runs.values())] for point in points]
     every = [loss for each in losses for loss in each]
-    inner = limits([[math.log(loss) for loss in each] for each in losses], "lower")
-    low, high = (min(every), max(every)) if inner is None else (math.exp(inner[0]), math.exp(inner[1]))
     set_ends(axes, "x", (min(megabytes), max(megabytes)), log=True)
-    set_ends(axes, "y", (low, high), log=True)
+    set_ends(axes, "y", front_limits(losses) or (min(every), max(every)), log=True)
     return any(point.mean.loss > axes.get_ylim()[1] for point in points)
 
 

@@ -1,14 +1,11 @@
-"""The limits of axes: an outlier does not squeeze the curves that matter, and both ends of an axis have a label."""
+"""What axes show: an outlier does not squeeze the curves that matter. Pictures and the HTML report use it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from fedlama.core.measures import Better
 
@@ -51,6 +48,16 @@ def limits(curves: Sequence[Sequence[float]], better: Better | None = None) -> t
     return float(min(shown)), float(max(shown))
 
 
+def front_limits(losses: Sequence[Sequence[float]]) -> tuple[float, float] | None:
+    """Return the range of losses that the picture of the front shows where outliers would squeeze it; None otherwise.
+
+    Args:
+        losses: The losses of each method, all above 0: its mean and those of its seeds.
+    """
+    inner = limits([[math.log(loss) for loss in each] for each in losses], "lower")
+    return None if inner is None else (math.exp(inner[0]), math.exp(inner[1]))
+
+
 def _core(values: Sequence[float]) -> list[float]:
     """Return the values of a curve without spikes; how it comes from far away is part of it."""
     lower, upper = np.quantile(values, [0.25, 0.75])
@@ -70,46 +77,3 @@ def spans_decades(ends: Sequence[float]) -> bool:
     (True, False)
     """
     return bool(ends) and min(ends) > 0 and max(ends) > _DECADE * min(ends)
-
-
-def whole_ticks(low: float, high: float, *, log: bool = False) -> list[float]:
-    """Return ticks of an axis, the first and the last of which are its ends: at or beyond the values.
-
-    Args:
-        low: The least value; above 0 on a logarithmic axis.
-        high: The largest value.
-        log: Whether the axis is logarithmic.
-
-    >>> whole_ticks(6.2, 98.7, log=True)
-    [5.0, 10.0, 20.0, 50.0, 100.0]
-    >>> whole_ticks(13.0, 97.0)
-    [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]
-    """
-    if high - low <= 1e-9 * abs(high):
-        low, high = (low / 1.2, high * 1.2) if log else (low - abs(low or 1) / 20, high + abs(high or 1) / 20)
-    if not log or high < 3 * low:  # on a short one, those of a linear axis are closer
-        ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high)
-        return [float(f"{tick:.12g}") for tick in ticks if tick > 0 or not log]
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    fine = (1, 2, 5) if high < 1e4 * low else (1,)
-    ticks = [float(f"{factor}e{decade}") for decade in decades for factor in fine]
-    before = [tick for tick in ticks if tick <= low * (1 + 1e-9)]
-    after = [tick for tick in ticks if tick >= high * (1 - 1e-9)]
-    return [tick for tick in ticks if before[-1] <= tick <= after[0]]
-
-
-def set_ends(axes: Axes, name: Literal["x", "y"], values: tuple[float, float], *, log: bool = False) -> None:
-    """Let an axis of a figure begin and end with a labelled tick.
-
-    Args:
-        axes: The axes of the figure.
-        name: Which of the two.
-        values: The least and the largest value to show.
-        log: Whether the axis becomes logarithmic.
-    """
-    ticks = whole_ticks(*values, log=log)
-    axes.set(**{f"{name}scale": "log" if log else "linear", f"{name}lim": (ticks[0], ticks[-1])})
-    axis = axes.xaxis if name == "x" else axes.yaxis
-    axis.set_major_locator(FixedLocator(ticks))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_locator(NullLocator())

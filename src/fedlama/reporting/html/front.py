@@ -10,6 +10,7 @@ from fedlama.analysis.front import Outcome, Point, bytes_at_equal_loss, points
 from fedlama.core.ledger import MEGABYTE
 from fedlama.reporting.html.collect import number
 from fedlama.reporting.html.tables import table
+from fedlama.reporting.limits import front_limits
 
 _SHARED = ("data", "partition", "model", "task", "batch_size", "local_steps", "rounds", "epochs")
 """Settings that runs must share, or their losses cannot be compared."""
@@ -29,8 +30,8 @@ def front(runs: Sequence[Mapping[str, Any]], diverged: Sequence[Mapping[str, Any
 
     Returns:
         ``methods``: for each its title, MB and loss with those of every seed, whether it is on the front, the bytes at
-        equal loss, and how many seeds diverged. Empty where the runs are of several experiments, or none has ended with
-        an evaluation; ``why`` then says so.
+        equal loss, and how many seeds diverged; ``limits``: the losses to show where outliers would squeeze the plot.
+        Empty where the runs are of several experiments, or none has ended with an evaluation; ``why`` then says so.
     """
     whole = [run for run in runs if run["finished"] and run["testLoss"]]
     if len({json.dumps([run["config"].get(key) for key in _SHARED], sort_keys=True) for run in whole}) > 1:
@@ -41,7 +42,9 @@ def front(runs: Sequence[Mapping[str, Any]], diverged: Sequence[Mapping[str, Any
         return {"methods": [], "why": "No finished run has a test loss."}
     plain = _plain_fedavg(whole, by_title)
     lost = [str(run["title"]) for run in diverged]
-    return {"methods": [_method(point, plain, lost.count(point.title)) for point in placed], "why": ""}
+    shown = front_limits([[run.loss for run in (point.mean, *point.runs.values())] for point in placed])
+    methods = [_method(point, plain, lost.count(point.title)) for point in placed]
+    return {"methods": methods, "limits": shown, "why": ""}
 
 
 def front_table(content: Mapping[str, Any], diverged: Sequence[Mapping[str, Any]] = ()) -> str:

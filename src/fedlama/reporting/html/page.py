@@ -14,6 +14,7 @@ from fedlama.core.measures import Measure
 from fedlama.reporting.html.front import front, front_table
 from fedlama.reporting.html.head import head
 from fedlama.reporting.html.local_work import work_tables
+from fedlama.reporting.html.looks import looks
 from fedlama.reporting.html.seeds import seed_table
 from fedlama.reporting.html.tables import (
     adjustment_table,
@@ -28,7 +29,8 @@ from fedlama.reporting.html.tables import (
     summary_table,
 )
 
-_SCRIPTS = ("base.js", "lines.js", "metrics.js", "heat.js", "layers.js", "curves.js", "bars.js", "front.js", "main.js")
+_PLOTS = ("lines.js", "metrics.js", "heat.js", "layers.js", "curves.js", "bars.js", "front.js")
+_SCRIPTS = ("base.js", *_PLOTS, "save.js", "main.js")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 _SECTIONS = (
     ("summary", "Summary"),
@@ -81,7 +83,7 @@ def page(
         "configuration": config_table(runs),
     }
     choices = [(name, f"test {name}{' (%)' if Measure(name, 'higher').is_percent else ''}") for name in measures(runs)]
-    embedded = {"runs": runs, "groups": groups, "measures": choices, "front": ends}
+    embedded = {"runs": runs, "groups": groups, "measures": choices, "front": ends, **looks(runs, timings)}
     sections = "\n".join(
         f'<section id="{name}" aria-labelledby="{name}-h"><h2 id="{name}-h">{heading}</h2>\n{content[name]}</section>'
         for name, heading in _SECTIONS

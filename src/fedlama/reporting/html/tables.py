@@ -289,7 +289,9 @@ def config_table(runs: Runs) -> str:
     parts = []
     if len(runs) > 1 and differ:
         rows = [(key, *(settings.get(key, "") for settings in flat)) for key in differ]
-        parts.append(scrolled(table(("setting that differs", *(run["name"] for run in runs)), rows)))
+        parts.append(
+            scrolled(table(("setting that differs", *(run["name"] for run in runs)), rows), "Settings that differ")
+        )
     same = [(key, flat[0][key]) for key in keys if key in flat[0] and (key not in differ or len(runs) == 1)]
     caption = "The same for all runs" if len(runs) > 1 else ""
     body = scrolled(table(("setting", "value"), same, caption))

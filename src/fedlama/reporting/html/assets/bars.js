@@ -3,24 +3,26 @@
 // rows: [{name, parts: [numbers]}]; kinds: what the parts are; write: a number in words.
 function bars(host, rows, kinds, write, what) {
   const area = html('div', { class: 'canvas' });
-  const key = html('div', { class: 'legend' }, kinds.map((kind, index) => html('span', { class: 'key' }, html('i', { style: `background:${COLOURS[index]}` }), kind)));
+  const key = html('div', { class: 'legend' }, kinds.map((kind, index) => html('span', { class: 'key' }, html('i', { style: `background:${PARTS[index]}` }), kind)));
   host.replaceChildren(area, key);
   whenever(area, (width) => {
-    const row = rows.length > 40 ? 15 : 22, left = Math.min(width * 0.4, 12 + 6.4 * Math.max(...rows.map((one) => one.name.length)));
+    const longest = 12 + 6.4 * Math.max(...rows.map((one) => one.name.length)), above = longest > width * 0.4; // names above their bars
+    const bar = rows.length > 40 && !above ? 10 : 17, row = above ? 36 : bar + 5, left = above ? 2 : longest, small = bar < 17 ? 'small' : '';
     const sum = (one) => one.parts.reduce((total, part) => total + part, 0), most = Math.max(...rows.map(sum)) || 1;
-    const px = scale(0, most, left, width - 86), letters = Math.floor((left - 8) / 6.2);
+    const px = scale(0, most, left, width - 86);
     const picture = svg('svg', { viewBox: `0 0 ${width} ${row * rows.length + 6}`, role: 'img', class: 'chart',
       'aria-label': `${what}: ` + rows.slice(0, 12).map((one) => `${one.name} ${write(sum(one))}`).join('; ') + (rows.length > 12 ? '; the rest is in the table' : '') });
     rows.forEach((one, index) => {
-      const top = 4 + row * index, label = one.name.length > letters ? '…' + one.name.slice(1 - letters) : one.name;
-      picture.append(svg('text', { x: left - 5, y: top + row / 2 + 3, 'text-anchor': 'end', class: row < 16 ? 'small' : '' }, label, svg('title', {}, one.name)));
+      const top = 4 + row * index + (above ? 16 : 0);
+      picture.append(svg('text', above ? { x: left, y: top - 4 } : { x: left - 5, y: top + bar / 2 + 4, 'text-anchor': 'end', class: small },
+        fitted(one.name, above ? width - 4 : left), svg('title', {}, one.name)));
       let from = 0;
       one.parts.forEach((part, kind) => {
-        picture.append(svg('rect', { x: px(from), y: top, width: Math.max(px(from + part) - px(from), 0), height: row - 5, fill: COLOURS[kind], class: 'bar' },
+        picture.append(svg('rect', { x: px(from), y: top, width: Math.max(px(from + part) - px(from), 0), height: bar, fill: PARTS[kind], class: 'bar' },
           svg('title', {}, `${one.name}, ${kinds[kind]}: ${write(part)}`)));
         from += part;
       });
-      picture.append(svg('text', { x: px(from) + 5, y: top + row / 2 + 3, class: row < 16 ? 'small' : '' }, write(from)));
+      picture.append(svg('text', { x: px(from) + 5, y: top + bar / 2 + 4, class: small }, write(from)));
     });
     area.replaceChildren(picture);
   });

@@ -1,8 +1,7 @@
 // Helpers: elements, scales, ticks, numbers, and the line that is read aloud.
 
 const DATA = JSON.parse(document.getElementById('data').textContent);
-const COLOURS = ['#0060a8', '#b84500', '#00704f', '#9c3f7c', '#7a5c00', '#4b4b9f', '#1a1a1a', '#a02020'];
-const DASHES = ['', '7 3', '2 3', '9 3 2 3', '4 2', '12 4', '1 4', '6 2 1 2 1 2'];
+const PARTS = DATA.parts; // colours where no method is meant
 const MEGABYTE = 1e6;
 
 function make(space, name, attributes, children) {
@@ -43,22 +42,34 @@ function ticks(low, high, count) {
   return found;
 }
 
-function logTicks(low, high) {
+// Ticks of an axis; the first and the last are its ends, at or beyond the values.
+function wholeTicks(low, high, count, log) {
+  if (high - low <= 1e-9 * Math.abs(high)) [low, high] = log ? [low / 1.2, high * 1.2] : [low - Math.abs(low || 1) / 20, high + Math.abs(high || 1) / 20];
+  if (!log || high < 3 * low) { // on a short logarithmic axis, those of a linear one are closer
+    const inner = ticks(low, high, log ? Math.max(count, 5) : count), step = inner.length > 1 ? inner[1] - inner[0] : high - low;
+    const first = Math.floor(low / step + 1e-9) * step, last = Math.ceil(high / step - 1e-9) * step;
+    return ticks(first, last, (last - first) / step).filter((tick) => tick > 0 || !log);
+  }
+  const decade = (value, round) => round(Math.log10(value) + (round === Math.ceil ? -1e-9 : 1e-9));
+  const fine = 3 * Math.log10(high / low) <= 2 * count + 1 ? [1, 2, 5] : [1], from = decade(low, Math.floor), every = Math.max(1, Math.ceil((decade(high, Math.ceil) - from) / 8));
   const found = [];
-  for (let power = Math.ceil(Math.log10(low) - 1e-9); 10 ** power <= high * 1.000001; power += 1) found.push(10 ** power);
-  if (found.length >= 2) return found.length > 7 ? found.filter((_, index) => index % 2 === 0) : found;
-  return ticks(low, high, 4).filter((tick) => tick > 0);
+  for (let power = from; found.length === 0 || found.at(-1) < high * (1 - 1e-9); power += every) {
+    for (const factor of fine) if (!(found.at(-1) >= high * (1 - 1e-9))) found.push(Number(`${factor}e${power}`));
+  }
+  return found.slice(found.findLastIndex((tick) => tick <= low * (1 + 1e-9)));
 }
 
-// Ticks at 1, 2 and 5 of each power of ten; those of a linear axis where that would be too few.
-function fineTicks(low, high) {
-  if (high < 10 * low) return ticks(low, high, 6);
-  const found = [];
-  for (let power = Math.floor(Math.log10(low)); 10 ** power <= high; power += 1) {
-    found.push(...[1, 2, 5].map((factor) => Number((factor * 10 ** power).toPrecision(12))));
+// The ticks whose labels have room: both ends, and those between them that are far enough from each other.
+function spaced(found, at, gap) {
+  const last = found.at(-1), kept = [found[0]];
+  for (const tick of found.slice(1, -1)) {
+    if (Math.abs(at(tick) - at(kept.at(-1))) >= gap && Math.abs(at(last) - at(tick)) >= gap) kept.push(tick);
   }
-  return found.filter((tick) => tick >= low && tick <= high);
+  return last === found[0] ? kept : [...kept, last];
 }
+
+// Text that fits a width; the end of a layer's name says more than its beginning.
+const fitted = (text, width, letter = 6.3) => (text.length * letter <= width ? text : '…' + text.slice(1 - Math.floor(width / letter)).replace(/^\./, ''));
 
 function scale(low, high, from, to, log) {
   const place = log ? Math.log : (value) => value;

@@ -5,9 +5,9 @@ function frontPlot(host) {
   if (!methods.length) { host.replaceChildren(html('p', {}, DATA.front.why)); return; }
   const best = methods.filter((one) => one.onFront).sort((one, other) => one.megabytes - other.megabytes);
   const series = methods.map((one, index) => ({
-    name: `${index + 1} ${one.title}`, x: [one.megabytes], y: [one.loss], colour: COLOURS[index % COLOURS.length], dash: '',
+    name: `${index + 1} ${one.title}`, x: [one.megabytes], y: [one.loss], colour: look(one.title).colour, dash: '',
     mark: String(index + 1), around: one.seeds.length > 1 ? one.seeds : [],
   }));
-  series.push({ name: 'front', x: best.map((one) => one.megabytes), y: best.map((one) => one.loss), colour: '#525252', dash: '7 3' });
-  lineChart(host, { x: 'MB up and down', y: 'test loss at the end', log: true, logX: true, series });
+  series.unshift({ name: 'front', x: best.map((one) => one.megabytes), y: best.map((one) => one.loss), colour: '#525252', dash: '7 3' });
+  lineChart(host, { x: 'MB up and down', y: 'test loss at the end', log: true, logX: true, series, limits: DATA.front.limits });
 }

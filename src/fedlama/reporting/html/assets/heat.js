@@ -11,17 +11,18 @@ function heatPlot(host) {
   function draw(width) {
     const run = DATA.runs[Number(pick.read())], layers = run.layers, rounds = run.steps.length;
     const longest = Math.max(...layers.map((layer) => layer.name.length));
-    const left = Math.min(width * 0.38, 12 + 6.4 * longest), row = layers.length > 40 ? 13 : 20, bottom = 6 + row * layers.length;
+    const small = layers.length > 40 || 12 + 6.4 * longest > width * 0.38; // a smaller letter rather than a name that is cut
+    const left = Math.min(width * 0.47, 12 + (small ? 5.4 : 6.4) * longest), row = layers.length > 40 ? 13 : 20, bottom = 6 + row * layers.length;
     const px = scale(0, rounds, left, width - 8), wide = (width - 8 - left) / rounds;
     const intervals = [...new Set(layers.flatMap((layer) => layer.intervals.map((pair) => pair[1])))].sort((a, b) => a - b);
     const colour = (interval) => shade(intervals.length < 2 ? 0 : intervals.indexOf(interval) / (intervals.length - 1));
     const total = layers.reduce((sum, layer) => sum + layer.synchronised.length, 0);
     const picture = svg('svg', { viewBox: `0 0 ${width} ${bottom + 36}`, role: 'img', tabindex: 0, class: 'chart',
       'aria-label': `${run.name}: ${layers.length} layers by ${rounds} rounds; ${show(100 * total / layers.length / rounds, 3)} % of the cells were synchronised. The table below has the counts.` });
-    const letters = Math.floor((left - 8) / 6.2);
     layers.forEach((layer, index) => {
-      const top = 6 + row * index, label = layer.name.length > letters ? '…' + layer.name.slice(1 - letters) : layer.name;
-      picture.append(svg('text', { x: left - 5, y: top + row / 2 + 4, 'text-anchor': 'end', class: row < 16 ? 'small' : '' }, label));
+      const top = 6 + row * index;
+      picture.append(svg('text', { x: left - 5, y: top + row / 2 + (small ? 3 : 4), 'text-anchor': 'end', class: small ? 'small' : '' },
+        fitted(layer.name, left - 6, small ? 5.4 : 6.4), svg('title', {}, layer.name)));
       layer.intervals.forEach(([start, interval], k) => {
         const end = k + 1 < layer.intervals.length ? layer.intervals[k + 1][0] : rounds;
         picture.append(svg('rect', { x: px(start), y: top, width: px(end) - px(start), height: row - 2, fill: colour(interval) }));
@@ -29,7 +30,8 @@ function heatPlot(host) {
       const marks = layer.synchronised.map((at) => `M${px(at) + wide * 0.25} ${top + 2}h${Math.max(wide * 0.5, 0.6)}v${row - 6}h${-Math.max(wide * 0.5, 0.6)}z`);
       picture.append(svg('path', { d: marks.join(''), fill: '#1b2a41', class: 'synchronised' }));
     });
-    for (const tick of ticks(1, rounds, (width - left) / 80).filter(Number.isInteger)) {
+    const inner = ticks(1, rounds, (width - left) / 80).filter((tick) => Number.isInteger(tick) && tick > 1 && tick < rounds);
+    for (const tick of spaced([1, ...inner, rounds], (at) => px(at - 0.5), 30)) {
       picture.append(svg('text', { x: px(tick - 0.5), y: bottom + 14, 'text-anchor': 'middle' }, show(tick)));
     }
     picture.append(svg('text', { x: (left + width) / 2, y: bottom + 31, 'text-anchor': 'middle', class: 'label' }, 'round'));

@@ -16,4 +16,5 @@ for (const [name, plot] of Object.entries(PLOTS)) {
     host.replaceChildren(html('p', {}, 'This plot could not be drawn; the table holds its values.'));
   }
 }
+addDownloads();
 document.documentElement.dataset.ready = 'yes';

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fedlama.analysis.links import Exchanges, Link, clock
     from fedlama.analysis.study import Study, StudyPlan, run_study
     from fedlama.analysis.sweep import Sweep
-    from fedlama.choices.aggregators import Aggregator, Combined, Mean, Median, NormBound, TrimmedMean
+    from fedlama.choices.aggregators import Aggregator, Combined, ElementMean, Mean, Median, NormBound, TrimmedMean
     from fedlama.choices.availability import Absence, Always, Availability, Fate, RandomAbsence, Trace
     from fedlama.choices.codecs import (
         QSGD,
@@ -33,11 +33,13 @@ if TYPE_CHECKING:
         EightBitRows,
         Float16,
         Float32,
+        LayerMask,
         PowerSGD,
         RandomK,
         Sign,
         TopK,
     )
+    from fedlama.choices.personal import Personal
     from fedlama.choices.privacy import Privacy
     from fedlama.choices.samplers import AllClients, Population, PowerOfChoice, Sampler, UniformSampler, WeightedSampler
     from fedlama.choices.server_optimizers import (
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
         FedDyn,
         FedLAMB,
         FedProx,
+        LayerRates,
         LocalSolver,
         MimeLAMB,
         OptimizerState,
@@ -183,6 +186,7 @@ __all__ = [
     "DivergenceError",
     "EarlyStopping",
     "EightBitRows",
+    "ElementMean",
     "Exchanged",
     "Exchanges",
     "Experiment",
@@ -206,6 +210,8 @@ __all__ = [
     "Interrupted",
     "LanguageModel",
     "Layer",
+    "LayerMask",
+    "LayerRates",
     "LayerRecord",
     "LayerStatistics",
     "Layers",
@@ -225,6 +231,7 @@ __all__ = [
     "PadCollate",
     "ParameterGroup",
     "PartialAveraging",
+    "Personal",
     "Plan",
     "Pooled",
     "Population",
@@ -316,12 +323,13 @@ _HOMES = {
     "fedlama.analysis.links": "Exchanges Link clock",
     "fedlama.analysis.study": "Study StudyPlan run_study",
     "fedlama.analysis.sweep": "Sweep",
-    "fedlama.choices.aggregators": "Aggregator Combined Mean Median NormBound TrimmedMean",
+    "fedlama.choices.aggregators": "Aggregator Combined ElementMean Mean Median NormBound TrimmedMean",
     "fedlama.choices.availability": "Absence Always Availability Fate RandomAbsence Trace",
     "fedlama.choices.codecs": (
         "BFloat16 Chain Codec CodecContext CodecState CohortContext ContextCodec DifferenceCodec Differences "
-        "Directions EightBitRows Float16 Float32 PowerSGD QSGD RandomK Sign TopK"
+        "Directions EightBitRows Float16 Float32 LayerMask PowerSGD QSGD RandomK Sign TopK"
     ),
+    "fedlama.choices.personal": "Personal",
     "fedlama.choices.privacy": "Privacy",
     "fedlama.choices.samplers": "AllClients Population PowerOfChoice Sampler UniformSampler WeightedSampler",
     "fedlama.choices.server_optimizers": (
@@ -329,7 +337,7 @@ _HOMES = {
         "ServerOptimizerState ServerYogi"
     ),
     "fedlama.choices.solvers": (
-        "Adam AdamW Clipping Exchanged FedAMS FedDyn FedLAMB FedProx LocalSolver MimeLAMB OptimizerState "
+        "Adam AdamW Clipping Exchanged FedAMS FedDyn FedLAMB FedProx LayerRates LocalSolver MimeLAMB OptimizerState "
         "ParameterGroup SGD Scaffold Schedule SolverOptions along_clients client_norms server_value_of tensor_norms"
     ),
     "fedlama.choices.strategies": (

@@ -95,7 +95,7 @@ def preview(experiment: Experiment, links: Sequence[Link] = (), price_per_gb: fl
         forecasts[title(strategy)] = forecast(
             federation.strategy,
             checked.layers,
-            codec=federation.codec,
+            codec=federation.codec_in_force(),
             sampler=federation.sampler,
             population=len(material.clients),
             local_steps=federation.budget.local_steps,
@@ -111,7 +111,7 @@ def preview(experiment: Experiment, links: Sequence[Link] = (), price_per_gb: fl
     return Preview(
         model=experiment.model.name,
         layers=layers,
-        payloads={layer.name: payload_bytes(layer, experiment.codec) for layer in layers},
+        payloads={layer.name: payload_bytes(layer, federation.codec_in_force()) for layer in layers},
         population=len(material.clients),
         active=experiment.sampler.cohort_size(len(material.clients)),
         forecasts=forecasts,

@@ -14,7 +14,7 @@ global values in place, so it may keep those that it receives and copy them when
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlama.choices.codecs import Codec
+from fedlama.choices.personal import Personal
 from fedlama.choices.privacy import Privacy
 from fedlama.choices.solvers import LocalSolver
 from fedlama.choices.strategies import Plan
@@ -29,13 +30,19 @@ from fedlama.choices.tasks import Task
 from fedlama.core.budget import Budget
 from fedlama.core.layers import Layer, Layers
 from fedlama.core.ledger import Transfer
+from fedlama.core.scores import Score
 from fedlama.data.clients import ClientSource
+from fedlama.data.local_sets import Part
 
 Values = dict[str, Tensor]
 """Tensors by their name in the model's state dict."""
 
 LOCAL_VALUES = "local values"
-"""The kind under which a client that is outside of the cohort keeps the values of its local layers."""
+"""The kind under which a client that is outside of the cohort keeps the values of its local layers, and with personal
+models those of its head."""
+
+Scorer = Callable[[nn.Module, int, Part], Score | None]
+"""Scores a model on one of a client's own sets; None where it has none."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,8 @@ class EngineSetup:
         extra_layers: What the solver exchanges beside the model, as layers; see
             :mod:`fedlama.choices.solvers.exchanged`.
         privacy: How clients limit their contributions at the end of a round; None for not at all.
+        personal: How clients blend and train heads of their own; None for no personal models.
+        scorer: Scores personal models; None without.
     """
 
     model: nn.Module
@@ -74,11 +83,18 @@ class EngineSetup:
     micro_batch_size: int | None = None
     extra_layers: Layers = ()
     privacy: Privacy | None = None
+    personal: Personal | None = None
+    scorer: Scorer | None = None
 
     @property
     def sent_layers(self) -> Layers:
         """All layers that are in messages, those of the model first."""
         return self.layers + self.extra_layers
+
+    @property
+    def parameter_names(self) -> list[str]:
+        """The names of all parameters that require a gradient, in the model's order."""
+        return [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
 
     @property
     def trained_layers(self) -> Layers:
@@ -110,7 +126,7 @@ class RoundOrder:
         coded: Layer to what brings a client that is in sync to its value in `values`, as the codec of downloads wrote
             it; empty for codecs that write the value itself.
         scores_own: Whether the clients' own models are scored on their own test sets before they are averaged; only an
-            engine whose clients are on other machines needs to know.
+            engine whose clients are on other machines needs to know, or one with personal models.
     """
 
     plan: Plan
@@ -158,10 +174,13 @@ class RoundReply:
         losses: Mean training loss by client, of those that answered, in the cohort's order. Empty when too few
             answered for an average: the round is void, and the server changes nothing.
         transfers: All that was sent, to and by which clients, in the order in which it happened.
+        own_scores: With personal models the score of each client's own model on its own test set, after its head was
+            blended and trained and before its local steps; empty where none is due.
     """
 
     losses: Mapping[int, float]
     transfers: tuple[Transfer, ...]
+    own_scores: Mapping[int, Score] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -192,8 +211,8 @@ class CohortState:
         codec_state: The states of the codec of uploads likewise, by the codec's name of the state and tensor name;
             empty for codecs without one.
         inactive: What clients outside of the cohort keep, by client, kind and tensor name, each of one client's shape:
-            solver buffers where `state_scope` is ``"client"``, and the values of local layers, whose kind is
-            :data:`LOCAL_VALUES`. They are never changed in place.
+            solver buffers where `state_scope` is ``"client"``, and the values of local layers and of personal models,
+            whose kind is :data:`LOCAL_VALUES`. They are never changed in place.
     """
 
     clients: tuple[int, ...]
@@ -215,7 +234,8 @@ class Engine(Protocol):
 
     An engine may have a class attribute ``ends_rounds = True``: at the end of a round it limits contributions as
     :attr:`EngineSetup.privacy` says, and it serves solvers that exchange more than the model, end rounds or ask for a
-    pass over a client's data (:mod:`fedlama.choices.solvers.exchanged`). Other engines are refused for these.
+    pass over a client's data (:mod:`fedlama.choices.solvers.exchanged`). With ``personalises = True`` it serves
+    personal models (:mod:`fedlama.engines.personal`). Other engines are refused for these.
     """
 
     holds_clients: ClassVar[bool]

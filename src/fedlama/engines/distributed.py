@@ -46,6 +46,9 @@ class DistributedEngine:
 
     holds_clients: ClassVar[bool] = False
     ends_rounds: ClassVar[bool] = True
+    why_not_personal: ClassVar[str] = (
+        "may train a client in another process in its next cohort, where its head is not, and shows no single models"
+    )
 
     def __init__(self, setup: EngineSetup, inner: LocalEngine) -> None:
         if setup.solver.state_scope == "client":

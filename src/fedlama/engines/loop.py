@@ -18,20 +18,23 @@ from fedlama.choices.codecs import CodecState
 from fedlama.choices.solvers import OptimizerState
 from fedlama.choices.solvers.exchanged import exchanges_of, extra_name
 from fedlama.core.averaging import average_models
-from fedlama.core.layers import Layer, layer_tensors, local_buffers
+from fedlama.core.layers import Layer
 from fedlama.core.modules import keep_reassigned_buffers, set_training
 from fedlama.core.randomness import seed_of
 from fedlama.core.registry import register
+from fedlama.core.scores import Score
 from fedlama.core.trees import Tree, map_leaves
 from fedlama.data.clients import as_batch
 from fedlama.engines.api import LOCAL_VALUES, Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
 from fedlama.engines.cohort.cohort import CohortSlice
+from fedlama.engines.cohort.kept import dropped_buffers, kept_values, without
 from fedlama.engines.cohort.threads import WorkerThreads
 from fedlama.engines.contributions import Contributions
 from fedlama.engines.divergence import loss_divergence
 from fedlama.engines.first_step.guard import MOST_CLIENTS, check_first_step
 from fedlama.engines.gradient_pass import GradientPass, gradient_kind
 from fedlama.engines.micro_batches import LossAndGradients, accumulated
+from fedlama.engines.personal import PersonalPhase
 from fedlama.engines.trainers.base import LocalSteps, RoundSteps
 from fedlama.engines.transfers import TransferTable
 from fedlama.engines.uploads import Uploads, state_of
@@ -70,6 +73,7 @@ class LoopEngine:
 
     holds_clients: ClassVar[bool] = True
     ends_rounds: ClassVar[bool] = True
+    personalises: ClassVar[bool] = True
 
     def __init__(self, setup: EngineSetup) -> None:
         self._setup = setup
@@ -79,10 +83,8 @@ class LoopEngine:
         self._names = [name for name, p in self._model.named_parameters() if p.requires_grad]
         self._buffers = [name for name, _ in self._model.named_buffers()]
         self._round_steps = RoundSteps(setup, self._names)
-        buffers = local_buffers(self._model, setup.trained_layers)
-        self._local = {name: buffer.clone() for name, buffer in buffers.items()}
-        personal = layer_tensors(self._model, setup.local_layers)
-        self._first_personal = {name: value.detach().clone() for name, value in personal.items()}
+        self._local, self._first_kept = dropped_buffers(setup), kept_values(setup)
+        self._personal = PersonalPhase.of(setup)
         self._generators = [setup.device] if setup.device.type == "cuda" else []
         self._kinds = [exchange.kind for exchange in exchanges_of(setup.solver)]
         self._contributions = Contributions.of(setup)
@@ -104,8 +106,9 @@ class LoopEngine:
             old = before[position] if position < len(before) else None
             local = {name: old.values[name] if old else value.clone() for name, value in self._local.items()}
             kept = self._inactive.pop(client, {})
-            local |= {name: value.clone() for name, value in kept.get(LOCAL_VALUES, self._first_personal).items()}
-            model = local | {name: value.detach().clone().to(self._setup.device) for name, value in values.items()}
+            local |= {name: value.clone() for name, value in kept.get(LOCAL_VALUES, self._first_kept).items()}
+            common = without(values, self._first_kept)
+            model = local | {name: value.detach().clone().to(self._setup.device) for name, value in common.items()}
             state = old.optimizer_state if old else self._fresh_optimizer_state(model)
             if buffers := {kind: named for kind, named in kept.items() if kind != LOCAL_VALUES}:
                 state = self._aligned(buffers)
@@ -120,12 +123,13 @@ class LoopEngine:
         self._uploads.begin(order)
         work = self._round_steps(order)
         with torch.random.fork_rng(devices=self._generators):  # dropout draws from the global generator
+            scores = {} if self._personal is None else self._personalise(work, order, self._personal)
             losses = {slot.client: self._train_client(slot, work, order.steps_of(slot.client)) for slot in self._slots}
         if self._contributions is not None:
             for slot in self._slots:
                 stacked = {name: value.unsqueeze(0) for name, value in slot.values.items()}
                 self._contributions.limit(stacked, order.values)
-        return RoundReply(losses, self._transfers.planned(order))
+        return RoundReply(losses, self._transfers.planned(order), scores)
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
         """Average a layer over the cohort, in client order."""
@@ -138,8 +142,9 @@ class LoopEngine:
 
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
         """Set a layer to one value on every client."""
+        heads = () if self._personal is None else self._personal.names
         for slot in self._slots:
-            for spec in layer.tensors:
+            for spec in (spec for spec in layer.tensors if spec.name not in heads):
                 slot.values[spec.name].copy_(values[spec.name])
 
     def client_values(self, client: int) -> Values:
@@ -230,6 +235,21 @@ class LoopEngine:
         first = self._uploads.first
         return {name: state_of(first, name) for named in first.values() for name in named}
 
+    def _personalise(self, work: LocalSteps, order: RoundOrder, personal: PersonalPhase) -> dict[int, Score]:
+        """Blend and train every client's head, and return the scores that are due."""
+        head, scores = personal.work(work), dict[int, Score]()
+        for slot in self._slots:
+            personal.blend({name: value.unsqueeze(0) for name, value in slot.values.items()}, order)
+            steps = personal.steps(slot.client)
+            if steps and head.names:
+                self._compute_with(slot.values)
+                done = self._steps_done.get(slot.client, 0)
+                self._take_steps(slot, personal.part(head, steps), done, steps, {})
+            score = personal.score(slot.client, slot.values, order.scores_own)
+            if score is not None:
+                scores[slot.client] = score
+        return scores
+
     def _train_client(self, slot: _ClientSlot, work: LocalSteps, steps: int) -> float:
         """Take one client's local steps, and return the mean of their losses.
 
@@ -318,8 +338,8 @@ class LoopEngine:
     def _kept(self, slot: _ClientSlot) -> dict[str, Values]:
         """Return what a client keeps while it is outside of the cohort."""
         kept = self._named(slot.optimizer_state) if self._setup.solver.state_scope == "client" else {}
-        personal = {name: slot.values[name] for name in self._first_personal}
-        return kept | ({LOCAL_VALUES: personal} if personal else {})
+        values = {name: slot.values[name] for name in self._first_kept}
+        return kept | ({LOCAL_VALUES: values} if values else {})
 
     def _named(self, optimizer_state: OptimizerState) -> dict[str, Values]:
         """Return one client's buffers by kind and parameter name."""

@@ -19,8 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedlama.choices.personal import OWN_SHARE
 from fedlama.core.devices import upload
 from fedlama.core.layers import Layer
+from fedlama.core.scores import Score
 from fedlama.data.clients import tensor_clients
 from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
 from fedlama.engines.cohort.averaging import mean_and_discrepancy
@@ -29,6 +31,7 @@ from fedlama.engines.cohort.threads import WorkerThreads, cores
 from fedlama.engines.contributions import Contributions
 from fedlama.engines.first_step.guard import MOST_CLIENTS, check_first_step
 from fedlama.engines.gradient_pass import GradientPass, gradient_kind
+from fedlama.engines.personal import PersonalPhase
 from fedlama.engines.phases import train_in_phases
 from fedlama.engines.trainers.base import ALL_ROWS, LocalSteps, RoundSteps, Trainer
 from fedlama.engines.transfers import TransferTable
@@ -56,6 +59,7 @@ class StackedEngine:
 
     holds_clients: ClassVar[bool] = True
     ends_rounds: ClassVar[bool] = True
+    personalises: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -71,6 +75,7 @@ class StackedEngine:
         self._contributions = Contributions.of(setup)
         kind = gradient_kind(setup.solver)
         self._gradient_pass = None if kind is None else GradientPass(setup, kind)
+        self._personal = PersonalPhase.of(setup)
         self._trainers = trainers
         self._cohort = cohort
         self._chunk = chunk or trainers[0].rows_per_call or ALL_ROWS
@@ -97,10 +102,13 @@ class StackedEngine:
         rows = self._cohort.view(fresh)
         if not self._first_step_checked:
             rows = self._check_first_step(rows, order)
+        scores: dict[int, Score] = {}
         try:
+            if self._personal is not None:
+                scores = self._personalise(rows, work, order, self._personal)
             if self._gradient_pass is not None:
                 self._add_gradients(rows, work, self._gradient_pass)
-            losses = self._train_round(rows, work, order)
+            losses = self._train_round(rows, work, [order.steps_of(client) for client in rows.clients])
         except FedlamaError:
             raise
         except Exception as error:  # of the user's model, objective or data
@@ -111,7 +119,7 @@ class StackedEngine:
             self._contributions.limit(self._cohort.view().values, order.values)
         for steps, clients in order.by_steps(self._cohort.clients):
             self._cohort.count(clients, steps)
-        return RoundReply(dict(zip(self._cohort.clients, losses, strict=True)), self._transfers.planned(order))
+        return RoundReply(dict(zip(self._cohort.clients, losses, strict=True)), self._transfers.planned(order), scores)
 
     def _check_first_step(self, rows: CohortSlice, order: RoundOrder) -> CohortSlice:
         """Compare a first step with plain PyTorch, and go on plainly if it differs or does not suit the model.
@@ -171,11 +179,28 @@ class StackedEngine:
         state = {kind: [buffers[index] for index in work.trained] for kind, buffers in rows.optimizer_state.items()}
         work.update.end_round([rows.values[name] for name in work.names], state, work.reference)
 
-    def _train_round(self, rows: CohortSlice, work: LocalSteps, order: RoundOrder) -> list[float]:
-        """Take all local steps of a round, every client's own number, and return their mean losses."""
-        if len(order.by_steps(rows.clients)) == 1:
+    def _personalise(
+        self, rows: CohortSlice, work: LocalSteps, order: RoundOrder, personal: PersonalPhase
+    ) -> dict[int, Score]:
+        """Blend and train every client's head, and return the scores that are due."""
+        values = {**rows.values, OWN_SHARE: self._cohort.stacked(OWN_SHARE)}
+        personal.blend(values, order)
+        head = personal.work(work)
+        counts = [personal.steps(client) for client in rows.clients]
+        longest = max(counts)
+        if head.names and longest:
+            self._train_round(rows, personal.part(head, longest), counts)
+        scores: dict[int, Score] = {}
+        for row, client in enumerate(rows.clients):
+            score = personal.score(client, {name: value[row] for name, value in values.items()}, order.scores_own)
+            if score is not None:
+                scores[client] = score
+        return scores
+
+    def _train_round(self, rows: CohortSlice, work: LocalSteps, counts: Sequence[int]) -> list[float]:
+        """Take every client's own number of steps, and return their mean losses."""
+        if len(set(counts)) == 1:
             return self._train(rows, work)
-        counts = [order.steps_of(client) for client in rows.clients]
         if self._chunk == 1 or self._trainers[0].supports_threads:  # clients do not wait for each other's steps
             return self._train(rows, work, counts)
         return train_in_phases(rows, work, counts, self._chunk, self._train)
@@ -267,7 +292,8 @@ class StackedEngine:
 
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
         """Set a layer to one value on every client."""
-        self._cohort.overwrite({spec.name: values[spec.name] for spec in layer.tensors})
+        heads = () if self._personal is None else self._personal.names
+        self._cohort.overwrite({spec.name: values[spec.name] for spec in layer.tensors if spec.name not in heads})
 
     def client_values(self, client: int) -> Values:
         """Return a copy of one client's local model."""

@@ -85,7 +85,10 @@ def prepare(experiment: Experiment) -> Material:
     )
     rows, validation = hold_out(rows, settings.validation_share, settings.seed)
     rows, tested = hold_out(rows, settings.client_test_share, settings.seed, "client test")
+    rows, validated = hold_out(rows, settings.client_validation_share, settings.seed, "client validation")
     local_sets = _local_sets(dataset, rows)
+    if settings.client_validation_share:
+        local_sets["validation"] = LocalRows(dataset.train_x, dataset.train_y, validated)
     if settings.client_test_share:
         local_sets["test"] = LocalRows(dataset.train_x, dataset.train_y, tested)
     clients = TensorClients(
@@ -149,6 +152,7 @@ def assemble(experiment: Experiment, material: Material) -> Federation:
         epochs=settings.epochs,
         local_work=settings.local_work,
         privacy=settings.privacy,
+        personal=settings.personal,
         micro_batch_size=settings.micro_batch_size,
         solver=experiment.solver,
         sampler=experiment.sampler,

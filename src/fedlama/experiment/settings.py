@@ -11,6 +11,7 @@ from typing import Any, Literal
 from fedlama.choices.aggregators import Aggregator
 from fedlama.choices.availability import Availability
 from fedlama.choices.codecs import Codec
+from fedlama.choices.personal import Personal
 from fedlama.choices.privacy import Privacy
 from fedlama.choices.samplers import Sampler
 from fedlama.choices.server_optimizers import ServerOptimizer
@@ -64,9 +65,12 @@ class Settings:
         micro_batch_size: Samples that a client computes at a time, at most; see :class:`fedlama.Federation`.
         local_work: What clients do in a round; see :class:`fedlama.core.local_work.LocalWork`.
         privacy: Limits of what the model may say of one client; see :class:`fedlama.choices.privacy.Privacy`.
+        personal: How clients blend and train heads of their own; see :class:`fedlama.choices.personal.Personal`.
         evaluate_clients: Which models are scored on the clients' own test sets; see :class:`fedlama.Federation`.
         client_test_share: Share of every client's training rows that is kept out of training as the client's own test
             set; 0 to use the test rows of the client's natural groups, where the data have them.
+        client_validation_share: Share of every client's training rows that is kept out of training as the client's own
+            validation set, which personal models need; 0 for none.
         validation_share: Share of every client's training rows that is kept out of training as the validation set, by
             which the best model is chosen and early stopping decides; 0 for none.
         patience: Evaluations in a row without an improvement on the validation set after which the run ends; None to
@@ -95,8 +99,10 @@ class Settings:
     micro_batch_size: int | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
     local_work: LocalWork = field(default=LocalWork(), metadata=LEFT_OUT_AT_DEFAULT)
     privacy: Privacy | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
+    personal: Personal | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
     evaluate_clients: EvaluatedClients = field(default="none", metadata=LEFT_OUT_AT_DEFAULT)
     client_test_share: float = field(default=0.0, metadata=LEFT_OUT_AT_DEFAULT)
+    client_validation_share: float = field(default=0.0, metadata=LEFT_OUT_AT_DEFAULT)
     validation_share: float = field(default=0.0, metadata=LEFT_OUT_AT_DEFAULT)
     patience: int | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
     min_delta: float = field(default=0.0, metadata=LEFT_OUT_AT_DEFAULT)
@@ -110,7 +116,7 @@ class Settings:
             problems += at_least(self, 1, "evaluate_every")
         problems += check_name(self.name)
         problems += check_seed(self.seed) + at_least(self, 0, "min_delta") + between(self, 0, 1, "validation_share")
-        problems += between(self, 0, 1, "client_test_share")
+        problems += between(self, 0, 1, "client_test_share", "client_validation_share")
         if self.patience is not None:
             problems += at_least(self, 1, "patience")
         problems += self.budget.problems() if not problems else []

@@ -34,6 +34,7 @@ from fedlama.engines import ENGINES
 from fedlama.errors import ConfigError, DataError, FedlamaError, cut, did_you_mean, shown
 from fedlama.federation.budget import MOST_ROUNDS, check_budget
 from fedlama.federation.held_out import TestSet
+from fedlama.federation.personal_checks import check_personal
 from fedlama.federation.settings import FederationSettings
 from fedlama.federation.tally import Tally
 
@@ -78,6 +79,7 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
     problems += _check_per_layer(federation, layers) + _check_cohorts(federation)
     problems += _check_feddyn(federation) + _check_privacy(federation, layers, len(source))
     problems += _check_void_rounds(federation, len(source)) + _check_senders(federation, layers)
+    problems += check_personal(federation, layers, source) if not problems else []
     problems += _check_codec(federation, layers) + (_check_exchanges(federation, layers) if not problems else [])
     checks: list[Callable[[], object]] = [
         lambda: _check_device(federation.device),
@@ -456,6 +458,11 @@ def _check_codec(federation: FederationSettings, layers: Layers) -> list[str]:
     codec, strategy = federation.codec, federation.strategy
     if not hasattr(codec, "needs_context"):
         return [f"the codec {type(codec).__name__} lacks members of fedlama.Codec; let the class inherit from it"]
+    if getattr(codec, "leaves_out", False) and not getattr(federation.aggregator, "counts_elements", False):
+        return [
+            f"codec is {codec.name!r}, whose clients send some numbers of a layer only, but aggregator is "
+            f"{federation.aggregator.name!r}, which needs all of them; set aggregator.name='element-mean'"
+        ]
     states = any(RESIDUAL in codec.init(spec) for layer in layers for spec in layer.tensors if spec.trainable)
     redrawn = strategy.cycle_rounds == 1 and federation.sampler.redraws(1) and federation.sampler.redraws(2)
     if not (states and redrawn):

@@ -1,7 +1,8 @@
 """The clients' own test sets: the global model on each of them, and each client's own model before it is averaged.
 
 The test sets are those that the source of the clients holds back (:mod:`fedlama.data.local_sets`). Where the clients
-are on other machines, they compute the scores themselves, with :func:`own_score`, and the engine collects these.
+are on other machines, they compute the scores themselves, with :func:`~fedlama.federation.own_score.own_score`, and the
+engine collects these.
 """
 
 from __future__ import annotations
@@ -9,21 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
-from torch import nn
-
 from fedlama.choices.codecs import Float32
-from fedlama.choices.tasks import Task
 from fedlama.core.ledger import LayerPayload, Transfer
 from fedlama.core.records import Score
-from fedlama.core.trees import map_leaves
 from fedlama.data.clients import ClientSource
-from fedlama.data.local_sets import held_out
 from fedlama.engines.api import Engine, Values
 from fedlama.engines.transfers import payload_bytes
+from fedlama.federation.own_score import own_score
 from fedlama.federation.server import Server
 from fedlama.federation.settings import FederationSettings
-from fedlama.federation.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -99,34 +94,3 @@ class ClientEvaluator:
 
     def _score(self, client: int, values: Values) -> Score | None:
         return own_score(self._task, self._server.model_with(values), self._clients, client)
-
-
-def own_score(task: Task, model: nn.Module, clients: ClientSource, client: int) -> Score | None:
-    """Return the score of a model on a client's own test set.
-
-    Args:
-        task: The loss and the metrics.
-        model: The model; in evaluation mode during the call.
-        clients: The source of the clients.
-        client: The client's number.
-
-    Returns:
-        The score; its primary metric may be NaN, as on few samples of one class. None where the client has no test set.
-
-    Raises:
-        DataError: The loss is not a scalar, or a metric failed.
-    """
-    batches = held_out(clients, client, "test")
-    if batches is None:
-        return None
-    device, training = next(model.parameters()).device, model.training
-    tally = Tally(task, device)
-    model.eval()
-    with torch.no_grad():
-        for stored in batches:
-            batch = map_leaves(lambda leaf: leaf.to(device), stored)
-            given = map_leaves(torch.clone, batch)  # a model or a loss may work in place
-            output = task.forward(model, batch)
-            tally.add(output, given, task.loss(output, batch))
-    model.train(training)
-    return tally.score(f"the test set of client {client}", may_be_undefined=True)

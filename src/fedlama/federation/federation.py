@@ -61,6 +61,9 @@ class Federation(FederationSettings):
         early_stopping: When to stop before the budget is used up; by default never.
         privacy: Limits of what the global model may say of one client: clipping and noise, with epsilon in
             `Result.figures`; None for none. See :mod:`fedlama.choices.privacy`.
+        personal: How clients blend the layers tagged ``"head"`` with heads of their own; None for none. Then
+            ``evaluate_clients="own"`` scores each client's model before its local steps. See
+            :mod:`fedlama.choices.personal`.
     """
 
     def __repr__(self) -> str:

@@ -29,8 +29,8 @@ def pooled(federation: Federation, batch_size: int | None = None) -> Federation:
     `local_work.epochs` is set. Limits and stragglers do not slow it down. The run's clock, and so the evaluations and
     schedules, are the federation's. Records name no clients and the ledger is empty.
 
-    Codec, server optimizer, aggregator, sampler and absences are left out; layers that stay on the clients are trained
-    like the others. Momentum goes on over all rounds.
+    Codec, server optimizer, aggregator, sampler, absences and personal heads are left out; layers that stay on the
+    clients are trained like the others. Momentum goes on over all rounds.
 
     Args:
         federation: The federation; it is not changed.
@@ -68,6 +68,7 @@ def pooled(federation: Federation, batch_size: int | None = None) -> Federation:
         local_work=_work(federation, source, together),
         sampler=AllClients(),
         availability=Always(),
+        personal=None,
         codec=Float32(),
         server_optimizer=Replace(),
         aggregator=Mean(),

@@ -20,6 +20,17 @@ evaluated.
 The labelling is by tensor, of which only kernels adapt, as is the default here. What belongs to an experiment and not
 to the method stays as given: learning rate, its schedule, weight decay (the program's l2 of 1e-4 is 2e-4 here), data,
 and ``FedAvg`` drawing its clients every phi rounds too (set ``hold_rounds`` for that).
+
+With personal models (`Federation.personal`) the program is FLAYER's, lancasterJie/FLAYER, and the preset sets instead:
+
+* a from the accuracy on the client's test set (`Personal.accuracy_from`), which leaks into the model;
+* kernels of size 1 x 1 that never leave a client (`LayerMask.one_by_one`);
+* a weight that is 0 counts as not sent (`ElementMean.zeros`);
+* client weights n_i / n (`Federation.weighting`), and scores of each client's own model (`evaluate_clients`);
+* BatchNorm statistics that stay on the clients.
+
+Its factor 20 on the rates of a CNN (`LayerRates.factor`) belongs to that network and stays as given, and so do data
+without shuffling and the tail of test sets that the program leaves out.
 """
 
 from __future__ import annotations
@@ -27,7 +38,7 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
-from fedlama.core.layers import StatisticsRule, by_tensor
+from fedlama.core.layers import StatisticsRule, by_tensor, tagged
 from fedlama.federation.federation import Federation
 
 T = TypeVar("T")
@@ -42,6 +53,8 @@ def authors(federation: Federation) -> Federation:
     Returns:
         The same federation, changed as the module's docstring lists.
     """
+    if federation.personal is not None:
+        return _flayer(federation)
     if federation.solver.name in ("fed-lamb", "fed-ams"):
         lamb = _with(federation.solver, decay_in="gradient", start=1e-8, first_round="own")
         return replace(federation, solver=_with(lamb, scale="mean", zero_norm="stay"), weighting="equal")
@@ -59,6 +72,22 @@ def authors(federation: Federation) -> Federation:
         layers=by_tensor(federation.model, statistics=statistics),
         weighting="equal",
         evaluate="best_client",
+    )
+
+
+def _flayer(federation: Federation) -> Federation:
+    """Return a federation of personal models with the choices of the program of FLAYER's authors."""
+    heads = [layer for layer in federation.full_labelling() if layer.tag == "head"]
+    names = [spec.name for layer in heads for spec in layer.tensors if spec.trainable]
+    layers = by_tensor(federation.model, statistics="local")
+    return replace(
+        federation,
+        personal=_with(federation.personal, accuracy_from="test"),
+        codec=_with(federation.codec, one_by_one="mask"),
+        aggregator=_with(federation.aggregator, zeros="left-out"),
+        layers=tagged(layers, head=names),
+        weighting="samples",
+        evaluate_clients="own",
     )
 
 

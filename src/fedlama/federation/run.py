@@ -218,6 +218,8 @@ class Run:
         """Return the scores of the models of the clients that answered; empty where they are not due."""
         if not self.client_evaluator.scores_own or not self.evaluator.is_due(plan):
             return {}
+        if self.federation.personal is not None and not hasattr(self.engine, "own_scores"):
+            return dict(reply.own_scores)  # of before the local steps
         return self.client_evaluator.own_models(self.engine, tuple(reply.losses))
 
     def _global_scores(self, plan: Plan, values: Values) -> GlobalScores:

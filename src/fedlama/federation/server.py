@@ -16,6 +16,7 @@ from fedlama.choices.solvers.exchanged import exchanges_of, kind_of
 from fedlama.core.layers import Layer, Layers, TensorSpec, layer_tensors, local_buffers, named_layers
 from fedlama.core.plan import LayerStatistics, Plan
 from fedlama.engines.api import Average, Engine, EngineSetup, Values, averages_of
+from fedlama.engines.cohort.kept import kept_values
 from fedlama.engines.cohort.norms import squared_norms_of
 from fedlama.engines.cohort.threads import WorkerThreads, cores
 from fedlama.engines.divergence import average_divergence
@@ -51,6 +52,7 @@ class Server:
         downloads: The codec of downloads, and its state.
         optimizer_state: The server optimizer's buffers, by tensor name.
         local: The initial values of what never leaves a client: of local layers, and of buffers in no layer.
+        kept: The first values of what a client keeps while it is outside of the cohort, apart from buffers.
         last_update: The latest change of every tensor, which recycling repeats; empty for other strategies.
     """
 
@@ -75,6 +77,7 @@ class Server:
         local = local_buffers(self._model, setup.trained_layers)
         local |= {name: tensors[name] for name in layer_tensors(self._model, setup.local_layers)}
         self.local: Values = {name: value.detach().clone() for name, value in local.items() if name in tensors}
+        self.kept: Values = kept_values(setup)
         self._threads = WorkerThreads(cores())  # for passes over large layers
         self._weighted: tuple[Sequence[int], tuple[float, ...]] = (), ()  # the latest cohort and its weights
 
@@ -207,7 +210,7 @@ class Server:
     def _divergence(self, layer: Layer, round_index: int, engine: Engine, cohort: Sequence[int]) -> DivergenceError:
         """Return the error that says which client's values of a layer are not finite, and why."""
         models = ((client, engine.client_values(client)) for client in cohort)
-        return average_divergence(layer, round_index, models, self._federation.codec)
+        return average_divergence(layer, round_index, models, self._federation.codec_in_force())
 
     def _is_usable(self, layer: Layer, average: Average, finite: bool) -> bool:
         """Return whether an average is finite; statistics may keep an infinity, such as the -inf of a mask.

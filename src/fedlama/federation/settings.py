@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from fedlama.choices.aggregators import Aggregator, Mean
 from fedlama.choices.availability import Always, Availability
-from fedlama.choices.codecs import Codec, Float32
+from fedlama.choices.codecs import Codec, Float32, codec_for
+from fedlama.choices.personal import Personal
 from fedlama.choices.privacy import Privacy
 from fedlama.choices.samplers import AllClients, Sampler
 from fedlama.choices.server_optimizers import Replace, ServerOptimizer
@@ -40,6 +41,7 @@ from fedlama.errors import ConfigError, did_you_mean
 from fedlama.federation.budget import Rounds, check_budget, given_rounds
 from fedlama.federation.describe import describe_federation, differences_since
 from fedlama.federation.held_out import TestSet
+from fedlama.federation.own_score import OwnScorer
 from fedlama.federation.stopping import EarlyStopping
 from fedlama.federation.stored_description import Description
 
@@ -81,6 +83,7 @@ class FederationSettings:
     validation_set: TestSet | None = None
     early_stopping: EarlyStopping | None = None
     privacy: Privacy | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
+    personal: Personal | None = field(default=None, metadata=LEFT_OUT_AT_DEFAULT)
 
     def __new__(cls, *_: object, **given: object) -> Self:
         """Refuse an unknown setting, and say where it belongs or which one is near."""
@@ -128,6 +131,10 @@ class FederationSettings:
     def trained_labelling(self) -> Layers:
         """Return the layers that are trained, those that never leave a client included."""
         return without_frozen(without_frozen_tags(self.full_labelling()), options_of(self.solver).groups)
+
+    def codec_in_force(self) -> Codec:
+        """Return the codec, with what it must know of the layers that are sent."""
+        return codec_for(self.codec, self.labelling())
 
     def full_labelling(self) -> Layers:
         """Return the layers as they were given, or one for every parameter tensor."""
@@ -177,15 +184,15 @@ class FederationSettings:
     def engine_setup(self) -> EngineSetup:
         """Return the parts that an engine needs, with a copy of the model on the federation's device."""
         device, trained = torch.device(self.device), self.trained_labelling()
-        model = copied(self.model, device)
+        model, clients = copied(self.model, device), repeatable(as_source(self.clients))
         for name in frozen_names(self.full_labelling(), trained):
             model.get_parameter(name).requires_grad_(False)
         return EngineSetup(
             model=model,
             layers=sent_layers(trained),
-            clients=repeatable(as_source(self.clients)),
+            clients=clients,
             solver=self.solver,
-            codec=self.codec,
+            codec=self.codec_in_force(),
             task=self.task,
             seed=self.seed,
             device=device,
@@ -194,4 +201,6 @@ class FederationSettings:
             micro_batch_size=self.micro_batch_size,
             extra_layers=extra_layers(sent_layers(trained), exchanges_of(self.solver)),
             privacy=self.privacy,
+            personal=self.personal,
+            scorer=None if self.personal is None else OwnScorer(self.task, clients),
         )

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fedlama.choices.codecs import CodecState
 from fedlama.choices.strategies.base import LayerStatistics
-from fedlama.core.layers import Layers, local_layers
+from fedlama.core.layers import Layers
 from fedlama.core.ledger import Ledger
 from fedlama.core.records import RoundRecord
 from fedlama.core.state_dicts import join, split
@@ -203,7 +203,7 @@ def _cohort_state(run: RunState, facts: Mapping[str, Any], groups: _Groups) -> C
     if sorted(clients) != sorted(facts["cohort"]):
         raise ValueError("its models are not those of its cohort")
     values, optimizer_state = groups.get("client", {}), split(groups.get("memory", {}))
-    known, personal = run.server.local | run.server.values, _personal_names(run)
+    known, personal = run.server.local | run.server.values | run.server.kept, run.server.kept.keys()
     if values and not run.server.values.keys() | personal <= values.keys():
         raise ValueError("it lacks tensors of its clients")
     for stacked in (values, *optimizer_state.values()):
@@ -219,9 +219,9 @@ def _cohort_state(run: RunState, facts: Mapping[str, Any], groups: _Groups) -> C
     for kinds in inactive.values():
         kept = kinds.get(LOCAL_VALUES, {})
         if kept.keys() != personal:
-            raise ValueError("it lacks values of local layers of a client outside of its cohort")
+            raise ValueError("it lacks values that a client outside of its cohort keeps")
         for name, value in kept.items():
-            _check_like(value, run.server.local[name], name)
+            _check_like(value, run.server.kept[name], name)
         buffers = {kind: named for kind, named in kinds.items() if kind != LOCAL_VALUES}
         _check_buffers(run, split({name: buffer.unsqueeze(0) for name, buffer in join(buffers).items()}))
     steps_done = {int(client): _whole(steps) for client, steps in facts["steps_done"].items()}
@@ -230,15 +230,10 @@ def _cohort_state(run: RunState, facts: Mapping[str, Any], groups: _Groups) -> C
     return CohortState(clients, dict(values), optimizer_state, steps_done, dict(facts["engine"]), codec_state, inactive)
 
 
-def _personal_names(run: RunState) -> set[str]:
-    """Return the names of the tensors of local layers."""
-    return {spec.name for layer in local_layers(run.federation.trained_labelling()) for spec in layer.tensors}
-
-
 def _codec_state(run: RunState, groups: _Groups, clients: int) -> dict[str, Values]:
     """Return the states of the codec of uploads, stacked."""
     stored = split(groups.get("codec", {}))
-    first = first_states(run.layers, run.federation.codec, torch.device("cpu"))
+    first = first_states(run.layers, run.federation.codec_in_force(), torch.device("cpu"))
     if {kind: named.keys() for kind, named in stored.items()} != {kind: n.keys() for kind, n in first.items()}:
         raise ValueError("its states of the codec are not those of this run's codec")
     for kind, named in stored.items():

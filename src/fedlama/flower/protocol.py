@@ -23,6 +23,7 @@ from torch import Tensor
 
 from fedlama.choices.availability.membership import NEVER as NEVER
 from fedlama.choices.codecs import Codec
+from fedlama.choices.personal import Personal
 from fedlama.choices.privacy import Privacy
 from fedlama.core.deprecations import is_left_out
 from fedlama.core.layers import Layers
@@ -273,18 +274,19 @@ def _written(codec: Any) -> str:  # noqa: ANN401  (a codec, which need not be a 
     return f"{type(codec).__qualname__}({', '.join(f'{item.name}={getattr(codec, item.name)!r}' for item in shown)})"
 
 
-def fingerprint(layers: Layers, codec: Codec, privacy: Privacy | None = None) -> str:
+def fingerprint(layers: Layers, codec: Codec, privacy: Privacy | None = None, personal: Personal | None = None) -> str:
     """Return a digest of what both sides must agree on: the layers, their tensors and the codec.
 
     Args:
         layers: The labelling.
         codec: How uploads are compressed; it names the codec of downloads.
         privacy: How clients limit their contributions, which the server's noise relies on.
+        personal: How clients blend and train heads of their own.
 
     Returns:
         16 hexadecimal digits.
     """
     described = [[(t.name, t.shape, str(t.dtype), t.trainable) for t in layer.tensors] for layer in layers]
     parts = [layer.name for layer in layers], described, _written(codec)
-    text = repr(parts if privacy is None else (*parts, privacy))
+    text = repr((*parts, *(setting for setting in (privacy, personal) if setting is not None)))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -5,6 +5,9 @@ does not work where only sums are visible. Values that are not finite are refuse
 what a few clients can do; it does not make training private, and with as many attackers as honest clients none of them
 helps.
 
+An aggregator may have an attribute ``counts_elements = True``: then a number that its client did not send is NaN.
+Codecs that leave numbers out need such an aggregator.
+
 To write one, inherit from :class:`Aggregator` and define `name` and `combine`.
 """
 
@@ -65,7 +68,8 @@ class Aggregator(Protocol):
 
         Args:
             layer: The layer.
-            received: Its tensors by name, of shape (clients, ...), all finite; never changed.
+            received: Its tensors by name, of shape (clients, ...), all finite, but for NaN where an
+                aggregator counts elements; never changed.
             weights: p_i of each client, summing to 1.
             reference: The layer's global value before the round, from which all clients once started.
         """

@@ -16,7 +16,8 @@ from fedlama.choices.codecs.differences import Differences
 from fedlama.choices.codecs.directions import Directions
 from fedlama.choices.codecs.eight_bit_rows import EightBitRows
 from fedlama.choices.codecs.float16 import Float16
-from fedlama.choices.codecs.float32 import Float32, changes_nothing, codec_of, download_codec, full_codec
+from fedlama.choices.codecs.float32 import Float32, changes_nothing, codec_for, codec_of, download_codec, full_codec
+from fedlama.choices.codecs.layer_mask import LayerMask
 from fedlama.choices.codecs.power_sgd import PowerSGD
 from fedlama.choices.codecs.qsgd import QSGD
 from fedlama.choices.codecs.random_k import RandomK
@@ -40,11 +41,13 @@ __all__ = [
     "EightBitRows",
     "Float16",
     "Float32",
+    "LayerMask",
     "PowerSGD",
     "RandomK",
     "Sign",
     "TopK",
     "changes_nothing",
+    "codec_for",
     "codec_of",
     "download_codec",
     "full_codec",

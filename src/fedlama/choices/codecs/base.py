@@ -9,6 +9,10 @@ hold (`uses_reference`), keep tensors between rounds (`init`, such as the residu
 numbers. All that is handed to it in a context, and it returns its new state instead of changing the old one. So the
 caller decides whether a state counts: an upload for an evaluation, or one that is repeated, changes nothing.
 
+A codec may have two members more. With ``leaves_out = True`` some numbers of an upload are not sent; they arrive as
+NaN, and no other number may. Only an aggregator that counts elements can be used with it. A method
+``for_layers(layers)`` returns the codec that a federation uses, for one that treats layers by their position.
+
 Which side keeps what:
 
 ==========  ==================================================  ======================================================

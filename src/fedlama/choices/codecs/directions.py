@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from fedlama.choices.codecs.base import Codec, CodecContext, CodecState, CohortContext
+from fedlama.choices.codecs.float32 import codec_for
 from fedlama.choices.codecs.nested import codec_from
-from fedlama.core.layers import TensorSpec
+from fedlama.core.layers import Layers, TensorSpec
 from fedlama.core.registry import register
+from fedlama.errors import ConfigError
 
 
 @register("codec")
@@ -38,6 +40,11 @@ class Directions(Codec):
     def __post_init__(self) -> None:
         for direction in ("up", "down"):
             object.__setattr__(self, direction, codec_from(f"codec.{direction}", getattr(self, direction)))
+        if getattr(self.down, "leaves_out", False):
+            raise ConfigError(
+                f"Directions: down is {self.down.name!r}, which leaves numbers out, but clients need all of a "
+                "download; use such as 'float32'"
+            )
 
     @property
     def needs_context(self) -> bool:
@@ -54,6 +61,15 @@ class Directions(Codec):
         """The codec of downloads."""
         down: Codec = self.down
         return down
+
+    @property
+    def leaves_out(self) -> bool:
+        """As the codec of uploads."""
+        return bool(getattr(self._up, "leaves_out", False))
+
+    def for_layers(self, layers: Layers) -> Codec:
+        """Return the same codecs, with what they must know of the layers."""
+        return replace(self, up=codec_for(self.up, layers), down=codec_for(self.down, layers))
 
     @property
     def _up(self) -> Codec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.codecs.base import Codec
-from fedlama.core.layers import TensorSpec
+from fedlama.core.layers import Layers, TensorSpec
 from fedlama.core.registry import register
 from fedlama.errors import DataError
 
@@ -80,6 +81,17 @@ def full_codec(codec: Codec) -> Codec:
     """
     down = download_codec(codec)
     return _UNCOMPRESSED if down.needs_context else down
+
+
+def codec_for(codec: Codec, layers: Layers) -> Codec:
+    """Return a codec that knows the layers it is used for, where it asks for them with `for_layers`.
+
+    Args:
+        codec: The codec as it was chosen; one of the user's own may not know of layers.
+        layers: The layers that are sent, in the model's order.
+    """
+    bind: Callable[[Layers], Codec] | None = getattr(codec, "for_layers", None)
+    return codec if bind is None else bind(layers)
 
 
 def codec_of(spec: TensorSpec, codec: Codec) -> Codec:

@@ -8,6 +8,7 @@ from fedlama.choices.solvers.feddyn import FedDyn
 from fedlama.choices.solvers.fedlamb import FedAMS, FedLAMB
 from fedlama.choices.solvers.fedprox import FedProx
 from fedlama.choices.solvers.groups import ParameterGroup
+from fedlama.choices.solvers.layer_rates import LayerRates
 from fedlama.choices.solvers.mimelamb import MimeLAMB
 from fedlama.choices.solvers.options import SolverOptions
 from fedlama.choices.solvers.per_client import along_clients, client_norms, tensor_norms
@@ -25,6 +26,7 @@ __all__ = [
     "FedDyn",
     "FedLAMB",
     "FedProx",
+    "LayerRates",
     "LocalSolver",
     "MimeLAMB",
     "OptimizerState",

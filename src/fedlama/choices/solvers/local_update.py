@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedlama.choices.solvers.base import LocalSolver, OptimizerState
 from fedlama.choices.solvers.groups import ParameterGroup, group_of
+from fedlama.choices.solvers.layer_rates import bound
 from fedlama.choices.solvers.options import NO_CLIPPING, options_of
 from fedlama.core.layers import Layers
 
@@ -38,6 +39,7 @@ class LocalUpdate:
         names: The parameters that are trained.
         shared: The server's values of what the solver exchanges beside the model, by name, aligned with `names`; each
             of one client's shape.
+        model_names: The names of all trained parameters of the model, in its order; by default `names`.
 
     Attributes:
         decayed: Per trained parameter, False for those of normalisation modules.
@@ -50,6 +52,7 @@ class LocalUpdate:
         layers: Layers,
         names: Sequence[str],
         shared: Mapping[str, Sequence[Tensor]] | None = None,
+        model_names: Sequence[str] | None = None,
     ) -> None:
         options, self._shared = options_of(solver), {kind: list(values) for kind, values in (shared or {}).items()}
         self._clipping = options.clipping
@@ -59,7 +62,10 @@ class LocalUpdate:
         members: dict[ParameterGroup | None, list[int]] = {}
         for position, name in enumerate(names):
             members.setdefault(group_of(name, layer_of.get(name, name), options.groups), []).append(position)
-        self._parts = [_part(solver, group, positions) for group, positions in members.items()]
+        self._parts = [
+            _part(bound(solver, [names[position] for position in positions], model_names or names), group, positions)
+            for group, positions in members.items()
+        ]
         self._clips = self._clipping != NO_CLIPPING
         self._always_stacked = bool(getattr(solver, "always_stacked", False))
         self.ends_rounds = hasattr(solver, "end_round")

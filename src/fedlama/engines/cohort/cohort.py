@@ -20,13 +20,15 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.codecs import CodecState
+from fedlama.choices.personal import OWN_SHARE
 from fedlama.choices.solvers import OptimizerState
 from fedlama.choices.solvers.exchanged import exchanges_of, extra_name
-from fedlama.core.layers import Layer, TensorSpec, layer_tensors, local_buffers
+from fedlama.core.layers import Layer, TensorSpec
 from fedlama.engines.api import LOCAL_VALUES, CohortState, EngineSetup, Values
 from fedlama.engines.cohort.averaging import set_rows
 from fedlama.engines.cohort.device_averaging import DeviceSynchronisation
 from fedlama.engines.cohort.device_tables import has_triton
+from fedlama.engines.cohort.kept import dropped_buffers, kept_values, without
 from fedlama.engines.cohort.storage import Storage
 from fedlama.engines.cohort.threads import WorkerThreads, cores
 from fedlama.engines.divergence import loss_divergence
@@ -96,9 +98,7 @@ class Cohort:
         self._setup = setup
         self._storage = storage
         self._channels_last = channels_last
-        buffers, personal = local_buffers(model, setup.trained_layers), layer_tensors(model, setup.local_layers)
-        self._local = {name: buffer.detach().clone().to(device) for name, buffer in buffers.items()}
-        self._first_personal = {name: value.detach().clone().to(device) for name, value in personal.items()}
+        self._local, self._first_kept = dropped_buffers(setup), kept_values(setup)
         self._steps_done: dict[int, int] = {}
         self._inactive: dict[int, dict[str, Values]] = {}  # what clients outside of the cohort keep
         self._threads = WorkerThreads(cores())
@@ -108,7 +108,7 @@ class Cohort:
     def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort; see :meth:`fedlama.engines.api.Engine.start_cohort`."""
         old, kept = len(self.clients), 0
-        if self._setup.solver.state_scope == "client" or self._first_personal:
+        if self._setup.solver.state_scope == "client" or self._first_kept:
             self._put_aside()
         if self._setup.solver.state_scope == "slot":
             kept = min(old, len(clients))  # rows pass on what is never synchronised, and their optimizer state
@@ -118,9 +118,9 @@ class Cohort:
         self.clients = tuple(clients)
         for name, value in self._local.items():
             self._values[name][kept:].copy_(value)
-        for name, value in self._first_personal.items():
+        for name, value in self._first_kept.items():
             self._values[name].copy_(value)
-        self.overwrite(values)
+        self.overwrite(without(values, self._first_kept))
         self.reset_optimizer_state(kept)
         for kind, named in self.uploads.first.items():
             for name, value in named.items():
@@ -138,8 +138,8 @@ class Cohort:
                 kind: {name: buffer[row].clone() for name, buffer in zip(self.names, buffers, strict=True)}
                 for kind, buffers in (self._optimizer_state if scoped else {}).items()
             }
-            if self._first_personal:
-                kept[LOCAL_VALUES] = {name: self._personal_row(name, row) for name in self._first_personal}
+            if self._first_kept:
+                kept[LOCAL_VALUES] = {name: self._personal_row(name, row) for name in self._first_kept}
             self._inactive[client] = kept
 
     def _personal_row(self, name: str, row: int) -> Tensor:
@@ -247,6 +247,7 @@ class Cohort:
         values, state = dict(self._values), dict(self._optimizer_state)
         for kind in self._kinds:
             state[kind] = [values.pop(extra_name(kind, name)) for name in self.names]
+        values.pop(OWN_SHARE, None)  # the model has no such tensor
         return CohortSlice(self.clients, values, state, steps_done, fresh)
 
     def count(self, clients: Sequence[int], steps: int) -> None:
@@ -301,7 +302,7 @@ class Cohort:
     def _allocate(self, count: int, values: Mapping[str, Tensor], kept: int) -> None:
         """Allocate stacked tensors for `count` clients, and copy what the first `kept` rows pass on."""
         old_values, old_optimizer_state = self._values, self._optimizer_state
-        given = {**self._local, **self._first_personal, **values}
+        given = {**self._local, **self._first_kept, **values}
         self._values = {name: self._stack(name, value, count) for name, value in given.items()}
         self._fresh = self._setup.solver.init([self._values[name][0] for name in self.names])
         self._optimizer_state = {

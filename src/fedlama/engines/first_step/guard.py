@@ -117,7 +117,8 @@ def _mixes_clients(
     state = {kind: stacked([start.optimizer_state[kind] for start in starts]) for kind in starts[0].optimizer_state}
     gradients = stacked([outcome.gradients for outcome in outcomes])
     try:
-        update = LocalUpdate(copied_or_same(setup.solver), setup.trained_layers, work.names, work.shared)
+        solver = copied_or_same(setup.solver)
+        update = LocalUpdate(solver, setup.trained_layers, work.names, work.shared, setup.parameter_names)
         update(parameters, gradients, state, work.rates[0], work.reference)
     except Exception:  # it may not even take stacked tensors
         return True

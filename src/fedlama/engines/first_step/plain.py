@@ -136,7 +136,7 @@ class PlainClient:
         state = {kind: [buffer.clone() for buffer in buffers] for kind, buffers in start.optimizer_state.items()}
         parameters = [values[name] for name in work.names]
         given = [gradient.clone() for gradient in gradients]
-        update = LocalUpdate(self.solver, setup.trained_layers, work.names, work.shared)
+        update = LocalUpdate(self.solver, setup.trained_layers, work.names, work.shared, setup.parameter_names)
         update.one(parameters, given, state, work.rates[0], work.reference)
         keep_reassigned_buffers(self.model, self._tensors, self._buffers, values)
         return StepOutcome(float(loss.detach()), values | named_state(state, work), tuple(gradients))

@@ -100,7 +100,7 @@ class RoundSteps:
             kind = exchange.kind
             shared[server_value_of(kind)] = tuple(order.values[extra_name(kind, name)] for name in names)
         if shared:  # they change from round to round
-            update = LocalUpdate(solver, self._setup.trained_layers, names, shared)
+            update = LocalUpdate(solver, self._setup.trained_layers, names, shared, self._names)
         return LocalSteps(plan.round_index, steps, trained, names, reference, rates, update, shared)
 
     def _trained(self, frozen: frozenset[str]) -> tuple[tuple[int, ...], tuple[str, ...], LocalUpdate]:
@@ -109,7 +109,7 @@ class RoundSteps:
         fixed = {spec.name for layer in setup.layers if layer.name in frozen for spec in layer.tensors}
         trained = tuple(position for position, name in enumerate(self._names) if name not in fixed)
         names = tuple(self._names[position] for position in trained)
-        return trained, names, LocalUpdate(setup.solver, setup.trained_layers, names)
+        return trained, names, LocalUpdate(setup.solver, setup.trained_layers, names, None, self._names)
 
 
 class Trainer(Protocol):

@@ -123,7 +123,7 @@ def compiled_form(setup: EngineSetup) -> Model | None:
     Args:
         setup: The federation's fixed parts.
     """
-    if setup.micro_batch_size is not None:  # the kernels take whole batches
+    if setup.micro_batch_size is not None or setup.personal is not None:  # kernels take whole batches, for all layers
         return None
     if not can_compile() or setup.device.type != "cpu" or plain_sgd(setup.solver) is None:
         return None

@@ -36,6 +36,11 @@ def wrap(engine: Engine, setup: EngineSetup, availability: Availability, aggrega
         for asks in _at_the_end_of_rounds(setup)
         if not getattr(engine, "ends_rounds", False)
     ]
+    if setup.personal is not None and not getattr(engine, "personalises", False):
+        why = getattr(
+            engine, "why_not_personal", "has no class attribute personalises, so it may not keep a client's head"
+        )
+        problems.append(f"personal is set, but {type(engine).__name__} {why}; {_REMEDY}")
     remedy = getattr(engine, "remedy", _REMEDY)  # an engine of deployments names how it shows single models
     if not availability.always_answers and not engine.holds_clients:
         problems.append(

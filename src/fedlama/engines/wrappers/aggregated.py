@@ -58,10 +58,13 @@ class AggregatedEngine:
         # Copies, because an aggregator of the user's own might work in place.
         received = {name: value.clone() for name, value in self._inner.received(layer).items()}  # (clients, ...)
         # An infinity that the global model has too, such as the -inf of a mask, is usable.
-        finite = [
-            (torch.isfinite(value) | (value == self._global[name])).reshape(len(value), -1).all(1)
-            for name, value in received.items()
-        ]
+        usable_values = {
+            name: torch.isfinite(value) | (value == self._global[name]) for name, value in received.items()
+        }
+        if getattr(self._aggregator, "counts_elements", False):  # a user's class may not inherit the default
+            for spec in (spec for spec in layer.tensors if spec.trainable):
+                usable_values[spec.name] |= torch.isnan(received[spec.name])  # not sent
+        finite = [value.reshape(len(value), -1).all(1) for value in usable_values.values()]
         usable = torch.nonzero(torch.stack(finite).all(0)).flatten()  # (tensors, clients) -> rows of the cohort
         if not len(usable):
             return Average({spec.name: self._global[spec.name] for spec in layer.tensors}, float("nan"), self._answered)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fedlama.engines.api import CohortState, EngineSetup, Values
+from fedlama.engines.cohort.kept import dropped_buffers, kept_values, without
 from fedlama.engines.uploads import first_states
 
 _Group = Callable[[CohortState], Values]
@@ -46,29 +47,28 @@ def restarted(
     clients: Sequence[int],
     setup: EngineSetup,
     values: Mapping[str, Tensor],
-    local: Mapping[str, Tensor],
 ) -> CohortState:
     """Let some clients of a state start again, from the complete global model with fresh buffers.
 
     Buffers that belong to the client for the whole run (`state_scope` ``"client"``) stay as they are, and so do its
-    local layers.
+    local layers and the head of a personal model.
 
     Args:
         state: The state; overwritten in place.
         clients: The clients that start again.
         setup: The parts of the federation that do not change.
         values: The complete global model.
-        local: Initial values of the buffers that never leave a client.
 
     Returns:
         The state.
     """
+    common = without(values, kept_values(setup)) | dropped_buffers(setup)
     first = first_states(setup.layers, setup.codec, setup.device)
     names = [name for name, parameter in setup.model.named_parameters() if parameter.requires_grad]
     for row in [state.clients.index(client) for client in clients]:
         for name, stacked in state.values.items():
-            if name in values or name in local:
-                stacked[row] = values[name] if name in values else local[name]
+            if name in common:
+                stacked[row] = common[name]
         fresh = setup.solver.init([state.values[name][row] for name in names])
         for kind, named in state.optimizer_state.items() if setup.solver.state_scope != "client" else ():
             for name, buffer in zip(names, fresh[kind], strict=True):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fedlama.choices.availability import Availability, Membership
 from fedlama.choices.availability.rules import rescaled
-from fedlama.core.layers import Layer, local_buffers
+from fedlama.core.layers import Layer
 from fedlama.engines.api import (
     Average,
     CohortState,
@@ -27,6 +27,7 @@ from fedlama.engines.api import (
     Values,
     averages_of,
 )
+from fedlama.engines.cohort.kept import blended_names
 from fedlama.engines.transfers import TransferTable
 from fedlama.engines.wrappers.rows import joined, restarted, rows_of
 
@@ -45,7 +46,7 @@ class UnreliableEngine:
     def __init__(self, setup: EngineSetup, inner: Engine, availability: Availability) -> None:
         self._setup, self._inner, self._availability = setup, inner, availability
         self._transfers = TransferTable(setup.sent_layers, setup.codec)
-        self._local = {n: b.detach().clone() for n, b in local_buffers(setup.model, setup.trained_layers).items()}
+        self._heads = () if setup.personal is None else tuple(blended_names(setup.layers))
         self._names = [layer.name for layer in setup.sent_layers]
         self._membership = Membership()
         self._present: tuple[int, ...] = ()  # the clients in the inner engine
@@ -73,10 +74,10 @@ class UnreliableEngine:
         self._order, self._answered = order, answered
         self._exchange_clients(answered or self._present, attendance.returning, order.values)
         inner_order = replace(order, cohort=answered, new_cohort=False)
-        losses = self._inner.run_round(inner_order).losses if answered else {}
+        reply = self._inner.run_round(inner_order) if answered else RoundReply({}, ())
         transfers = self._transfers.downloads(order, attendance.sent, attendance.in_sync)
         transfers += self._transfers.uploads(order, answered, evaluation=attendance.enough)
-        return RoundReply(losses if attendance.enough else {}, transfers)
+        return RoundReply(reply.losses if attendance.enough else {}, transfers, reply.own_scores)
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
         """Average a layer over the clients that answered."""
@@ -94,7 +95,7 @@ class UnreliableEngine:
         """Set a layer to one value on every client, including those that are away."""
         self._inner.overwrite(layer, values)
         if self._away is not None:
-            for spec in layer.tensors:
+            for spec in (spec for spec in layer.tensors if spec.name not in self._heads):
                 self._away.values[spec.name].copy_(values[spec.name])
         if self._order is not None and layer.name not in self._order.plan.frozen:
             self._membership.versions[layer.name] = self._order.plan.round_index
@@ -127,7 +128,7 @@ class UnreliableEngine:
         """
         if wanted == self._present and not returning:
             return
-        everyone = restarted(self._everyone(), sorted(returning), self._setup, values, self._local)
+        everyone = restarted(self._everyone(), sorted(returning), self._setup, values)
         away = [client for client in everyone.clients if client not in wanted]
         self._load(rows_of(everyone, wanted))
         self._away = rows_of(everyone, away) if away else None

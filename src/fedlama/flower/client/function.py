@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlama.choices.codecs import Codec, Float32
+from fedlama.choices.personal import Personal
 from fedlama.choices.privacy import Privacy
 from fedlama.core.layers import Layers, by_tensor, local_layers, sent_layers
 from fedlama.core.scores import Score
@@ -62,6 +63,16 @@ class FunctionTrainer:
     @property
     def privacy(self) -> Privacy | None:
         """None: a function's changes are not limited, so a server that asks for it refuses this client."""
+        return None
+
+    @property
+    def personal(self) -> Personal | None:
+        """None: a function gets the global model, so a server that asks for personal ones refuses this client."""
+        return None
+
+    @property
+    def own_score(self) -> Score | None:
+        """None: a function's model is scored after its training."""
         return None
 
     @property

@@ -27,6 +27,7 @@ from fedlama.choices.codecs import SERVER, Float32, download_codec, full_codec
 from fedlama.core import wire
 from fedlama.core.averaging import squared_norm, wide_dtype
 from fedlama.core.layers import Layer
+from fedlama.core.scores import Score
 from fedlama.core.state_dicts import join, split
 from fedlama.engines.api import Values
 from fedlama.engines.cohort.sizes import intra_op_threads
@@ -58,7 +59,7 @@ def respond(request: TrainRequest, trainer: ClientTrainer, path: Path) -> TrainR
     Returns:
         The reply; the new state is already on the disk.
     """
-    own_fingerprint = fingerprint(trainer.layers, trainer.codec, trainer.privacy)
+    own_fingerprint = fingerprint(trainer.layers, trainer.codec, trainer.privacy, trainer.personal)
     if request.fingerprint != own_fingerprint:
         return refusal(request, _other_model(own_fingerprint, request.fingerprint))
     with intra_op_threads(trainer.threads), exclusive(path):
@@ -84,7 +85,7 @@ def evaluate(request: EvaluateRequest, trainer: ClientTrainer, folder: Path) -> 
         trainer: The client's model and data.
         folder: For the final model, ``final-CLIENT.safetensors``.
     """
-    own_fingerprint = fingerprint(trainer.layers, trainer.codec, trainer.privacy)
+    own_fingerprint = fingerprint(trainer.layers, trainer.codec, trainer.privacy, trainer.personal)
     if request.fingerprint != own_fingerprint:
         reason = _other_model(own_fingerprint, request.fingerprint)
         return EvaluateReply(request.round_index, request.client, detail=reason)
@@ -113,8 +114,8 @@ def _keep_final(request: EvaluateRequest, model: Values, folder: Path) -> Evalua
 
 def _other_model(here: str, expected: str) -> str:
     return (
-        f"the model, the labelling or the codec differ from the server's, or the privacy (fingerprint {here}, expected "
-        f"{expected}); use the same experiment and the same files on both sides"
+        f"the model, the labelling or the codec differ from the server's, or privacy or personal (fingerprint {here}, "
+        f"expected {expected}); use the same experiment and the same files on both sides"
     )
 
 
@@ -136,14 +137,18 @@ def _trained(request: TrainRequest, trainer: ClientTrainer, state: ClientState |
     received = _received(request, trainer, state)
     values, optimizer_state = (state.values, state.optimizer_state) if state else trainer.initial_state(received)
     optimizer_state = optimizer_state if kept is None else kept
-    values = values | received | personal
+    common = {name: value for name, value in received.items() if name not in trainer.local_names}
+    values = values | common | personal
     codec, down = trainer.codec, download_codec(trainer.codec)
     needs_reference = request.scalars or trainer.uses_reference or codec.uses_reference or down.uses_reference
     reference = ((state.reference if state else {}) | received) if needs_reference else {}
     frozen = [trainer.layers[index] for index in request.frozen]
     frozen_values = {spec.name: values[spec.name].clone() for layer in frozen for spec in layer.tensors}
     names = frozenset(layer.name for layer in frozen)
-    local_round = LocalRound(request.client, request.round_index, request.steps, request.steps_done, names)
+    arrived = frozenset(layer.name for layer in trainer.layers if any(spec.name in received for spec in layer.tensors))
+    local_round = LocalRound(
+        request.client, request.round_index, request.steps, request.steps_done, names, arrived, request.score
+    )
     values, optimizer_state, loss = trainer.train(values, optimizer_state, reference, local_round)
     return ClientState(
         request.run,
@@ -154,6 +159,7 @@ def _trained(request: TrainRequest, trainer: ClientTrainer, state: ClientState |
         optimizer_state,
         reference,
         codec_state=state.codec_state_after(request.answered_round) if state else _first_codec_state(trainer),
+        score=trainer.own_score,
     )
 
 
@@ -204,9 +210,14 @@ def _reply(
         replayed,
         payload,
         packed(held, scalars=False)[0] if held else b"",
-        score=trainer.score(state.values) if request.score and trainer.has_test_set else None,
+        score=_score(trainer, state) if request.score and trainer.has_test_set else None,
     )
     return reply, state.codec_state | new_states
+
+
+def _score(trainer: ClientTrainer, state: ClientState) -> Score | None:
+    """Return the score of the client's own model: a personal one is scored before its local steps."""
+    return trainer.score(state.values) if trainer.personal is None else state.score
 
 
 def _distance(layer: Layer, payload: bytes, trainer: ClientTrainer, known: Known) -> float:

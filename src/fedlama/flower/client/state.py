@@ -11,13 +11,14 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fedlama.core.scores import Score
 from fedlama.core.state_dicts import join, split
 from fedlama.engines.api import Values
 
@@ -41,6 +42,7 @@ class ClientState:
         codec_state: The codec's states by ``tensor/state`` with which the round's upload was written, so that it can be
             written again.
         codec_next: Its states afterwards, which count once the server has the upload.
+        score: The score of a personal model in that round, where one was asked for.
     """
 
     run: str
@@ -52,6 +54,7 @@ class ClientState:
     reference: Values
     codec_state: Values = field(default_factory=dict)
     codec_next: Values = field(default_factory=dict)
+    score: Score | None = None
 
     def codec_state_after(self, answered_round: int) -> Values:
         """Return the codec's states for the next upload.
@@ -74,6 +77,7 @@ def save(state: ClientState, path: Path) -> None:
         "fingerprint": state.fingerprint,
         "round": state.round_index,
         "loss": state.loss.hex(),
+        "score": None if state.score is None else asdict(state.score),
     }
     tensors = (state.values, state.optimizer_state, state.reference, state.codec_state, state.codec_next)
     groups = dict(zip(_GROUPS, tensors, strict=True))
@@ -99,9 +103,13 @@ def load(path: Path) -> ClientState | None:
             return None
         run, fingerprint = str(facts["run"]), str(facts["fingerprint"])
         round_index, loss = int(facts["round"]), float.fromhex(facts["loss"])
+        score = None if facts.get("score") is None else Score(**facts["score"])
     except (OSError, SafetensorError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
         return None
-    return ClientState(run, fingerprint, round_index, loss, *(groups.get(name, {}) for name in _GROUPS))
+    values, optimizer_state, reference, codec_state, codec_next = (groups.get(name, {}) for name in _GROUPS)
+    return ClientState(
+        run, fingerprint, round_index, loss, values, optimizer_state, reference, codec_state, codec_next, score
+    )
 
 
 def write_tensors(tensors: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Protocol
 from torch import Tensor
 
 from fedlama.choices.codecs import Codec, Float32
+from fedlama.choices.personal import Personal
 from fedlama.choices.privacy import Privacy
 from fedlama.core.layers import Layers
 from fedlama.core.plan import Plan
@@ -20,9 +21,10 @@ from fedlama.core.scores import Score
 from fedlama.core.state_dicts import join, split
 from fedlama.data.local_sets import held_out
 from fedlama.engines.api import CohortState, EngineSetup, RoundOrder, Values
+from fedlama.engines.cohort.kept import kept_values
 from fedlama.engines.cohort.sizes import threads_for
 from fedlama.engines.loop import LoopEngine
-from fedlama.federation.client_evaluation import own_score
+from fedlama.federation.own_score import own_score
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class LocalRound:
         steps: Local steps to take now.
         steps_done: Local steps that this client took in earlier rounds; they give its position in its data.
         frozen: Names of the layers that are not trained.
+        arrived: Names of the layers that the client received for this round.
+        scores_own: Whether a personal model is to be scored.
     """
 
     client: int
@@ -42,6 +46,8 @@ class LocalRound:
     steps: int
     steps_done: int
     frozen: frozenset[str]
+    arrived: frozenset[str] = frozenset()
+    scores_own: bool = False
 
 
 class ClientTrainer(Protocol):
@@ -60,6 +66,14 @@ class ClientTrainer(Protocol):
         """How the client limits its contributions; None for not at all."""
 
     @property
+    def personal(self) -> Personal | None:
+        """How the client blends and trains a head of its own; None for not at all."""
+
+    @property
+    def own_score(self) -> Score | None:
+        """The score of a personal model, as it was before the local steps of the latest :meth:`train`."""
+
+    @property
     def uses_reference(self) -> bool:
         """Whether training reads the values that the client received last."""
 
@@ -69,7 +83,7 @@ class ClientTrainer(Protocol):
 
     @property
     def local_names(self) -> frozenset[str]:
-        """The tensors of local layers: they are trained and never sent, and the client keeps them for the whole run."""
+        """The tensors that the client keeps for the whole run: of local layers, which are never sent, and of heads."""
 
     @property
     def samples(self) -> int:
@@ -128,6 +142,8 @@ class LoopTrainer:
         self._setup, self._client = setup, client
         self._scored = copy.deepcopy(setup.model)  # the engine overwrites its own; this one has the initial values
         self._engine = LoopEngine(replace(setup, codec=Float32()))  # the codec is applied to the reply
+        self._kept = frozenset(kept_values(setup))
+        self._own_score: Score | None = None
 
     @property
     def layers(self) -> Layers:
@@ -145,10 +161,21 @@ class LoopTrainer:
         return self._setup.privacy
 
     @property
+    def personal(self) -> Personal | None:
+        """How the client blends and trains a head of its own; None for not at all."""
+        return self._setup.personal
+
+    @property
+    def own_score(self) -> Score | None:
+        """The score of a personal model, as it was before the local steps of the latest :meth:`train`."""
+        return self._own_score
+
+    @property
     def uses_reference(self) -> bool:
         """Whether the solver reads the values that the client received last."""
         setup = self._setup
-        return setup.solver.uses_reference or bool(setup.extra_layers) or setup.privacy is not None
+        limits = setup.privacy is not None or setup.personal is not None
+        return setup.solver.uses_reference or bool(setup.extra_layers) or limits
 
     @property
     def keeps_optimizer_state(self) -> bool:
@@ -157,8 +184,8 @@ class LoopTrainer:
 
     @property
     def local_names(self) -> frozenset[str]:
-        """The tensors of local layers."""
-        return frozenset(spec.name for layer in self._setup.local_layers for spec in layer.tensors)
+        """The tensors of local layers, and with a personal model those of the head, and its share."""
+        return self._kept
 
     @property
     def samples(self) -> int:
@@ -201,12 +228,15 @@ class LoopTrainer:
             cohort=(self._client,),
             new_cohort=False,
             values=reference,
-            lacking=frozenset(),
+            lacking=local_round.arrived,
+            scores_own=local_round.scores_own,
             client_steps={self._client: local_round.steps},
         )
         # A client's process may end after every message, and its model was checked at its first step.
         self._engine.first_step_checked = local_round.steps_done > 0
-        (loss,) = self._engine.run_round(order).losses.values()
+        reply = self._engine.run_round(order)
+        (loss,) = reply.losses.values()
+        self._own_score = reply.own_scores.get(self._client)
         return *self._state(), loss
 
     def _state(self) -> tuple[Values, Values]:

@@ -93,6 +93,7 @@ class FlowerEngine:
 
     holds_clients: ClassVar[bool] = False
     ends_rounds: ClassVar[bool] = True
+    personalises: ClassVar[bool] = True
     remedy: ClassVar[str] = "set aggregation='models', or leave it out"
 
     def __init__(self, setup: EngineSetup, options: Flower) -> None:
@@ -101,7 +102,7 @@ class FlowerEngine:
                 "solver.state_scope is 'slot', but momentum cannot move from one machine to another; choose 'cohort'"
             )
         self._setup, self._options = setup, options
-        self._fingerprint = fingerprint(setup.sent_layers, setup.codec, setup.privacy)
+        self._fingerprint = fingerprint(setup.sent_layers, setup.codec, setup.privacy, setup.personal)
         self.registry = NodeRegistry(options.channel, len(setup.clients), options.known)
         self._runner = RoundRunner(options.channel, self.registry, options.policy, setup.sent_layers, setup.codec)
         self.state = EngineState(run=secrets.token_hex(8))
@@ -296,7 +297,8 @@ class FlowerEngine:
             for spec in layer.tensors:
                 if spec.trainable:
                     wide = wide_dtype(spec.dtype)
-                    total += squared_norm(received[layer.name][spec.name].to(wide) - order.values[spec.name].to(wide))
+                    change = received[layer.name][spec.name].to(wide) - order.values[spec.name].to(wide)
+                    total += squared_norm(torch.where(torch.isnan(change), 0.0, change))  # NaN was not sent
         return math.sqrt(total)
 
     def _answered(self) -> list[int]:

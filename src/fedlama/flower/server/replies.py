@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fedlama.choices.codecs import Codec
@@ -84,7 +85,7 @@ def check(
             "the reply's discrepancy scalars are not one finite number of 0 or more per requested layer; install the "
             "same version of fedlama on both sides"
         )
-    _check_finite(values, layers, current or {})
+    _check_finite(values, layers, current or {}, getattr(codec, "leaves_out", False))
     if not math.isfinite(message.loss):
         raise DataError(
             f"the loss is {message.loss}, expected a finite number; lower the learning rate or check that client's data"
@@ -122,14 +123,25 @@ def _check_address(part: str, round_index: int, client: int, request: TrainReque
         raise DataError(f"{part} is for client {client}, expected client {request.client}")
 
 
-def _check_finite(received: Mapping[str, Values], layers: Layers, current: Mapping[str, Tensor]) -> None:
-    """Refuse values that would make the average useless, before anything has been averaged."""
+def _check_finite(
+    received: Mapping[str, Values], layers: Layers, current: Mapping[str, Tensor], leaves_out: bool
+) -> None:
+    """Refuse values that would make the average useless, before anything has been averaged.
+
+    Args:
+        received: The layers' tensors, by layer.
+        layers: The labelling.
+        current: The global values that the client began with, by tensor name.
+        leaves_out: Whether parameters are NaN where the client did not send them.
+    """
     trainable = {spec.name: spec.trainable for layer in layers for spec in layer.tensors}
     for layer, values in received.items():
         for name, value in values.items():
             if not (value.is_floating_point() or value.is_complex()):
                 continue
             usable = value.abs() <= _LARGEST
+            if leaves_out and trainable[name]:
+                usable |= torch.isnan(value)
             if name in current and not trainable[name] and not usable.all():
                 usable |= value == current[name].to(value.device)
             if not usable.all():

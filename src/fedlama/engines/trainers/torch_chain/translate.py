@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from fedlama import kernels as graph
+from fedlama.choices.solvers.sgd import plain_sgd
 from fedlama.engines.api import EngineSetup
 from fedlama.engines.trainers.model_graph import example_input, read_graph
 from fedlama.engines.trainers.torch_chain.operations import (
@@ -33,6 +34,8 @@ def chain_for(setup: EngineSetup) -> list[ChainOperation] | None:
     """
     x, chain = example_input(setup), translate(setup.model)
     if x is None or chain is None or setup.micro_batch_size is not None:  # chains take whole batches
+        return None
+    if setup.personal is not None and plain_sgd(setup.solver) is not None:  # whose steps a head does not take
         return None
     return chain if chain[0].data_dims in (None, x.dim()) else None
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.codecs import Codec
+from fedlama.choices.personal import Personal
 from fedlama.choices.privacy import Privacy
 from fedlama.core.layers import Layers
 from fedlama.core.scores import Score
@@ -34,6 +35,8 @@ class AppTrainer:
 
     uses_reference, keeps_optimizer_state, has_test_set = True, False, False
     privacy: Privacy | None = None
+    personal: Personal | None = None
+    own_score: Score | None = None
     local_names: frozenset[str] = frozenset()
     samples = 0
 

@@ -10,6 +10,7 @@ from fedlama.data.partition.describe import Description, describe
 from fedlama.data.partition.dirichlet import dirichlet
 from fedlama.data.partition.iid import iid
 from fedlama.data.partition.natural import natural
+from fedlama.data.partition.niid_bench import niid_dirichlet, niid_labels
 from fedlama.data.partition.shards import shards
 
-__all__ = ["Description", "describe", "dirichlet", "iid", "natural", "shards"]
+__all__ = ["Description", "describe", "dirichlet", "iid", "natural", "niid_dirichlet", "niid_labels", "shards"]

@@ -14,7 +14,7 @@ METHODS := fedavg fedavg,base_interval=12 fedavg,base_interval=24 fedlama fedlam
 	fedlama,codec=differences,bits=4
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint
 
-.PHONY: run test quick lint docs flower install extras gpu hashed hashes audit fuzz clean
+.PHONY: run test quick lint docs pictures flower install extras gpu hashed hashes audit fuzz clean
 
 run: $(READY)
 	$(BIN)/fedlama compare digits-resnet --methods '$(METHODS)'
@@ -32,6 +32,10 @@ lint: $(READY)
 
 docs: $(EXTRAS)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# The pictures of the pages, by the commands on these pages: minutes.
+pictures: $(READY)
+	$(BIN)/python docs/pictures.py
 
 flower: $(FLOWER_READY)
 	$(FLOWER)/bin/python -m pytest tests/flower

@@ -103,10 +103,16 @@ def test_the_readme_lists_every_extra() -> None:
     assert sorted(listed) == sorted(extras)
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "index.md"], ids=["README", "index"])
-def test_the_examples_are_listed_in_their_order(page: Path) -> None:
-    listed = re.findall(r"^\| `examples/(\d\d_\w+\.py)` \|", page.read_text(encoding="utf-8"), re.MULTILINE)
-    assert listed == sorted(file.name for file in (ROOT / "examples").glob("*.py"))
+def test_the_examples_are_listed_in_their_order() -> None:
+    scripts = sorted(file.name for file in (ROOT / "examples").glob("*.py"))
+    assert re.findall(r"^\| `examples/(\d\d_\w+\.py)` \|", README, re.MULTILINE) == scripts
+    gallery = (DOCS / "gallery.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\*\*`python examples/(\d\d_\w+\.py)`", gallery, re.MULTILINE)) == scripts
+    for each in [
+        *(ROOT / "examples").glob("*.ipynb"),
+        *(file.parent for file in (ROOT / "examples").glob("*/README.md")),
+    ]:
+        assert f"`examples/{each.name}`" in gallery
 
 
 def test_the_reference_has_the_module_of_every_option() -> None:

@@ -7,6 +7,7 @@ without pyplot, so nothing stays open, and shows itself in a notebook.
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -90,7 +91,8 @@ def curve_figure(x: Sequence[float], y: Sequence[float], labels: tuple[str, str]
         axes.annotate(f"{y[-1]:.4g}", (x[-1], y[-1]), xytext=(0, 7), textcoords="offset points", ha="right", fontsize=9)
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
-    axes.set_title(title, fontsize=10)
+    axes.margins(y=0.12)  # room for the number at the last mark
+    axes.set_title(textwrap.fill(title, 70), fontsize=10)
     axes.grid(alpha=0.3)
     return figure
 

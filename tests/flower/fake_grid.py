@@ -51,6 +51,7 @@ class FakeGrid:
         self._app, self._folder, self._run_config = app, folder, run_config or {}
         self.online = {100 + client: client for client in range(clients)}
         self.fault: Fault = no_fault
+        self.node_config: dict[int, dict[str, Any]] = {}  # client to further keys of its node's configuration
         self.sent: list[Message] = []
         self.replies: list[Message] = []
         self._waiting: dict[str, Message] = {}
@@ -88,7 +89,7 @@ class FakeGrid:
         if fault == "crash":
             self._waiting[ticket] = Message(Error(8, "ClientApp stopped responding."), reply_to=message)
             return ticket
-        node = {"partition-id": client, "state-dir": str(self._folder)}
+        node = {"partition-id": client, "state-dir": str(self._folder), **self.node_config.get(client, {})}
         context = Context(1, message.metadata.dst_node_id, node, RecordDict(), dict(self._run_config))
         try:
             reply = self._app()(copy.deepcopy(message), context)

@@ -44,6 +44,9 @@ FromRound = Annotated[
     int, typer.Option(min=-1, help="Take the run back, and compute it again from this round on; -1 to continue it.")
 ]
 SendFinal = Annotated[bool, typer.Option("--send-final", help="Send the final model to every node, with its digest.")]
+ServerConfig = Annotated[
+    str, typer.Option(help="Where the server has an example of data on the nodes, such as 'data=\"/srv/example\"'.")
+]
 ClientsFile = Annotated[
     str, typer.Option(help="File with the node, weight and ban of each client, on the SuperLink's machine.")
 ]
@@ -112,6 +115,7 @@ def run(
     keep_checkpoints: KeepCheckpoints = 10,
     from_round: FromRound = -1,
     send_final: SendFinal = False,
+    server_config: ServerConfig = "",
     plugins_dir: Annotated[
         str, typer.Option(help="Folder on the SuperLink's machine with the files of your own options.")
     ] = "",
@@ -128,7 +132,7 @@ def run(
     options = _options(
         deadline=deadline, min_replies=min_replies, rejoin=rejoin, aggregation=aggregation, banned=ban,
         keep_checkpoints=keep_checkpoints, from_round=from_round, send_final=send_final, out=out,
-        plugins_dir=plugins_dir, clients_file=clients_file,
+        plugins_dir=plugins_dir, clients_file=clients_file, server_config=server_config,
     )  # fmt: skip
     check_operation(options)
     operator = _operator(superlink)

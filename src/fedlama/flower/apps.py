@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ from fedlama.flower.settings import (
     state_folder,
     state_name,
 )
+from fedlama.flower.sites import node_keys, parsed_config, site_federation
 from fedlama.flower.transport import (
     GridChannel,
     check_info_request,
@@ -98,7 +100,8 @@ def server_app(
         out, final = expanded(str(given["out"])), given["send-final"] is True
         continuation = Continuation(*history_of(given), deciding(given), final)
         if build is None:
-            finished = deploy_experiment(experiment_of(given), engine, out, continuation)
+            server = parsed_config(str(given["server-config"]))
+            finished = deploy_experiment(experiment_of(given), engine, out, replace(continuation, server=server))
             print(f"fedlama: finished; the run folder is {finished.summary['run_folder']}")
         else:
             deploy_federation(lambda remote: build(remote, given), clients, engine, out, continuation)
@@ -130,7 +133,9 @@ def client_app(
         client, given = client_number(context.node_config), {**base, **context.run_config}
         if make:
             return client, make(client, {**given, NODE: dict(context.node_config)})
-        return client, experiment_trainer(client, str(given["experiment"]), plugins_folder(given, context.node_config))
+        site = tuple(sorted(context.node_config.items()))
+        plugins = plugins_folder(given, context.node_config)
+        return client, experiment_trainer(client, str(given["experiment"]), plugins, site)
 
     def inform(message: Message, context: Context) -> Message:
         try:
@@ -188,14 +193,20 @@ def _reply(message: Message, records: RecordDict) -> Message:
 
 
 @lru_cache(maxsize=4)
-def experiment_trainer(client: int, text: str, plugins: Path | None = None) -> ClientTrainer:
+def experiment_trainer(
+    client: int, text: str, plugins: Path | None = None, site: tuple[tuple[str, Any], ...] = ()
+) -> ClientTrainer:
     """Return the trainer of a client of an experiment: its rows of the data, the model and the solver.
 
     Args:
         client: The client's number.
         text: The run's ``experiment``.
         plugins: The node's folder of files with options of the user's own; by default the current folder.
+        site: The items of the node's configuration, for experiments whose data are on the sites.
     """
     experiment = experiment_of({"experiment": text}, {"plugins-dir": str(plugins or "")})
-    federation = assemble(experiment, prepare(experiment))
+    if node_keys(experiment):
+        federation = site_federation(experiment, dict(site), client)
+    else:
+        federation = assemble(experiment, prepare(experiment))
     return LoopTrainer(federation.engine_setup(), client)

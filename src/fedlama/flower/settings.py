@@ -19,6 +19,7 @@ from fedlama.experiment import Catalogue, Experiment, read, resolve
 from fedlama.flower.server.aggregation import Aggregation
 from fedlama.flower.server.known_clients import KnownClients, number_of, read_clients_file
 from fedlama.flower.server.round import RoundPolicy
+from fedlama.flower.sites import parsed_config
 
 RunConfig = Mapping[str, Any]
 NodeConfig = Mapping[str, Any]
@@ -44,6 +45,7 @@ DEFAULTS: dict[str, str | float] = {
     "keep-checkpoints": 10,
     "from-round": -1,
     "send-final": False,
+    "server-config": "",
 }
 """The keys that fedlama reads, as in an app's ``[tool.flwr.app.config]``; Flower lets a run change only keys in it."""
 
@@ -154,12 +156,16 @@ def check_operation(config: RunConfig) -> None:
     """
     problems: list[str] = []
     here = {key: value for key, value in config.items() if key != "clients-file"}
-    for check in (aggregation_of, policy_of, history_of, known_clients_of):
+    for check in (aggregation_of, policy_of, history_of, known_clients_of, _server_config_of):
         try:
             check(here)
         except ConfigError as error:
             problems += error.problems
     refuse(problems)
+
+
+def _server_config_of(config: RunConfig) -> dict[str, str]:
+    return parsed_config(str(config.get("server-config", "")))
 
 
 def history_of(config: RunConfig) -> tuple[int, int | None]:

@@ -22,12 +22,13 @@ from fedlama.flower.deploy.compared import Compared, refuse_other_settings
 from fedlama.flower.deploy.submit import misfits
 from fedlama.flower.server.engine import Flower
 from fedlama.flower.server.nodes import NodeRegistry, RemoteClients
+from fedlama.flower.sites import node_keys, server_federation
 from fedlama.runs import Checkpoints, RunFolder, resume_point
 from fedlama.runs.autosave import take_back
 from fedlama.runs.checkpoint import save_snapshot, write_atomically
 from fedlama.runs.configuration import in_force, replaced_data
 from fedlama.runs.earlier import refuse_replaced_data
-from fedlama.runs.execute import Finished, Observer, PlannedRun, RunOptions, run_one
+from fedlama.runs.execute import Finished, Observer, PlannedRun, RunOptions, folder_of, run_one
 from fedlama.runs.folder import decision_keys
 from fedlama.runs.lock import FolderLock
 from fedlama.runs.network_log import NAME
@@ -48,12 +49,14 @@ class Continuation:
         settings: The run's configuration that decides its result, of an app of the user's own; a folder with a run of
             other settings is refused.
         final: Send the final model to all clients that are online.
+        server: What the server has of the keys that name data on the nodes; see :mod:`fedlama.flower.sites`.
     """
 
     keep: int = 0
     from_round: int | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
     final: bool = False
+    server: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def callbacks(self) -> list[Callback]:
@@ -105,7 +108,16 @@ def deploy_experiment(
         ConfigError: The experiment asks for something that a deployment cannot do.
     """
     refuse(misfits(experiment, engine.aggregation))  # `flwr run` may have submitted it without `fedlama flower run`
-    planned = PlannedRun.of(experiment, assemble(experiment, prepare(experiment)), out)
+    if node_keys(experiment):
+        federation = server_federation(experiment, continuation.server)
+        path = folder_of(experiment, out)
+        path.mkdir(parents=True, exist_ok=True)
+        known = _introduced(engine, len(federation.clients), path / CLIENTS)
+        write_atomically(path / CLIENTS, json.dumps(known.to_json()).encode())
+        federation = replace(federation, clients=known)
+    else:
+        federation = assemble(experiment, prepare(experiment))
+    planned = PlannedRun.of(experiment, federation, out)
     keep, from_round = continuation.keep, continuation.from_round
     engine = replace(engine, went_back=from_round is not None)
     planned = replace(planned, federation=deployable(planned.federation, engine, planned.folder))

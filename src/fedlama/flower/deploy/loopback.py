@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fedlama.errors import FedlamaError, printable
+from fedlama.errors import ConfigError, FedlamaError, printable
 from fedlama.experiment import Experiment, prepare
 from fedlama.flower.deploy.byte_counter import ByteCounter
 from fedlama.flower.deploy.processes import Services, program
 from fedlama.flower.deploy.server_process import FAILED
 from fedlama.flower.deploy.submit import Operator, run_config, write_app, write_connection
+from fedlama.flower.sites import node_keys
 from fedlama.runs.network_log import NAME
 
 _COARSE = 0.1  # seconds by which a file's time may be behind the clock
@@ -43,6 +44,12 @@ def run_on_loopback(
     Raises:
         FedlamaError: The run was refused or did not end.
     """
+    if keys := node_keys(experiment):
+        field, key = next(iter(keys.items()))
+        raise ConfigError(
+            f"data.{field} is 'node:{key}', but here all nodes are on one machine and have no configuration of their "
+            f"own; give data.{field} a path, or start the nodes and use `fedlama flower run`"
+        )
     out = out.resolve()
     folder = out / "services"
     count = len(prepare(experiment).clients)

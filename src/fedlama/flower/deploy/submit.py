@@ -14,6 +14,7 @@ from fedlama.errors import FedlamaError, cut, printable
 from fedlama.experiment import Experiment
 from fedlama.experiment.catalogue import is_outside
 from fedlama.flower.settings import DEFAULTS
+from fedlama.flower.sites import check_server_config, site_misfits
 
 _PROJECT = """\
 [project]
@@ -76,6 +77,7 @@ def run_config(experiment: Experiment, options: Mapping[str, str | float]) -> st
         ConfigError: The experiment asks for something that a deployment cannot do.
     """
     refuse(misfits(experiment, str(options.get("aggregation", DEFAULTS["aggregation"]))))
+    check_server_config(experiment, str(options.get("server-config", "")))
     text = json.dumps(experiment.to_json(), separators=(",", ":"))
     lines = {"experiment": text, **options}
     return "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
@@ -88,7 +90,7 @@ def misfits(experiment: Experiment, aggregation: str = "models") -> list[str]:
         experiment: The experiment.
         aggregation: How the server averages: ``"models"`` or ``"sums"``.
     """
-    problems = [
+    problems = site_misfits(experiment) + [
         f"{section if section == 'engine' else f'{section}.name'} is {origin.reference!r}, expected a file in the "
         "folder of the experiment file, because every machine looks it up in its own plugins-dir; move it there"
         for section, origin in experiment.origins.items()

@@ -122,6 +122,13 @@ def test_sites_score_the_model_on_their_own_test_rows(tmp_path: Path, sites: dic
             right = (network(torch.from_numpy(x)).argmax(1).numpy() == y).mean()
         assert score.metrics["accuracy"] == pytest.approx(right)
         assert score == Score(score.loss, score.metrics, "accuracy", "higher")
+        assert score.weight == 10
+    pooled, known = scores.pooled, scores.global_model
+    assert pooled is not None
+    assert pooled.weight == 20
+    assert pooled.metrics["accuracy"] == pytest.approx((known[0].value + known[1].value) / 2)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["pooled"]["metrics"]["accuracy"] == pytest.approx(pooled.value)
 
 
 def test_a_node_without_the_key_is_an_incident_with_its_remedy(tmp_path: Path, sites: dict[str, Path]) -> None:

@@ -1,18 +1,20 @@
-"""The ClientApp: one client that trains with your own function."""
+"""The ClientApp: one client that trains and scores with your own functions."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from fedlama.flower.apps import FunctionTrainer, client_app
-from own_app.task import build, data, fit
+from own_app.task import build, fit, load, score
 
 
-def trainer(client: int, config: Mapping[str, Any]) -> FunctionTrainer:  # noqa: ARG001
-    """Return the client's model, training function and number of samples."""
+def trainer(client: int, config: Mapping[str, Any]) -> FunctionTrainer:
+    """Return the client's model, functions and number of samples; `config["node"]` is the node's configuration."""
+    train, test = load(client)
     return FunctionTrainer(
         build(),
-        lambda model, local_round: fit(model, client, local_round.steps_done, local_round.steps),
-        samples=len(data(client)[0]),
+        lambda model, _: fit(model, train, config["epochs"]),
+        samples=len(train[0]),
+        evaluate=lambda model: score(model, test),
     )
 
 

@@ -9,9 +9,9 @@ from own_app.task import build
 
 
 def federation(clients: RemoteClients, config: Mapping[str, Any]) -> Federation:
-    """Return the federation: eight rounds of five local steps by default."""
-    steps = 5
-    return Federation(build(), clients, FedLAMA(steps, increase_factor=2), local_steps=steps * int(config["rounds"]))
+    """Return the federation; a round is one call of the training function, so intervals are 1 and 2 of these."""
+    strategy = FedLAMA(base_interval=1, increase_factor=2)
+    return Federation(build(), clients, strategy, rounds=config["rounds"], evaluate_clients="global")
 
 
 app = server_app(federation, clients=4)

@@ -75,6 +75,11 @@ class ClientScores:
     global_model: Mapping[int, Score] = field(default_factory=dict)
     own_model: Mapping[int, Score] = field(default_factory=dict)
 
+    @property
+    def pooled(self) -> Score | None:
+        """The score of the global model on all clients' test sets together; see :meth:`Score.pooled`."""
+        return Score.pooled(self.global_model.values())
+
     def spreads(self) -> dict[str, Spread]:
         """Return the spreads of both, by ``"global"`` and ``"own"``; without what was not measured."""
         spreads = {"global": Spread.of(self.global_model.values()), "own": Spread.of(self.own_model.values())}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from fedlama.core.measures import Better, Measure
@@ -18,6 +18,7 @@ class Score:
         metrics: The task's metrics by name; accuracy is a fraction in [0, 1].
         primary: The metric by which two evaluations are compared, or ``"loss"``.
         direction: Whether a ``"higher"`` or a ``"lower"`` value of it is better.
+        weight: How much was evaluated, in predictions that count; 0 where it is not known. Not compared.
 
     >>> Score(loss=0.5, metrics={"mae": 2.0}, primary="mae").value
     2.0
@@ -27,6 +28,7 @@ class Score:
     metrics: Mapping[str, float] = field(default_factory=dict)
     primary: str = "loss"
     direction: Better = "lower"
+    weight: float = field(default=0.0, compare=False, repr=False)
 
     @classmethod
     def of_accuracy(cls, accuracy: float | None, loss: float) -> Score:
@@ -34,6 +36,36 @@ class Score:
         if accuracy is None:
             return cls(loss)
         return cls(loss, {"accuracy": accuracy}, "accuracy", "higher")
+
+    @classmethod
+    def pooled(cls, scores: Iterable[Score]) -> Score | None:
+        """Return the score on several data sets together: the mean of each value, weighted by `weight`.
+
+        It is what an evaluation of all data gives for means over predictions, such as loss and accuracy. For others,
+        such as an area under a curve or a root of a mean, it is the weighted mean and not the value of all data.
+
+        Args:
+            scores: The scores. A metric that one of them lacks, or has as NaN, is left out.
+
+        Returns:
+            The score; None without any, or where a weight is not known.
+
+        >>> one = Score(1.0, {"accuracy": 0.5}, "accuracy", "higher", weight=30)
+        >>> two = Score(2.0, {"accuracy": 0.9}, "accuracy", "higher", weight=10)
+        >>> Score.pooled([one, two])
+        Score(loss=1.25, metrics={'accuracy': 0.6}, primary='accuracy', direction='higher')
+        """
+        known = list(scores)
+        total = math.fsum(score.weight for score in known)
+        if not known or not all(score.weight > 0 for score in known):
+            return None
+        names = [name for name in known[0].metrics if all(not math.isnan(s.metrics.get(name, math.nan)) for s in known)]
+        metrics = {name: math.fsum(score.weight * score.metrics[name] for score in known) / total for name in names}
+        loss = math.fsum(score.weight * score.loss for score in known) / total
+        first = known[0]
+        if first.primary in metrics:
+            return cls(loss, metrics, first.primary, first.direction, total)
+        return cls(loss, metrics, weight=total)
 
     @property
     def measure(self) -> Measure:

@@ -89,7 +89,11 @@ class Tally:
             )
         known = task.primary in metrics
         score = Score(
-            total / (weight or 1), metrics, task.primary if known else "loss", task.direction if known else "lower"
+            total / (weight or 1),
+            metrics,
+            task.primary if known else "loss",
+            task.direction if known else "lower",
+            weight,
         )
         if math.isnan(score.value) and math.isfinite(score.loss) and not may_be_undefined:
             raise DataError(

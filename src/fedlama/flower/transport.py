@@ -11,7 +11,8 @@ record          kind                    content
 ``reply``       ConfigRecord            fields of a :class:`TrainReply` but its payloads and its score
 ``evaluate``    ConfigRecord            fields of an :class:`EvaluateRequest` but its payload
 ``evaluated``   ConfigRecord            fields of an :class:`EvaluateReply` but its score
-``score``       ConfigRecord            ``loss``, ``names`` and ``values`` of metrics, ``primary``, ``direction``
+``score``       ConfigRecord            ``loss``, ``names`` and ``values`` of metrics, ``primary``, ``direction``,
+                                        ``weight``
 ``client``      ConfigRecord            fields of a :class:`ClientInfo`
 ``refusal``     ConfigRecord            ``reason``, in place of a :class:`ClientInfo`
 ``payloads``    ArrayRecord             bytes as flat arrays of uint8; empty payloads are left out
@@ -56,6 +57,7 @@ T = TypeVar("T")
 _LOG = logging.getLogger("fedlama.flower")
 _ATTEMPTS, _PAUSE = 10, 3.0
 _MOST_METRICS, _NAME = 100, 100  # metrics of a score, and characters of a metric's name
+_MOST_WEIGHT = 2.0**53
 _REQUEST, _REPLY = TypeAdapter(TrainRequest), TypeAdapter(TrainReply)
 _EVALUATE, _EVALUATED = TypeAdapter(EvaluateRequest), TypeAdapter(EvaluateReply)
 _FINAL_CODES = {1, 2, 6, 7}  # the client's program or its packing is at fault: a second request cannot help
@@ -278,6 +280,7 @@ def _without_score(reply: TrainReply | EvaluateReply) -> dict[str, Any]:
 def _with_score(records: RecordDict, score: Score | None) -> RecordDict:
     if score is not None:
         fields: dict[str, Any] = {"loss": float(score.loss), "primary": score.primary, "direction": score.direction}
+        fields["weight"] = float(score.weight)  # older servers do not read it
         if score.metrics:
             fields |= {"names": list(score.metrics), "values": [float(value) for value in score.metrics.values()]}
         records["score"] = flower_module("app").ConfigRecord(fields)
@@ -296,11 +299,12 @@ def _score(records: RecordDict) -> Score | None:
     names, values = list(fields.get("names", [])), list(fields.get("values", []))
     sound = len(names) == len(values) <= _MOST_METRICS and len(set(names)) == len(names)
     sound = sound and all(isinstance(name, str) and name.isprintable() and len(name) <= _NAME for name in names)
-    primary, direction, loss = fields["primary"], fields["direction"], fields["loss"]
+    primary, direction, loss, weight = fields["primary"], fields["direction"], fields["loss"], fields.get("weight", 0.0)
     sound = sound and primary in ("loss", *names) and direction in ("higher", "lower")
     if not sound or not all(isinstance(value, float) for value in (loss, *values)):
         raise DataError("the score is not a loss and metrics with their names, one of them primary")
-    return Score(loss, dict(zip(names, values, strict=True)), primary, direction)
+    weight = weight if isinstance(weight, float) and 0 <= weight < _MOST_WEIGHT else 0.0
+    return Score(loss, dict(zip(names, values, strict=True)), primary, direction, weight)
 
 
 def _records(name: str, fields: Mapping[str, Any], payloads: Sequence[str] = ()) -> RecordDict:

@@ -274,7 +274,14 @@ def score_json(score: Score) -> dict[str, object]:
         score: The score.
     """
     metrics = {name: finite(value) for name, value in score.metrics.items()}
-    return {"loss": finite(score.loss), "metrics": metrics, "primary": score.primary, "direction": score.direction}
+    weight = {"weight": score.weight} if score.weight else {}
+    return {
+        "loss": finite(score.loss),
+        "metrics": metrics,
+        "primary": score.primary,
+        "direction": score.direction,
+        **weight,
+    }
 
 
 def client_scores_json(scores: ClientScores) -> dict[str, object]:
@@ -296,6 +303,8 @@ def decision_keys(result: Result) -> dict[str, object]:
     keys: dict[str, object] = {}
     if result.client_scores is not None:
         keys["client_scores"] = {name: spread.to_json() for name, spread in result.client_scores.spreads().items()}
+        if result.client_scores.pooled is not None:
+            keys["pooled"] = score_json(result.client_scores.pooled)
     if result.best is not None:
         keys["best"] = {"round": result.best.round_index, "validation": score_json(result.best.score)}
     if result.stopped is not None:

@@ -29,6 +29,7 @@ class _Score(TypedDict):
     metrics: dict[_Name, _Finite | None]
     primary: _Name
     direction: Better
+    weight: NotRequired[_Finite]
 
 
 _ClientScores = TypedDict("_ClientScores", {"global": dict[_Number, _Score], "own": dict[_Number, _Score]})
@@ -173,7 +174,7 @@ def _whole_score(stored: _Score) -> Score:
     metrics = {name: _number(value) for name, value in stored["metrics"].items()}
     if stored["primary"] != "loss" and stored["primary"] not in metrics:
         raise ValueError(f"its primary metric {stored['primary']!r} is not among its metrics")
-    return Score(_number(stored["loss"]), metrics, stored["primary"], stored["direction"])
+    return Score(_number(stored["loss"]), metrics, stored["primary"], stored["direction"], stored.get("weight", 0.0))
 
 
 def _layer(name: str, line: _Layer, transfers: Sequence[Transfer]) -> LayerRecord:

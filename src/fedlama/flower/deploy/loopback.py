@@ -44,12 +44,7 @@ def run_on_loopback(
     Raises:
         FedlamaError: The run was refused or did not end.
     """
-    if keys := node_keys(experiment):
-        field, key = next(iter(keys.items()))
-        raise ConfigError(
-            f"data.{field} is 'node:{key}', but here all nodes are on one machine and have no configuration of their "
-            f"own; give data.{field} a path, or start the nodes and use `fedlama flower run`"
-        )
+    _refuse_sites(experiment)
     out = out.resolve()
     folder = out / "services"
     count = len(prepare(experiment).clients)
@@ -82,6 +77,15 @@ def run_on_loopback(
                     next_check = time.monotonic() + _CHECK_SECONDS
                 time.sleep(0.5)
     return {**summary, "socket_bytes_up": counter.up, "socket_bytes_down": counter.down}
+
+
+def _refuse_sites(experiment: Experiment) -> None:
+    """Refuse an experiment whose data are on the nodes: here all are on one machine."""
+    for field, key in node_keys(experiment).items():
+        raise ConfigError(
+            f"data.{field} is 'node:{key}', but here all nodes are on one machine and have no configuration of their "
+            f"own; give data.{field} a path, or start the nodes and use `fedlama flower run`"
+        )
 
 
 class _Watcher:

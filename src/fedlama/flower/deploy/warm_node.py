@@ -26,6 +26,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from fedlama.errors import MissingExtraError
+from fedlama.flower.deploy.clock import warn_of_clock
 
 _LOG = logging.getLogger("fedlama.flower")
 _INTERNAL = "flwr.supernode.start_client_internal"
@@ -47,6 +48,7 @@ def start_node(arguments: Sequence[str]) -> None:
         cli = importlib.import_module("flwr.supernode.cli")
     except ImportError as error:
         raise MissingExtraError("flwr", "flower") from error
+    warn_of_clock(arguments)
     os.environ.setdefault("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.1")
     pull = getattr(internal, "_pull_and_store_message", None)
     if pull is None or not hasattr(internal, "time") or not hasattr(internal, "subprocess"):

@@ -60,11 +60,13 @@ def score_of(metrics: Metrics, primary: str, weight: str = "") -> Score | None:
     if not numbers:
         return None
     losses = [name for name in numbers if "loss" in name.lower()]
+    size = metrics.get(weight)
+    count = float(size) if isinstance(size, int | float) and 0 < size < 2**53 else 0.0
     others = {name: value for name, value in numbers.items() if name not in losses[:1]}
     loss = numbers[losses[0]] if losses else math.nan
     if primary in others:
-        return Score(loss, others, primary, "higher")
-    return Score(loss, others) if losses else None
+        return Score(loss, others, primary, "higher", count)
+    return Score(loss, others, weight=count) if losses else None
 
 
 def client_scores(replies: Mapping[int, Mapping[str, Metrics]], primary: str, weight: str) -> ClientScores | None:

@@ -14,6 +14,7 @@ from fedlama.analysis.preview import Preview
 from fedlama.analysis.statistics import Interval
 from fedlama.analysis.study import Method, Study
 from fedlama.cli.link_tables import TIMES, target_text
+from fedlama.cli.titles import Title
 from fedlama.core.layers import total_parameters
 from fedlama.core.ledger import KILOBYTE, MEGABYTE
 from fedlama.core.measures import Measure
@@ -27,7 +28,7 @@ def comparison(finished: Sequence[Finished]) -> list[Table | str]:
     Args:
         finished: The runs, in the order of the rows.
     """
-    table = Table(Column("method", overflow="fold"), box=SIMPLE_HEAD, collapse_padding=True)
+    table = Table("method", box=SIMPLE_HEAD, collapse_padding=True)
     measure = measure_of(record for run in finished for record in run.result.rounds)
     primary = [] if measure is None or measure.name == "loss" else [measure]
     headings = [shown.short for shown in primary]
@@ -36,7 +37,7 @@ def comparison(finished: Sequence[Finished]) -> list[Table | str]:
     for run in finished:
         score, ledger = run.result.score, run.result.ledger
         table.add_row(
-            run.title,
+            Title(run.title),
             *(shown.text(score.metrics.get(shown.name) if score else None) for shown in primary),
             f"{score.loss:.4f}" if score else "-",
             f"{run.summary['cost_percent']:.2f}",
@@ -167,7 +168,7 @@ def study_table(study: Study, words: Sequence[str], options: Sequence[str]) -> l
     """
     count = len(study.seeds)
     spread = f"mean ± 95 % interval over {count} seeds" if count > 1 else f"seed {study.seeds[0]}"
-    table = Table(Column("method", overflow="fold"), box=SIMPLE_HEAD, title=spread, collapse_padding=True)
+    table = Table("method", box=SIMPLE_HEAD, title=spread, collapse_padding=True)
     measure = study.measure
     to_target = "MB to target" if study.target is None else f"MB to {target_text(study.target, measure)}"
     digits = 2 if measure is None or measure.is_percent else 4
@@ -175,7 +176,7 @@ def study_table(study: Study, words: Sequence[str], options: Sequence[str]) -> l
         table.add_column(heading, justify="right", no_wrap=True)
     for method in study.methods:
         table.add_row(
-            method.title + _diverged(method, count),
+            Title(method.title + _diverged(method, count)),
             _shown(method.value, digits),
             "" if method.title == study.base else _shown(method.difference, digits, signed=True),
             _shown(method.cost),
@@ -206,7 +207,7 @@ def loss_table(study: Study) -> list[Table | str]:
     fronted = [method for method in study.methods if method.equal_loss is not None]
     if not any(method.loss_ratio for method in study.methods):
         return []
-    table = Table(Column("method", overflow="fold"), box=SIMPLE_HEAD, title="at the end of the runs")
+    table = Table("method", box=SIMPLE_HEAD, title="at the end of the runs")
     for heading in ("MB", "test loss", "loss ratio", *(["bytes ratio"] if fronted else []), "front"):
         table.add_column(heading, justify="right", no_wrap=True)
     front = {point.title for point in study.points if point.on_front}
@@ -214,7 +215,7 @@ def loss_table(study: Study) -> list[Table | str]:
         ratios = [method.loss_ratio, *([method.equal_loss] if fronted else [])]
         shown = ["" if ratio is None else ratio.show().replace(" [", "\n[") for ratio in ratios]
         cells = [_shown(method.megabytes), _shown(method.loss, 4), *shown]
-        table.add_row(method.title, *cells, "yes" if method.title in front else "")
+        table.add_row(Title(method.title), *cells, "yes" if method.title in front else "")
     notes = [
         f"loss ratio: relative to {study.base}, paired by seed, with its 95 % interval",
         "front: no other method has both fewer bytes and a lower loss, by geometric means over the seeds",

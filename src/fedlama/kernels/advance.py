@@ -26,6 +26,8 @@ from fedlama.kernels.table import (
     FORWARD,
     FRESH,
     IN,
+    INPUT_ELEMENTS,
+    INPUTS,
     MARGIN,
     MASK_ELEMENTS,
     MASKS,
@@ -63,6 +65,7 @@ def advance(program: Any, constants: Any, block: Any, thread: Any, losses: Any, 
     classes, masks = np.empty(sizes.batch, np.int64), sizes.batch * sizes.masks
     context[SCRATCH], context[SCRATCH_ELEMENTS] = address_of(room), sizes.scratch
     context[SPARE], context[SPARE_ELEMENTS] = address_of(spare), sizes.spare
+    context[INPUTS], context[INPUT_ELEMENTS] = address_of(inputs), sizes.batch * features
     client = fetch_add(integers(turn))
     while 0 <= client < sizes.clients:
         for step in range(sizes.steps):

@@ -21,13 +21,17 @@ def multiply(out: Any, matrix: Any, x: Any, bias: Any, biased: bool, blocks: int
         biased: Whether there is a bias.
         blocks: Vectors that a batch takes.
     """
-    full = matrix.rows - matrix.rows % ROWS
     for block in range(blocks):
         inputs, outputs = offset(x, block * matrix.columns * LANES), offset(out, block * matrix.rows * LANES)
-        for row in range(0, full, ROWS):
+        if matrix.rows < ROWS:
+            for row in range(matrix.rows):
+                _multiply_rows(tile(1, 1), outputs, matrix, inputs, bias, biased, row)
+            continue
+        for begin in range(0, matrix.rows, ROWS):
+            row = min(
+                begin, matrix.rows - ROWS
+            )  # the last rows may be done twice: a tile hides latency, a row does not
             _multiply_rows(tile(ROWS, 1), outputs, matrix, inputs, bias, biased, row)
-        for row in range(full, matrix.rows):
-            _multiply_rows(tile(1, 1), outputs, matrix, inputs, bias, biased, row)
 
 
 @kernel
@@ -58,13 +62,16 @@ class Outer(NamedTuple):
 
 
 @kernel
-def add_outer(target: Any, gradient: Any, x: Any, room: Any, batch: int, rows: int, columns: int) -> None:
+def add_outer(
+    target: Any, gradient: Any, x: Any, by_sample: bool, room: Any, batch: int, rows: int, columns: int
+) -> None:
     """target[r, c] = scale target[r, c] + factor (sum over samples of gradient[r] x[c]).
 
     Args:
         target: A :class:`~fedlama.kernels.operands.Target`, (rows, columns).
         gradient: (blocks, rows, 16).
-        x: (blocks, columns, 16).
+        x: (blocks, columns, 16), or (batch, columns) where columns are a multiple of 16.
+        by_sample: Whether it is the latter, which is what the product reads: nothing has to be transposed.
         room: Scratch of (batch rounded up to 16) * (columns rounded up to 16) + 8 * 16 elements.
         batch: Samples; what is in the lanes beyond them does not matter.
         rows: Output features.
@@ -72,12 +79,15 @@ def add_outer(target: Any, gradient: Any, x: Any, room: Any, batch: int, rows: i
     """
     blocks, wide = -(-batch // LANES), -(-columns // LANES) * LANES
     sizes, spare = Outer(batch, rows, columns, wide), offset(room, blocks * LANES * wide)
-    _transpose_inputs(room, x, blocks, columns, wide)
-    full = rows - rows % ROWS
-    for row in range(0, full, ROWS):
-        _add_rows(tile(ROWS, 1), target, gradient, room, spare, sizes, row)
-    for row in range(full, rows):
-        _add_rows(tile(1, 1), target, gradient, room, spare, sizes, row)
+    inputs = x if by_sample else room
+    if not by_sample:
+        _transpose_inputs(room, x, blocks, columns, wide)
+    if rows < ROWS:
+        for row in range(rows):
+            _add_rows(tile(1, 1), target, gradient, inputs, spare, sizes, row, row)
+        return
+    for begin in range(0, rows, ROWS):
+        _add_rows(tile(ROWS, 1), target, gradient, inputs, spare, sizes, min(begin, rows - ROWS), begin)
 
 
 @kernel
@@ -96,7 +106,9 @@ def _transpose_inputs(out: Any, x: Any, blocks: int, columns: int, wide: int) ->
 
 
 @kernel
-def _add_rows(zeros: Any, target: Any, gradient: Any, inputs: Any, spare: Any, sizes: Any, row: int) -> None:
+def _add_rows(
+    zeros: Any, target: Any, gradient: Any, inputs: Any, spare: Any, sizes: Any, row: int, begin: int
+) -> None:
     """Treat as many rows of the target as the tile has, sixteen columns at a time.
 
     Args:
@@ -106,7 +118,8 @@ def _add_rows(zeros: Any, target: Any, gradient: Any, inputs: Any, spare: Any, s
         inputs: (blocks * 16, wide).
         spare: Scratch of a tile.
         sizes: The :class:`Outer`.
-        row: The first row.
+        row: The first row of the tile.
+        begin: The first row to add to: those before it were done with an earlier tile.
     """
     for column in range(0, sizes.columns, LANES):
         total = zeros
@@ -115,13 +128,16 @@ def _add_rows(zeros: Any, target: Any, gradient: Any, inputs: Any, spare: Any, s
             for lane in range(min(sizes.batch - block * LANES, LANES)):  # total (rows, 16) += (rows, 1) * (1, 16)
                 x = load(inputs, (block * LANES + lane) * sizes.wide + column)
                 total = add_scaled(total, gradient, start + lane, LANES, x)
-        goal = row * sizes.columns + column
-        if column + LANES <= sizes.columns:
+        goal, whole = row * sizes.columns + column, column + LANES <= sizes.columns
+        if whole and begin == row:
             blend(target.memory, goal, sizes.columns, total, target.scale, target.factor)
             continue
         store(spare, 0, LANES, total)
-        for r in range(rows_of(zeros)):
+        for r in range(begin - row, rows_of(zeros)):
+            start = goal + r * sizes.columns
+            if whole:
+                blend(target.memory, start, 0, load(spare, r * LANES), target.scale, target.factor)
+                continue
             for c in range(sizes.columns - column):
-                element = goal + r * sizes.columns + c
                 added = target.factor * spare[r * LANES + c]
-                target.memory[element] = target.scale * target.memory[element] + added
+                target.memory[start + c] = target.scale * target.memory[start + c] + added

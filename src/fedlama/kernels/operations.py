@@ -43,6 +43,7 @@ from fedlama.kernels.table import (
     LANES,
     OTHER,
     OUT,
+    SAMPLES,
     VALUES,
     VARIANCE,
     WANTED,
@@ -114,13 +115,15 @@ def _dense(row: Any, constants: Any, context: Any, settings: Any) -> None:
 
 def _undo_dense(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
-    x, above = region(s.scratch, row, IN), region(s.scratch, row, ABOVE)
+    above = region(s.scratch, row, ABOVE)
     rows, columns, weight = row[_INPUT], row[_INPUT + 1], client_view(s, row[WEIGHT], VALUES)
     if row[WANTED]:
         transposed = Matrix(weight, columns, rows, 1, columns)
         multiply(region(s.scratch, row, BELOW), transposed, above, weight, runtime(False), -(-s.batch // LANES))
     if is_trained(s, row[WEIGHT]):
-        add_outer(target_of(s, row[WEIGHT]), above, x, s.spare, s.batch, rows, columns)
+        by_sample = row[SAMPLES] != 0
+        x = s.inputs if by_sample else region(s.scratch, row, IN)
+        add_outer(target_of(s, row[WEIGHT]), above, x, by_sample, s.spare, s.batch, rows, columns)
     add_feature_bias(s, row[BIAS], above, rows)
 
 

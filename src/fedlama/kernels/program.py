@@ -87,6 +87,7 @@ class Program:
             out[[table.WANTED, table.WANTED_OTHER]] = [value in wanted for value in (row.inputs[0], row.inputs[-1])]
             out[table.ACTIVE] = row.output in wanted
             out[table.IMAGES] = len(self.sizes[row.output]) == 3
+            out[table.SAMPLES] = row.inputs[0] == 0 and len(self.sizes[0]) == 1 and self.sizes[0][0] % table.LANES == 0
             out[table.FIRST_SIZE : table.FIRST_SIZE + len(row.sizes)] = row.sizes
         return rows, -(-end // table.LANES) * table.LANES
 

@@ -26,8 +26,9 @@ IN, OTHER, OUT, ABOVE, BELOW, BELOW_OTHER, EXTRA = range(4, 11)
 TO_END = 7
 # Then flags: whether the gradient of the input (of the other input) is added to what is in its region; whether there is
 # a backward pass at all, and whether it makes the gradient of the input (of the other input); whether the activations
-# are images. Then the addresses of the forward and backward machine code. Then the operation's sizes.
-ADDS, ADDS_OTHER, ACTIVE, WANTED, WANTED_OTHER, IMAGES, FORWARD, BACKWARD, FIRST_SIZE = range(18, 27)
+# are images; whether the input is the data, features that fill whole vectors. Then the addresses of the forward and
+# backward machine code. Then the operation's sizes.
+ADDS, ADDS_OTHER, ACTIVE, WANTED, WANTED_OTHER, IMAGES, SAMPLES, FORWARD, BACKWARD, FIRST_SIZE = range(18, 28)
 COLUMNS = FIRST_SIZE + 14
 
 LONG = 1 << 16
@@ -39,12 +40,12 @@ LONG = 1 << 16
 VALUES, VELOCITIES, REFERENCE, ELEMENTS, TRAINED, PARAMETER_COLUMNS = range(6)
 
 # What operations need to know of the step, int64, (CONTEXT,). First addresses, each with the elements there: scratch of
-# activations and gradients, scratch that an operation may use while it runs, this step's dropout masks. Then the
-# addresses of the table of parameters and of their weight decays (float32), and how many parameters there are. Then the
-# client's row in the stacks, its batch, the pixels of zeros beside images, and whether velocities count as zero. Last,
-# in checked mode, whether an operation has failed.
-SCRATCH, SCRATCH_ELEMENTS, SPARE, SPARE_ELEMENTS, MASKS, MASK_ELEMENTS = range(6)
-PARAMETERS, DECAYS, COUNT, CLIENT, BATCH, MARGIN, FRESH, FAILED, CONTEXT = range(6, 15)
+# activations and gradients, scratch that an operation may use while it runs, this step's dropout masks, the batch as
+# gathered, (batch, features). Then the addresses of the table of parameters and of their weight decays (float32), and
+# how many parameters there are. Then the client's row in the stacks, its batch, the pixels of zeros beside images, and
+# whether velocities count as zero. Last, in checked mode, whether an operation has failed.
+SCRATCH, SCRATCH_ELEMENTS, SPARE, SPARE_ELEMENTS, MASKS, MASK_ELEMENTS, INPUTS, INPUT_ELEMENTS = range(8)
+PARAMETERS, DECAYS, COUNT, CLIENT, BATCH, MARGIN, FRESH, FAILED, CONTEXT = range(8, 17)
 
 # The settings of the step, float32, (3,): learning rate, momentum, and FedProx's mu.
 RATE, MOMENTUM, PROXIMAL = range(3)

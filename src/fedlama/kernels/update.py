@@ -15,6 +15,8 @@ from fedlama.kernels.table import (
     DECAYS,
     ELEMENTS,
     FRESH,
+    INPUT_ELEMENTS,
+    INPUTS,
     LANES,
     MARGIN,
     MASK_ELEMENTS,
@@ -44,6 +46,7 @@ class Step(NamedTuple):
         scratch: Activations and gradients.
         spare: Scratch that an operation may use while it runs.
         masks: Dropout masks, one after another, each (batch, ...).
+        inputs: The batch as gathered, (batch, features).
         parameters: int64, (parameters and running statistics, columns).
         decays: float32, each one's weight decay.
         tensors: Parameters and running statistics.
@@ -60,6 +63,7 @@ class Step(NamedTuple):
     scratch: Any
     spare: Any
     masks: Any
+    inputs: Any
     parameters: Any
     decays: Any
     tensors: int
@@ -79,6 +83,7 @@ def step_of(context: Any, settings: Any) -> Any:
         floats_at(context[SCRATCH], context[SCRATCH_ELEMENTS]),
         floats_at(context[SPARE], context[SPARE_ELEMENTS]),
         floats_at(context[MASKS], context[MASK_ELEMENTS]),
+        floats_at(context[INPUTS], context[INPUT_ELEMENTS]),
         integers_at(context[PARAMETERS], context[COUNT] * PARAMETER_COLUMNS),
         floats_at(context[DECAYS], context[COUNT]),
         context[COUNT],

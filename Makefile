@@ -12,6 +12,8 @@ FLOWER_READY := $(FLOWER)/.ready
 # FedAvg at three intervals, so that the table can say how many bytes FedLAMA needs at equal loss.
 METHODS := fedavg fedavg,base_interval=12 fedavg,base_interval=24 fedlama fedlama,server_optimizer=nesterov \
 	fedlama,codec=differences,bits=4
+# Two files of tests at a time; fixtures of a file, such as a deployment, are set up once.
+PARALLEL := --numprocesses 2 --dist loadfile
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint
 
 .PHONY: run test quick lint docs pictures flower install extras gpu hashed hashes audit fuzz clean
@@ -20,10 +22,10 @@ run: $(READY)
 	$(BIN)/fedlama compare digits-resnet --methods '$(METHODS)'
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 quick: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -38,7 +40,7 @@ pictures: $(READY)
 	$(BIN)/python docs/pictures.py
 
 flower: $(FLOWER_READY)
-	$(FLOWER)/bin/python -m pytest tests/flower
+	$(FLOWER)/bin/python -m pytest $(PARALLEL) tests/flower
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --inputs 100000

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import time
 import warnings
@@ -27,6 +28,8 @@ from fedlama.experiment import assemble, prepare, read, resolve
 
 Row = dict[str, Any]
 SEEDS = (0, 1, 2)
+FIGURE_RANGE = {"writers": (70.0, 98.0), "fashion": (60.0, 84.0)}
+"""Accuracies that the figure shows, in percent."""
 
 
 def main() -> None:
@@ -106,12 +109,12 @@ def filled(lines: Sequence[str], more: Sequence[str]) -> list[str]:
 def all_methods(rows: Sequence[Row]) -> str:
     """Return the table of all methods, one column group for each data set."""
     lines = [
-        "| method | MNIST by writer, % | MB up + down | Fashion-MNIST, % | MB up + down |",
-        "|---|---|---|---|---|",
+        "| | method | MNIST by writer, % | MB up + down | Fashion-MNIST, % | MB up + down |",
+        "|---|---|---|---|---|---|",
     ]
-    for name in METHODS:
+    for number, name in enumerate(METHODS, 1):
         cells = [cell for setting in SETTINGS for cell in (_accuracy(rows, setting, name), _bytes(rows, setting, name))]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {number} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -123,7 +126,11 @@ def combinations(rows: Sequence[Row]) -> str:
     lines = [f"| with | {' | '.join(columns)} |", "|---" * 5 + "|"]
     for title, name in titles.items():
         names = [plain[more] if name == "FedAvg" else name + more for more in columns.values()]
-        cells = [f"{_accuracy(rows, 'fashion', each)}, {_bytes(rows, 'fashion', each)} MB" for each in names]
+        cells = [
+            _accuracy(rows, "fashion", each)
+            + ("" if (megabytes := _bytes(rows, "fashion", each)) == "-" else f"; {megabytes} MB")
+            for each in names
+        ]
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -132,22 +139,47 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     """Draw the mean accuracy of each method against its megabytes, one panel for each data set."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 5.6), layout="constrained")
+    figure = Figure(figsize=(11, 6.2), layout="constrained")
     titles = {"writers": "MNIST by writer, 10 of 539 clients", "fashion": "Fashion-MNIST, Dirichlet 0.1, 20 clients"}
     for axes, (setting, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         points = [
-            (statistics.fmean(row["up"] + row["down"] for row in runs), _mean(runs), name)
-            for name in METHODS
-            if (runs := list(_finished(rows, setting, name)))
+            (statistics.fmean(row["up"] + row["down"] for row in runs), _mean(runs), number, "FedLAMA" in name)
+            for number, name in enumerate(METHODS, 1)
+            if (runs := list(_finished(rows, setting, name))) and not _failures(rows, setting, name)
         ]
-        number = {name: index for index, name in enumerate(METHODS, 1)}
-        for megabytes, accuracy, name in points:
-            axes.plot(megabytes, accuracy, "o", markersize=4, color="tab:red" if "FedLAMA" in name else "tab:blue")
-            axes.annotate(str(number[name]), (megabytes, accuracy), (3, 3), textcoords="offset points", fontsize=7)
-        axes.set(title=title, xlabel="MB up and down", ylabel="test accuracy, %", xscale="log")
+        axes.set(
+            title=title, xlabel="MB up and down", ylabel="test accuracy, %", xscale="log", ylim=FIGURE_RANGE[setting]
+        )
+        axes.set_xticks(ticks := [20, 50, 100, 200, 500], [str(tick) for tick in ticks])
+        axes.tick_params(axis="x", which="minor", labelbottom=False)
+        axes.margins(x=0.08)
+        _plot(axes, points, FIGURE_RANGE[setting])
         axes.grid(alpha=0.3)
-    figure.text(0.5, -0.01, "numbers: rows of the table, from the top", ha="center", va="top", fontsize=8)
+    figure.text(
+        0.5, -0.01, "numbers: rows of the table; a triangle is below the axis", ha="center", va="top", fontsize=8
+    )
     figure.savefig(path, dpi=110, bbox_inches="tight")
+
+
+def _plot(axes: Any, points: Sequence[tuple[float, float, int, bool]], limits: tuple[float, float]) -> None:  # noqa: ANN401
+    """Plot points with numbers that do not cover each other.
+
+    Args:
+        axes: Matplotlib's axes.
+        points: Megabytes, accuracy, number of the row, and whether to show it in red.
+        limits: The range of the accuracy axis.
+    """
+    gap, taken = (limits[1] - limits[0]) / 40, dict[int, float]()
+    for megabytes, accuracy, number, red in sorted(points, key=lambda point: point[1]):
+        shown, color = max(accuracy, limits[0] + gap), "tab:red" if red else "tab:blue"
+        axes.plot(megabytes, shown, "o" if accuracy == shown else "v", markersize=4, color=color)
+        column = round(20 * math.log10(megabytes))
+        height = max(shown, max(taken.get(near, -math.inf) for near in (column - 1, column, column + 1)) + gap)
+        taken[column] = height
+        line = {"arrowstyle": "-", "linewidth": 0.3, "color": "gray"}
+        axes.annotate(
+            str(number), (megabytes, shown), (megabytes * 1.07, height), fontsize=7, va="center", arrowprops=line
+        )
 
 
 def _finished(rows: Sequence[Row], setting: str, name: str) -> Iterator[Row]:
@@ -156,16 +188,20 @@ def _finished(rows: Sequence[Row], setting: str, name: str) -> Iterator[Row]:
             yield row
 
 
+def _failures(rows: Sequence[Row], setting: str, name: str) -> list[str]:
+    return [row["failed"] for row in rows if (row["setting"], row["method"]) == (setting, name) and "failed" in row]
+
+
 def _mean(rows: Sequence[Row]) -> float:
     return statistics.fmean(row["accuracy"] for row in rows)
 
 
 def _accuracy(rows: Sequence[Row], setting: str, name: str) -> str:
     """Return mean and standard deviation over the seeds, or that the method was refused or diverged."""
-    runs = list(_finished(rows, setting, name))
-    reasons = [row["failed"] for row in rows if (row["setting"], row["method"]) == (setting, name) and "failed" in row]
+    runs, reasons = list(_finished(rows, setting, name)), _failures(rows, setting, name)
     if reasons:
-        return "diverged" if "is not finite" in reasons[0] else "refused"
+        count = f" in {len(reasons)} of {len(reasons) + len(runs)}" if runs else ""
+        return f"diverged{count}" if "is not finite" in reasons[0] else "refused"
     if not runs:
         return "-"
     spread = f" ± {statistics.stdev(row['accuracy'] for row in runs):.1f}" if len(runs) > 1 else ""
@@ -173,6 +209,8 @@ def _accuracy(rows: Sequence[Row], setting: str, name: str) -> str:
 
 
 def _bytes(rows: Sequence[Row], setting: str, name: str) -> str:
+    if _failures(rows, setting, name):
+        return "-"
     runs = list(_finished(rows, setting, name))
     return f"{statistics.fmean(row['up'] + row['down'] for row in runs):.1f}" if runs else "-"
 

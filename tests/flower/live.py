@@ -30,10 +30,11 @@ class Live:
     Args:
         folder: For everything.
         nodes: Number of SuperNodes.
+        warm: Start them by `fedlama flower node`.
     """
 
-    def __init__(self, folder: Path, nodes: int = 4) -> None:
-        self.folder, self.nodes = folder, nodes
+    def __init__(self, folder: Path, nodes: int = 4, *, warm: bool = False) -> None:
+        self.folder, self.nodes, self.warm = folder, nodes, warm
         self.services = Services(folder)
         self.counter = ByteCounter(self.services.port)
         self.app = folder / "app"
@@ -57,7 +58,7 @@ class Live:
     def node(self, number: int, **config: str) -> None:
         """Start a SuperNode; further keys of its configuration are given with ``_`` for ``-``."""
         settings = {key.replace("_", "-"): value for key, value in config.items()}
-        self.services.start_node(number, port=self.counter.port, config=settings)
+        self.services.start_node(number, port=self.counter.port, config=settings, warm=self.warm)
 
     def submit(self, experiment: Experiment, name: str, **options: str | float) -> Path:
         """Submit a run; the same name submitted again resumes it.

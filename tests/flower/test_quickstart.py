@@ -101,7 +101,7 @@ def test_it_runs_on_supernodes_and_gives_the_bits_of_this_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran(EXAMPLE, tmp_path / "here", monkeypatch)
-    with Live(tmp_path / "live", CLIENTS) as live:
+    with Live(tmp_path / "live", CLIENTS, warm=True) as live:
         shutil.copytree(EXAMPLE, live.app, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.rmtree(live.app / "fedlama_app")
         out, config = tmp_path / "live" / "run", tmp_path / "run.toml"

@@ -175,7 +175,7 @@ def test_one_machine_is_refused(tmp_path: Path) -> None:
 def test_two_sites_with_folders_of_their_own(tmp_path: Path, sites: dict[str, Path]) -> None:
     given = experiment("evaluate_clients=global")
     _, here = deployed(given, sites, tmp_path / "here")
-    with Live(tmp_path / "live", 0) as live:
+    with Live(tmp_path / "live", 0, warm=True) as live:
         for client in (0, 1):
             live.node(client, data=str(sites[str(client)]))
         out = live.submit(given, "sites", **{"server-config": f"data='{sites['server']}'"})

@@ -405,3 +405,15 @@ def test_what_cannot_be_compared_is_refused(arguments: dict[str, Any], problem: 
     with pytest.raises(fl.ConfigError, match=problem):
         fl.compare(**given)
     assert not any(tmp_path.rglob("config.json"))
+
+
+def test_a_comparison_is_a_table_and_its_repr_is_short(tmp_path: Path) -> None:
+    study = fl.compare(make, [fl.FedAvg(2), fl.FedLAMA(2, 2)], seeds=2, out=tmp_path, track=(), quiet=True)
+    rows = study.table
+    assert rows.column("method") == ["FedAvg(2)", "FedLAMA(2, 2)"]
+    assert rows.columns[1:4] == ["accuracy %", "accuracy % low", "accuracy % high"]
+    sent = [run.result.ledger.total_bytes(way) for run in study.finished[2:] for way in ("up", "down")]  # type: ignore[arg-type]
+    assert rows[1]["MB"] == pytest.approx(sum(sent) / 2 / 1e6)
+    assert rows[0]["loss low"] < rows[0]["loss"] < rows[0]["loss high"]
+    assert repr(study) == "Study(FedAvg(2), FedLAMA(2, 2); 2 seeds)"
+    assert study._repr_html_() == rows._repr_html_()

@@ -20,6 +20,7 @@ from fedlama.choices.strategies import FedAvg, Strategy
 from fedlama.core.ledger import KILOBYTE, MEGABYTE
 from fedlama.core.measures import Measure
 from fedlama.core.records import measure_of
+from fedlama.core.rows import Rows
 from fedlama.errors import ConfigError, FedlamaError, printable, write_remedy
 from fedlama.experiment import Experiment
 from fedlama.experiment.methods import written
@@ -133,7 +134,7 @@ class StudyPlan:
     target: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Study:
     """A finished comparison of methods by seeds.
 
@@ -169,6 +170,30 @@ class Study:
     def points(self) -> list[Point]:
         """The methods in the plane of bytes and test loss; see :mod:`fedlama.analysis.front`."""
         return points({method.title: _outcomes(method.runs) for method in self.methods})
+
+    @property
+    def table(self) -> Rows:
+        """One row per method: means over the seeds, and the ends of their 95 % intervals; an accuracy is in percent.
+
+        The ends are None for one seed.
+        """
+        label = None if self.measure is None or self.measure.name == "loss" else self.measure.label
+        rows = Rows()
+        for method in self.methods:
+            row: dict[str, object] = {"method": method.title}
+            for name, value in ((label, method.value), ("loss", method.loss), ("MB", method.megabytes)):
+                ends = (value.mean, value.low, value.high) if value else (None, None, None)
+                row |= {} if name is None else dict(zip((name, f"{name} low", f"{name} high"), ends, strict=True))
+            rows.append({**row, "seeds": len(method.runs), "diverged": len(method.diverged)})
+        return rows
+
+    def __repr__(self) -> str:
+        """Return the methods and the number of seeds: the runs themselves are long."""
+        return f"Study({', '.join(method.title for method in self.methods)}; {len(self.seeds)} seeds)"
+
+    def _repr_html_(self) -> str:
+        """Return the table, for notebooks."""
+        return self.table._repr_html_()
 
     def to_json(self) -> dict[str, object]:
         """Return the content of ``comparison.json``, which `compare --json` prints as well."""

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from fedlama.analysis.links import Exchanges, Link, clock
     from fedlama.analysis.study import Study, StudyPlan, run_study
     from fedlama.analysis.sweep import Sweep
-    from fedlama.choices.aggregators import Aggregator, Combined, ElementMean, Mean, Median, NormBound, TrimmedMean
+    from fedlama.choices.aggregators import (
+        Aggregator,
+        Combined,
+        ElementMean,
+        FedLPA,
+        Mean,
+        Median,
+        NormBound,
+        TrimmedMean,
+    )
     from fedlama.choices.availability import Absence, Always, Availability, Fate, RandomAbsence, Trace
     from fedlama.choices.codecs import (
         QSGD,
@@ -198,6 +207,7 @@ __all__ = [
     "FedLAMB",
     "FedLDF",
     "FedLP",
+    "FedLPA",
     "FedLUAR",
     "FedProx",
     "Federation",
@@ -323,7 +333,7 @@ _HOMES = {
     "fedlama.analysis.links": "Exchanges Link clock",
     "fedlama.analysis.study": "Study StudyPlan run_study",
     "fedlama.analysis.sweep": "Sweep",
-    "fedlama.choices.aggregators": "Aggregator Combined ElementMean Mean Median NormBound TrimmedMean",
+    "fedlama.choices.aggregators": "Aggregator Combined ElementMean FedLPA Mean Median NormBound TrimmedMean",
     "fedlama.choices.availability": "Absence Always Availability Fate RandomAbsence Trace",
     "fedlama.choices.codecs": (
         "BFloat16 Chain Codec CodecContext CodecState CohortContext ContextCodec DifferenceCodec Differences "

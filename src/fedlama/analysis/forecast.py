@@ -90,6 +90,7 @@ def forecast(
     price_per_gb: float | None = None,
     client_steps: ClientSteps | None = None,
     solver: LocalSolver | None = None,
+    uploads: Layers = (),
 ) -> Forecast:
     """Compute what a run will move, without training.
 
@@ -108,13 +109,14 @@ def forecast(
         client_steps: The clients of a round that take another number of local steps than the strategy's, with that
             number; None for none. It decides the time on links.
         solver: How a client trains, for what it exchanges beside the model; None where that is nothing.
+        uploads: Layers that only come up, such as the Kronecker factors of FedLPA.
 
     Returns:
         The limits. They are equal for a strategy whose schedule does not depend on training. A strategy that adapts and
         does not bring bounds of its own is never called exact.
     """
     run = _Run(strategy, layers, codec, sampler, population, local_steps, base_interval, seed, links, price_per_gb)
-    run = replace(run, client_steps=client_steps, exchanges=exchanges_of(solver))
+    run = replace(run, client_steps=client_steps, exchanges=exchanges_of(solver), uploads=uploads)
     courses = [run.follow(plans, availability or Always()) for plans in _courses(strategy, layers, run.rounds, seed)]
     # The bounds of a strategy are for runs in which every round counts, and a void round keeps it from adapting.
     void = any(void_rounds for _, void_rounds in courses) and type(strategy).fold is not Strategy.fold
@@ -177,6 +179,7 @@ class _Run:
     price_per_gb: float | None
     client_steps: ClientSteps | None = None
     exchanges: tuple[Exchanged, ...] = ()
+    uploads: Layers = ()
 
     @property
     def rounds(self) -> int:
@@ -199,10 +202,16 @@ class _Run:
         if getattr(self.strategy, "is_central", False):  # the data and the model are in one place
             return [() for _ in plans], 0
         planner = TransferPlanner(
-            self.layers, self.sampler, self.population, self.seed, self.rounds, exchanges=self.exchanges
+            self.layers,
+            self.sampler,
+            self.population,
+            self.seed,
+            self.rounds,
+            exchanges=self.exchanges,
+            uploads=self.uploads,
         )
         sent = self.layers + extra_layers(self.layers, self.exchanges)
-        table, names = TransferTable(sent, self.codec), [layer.name for layer in sent]
+        table, names = TransferTable(sent + self.uploads, self.codec), [layer.name for layer in sent]
         members, moved, void_rounds = Membership(), list[tuple[Transfer, ...]](), 0
         steps, scalars = self.strategy.local_steps, self.strategy.measures_discrepancy
         for plan in plans:

@@ -106,6 +106,7 @@ def preview(experiment: Experiment, links: Sequence[Link] = (), price_per_gb: fl
             price_per_gb=price_per_gb,
             client_steps=checked.client_steps,
             solver=federation.solver,
+            uploads=federation.engine_setup().factor_layers,
         )
     layers = checked.layers
     return Preview(

@@ -68,6 +68,8 @@ class EngineSetup:
         privacy: How clients limit their contributions at the end of a round; None for not at all.
         personal: How clients blend and train heads of their own; None for no personal models.
         scorer: Scores personal models; None without.
+        factor_layers: The Kronecker factors that clients send after their training, as layers; see
+            :mod:`fedlama.core.factors`.
     """
 
     model: nn.Module
@@ -85,11 +87,12 @@ class EngineSetup:
     privacy: Privacy | None = None
     personal: Personal | None = None
     scorer: Scorer | None = None
+    factor_layers: Layers = ()
 
     @property
     def sent_layers(self) -> Layers:
         """All layers that are in messages, those of the model first."""
-        return self.layers + self.extra_layers
+        return self.layers + self.extra_layers + self.factor_layers
 
     @property
     def parameter_names(self) -> list[str]:
@@ -235,7 +238,8 @@ class Engine(Protocol):
     An engine may have a class attribute ``ends_rounds = True``: at the end of a round it limits contributions as
     :attr:`EngineSetup.privacy` says, and it serves solvers that exchange more than the model, end rounds or ask for a
     pass over a client's data (:mod:`fedlama.choices.solvers.exchanged`). With ``personalises = True`` it serves
-    personal models (:mod:`fedlama.engines.personal`). Other engines are refused for these.
+    personal models (:mod:`fedlama.engines.personal`), and with ``factors = True`` its clients send Kronecker factors
+    (:mod:`fedlama.engines.factors`). Other engines are refused for these.
     """
 
     holds_clients: ClassVar[bool]

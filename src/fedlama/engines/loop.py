@@ -31,6 +31,7 @@ from fedlama.engines.cohort.kept import dropped_buffers, kept_values, without
 from fedlama.engines.cohort.threads import WorkerThreads
 from fedlama.engines.contributions import Contributions
 from fedlama.engines.divergence import loss_divergence
+from fedlama.engines.factors import FactorPass
 from fedlama.engines.first_step.guard import MOST_CLIENTS, check_first_step
 from fedlama.engines.gradient_pass import GradientPass, gradient_kind
 from fedlama.engines.micro_batches import LossAndGradients, accumulated
@@ -74,6 +75,7 @@ class LoopEngine:
     holds_clients: ClassVar[bool] = True
     ends_rounds: ClassVar[bool] = True
     personalises: ClassVar[bool] = True
+    factors: ClassVar[bool] = True
 
     def __init__(self, setup: EngineSetup) -> None:
         self._setup = setup
@@ -84,7 +86,7 @@ class LoopEngine:
         self._buffers = [name for name, _ in self._model.named_buffers()]
         self._round_steps = RoundSteps(setup, self._names)
         self._local, self._first_kept = dropped_buffers(setup), kept_values(setup)
-        self._personal = PersonalPhase.of(setup)
+        self._personal, self._factors = PersonalPhase.of(setup), FactorPass.of(setup)
         self._generators = [setup.device] if setup.device.type == "cuda" else []
         self._kinds = [exchange.kind for exchange in exchanges_of(setup.solver)]
         self._contributions = Contributions.of(setup)
@@ -125,6 +127,9 @@ class LoopEngine:
         with torch.random.fork_rng(devices=self._generators):  # dropout draws from the global generator
             scores = {} if self._personal is None else self._personalise(work, order, self._personal)
             losses = {slot.client: self._train_client(slot, work, order.steps_of(slot.client)) for slot in self._slots}
+        if self._factors is not None:
+            for slot in self._slots:
+                slot.values |= self._factors.factors(slot.client, slot.values, order.plan.round_index)
         if self._contributions is not None:
             for slot in self._slots:
                 stacked = {name: value.unsqueeze(0) for name, value in slot.values.items()}

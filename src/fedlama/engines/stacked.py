@@ -29,6 +29,7 @@ from fedlama.engines.cohort.averaging import mean_and_discrepancy
 from fedlama.engines.cohort.cohort import Cohort, CohortSlice
 from fedlama.engines.cohort.threads import WorkerThreads, cores
 from fedlama.engines.contributions import Contributions
+from fedlama.engines.factors import FactorPass
 from fedlama.engines.first_step.guard import MOST_CLIENTS, check_first_step
 from fedlama.engines.gradient_pass import GradientPass, gradient_kind
 from fedlama.engines.personal import PersonalPhase
@@ -60,6 +61,7 @@ class StackedEngine:
     holds_clients: ClassVar[bool] = True
     ends_rounds: ClassVar[bool] = True
     personalises: ClassVar[bool] = True
+    factors: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -75,7 +77,7 @@ class StackedEngine:
         self._contributions = Contributions.of(setup)
         kind = gradient_kind(setup.solver)
         self._gradient_pass = None if kind is None else GradientPass(setup, kind)
-        self._personal = PersonalPhase.of(setup)
+        self._personal, self._factors = PersonalPhase.of(setup), FactorPass.of(setup)
         self._trainers = trainers
         self._cohort = cohort
         self._chunk = chunk or trainers[0].rows_per_call or ALL_ROWS
@@ -115,6 +117,8 @@ class StackedEngine:
             raise explained(self._setup, rows.clients, rows.steps_done, work.steps, error) from error
         if work.update.ends_rounds:
             self._end_round(work)
+        if self._factors is not None:
+            self._add_factors(self._factors, order.plan.round_index)
         if self._contributions is not None:
             self._contributions.limit(self._cohort.view().values, order.values)
         for steps, clients in order.by_steps(self._cohort.clients):
@@ -172,6 +176,12 @@ class StackedEngine:
             self._train(alone, gradient_pass.steps(client, work))
         for name, value in kept.items():
             rows.values[name].copy_(value)
+
+    def _add_factors(self, factors: FactorPass, round_index: int) -> None:
+        """Let every client compute the factors that it sends, one client after another."""
+        clients = self._cohort.clients
+        found = [factors.factors(client, self._cohort.client_values(client), round_index) for client in clients]
+        self._cohort.add({name: torch.stack([each[name] for each in found]) for name in found[0]})
 
     def _end_round(self, work: LocalSteps) -> None:
         """Let the solver end the round, for all clients at once."""

@@ -8,6 +8,7 @@ federation, the engines and the forecast before training share them.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -34,6 +35,7 @@ class TransferPlanner:
         rounds: Number of rounds of the run.
         samples: Returns a client's number of samples; by default all clients count the same, as before data are known.
         exchanges: What the solver exchanges beside the model.
+        uploads: Layers that only come up, in every round.
 
     Attributes:
         cohort: The active clients, in ascending order.
@@ -51,6 +53,7 @@ class TransferPlanner:
         rounds: int,
         samples: Callable[[int], int] = lambda _: 1,
         exchanges: Sequence[Exchanged] = (),
+        uploads: Layers = (),
     ) -> None:
         self._layers, self._sampler = layers, sampler
         self._population, self._seed, self._rounds = population, seed, rounds
@@ -59,6 +62,7 @@ class TransferPlanner:
         self.losses: dict[int, float] = {}
         self._samples, self._exchanges = samples, exchanges
         self.sent = layers + extra_layers(layers, exchanges)
+        self._uploads = frozenset(layer.name for layer in uploads)
         self._held: frozenset[str] = frozenset()  # what the round before left different on each client
 
     def close(self, plan: Plan) -> Plan:
@@ -115,6 +119,7 @@ class TransferPlanner:
         plan = with_extras(plan, self._layers, self._exchanges)
         lacking = frozenset(layer.name for layer in self.sent) if new else self.changed
         self.changed = plan.upload | plan.recycle
+        plan = replace(plan, upload=plan.upload | self._uploads) if self._uploads else plan
         later = plan.senders is not None and plan.senders.needs_distances
         return RoundOrder(
             plan=plan,

@@ -34,6 +34,7 @@ from fedlama.engines import ENGINES
 from fedlama.errors import ConfigError, DataError, FedlamaError, cut, did_you_mean, shown
 from fedlama.federation.budget import MOST_ROUNDS, check_budget
 from fedlama.federation.held_out import TestSet
+from fedlama.federation.one_shot_checks import check_one_shot
 from fedlama.federation.personal_checks import check_personal
 from fedlama.federation.settings import FederationSettings
 from fedlama.federation.tally import Tally
@@ -80,6 +81,7 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
     problems += _check_feddyn(federation) + _check_privacy(federation, layers, len(source))
     problems += _check_void_rounds(federation, len(source)) + _check_senders(federation, layers)
     problems += check_personal(federation, layers, source) if not problems else []
+    problems += check_one_shot(federation, layers, source) if not problems else []
     problems += _check_codec(federation, layers) + (_check_exchanges(federation, layers) if not problems else [])
     checks: list[Callable[[], object]] = [
         lambda: _check_device(federation.device),

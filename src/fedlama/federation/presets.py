@@ -31,6 +31,10 @@ With personal models (`Federation.personal`) the program is FLAYER's, lancasterJ
 
 Its factor 20 on the rates of a CNN (`LayerRates.factor`) belongs to that network and stays as given, and so do data
 without shuffling and the tail of test sets that the program leaves out.
+
+With the aggregator `fedlpa` the program is lebronlambert/FedLPA_NeurIPS2024, and the preset sets its solve
+(`FedLPA.solve`), client weights n_i / n and a layer for each module. What the program reports, the better of two models
+on the test set, is not offered.
 """
 
 from __future__ import annotations
@@ -38,7 +42,7 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
-from fedlama.core.layers import StatisticsRule, by_tensor, tagged
+from fedlama.core.layers import StatisticsRule, by_module, by_tensor, tagged
 from fedlama.federation.federation import Federation
 
 T = TypeVar("T")
@@ -55,6 +59,11 @@ def authors(federation: Federation) -> Federation:
     """
     if federation.personal is not None:
         return _flayer(federation)
+    if federation.needs_factors:
+        layers = by_module(federation.model)
+        return replace(
+            federation, aggregator=_with(federation.aggregator, solve="authors"), layers=layers, weighting="samples"
+        )
     if federation.solver.name in ("fed-lamb", "fed-ams"):
         lamb = _with(federation.solver, decay_in="gradient", start=1e-8, first_round="own")
         return replace(federation, solver=_with(lamb, scale="mean", zero_norm="stay"), weighting="equal")

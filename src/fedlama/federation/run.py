@@ -73,6 +73,7 @@ class Run:
             federation.budget.rounds,
             self.clients.samples,
             exchanges_of(federation.solver),
+            setup.factor_layers,
         )
         self.server = Server(federation, setup)
         self.choice = SenderChoice(setup, self.planner)

@@ -28,6 +28,7 @@ from fedlama.choices.strategies import Strategy
 from fedlama.choices.tasks import Classification, FunctionTask, Task, as_task
 from fedlama.core.budget import Budget, GivenBudget
 from fedlama.core.deprecations import LEFT_OUT_AT_DEFAULT, is_left_out
+from fedlama.core.factors import factor_layers
 from fedlama.core.layers import Layers, by_tensor, local_layers, sent_layers, without_frozen_tags
 from fedlama.core.local_work import LocalWork
 from fedlama.core.losses import Objective
@@ -132,6 +133,11 @@ class FederationSettings:
         """Return the layers that are trained, those that never leave a client included."""
         return without_frozen(without_frozen_tags(self.full_labelling()), options_of(self.solver).groups)
 
+    @property
+    def needs_factors(self) -> bool:
+        """Whether the aggregator asks the clients for Kronecker factors."""
+        return bool(getattr(self.aggregator, "needs_factors", False))
+
     def codec_in_force(self) -> Codec:
         """Return the codec, with what it must know of the layers that are sent."""
         return codec_for(self.codec, self.labelling())
@@ -202,5 +208,6 @@ class FederationSettings:
             extra_layers=extra_layers(sent_layers(trained), exchanges_of(self.solver)),
             privacy=self.privacy,
             personal=self.personal,
+            factor_layers=factor_layers(model, sent_layers(trained)) if self.needs_factors else (),
             scorer=None if self.personal is None else OwnScorer(self.task, clients),
         )

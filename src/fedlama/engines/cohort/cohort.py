@@ -95,6 +95,7 @@ class Cohort:
         self.uploads = Uploads(setup)
         self._codec_state: dict[str, Values] = {}
         self._kinds = [exchange.kind for exchange in exchanges_of(setup.solver)]
+        self._factor_names = [spec.name for layer in setup.factor_layers for spec in layer.tensors]
         self._setup = setup
         self._storage = storage
         self._channels_last = channels_last
@@ -247,8 +248,13 @@ class Cohort:
         values, state = dict(self._values), dict(self._optimizer_state)
         for kind in self._kinds:
             state[kind] = [values.pop(extra_name(kind, name)) for name in self.names]
-        values.pop(OWN_SHARE, None)  # the model has no such tensor
+        for name in (OWN_SHARE, *self._factor_names):  # the model has no such tensors
+            values.pop(name, None)
         return CohortSlice(self.clients, values, state, steps_done, fresh)
+
+    def add(self, values: Values) -> None:
+        """Keep tensors that the clients have made of their models, (clients, ...) by name, until the next cohort."""
+        self._values |= values
 
     def count(self, clients: Sequence[int], steps: int) -> None:
         """Record that clients have made `steps` more local steps."""

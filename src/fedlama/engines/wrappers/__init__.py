@@ -41,6 +41,11 @@ def wrap(engine: Engine, setup: EngineSetup, availability: Availability, aggrega
             engine, "why_not_personal", "has no class attribute personalises, so it may not keep a client's head"
         )
         problems.append(f"personal is set, but {type(engine).__name__} {why}; {_REMEDY}")
+    if setup.factor_layers and not getattr(engine, "factors", False):
+        problems.append(
+            f"aggregator is {aggregator.name!r}, whose clients send Kronecker factors of their layers, but "
+            f"{type(engine).__name__}, which has no class attribute factors, does not compute them; {_REMEDY}"
+        )
     remedy = getattr(engine, "remedy", _REMEDY)  # an engine of deployments names how it shows single models
     if not availability.always_answers and not engine.holds_clients:
         problems.append(
@@ -60,7 +65,7 @@ def wrap(engine: Engine, setup: EngineSetup, availability: Availability, aggrega
     if problems:
         raise ConfigError(problems)
     if not aggregator.is_plain_mean:
-        engine = AggregatedEngine(engine, aggregator)
+        engine = AggregatedEngine(engine, aggregator, setup.factor_layers)
     return engine if availability.always_answers else UnreliableEngine(setup, engine, availability)
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from fedlama.choices.aggregators import Aggregator
 from fedlama.choices.availability.rules import rescaled
-from fedlama.core.layers import Layer
+from fedlama.core.factors import factor_name
+from fedlama.core.layers import Layer, Layers
 from fedlama.engines.api import Average, CohortState, Engine, RoundOrder, RoundReply, Values
 
 
@@ -26,11 +27,13 @@ class AggregatedEngine:
     Args:
         inner: Holds and trains the clients.
         aggregator: How values are combined.
+        factor_layers: The Kronecker factors that clients send beside their layers.
     """
 
     holds_clients: ClassVar[bool] = True  # whether the inner engine does is asked before it is wrapped
 
-    def __init__(self, inner: Engine, aggregator: Aggregator) -> None:
+    def __init__(self, inner: Engine, aggregator: Aggregator, factor_layers: Layers = ()) -> None:
+        self._factor_layers = {layer.name: layer for layer in factor_layers}
         self._inner, self._aggregator = inner, aggregator
         self._clients: tuple[int, ...] = ()
         self._answered: tuple[int, ...] = ()
@@ -56,11 +59,11 @@ class AggregatedEngine:
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
         """Combine a layer over the clients that answered, as the server receives it."""
         # Copies, because an aggregator of the user's own might work in place.
-        received = {name: value.clone() for name, value in self._inner.received(layer).items()}  # (clients, ...)
+        received = {name: value.clone() for name, value in self._received_with_factors(layer).items()}  # (clients, ...)
         # An infinity that the global model has too, such as the -inf of a mask, is usable.
-        usable_values = {
-            name: torch.isfinite(value) | (value == self._global[name]) for name, value in received.items()
-        }
+        usable_values = {name: torch.isfinite(value) for name, value in received.items()}
+        for name in usable_values.keys() & self._global.keys():
+            usable_values[name] |= received[name] == self._global[name]
         if getattr(self._aggregator, "counts_elements", False):  # a user's class may not inherit the default
             for spec in (spec for spec in layer.tensors if spec.trainable):
                 usable_values[spec.name] |= torch.isnan(received[spec.name])  # not sent
@@ -76,6 +79,11 @@ class AggregatedEngine:
         kept = {rows[row] for row in range(len(rows)) if row not in combined.refused}
         refused = tuple(client for row, client in enumerate(self._answered) if row not in kept)
         return Average(combined.values, combined.discrepancy, refused)
+
+    def _received_with_factors(self, layer: Layer) -> Values:
+        """Return a layer of every client, and its factors where clients send these."""
+        factors = self._factor_layers.get(factor_name(layer.name))
+        return self._inner.received(layer) | ({} if factors is None else self._inner.received(factors))
 
     def received(self, layer: Layer) -> Values:
         """Return a layer of every client as the server receives it."""

@@ -94,6 +94,7 @@ class FlowerEngine:
     holds_clients: ClassVar[bool] = False
     ends_rounds: ClassVar[bool] = True
     personalises: ClassVar[bool] = True
+    factors: ClassVar[bool] = True
     remedy: ClassVar[str] = "set aggregation='models', or leave it out"
 
     def __init__(self, setup: EngineSetup, options: Flower) -> None:

@@ -61,6 +61,8 @@ class RequestWriter:
     ) -> None:
         self._common, self._layers, self._state, self._order = common, layers, state, order
         self._codes_changes, self._full_codec = download_codec(codec).needs_context, full_codec(codec)
+        # Layers without a value on the server, such as Kronecker factors, only come up.
+        self._sent_down = [layer.name for layer in layers if all(spec.name in order.values for spec in layer.tensors)]
         self._packed: dict[tuple[tuple[int, ...], bool], bytes] = {}
 
     def request(self, client: int, full: bool) -> TrainRequest:
@@ -71,7 +73,7 @@ class RequestWriter:
             full: Whether the request must carry the full model, whatever the client is known to have.
         """
         answered_round = NEVER if full else self._state.answered[client]
-        lacking = self._state.lacking((layer.name for layer in self._layers), answered_round)
+        lacking = self._state.lacking(self._sent_down, answered_round)
         coded = self._codes_changes and not full and self._state.is_in_sync(client, self._common.round_index)
         return replace(
             self._common,

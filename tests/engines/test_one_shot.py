@@ -1,0 +1,155 @@
+"""FedLPA as a federation: one round, on every engine and deployed, with its factors in the ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import fedlama as fl
+from fedlama.engines import Recorded, Stacked, Workers
+from fedlama.federation.presets import authors
+from tests.engines.cases import assert_same, federation, network, run
+from tests.flower.cases import assert_same_bits, deployed, in_process
+
+ENGINES: list[Any] = [Stacked(), Stacked(chunk=2), Workers(threads=2), Recorded(share=2), fl.Auto()]
+ONE_SHOT: dict[str, Any] = {
+    "strategy": fl.FedAvg(3),
+    "local_steps": None,
+    "rounds": 1,
+    "local_work": fl.LocalWork(epochs=2),
+    "solver": fl.SGD(0.05, momentum=0.9),
+    "sampler": fl.AllClients(),
+    "layers": fl.by_module(network()),
+    "aggregator": fl.FedLPA(),
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=str)
+@pytest.mark.parametrize("solve", ["exact", "ea"])
+def test_engines_agree(engine: Any, solve: Any) -> None:  # noqa: ANN401
+    choices = ONE_SHOT | {"aggregator": fl.FedLPA(solve)}
+    assert_same(run(engine, **choices), run("loop", **choices), 2e-3)
+
+
+def test_the_model_is_that_of_an_independent_solve() -> None:
+    """The dense layer of the network, from the clients' models and a plain version of the factors."""
+    given = federation("loop", **ONE_SHOT)
+    live = fl.Run(given)
+    result = live.to_end([])
+    setup = given.engine_setup()
+    system, right = torch.zeros(725, 725, dtype=torch.float64), torch.zeros(725, dtype=torch.float64)
+    total = sum(setup.clients.samples(client) for client in range(5))
+    for client, values in result.rounds[0].client_models.items():
+        model = network().double()
+        model.load_state_dict({name: value.double() for name, value in values.items()})
+        model.train()
+        inputs, outputs, samples = torch.zeros(145, 145).double(), torch.zeros(5, 5).double(), 0
+        for step in range(-(-setup.clients.samples(client) // 4)):
+            x, y = setup.clients.batch(client, step, 0)
+            a = model[:4](x.double()).detach()
+            output = model[4](a).requires_grad_()
+            g = torch.autograd.grad(nn.functional.cross_entropy(output, y, reduction="sum"), output)[0]
+            a = torch.cat([a, torch.ones(len(a), 1)], 1)
+            inputs, outputs, samples = inputs + a.T @ a, outputs + g.T @ g, samples + len(a)
+        damping = 0.001**0.5
+        inputs = inputs / samples + damping * torch.eye(145)
+        outputs = outputs / samples + damping * torch.eye(5)
+        trained = torch.cat([values["4.weight"], values["4.bias"].unsqueeze(1)], 1).double()
+        matrix = setup.clients.samples(client) / total * torch.kron(inputs, outputs)
+        system, right = system + matrix, right + matrix @ trained.T.reshape(-1)
+    expected = torch.linalg.solve(system, right).reshape(145, 5).T
+    torch.testing.assert_close(result.model["4.weight"].double(), expected[:, :144], rtol=1e-3, atol=2e-4)
+    torch.testing.assert_close(result.model["4.bias"].double(), expected[:, 144], rtol=1e-3, atol=2e-4)
+
+
+def test_factors_come_up_and_never_go_down() -> None:
+    ledger = run("loop", **ONE_SHOT).ledger
+    down = {row.layer for row in ledger.rows() if row.direction == "down"}
+    up = {row.layer: row.payload_bytes for row in ledger.rows() if row.direction == "up"}
+    assert down == {"0", "1", "4"}
+    assert up.keys() == {"0", "1", "4", "factors/0", "factors/4"}
+    assert up["factors/0"] == 4 * (18 * 19 // 2 + 4 * 5 // 2)
+    assert up["factors/4"] == 4 * (145 * 146 // 2 + 5 * 6 // 2)
+
+
+@pytest.mark.parametrize("engine", ["loop", *ENGINES], ids=str)
+def test_a_finished_run_is_restored(engine: Any) -> None:  # noqa: ANN401
+    given = federation(engine, **ONE_SHOT)
+    first = fl.Run(given)
+    before = [first.advance()]
+    second = fl.Run(given)
+    second.load_state_dict(first.state_dict(), before)
+    result = second.to_end([], before)
+    assert all(torch.equal(result.model[name], value) for name, value in first.global_model().items())
+
+
+def test_a_deployment_has_the_bits_of_a_simulation(tmp_path: Path) -> None:
+    given = federation("loop", **(ONE_SHOT | {"keep_client_models": False}))
+    assert_same_bits(deployed(given, in_process(given, tmp_path)).to_end([]), given.run())
+
+
+def test_fedavg_goes_on_from_its_model() -> None:
+    first = federation("loop", **ONE_SHOT).run()
+    model = network()
+    model.load_state_dict(first.model)
+    result = federation("loop", model=model, strategy=fl.FedAvg(3), sampler=fl.AllClients()).run()
+    assert len(result.rounds) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rounds": 2}, "the budget is 2 rounds, expected one; set rounds=1"),
+        ({"codec": fl.Float16()}, "codec is 'float16', expected 'float32'"),
+        ({"solver": fl.Scaffold(0.1)}, "which needs several rounds"),
+        ({"server_optimizer": fl.ServerMomentum()}, "since the server solves for the model"),
+        ({"availability": fl.RandomAbsence(away=0.1)}, "since there is no later round"),
+        ({"layers": fl.by_mapping(network(), lambda _: "all")}, "no layer holds all parameters of one dense layer"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(fl.ConfigError, match=message):
+        federation("loop", **(ONE_SHOT | changes)).run()
+
+
+def test_the_forecast_has_the_bytes_of_the_run() -> None:
+    given = federation("loop", **ONE_SHOT)
+    run_ledger, setup = given.run().ledger, given.engine_setup()
+    expected = fl.forecast(
+        given.strategy,
+        given.labelling(),
+        codec=given.codec,
+        sampler=given.sampler,
+        population=5,
+        local_steps=given.budget.local_steps,
+        base_interval=3,
+        uploads=setup.factor_layers,
+    )
+    assert (expected.low, expected.low.bytes_up) == (expected.high, run_ledger.total_bytes("up"))
+    assert expected.low.bytes_down == run_ledger.total_bytes("down")
+
+
+def test_the_authors_preset_takes_their_solve() -> None:
+    given = authors(federation("loop", **(ONE_SHOT | {"weighting": "equal", "layers": None})))
+    assert given.aggregator == fl.FedLPA("authors")
+    assert (given.weighting, given.evaluate) == ("samples", "global")
+    assert [layer.name for layer in given.full_labelling()] == ["0", "1", "4"]
+    given.run()
+
+
+def test_a_module_that_is_used_twice_is_refused() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.square, self.out = nn.Linear(72, 72), nn.Linear(72, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.out(self.square(self.square(x.flatten(1))))
+            return logits
+
+    with pytest.raises(fl.ConfigError, match="layer 'square' is used twice in a forward pass"):
+        run("loop", **(ONE_SHOT | {"model": Twice(), "layers": fl.by_module(Twice())}))

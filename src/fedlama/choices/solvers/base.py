@@ -17,6 +17,9 @@ buffers         :meth:`LocalSolver.init` makes one client's, of any shape and dt
                 have the leading dimension where the parameters have it
 ==============  ======================================================================================================
 
+A solver that treats parameters by their names may have a method ``for_parameters(names, model_names)``. It returns what
+takes the steps of the parameters `names`; `model_names` are all that are trained, in the model's order.
+
 A solver that exchanges more than the model with the server, such as second moments or control variates, names it; see
 :mod:`fedlama.choices.solvers.exchanged`.
 

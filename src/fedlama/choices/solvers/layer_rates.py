@@ -24,7 +24,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedlama.choices.solvers.base import LocalSolver, OptimizerState, StateScope
+from fedlama.choices.solvers.base import OptimizerState, StateScope
 from fedlama.choices.solvers.options import SolverOptions
 from fedlama.choices.solvers.per_client import along_clients, tensor_norms
 from fedlama.core.registry import register
@@ -177,19 +177,6 @@ class RatesOfChildren:
         for parameter, gradient, factor in zip(parameters, gradients, factors, strict=True):
             parameter.sub_(gradient * along_clients(rate * factor, gradient))
         torch._foreach_add_(list(steps), 1)
-
-
-def bound(solver: LocalSolver, names: Sequence[str], model_names: Sequence[str]) -> LocalSolver:
-    """Return a solver that knows the names of its parameters, where it asks for them with `for_parameters`.
-
-    Args:
-        solver: Any solver.
-        names: The names of the parameters that it moves.
-        model_names: The names of all trained parameters of the model, in its order.
-    """
-    bind = getattr(solver, "for_parameters", None)
-    known: LocalSolver = solver if bind is None else bind(names, model_names)
-    return known
 
 
 def _child(name: str) -> str:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from fedlama.choices.solvers.base import LocalSolver, OptimizerState
 from fedlama.choices.solvers.groups import ParameterGroup, group_of
-from fedlama.choices.solvers.layer_rates import bound
 from fedlama.choices.solvers.options import NO_CLIPPING, options_of
 from fedlama.core.layers import Layers
 
@@ -63,7 +62,7 @@ class LocalUpdate:
         for position, name in enumerate(names):
             members.setdefault(group_of(name, layer_of.get(name, name), options.groups), []).append(position)
         self._parts = [
-            _part(bound(solver, [names[position] for position in positions], model_names or names), group, positions)
+            _part(named(solver, [names[position] for position in positions], model_names or names), group, positions)
             for group, positions in members.items()
         ]
         self._clips = self._clipping != NO_CLIPPING
@@ -184,3 +183,16 @@ def _part(solver: LocalSolver, group: ParameterGroup | None, positions: Sequence
         changed: Any = solver  # a dataclass with such a field; see `options.option_problems`
         solver = replace(changed, weight_decay=group.weight_decay)
     return _Part(solver, group.rate_factor, tuple(positions))
+
+
+def named(solver: LocalSolver, names: Sequence[str], model_names: Sequence[str]) -> LocalSolver:
+    """Return a solver that knows the names of its parameters, where it asks for them with `for_parameters`.
+
+    Args:
+        solver: Any solver.
+        names: The names of the parameters that it moves.
+        model_names: The names of all trained parameters of the model, in its order.
+    """
+    bind = getattr(solver, "for_parameters", None)
+    known: LocalSolver = solver if bind is None else bind(names, model_names)
+    return known

@@ -108,12 +108,22 @@ def test_another_federation_is_refused_with_what_differs(
 
 def test_every_field_of_a_federation_is_described() -> None:
     later = {"local_work": fl.LocalWork(epochs=1), "micro_batch_size": 2, "privacy": fl.Privacy()}
+    later["personal"] = fl.Personal()
     described = federation(**later).describe()
     names = {field.name for field in fields(fl.Federation)}
     names -= {"rounds", "epochs"}  # a budget is described by its local steps
     assert described.keys() == (names - {"keep_client_models", "objective"}) | {"version", "precision"}
     assert json.loads(json.dumps(described, allow_nan=False)) == described
-    for name in names - {"model", "test_set", "engine", "device", "keep_client_models", "objective", "privacy"}:
+    for name in names - {
+        "model",
+        "test_set",
+        "engine",
+        "device",
+        "keep_client_models",
+        "objective",
+        "privacy",
+        "personal",
+    }:
         assert any(name in change or name == "clients" for change, _ in CHANGES), f"no test changes {name}"
 
 

@@ -180,8 +180,8 @@ class StackedEngine:
     def _add_factors(self, factors: FactorPass, round_index: int) -> None:
         """Let every client compute the factors that it sends, one client after another."""
         clients = self._cohort.clients
-        found = [factors.factors(client, self._cohort.client_values(client), round_index) for client in clients]
-        self._cohort.add({name: torch.stack([each[name] for each in found]) for name in found[0]})
+        made = [factors.factors(client, self._cohort.client_values(client), round_index) for client in clients]
+        self._cohort.add({name: torch.stack([each[name] for each in made]) for name in made[0]})
 
     def _end_round(self, work: LocalSteps) -> None:
         """Let the solver end the round, for all clients at once."""

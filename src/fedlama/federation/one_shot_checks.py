@@ -35,7 +35,7 @@ def check_one_shot(federation: FederationSettings, layers: Layers, source: Clien
         ),
         (not changes_nothing(federation.codec), f"codec is {federation.codec.name!r}", "'float32'", "choose it"),
         (
-            type(federation.server_optimizer) is not Replace,
+            federation.server_optimizer != Replace(),
             f"server_optimizer is {federation.server_optimizer.name!r}",
             "'replace', since the server solves for the model",
             "leave it out",

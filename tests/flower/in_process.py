@@ -17,6 +17,8 @@ from fedlama.flower.protocol import (
     Failure,
     Incoming,
     Outgoing,
+    SecureReply,
+    SecureRequest,
     TrainReply,
     TrainRequest,
 )
@@ -33,6 +35,11 @@ def no_fault(request: TrainRequest) -> str | None:
 
 def no_score_fault(request: EvaluateRequest) -> str | None:
     """No request for a score fails."""
+    return None
+
+
+def no_secure_fault(request: SecureRequest) -> str | None:
+    """No request of the secure aggregation fails."""
     return None
 
 
@@ -56,6 +63,8 @@ class InProcessChannel:
         self.requests: list[TrainRequest] = []
         self.evaluations: list[EvaluateRequest] = []
         self.score_fault: Callable[[EvaluateRequest], str | None] = no_score_fault
+        self.secured: list[tuple[SecureRequest, SecureReply | None]] = []
+        self.secure_fault: Callable[[SecureRequest], str | None] = no_secure_fault
         self.replies: list[TrainReply] = []
 
     def nodes(self) -> tuple[int, ...]:
@@ -77,13 +86,15 @@ class InProcessChannel:
             return ""
         self._count += 1
         ticket = f"{self._count:06d}"
-        content: TrainReply | EvaluateReply | ClientInfo | Failure | None
+        content: TrainReply | EvaluateReply | SecureReply | ClientInfo | Failure | None
         if isinstance(message.content, TrainRequest):
             content = self._reply(client, message.content)
         elif message.node in self.refusing:
             content = Failure(self.refusing[message.node], final=True)
         elif isinstance(message.content, EvaluateRequest):
             content = self._score(client, message.content)
+        elif isinstance(message.content, SecureRequest):
+            content = self._agree(client, message.content)
         else:
             source = self._setup().clients
             tested = client < len(source) and held_out(source, client, "test") is not None
@@ -92,6 +103,22 @@ class InProcessChannel:
         if content is not None:
             self._replies[ticket] = Incoming(ticket, content)
         return ticket
+
+    def _agree(self, client: int, request: SecureRequest) -> SecureReply | Failure | None:
+        from fedlama.flower.client.secrets import agree
+
+        assert request.client == client
+        fault = self.secure_fault(request)
+        if fault == "raise":
+            self.secured.append((request, None))
+            return Failure("<class 'ValueError'>", final=True)
+        reply = None if fault == "lost" else agree(request, self.path(client))
+        if reply and fault == "short":
+            reply = replace(reply, payload=reply.payload[:-4])
+        if reply and fault == "wrong":
+            reply = replace(reply, payload=reply.payload[:-1] + bytes([reply.payload[-1] ^ 1]))
+        self.secured.append((request, reply))
+        return reply
 
     def _score(self, client: int, request: EvaluateRequest) -> EvaluateReply | Failure | None:
         assert request.client == client

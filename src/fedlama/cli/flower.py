@@ -32,7 +32,10 @@ Deadline = Annotated[float, typer.Option(help="Seconds that a round waits for re
 MinReplies = Annotated[float, typer.Option(help="Share of the cohort that must reply, or the run stops.")]
 Rejoin = Annotated[str, typer.Option(help="When a client that missed a round may rejoin: now or next-cycle.")]
 Aggregation = Annotated[
-    str, typer.Option(help="models, or sums (the discrepancy is computed from one scalar per client and layer).")
+    str, typer.Option(help="models, sums (of weighted changes, in fixed point), or secure (sums of masked uploads).")
+]
+SecureThreshold = Annotated[
+    float, typer.Option(help="Share of the clients whose help takes the masks off a secure sum, more than 0.5.")
 ]
 
 
@@ -63,6 +66,7 @@ def up(
     min_replies: MinReplies = 0.5,
     rejoin: Rejoin = "now",
     aggregation: Aggregation = "models",
+    secure_threshold: SecureThreshold = 0.6,
     ban: Banned = "",
     keep_checkpoints: KeepCheckpoints = 10,
     from_round: FromRound = -1,
@@ -79,6 +83,7 @@ def up(
 
     options = _options(
         deadline=deadline, min_replies=min_replies, rejoin=rejoin, aggregation=aggregation, banned=ban,
+        secure_threshold=secure_threshold,
         keep_checkpoints=keep_checkpoints, from_round=from_round, send_final=send_final,
     )  # fmt: skip
     check_operation(options)
@@ -110,6 +115,7 @@ def run(
     min_replies: MinReplies = 0.5,
     rejoin: Rejoin = "now",
     aggregation: Aggregation = "models",
+    secure_threshold: SecureThreshold = 0.6,
     clients_file: ClientsFile = "",
     ban: Banned = "",
     keep_checkpoints: KeepCheckpoints = 10,
@@ -131,6 +137,7 @@ def run(
     resolved = load_experiment(experiment, overrides or ())
     options = _options(
         deadline=deadline, min_replies=min_replies, rejoin=rejoin, aggregation=aggregation, banned=ban,
+        secure_threshold=secure_threshold,
         keep_checkpoints=keep_checkpoints, from_round=from_round, send_final=send_final, out=out,
         plugins_dir=plugins_dir, clients_file=clients_file, server_config=server_config,
     )  # fmt: skip

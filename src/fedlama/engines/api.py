@@ -130,6 +130,7 @@ class RoundOrder:
             it; empty for codecs that write the value itself.
         scores_own: Whether the clients' own models are scored on their own test sets before they are averaged; only an
             engine whose clients are on other machines needs to know, or one with personal models.
+        weights: p_i of the cohort's clients, in order; only an engine whose clients weigh their own uploads needs them.
     """
 
     plan: Plan
@@ -144,6 +145,7 @@ class RoundOrder:
     scores_own: bool = False
     client_steps: Mapping[int, int] = field(default_factory=dict)
     senders: Mapping[str, frozenset[int]] | None = field(default_factory=dict)
+    weights: tuple[float, ...] = ()
 
     def layers_of(self, client: int) -> frozenset[str]:
         """Return the layers that a client uploads for training: none before that is decided."""

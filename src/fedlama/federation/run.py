@@ -276,7 +276,7 @@ class Run:
             scores_own=self.client_evaluator.scores_own and self.evaluator.is_due(plan),
         )
         client_steps = self.client_steps(order.cohort, self.round_index)
-        return replace(order, client_steps=client_steps) if client_steps else order
+        return replace(order, weights=server.weights(order.cohort), client_steps=client_steps)
 
     def close_round(self, order: RoundOrder, reply: RoundReply, start: float) -> RoundRecord:
         """Synchronise the layers that are due, evaluate, and return the round's record.

@@ -6,6 +6,7 @@ settings.py     the keys of a run's configuration
 apps.py         the ServerApp and the ClientApp
 server/         the engine: requests, a round's messages, the check of replies, averaging
 client/         a node's side: its trainer, its durable state, its reply to a request
+secure/         secure aggregation: numbers in fixed point, keys, masks, and what does not go with it
 deploy/         whole deployments: on a server, on this machine, and Flower's programs
 dropin/         for apps that have a Flower strategy already: FedLAMA in its place, and a mod around the ClientApp
 

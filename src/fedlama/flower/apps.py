@@ -23,7 +23,7 @@ from fedlama.flower.client.function import FunctionTrainer
 from fedlama.flower.client.respond import evaluate, refusal, respond
 from fedlama.flower.client.state import forget_old
 from fedlama.flower.client.trainer import ClientTrainer, LocalRound, LoopTrainer
-from fedlama.flower.protocol import NEVER, ClientInfo, EvaluateReply
+from fedlama.flower.protocol import NEVER, ClientInfo, EvaluateReply, SecureReply
 from fedlama.flower.server.nodes import RemoteClients
 from fedlama.flower.settings import (
     DEFAULTS,
@@ -35,6 +35,7 @@ from fedlama.flower.settings import (
     known_clients_of,
     plugins_folder,
     policy_of,
+    secure_rules_of,
     state_folder,
     state_name,
 )
@@ -47,8 +48,10 @@ from fedlama.flower.transport import (
     info_records,
     read_evaluate,
     read_request,
+    read_secure,
     refusal_records,
     reply_records,
+    secured_records,
 )
 
 if TYPE_CHECKING:
@@ -96,7 +99,13 @@ def server_app(
         from fedlama.flower.deploy.federation import Continuation, deploy_experiment, deploy_federation
         from fedlama.flower.server.engine import Flower
 
-        engine = Flower(GridChannel(grid), policy_of(given), aggregation_of(given), known=known_clients_of(given))
+        engine = Flower(
+            GridChannel(grid),
+            policy_of(given),
+            aggregation_of(given),
+            known=known_clients_of(given),
+            secure=secure_rules_of(given),
+        )
         out, final = expanded(str(given["out"])), given["send-final"] is True
         continuation = Continuation(*history_of(given), deciding(given), final)
         if build is None:
@@ -167,9 +176,36 @@ def client_app(
         return _reply(message, evaluated_records(reply))
 
     app.query()(inform)
+    _answer_secure(app, base, name if make else "")
     app.evaluate()(score)
     app.train()(train)
     return app
+
+
+def _answer_secure(app: ClientApp, base: Mapping[str, Any], name: str) -> None:
+    """Let an app answer the stages of secure aggregation.
+
+    Args:
+        app: The app.
+        base: Values of keys that the run's configuration leaves out.
+        name: Of the folder of the clients' states; empty for that of the experiment.
+    """
+
+    def secure(message: Message, context: Context) -> Message:
+        from fedlama.flower.client.secrets import agree  # only where it is used, because it needs more libraries
+
+        request, given = read_secure(message.content), {**base, **context.run_config}
+        try:
+            client = client_number(context.node_config)
+            folder = _states(context, given, name)[1]
+            reply = agree(replace(request, client=client), folder / f"client-{client}.safetensors")
+        except Exception as error:  # a damaged disk can raise anything
+            reply = SecureReply(
+                request.agreement, request.stage, request.round_index, request.client, detail=_reason(error)
+            )
+        return _reply(message, secured_records(reply))
+
+    app.query("secure")(secure)
 
 
 def _states(context: Context, given: Mapping[str, Any], name: str) -> tuple[Path, Path]:

@@ -2,7 +2,8 @@
 
 In every round the server sends each client a :class:`TrainRequest` with the layers that the client lacks. The client
 returns a :class:`TrainReply` with the layers that are due. Where clients score the global model on test sets of their
-own, an :class:`EvaluateRequest` with all layers follows. The payloads of all are messages of
+own, an :class:`EvaluateRequest` with all layers follows. Under secure aggregation :class:`SecureRequest`s come before
+and after the training request. The payloads of all are messages of
 :mod:`fedlama.core.wire`, one flat run of bytes each, so what the ledger counts is what is sent. Before the first round
 the server sends each node an :class:`InfoRequest` and learns from :class:`ClientInfo` which client the node serves.
 Every message has its `kind`; those of requests are the types of Flower's messages.
@@ -29,7 +30,7 @@ from fedlama.core.deprecations import is_left_out
 from fedlama.core.layers import Layers
 from fedlama.core.scores import Score
 
-PROTOCOL = 4
+PROTOCOL = 5
 """Version of the messages. Both sides refuse another one with a sentence that names both; raise it with every change
 of a record, a field or its meaning."""
 
@@ -63,6 +64,10 @@ class TrainRequest:
         coded: Whether the payload holds changes that the codec of downloads wrote, for a client in sync; else it holds
             the values themselves.
         score: Whether the reply carries the score of the client's trained model on its own test set.
+        agreement: Under secure aggregation, the agreement whose keys mask the upload; empty without.
+        weight: p_i, the client's weight in the sum.
+        members: The clients that take part in the sum, if their uploads arrive.
+        shares: The encrypted shares of the others for this client; empty once it has them.
     """
 
     kind: ClassVar[Literal["train"]] = "train"
@@ -82,6 +87,10 @@ class TrainRequest:
     seed: int = 0
     coded: bool = False
     score: bool = False
+    agreement: str = ""
+    weight: float = 0.0
+    members: tuple[int, ...] = ()
+    shares: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,7 @@ class TrainReply:
         evaluation: The layers for evaluation; empty when none were requested.
         detail: A sentence for the log.
         score: The trained model's score on the client's own test set, where the request asks for it and there is one.
+        masked_loss: Under secure aggregation, the mean training loss, masked.
     """
 
     kind: ClassVar[Literal["trained"]] = "trained"
@@ -112,6 +122,7 @@ class TrainReply:
     evaluation: bytes = b""
     detail: str = ""
     score: Score | None = None
+    masked_loss: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -155,6 +166,62 @@ class EvaluateReply:
     score: Score | None = None
     detail: str = ""
     digest: str = ""
+
+
+Stage = Literal["keys", "shares", "unmask"]
+"""Of the secure aggregation, beside the upload; see :mod:`fedlama.flower.secure.agreement`."""
+
+
+@dataclass(frozen=True)
+class SecureRequest:
+    """Asks a client for its part of one stage of the secure aggregation.
+
+    Attributes:
+        agreement: The agreement's random name.
+        stage: The stage.
+        round_index: The round, from 0; before "unmask", the first one for which the keys are.
+        client: The client's number.
+        payload: For "shares", the public keys of the members in order; else empty.
+        members: The clients that have keys, in order, for "shares"; those that take part in the sum, for "unmask".
+        rounds: Number of rounds for which the keys are.
+        threshold: How many clients must be able to take masks out.
+        survivors: For "unmask", the clients whose uploads arrived.
+    """
+
+    kind: ClassVar[Literal["query.secure"]] = "query.secure"
+
+    agreement: str
+    stage: Stage
+    round_index: int
+    client: int
+    payload: bytes
+    members: tuple[int, ...] = ()
+    rounds: int = 0
+    threshold: int = 0
+    survivors: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class SecureReply:
+    """A client's reply to a :class:`SecureRequest`.
+
+    Attributes:
+        agreement: As in the request.
+        stage: As in the request.
+        round_index: As in the request.
+        client: The client's number.
+        payload: What the stage asks for; empty where the client takes no part.
+        detail: Why not, a sentence for the log.
+    """
+
+    kind: ClassVar[Literal["secured"]] = "secured"
+
+    agreement: str
+    stage: Stage
+    round_index: int
+    client: int
+    payload: bytes = b""
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -201,7 +268,7 @@ class Outgoing:
     """One message to one node."""
 
     node: int
-    content: TrainRequest | EvaluateRequest | InfoRequest
+    content: TrainRequest | EvaluateRequest | SecureRequest | InfoRequest
 
 
 @dataclass(frozen=True)
@@ -214,7 +281,7 @@ class Incoming:
     """
 
     ticket: str
-    content: TrainReply | EvaluateReply | ClientInfo | Failure
+    content: TrainReply | EvaluateReply | SecureReply | ClientInfo | Failure
 
 
 class Channel(Protocol):

@@ -16,6 +16,7 @@ from fedlama.core.paths import expanded
 from fedlama.core.validation import refuse
 from fedlama.errors import ConfigError, did_you_mean, shown
 from fedlama.experiment import Catalogue, Experiment, read, resolve
+from fedlama.flower.secure.agreement import SecureRules
 from fedlama.flower.server.aggregation import Aggregation
 from fedlama.flower.server.known_clients import KnownClients, number_of, read_clients_file
 from fedlama.flower.server.round import RoundPolicy
@@ -38,6 +39,7 @@ DEFAULTS: dict[str, str | float] = {
     "join": 300.0,
     "poll": 0.5,
     "aggregation": "models",
+    "secure-threshold": 0.6,
     "plugins-dir": "",
     "clients-file": "",
     "banned": "",
@@ -85,7 +87,16 @@ def aggregation_of(config: RunConfig) -> Aggregation:
     given = str(config.get("aggregation", DEFAULTS["aggregation"]))
     if given not in get_args(Aggregation):
         raise ConfigError(f"aggregation is {shown(given)}{did_you_mean(given, get_args(Aggregation))}")
-    return "sums" if given == "sums" else "models"
+    return next(known for known in get_args(Aggregation) if known == given)
+
+
+def secure_rules_of(config: RunConfig) -> SecureRules:
+    """Return how many clients must stay under secure aggregation.
+
+    Raises:
+        ConfigError: The value is out of range.
+    """
+    return SecureRules(threshold={**DEFAULTS, **config}["secure-threshold"])
 
 
 def policy_of(config: RunConfig) -> RoundPolicy:
@@ -156,7 +167,7 @@ def check_operation(config: RunConfig) -> None:
     """
     problems: list[str] = []
     here = {key: value for key, value in config.items() if key != "clients-file"}
-    for check in (aggregation_of, policy_of, history_of, known_clients_of, _server_config_of):
+    for check in (aggregation_of, secure_rules_of, policy_of, history_of, known_clients_of, _server_config_of):
         try:
             check(here)
         except ConfigError as error:

@@ -7,12 +7,14 @@ it replies to: errors made by the SuperLink carry the SuperLink's node number in
 record          kind                    content
 ==============  ======================  ==============================================================
 ``fedlama``     ConfigRecord            ``protocol``, the version of the messages; an :class:`InfoRequest` is only this
-``request``     ConfigRecord            fields of a :class:`TrainRequest` but its payload
+``request``     ConfigRecord            fields of a :class:`TrainRequest` but its payloads
 ``reply``       ConfigRecord            fields of a :class:`TrainReply` but its payloads and its score
 ``evaluate``    ConfigRecord            fields of an :class:`EvaluateRequest` but its payload
 ``evaluated``   ConfigRecord            fields of an :class:`EvaluateReply` but its score
 ``score``       ConfigRecord            ``loss``, ``names`` and ``values`` of metrics, ``primary``, ``direction``,
                                         ``weight``
+``secure``      ConfigRecord            fields of a :class:`SecureRequest` but its payload
+``secured``     ConfigRecord            fields of a :class:`SecureReply` but its payload
 ``client``      ConfigRecord            fields of a :class:`ClientInfo`
 ``refusal``     ConfigRecord            ``reason``, in place of a :class:`ClientInfo`
 ``payloads``    ArrayRecord             bytes as flat arrays of uint8; empty payloads are left out
@@ -45,6 +47,8 @@ from fedlama.flower.protocol import (
     Failure,
     Incoming,
     Outgoing,
+    SecureReply,
+    SecureRequest,
     TrainReply,
     TrainRequest,
 )
@@ -60,6 +64,8 @@ _MOST_METRICS, _NAME = 100, 100  # metrics of a score, and characters of a metri
 _MOST_WEIGHT = 2.0**53
 _REQUEST, _REPLY = TypeAdapter(TrainRequest), TypeAdapter(TrainReply)
 _EVALUATE, _EVALUATED = TypeAdapter(EvaluateRequest), TypeAdapter(EvaluateReply)
+_SECURE, _SECURED = TypeAdapter(SecureRequest), TypeAdapter(SecureReply)
+_UPLOADS = ("payload", "evaluation", "masked_loss")
 _FINAL_CODES = {1, 2, 6, 7}  # the client's program or its packing is at fault: a second request cannot help
 
 
@@ -123,7 +129,7 @@ def with_retries(call: Callable[[], Iterable[T]]) -> list[T]:
 
 def request_records(request: TrainRequest) -> RecordDict:
     """Write a training request as Flower's records."""
-    return _records("request", asdict(request), ("payload",))
+    return _records("request", asdict(request), ("payload", "shares"))
 
 
 def read_request(records: RecordDict) -> TrainRequest:
@@ -134,12 +140,12 @@ def read_request(records: RecordDict) -> TrainRequest:
     """
     _check_protocol(records, "the server", "this node")
     with _readable("a training request"):
-        return _REQUEST.validate_python(_fields("request", records, ("payload",)))
+        return _REQUEST.validate_python(_fields("request", records, ("payload", "shares")))
 
 
 def reply_records(reply: TrainReply) -> RecordDict:
     """Write a training reply as Flower's records."""
-    return _with_score(_records("reply", _without_score(reply), ("payload", "evaluation")), reply.score)
+    return _with_score(_records("reply", _without_score(reply), _UPLOADS), reply.score)
 
 
 def read_reply(records: RecordDict) -> TrainReply:
@@ -150,7 +156,7 @@ def read_reply(records: RecordDict) -> TrainReply:
     """
     _check_protocol(records, "the node", "this server")
     with _readable("a training reply"):
-        fields = _fields("reply", records, ("payload", "evaluation"))
+        fields = _fields("reply", records, _UPLOADS)
         return _REPLY.validate_python({**fields, "score": _score(records)})
 
 
@@ -184,6 +190,38 @@ def read_evaluated(records: RecordDict) -> EvaluateReply:
     _check_protocol(records, "the node", "this server")
     with _readable("a client's score"):
         return _EVALUATED.validate_python({**records.config_records["evaluated"], "score": _score(records)})
+
+
+def secure_records(request: SecureRequest) -> RecordDict:
+    """Write a request of the secure aggregation as Flower's records."""
+    return _records("secure", asdict(request), ("payload",))
+
+
+def read_secure(records: RecordDict) -> SecureRequest:
+    """Read a request of the secure aggregation.
+
+    Raises:
+        DataError: The records are not a request of this protocol.
+    """
+    _check_protocol(records, "the server", "this node")
+    with _readable("a request of the secure aggregation"):
+        return _SECURE.validate_python(_fields("secure", records, ("payload",)))
+
+
+def secured_records(reply: SecureReply) -> RecordDict:
+    """Write a reply of the secure aggregation as Flower's records."""
+    return _records("secured", asdict(reply), ("payload",))
+
+
+def read_secured(records: RecordDict) -> SecureReply:
+    """Read a reply of the secure aggregation.
+
+    Raises:
+        DataError: The records are not a reply of this protocol.
+    """
+    _check_protocol(records, "the node", "this server")
+    with _readable("a reply of the secure aggregation"):
+        return _SECURED.validate_python(_fields("secured", records, ("payload",)))
 
 
 def check_info_request(records: RecordDict) -> None:
@@ -242,12 +280,14 @@ def _message(outgoing: Outgoing, lifetime: float, query_type: str = "query") -> 
         message: Message = app.Message(records, outgoing.node, content.kind, ttl=lifetime, group_id=group)
     elif content.kind == "evaluate":
         message = app.Message(evaluate_records(content), outgoing.node, content.kind, ttl=lifetime)
+    elif content.kind == "query.secure":
+        message = app.Message(secure_records(content), outgoing.node, content.kind, ttl=lifetime)
     else:
         message = app.Message(_protocol_record(), outgoing.node, query_type, ttl=lifetime)
     return message
 
 
-def _content(message: Message) -> TrainReply | EvaluateReply | ClientInfo | Failure:
+def _content(message: Message) -> TrainReply | EvaluateReply | SecureReply | ClientInfo | Failure:
     """Read a node's reply to a message of either kind; a reply that cannot be read becomes a failure."""
     if message.has_error():
         error = message.error
@@ -258,6 +298,8 @@ def _content(message: Message) -> TrainReply | EvaluateReply | ClientInfo | Fail
             return read_reply(records)
         if "evaluated" in records:
             return read_evaluated(records)
+        if "secured" in records:
+            return read_secured(records)
         _check_protocol(records, "the node", "this server")
         if "refusal" in records:
             return Failure(cut(records.config_records["refusal"]["reason"], REASON_CHARACTERS), final=True)

@@ -25,12 +25,12 @@ from pathlib import Path
 
 from fedlama.choices.codecs import SERVER, Float32, download_codec, full_codec
 from fedlama.core import wire
-from fedlama.core.averaging import squared_norm, wide_dtype
 from fedlama.core.layers import Layer
 from fedlama.core.scores import Score
 from fedlama.core.state_dicts import join, split
 from fedlama.engines.api import Values
 from fedlama.engines.cohort.sizes import intra_op_threads
+from fedlama.errors import DataError
 from fedlama.flower.client.state import ClientState, exclusive, load, save, write_tensors
 from fedlama.flower.client.trainer import ClientTrainer, LocalRound
 from fedlama.flower.payloads import Known, decode_layer, decode_message, write_layer
@@ -44,6 +44,7 @@ from fedlama.flower.protocol import (
     is_same_run,
     model_digest,
 )
+from fedlama.flower.secure.fixed_point import squared_change
 
 _LOG = logging.getLogger("fedlama.flower")
 
@@ -68,11 +69,11 @@ def respond(request: TrainRequest, trainer: ClientTrainer, path: Path) -> TrainR
             state = None
         trained_round = state.round_index if state and state.run == request.run else NEVER
         if state is not None and trained_round == request.round_index:  # NEVER after the run was taken back
-            return _reply(request, trainer, state, replayed=True)[0]
+            return _reply(request, trainer, state, path, replayed=True)[0]
         if request.answered_round != NEVER and not request.answered_round <= trained_round < request.round_index:
             return TrainReply("stale", request.round_index, request.client, trained_round)
         state = _trained(request, trainer, state)
-        reply, codec_next = _reply(request, trainer, state, replayed=False)
+        reply, codec_next = _reply(request, trainer, state, path, replayed=False)
         save(replace(state, codec_next=codec_next), path)
     return reply
 
@@ -181,9 +182,16 @@ def _first_codec_state(trainer: ClientTrainer) -> Values:
 
 
 def _reply(
-    request: TrainRequest, trainer: ClientTrainer, state: ClientState, *, replayed: bool
+    request: TrainRequest, trainer: ClientTrainer, state: ClientState, path: Path, *, replayed: bool
 ) -> tuple[TrainReply, Values]:
     """Return the reply, and the codec's states that count once the server has it."""
+    if request.agreement:
+        from fedlama.flower.client.masked import masked_reply  # only where it is used: it needs more libraries
+
+        try:
+            return masked_reply(request, trainer, state, path, replayed=replayed), state.codec_state
+        except DataError as error:
+            return refusal(request, str(error)), state.codec_state
     upload = {index: trainer.layers[index] for index in request.upload}
     held = {index: trainer.layers[index] for index in request.evaluation}
     states = split(state.codec_state, at_last=True)
@@ -222,9 +230,4 @@ def _score(trainer: ClientTrainer, state: ClientState) -> Score | None:
 
 def _distance(layer: Layer, payload: bytes, trainer: ClientTrainer, known: Known) -> float:
     """Return ||x_i - r||^2 over the layer's parameters: x_i as the server decodes it, r as it was received last."""
-    decoded, total = decode_layer(layer, payload, trainer.codec, replace(known, state={})), 0.0
-    for spec in layer.tensors:
-        if spec.trainable:
-            wide = wide_dtype(spec.dtype)
-            total += squared_norm(decoded[spec.name].to(wide) - known.reference[spec.name].to(wide))
-    return total
+    return squared_change(layer, decode_layer(layer, payload, trainer.codec, replace(known, state={})), known.reference)

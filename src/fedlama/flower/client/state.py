@@ -164,7 +164,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 KEPT_DAYS = 30.0
-_FILES_OF_NODES = ("client-*.safetensors", "client-*.lock", ".client-*.new")
+_FILES_OF_NODES = ("client-*.safetensors", "client-*.keys", "client-*.lock", ".client-*.new")
 
 
 def forget_old(root: Path, days: float = KEPT_DAYS) -> list[Path]:

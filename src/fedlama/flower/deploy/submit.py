@@ -13,6 +13,7 @@ from fedlama.core.validation import refuse
 from fedlama.errors import FedlamaError, cut, printable
 from fedlama.experiment import Experiment
 from fedlama.experiment.catalogue import is_outside
+from fedlama.flower.secure.fit import experiment_problems
 from fedlama.flower.settings import DEFAULTS
 from fedlama.flower.sites import check_server_config, site_misfits
 
@@ -88,7 +89,7 @@ def misfits(experiment: Experiment, aggregation: str = "models") -> list[str]:
 
     Args:
         experiment: The experiment.
-        aggregation: How the server averages: ``"models"`` or ``"sums"``.
+        aggregation: How the server averages: ``"models"``, ``"sums"`` or ``"secure"``.
     """
     problems = site_misfits(experiment) + [
         f"{section if section == 'engine' else f'{section}.name'} is {origin.reference!r}, expected a file in the "
@@ -113,11 +114,13 @@ def misfits(experiment: Experiment, aggregation: str = "models") -> list[str]:
             f"availability.name is {availability.name!r}, expected 'always', because the real clients "
             "of a deployment answer or do not; remove it, or simulate with `fedlama run`"
         )
-    if not aggregator.is_plain_mean and aggregation == "sums":
+    if not aggregator.is_plain_mean and aggregation != "models":
         problems.append(
-            f"aggregator.name is {aggregator.name!r}, but aggregation is 'sums', which uses no single client's model; "
-            "remove one of them"
+            f"aggregator.name is {aggregator.name!r}, but aggregation is {aggregation!r}, which uses no single "
+            "client's model; remove one of them"
         )
+    if aggregation == "secure":
+        problems += experiment_problems(experiment)
     if experiment.settings.evaluate != "global":
         problems.append(
             f"evaluate is {experiment.settings.evaluate!r}, expected 'global', because single clients' models stay on "

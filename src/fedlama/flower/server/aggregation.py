@@ -14,11 +14,14 @@ from typing import Literal
 
 from torch import Tensor
 
-from fedlama.core.averaging import average_models, squared_norm, weighted_mean, wide_dtype
+from fedlama.core.averaging import average_models, squared_norm, wide_dtype
 from fedlama.core.layers import Layer
 from fedlama.engines.api import Average, Values
+from fedlama.flower.secure.fixed_point import FixedPoint, mean_of, total, weighted_change
 
-Aggregation = Literal["models", "sums"]
+Aggregation = Literal["models", "sums", "secure"]
+"""How the server averages: single models one after another; sums in fixed point of what arrives in clear; or the same
+sums, of masked uploads."""
 
 
 def from_models(layer: Layer, received: Sequence[Values], weights: Sequence[float]) -> Average:
@@ -32,24 +35,39 @@ def from_models(layer: Layer, received: Sequence[Values], weights: Sequence[floa
     return Average(*average_models(layer, received, weights))
 
 
-def from_sums(
+def summed(
     layer: Layer,
     received: Sequence[Values],
     weights: Sequence[float],
     squares: Sequence[float],
     reference: Mapping[str, Tensor],
-) -> Average:
-    """Average through sums alone; a protocol that delivers only the sums can replace the first two lines.
+) -> FixedPoint:
+    """Add up clients' weighted changes in fixed point; secure aggregation delivers the same sum, and no single change.
 
     Args:
         layer: The layer.
         received: Its tensors, one entry per client.
-        weights: p_i, summing to 1.
+        weights: p_i.
         squares: ||x_i - r||^2 per client.
         reference: r, the values that were sent last.
+
+    Raises:
+        DataError: A value changed by more than fixed point can hold.
     """
-    means = {spec.name: weighted_mean([each[spec.name] for each in received], weights) for spec in layer.tensors}
-    square = math.fsum(w * s for w, s in zip(weights, squares, strict=True))
+    clients = zip(received, weights, squares, strict=True)
+    return total(weighted_change(layer, values, reference, weight, square) for values, weight, square in clients)
+
+
+def from_sums(layer: Layer, sums: FixedPoint, weights: Sequence[float], reference: Mapping[str, Tensor]) -> Average:
+    """Average through sums alone.
+
+    Args:
+        layer: The layer.
+        sums: The sum of the clients' weighted changes.
+        weights: p_i of the clients that are in it.
+        reference: r, the values that were sent last.
+    """
+    means, square = mean_of(layer, sums, weights, reference)
     return Average(means, discrepancy_from_sums(layer, means, square, reference))
 
 

@@ -24,7 +24,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -33,17 +33,24 @@ from fedlama.choices.availability.rules import rescaled
 from fedlama.core.averaging import squared_norm, wide_dtype
 from fedlama.core.layers import Layer, named_layers
 from fedlama.core.scores import Score
+from fedlama.core.validation import refuse
 from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
 from fedlama.engines.divergence import average_divergence
-from fedlama.errors import ConfigError, FedlamaError
+from fedlama.errors import ConfigError, FedlamaError, MissingExtraError
 from fedlama.flower.protocol import EVERYONE, NEVER, Channel, TrainRequest, fingerprint, model_digest, next_attempt
-from fedlama.flower.server.aggregation import Aggregation, from_models, from_sums
+from fedlama.flower.secure.agreement import SecureRules
+from fedlama.flower.secure.fit import codec_problems, score_problems, sender_problems, size_problems
+from fedlama.flower.secure.fixed_point import FixedPoint
+from fedlama.flower.server.aggregation import Aggregation, from_models, from_sums, summed
 from fedlama.flower.server.known_clients import KnownClients
 from fedlama.flower.server.nodes import NodeRegistry
 from fedlama.flower.server.replies import uploads
 from fedlama.flower.server.requests import EngineState, RequestWriter, downloads, indices
 from fedlama.flower.server.round import RoundPolicy, RoundResult, RoundRunner
 from fedlama.flower.server.scores import ScoreCollector
+
+if TYPE_CHECKING:
+    from fedlama.flower.server.secure import SecureRound, SecureRounds
 
 FINAL = "final.json"
 """Name of the file in a run folder with the digest of the final model, and the clients that have kept it."""
@@ -57,13 +64,15 @@ class Flower:
         channel: How the nodes are reached.
         policy: How long a round waits, and for how many replies.
         aggregation: ``"models"`` averages single models and measures the discrepancy from them, bit for bit as the loop
-            engine does. ``"sums"`` uses only weighted sums over the clients and one scalar per client and layer, so
-            the server needs no single model.
+            engine does. ``"sums"`` uses only weighted sums over the clients in fixed point and one scalar per client
+            and layer, so the server needs no single model. ``"secure"`` computes the same sums of masked uploads, so it
+            sees none.
         log: File that gets one line per round: requests, replies, problems, norms of updates and seconds.
         known: Which node may serve which client, and which clients are banned: these are never asked. Weights are
             rescaled over the others, of which `min_replies` is a share.
         went_back: Whether the run was taken back to an earlier round, so that what the clients have trained since does
             not count: they start again from the full model.
+        secure: How many clients must stay for the masks to be taken out, with ``aggregation="secure"``.
     """
 
     channel: Channel
@@ -72,6 +81,7 @@ class Flower:
     log: Path | None = None
     known: KnownClients = field(default_factory=KnownClients)
     went_back: bool = False
+    secure: SecureRules = field(default_factory=SecureRules)
 
     def __call__(self, setup: EngineSetup) -> FlowerEngine:
         """Return an engine for a federation."""
@@ -109,6 +119,8 @@ class FlowerEngine:
         self.state = EngineState(run=secrets.token_hex(8))
         self.latest = RoundResult()
         self._scores = ScoreCollector(options.channel, self.registry, options.policy, setup.layers, self._fingerprint)
+        self._secure = self._secure_rounds() if options.aggregation == "secure" else None
+        self._totals: dict[str, FixedPoint] = {}  # of the latest round, under secure aggregation
         self._order: RoundOrder | None = None  # of the latest round
         self._line: dict[str, Any] = {}  # what was logged of it
 
@@ -130,6 +142,9 @@ class FlowerEngine:
                 f"round {round_index}: all clients of the cohort ({', '.join(map(str, self.state.cohort))}) are banned "
                 "or wait for the next cycle; ban fewer, or let more clients take part"
             )
+        if self._secure is not None:
+            done = self._secure_round(self._secure, order, asked, writer)
+            return self.closed(done.result, time.perf_counter() - start, done)
         result = self._runner.run(round_index, asked, writer.request, self.state.absent, order.values)
         return self.closed(result, time.perf_counter() - start)
 
@@ -149,17 +164,18 @@ class FlowerEngine:
             self.start_cohort(order.cohort, order.values)
         if order.plan.cycle_start:
             state.begin_cycle()
-        self._order = order = replace(order, scalars=order.scalars or self._options.aggregation == "sums")
+        self._order = order = replace(order, scalars=order.scalars or self._options.aggregation != "models")
         setup = self._setup
         writer = RequestWriter(self._common_request(order), setup.sent_layers, setup.codec, state, order)
         return [client for client in state.asked() if client not in self._options.known.banned], writer
 
-    def closed(self, result: RoundResult, seconds: float) -> RoundReply:
+    def closed(self, result: RoundResult, seconds: float, secure: SecureRound | None = None) -> RoundReply:
         """End the round that was opened last: remember who replied, log it, and return what happened.
 
         Args:
             result: The round's requests and replies.
             seconds: How long the messages took.
+            secure: What secure aggregation sent, where the round had it.
         """
         state, order, self.latest = self.state, self._order, result
         assert order is not None  # a round was opened
@@ -169,28 +185,79 @@ class FlowerEngine:
             state.steps_done[client] = state.steps_done.get(client, 0) + order.steps_of(client)
         state.absent = set(result.missing)
         self._line = log_line(result, state, seconds) | self._audit(order)
+        if secure is not None:
+            self._line["secure"] = secure.facts
         self._log()
         updates = {client: result.updates[client] for client in self._answered()}
         down = downloads(result.sent, self._setup.sent_layers)
-        transfers = (*down, *uploads(round_index, updates, scalars=order.scalars))
-        return RoundReply({client: update.loss for client, update in updates.items()}, transfers)
+        up = uploads(round_index, updates, scalars=order.scalars and secure is None)
+        losses = {client: update.loss for client, update in updates.items()}
+        return RoundReply(losses, (*down, *up, *(secure.transfers if secure else ())))
+
+    def _secure_round(
+        self, rounds: SecureRounds, order: RoundOrder, asked: Sequence[int], writer: RequestWriter
+    ) -> SecureRound:
+        """Carry a round's messages under secure aggregation.
+
+        Raises:
+            ConfigError: The round would show something of single clients.
+        """
+        from fedlama.flower.server.secure import RoundWork
+
+        refuse(
+            size_problems(len(order.cohort))
+            + score_problems(shown=order.scores_own)
+            + sender_problems(chosen=bool(order.senders))
+        )
+        weights = dict(zip(order.cohort, order.weights, strict=True))
+        work = RoundWork(
+            order.plan.round_index,
+            asked,
+            weights,
+            writer.request,
+            frozenset(self.state.absent),
+            order.values,
+            order.new_cohort,
+            order.plan.cycle_start,
+        )
+        done = rounds.run(work)
+        self._totals = done.totals
+        return done
 
     def average(self, layer: Layer, weights: Sequence[float]) -> Average:
         """Average a layer over the clients that replied; their weights are rescaled when a client is missing."""
-        updates = self.latest.updates
-        rescaled_weights = rescaled(self.state.cohort, weights, updates)
-        shares = zip(self._answered(), rescaled_weights, strict=True)
-        rescaled_weights = [share for client, share in shares if layer.name in updates[client].layers]
-        received = {client: updates[client].layers[layer.name] for client in self._senders(layer)}
-        if self._order is None or self._options.aggregation == "models" or layer.name in self._order.evaluation:
-            average = from_models(layer, list(received.values()), rescaled_weights)
+        updates, cohort = self.latest.updates, self.state.cohort
+        received = {client: updates[client].layers.get(layer.name, {}) for client in self._senders(layer)}
+        if self._order is None or self._options.aggregation == "models":
+            shares = zip(self._answered(), rescaled(cohort, weights, updates), strict=True)
+            average = from_models(layer, list(received.values()), [share for c, share in shares if c in received])
         else:
-            squares = [updates[client].scalars[layer.name] for client in received]
-            average = from_sums(layer, list(received.values()), rescaled_weights, squares, self._order.values)
+            parts = [weight for client, weight in zip(cohort, weights, strict=True) if client in received]
+            average = from_sums(layer, self._sums(layer, weights, parts), parts, self._order.values)
         if not math.isfinite(average.discrepancy):
             round_index = self._order.plan.round_index if self._order else 0
             raise average_divergence(layer, round_index, received.items(), self._setup.codec)
         return average
+
+    def _sums(self, layer: Layer, weights: Sequence[float], parts: Sequence[float]) -> FixedPoint:
+        """Return the sum of the clients' weighted changes of a layer.
+
+        Args:
+            layer: The layer.
+            weights: p_i of the cohort's clients.
+            parts: p_i of those that replied with it.
+        """
+        order, updates = self._order, [self.latest.updates[client] for client in self._senders(layer)]
+        if self._secure is None:
+            squares = [update.scalars.get(layer.name, 0.0) for update in updates]
+            values = order.values if order else {}
+            return summed(layer, [update.layers[layer.name] for update in updates], parts, squares, values)
+        if order is None or tuple(weights) != order.weights:
+            raise ConfigError(
+                "aggregation is 'secure', but the weights depend on which clients answer; set weighting='samples' or "
+                "'equal'"
+            )
+        return self._totals[layer.name]
 
     def received(self, layer: Layer) -> Values:
         """Return a layer of every client that replied, (clients, ...) by tensor name."""
@@ -218,6 +285,7 @@ class FlowerEngine:
             The scores by client, and the clients that were sent the model, once more for each time it was repeated.
         """
         start = time.perf_counter()
+        refuse(score_problems(shown=self._secure is not None))
         result = self._scores.collect(values, round_index)
         more = {"scored": list(result.scores), "scoring_seconds": time.perf_counter() - start}
         self._line |= {**more, "incidents": [*self._line.get("incidents", []), *result.incidents]}
@@ -261,6 +329,23 @@ class FlowerEngine:
         if self._options.went_back:
             self.state.run = next_attempt(self.state.run)
             self.state.answered = dict.fromkeys(self.state.cohort, NEVER)
+
+    def _secure_rounds(self) -> SecureRounds:
+        """Return what runs rounds under secure aggregation.
+
+        Raises:
+            ConfigError: The federation shows something of single clients, or is too small.
+            MissingExtraError: The library of ciphers is not installed.
+        """
+        try:
+            from fedlama.flower.server.exchange import Exchange
+            from fedlama.flower.server.secure import SecureRounds
+        except ImportError as error:
+            raise MissingExtraError("cryptography", "flower") from error
+        setup, options = self._setup, self._options
+        refuse(codec_problems(setup.codec) + size_problems(len(setup.clients) - len(options.known.banned)))
+        exchange = Exchange(options.channel, self.registry, options.policy)
+        return SecureRounds(exchange, self._runner, options.secure, setup.sent_layers)
 
     def _common_request(self, order: RoundOrder) -> TrainRequest:
         """Return the part of the round's requests that is the same for all clients."""
@@ -306,8 +391,9 @@ class FlowerEngine:
         return [client for client in self.state.cohort if client in self.latest.updates]
 
     def _senders(self, layer: Layer) -> list[int]:
-        """Return the clients that replied with a layer."""
-        return [client for client in self._answered() if layer.name in self.latest.updates[client].layers]
+        """Return the clients that replied with a layer; under secure aggregation, all that replied."""
+        updates = self.latest.updates
+        return [c for c in self._answered() if updates[c].masked or layer.name in updates[c].layers]
 
     def _log(self) -> None:
         """Append the round's line to the log; of two lines of one round, the later one counts."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from fedlama.engines.api import Values
 from fedlama.errors import DataError
 from fedlama.flower.payloads import Known, decode_message, layer_payloads
 from fedlama.flower.protocol import TrainReply, TrainRequest
+from fedlama.flower.secure.agreement import LOSS, content_of
+from fedlama.flower.secure.fixed_point import SCALAR_BYTES, payload_length
 
 _LARGEST = 1e18
 """The square of a larger value overflows float32, and the discrepancy with it: no client may end a run that way."""
@@ -36,6 +38,7 @@ class ClientUpdate:
         samples: Number of training samples n_i that the client claims.
         replayed: Whether the client had trained the round before and sent its result again.
         score: The score of its own model on its own test set; None where it has none, or the request asked for none.
+        masked: Under secure aggregation, index of the layer to its masked numbers; then there are no `layers`.
     """
 
     layers: dict[str, Values]
@@ -46,6 +49,7 @@ class ClientUpdate:
     samples: int
     replayed: bool
     score: Score | None = None
+    masked: Mapping[int, bytes] = field(default_factory=dict)
 
 
 def check(
@@ -94,6 +98,42 @@ def check(
     upload = layer_payloads(message, layers)
     score = reply.score if request.score else None
     return ClientUpdate(values, scalars, upload, evaluation, message.loss, message.samples, reply.replayed, score)
+
+
+def check_masked(reply: TrainReply, request: TrainRequest, layers: Layers) -> ClientUpdate:
+    """Check a reply under secure aggregation; of masked numbers only the lengths can be checked.
+
+    Args:
+        reply: The reply, with status ``"done"``.
+        request: The request.
+        layers: The labelling.
+
+    Returns:
+        The reply's content.
+
+    Raises:
+        DataError: The round, the client, the layers or their lengths are not those of the request.
+    """
+    _check_address("the reply", reply.round_index, reply.client, request)
+    message = wire.unpack(reply.payload)
+    messages = [(message, request.upload)]
+    if request.evaluation:
+        messages.append((wire.unpack(reply.evaluation), request.evaluation))
+    masked = {LOSS: content_of(reply.masked_loss)}
+    for part, indices in messages:
+        _check_address("the reply's payload", part.round_index, part.client, request)
+        if set(part.payloads) != set(indices) or part.scalars:
+            raise DataError("the reply holds other layers than the request asks for, or scalars that are not masked")
+        masked |= part.payloads
+    for index, data in masked.items():
+        expected = SCALAR_BYTES if index == LOSS else payload_length(layers[index])
+        if len(data) != expected:
+            raise DataError(
+                f"layer {index} of the masked upload has {len(data)} bytes, expected {expected}; install the same "
+                "version of fedlama on both sides"
+            )
+    upload, evaluation = ([*(layer_payloads(part, layers) for part, _ in messages), ()])[:2]
+    return ClientUpdate({}, {}, upload, evaluation, 0.0, message.samples, reply.replayed, masked=masked)
 
 
 def uploads(round_index: int, updates: Mapping[int, ClientUpdate], *, scalars: bool) -> list[Transfer]:

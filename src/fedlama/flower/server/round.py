@@ -16,7 +16,7 @@ from fedlama.core.validation import at_least, normalise_numbers, refuse
 from fedlama.errors import DataError, FedlamaError, cut
 from fedlama.flower.protocol import REASON_CHARACTERS, Channel, Failure, Outgoing, TrainReply, TrainRequest
 from fedlama.flower.server.nodes import NodeRegistry
-from fedlama.flower.server.replies import ClientUpdate, check
+from fedlama.flower.server.replies import ClientUpdate, check, check_masked
 
 MakeRequest = Callable[[int, bool], TrainRequest]
 """Makes a client's request; the second argument says whether it must carry the full model."""
@@ -133,6 +133,9 @@ class RoundRunner:
         make_request: MakeRequest,
         absent: Collection[int],
         current: Mapping[str, Tensor] | None = None,
+        *,
+        least: int = 1,
+        result: RoundResult | None = None,
     ) -> RoundResult:
         """Send one round's requests and collect the replies.
 
@@ -142,6 +145,8 @@ class RoundRunner:
             make_request: Makes a client's request.
             absent: Clients that missed a round and may still be away; they are not waited for.
             current: The global values, by tensor name; see :func:`fedlama.flower.server.replies.check`.
+            least: Number of replies that are needed whatever the policy says.
+            result: Gets what happens, also of a round that fails; by default a new one.
 
         Returns:
             The requests, the accepted replies and the incidents.
@@ -150,7 +155,8 @@ class RoundRunner:
             FedlamaError: Fewer clients replied than the policy demands.
         """
         progress = _Progress(round_index, make_request, current or {}, set(cohort), set(absent), frozenset(absent))
-        result, needed = progress.result, self._policy.needed(len(cohort))
+        progress.result = result = progress.result if result is None else result
+        needed = max(self._policy.needed(len(cohort)), least)
         end = time.monotonic() + self._policy.deadline
         while True:
             self._send(progress, end)
@@ -221,7 +227,11 @@ class RoundRunner:
             progress.note(f"client {client} cannot train: {cut(reply.detail, REASON_CHARACTERS)}")
         else:
             try:
-                progress.result.updates[client] = check(reply, request, self._layers, self._codec, progress.current)
+                progress.result.updates[client] = (
+                    check_masked(reply, request, self._layers)
+                    if request.agreement
+                    else check(reply, request, self._layers, self._codec, progress.current)
+                )
                 progress.open.discard(client)
             except DataError as error:
                 progress.refuse(client, str(error))

@@ -1,0 +1,1 @@
+"""Secure aggregation: sums of masked numbers, of which the server learns the sums alone; see :mod:`.agreement`."""

@@ -5,11 +5,11 @@ It needs Linux and the extra ``flower``, and takes about half an hour for 40 kil
     python -m benchmarks.flower_kills --out /tmp/kills
 
 One deployment with two warm nodes serves all runs. The first run is undisturbed. In each of the others one process is
-killed at a random moment, and what an operator or a supervisor does follows: a SuperLink or SuperNode is started again,
-and the same command is repeated where the run has ended. The final model's digest and the ledger are compared with
-those of the undisturbed run; the ledger of a run in which a request was repeated has more in it. The moments follow
-from ``--seed``. One line of JSON is printed for each kill, and then a table. The exit code is 1 if a run did not end or
-ended with another model.
+killed at a random moment of a random round, and what an operator or a supervisor does follows: a SuperLink or SuperNode
+is started again, and the same command is repeated where the run has ended. The final model's digest and the ledger are
+compared with those of the undisturbed run; the ledger of a run in which a request was repeated has more in it. Rounds
+and moments follow from ``--seed``. One line of JSON is printed for each kill, and then a table. The exit code is 1 if a
+run did not end or ended with another model.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from fedlama.flower.deploy.server_process import FAILED
 from fedlama.flower.deploy.submit import Operator, run_config, write_app, write_connection
 from fedlama.flower.protocol import model_digest
 
-NODES = 2
+NODES, ROUNDS = 2, 6
 TARGETS = ("ServerApp", "SuperLink", "SuperNode", "ClientApp")
 EXPERIMENT = [
-    "engine=loop", f"partition.clients={NODES}", "local_steps=12", "strategy.base_interval=2",
+    "engine=loop", f"partition.clients={NODES}", f"local_steps={2 * ROUNDS}", "strategy.base_interval=2",
     "strategy.increase_factor=2",
 ]  # fmt: skip
 LONGEST = 420.0  # seconds of a run
@@ -189,9 +189,10 @@ def disturbed(
         expected: Its digests.
     """
     wait(lambda: not deployment.server_apps(), 60.0)  # of the run before, whose summary is written before it ends
-    moment, start = draw.uniform(0.0, 0.85 * length), time.monotonic()
+    after, delay, start = draw.randrange(ROUNDS), draw.uniform(0.0, length / ROUNDS), time.monotonic()
     deployment.submit(out)
-    time.sleep(max(0.0, moment - (time.monotonic() - start)))
+    wait(lambda: rounds_of(out) >= after, LONGEST)
+    time.sleep(delay)
     deployment.kill(target, draw)
     at, rounds = time.monotonic() - start, rounds_of(out)
     commands = finish(deployment, out, start, again=target in ("ServerApp", "SuperLink"))

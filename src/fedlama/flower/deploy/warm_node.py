@@ -49,7 +49,7 @@ def start_node(arguments: Sequence[str]) -> None:
     except ImportError as error:
         raise MissingExtraError("flwr", "flower") from error
     warn_of_clock(arguments)
-    os.environ.setdefault("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.1")
+    os.environ.setdefault("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.4")
     pull = getattr(internal, "_pull_and_store_message", None)
     if pull is None or not hasattr(internal, "time") or not hasattr(internal, "subprocess"):
         _LOG.warning("this version of Flower has other parts; the SuperNode runs as Flower's own")

@@ -19,6 +19,8 @@ from fedlama.flower.protocol import (
     EvaluateReply,
     EvaluateRequest,
     Failure,
+    SecureReply,
+    SecureRequest,
     TrainReply,
     TrainRequest,
 )
@@ -45,15 +47,28 @@ def test_requests_and_replies_survive_the_records() -> None:
         read_evaluate,
         read_reply,
         read_request,
+        read_secure,
         refusal_records,
         reply_records,
         request_records,
+        secure_records,
+        secured_records,
     )
 
     assert read_request(request_records(REQUEST)) == REQUEST
     assert read_reply(reply_records(REPLY)) == REPLY
     assert received(reply_records(REPLY)) == REPLY
     assert read_evaluate(evaluate_records(EVALUATE)) == EVALUATE
+    masked = replace(REQUEST, agreement="a0", weight=1 / 3, members=(2, 3, 5), shares=b"sealed")
+    assert read_request(request_records(masked)) == masked
+    assert received(reply_records(replace(REPLY, masked_loss=b"16"))) == replace(REPLY, masked_loss=b"16")
+    for request in (
+        SecureRequest("a0", "keys", 3, 2, b"empty", rounds=8),
+        SecureRequest("a0", "unmask", 3, 2, b"", (2, 3, 5), 8, 2, (2, 5)),
+    ):
+        assert read_secure(secure_records(request)) == request
+    for reply in (SecureReply("a0", "shares", 3, 2, b"sealed"), SecureReply("a0", "keys", 3, 2, detail="no disk")):
+        assert received(secured_records(reply)) == reply
     for score in (SCORE, None):
         assert received(reply_records(replace(REPLY, score=score))) == replace(REPLY, score=score)
         evaluated = EvaluateReply(3, 1, score, "" if score else "no test set")
@@ -104,18 +119,18 @@ def test_another_version_of_the_protocol_is_refused_by_both_sides() -> None:
 
     from fedlama.flower.transport import check_info_request, read_request, request_records
 
-    says = "speaks version 1 of fedlama's protocol, this server version 4; install the same version"
+    says = "speaks version 1 of fedlama's protocol, this server version 5; install the same version"
     introduction = RecordDict({"introduction": ConfigRecord({"client": 3, "samples": 40})})
     content = received(introduction)
     assert isinstance(content, Failure)
     assert f"the node {says}" in content.reason
     order = RecordDict({"fields": ConfigRecord({"run": "run"}), "payloads": ArrayRecord({})})
     for read in (read_request, check_info_request):
-        with pytest.raises(DataError, match="the server speaks version 1 of fedlama's protocol, this node version 4"):
+        with pytest.raises(DataError, match="the server speaks version 1 of fedlama's protocol, this node version 5"):
             read(order if read is read_request else RecordDict({}))
     newer = request_records(REQUEST)
     newer["fedlama"]["protocol"] = PROTOCOL + 1  # type: ignore[index]
-    with pytest.raises(DataError, match="version 5 of fedlama's protocol, this node version 4"):
+    with pytest.raises(DataError, match="version 6 of fedlama's protocol, this node version 5"):
         read_request(newer)
 
 

@@ -216,11 +216,11 @@ def cpu_of(pid: int) -> float:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(") ")[2].split()
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        own = sum(int(ticks) for ticks in fields[11:15]) / _TICKS
+        spent = sum(int(ticks) for ticks in fields[11:15]) / _TICKS
         children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
     except OSError:
         return 0.0
-    return own + sum(map(cpu_of, children))
+    return spent + sum(map(cpu_of, children))
 
 
 if __name__ == "__main__":

@@ -76,9 +76,9 @@ def undisturbed(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> tuple
     ended = call(forks, out)
     assert ended.code == 0, ended.messages
     assert content(out)[2] == PICTURES
-    assert {file.name for file in folder(out).iterdir()} == {
-        *STREAMS, *PICTURES, "config.json", "summary.json", "model.safetensors",
-    }  # fmt: skip
+    pictures = {name.replace("png", ending) for name in PICTURES for ending in ("png", "svg", "pdf")}
+    files = {*STREAMS, *pictures, "config.json", "summary.json", "model.safetensors"}
+    assert {file.name for file in folder(out).iterdir()} == files
     return content(out), ended.seconds
 
 

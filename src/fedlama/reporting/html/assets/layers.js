@@ -27,7 +27,7 @@ function layersPlot(host) {
     const run = DATA.runs[Number(pick.read())], rounds = run.steps.length, layers = chosen(), log = what.read() === 'discrepancy';
     const values = layers.flatMap((layer) => layer.points.map((one) => one[1]));
     if (!values.length) { area.replaceChildren(html('p', {}, 'Nothing was synchronised.')); key.replaceChildren(); readout.textContent = ''; return; }
-    const label = log ? 'unit discrepancy d (log)' : 'interval in rounds', sorted = values.toSorted((a, b) => a - b);
+    const label = log ? 'unit discrepancy d (log)' : 'interval in rounds', sorted = [...values].sort((a, b) => a - b);
     // Before the first steps have their effect, clients hardly differ: these values are left out where they take up more than a decade.
     const usual = sorted[Math.floor(0.05 * sorted.length)], low = log && usual > 10 * sorted[0] ? usual / 2 : sorted[0];
     const found = wholeTicks(low, sorted.at(-1), 3, log), below = found[0] > sorted[0];
@@ -36,7 +36,8 @@ function layersPlot(host) {
     const px = scale(1, Math.max(rounds, 2), 0, wide), py = scale(found[0], found.at(-1), tall, 0, log);
 
     const colour = look(run.title).colour, name = `layers-${log}`;
-    const text = `${run.name}: ${label} over ${rounds} rounds. ` + layers.map((layer) => `${layer.name} ends at ${show(layer.points.at(-1)?.[1], 3)}`).join('; ');
+    const text = `${run.name}: ${label} over ${rounds} rounds. ` + layers.slice(0, 12).map((layer) => `${layer.name} ends at ${show(layer.points.at(-1)?.[1], 3)}`).join('; ') +
+      (layers.length > 12 ? '; the arrow keys read the rest' : '');
     const picture = svg('svg', { viewBox: `0 0 ${width} ${24 + row * lines + 20}`, role: 'img', tabindex: 0, class: 'chart', 'aria-label': text });
     const path = (layer) => layer.points.map(([at, value], k) => `${k ? 'L' : 'M'}${px(at).toFixed(1)} ${py(value).toFixed(1)}`).join('');
     const inside = { x: -2, y: -4, width: wide + 4, height: tall + 6, viewBox: `-2 -4 ${wide + 4} ${tall + 6}` };

@@ -76,7 +76,8 @@ CASES: dict[str, Case] = {
     "model transformer": case(1e-3, model=seeded(TEXT["transformer"]), clients=texts()),
     # vmap does not take an LSTM, so the stacked engine would warn.
     "model lstm": replace(
-        case(1e-3, model=seeded(TEXT["lstm"]), clients=texts()), engines=tuple(set(ENGINES) - {"stacked", "auto"})
+        case(1e-3, model=seeded(TEXT["lstm"]), clients=texts()),
+        engines=tuple(engine for engine in ENGINES if engine not in ("stacked", "auto")),
     ),
     "model of transformers": Case(hugging_face, 1e-3, ("recorded", "recorded, 2 lanes, share of 2")),
 }

@@ -9,6 +9,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,6 +30,23 @@ def test_the_node_looks_often_only_after_work() -> None:
     clock[0] = 61.0
     polling.sleep(3)
     assert pauses == [3, 0.3, 0.1, 0.3, 3]
+
+
+def test_a_reply_that_waits_is_sent_although_no_request_came() -> None:
+    nodestate = pytest.importorskip("flwr.supernode.nodestate.in_memory_nodestate")
+    state, polling = nodestate.InMemoryNodeState(None), Polling(lambda **_: None)
+
+    def store(number: str, reply_to: str) -> None:
+        metadata = SimpleNamespace(reply_to_message_id=reply_to, run_id=3, message_id=number)
+        state.msg_store[number] = nodestate.MessageEntry(SimpleNamespace(metadata=metadata))
+
+    assert polling.pull(state=state) is None
+    store("request", "")
+    assert polling.pull(state=state) is None  # a request that a ClientApp has not fetched yet
+    store("reply", "request")
+    assert polling.pull(state=state) == 0  # not None, so that Flower sends what waits
+    assert [each.metadata.message_id for each in state.get_messages_legacy(is_reply=True)] == ["reply"]
+    assert polling.pull(state=state) is None
 
 
 def test_the_parents_number_is_replaced() -> None:

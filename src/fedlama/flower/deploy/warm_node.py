@@ -3,9 +3,11 @@
 Flower starts a new Python for every request, which then imports PyTorch: more than three seconds of a processor's
 time. Here the SuperNode's helper (`flower-superexec`) is this module's :func:`execute`. It imports everything once, in
 a process that does nothing else and has one thread, and that process forks for each request. After a request the
-SuperNode looks for the next one every 0.3 seconds for a while, instead of every 3.
+SuperNode looks for the next one every 0.3 seconds for a while, instead of every 3. It also sends replies that wait
+while no request comes: Flower's looks for replies only after a request, so once a reply was late (its ClientApp hung
+and was killed), each later reply would wait for the request after it, and the round for its deadline.
 
-Both replace parts of Flower that are not public. Where a version of Flower lacks them, the SuperNode works as Flower's
+These replace parts of Flower that are not public. Where a version of Flower lacks them, the SuperNode works as Flower's
 own.
 """
 
@@ -63,7 +65,7 @@ def start_node(arguments: Sequence[str]) -> None:
 
 
 class Polling:
-    """Shortens the SuperNode's pauses while there is work.
+    """Shortens the SuperNode's pauses while there is work, and has replies sent that wait.
 
     Args:
         pull: Flower's function that looks for a message; it returns None when there is none.
@@ -81,16 +83,30 @@ class Polling:
         self._latest = -_BUSY_SECONDS
 
     def pull(self, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401  (Flower's own)
-        """Look for a message, and note when there was one."""
+        """Look for a message, and note when there was one; without one, return 0 if a reply waits to be sent.
+
+        Flower's function returns the message's run, or None, after which replies are not sent.
+        """
         pulled = self._pull(*arguments, **named)
         if pulled is not None:
             self._latest = self._now()
-        return pulled
+        return 0 if pulled is None and _has_unsent_reply(named.get("state")) else pulled
 
     def sleep(self, seconds: float) -> None:
         """Sleep as long as Flower wants, or for a moment while there is work."""
         busy = self._now() - self._latest < _BUSY_SECONDS
         self._pause(min(seconds, _QUICK_SECONDS) if busy else seconds)
+
+
+def _has_unsent_reply(state: Any) -> bool:  # noqa: ANN401  (Flower's own)
+    """Return whether a reply waits in the SuperNode's state; False where this version of Flower has another state."""
+    lock, entries = getattr(state, "lock_msg_store", None), getattr(state, "msg_store", None)
+    if lock is None or not isinstance(entries, dict):
+        return False
+    with lock:  # `get_messages_legacy` would mark the reply as sent
+        return any(
+            not entry.is_retrieved and bool(entry.message.metadata.reply_to_message_id) for entry in entries.values()
+        )
 
 
 def _start_executor(command: Sequence[str]) -> subprocess.Popen[bytes]:

@@ -45,4 +45,5 @@ def test_every_picture_of_a_page_exists_and_has_words(script: ModuleType) -> Non
             assert (page.parent / target).is_file(), page
             assert len(words) > 10, f"{page}: {target} needs words for readers who do not see it"
             shown.add((page.parent / target).stem)
-    assert shown == {each.name for each in script.PICTURES}
+    # `methods` comes from forty minutes of benchmarks.methods, by the command on its page.
+    assert shown - {"methods"} == {each.name for each in script.PICTURES}

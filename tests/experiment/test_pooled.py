@@ -127,7 +127,7 @@ def test_a_comparison_shows_no_megabytes(tmp_path: Path) -> None:
     assert (rows[1]["method"], rows[1]["megabytes"], rows[1]["cost_percent"]) == ("pooled", None, None)
     table = study_table(study, ["digits"], [])[0]
     cells = [list(column.cells)[1] for column in table.columns]  # type: ignore[union-attr]
-    assert cells[0] == "pooled"
+    assert str(cells[0]) == "pooled"
     assert cells[3:7] == ["-", "-", "-", "-"]
     page = fl.write_report(fl.find_runs([tmp_path]), tmp_path / "report.html").read_text(encoding="utf-8")
     assert "pooled" in page

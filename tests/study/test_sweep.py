@@ -203,7 +203,8 @@ def test_a_function_is_swept_over_its_arguments(tmp_path: Path) -> None:
             assert finished.result.score == alone.score
             assert finished.result.ledger.transfers == alone.ledger.transfers
     assert len(sweep.points) == 4
-    assert {path.name for path in (tmp_path / "mine").glob("sweep*")} == {"sweep.json", "sweep.png", "sweep_front.png"}
+    pictures = {f"{name}.{kind}" for name in ("sweep", "sweep_front") for kind in ("png", "svg", "pdf")}
+    assert {path.name for path in (tmp_path / "mine").glob("sweep*")} == {"sweep.json", *pictures}
     again = fl.sweep(made, values, [3, 5], out=tmp_path, name="mine", track=(), quiet=True)
     assert all(one.reused for cell in again.cells for one in cell.runs.values())
 

@@ -53,6 +53,7 @@ class Personal:
         ConfigError: A value is out of range.
 
     Example:
+        >>> import torch
         >>> values = {"w": torch.tensor([[4.0]])}  # one client
         >>> blend(values, {"w": torch.tensor([8.0])}, ["w"], torch.tensor([0.25]))
         >>> values["w"]

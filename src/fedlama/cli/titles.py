@@ -25,6 +25,9 @@ class Title:
     def __init__(self, text: str) -> None:
         self._lines = text.split("\n")
 
+    def __str__(self) -> str:
+        return "\n".join(self._lines)
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         """Yield the lines."""
         for line in self._lines:

@@ -16,7 +16,7 @@ from fedlama.core.layers import Layers, by_tensor
 from fedlama.errors import DataError
 from fedlama.flower.payloads import encode_layer
 from fedlama.flower.protocol import TrainReply, TrainRequest
-from fedlama.flower.server.aggregation import from_models, from_sums
+from fedlama.flower.server.aggregation import from_models, from_sums, summed
 from fedlama.flower.server.replies import check
 from tests.fuzz.damage import damage_bytes
 from tests.fuzz.harness import Target
@@ -106,7 +106,9 @@ def _read(data: bytes) -> None:
             assert all(torch.isfinite(received[0][spec.name]).all() for spec in layer.tensors), "NaN was taken in"
             from_models(layer, received, [0.5, 0.5])
             if index in given.request.upload:
-                from_sums(layer, received, [0.5, 0.5], [update.scalars[layer.name], 0.0], given.values)
+                squares = [update.scalars[layer.name], 0.0]
+                sums = summed(layer, received, [0.5, 0.5], squares, given.values)
+                from_sums(layer, sums, [0.5, 0.5], given.values)
         assert math.isfinite(update.loss)
     finally:
         assert all(torch.equal(given.values[name], value) for name, value in before.items()), "the model was touched"

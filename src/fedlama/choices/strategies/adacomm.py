@@ -58,7 +58,7 @@ class AdaComm(Strategy[AdaCommState]):
     Example:
         >>> from fedlama.core.layers import Layer
         >>> adacomm = AdaComm(base_interval=5, first_interval=4, adapt_every=8)
-        >>> state = adacomm.init((Layer("conv", ()),), seed=0)
+        >>> state = adacomm.init((Layer("conv", (), adaptive=True),), seed=0)
         >>> [index for index in range(8) if adacomm.plan(state, index).upload]
         [3, 7]
         >>> adacomm.next_interval(4, loss=0.5, first_loss=2.0)  # ceil(sqrt(1/4) 4)

@@ -32,7 +32,7 @@ class KeptAtRandom:
 
     Example:
         >>> KeptAtRandom(0.5, seed=0, round_index=0, names=("conv", "dense")).choose(["dense"], [0, 1, 2], {})
-        {'dense': frozenset({0, 2})}
+        {'dense': frozenset({0})}
     """
 
     keep: float

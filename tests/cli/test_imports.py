@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,8 @@ print(json.dumps([code, sorted(name for name in sys.modules if "." not in name)]
 """
 
 
-def imported(folder: Path, *arguments: str | Path) -> list[str]:
-    """Return the packages of HEAVY that a command has imported."""
+def imported(folder: Path, *arguments: str | Path, among: Sequence[str] = HEAVY) -> list[str]:
+    """Return which of some packages a command has imported."""
     called = subprocess.run(
         [sys.executable, "-c", CODE, *map(str, arguments)],
         cwd=folder,
@@ -42,7 +43,7 @@ def imported(folder: Path, *arguments: str | Path) -> list[str]:
     )
     code, modules = json.loads(called.stderr.splitlines()[-1])
     assert code in (0, None), called.stderr
-    return [name for name in HEAVY if name in modules]
+    return [name for name in among if name in modules]
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,10 @@ def imported(folder: Path, *arguments: str | Path) -> list[str]:
 )
 def test_help_imports_no_library_for_training(arguments: list[str], tmp_path: Path) -> None:
     assert imported(tmp_path, *arguments) == []
+
+
+def test_the_first_help_reads_no_run_folder(tmp_path: Path) -> None:
+    assert imported(tmp_path, "--help", among=["pydantic"]) == []
 
 
 @pytest.mark.parametrize("command", ["links", "report"])

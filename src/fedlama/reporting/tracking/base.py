@@ -11,7 +11,6 @@ from typing import Any, Protocol, Self
 from fedlama.core.ledger import MEGABYTE
 from fedlama.core.records import RoundRecord
 from fedlama.errors import MissingExtraError
-from fedlama.runs.reader import ADDED
 
 _OWN_KEYS = ("version", "model", "layers", "engine")
 """Keys of a description that a configuration uses for something else, or that say nothing new."""
@@ -79,6 +78,8 @@ def flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     >>> flat({"seed": 0, "weighting": "samples", "data": {"name": "digits"}, "in_force": {"weighting": "equal"}})
     {'seed': 0, 'weighting': 'equal', 'data.name': 'digits'}
     """
+    from fedlama.runs.reader import ADDED  # not above: it loads pydantic, which `fedlama --help` does without
+
     ran = settings.get("in_force")
     choices = ran if isinstance(ran, Mapping) and not prefix else {}
     merged = {**settings, **{key: value for key, value in choices.items() if key not in _OWN_KEYS}}

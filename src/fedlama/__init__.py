@@ -4,13 +4,13 @@ What this module exports is public: it changes only as CHANGELOG.md says. The ro
 change between two minor versions.
 """
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from fedlama.core.deprecations import Renamed, renamed_attributes
 from fedlama.core.later import imported_later
 
 if TYPE_CHECKING:
+    __version__: str
     from fedlama import data, models
     from fedlama.analysis.forecast import forecast
     from fedlama.analysis.links import Exchanges, Link, clock
@@ -146,11 +146,6 @@ if TYPE_CHECKING:
     from fedlama.runs.folder import RunFolder
     from fedlama.runs.stored import StoredRun, find_runs, load_run
     from fedlama.runs.verify import Verdict, verify
-
-try:
-    __version__ = version("fedlama")
-except PackageNotFoundError:  # imported from a source tree that was never installed
-    __version__ = "0+unknown"
 
 __all__ = [
     "QSGD",
@@ -400,9 +395,20 @@ _find = imported_later(globals(), _HOMES)
 _renamed = renamed_attributes(__name__, [Renamed("NoGuard", "Mean")], _find)
 
 
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # takes time that `fedlama --help` need not spend
+
+    try:
+        return version("fedlama")
+    except PackageNotFoundError:  # imported from a source tree that was never installed
+        return "0+unknown"
+
+
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return _version()
     return _find(name) if name in __all__ else _renamed(name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

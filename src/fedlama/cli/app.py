@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from fedlama import __version__
+import fedlama
 from fedlama.cli import finished, show, train
 from fedlama.cli.flower import app as flower_app
 from fedlama.cli.options import SECTIONS
@@ -35,7 +35,7 @@ def _version(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
-        typer.echo(__version__)
+        typer.echo(fedlama.__version__)
         raise typer.Exit
 
 

@@ -62,6 +62,10 @@ class Browser:
         size = {"width": pixels, "height": 900, "deviceScaleFactor": 1, "mobile": pixels < 600}
         self._do("goog/cdp/execute", {"cmd": "Emulation.setDeviceMetricsOverride", "params": size})
 
+    def media(self, name: str) -> None:
+        """Lay the page out for a medium: "print", or "screen"."""
+        self._do("goog/cdp/execute", {"cmd": "Emulation.setEmulatedMedia", "params": {"media": name}})
+
     def run(self, script: str) -> Any:  # noqa: ANN401
         """Run JavaScript and return what it returns."""
         return self._do("execute/sync", {"script": script, "args": []})

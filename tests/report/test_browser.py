@@ -262,6 +262,18 @@ def test_an_outlier_is_at_the_edge_until_it_is_asked_for(
     assert browser.log("browser") == []
 
 
+def test_on_paper_nothing_is_there_to_be_clicked(browser: Browser, report: Path) -> None:
+    browser.open(report)
+    shown = (
+        "return [...document.querySelectorAll('nav, .save, details, .plot .readout')].filter((one) => one.offsetParent)"
+    )
+    assert browser.run(f"{shown}.length") > 10
+    browser.media("print")
+    assert browser.run(f"{shown}.map((each) => each.outerHTML.slice(0, 80))") == []
+    assert browser.run("return document.querySelectorAll('main table, svg.chart').length") > 5
+    browser.media("screen")
+
+
 def test_it_prints(browser: Browser) -> None:
     pages = browser.pdf()
     assert pages.startswith(b"%PDF")

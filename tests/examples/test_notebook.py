@@ -19,11 +19,13 @@ from rich.progress import Progress, TextColumn
 from torch import nn
 
 import fedlama as fl
+from fedlama.core.figures import byte_figure, curve_figure
 from fedlama.reporting.progress import LiveProgress, Notebook
 from tests.docs.blocks import DOCS, ROOT
 from tests.docs.test_public import attributes, teaches
 
 NOTEBOOK = ROOT / "examples" / "notebook.ipynb"
+CURVES = (((1.24, 1.7, 2.6), (58.3, 63.6, 81.4)), ((0.5, 1.0, 2.0), (float("nan"), 0.5, 0.9)))
 
 
 def cells() -> list[str]:
@@ -107,6 +109,17 @@ def test_figures_hold_the_numbers_of_the_run() -> None:
     assert widths == pytest.approx((result.ledger.total_bytes("up") + result.ledger.total_bytes("down")) / 1e6)
     without = federation().run().plot()
     assert without.axes[0].get_ylabel() == "training loss"
+
+
+def test_the_axes_of_figures_begin_and_end_with_a_label() -> None:
+    axes = [curve_figure(*curve, ("MB", "accuracy"), "").axes[0] for curve in CURVES]
+    assert [list(each.get_xticks()) for each in axes] == [[0, 0.5, 1, 1.5, 2, 2.5, 3], [0, 0.5, 1, 1.5, 2]]
+    assert [list(each.get_yticks()) for each in axes] == [[55, 60, 65, 70, 75, 80, 85], [0.5, 0.6, 0.7, 0.8, 0.9]]
+    assert [(*each.get_xlim(), *each.get_ylim()) for each in axes] == [(0, 3, 55, 85), (0, 2, 0.5, 0.9)]
+    rows = [{"layer": "weight", "direction": way, "bytes": 900_000} for way in ("up", "down")]
+    (bars,) = byte_figure(rows, 10**6).axes
+    assert (*bars.get_xlim(), bars.get_xticks()[-1]) == (0, 2, 2)
+    assert curve_figure([], [], ("MB", "accuracy"), "").axes[0].get_xlabel() == "MB"
 
 
 def test_progress_is_drawn_below_a_notebooks_cell(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
+from fedlama.core.ticks import whole_ticks
 from fedlama.reporting.limits import limits
-from fedlama.reporting.ticks import whole_ticks
 
 GOOD = [2.3, 1.0, 0.5, 0.3, 0.2, 0.2]
 FAIR = [2.3, 1.5, 0.9, 0.7, 0.6, 0.6]

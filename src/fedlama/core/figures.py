@@ -7,6 +7,7 @@ without pyplot, so nothing stays open, and shows itself in a notebook.
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -84,15 +85,27 @@ def curve_figure(x: Sequence[float], y: Sequence[float], labels: tuple[str, str]
         labels: Of the two axes.
         title: The title.
     """
+    from fedlama.core.ticks import set_ends
+
     figure = new_figure(6.4, 3.8)
     axes: Any = figure.add_subplot()
-    axes.plot(x, y, color=COLOURS[0], marker="o", markersize=4, linewidth=1.5)
-    if len(y):
-        axes.annotate(f"{y[-1]:.4g}", (x[-1], y[-1]), xytext=(0, 7), textcoords="offset points", ha="right", fontsize=9)
+    axes.plot(x, y, color=COLOURS[0], marker="o", markersize=4, linewidth=1.5, clip_on=False, zorder=3)
+    values = [value for value in y if math.isfinite(value)]
+    if values:
+        set_ends(axes, "x", (0.0, max(x)))
+        set_ends(axes, "y", (min(values), max(values)))
+        axes.annotate(  # to the right of the last mark, where no line is
+            f"{y[-1]:.4g}",
+            (x[-1], y[-1]),
+            xytext=(7, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            annotation_clip=False,
+        )
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
-    axes.margins(y=0.12)  # room for the number at the last mark
-    axes.set_title(textwrap.fill(title, 70), fontsize=10)
+    axes.set_title("\n".join(textwrap.fill(line, 80) for line in title.splitlines()), fontsize=10)
     axes.grid(alpha=0.3)
     return figure
 
@@ -115,11 +128,15 @@ def byte_figure(rows: Iterable[Mapping[str, Any]], megabyte: int) -> Figure:
         sent = {name: sent[name] for name in names if name in kept}
         sent[f"({len(rest)} smaller ones)"] = [sum(both) for both in zip(*rest, strict=True)]
         names = list(sent)
+    from fedlama.core.ticks import set_ends
+
     figure = new_figure(6.4, 1.4 + 0.24 * max(len(names), 3))
     axes: Any = figure.add_subplot()
     ups, downs = ([sent[name][way] for name in names] for way in (0, 1))
     axes.barh(names, ups, color=PARTS[0], label=f"up: {sum(ups):.4g} MB")
     axes.barh(names, downs, left=ups, color=PARTS[1], label=f"down: {sum(downs):.4g} MB")
+    if names:
+        set_ends(axes, "x", (0.0, max(map(sum, sent.values()))))
     axes.invert_yaxis()
     axes.tick_params(axis="y", labelsize=8)
     axes.set_xlabel("MB of all clients together, headers and scalars included")

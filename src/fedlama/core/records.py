@@ -283,7 +283,7 @@ class Result:
                 x.append(float(values[over]))
                 y.append(record.loss if measure is None or record.score is None else measure.shown(record.score.value))
         label = "training loss" if measure is None else f"test {measure.label}"
-        return curve_figure(x, y, (AXES[over], label), f"{self.method}: {self._facts()}")
+        return curve_figure(x, y, (AXES[over], label), f"{self.method}\n{self._facts()}")
 
     def __repr__(self) -> str:
         """Return the outcome on one line: the rounds, the transfers and the model are long."""

@@ -22,9 +22,9 @@ from fedlama.core.figures import AXES, method_colours
 from fedlama.core.ledger import MEGABYTE
 from fedlama.core.measures import Measure
 from fedlama.core.records import Result, measure_of
+from fedlama.core.ticks import set_ends
 from fedlama.reporting.files import save_figure
 from fedlama.reporting.limits import limits, spans_decades
-from fedlama.reporting.ticks import set_ends
 
 _MARKERS = "osD^vPX*"
 _WIDE = 34

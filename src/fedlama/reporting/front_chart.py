@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from fedlama.analysis.front import Point
 from fedlama.core.figures import AXES, method_colours
 from fedlama.core.ledger import MEGABYTE
+from fedlama.core.ticks import set_ends
 from fedlama.reporting.files import save_figure
 from fedlama.reporting.limits import front_limits
-from fedlama.reporting.ticks import set_ends
 
 _WIDE = 40
 """Characters of a title beside which no second one fits."""

@@ -27,10 +27,9 @@ import importlib
 import io
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -62,10 +61,8 @@ _LOG = logging.getLogger("fedlama.flower")
 _ATTEMPTS, _PAUSE = 10, 3.0
 _MOST_METRICS, _NAME = 100, 100  # metrics of a score, and characters of a metric's name
 _MOST_WEIGHT = 2.0**53
-_REQUEST, _REPLY = TypeAdapter(TrainRequest), TypeAdapter(TrainReply)
-_EVALUATE, _EVALUATED = TypeAdapter(EvaluateRequest), TypeAdapter(EvaluateReply)
-_SECURE, _SECURED = TypeAdapter(SecureRequest), TypeAdapter(SecureReply)
-_UPLOADS = ("payload", "evaluation", "masked_loss")
+_SAME_VERSION = "install the same version of fedlama on the server and on all nodes"
+_TO_NODE, _TO_SERVER = ("the server", "this node"), ("the node", "this server")
 _FINAL_CODES = {1, 2, 6, 7}  # the client's program or its packing is at fault: a second request cannot help
 
 
@@ -127,9 +124,64 @@ def with_retries(call: Callable[[], Iterable[T]]) -> list[T]:
     return list(call())
 
 
+class _Form(Generic[T]):
+    """How one kind of message is written as records.
+
+    Args:
+        kind: The message's class.
+        name: Name of the record with its fields.
+        what: What the message is, with its article.
+        sides: Who sends it, and who reads it.
+        payloads: The fields with bytes; each becomes a flat array.
+        scored: Whether its field `score` is a client's score, which becomes a record of its own.
+    """
+
+    def __init__(
+        self,
+        kind: type[T],
+        name: str,
+        what: str,
+        sides: tuple[str, str],
+        payloads: Sequence[str] = (),
+        *,
+        scored: bool = False,
+    ) -> None:
+        self._adapter, self.name, self._what, self._sides = TypeAdapter(kind), name, what, sides
+        self._payloads, self._scored = payloads, scored
+
+    def write(self, message: T) -> RecordDict:
+        """Write a message as Flower's records."""
+        content = dict(vars(message))
+        score = content.pop("score") if self._scored else None
+        return _with_score(_records(self.name, content, self._payloads), score)
+
+    def read(self, records: RecordDict) -> T:
+        """Read a message.
+
+        Raises:
+            DataError: The records are not such a message of this protocol.
+        """
+        _check_protocol(records, *self._sides)
+        try:
+            content = _fields(self.name, records, self._payloads)
+            return self._adapter.validate_python(content | ({"score": _score(records)} if self._scored else {}))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"the message is not {self._what} ({cut(error)}); {_SAME_VERSION}") from error
+
+
+_REQUEST = _Form(TrainRequest, "request", "a training request", _TO_NODE, ("payload", "shares"))
+_REPLY = _Form(
+    TrainReply, "reply", "a training reply", _TO_SERVER, ("payload", "evaluation", "masked_loss"), scored=True
+)
+_EVALUATE = _Form(EvaluateRequest, "evaluate", "a request for a score", _TO_NODE, ("payload",))
+_EVALUATED = _Form(EvaluateReply, "evaluated", "a client's score", _TO_SERVER, scored=True)
+_SECURE = _Form(SecureRequest, "secure", "a request of the secure aggregation", _TO_NODE, ("payload",))
+_SECURED = _Form(SecureReply, "secured", "a reply of the secure aggregation", _TO_SERVER, ("payload",))
+
+
 def request_records(request: TrainRequest) -> RecordDict:
     """Write a training request as Flower's records."""
-    return _records("request", asdict(request), ("payload", "shares"))
+    return _REQUEST.write(request)
 
 
 def read_request(records: RecordDict) -> TrainRequest:
@@ -138,14 +190,12 @@ def read_request(records: RecordDict) -> TrainRequest:
     Raises:
         DataError: The records are not a request of this protocol.
     """
-    _check_protocol(records, "the server", "this node")
-    with _readable("a training request"):
-        return _REQUEST.validate_python(_fields("request", records, ("payload", "shares")))
+    return _REQUEST.read(records)
 
 
 def reply_records(reply: TrainReply) -> RecordDict:
     """Write a training reply as Flower's records."""
-    return _with_score(_records("reply", _without_score(reply), _UPLOADS), reply.score)
+    return _REPLY.write(reply)
 
 
 def read_reply(records: RecordDict) -> TrainReply:
@@ -154,15 +204,12 @@ def read_reply(records: RecordDict) -> TrainReply:
     Raises:
         DataError: The records are not a reply of this protocol.
     """
-    _check_protocol(records, "the node", "this server")
-    with _readable("a training reply"):
-        fields = _fields("reply", records, _UPLOADS)
-        return _REPLY.validate_python({**fields, "score": _score(records)})
+    return _REPLY.read(records)
 
 
 def evaluate_records(request: EvaluateRequest) -> RecordDict:
     """Write a request for a score as Flower's records."""
-    return _records("evaluate", asdict(request), ("payload",))
+    return _EVALUATE.write(request)
 
 
 def read_evaluate(records: RecordDict) -> EvaluateRequest:
@@ -171,30 +218,17 @@ def read_evaluate(records: RecordDict) -> EvaluateRequest:
     Raises:
         DataError: The records are not a request of this protocol.
     """
-    _check_protocol(records, "the server", "this node")
-    with _readable("a request for a score"):
-        return _EVALUATE.validate_python(_fields("evaluate", records, ("payload",)))
+    return _EVALUATE.read(records)
 
 
 def evaluated_records(reply: EvaluateReply) -> RecordDict:
     """Write a client's score as Flower's records."""
-    return _with_score(_records("evaluated", _without_score(reply)), reply.score)
-
-
-def read_evaluated(records: RecordDict) -> EvaluateReply:
-    """Read a client's score.
-
-    Raises:
-        DataError: The records are not a score of this protocol.
-    """
-    _check_protocol(records, "the node", "this server")
-    with _readable("a client's score"):
-        return _EVALUATED.validate_python({**records.config_records["evaluated"], "score": _score(records)})
+    return _EVALUATED.write(reply)
 
 
 def secure_records(request: SecureRequest) -> RecordDict:
     """Write a request of the secure aggregation as Flower's records."""
-    return _records("secure", asdict(request), ("payload",))
+    return _SECURE.write(request)
 
 
 def read_secure(records: RecordDict) -> SecureRequest:
@@ -203,25 +237,12 @@ def read_secure(records: RecordDict) -> SecureRequest:
     Raises:
         DataError: The records are not a request of this protocol.
     """
-    _check_protocol(records, "the server", "this node")
-    with _readable("a request of the secure aggregation"):
-        return _SECURE.validate_python(_fields("secure", records, ("payload",)))
+    return _SECURE.read(records)
 
 
 def secured_records(reply: SecureReply) -> RecordDict:
     """Write a reply of the secure aggregation as Flower's records."""
-    return _records("secured", asdict(reply), ("payload",))
-
-
-def read_secured(records: RecordDict) -> SecureReply:
-    """Read a reply of the secure aggregation.
-
-    Raises:
-        DataError: The records are not a reply of this protocol.
-    """
-    _check_protocol(records, "the node", "this server")
-    with _readable("a reply of the secure aggregation"):
-        return _SECURED.validate_python(_fields("secured", records, ("payload",)))
+    return _SECURED.write(reply)
 
 
 def check_info_request(records: RecordDict) -> None:
@@ -230,7 +251,7 @@ def check_info_request(records: RecordDict) -> None:
     Raises:
         DataError: The records are of another version of the protocol.
     """
-    _check_protocol(records, "the server", "this node")
+    _check_protocol(records, *_TO_NODE)
 
 
 def info_records(info: ClientInfo) -> RecordDict:
@@ -241,25 +262,6 @@ def info_records(info: ClientInfo) -> RecordDict:
 def refusal_records(reason: str) -> RecordDict:
     """Write the reason why a node cannot serve a client, in place of the client's information."""
     return _records("refusal", {"reason": reason})
-
-
-_SAME_VERSION = "install the same version of fedlama on the server and on all nodes"
-
-
-@contextmanager
-def _readable(what: str) -> Iterator[None]:
-    """Say of records that cannot be read what they are not.
-
-    Args:
-        what: What the records should be, with its article.
-
-    Raises:
-        DataError: The block raised what malformed records make it raise.
-    """
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"the message is not {what} ({cut(error)}); {_SAME_VERSION}") from error
 
 
 def _check_protocol(records: RecordDict, sender: str, receiver: str) -> None:
@@ -294,13 +296,10 @@ def _content(message: Message) -> TrainReply | EvaluateReply | SecureReply | Cli
         return Failure(f"Flower reports (code {error.code}): {cut(error.reason)}", final=error.code in _FINAL_CODES)
     records = message.content
     try:
-        if "reply" in records:
-            return read_reply(records)
-        if "evaluated" in records:
-            return read_evaluated(records)
-        if "secured" in records:
-            return read_secured(records)
-        _check_protocol(records, "the node", "this server")
+        for form in (_REPLY, _EVALUATED, _SECURED):
+            if form.name in records:
+                return form.read(records)
+        _check_protocol(records, *_TO_SERVER)
         if "refusal" in records:
             return Failure(cut(records.config_records["refusal"]["reason"], REASON_CHARACTERS), final=True)
         return _client_info(records.config_records["client"])
@@ -313,10 +312,6 @@ def _client_info(fields: Mapping[str, Any]) -> ClientInfo:
     if not 1 <= samples < 2**53:  # the weights are computed from it in float64
         raise DataError(f"samples is {shown(samples)}, expected 1 to 2^53 - 1; correct the node's number of samples")
     return ClientInfo(client, samples, fields["has_test_set"] is True)
-
-
-def _without_score(reply: TrainReply | EvaluateReply) -> dict[str, Any]:
-    return {name: value for name, value in asdict(reply).items() if name != "score"}
 
 
 def _with_score(records: RecordDict, score: Score | None) -> RecordDict:
@@ -371,7 +366,7 @@ def _protocol_record() -> RecordDict:
 
 
 def _fields(name: str, records: RecordDict, payloads: Sequence[str]) -> dict[str, Any]:
-    arrays = records.array_records["payloads"]
+    arrays = records.array_records["payloads"] if payloads else {}
     return {
         **records.config_records[name],
         **{field: _payload(arrays[field].data, field) if field in arrays else b"" for field in payloads},

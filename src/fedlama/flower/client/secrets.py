@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from fedlama.errors import DataError
-from fedlama.flower.client.state import exclusive
+from fedlama.flower.client.state import exclusive, replaced
 from fedlama.flower.protocol import SecureReply, SecureRequest, TrainRequest
 from fedlama.flower.secure import masks
 from fedlama.flower.secure.agreement import (
@@ -211,16 +211,9 @@ class Secrets:
     def save(self, path: Path) -> None:
         """Write the file durably, readable for its owner alone."""
         record = {name: _to_json(value) for name, value in asdict(self).items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-        try:
-            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                file.write(json.dumps(record))
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
-        finally:
-            fresh.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        with replaced(path) as fresh, os.fdopen(os.open(fresh, flags, 0o600), "w") as file:
+            file.write(json.dumps(record))
 
     @classmethod
     def load(cls, path: Path) -> Secrets | None:

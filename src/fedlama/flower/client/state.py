@@ -120,11 +120,26 @@ def write_tensors(tensors: dict[str, Tensor], metadata: dict[str, str], path: Pa
         metadata: Text that is stored with them.
         path: The file.
     """
+    # safetensors refuses tensors that share memory; contiguous clones never do.
+    whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    with replaced(path) as fresh:
+        save_file(whole, fresh, metadata)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Replace a file durably: the old or the new one exists complete, whatever happens.
+
+    Args:
+        path: The file; a missing folder is made.
+
+    Yields:
+        The path at which the block writes the new file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        # safetensors refuses tensors that share memory; contiguous clones never do.
-        save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, fresh, metadata)
+        yield fresh
         with fresh.open("rb+") as file:
             os.fsync(file.fileno())
         fresh.replace(path)

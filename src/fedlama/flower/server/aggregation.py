@@ -14,10 +14,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from fedlama.core.averaging import average_models, squared_norm, wide_dtype
+from fedlama.core.averaging import average_models
 from fedlama.core.layers import Layer
 from fedlama.engines.api import Average, Values
-from fedlama.flower.secure.fixed_point import FixedPoint, mean_of, total, weighted_change
+from fedlama.flower.secure.fixed_point import FixedPoint, mean_of, squared_change, total, weighted_change
 
 Aggregation = Literal["models", "sums", "secure"]
 """How the server averages: single models one after another; sums in fixed point of what arrives in clear; or the same
@@ -85,9 +85,5 @@ def discrepancy_from_sums(
     Returns:
         The discrepancy; rounding cannot make it negative.
     """
-    moved = sum(
-        squared_norm(mean[spec.name].to(wide_dtype(spec.dtype)) - reference[spec.name].to(wide_dtype(spec.dtype)))
-        for spec in layer.tensors
-        if spec.trainable
-    )
+    moved = squared_change(layer, mean, reference)
     return square - moved if math.isnan(square - moved) else max(square - moved, 0.0)

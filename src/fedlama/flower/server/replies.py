@@ -116,9 +116,8 @@ def check_masked(reply: TrainReply, request: TrainRequest, layers: Layers) -> Cl
     """
     _check_address("the reply", reply.round_index, reply.client, request)
     message = wire.unpack(reply.payload)
-    messages = [(message, request.upload)]
-    if request.evaluation:
-        messages.append((wire.unpack(reply.evaluation), request.evaluation))
+    held = wire.unpack(reply.evaluation) if request.evaluation else None
+    messages = [(message, request.upload), *([] if held is None else [(held, request.evaluation)])]
     masked = {LOSS: content_of(reply.masked_loss)}
     for part, indices in messages:
         _check_address("the reply's payload", part.round_index, part.client, request)
@@ -132,7 +131,7 @@ def check_masked(reply: TrainReply, request: TrainRequest, layers: Layers) -> Cl
                 f"layer {index} of the masked upload has {len(data)} bytes, expected {expected}; install the same "
                 "version of fedlama on both sides"
             )
-    upload, evaluation = ([*(layer_payloads(part, layers) for part, _ in messages), ()])[:2]
+    upload, evaluation = layer_payloads(message, layers), () if held is None else layer_payloads(held, layers)
     return ClientUpdate({}, {}, upload, evaluation, 0.0, message.samples, reply.replayed, masked=masked)
 
 

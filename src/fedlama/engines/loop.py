@@ -82,7 +82,7 @@ class LoopEngine:
         self._transfers, self._uploads = TransferTable(setup.sent_layers, setup.codec), Uploads(setup)
         self._model = set_training(setup.model.to(setup.device))
         self._tensors = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
-        self._names = [name for name, p in self._model.named_parameters() if p.requires_grad]
+        self._names = setup.parameter_names
         self._buffers = [name for name, _ in self._model.named_buffers()]
         self._round_steps = RoundSteps(setup, self._names)
         self._local, self._first_kept = dropped_buffers(setup), kept_values(setup)

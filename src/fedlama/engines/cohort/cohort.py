@@ -84,8 +84,7 @@ class Cohort:
     """
 
     def __init__(self, setup: EngineSetup, storage: Storage, channels_last: bool) -> None:
-        model, device = setup.model, setup.device
-        self.names = [name for name, p in model.named_parameters() if p.requires_grad]
+        self.names = setup.parameter_names
         self.clients: tuple[int, ...] = ()
         self._values: Values = {}
         self._optimizer_state: OptimizerState = {}
@@ -103,7 +102,7 @@ class Cohort:
         self._steps_done: dict[int, int] = {}
         self._inactive: dict[int, dict[str, Values]] = {}  # what clients outside of the cohort keep
         self._threads = WorkerThreads(cores())
-        together = device.type == "cuda" and has_triton()
+        together = setup.device.type == "cuda" and has_triton()
         self.synchronisation = DeviceSynchronisation(self._threads) if together else None
 
     def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:

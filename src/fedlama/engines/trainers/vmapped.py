@@ -46,7 +46,7 @@ class VmapTrainer(Trainer):
         self._batches = batches
         self.precision = precision
         self._gradients = ClientGradients(setup, precision)
-        self._trainable = [name for name, parameter in setup.model.named_parameters() if parameter.requires_grad]
+        self._trainable = setup.parameter_names
         self._program: TorchCompiledStep | None = None
         words = ["vectorised over clients by torch.func"]
         if precision != "float32":

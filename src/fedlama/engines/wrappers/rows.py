@@ -64,7 +64,7 @@ def restarted(
     """
     common = without(values, kept_values(setup)) | dropped_buffers(setup)
     first = first_states(setup.layers, setup.codec, setup.device)
-    names = [name for name, parameter in setup.model.named_parameters() if parameter.requires_grad]
+    names = setup.parameter_names
     for row in [state.clients.index(client) for client in clients]:
         for name, stacked in state.values.items():
             if name in common:

@@ -79,7 +79,7 @@ class RecordedTrainer(Trainer):
         self._autotune = autotune
         self._memory = memory or (CudaMemory(setup.device) if on_cuda else None)
         self._make_lanes = make_lanes or (lambda count: CudaLanes(setup.device, count) if on_cuda else PlainLanes())
-        self._names = [name for name, parameter in setup.model.named_parameters() if parameter.requires_grad]
+        self._names = setup.parameter_names
         self._client_step: ClientStep | None = None
         self._lanes: Lanes = PlainLanes()
         self._slots: Slots | None = None

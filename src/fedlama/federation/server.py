@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -315,10 +315,14 @@ def _averages(
         yield from averages_of(engine, layers, weights)
         return
     for layer in layers:
-        asked = senders.get(layer.name, frozenset(cohort))
-        total = math.fsum(weight for client, weight in zip(cohort, weights, strict=True) if client in asked)
-        shares = [weight / total if client in asked else 0.0 for client, weight in zip(cohort, weights, strict=True)]
-        yield engine.average(layer, shares if layer.name in senders else weights)
+        sent = senders.get(layer.name)
+        yield engine.average(layer, weights if sent is None else _shares(cohort, weights, sent))
+
+
+def _shares(cohort: Sequence[int], weights: Sequence[float], sent: Collection[int]) -> list[float]:
+    """Return the weights of the clients that sent a layer, summing to 1, and 0 for the others."""
+    total = math.fsum(weight for client, weight in zip(cohort, weights, strict=True) if client in sent)
+    return [weight / total if client in sent else 0.0 for client, weight in zip(cohort, weights, strict=True)]
 
 
 def _buffers(layers: Layers, averages: Sequence[Average]) -> Iterator[tuple[Average, TensorSpec]]:

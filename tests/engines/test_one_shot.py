@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -150,15 +151,38 @@ def test_the_authors_preset_takes_their_solve() -> None:
     given.run()
 
 
-def test_a_module_that_is_used_twice_is_refused() -> None:
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.square, self.out = nn.Linear(72, 72), nn.Linear(72, 5)
+class Calls(nn.Module):
+    """Two dense layers, of which the first is used in a way of its own."""
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            logits: torch.Tensor = self.out(self.square(self.square(x.flatten(1))))
-            return logits
+    def __init__(self, use: Callable[[nn.Module, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.square, self.out, self.use = nn.Linear(72, 72), nn.Linear(72, 5), use
 
-    with pytest.raises(fl.ConfigError, match="layer 'square' is used twice in a forward pass"):
-        run("loop", **(ONE_SHOT | {"model": Twice(), "layers": fl.by_module(Twice())}))
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.out(self.use(self.square, x.flatten(1)))
+        return logits
+
+
+USES: dict[str, tuple[Callable[[Any, torch.Tensor], torch.Tensor], str]] = {
+    "twice": (lambda module, x: module(module(x)), "layer 'square' is used twice in a forward pass"),
+    "not at all": (lambda _, x: x, "the module of layer 'square' is not called in a forward pass"),
+    "by its weight": (lambda module, x: x @ module.weight.T, "the module of layer 'square' is not called"),
+    "on positions": (lambda module, x: module(x.unsqueeze(1)).squeeze(1), "one has an input of 3 dimensions"),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_module_without_known_factors_is_refused_before_the_training(use: str) -> None:
+    model, message = Calls(USES[use][0]), USES[use][1]
+    given = federation("loop", **(ONE_SHOT | {"model": model, "layers": fl.by_module(model)}))
+    with pytest.raises(fl.ConfigError, match=message):
+        fl.Run(given)
+
+
+def test_a_module_may_be_called_with_its_input_by_name() -> None:
+    results = []
+    for use in (lambda module, x: module(x), lambda module, x: module(input=x)):
+        torch.manual_seed(0)
+        model = Calls(use)
+        results.append(run("loop", **(ONE_SHOT | {"model": model, "layers": fl.by_module(model)})).model)
+    assert all(torch.equal(results[0][name], value) for name, value in results[1].items())

@@ -28,8 +28,8 @@ from fedlama.core.factors import factor_name, factored_modules, triangle
 from fedlama.core.local_work import epoch_of
 from fedlama.core.modules import set_training
 from fedlama.core.randomness import seed_of
-from fedlama.core.trees import leaves, map_leaves
-from fedlama.data.clients import as_batch
+from fedlama.core.trees import Tree, leaves, map_leaves
+from fedlama.data.clients import as_batch, is_pure, tensor_clients
 from fedlama.engines.api import EngineSetup, Values
 from fedlama.engines.user_code import batch_loss
 from fedlama.errors import ConfigError
@@ -53,6 +53,17 @@ class FactorPass:
         """Return the pass of a federation; None where no factors are sent."""
         return cls(setup) if setup.factor_layers else None
 
+    def check(self) -> None:
+        """Refuse a model whose factors are not known: the first batch of the first client is tried.
+
+        Raises:
+            ConfigError: A module is used twice or not at all, or has an input of more than two dimensions.
+        """
+        setup = self._setup
+        batch = as_batch(setup.clients.batch(0, 0, setup.seed))
+        with torch.random.fork_rng(devices=self._generators):
+            self._of_batch(self._on_device(batch), 1)
+
     def factors(self, client: int, values: Mapping[str, Tensor], round_index: int) -> Values:
         """Return a client's factors as triangles, by tensor name.
 
@@ -70,8 +81,7 @@ class FactorPass:
         with torch.random.fork_rng(devices=self._generators):
             torch.manual_seed(seed_of(setup.seed, "factors", round_index, client))
             for batch, size in zip(batches, sizes, strict=True):
-                on_device = map_leaves(lambda leaf: leaf.clone().to(setup.device), as_batch(batch))
-                for name, pair in self._of_batch(on_device, size).items():
+                for name, pair in self._of_batch(self._on_device(as_batch(batch)), size).items():
                     share = size / sum(sizes)
                     first = sums.get(name, (torch.zeros_like(pair[0]), torch.zeros_like(pair[1])))
                     sums[name] = (first[0] + share * pair[0], first[1] + share * pair[1])
@@ -83,12 +93,21 @@ class FactorPass:
         }
         return {name: value.to(dtypes[name]) for name, value in triangles.items()}
 
+    def _on_device(self, batch: Tree) -> Tree:
+        """Return a copy of a batch, which the model may change, on the federation's device."""
+        return map_leaves(lambda leaf: leaf.clone().to(self._setup.device), batch)
+
     def _of_batch(self, batch: Any, size: int) -> dict[str, tuple[Tensor, Tensor]]:  # noqa: ANN401  (a tree)
         """Return the factors of one batch of some samples, in float64."""
-        seen: dict[str, tuple[Tensor, list[Tensor]]] = {}
+        seen: dict[str, tuple[Tensor, Tensor]] = {}
         with _watched(self._modules, seen):
             loss = batch_loss(self._setup.task, self._model, batch)
-            outputs = [parts[0] for _, parts in seen.values()]
+            outputs = [output for _, output in seen.values()]
+            for name in (name for name in self._modules if name not in seen):
+                raise ConfigError(
+                    f"aggregator is 'fedlpa', but the module of layer {name!r} is not called in a forward pass, so its "
+                    "factors are not known; call it, take it out of the model, or use aggregator 'mean'"
+                )
             gradients = torch.autograd.grad(loss, outputs, allow_unused=True, materialize_grads=True)
         return {
             name: factors_of(self._modules[name], given, size * gradient.detach())
@@ -96,8 +115,24 @@ class FactorPass:
         }
 
 
+def check_factors(setup: EngineSetup) -> None:
+    """Refuse a model whose factors are not known, before its clients train.
+
+    Clients whose batches cannot be asked for at any time, as in a deployment, see it after their training.
+
+    Args:
+        setup: The federation's fixed parts.
+
+    Raises:
+        ConfigError: As in :meth:`FactorPass.check`.
+    """
+    factor_pass = FactorPass.of(setup)
+    if factor_pass is not None and (is_pure(setup.clients) or tensor_clients(setup.clients) is not None):
+        factor_pass.check()
+
+
 @contextmanager
-def _watched(modules: Mapping[str, nn.Module], seen: dict[str, tuple[Tensor, list[Tensor]]]) -> Iterator[None]:
+def _watched(modules: Mapping[str, nn.Module], seen: dict[str, tuple[Tensor, Tensor]]) -> Iterator[None]:
     """Record the input and the output of modules during the block.
 
     Raises:
@@ -105,18 +140,18 @@ def _watched(modules: Mapping[str, nn.Module], seen: dict[str, tuple[Tensor, lis
     """
 
     def hook_of(name: str) -> Any:  # noqa: ANN401  (a hook)
-        def hook(_: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        def hook(_: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> Tensor:
             if name in seen:
                 raise ConfigError(
                     f"aggregator is 'fedlpa', but layer {name!r} is used twice in a forward pass, and its factors are "
                     "known for a single use; use aggregator 'mean'"
                 )
-            seen[name] = (given[0].detach().clone(), [output])
+            seen[name] = ((*given, *named.values())[0].detach().clone(), output)
             return output.clone()  # a later operation may work in place
 
         return hook
 
-    handles = [module.register_forward_hook(hook_of(name)) for name, module in modules.items()]
+    handles = [module.register_forward_hook(hook_of(name), with_kwargs=True) for name, module in modules.items()]
     try:
         yield
     finally:

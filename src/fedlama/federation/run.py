@@ -21,6 +21,7 @@ from fedlama.data.sources import as_source
 from fedlama.engines import ENGINES, Engine
 from fedlama.engines.api import RoundOrder, RoundReply, Values
 from fedlama.engines.cohort.sizes import intra_op_threads, threads_for
+from fedlama.engines.factors import check_factors
 from fedlama.engines.transfers import TransferPlanner
 from fedlama.engines.wrappers import wrap
 from fedlama.federation.callbacks import CallbackError, Callbacks, RoundCallback
@@ -65,6 +66,7 @@ class Run:
         check_federation(federation, self.layers, self.clients)
         setup = self.federation.engine_setup()
         check_fit(federation, copy.deepcopy(setup.model), self.clients)
+        check_factors(setup)
         self.planner = TransferPlanner(
             self.layers,
             federation.sampler,

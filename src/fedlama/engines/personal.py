@@ -71,7 +71,7 @@ class PersonalPhase:
         blend(values, order.values, names, values[OWN_SHARE])
 
     def work(self, work: LocalSteps) -> LocalSteps:
-        """Return the steps of the head's training, of as many steps as :meth:`counts` says at most.
+        """Return the steps of the head's training, of which :meth:`part` takes a client's number.
 
         Args:
             work: The round's local steps.

@@ -28,9 +28,8 @@ def multiply(out: Any, matrix: Any, x: Any, bias: Any, biased: bool, blocks: int
                 _multiply_rows(tile(1, 1), outputs, matrix, inputs, bias, biased, row)
             continue
         for begin in range(0, matrix.rows, ROWS):
-            row = min(
-                begin, matrix.rows - ROWS
-            )  # the last rows may be done twice: a tile hides latency, a row does not
+            # The last tile may compute rows again that the one before has done: single rows would wait for each sum.
+            row = min(begin, matrix.rows - ROWS)
             _multiply_rows(tile(ROWS, 1), outputs, matrix, inputs, bias, biased, row)
 
 

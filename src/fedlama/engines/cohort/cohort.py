@@ -129,7 +129,7 @@ class Cohort:
             self._take_back()
 
     def _put_aside(self) -> None:
-        """Copy what every client keeps while it is not in the cohort: optimizer state, and values of local layers."""
+        """Copy what every client keeps while it is not in the cohort: optimizer state, and what `kept_values` names."""
         scoped = self._setup.solver.state_scope == "client"
         if scoped:
             self.flush()
@@ -139,11 +139,11 @@ class Cohort:
                 for kind, buffers in (self._optimizer_state if scoped else {}).items()
             }
             if self._first_kept:
-                kept[LOCAL_VALUES] = {name: self._personal_row(name, row) for name in self._first_kept}
+                kept[LOCAL_VALUES] = {name: self._kept_row(name, row) for name in self._first_kept}
             self._inactive[client] = kept
 
-    def _personal_row(self, name: str, row: int) -> Tensor:
-        """Return a copy of one client's tensor of a local layer."""
+    def _kept_row(self, name: str, row: int) -> Tensor:
+        """Return a copy of one client's tensor that it keeps for the whole run."""
         return self._values[name][row].clone(memory_format=torch.contiguous_format)
 
     def _take_back(self) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from fedlama.data.partition import niid_dirichlet, niid_labels
-from fedlama.errors import ConfigError
+from fedlama.errors import ConfigError, DataError
 
 MNIST = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
 """Training rows of each digit; which rows these are makes no difference to the counts."""
@@ -61,4 +63,20 @@ def test_what_cannot_be_is_refused() -> None:
         lambda: niid_dirichlet(given, 10, 2**32, beta=0.5),
     ):
         with pytest.raises(ConfigError, match=r"use|expected"):
+            call()
+
+
+@pytest.mark.parametrize("beta", [0, -1.0, float("nan"), "0.5"])
+def test_a_concentration_that_cannot_be_is_refused(beta: Any) -> None:  # noqa: ANN401
+    with pytest.raises(ConfigError, match=r"beta is .*, expected one finite number above 0"):
+        niid_dirichlet(labels(), 10, 0, beta=beta)
+
+
+def test_rows_of_a_negative_label_are_not_lost() -> None:
+    given = labels() - 1
+    for call in (
+        lambda: niid_dirichlet(given, 10, 0, beta=0.5),
+        lambda: niid_labels(given, 10, 0, labels_per_client=2),
+    ):
+        with pytest.raises(DataError, match="the smallest label is -1, expected 0 or more"):
             call()

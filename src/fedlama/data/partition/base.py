@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlama.data.arrays import Dataset
-from fedlama.errors import ConfigError, DataError
+from fedlama.errors import ConfigError, DataError, shown
 
 Labels: TypeAlias = Tensor | NDArray[np.integer] | Sequence[int]
 """One integer per training row."""
@@ -78,6 +78,20 @@ def as_labels(labels: Labels, what: str = "labels") -> NDArray[np.int64]:
     if not np.issubdtype(array.dtype, np.integer):
         raise DataError(f"{what} are {array.dtype}, expected integers; number the names first, with numpy.unique")
     return array.astype(np.int64)
+
+
+def concentration_problems(setting: str, value: object) -> list[str]:
+    """Return the problem of a concentration of Dirichlet's distribution that is not a finite number above 0.
+
+    Args:
+        setting: What it is called where the user sets it.
+        value: The concentration.
+    """
+    if isinstance(value, int | float | np.integer | np.floating) and value > 0 and np.isfinite(value):
+        return []
+    return [
+        f"{setting} is {shown(value)}, expected one finite number above 0; use a larger one, or iid() for equal clients"
+    ]
 
 
 def check_counts(

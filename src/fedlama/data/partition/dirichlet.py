@@ -12,8 +12,8 @@ from fedlama.core.randomness import generator
 from fedlama.core.registry import register
 from fedlama.core.validation import at_least, normalise_numbers, refuse, whole
 from fedlama.data.arrays import Dataset
-from fedlama.data.partition.base import Labels, Partition, as_labels, check_counts, labels_of
-from fedlama.errors import ConfigError, shown
+from fedlama.data.partition.base import Labels, Partition, as_labels, check_counts, concentration_problems, labels_of
+from fedlama.errors import ConfigError
 
 ATTEMPTS = 10_000
 """Draws to try before giving up."""
@@ -46,7 +46,7 @@ def dirichlet(
     are bounded.
     """
     classes = as_labels(labels)
-    _check(len(classes), clients, alpha, min_size)
+    check_counts(len(classes), clients, min_size, concentration_problems("alpha", alpha))
     counts = np.unique(classes, return_counts=True)[1]
     smallest = 0
     for attempt in range(ATTEMPTS):
@@ -63,15 +63,6 @@ def dirichlet(
         f"alpha={alpha} (the best draw left one with {smallest}); "
         "use a larger alpha, fewer clients or a smaller min_size"
     )
-
-
-def _check(rows: int, clients: int, alpha: float, min_size: int) -> None:
-    problems = []
-    if not isinstance(alpha, int | float | np.integer | np.floating) or not (alpha > 0 and np.isfinite(alpha)):
-        problems.append(
-            f"alpha is {shown(alpha)}, expected one finite number above 0; use a larger one, or iid() for equal clients"
-        )
-    check_counts(rows, clients, min_size, problems)
 
 
 def _draw_sizes(

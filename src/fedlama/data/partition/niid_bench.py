@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlama.core.registry import register
-from fedlama.core.validation import at_least, normalise_numbers, refuse, whole
+from fedlama.core.validation import at_least, check_seed, normalise_numbers, refuse, whole
 from fedlama.data.arrays import Dataset
-from fedlama.data.partition.base import Labels, Partition, as_labels, check_counts, labels_of
-from fedlama.errors import ConfigError
+from fedlama.data.partition.base import Labels, Partition, as_labels, check_counts, concentration_problems, labels_of
+from fedlama.errors import ConfigError, DataError
 
 ATTEMPTS = 10_000
 """Draws to try before giving up."""
@@ -43,11 +43,11 @@ def niid_dirichlet(labels: Labels, clients: int, seed: int, *, beta: float, min_
         One int64 array of row numbers per client.
 
     Raises:
-        DataError: If the labels are not one integer per row.
+        DataError: If the labels are not one integer of 0 or more per row.
         ConfigError: If settings are impossible, or no draw reached `min_size`.
     """
-    classes = as_labels(labels)
-    check_counts(len(classes), clients, min_size)
+    classes = _numbered(labels)
+    check_counts(len(classes), clients, min_size, concentration_problems("beta", beta))
     _check_seed(seed)
     draw = np.random.RandomState(seed)
     for _ in range(ATTEMPTS):
@@ -94,13 +94,13 @@ def niid_labels(labels: Labels, clients: int, seed: int, *, labels_per_client: i
         One int64 array of row numbers per client.
 
     Raises:
-        DataError: If the labels are not one integer per row.
+        DataError: If the labels are not one integer of 0 or more per row.
         ConfigError: If settings are impossible.
 
     >>> [part.tolist() for part in niid_labels(np.array([0, 0, 1, 1, 1]), 2, seed=0, labels_per_client=1)]
     [[1, 0], [4, 2, 3]]
     """
-    classes = as_labels(labels)
+    classes = _numbered(labels)
     count = int(classes.max()) + 1
     if not 1 <= labels_per_client <= count:
         raise ConfigError(f"labels_per_client is {labels_per_client}, expected 1 to {count}, the number of classes")
@@ -133,11 +133,23 @@ def niid_labels(labels: Labels, clients: int, seed: int, *, labels_per_client: i
     return [np.array(part, dtype=np.int64) for part in parts]
 
 
+def _numbered(labels: Labels) -> NDArray[np.int64]:
+    """Return the labels as an array; a negative one, whose rows would go to no client, is refused."""
+    classes = as_labels(labels)
+    if classes.min() < 0:
+        raise DataError(
+            f"the smallest label is {classes.min()}, expected 0 or more; number the classes first, with "
+            "numpy.unique(labels, return_inverse=True)"
+        )
+    return classes
+
+
 def _check_seed(seed: int) -> None:
+    refuse(check_seed(seed))
     if not 0 <= seed <= _LARGEST_SEED:
         raise ConfigError(
             f"the seed is {seed}, but NumPy's legacy generator, which this partition draws from, takes 0 to "
-            f"{_LARGEST_SEED}; use a smaller one"
+            f"{_LARGEST_SEED}; use one in this range"
         )
 
 

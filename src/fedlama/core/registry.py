@@ -26,6 +26,15 @@ T = TypeVar("T", bound=Callable[..., Any])
 _MARK = "__fedlama_option__"
 
 
+def shown_name(choice: object) -> str:
+    """Return the name of a choice, or that of its class: a choice of the user's own may have none.
+
+    >>> shown_name(object())
+    'object'
+    """
+    return str(getattr(choice, "name", type(choice).__name__))
+
+
 def register(section: str, name: str | None = None) -> Callable[[T], T]:
     """Mark a class or function as an option of a section.
 

@@ -26,6 +26,7 @@ from fedlama.choices.tasks import Task
 from fedlama.core.layers import Layers, check_layers, local_buffers, local_layers
 from fedlama.core.local_work import epoch_of
 from fedlama.core.losses import scalar
+from fedlama.core.registry import shown_name
 from fedlama.core.trees import Tree, leaves, map_leaves, words
 from fedlama.core.validation import check_seed, refuse
 from fedlama.data.clients import ClientSource, is_pure, tensor_clients
@@ -159,8 +160,8 @@ def _check_feddyn(federation: FederationSettings) -> list[str]:
     problems = []
     if not all(named) or strengths[0] != strengths[1]:
         problems.append(
-            f"solver is {_name(solver)!r} and server_optimizer is {_name(optimizer)!r}, but FedDyn is both with the "
-            f"same alpha; set solver.name and server_optimizer.name to {name!r}, and solver.alpha and "
+            f"solver is {shown_name(solver)!r} and server_optimizer is {shown_name(optimizer)!r}, but FedDyn is both "
+            f"with the same alpha; set solver.name and server_optimizer.name to {name!r}, and solver.alpha and "
             "server_optimizer.alpha to one number"
         )
     if federation.strategy.cycle_rounds != 1:
@@ -171,17 +172,12 @@ def _check_feddyn(federation: FederationSettings) -> list[str]:
     return problems
 
 
-def _name(choice: object) -> str:
-    """Return the name of a choice; one of the user's own may have none."""
-    return str(getattr(choice, "name", type(choice).__name__))
-
-
 def _check_void_rounds(federation: FederationSettings, population: int) -> list[str]:
     """Refuse what counts a client's way in each round, where some clients may train in a round that does not count."""
     availability, solver = federation.availability, federation.solver
     sums = any(exchange.reduction == "sum" for exchange in exchanges_of(solver))
     counts = "weighting 'fednova'" if federation.weighting == "fednova" else None
-    counts = f"solver {_name(solver)!r}" if sums or _name(solver) == FedDyn.name else counts
+    counts = f"solver {shown_name(solver)!r}" if sums or shown_name(solver) == FedDyn.name else counts
     if counts is None or availability.always_answers:
         return []
     try:
@@ -214,7 +210,7 @@ def _check_senders(federation: FederationSettings, layers: Layers) -> list[str]:
         )
     if federation.privacy is not None:
         problems.append(f"{start} privacy is set, whose noise is for an average of all; leave it out")
-    if _name(federation.solver) == FedDyn.name:
+    if shown_name(federation.solver) == FedDyn.name:
         problems.append(f"{start} solver is 'feddyn', whose server counts all clients' ways; use another solver")
     if any(codec_of(spec, codec).init(spec) for layer in layers for spec in layer.tensors):
         problems.append(

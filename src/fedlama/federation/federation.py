@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 from fedlama.core.records import Result
+from fedlama.core.registry import shown_name
 from fedlama.federation.callbacks import RoundCallback
 from fedlama.federation.run import Run
 from fedlama.federation.settings import FederationSettings
@@ -81,7 +82,7 @@ class Federation(FederationSettings):
         """Return the choices and sizes by name, as text."""
         parameters = sum(value.numel() for value in self.model.parameters())
         choices = {
-            name: str(getattr(getattr(self, name), "name", type(getattr(self, name)).__name__))
+            name: shown_name(getattr(self, name))
             for name in ("solver", "sampler", "codec", "server_optimizer", "aggregator")
         }
         settings = {name: value for name, value in vars(self.strategy).items() if type(value) is int}

@@ -8,6 +8,7 @@ from fedlama.choices.solvers import FedDyn
 from fedlama.choices.solvers.exchanged import exchanges_of
 from fedlama.core.layers import Layers
 from fedlama.core.local_work import epoch_of
+from fedlama.core.registry import shown_name
 from fedlama.data.clients import ClientSource
 from fedlama.data.local_sets import held_out
 from fedlama.errors import ConfigError, FedlamaError, shown
@@ -55,8 +56,7 @@ def check_personal(federation: FederationSettings, layers: Layers, source: Clien
 
 def _check_reference(federation: FederationSettings) -> list[str]:
     """Refuse what counts how far a client moved from the global model, at which a blended head does not begin."""
-    solver = federation.solver
-    name = str(getattr(solver, "name", type(solver).__name__))
+    solver, name = federation.solver, shown_name(federation.solver)
     counts = [
         (bool(exchanges_of(solver)) or name == FedDyn.name, f"solver {name!r}", "use another solver"),
         (federation.privacy is not None, "privacy", "leave one of both out"),

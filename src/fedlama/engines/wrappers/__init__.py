@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedlama.choices.aggregators import Aggregator
 from fedlama.choices.availability import Availability
+from fedlama.core.registry import shown_name
 from fedlama.engines.api import Engine, EngineSetup
 from fedlama.engines.gradient_pass import gradient_kind
 from fedlama.engines.wrappers.aggregated import AggregatedEngine
@@ -73,10 +74,9 @@ def _at_the_end_of_rounds(setup: EngineSetup) -> list[str]:
     """Return which settings need more of an engine than local steps."""
     solver = setup.solver
     more = setup.extra_layers or gradient_kind(solver) is not None or hasattr(solver, "end_round")
-    name = getattr(solver, "name", type(solver).__name__)
     return [
         *([] if setup.privacy is None else ["privacy is set"]),
-        *([f"solver is {name!r}"] if more else []),
+        *([f"solver is {shown_name(solver)!r}"] if more else []),
     ]
 
 

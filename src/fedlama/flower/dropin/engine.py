@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from fedlama.choices.codecs import full_codec
@@ -14,12 +14,12 @@ from fedlama.core.ledger import Transfer
 from fedlama.data.clients import Batch
 from fedlama.engines.api import EngineSetup, RoundOrder, RoundReply, Values
 from fedlama.errors import ConfigError, DataError
-from fedlama.flower.payloads import encode_layer, layer_payloads
-from fedlama.flower.protocol import NEVER, TrainReply, TrainRequest
+from fedlama.flower.payloads import encode_layer
+from fedlama.flower.protocol import EVERYONE, NEVER, TrainReply, TrainRequest
 from fedlama.flower.server.engine import Flower, FlowerEngine
 from fedlama.flower.server.nodes import NodeRegistry
 from fedlama.flower.server.replies import check
-from fedlama.flower.server.requests import RequestWriter, indices
+from fedlama.flower.server.requests import RequestWriter, downloads, indices
 from fedlama.flower.server.round import RoundResult
 
 _LOG = logging.getLogger("fedlama.flower")
@@ -75,6 +75,8 @@ class AppEngine(FlowerEngine):
         self.registry, self._clients, self._known = registry, clients, options.known
         self._writer: RequestWriter | None = None
         self._current: Values = {}
+        self._asked: list[int] = []
+        self._packed: dict[tuple[int, ...], bytes] = {}  # what an evaluation sends, by the layers in it
         self.result = RoundResult()
         self._start = 0.0
 
@@ -85,9 +87,9 @@ class AppEngine(FlowerEngine):
             order: The round's order.
         """
         self._start, self.result = time.perf_counter(), RoundResult()
-        asked, self._writer = self.opened(order)
-        self._current = dict(order.values)
-        return asked
+        self._asked, self._writer = self.opened(order)
+        self._current, self._packed = dict(order.values), {}
+        return self._asked
 
     def request(self, client: int, *, full: bool = False) -> TrainRequest:
         """Return a client's request, which is sent now.
@@ -152,8 +154,7 @@ class AppEngine(FlowerEngine):
 
     def run_round(self, order: RoundOrder) -> RoundReply:
         """Return what came of the requests; clients without an accepted reply are missing."""
-        asked = {request.client for request in self.result.sent} | set(self.state.asked())
-        self.result.missing = asked - set(self.result.updates)
+        self.result.missing = set(self._asked) - set(self.result.updates)
         # Floating-point sums run in the order of the clients, and not of their replies.
         self.result.updates = dict(sorted(self.result.updates.items()))
         return self.closed(self.result, time.perf_counter() - self._start)
@@ -169,26 +170,21 @@ class AppEngine(FlowerEngine):
         layers, codec = self._setup.sent_layers, full_codec(self._setup.codec)
         held = self.state.answered.get(client, NEVER)
         lacking = indices(layers, self.state.lacking((layer.name for layer in layers), held))
-        payloads = {index: encode_layer(layers[index], values, codec) for index in lacking}
-        payload = wire.pack(wire.Message(round_index, client, payloads))
+        if lacking not in self._packed:  # clients that lack the same layers share one payload
+            payloads = {index: encode_layer(layers[index], values, codec) for index in lacking}
+            self._packed[lacking] = wire.pack(wire.Message(round_index, EVERYONE, payloads))
         return TrainRequest(
             self.state.run, self._fingerprint, round_index, client, held, 0, 0, (), (), (), scalars=False,
-            payload=payload,
+            payload=self._packed[lacking],
         )  # fmt: skip
 
-    def evaluation_transfers(self, sent: Sequence[TrainRequest]) -> Iterator[Transfer]:
-        """Yield the transfers of messages for an evaluation: one for the clients that lack the same layers.
+    def evaluation_transfers(self, sent: Sequence[TrainRequest]) -> list[Transfer]:
+        """Return the transfers of messages for an evaluation.
 
         Args:
             sent: The messages.
         """
-        groups: dict[frozenset[int], list[TrainRequest]] = {}
-        for request in sent:
-            groups.setdefault(frozenset(wire.unpack(request.payload).payloads), []).append(request)
-        for requests in groups.values():
-            payloads = layer_payloads(wire.unpack(requests[0].payload), self._setup.sent_layers)
-            clients = tuple(sorted(request.client for request in requests))
-            yield Transfer(requests[0].round_index, "evaluation-down", clients, payloads)
+        return downloads(sent, self._setup.sent_layers, "evaluation-down")
 
 
 class AppEngines:

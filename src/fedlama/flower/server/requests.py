@@ -14,7 +14,7 @@ from fedlama.choices.availability.membership import Membership
 from fedlama.choices.codecs import Codec, download_codec, full_codec
 from fedlama.core import wire
 from fedlama.core.layers import Layers
-from fedlama.core.ledger import Transfer
+from fedlama.core.ledger import Direction, Transfer
 from fedlama.engines.api import RoundOrder
 from fedlama.flower.payloads import encode_layer, layer_payloads
 from fedlama.flower.protocol import EVERYONE, NEVER, TrainRequest
@@ -108,12 +108,13 @@ def indices(layers: Layers, names: Iterable[str]) -> tuple[int, ...]:
     return tuple(index for index, layer in enumerate(layers) if layer.name in wanted)
 
 
-def downloads(sent: Sequence[TrainRequest], layers: Layers) -> list[Transfer]:
+def downloads(sent: Sequence[TrainRequest], layers: Layers, direction: Direction = "down") -> list[Transfer]:
     """Return the transfers to the clients: one for each set of layers, and one more for every time it was repeated.
 
     Args:
         sent: The requests, in the order of sending.
         layers: The labelling.
+        direction: What the ledger calls them.
     """
     groups: dict[tuple[int, bytes], list[TrainRequest]] = {}
     times: dict[int, int] = {}
@@ -123,7 +124,7 @@ def downloads(sent: Sequence[TrainRequest], layers: Layers) -> list[Transfer]:
     return [
         Transfer(
             requests[0].round_index,
-            "down",
+            direction,
             tuple(sorted(request.client for request in requests)),
             layer_payloads(wire.unpack(payload), layers),
         )

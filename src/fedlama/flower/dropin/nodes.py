@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from typing import ClassVar
 
+from fedlama.choices.samplers import Sampler
 from fedlama.core.randomness import permutation
 from fedlama.flower.server.nodes import NodeRegistry
 
@@ -89,3 +91,41 @@ class AppNodes:
         clients = sorted(self.wait(share))
         order = permutation(self._seed, share.purpose, len(clients), round_index)
         return tuple(sorted(clients[position] for position in order[: share.of(len(clients))]))
+
+
+class NodeSampler(Sampler):
+    """Draws a cohort among the nodes that are online, by the options of Flower's FedAvg.
+
+    Args:
+        nodes: The nodes.
+        share: How many take part.
+        in_sync: Whether cohorts may change: the strategy has all layers in sync at the end of a cycle.
+    """
+
+    name: ClassVar[str] = "nodes"
+
+    def __init__(self, nodes: AppNodes, share: Share, *, in_sync: bool) -> None:
+        self._nodes, self._share, self._in_sync = nodes, share, in_sync
+        self.cohort: tuple[int, ...] = ()
+
+    def __describe__(self) -> dict[str, object]:
+        """Return the two options."""
+        return {"name": self.name, "fraction_train": self._share.fraction, "min_train_nodes": self._share.minimum}
+
+    def cohort_size(self, population: int) -> int:
+        """Return the least number of clients in a cohort."""
+        return max(self._share.minimum, 1)
+
+    def redraws(self, round_index: int) -> bool:
+        """Return whether a part of the nodes is drawn, or another set of nodes is online than in the cohort.
+
+        A cohort that stays needs no full model.
+        """
+        if self._share.fraction < 1 or not self._in_sync:
+            return self._in_sync
+        return bool(self.cohort) and not self._nodes.online().keys() <= set(self.cohort)
+
+    def draw(self, population: int, round_index: int, seed: int) -> tuple[int, ...]:
+        """Return the clients that are drawn among those online."""
+        self.cohort = self._nodes.draw(self._share, round_index)
+        return self.cohort

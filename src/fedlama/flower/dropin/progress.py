@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from fedlama.choices.samplers import Sampler
 from fedlama.choices.solvers import LocalSolver
 from fedlama.choices.solvers.base import OptimizerState
 from fedlama.core.records import Result, RoundRecord
@@ -62,55 +61,6 @@ class OwnTraining(LocalSolver):
             ConfigError: Always.
         """
         raise ConfigError("the ClientApp trains by itself; run this federation on Flower")
-
-
-class NodeSampler(Sampler):
-    """Draws a cohort among the nodes that are online, by the options of Flower's FedAvg.
-
-    Args:
-        fraction: Flower's `fraction_train`.
-        minimum: Flower's `min_train_nodes`.
-        draw_nodes: Returns the clients of a cohort that begins with a round.
-        online: Returns the clients that are online now.
-        in_sync: Whether cohorts may change: the strategy has all layers in sync at the end of a cycle.
-    """
-
-    name: ClassVar[str] = "nodes"
-
-    def __init__(
-        self,
-        fraction: float,
-        minimum: int,
-        draw_nodes: Callable[[int], tuple[int, ...]],
-        online: Callable[[], set[int]],
-        *,
-        in_sync: bool,
-    ) -> None:
-        self._fraction, self._minimum = fraction, minimum
-        self._draw_nodes, self._online, self._in_sync = draw_nodes, online, in_sync
-        self.cohort: tuple[int, ...] = ()
-
-    def __describe__(self) -> dict[str, object]:
-        """Return the two options."""
-        return {"name": self.name, "fraction_train": self._fraction, "min_train_nodes": self._minimum}
-
-    def cohort_size(self, population: int) -> int:
-        """Return the least number of clients in a cohort."""
-        return max(self._minimum, 1)
-
-    def redraws(self, round_index: int) -> bool:
-        """Return whether a part of the nodes is drawn, or another set of nodes is online than in the cohort.
-
-        A cohort that stays needs no full model.
-        """
-        if self._fraction < 1 or not self._in_sync:
-            return self._in_sync
-        return bool(self.cohort) and not self._online() <= set(self.cohort)
-
-    def draw(self, population: int, round_index: int, seed: int) -> tuple[int, ...]:
-        """Return the clients that are drawn among those online."""
-        self.cohort = self._draw_nodes(round_index)
-        return self.cohort
 
 
 class Progress:

@@ -36,8 +36,8 @@ from fedlama.flower.dropin.grid import RetryingGrid
 from fedlama.flower.dropin.layout import layout_of, module_of
 from fedlama.flower.dropin.metrics import client_scores, has_loss, misfits, score_of
 from fedlama.flower.dropin.mod import APP, OURS
-from fedlama.flower.dropin.nodes import AppNodes, Share
-from fedlama.flower.dropin.progress import NodeSampler, OwnTraining, Progress
+from fedlama.flower.dropin.nodes import AppNodes, NodeSampler, Share
+from fedlama.flower.dropin.progress import OwnTraining, Progress
 from fedlama.flower.dropin.rounds import OpenRound, plain_config, stored_count, trained_of, why_not
 from fedlama.flower.protocol import NEVER, TrainRequest
 from fedlama.flower.server.engine import Flower
@@ -158,8 +158,7 @@ class FedLAMAStrategy(FedAvg):
         self._commit()
         if self._is_done(server_round):
             return []
-        share = Share("cohort", self.fraction_train, self.min_train_nodes, self.min_available_nodes)
-        online = self._nodes.wait(share)
+        online = self._nodes.wait(self._cohort_share)
         config["server-round"] = server_round
         self._round = OpenRound(self.progress.run.next_order(), time.perf_counter())
         asked = [client for client in self._engine.begin(self._round.order) if client in online]
@@ -230,18 +229,12 @@ class FedLAMAStrategy(FedAvg):
             raise ConfigError(f"initial_arrays do not fit the model ({cut(error)}); give its own state dict") from error
         registry = NodeRegistry(GridChannel(grid, query_type="train"), self._count or _MOST_CLIENTS, self._known)
         self._nodes = AppNodes(registry, int(self._choices.get("seed", 0)), self._poll)
-        share = Share("cohort", self.fraction_train, self.min_train_nodes, self.min_available_nodes)
+        share = self._cohort_share
         count = self._count or stored_count(self._out) or 1 + max(self._nodes.wait(share))
         self._nodes.count, clients = count, AppClients(count)
         log = None if self._out is None else self._out / NAME
         engines = AppEngines(Flower(GridChannel(grid), log=log, known=self._known), registry, clients)
-        sampler = NodeSampler(
-            self.fraction_train,
-            self.min_train_nodes,
-            lambda round_index: self._nodes.draw(share, round_index),
-            lambda: set(self._nodes.online()),
-            in_sync=self._strategy.in_sync_at_cycles,
-        )
+        sampler = NodeSampler(self._nodes, share, in_sync=self._strategy.in_sync_at_cycles)
         federation = Federation(
             model, clients, self._strategy, rounds=self._rounds, solver=OwnTraining(), sampler=sampler, engine=engines,
             **self._choices,
@@ -250,6 +243,11 @@ class FedLAMAStrategy(FedAvg):
         self._engine: AppEngine = engines.engine
         self._done = len(self.progress.records)
         sampler.cohort = self.progress.run.cohort
+
+    @property
+    def _cohort_share(self) -> Share:
+        """How many of the nodes train."""
+        return Share("cohort", self.fraction_train, self.min_train_nodes, self.min_available_nodes)
 
     def _is_done(self, server_round: int) -> bool:
         """Return whether a round was done before the server was started again."""

@@ -18,7 +18,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg, Strategy
 from torch import nn
 
-from fedlama import Federation, FedLAMA
+from fedlama import AdaComm, Federation, FedLAMA
 from fedlama.choices.aggregators import Median
 from fedlama.choices.codecs import Float16
 from fedlama.choices.solvers import SGD
@@ -369,6 +369,25 @@ def test_an_app_that_gives_only_arrays_works_without_a_model(tmp_path: Path) -> 
     assert np.allclose(vector, mean)
     assert whole.tolist() == [6, 7]
     assert np.isnan(given.progress.records[0].loss)  # no metric is called a loss
+
+
+def test_a_strategy_that_follows_the_loss_needs_a_metric_for_it(tmp_path: Path) -> None:
+    def quiet_app() -> ClientApp:
+        def without_loss(message: Message, context: Context, call_next: Any) -> Message:  # noqa: ANN401
+            reply: Message = call_next(message, context)
+            del reply.content["metrics"]["train_loss"]
+            return reply
+
+        return plain_app(mods=[fedlama_mod, without_loss])
+
+    given = strategy(strategy=AdaComm(1, first_interval=2, adapt_every=2))
+    with pytest.raises(ConfigError, match="strategy is 'adacomm', which follows the training loss, but no metric"):
+        started(given, grid(tmp_path, quiet_app))
+    assert given.progress.records == []
+    given = strategy(strategy=AdaComm(1, first_interval=2, adapt_every=2))
+    started(given, grid(tmp_path / "other"), 2)
+    assert given.progress.run.state.first_loss == pytest.approx(given.progress.records[0].loss)
+    started(strategy(), grid(tmp_path / "third", quiet_app), 2)  # FedLAMA needs none
 
 
 def test_a_reply_that_cannot_be_used_is_left_out(tmp_path: Path) -> None:

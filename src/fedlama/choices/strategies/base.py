@@ -87,6 +87,11 @@ class Strategy(Protocol[S]):
         return False
 
     @property
+    def follows_loss(self) -> bool:
+        """Whether the training loss decides plans, so that it must be known; by default, whether there is a `learn`."""
+        return type(self).learn is not Strategy.learn
+
+    @property
     def is_central(self) -> bool:
         """Whether one client holds all data, so that nothing is sent; by default False."""
         return False

@@ -59,7 +59,7 @@ def score_of(metrics: Metrics, primary: str, weight: str = "") -> Score | None:
     }
     if not numbers:
         return None
-    losses = [name for name in numbers if "loss" in name.lower()]
+    losses = [name for name in numbers if _is_loss(name)]
     size = metrics.get(weight)
     count = float(size) if isinstance(size, int | float) and 0 < size < 2**53 else 0.0
     others = {name: value for name, value in numbers.items() if name not in losses[:1]}
@@ -84,9 +84,21 @@ def client_scores(replies: Mapping[int, Mapping[str, Metrics]], primary: str, we
     return ClientScores(known) if known else None
 
 
-def has_loss(replies: Mapping[int, Mapping[str, Metrics]]) -> bool:
-    """Return whether the metrics of training name a loss, so that its mean is known."""
-    return any("loss" in name.lower() for each in replies.values() for record in each.values() for name in record)
+def loss_of(records: Mapping[str, Metrics]) -> float | None:
+    """Return the first number of some metrics whose name has "loss" in it; None where there is none.
+
+    Args:
+        records: Metrics by the names of their records.
+
+    >>> loss_of({"metrics": {"num-examples": 5, "train_loss": 0.25}})
+    0.25
+    """
+    named = (value for record in records.values() for name, value in record.items() if _is_loss(name))
+    return next((float(value) for value in named if isinstance(value, int | float)), None)
+
+
+def _is_loss(name: str) -> bool:
+    return "loss" in name.lower()
 
 
 def _shape(records: Mapping[str, Metrics]) -> tuple[object, ...]:

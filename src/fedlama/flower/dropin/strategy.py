@@ -34,7 +34,7 @@ from fedlama.federation.federation import Federation
 from fedlama.flower.dropin.engine import AppClients, AppEngine, AppEngines
 from fedlama.flower.dropin.grid import RetryingGrid
 from fedlama.flower.dropin.layout import layout_of, module_of
-from fedlama.flower.dropin.metrics import client_scores, has_loss, misfits, score_of
+from fedlama.flower.dropin.metrics import client_scores, loss_of, misfits, score_of
 from fedlama.flower.dropin.mod import APP, OURS
 from fedlama.flower.dropin.nodes import AppNodes, NodeSampler, Share
 from fedlama.flower.dropin.progress import OwnTraining, Progress
@@ -172,16 +172,26 @@ class FedLAMAStrategy(FedAvg):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Return the whole global model and the aggregated metrics of a round."""
+        """Return the whole global model and the aggregated metrics of a round.
+
+        Raises:
+            ConfigError: The strategy follows the training loss, and the ClientApp's metrics have none.
+        """
         if self._is_done(server_round):
             stored = self.progress.metrics[server_round - 1].get("train")
             return self._arrays(), MetricRecord(stored) if stored else None
         assert self._round is not None  # configure_train was called
         metrics = self._taken(replies)
+        has_loss = any(loss_of(records) is not None for records in metrics.values())
+        if metrics and not has_loss and getattr(self._strategy, "follows_loss", hasattr(self._strategy, "learn")):
+            raise ConfigError(
+                f"strategy is {self._strategy.name!r}, which follows the training loss, but no metric of the "
+                "ClientApp's training has 'loss' in its name; let it return the loss too, or choose another strategy"
+            )
         reply = self.progress.run.engine.run_round(self._round.order)
         self.progress.run.server.forget_weights()
         record = self.progress.run.close_round(self._round.order, reply, self._round.start)
-        self._round.record = record if has_loss(metrics) else replace(record, loss=float("nan"))
+        self._round.record = record if has_loss else replace(record, loss=float("nan"))
         if not metrics:
             return self._arrays(), None
         contents = [RecordDict(metrics[client]) for client in sorted(metrics)]

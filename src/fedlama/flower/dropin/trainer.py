@@ -17,6 +17,7 @@ from fedlama.core.scores import Score
 from fedlama.engines.api import Values
 from fedlama.flower.client.trainer import LocalRound
 from fedlama.flower.dropin.layout import Layout
+from fedlama.flower.dropin.metrics import loss_of
 from fedlama.flower.transport import flower_module
 
 _METRICS = "app/metrics"  # in a client's file: the metrics of its latest reply, as the bytes of JSON
@@ -74,20 +75,7 @@ class AppTrainer:
         trained, self.others = self._call(self._layout, values)
         metrics = {name: dict(record) for name, record in self.others.items() if _is_metrics(record)}
         stored = torch.frombuffer(bytearray(json.dumps(metrics).encode()), dtype=torch.uint8)
-        return trained, {_METRICS: stored}, loss_of(metrics)
-
-
-def loss_of(metrics: Mapping[str, Mapping[str, Any]]) -> float:
-    """Return the first number of some metrics whose name has "loss" in it; 0 where there is none.
-
-    Args:
-        metrics: Metrics by the names of their records.
-
-    >>> loss_of({"metrics": {"num-examples": 5, "train_loss": 0.25}})
-    0.25
-    """
-    named = (value for record in metrics.values() for name, value in record.items() if "loss" in name.lower())
-    return next((float(value) for value in named if isinstance(value, int | float)), 0.0)
+        return trained, {_METRICS: stored}, loss_of(metrics) or 0.0  # a message needs a number
 
 
 def _is_metrics(record: object) -> bool:

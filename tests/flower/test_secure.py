@@ -338,6 +338,7 @@ def test_sampled_cohorts_agree_among_themselves(tmp_path: Path) -> None:
         ({"codec": fl.Float16()}, "codec is 'float16', but masked numbers take 8 bytes each"),
         ({"sampler": fl.UniformSampler(2)}, "2 clients, expected 3 or more"),
         ({"strategy": fl.FedLP(2, keep=0.5)}, "asks different layers of different clients"),
+        (CASES["power of choice"], "sampler is 'power-of-choice', which chooses by losses of single clients"),
         (CASES["fednova"] | {"sampler": fl.AllClients()}, "weights depend on which clients answer"),
     ],
 )

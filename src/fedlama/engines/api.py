@@ -242,6 +242,9 @@ class Engine(Protocol):
     pass over a client's data (:mod:`fedlama.choices.solvers.exchanged`). With ``personalises = True`` it serves
     personal models (:mod:`fedlama.engines.personal`), and with ``factors = True`` its clients send Kronecker factors
     (:mod:`fedlama.engines.factors`). Other engines are refused for these.
+
+    What makes an engine may have a method ``misfits(federation)``, which returns the choices of a federation that the
+    engine cannot serve, one sentence each; a run with any is refused.
     """
 
     holds_clients: ClassVar[bool]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fedlama.choices.codecs import changes_nothing, codec_of
 from fedlama.choices.codecs.difference import RESIDUAL
 from fedlama.choices.privacy import check_accountant
-from fedlama.choices.samplers import is_informed
+from fedlama.choices.samplers import is_informed, looks_at_losses
 from fedlama.choices.solvers import FedDyn
 from fedlama.choices.solvers.exchanged import exchanges_of
 from fedlama.choices.solvers.options import option_problems
@@ -84,6 +84,7 @@ def check_federation(federation: FederationSettings, layers: Layers, source: Cli
     problems += check_personal(federation, layers, source) if not problems else []
     problems += check_one_shot(federation, layers, source) if not problems else []
     problems += _check_codec(federation, layers) + (_check_exchanges(federation, layers) if not problems else [])
+    problems += getattr(federation.engine, "misfits", lambda _: [])(federation) if not problems else []
     checks: list[Callable[[], object]] = [
         lambda: _check_device(federation.device),
         lambda: check_layers(full, federation.model),
@@ -236,7 +237,7 @@ def _check_privacy(federation: FederationSettings, layers: Layers, population: i
             f"privacy.delta is {federation.privacy.delta:g}, expected less than 1 / {population}, one over the number "
             "of clients; lower it"
         )
-    if is_informed(federation.sampler) and getattr(federation.sampler, "looks_at_losses", True):
+    if looks_at_losses(federation.sampler):
         problems.append(
             f"privacy is set, but the sampler {federation.sampler.name!r} may choose clients by their training losses, "
             "which are not protected; use sampler 'uniform' or 'all'"

@@ -2,7 +2,7 @@
 
 from fedlama.choices.samplers.all_clients import AllClients
 from fedlama.choices.samplers.base import Sampler
-from fedlama.choices.samplers.informed import InformedSampler, Population, is_informed
+from fedlama.choices.samplers.informed import InformedSampler, Population, is_informed, looks_at_losses
 from fedlama.choices.samplers.power_of_choice import PowerOfChoice
 from fedlama.choices.samplers.uniform import UniformSampler
 from fedlama.choices.samplers.weighted import WeightedSampler
@@ -16,4 +16,5 @@ __all__ = [
     "UniformSampler",
     "WeightedSampler",
     "is_informed",
+    "looks_at_losses",
 ]

@@ -59,6 +59,11 @@ class InformedSampler(Sampler, Protocol):
         """
 
 
+def looks_at_losses(sampler: Sampler) -> bool:
+    """Return whether a sampler may choose by training losses of single clients; one that does not say so, may."""
+    return is_informed(sampler) and getattr(sampler, "looks_at_losses", True)
+
+
 def is_informed(sampler: Sampler) -> TypeGuard[InformedSampler]:
     """Return whether a sampler chooses by what is known of the clients."""
     return bool(getattr(sampler, "chooses_by_clients", False))

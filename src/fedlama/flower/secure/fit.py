@@ -2,11 +2,43 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fedlama.choices.codecs import Codec
+from fedlama.choices.samplers import Sampler, looks_at_losses
+from fedlama.choices.strategies import Strategy
 from fedlama.experiment import Experiment
 from fedlama.flower.secure.agreement import LEAST_CLIENTS
 
 _IN_CLEAR = "remove it, or choose --aggregation models"
+
+
+def choice_problems(
+    codec: Codec, strategy: Strategy[Any], sampler: Sampler, weighting: str, evaluate_clients: str
+) -> list[str]:
+    """Return which choices do not go with secure aggregation, one sentence each.
+
+    Args:
+        codec: The codec.
+        strategy: The strategy.
+        sampler: The sampler.
+        weighting: How clients are weighted.
+        evaluate_clients: Which models clients score.
+    """
+    problems = codec_problems(codec)
+    problems += score_problems(shown=evaluate_clients != "none")
+    problems += sender_problems(chosen=getattr(strategy, "chooses_senders", False))
+    if weighting == "fednova":
+        problems.append(
+            "weighting is 'fednova', whose weights depend on which clients answer, but under secure aggregation each "
+            'client weighs its upload before; set weighting = "samples" or "equal"'
+        )
+    if looks_at_losses(sampler):
+        problems.append(
+            f"sampler is {sampler.name!r}, which chooses by losses of single clients, but aggregation is 'secure'; "
+            f"{_IN_CLEAR}"
+        )
+    return problems
 
 
 def experiment_problems(experiment: Experiment) -> list[str]:
@@ -16,20 +48,10 @@ def experiment_problems(experiment: Experiment) -> list[str]:
         experiment: The experiment.
     """
     settings, sampler = experiment.settings, experiment.sampler
-    problems = codec_problems(experiment.codec)
-    problems += score_problems(shown=settings.evaluate_clients != "none")
-    problems += sender_problems(chosen=getattr(experiment.strategy, "chooses_senders", False))
-    if settings.weighting == "fednova":
-        problems.append(
-            "weighting is 'fednova', whose weights depend on which clients answer, but under secure aggregation each "
-            'client weighs its upload before; set weighting = "samples" or "equal"'
-        )
-    if sampler.name == "power-of-choice":
-        problems.append(
-            f"sampler.name is {sampler.name!r}, which chooses by losses of single clients, but aggregation is "
-            f"'secure'; {_IN_CLEAR}"
-        )
     active = getattr(sampler, "active", getattr(experiment.partition, "clients", LEAST_CLIENTS))
+    problems = choice_problems(
+        experiment.codec, experiment.strategy, sampler, settings.weighting, settings.evaluate_clients
+    )
     return problems + size_problems(active if isinstance(active, int) else LEAST_CLIENTS)
 
 

@@ -34,12 +34,13 @@ from fedlama.core.averaging import squared_norm, wide_dtype
 from fedlama.core.layers import Layer, named_layers
 from fedlama.core.scores import Score
 from fedlama.core.validation import refuse
+from fedlama.data.sources import as_source
 from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
 from fedlama.engines.divergence import average_divergence
 from fedlama.errors import ConfigError, FedlamaError, MissingExtraError
 from fedlama.flower.protocol import EVERYONE, NEVER, Channel, TrainRequest, fingerprint, model_digest, next_attempt
 from fedlama.flower.secure.agreement import SecureRules
-from fedlama.flower.secure.fit import codec_problems, score_problems, sender_problems, size_problems
+from fedlama.flower.secure.fit import choice_problems, codec_problems, score_problems, sender_problems, size_problems
 from fedlama.flower.secure.fixed_point import FixedPoint
 from fedlama.flower.server.aggregation import Aggregation, from_models, from_sums, summed
 from fedlama.flower.server.known_clients import KnownClients
@@ -50,6 +51,7 @@ from fedlama.flower.server.round import RoundPolicy, RoundResult, RoundRunner
 from fedlama.flower.server.scores import ScoreCollector
 
 if TYPE_CHECKING:
+    from fedlama.federation.settings import FederationSettings
     from fedlama.flower.server.secure import SecureRound, SecureRounds
 
 FINAL = "final.json"
@@ -86,6 +88,18 @@ class Flower:
     def __call__(self, setup: EngineSetup) -> FlowerEngine:
         """Return an engine for a federation."""
         return FlowerEngine(setup, self)
+
+    def misfits(self, federation: FederationSettings) -> list[str]:
+        """Return which choices of a federation do not go with the aggregation, one sentence each.
+
+        Args:
+            federation: The federation.
+        """
+        if self.aggregation != "secure":
+            return []
+        choices = federation.codec, federation.strategy, federation.sampler
+        problems = choice_problems(*choices, federation.weighting, federation.evaluate_clients)
+        return problems + size_problems(federation.sampler.cohort_size(len(as_source(federation.clients))))
 
 
 class FlowerEngine:

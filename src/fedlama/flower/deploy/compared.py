@@ -1,16 +1,19 @@
-"""Whether a run folder holds the run of an app of the user's own, and not one with other settings."""
+"""What the run folder of an app of the user's own stores, and whether it holds a run with other settings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fedlama.core.description import differences
+from fedlama.core.records import Result
 from fedlama.errors import DataError, printable
 from fedlama.federation.federation import Federation
 from fedlama.federation.stored_description import shown_differences
-from fedlama.runs.configuration import federation_differences, provenance
+from fedlama.runs.configuration import federation_differences, in_force, provenance
+from fedlama.runs.folder import decision_keys
 from fedlama.runs.reader import SETTINGS, Config, read_config, stored_description
 
 
@@ -26,6 +29,11 @@ class Compared:
     federation: Federation
     settings: Mapping[str, object] = field(default_factory=dict)
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration that a run folder stores."""
+        return {"seed": self.federation.seed, SETTINGS: dict(self.settings), **in_force(self.federation)}
+
     def differences(self, stored: Config) -> list[str]:
         """Return what differs, one clause each."""
         before = stored.get(SETTINGS)
@@ -35,6 +43,16 @@ class Compared:
     def provenance(self, stored: Config) -> list[str]:
         """Return what a user has to know of the stored run, one sentence each."""
         return provenance(stored, self.federation)
+
+
+def summary_of(result: Result) -> dict[str, object]:
+    """Return the summary that a run folder stores.
+
+    Args:
+        result: The result.
+    """
+    summary = {"method": result.method, "rounds": len(result.rounds), "cost_percent": result.cost_percent}
+    return summary | decision_keys(result)
 
 
 def refuse_other_settings(path: Path, compared: Compared) -> None:

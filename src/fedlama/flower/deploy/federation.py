@@ -18,7 +18,7 @@ from fedlama.federation.callbacks import Callback, RoundCallback
 from fedlama.federation.federation import Federation
 from fedlama.federation.run import Run
 from fedlama.federation.state import RunState
-from fedlama.flower.deploy.compared import Compared, refuse_other_settings
+from fedlama.flower.deploy.compared import Compared, refuse_other_settings, summary_of
 from fedlama.flower.deploy.submit import misfits
 from fedlama.flower.server.engine import Flower
 from fedlama.flower.server.nodes import NodeRegistry, RemoteClients
@@ -26,13 +26,11 @@ from fedlama.flower.sites import node_keys, server_federation
 from fedlama.runs import Checkpoints, RunFolder, resume_point
 from fedlama.runs.autosave import take_back
 from fedlama.runs.checkpoint import save_snapshot, write_atomically
-from fedlama.runs.configuration import in_force, replaced_data
+from fedlama.runs.configuration import replaced_data
 from fedlama.runs.earlier import refuse_replaced_data
 from fedlama.runs.execute import Finished, Observer, PlannedRun, RunOptions, folder_of, run_one
-from fedlama.runs.folder import decision_keys
 from fedlama.runs.lock import FolderLock
 from fedlama.runs.network_log import NAME
-from fedlama.runs.reader import SETTINGS
 
 CLIENTS = "clients.json"
 """Name of the file in a run folder with what the nodes said of their clients when the run started."""
@@ -160,10 +158,9 @@ def deploy_federation(
         refuse_other_settings(path, compared)
         if continuation.from_round is not None:
             take_back(path, continuation.from_round)
-        config = {"seed": federation.seed, SETTINGS: dict(continuation.settings), **in_force(federation)}
         point = resume_point(path, compared, warn=_LOG.warning)
         before = point[1] if point else []
-        with RunFolder(path, config, len(before), lock=lock) as folder:
+        with RunFolder(path, compared.config, len(before), lock=lock) as folder:
             write_atomically(path / CLIENTS, json.dumps(known.to_json()).encode())
             run = Run(federation)
             if point:
@@ -173,8 +170,7 @@ def deploy_federation(
                 return save_snapshot(folder.sealed(run.state_dict()), target, keep=2 + continuation.keep)
 
             result = run.to_end([folder, *continuation.callbacks, Checkpoints(folder, save, 0.0)], before)
-            summary = {"method": result.method, "rounds": len(result.rounds), "cost_percent": result.cost_percent}
-            folder.finish(result, summary | decision_keys(result), keep_checkpoints=continuation.keep > 0)
+            folder.finish(result, summary_of(result), keep_checkpoints=continuation.keep > 0)
     return result
 
 

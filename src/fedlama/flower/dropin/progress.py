@@ -18,13 +18,10 @@ from fedlama.core.records import Result, RoundRecord
 from fedlama.errors import ConfigError
 from fedlama.federation.federation import Federation
 from fedlama.federation.run import Run
-from fedlama.flower.deploy.compared import Compared, refuse_other_settings
+from fedlama.flower.deploy.compared import Compared, refuse_other_settings, summary_of
 from fedlama.runs import Checkpoints, RunFolder, resume_point
 from fedlama.runs.checkpoint import save_snapshot, write_atomically
-from fedlama.runs.configuration import in_force
-from fedlama.runs.folder import decision_keys
 from fedlama.runs.lock import FolderLock
-from fedlama.runs.reader import SETTINGS
 
 METRICS = "flower.json"
 """Name of the file in a run folder with the metrics that Flower's aggregation functions returned, by round."""
@@ -104,8 +101,9 @@ class Progress:
             self.records = point[1]
             self.metrics = _stored_metrics(path / METRICS, len(self.records))
             _LOG.info("%s has %d rounds of this run; going on", path, len(self.records))
-        config = {"seed": compared.federation.seed, SETTINGS: dict(compared.settings), **in_force(compared.federation)}
-        folder = self._folder = self._stack.enter_context(RunFolder(path, config, len(self.records), lock=lock))
+        folder = self._folder = self._stack.enter_context(
+            RunFolder(path, compared.config, len(self.records), lock=lock)
+        )
         run = self.run
         self._checkpoints = Checkpoints(
             folder, lambda target: save_snapshot(folder.sealed(run.state_dict()), target, keep=2), 0.0
@@ -130,8 +128,7 @@ class Progress:
         """Write the model and the summary; return the result."""
         result = self.run.result(self.records)
         if self._folder is not None:
-            summary = {"method": result.method, "rounds": len(result.rounds), "cost_percent": result.cost_percent}
-            self._folder.finish(result, summary | decision_keys(result))
+            self._folder.finish(result, summary_of(result))
         return result
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from fedlama.federation.federation import Federation
 from fedlama.federation.run import Run
 from fedlama.federation.state import RunState
 from fedlama.flower.deploy.compared import Compared, refuse_other_settings, summary_of
-from fedlama.flower.deploy.submit import misfits
+from fedlama.flower.deploy.submit import misfits, strategy_problems
 from fedlama.flower.server.engine import Flower
 from fedlama.flower.server.nodes import NodeRegistry, RemoteClients
 from fedlama.flower.sites import node_keys, server_federation
@@ -209,14 +209,5 @@ def deployable(federation: Federation, engine: Flower, path: Path) -> Federation
             "a deployment cannot read single clients' models, which stay on their machines; set evaluate='global' and "
             "keep_client_models=False"
         )
-    if getattr(federation.strategy, "is_central", False):
-        raise ConfigError(
-            f"strategy is {federation.strategy.name!r}, which trains on the pooled data of all clients, but in a "
-            "deployment these stay on their machines; choose another strategy"
-        )
-    if getattr(federation.strategy, "measures_distances", False):
-        raise ConfigError(
-            f"strategy is {federation.strategy.name!r}, whose server asks for layers once it knows how far each client "
-            "moved, but in a deployment a round is one exchange of messages; choose another strategy, such as 'fedlp'"
-        )
+    refuse(strategy_problems(federation.strategy))
     return replace(federation, engine=replace(engine, log=path / NAME))

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+from fedlama.choices.strategies import Strategy
 from fedlama.core.validation import refuse
 from fedlama.errors import FedlamaError, cut, printable
 from fedlama.experiment import Experiment
@@ -97,17 +99,7 @@ def misfits(experiment: Experiment, aggregation: str = "models") -> list[str]:
         for section, origin in experiment.origins.items()
         if is_outside(origin.reference)
     ]
-    if getattr(experiment.strategy, "is_central", False):
-        problems.append(
-            f"strategy.name is {experiment.strategy.name!r}, which trains on the pooled data of all clients, but in a "
-            "deployment these stay on their machines; choose another strategy, or simulate with `fedlama run`"
-        )
-    if getattr(experiment.strategy, "measures_distances", False):
-        problems.append(
-            f"strategy.name is {experiment.strategy.name!r}, whose server asks for layers once it knows how far each "
-            "client moved, but in a deployment a round is one exchange of messages; choose another strategy, such as "
-            "'fedlp', or simulate with `fedlama run`"
-        )
+    problems += strategy_problems(experiment.strategy, "strategy.name", ", or simulate with `fedlama run`")
     availability, aggregator = experiment.availability, experiment.aggregator
     if not availability.always_answers:
         problems.append(
@@ -130,6 +122,29 @@ def misfits(experiment: Experiment, aggregation: str = "models") -> list[str]:
         problems.append(
             f"precision is {experiment.settings.precision!r}, expected 'float32', because nodes compute in the model's "
             "own numbers; remove it"
+        )
+    return problems
+
+
+def strategy_problems(strategy: Strategy[Any], field: str = "strategy", otherwise: str = "") -> list[str]:
+    """Return why a strategy cannot run in a deployment, one sentence each.
+
+    Args:
+        strategy: The strategy.
+        field: What the user calls it.
+        otherwise: What else the user can do.
+    """
+    problems = []
+    if getattr(strategy, "is_central", False):
+        problems.append(
+            f"{field} is {strategy.name!r}, which trains on the pooled data of all clients, but in a deployment these "
+            f"stay on their machines; choose another strategy{otherwise}"
+        )
+    if getattr(strategy, "measures_distances", False):
+        problems.append(
+            f"{field} is {strategy.name!r}, whose server asks for layers once it knows how far each client moved, but "
+            "in a deployment a round is one exchange of messages; choose another strategy, such as 'fedlp'"
+            f"{otherwise}"
         )
     return problems
 

@@ -29,8 +29,10 @@ from torch import nn
 from fedlama.choices.codecs import Float32
 from fedlama.choices.strategies import FedLAMA, Strategy
 from fedlama.core.paths import expanded
+from fedlama.core.validation import refuse
 from fedlama.errors import ConfigError, cut, did_you_mean
 from fedlama.federation.federation import Federation
+from fedlama.flower.deploy.submit import strategy_problems
 from fedlama.flower.dropin.engine import AppClients, AppEngine, AppEngines
 from fedlama.flower.dropin.grid import RetryingGrid
 from fedlama.flower.dropin.layout import layout_of, module_of
@@ -97,18 +99,13 @@ class FedLAMAStrategy(FedAvg):
         super().__init__(**{name: value for name, value in options.items() if name in flowers})
         if not self.fraction_train:
             raise ConfigError("fraction_train is 0, expected a share of the nodes; use FedAvg to evaluate only")
-        for wants in ("is_central", "measures_distances"):
-            if getattr(strategy, wants, False):
-                raise ConfigError(
-                    f"strategy is {strategy.name!r}, which needs more than one exchange of messages with clients that "  # type: ignore[union-attr]
-                    "keep their data; choose another strategy, such as FedLAMA(1, 2)"
-                )
+        self._strategy: Strategy[Any] = FedLAMA(1, 2) if strategy is None else strategy
+        refuse(strategy_problems(self._strategy))
         if self.configrecord_key in OURS:
             raise ConfigError(
                 f"configrecord_key is {self.configrecord_key!r}, which messages use; choose another, or leave it out"
             )
         self._choices = {name: value for name, value in options.items() if name in _CHOICES}
-        self._strategy: Strategy[Any] = FedLAMA(1, 2) if strategy is None else strategy
         self._model, self._metric, self._poll = model, metric, poll
         self._out, self._count, self._known = expanded(out) if out else None, clients, known or KnownClients()
         self._rounds = 0

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import fedlama as fl
+from fedlama.choices.aggregators.gradient_steps import gradient_steps
 from fedlama.core.factors import factor_layers, from_triangles, triangle
 from fedlama.engines.factors import factors_of
 
@@ -64,6 +65,45 @@ def test_the_exact_solve_is_that_of_the_whole_linear_system() -> None:
     system = sum(matrix for matrix, _ in pairs)
     right = sum(matrix @ model.T.reshape(-1) for matrix, model in pairs)
     expected = torch.linalg.solve(torch.as_tensor(system), torch.as_tensor(right)).reshape(5, 3).T
+    torch.testing.assert_close(solved, expected, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("largest", [0.02, 0.9, 1.4])  # eigenvalues of F; of c F^2 they end at 0.0004, 0.81 and 1.96
+@pytest.mark.parametrize("steps", [1, 2, 37, 10_000])
+def test_many_gradient_steps_end_where_single_steps_end(steps: int, largest: float) -> None:
+    start, target = exact([[0.5, -1]]), exact([[1, 2]])
+    turn = exact([[0.6, 0.8], [-0.8, 0.6]])
+    square = turn @ torch.diag(exact([1e-3, largest])) @ turn.T
+    calls = []
+
+    def forward(value: Tensor) -> Tensor:
+        calls.append(value)
+        return value @ square
+
+    expected = start
+    for _ in range(steps):  # the gradient of the mean of two squares
+        expected = expected - (expected @ square - target) @ square
+    ended = gradient_steps(forward, target, start, steps, largest)
+    torch.testing.assert_close(ended, expected, rtol=1e-10, atol=1e-12)
+    assert len(calls) <= 2 * steps
+    assert len(calls) < 2100
+
+
+def test_steps_that_diverge_are_taken_one_by_one() -> None:
+    ended = gradient_steps(lambda value: 2 * value, exact([[0, 0]]), exact([[1, 1]]), 3, 2.0)
+    assert ended.tolist() == [[-27, -27]]  # the target is 0: 1, -3, 9, -27
+
+
+def test_the_steps_of_large_layers_are_those_of_single_steps() -> None:
+    models, inputs, outputs, shares = random_factors(4, 12, 20)
+    outputs = outputs / 4
+    solved = fl.FedLPA("authors", steps=500).solution(models, inputs, outputs, shares)
+    kept = torch.einsum("k,kab,kbc,kcd->ad", shares, outputs, models, inputs)
+    mean_inputs, mean_outputs = (torch.einsum("k,kab->ab", shares, side) for side in (inputs, outputs))
+    expected = torch.linalg.inv(mean_outputs) @ kept @ torch.linalg.inv(mean_inputs)
+    for _ in range(500):
+        error = torch.einsum("k,kab,bc,kcd->ad", shares, outputs, expected, inputs) - kept
+        expected = expected - 2 / 240 * torch.einsum("k,kab,bc,kcd->ad", shares, outputs, error, inputs)
     torch.testing.assert_close(solved, expected, rtol=1e-8, atol=1e-10)
 
 

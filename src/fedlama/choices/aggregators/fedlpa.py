@@ -8,8 +8,9 @@ server looks for M with F(M) = Z, which minimises ||F(M) - Z||^2 (eq. 14):
 
 =============  =======================================================================================================
 ``"ea"``       the start of appendix D, M_0 = (sum_k p_k B_k)^-1 Z (sum_k p_k A_k)^-1; it needs only sums over clients
-``"authors"``  10,000 gradient steps of size 1 on the mean squared error from M_0, as the authors' program takes them.
-               A step is divided by the numbers of the layer, so large layers hardly leave M_0
+``"authors"``  10,000 gradient steps of size 1 on the mean squared error from M_0, as the authors' program takes them,
+               but computed at once (:mod:`fedlama.choices.aggregators.gradient_steps`). A step is divided by the
+               numbers of the layer, so large layers hardly leave M_0
 ``"exact"``    conjugate gradients from M_0, with M_0's way as the preconditioner: F is symmetric and positive definite
 =============  =======================================================================================================
 
@@ -30,6 +31,7 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.aggregators.base import Aggregator, Combined
+from fedlama.choices.aggregators.gradient_steps import gradient_steps
 from fedlama.core.averaging import average_rows
 from fedlama.core.factors import factor_name, from_triangles
 from fedlama.core.layers import Layer
@@ -121,9 +123,13 @@ class FedLPA(Aggregator):
             return start
         if self.solve == "exact":
             return _conjugate_gradients(forward, estimate, target, start, self.steps)
-        for _ in range(self.steps):
-            start = start - 2 / start.numel() * forward(forward(start) - target)
-        return start
+        return gradient_steps(forward, target, start, self.steps, _largest_eigenvalue(inputs, outputs, shares))
+
+
+def _largest_eigenvalue(inputs: Tensor, outputs: Tensor, shares: Tensor) -> float:
+    """Return a bound of F's eigenvalues: of A and B positive definite, those of B M A are at most their product."""
+    largest = [torch.linalg.eigvalsh(side)[:, -1] for side in (inputs, outputs)]  # (clients,) each
+    return float((shares * largest[0] * largest[1]).sum())
 
 
 def _conjugate_gradients(

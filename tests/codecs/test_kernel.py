@@ -1,4 +1,4 @@
-"""The compiled rounding of differences gives the bits of the plain one, and its door refuses what does not fit."""
+"""The compiled loops of codecs give the bits of the plain ones, and their door refuses what does not fit."""
 
 from __future__ import annotations
 
@@ -9,10 +9,24 @@ import numpy as np
 import pytest
 import torch
 
-from fedlama import Differences
+from fedlama import QSGD, BFloat16, Chain, Differences, Float16, RandomK, Sign, TopK
+from fedlama.choices.codecs import Codec
+from fedlama.choices.codecs import compiled as compiled_codecs
+from fedlama.choices.codecs import random_k as random_k_codec
 from fedlama.choices.codecs.difference import DifferenceCodec
 from fedlama.engines.cohort.threads import WorkerThreads
-from fedlama.kernels import Rounded, can_compile, round_differences
+from fedlama.kernels import (
+    Chance,
+    Rounded,
+    can_compile,
+    keep_differences,
+    positions_of_largest,
+    positions_of_least_hashes,
+    round_differences,
+    round_floats,
+    round_stochastically,
+    round_to_signs,
+)
 from tests.codecs.cases import context, spec_of
 
 pytestmark = pytest.mark.skipif(not can_compile(), reason="the extra 'fast' is not installed")
@@ -38,6 +52,128 @@ def test_the_same_bits_as_without_kernels(bits: int, elements: int, threads: int
         data, _ = codec.encode_with(values[0], known.row(0))  # as a client of a deployment writes it
         assert torch.equal(codec.decode_with(data, spec_of(reference), known.row(0)), received[0])
         known = replace(known, state=state)
+
+
+OTHERS: list[Codec] = [
+    Float16(),
+    BFloat16(),
+    *(Differences(bits) for bits in (8, 4, 1)),
+    Differences(4, feedback=False),
+    QSGD(8),
+    QSGD(4, "norm"),
+    Sign(),
+    Sign(feedback=False),
+    TopK(0.01),
+    TopK(0.4),
+    TopK(1e-6),
+    TopK(0.05, feedback=False),
+    RandomK(0.05),
+    RandomK(1.0),
+    RandomK(1e-6, feedback=False),
+    Chain((TopK(0.1), Differences(4))),
+]
+
+
+def _same_bits(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+    """Return whether two tensors are equal to the last bit, the sign of 0 included; any NaN is like another."""
+    same = ours.view(torch.int32) == theirs.view(torch.int32)
+    return bool((same | (ours.isnan() & theirs.isnan())).all())
+
+
+def _awkward(elements: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a reference and the values of three clients: ties, zeros of both signs, and numbers of any size."""
+    draw = torch.Generator().manual_seed(elements)
+    reference = torch.randn(elements, generator=draw)
+    reference[:50] = -0.0
+    values = reference + 0.01 * torch.randn(3, elements, generator=draw)
+    values[0] = (values[0] * 64).round() / 64  # many magnitudes are equal
+    values[1, :700] = reference[:700]
+    values[2] *= 10.0 ** torch.randint(-44, 6, (elements,), generator=draw)  # to beyond float16 on both sides
+    values[2, 800:806] = torch.tensor([65519.99, 65520.0, 1e-40, -(2.0**-25), 3 * 2.0**-25, -0.0])
+    return reference, values
+
+
+@pytest.mark.parametrize("codec", OTHERS, ids=repr)
+@pytest.mark.parametrize("elements", [65_536 // 2 + 1, 262_144 + 512 + 77])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_other_codecs_have_the_same_bits_as_without_kernels(
+    codec: Codec, elements: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, values = _awkward(elements)
+    known = replace(context(codec, reference, (0, 1, 2)), spread=WorkerThreads(threads).map_strided)
+    for _ in range(2):
+        before = values.clone()
+        received, state = codec.transmit_with(values, known)
+        assert torch.equal(values, before)
+        data, own = codec.encode_with(values[1], known.row(1))  # as a client of a deployment writes it
+        with monkeypatch.context() as without:
+            for module in (compiled_codecs, random_k_codec):
+                without.setattr(module, "can_compile", lambda: False)
+            plainly, state_plainly = codec.transmit_with(values, known)
+            data_plainly, _ = codec.encode_with(values[1], known.row(1))
+        assert _same_bits(received, plainly)
+        assert state.keys() == state_plainly.keys()
+        assert all(_same_bits(state[name], state_plainly[name]) for name in state)
+        assert data == data_plainly
+        assert all(_same_bits(own[name], state[name][1]) for name in state)
+        assert _same_bits(codec.decode_with(data, spec_of(reference), known.row(1)), received[1])
+        known = replace(known, state=state)
+
+
+@pytest.mark.parametrize("codec", OTHERS, ids=repr)
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_arrives_as_without_kernels(
+    codec: Codec, wrong: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, values = _awkward(40_000)
+    values[1, 3] = wrong
+    known = context(codec, reference, (0, 1, 2))
+    received, state = codec.transmit_with(values, known)
+    for module in (compiled_codecs, random_k_codec):
+        monkeypatch.setattr(module, "can_compile", lambda: False)
+    plainly, state_plainly = codec.transmit_with(values, known)
+    assert not torch.isfinite(received[1]).all()
+    assert _same_bits(received, plainly)
+    assert all(_same_bits(state[name], state_plainly[name]) for name in state)
+
+
+def test_16_bits_of_literal_numbers() -> None:
+    given = [1.0, 0.1, -65519.0, 65520.0, 2.0**-24, 2.0**-25, 1.0 + 2.0**-11, 1.0 + 3 * 2.0**-11]
+    half = [1.0, 0.0999755859375, -65504.0, float("inf"), 2.0**-24, 0.0, 1.0, 1.0 + 2.0**-9]
+    brain = [1.0, 0.10009765625, -65536.0, 65536.0, 2.0**-24, 2.0**-25, 1.0, 1.0]
+    for to_half, expected in ((True, half), (False, brain)):
+        out = np.empty(8, np.float32)
+        round_floats(out, np.array(given, np.float32), to_half=to_half)
+        assert out.tolist() == expected
+
+
+def test_every_float16_is_rounded_to_itself_and_the_numbers_between_them_to_even() -> None:
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+    between = (every[:0x7C00] + every[1:0x7C01]) / 2  # halves of two neighbours, up to 65,520
+    nudged = np.nextafter(between, np.float32(0.0)), np.nextafter(between, np.float32(1e9))
+    for given in (every, between, *nudged):
+        out = np.empty_like(given)
+        round_floats(out, given, to_half=True)
+        with np.errstate(over="ignore"):
+            assert np.array_equal(out, given.astype(np.float16).astype(np.float32), equal_nan=True)
+
+
+def test_positions_of_literal_numbers() -> None:
+    numbers = np.array([1.0, -3.0, 2.0, 3.0, 0.0, -2.0, 3.0], np.float32)
+    for count, expected in ((1, [1]), (2, [1, 3]), (4, [1, 2, 3, 6]), (5, [1, 2, 3, 5, 6]), (7, list(range(7)))):
+        assert positions_of_largest(numbers, count).tolist() == expected
+    numbers[4], numbers[5] = np.nan, -np.inf
+    assert positions_of_largest(numbers, 1).tolist() == [4]
+    assert positions_of_largest(numbers, 2).tolist() == [4, 5]
+
+
+@pytest.mark.parametrize(("elements", "count"), [(1, 1), (513, 3), (4096, 4096), (100_000, 7)])
+def test_least_hashes_are_those_of_a_sort(elements: int, count: int) -> None:
+    from fedlama.core.randomness import keyed_halves
+
+    for key in range(20):
+        expected = np.sort(np.argsort(keyed_halves(key, 4 * elements).view("<u8"))[:count])
+        assert np.array_equal(positions_of_least_hashes(elements, count, key), expected)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
@@ -89,6 +225,17 @@ FOUR, NONE = np.zeros(4, np.float32), np.empty(0, np.float32)
         (lambda: round_differences(_out(4, 3), FOUR, FOUR, NONE, 4), r"out.codes has shape \(3,\), expected \(4,\)"),
         (lambda: round_differences(_out(4), np.zeros(8, np.float32)[::2], FOUR, NONE, 4), "values is not contiguous"),
         (lambda: round_differences(_out(4), FOUR, FOUR, NONE, 3), "bits is 3, expected 1, 2, 4 or 8"),
+        (lambda: round_floats(FOUR.copy(), FOUR[:3], to_half=True), r"out has shape \(4,\), expected \(3,\)"),
+        (lambda: round_floats(FOUR.copy(), FOUR.astype(np.int32), to_half=True), "values has dtype int32"),  # type: ignore[arg-type]
+        (lambda: round_stochastically(FOUR.copy(), FOUR, FOUR, Chance(2, False, 0)), "bits is 2, expected 4 or 8"),
+        (lambda: round_stochastically(FOUR.copy(), FOUR, FOUR, Chance(4, False, 0, 9)), "first is 9, expected a mul"),
+        (lambda: round_stochastically(FOUR[:2].copy(), FOUR, FOUR, Chance(4, False, 0)), r"received has shape \(2,\)"),
+        (lambda: round_to_signs(FOUR.copy(), NONE, FOUR, FOUR[:3], NONE), r"reference has shape \(3,\)"),
+        (lambda: round_to_signs(NONE, NONE, NONE, NONE, NONE), "values is empty, expected a column or more"),
+        (lambda: round_to_signs(FOUR.copy(), FOUR[:3].copy(), FOUR, FOUR, FOUR), r"left has shape \(3,\)"),
+        (lambda: keep_differences(FOUR.copy(), NONE, FOUR, FOUR, NONE), r"left has shape \(0,\), expected \(4,\)"),
+        (lambda: positions_of_largest(FOUR, 5), "count is 5, expected 1 to 4"),
+        (lambda: positions_of_least_hashes(4, 0, 0), "count is 0, expected 1 to 4"),
     ],
 )
 def test_the_door_refuses_what_does_not_fit(call: Callable[[], None], message: str) -> None:

@@ -18,7 +18,23 @@ from fedlama.choices.samplers import AllClients
 from fedlama.choices.solvers import SGD, FedProx
 from fedlama.choices.strategies import FedLAMA
 from fedlama.engines import Stacked
-from fedlama.kernels import SampleTable, average_rows, fill_rows, shuffle_rows, squared_norms, tiling
+from fedlama.kernels import (
+    Chance,
+    Rounded,
+    SampleTable,
+    average_rows,
+    fill_rows,
+    keep_differences,
+    positions_of_largest,
+    positions_of_least_hashes,
+    round_differences,
+    round_floats,
+    round_stochastically,
+    round_to_signs,
+    shuffle_rows,
+    squared_norms,
+    tiling,
+)
 from tests.engines.cases import clients, federation
 from tests.kernels.models import MODELS, WinogradResidual, build, winograd_first, winograd_plain
 
@@ -44,7 +60,7 @@ def results() -> Results:
     small.prepare = lambda pixels: (pixels.float() / 128 - 1).repeat(1, 8, 1, 1)[:, :, :2, :2]
     values |= _trained(winograd_first, "winograd_first", clients=small)
     tiling._DIRECT = direct_cost
-    return values | _stacks()
+    return values | _stacks() | _sent()
 
 
 def _trained(make: Callable[[], nn.Module], name: str, **choices: Any) -> Results:  # noqa: ANN401
@@ -69,6 +85,30 @@ def _stacks() -> Results:
     table = SampleTable(np.arange(174), np.array([0, 1, 17, 157, 174]), np.array([4, 1, 33, 16]))
     rows, lengths = shuffle_rows(table, np.arange(4), np.array([5, 3, 0, 1000]), 9, np.uint64(7))
     return values | {"shuffle": rows, "lengths": lengths}
+
+
+def _sent() -> Results:
+    """Call the kernels of codecs on rows that end within a block, and begin off a multiple of 64 bytes."""
+    values: Results = {}
+    for columns in (1, 511, 5003):
+        draw = np.random.default_rng(columns)
+        x, r, e = (draw.standard_normal(columns + 1).astype(np.float32)[1:] for _ in range(3))
+        for past_caches in (False, True):
+            out = np.zeros((12, columns), np.float32)
+            rounded = Rounded(out[0], out[1], np.empty(-(-columns // 512), np.float32), np.empty(columns, np.uint8))
+            round_differences(rounded, x, r, e, 4, past_caches=past_caches)
+            round_stochastically(out[2], x, r, Chance(4, False, 7), past_caches=past_caches)
+            round_stochastically(out[3], x, r, Chance(8, True, 7, 512), past_caches=past_caches)
+            round_to_signs(out[4], out[5], x, r, e, past_caches=past_caches)
+            round_to_signs(out[6], out[7][:0], x, r, e[:0], past_caches=past_caches)
+            keep_differences(out[8], out[9], x, r, e, past_caches=past_caches)
+            round_floats(out[10], x, to_half=True, past_caches=past_caches)
+            round_floats(out[11], x, to_half=False, past_caches=past_caches)
+            values[f"sent-{columns}-{past_caches}"] = out
+        count = -(-columns // 7)
+        positions = positions_of_largest(x, count), positions_of_least_hashes(columns, count, 7)
+        values[f"positions-{columns}"] = np.stack(positions)
+    return values
 
 
 if __name__ == "__main__":

@@ -5,18 +5,21 @@ Numba (``pip install 'fedlama[fast]'``), and :func:`can_compile` says whether it
 nothing. Nothing here imports PyTorch or an engine. See README.md beside this file for the memory layouts.
 """
 
+from fedlama.kernels.codecs import (
+    Chance,
+    Rounded,
+    keep_differences,
+    positions_of_largest,
+    positions_of_least_hashes,
+    round_differences,
+    round_floats,
+    round_stochastically,
+    round_to_signs,
+)
 from fedlama.kernels.kernel import can_compile
 from fedlama.kernels.model import Batches, Model, SGDSettings, StackedTensor, plan_model
 from fedlama.kernels.modes import CHECKED
-from fedlama.kernels.stacks import (
-    Rounded,
-    SampleTable,
-    average_rows,
-    fill_rows,
-    round_differences,
-    shuffle_rows,
-    squared_norms,
-)
+from fedlama.kernels.stacks import SampleTable, average_rows, fill_rows, shuffle_rows, squared_norms
 from fedlama.kernels.steps import (
     Add,
     Convolution,
@@ -40,6 +43,7 @@ __all__ = [
     "CHECKED",
     "Add",
     "Batches",
+    "Chance",
     "Convolution",
     "Dense",
     "Dropout",
@@ -61,9 +65,15 @@ __all__ = [
     "average_rows",
     "can_compile",
     "fill_rows",
+    "keep_differences",
     "plan_model",
     "pool_before_relu",
+    "positions_of_largest",
+    "positions_of_least_hashes",
     "round_differences",
+    "round_floats",
+    "round_stochastically",
+    "round_to_signs",
     "shuffle_rows",
     "squared_norms",
     "uses",

@@ -42,7 +42,7 @@ def draw_rows(clients: Any, first: Any, steps: int, held: Any, begins: Any, batc
     order, unsorted = np.empty(largest, np.uint64), np.empty(largest, np.uint64)
     ends, hashed = np.empty(2 * largest + 2, np.int64), np.empty(largest, np.uint64)
     for number in range(largest):  # every shuffle hashes these
-        hashed[number] = _mixed(np.uint64(number))
+        hashed[number] = mixed(np.uint64(number))
     for position in range(count):
         client = clients[position]
         samples = held[begins[client] : begins[client + 1]]
@@ -50,7 +50,7 @@ def draw_rows(clients: Any, first: Any, steps: int, held: Any, begins: Any, batc
         for step in range(steps):
             epoch, turn = divmod(first[position] + step, -(-len(samples) // batch))
             if epoch != shuffled:
-                of_epoch = _mixed(_mixed(key ^ _mixed(np.uint64(client))) ^ _mixed(np.uint64(epoch)))
+                of_epoch = mixed(mixed(key ^ mixed(np.uint64(client))) ^ mixed(np.uint64(epoch)))
                 _shuffle(order[: len(samples)], unsorted, ends, hashed, of_epoch)
                 shuffled = epoch
             start = turn * batch
@@ -85,7 +85,7 @@ def _shuffle(order: Any, unsorted: Any, ends: Any, hashed: Any, key: Any) -> Non
     bins = 1 << max(bits, 1)
     ends[:bins] = 0
     for position in range(size):
-        marked = (_mixed(key ^ hashed[position]) & ~low) | np.uint64(position)
+        marked = (mixed(key ^ hashed[position]) & ~low) | np.uint64(position)
         unsorted[position] = marked
         ends[marked >> shift] += 1
     for number in range(1, bins):
@@ -105,7 +105,7 @@ def _shuffle(order: Any, unsorted: Any, ends: Any, hashed: Any, key: Any) -> Non
 
 
 @kernel
-def _mixed(value: Any) -> Any:
+def mixed(value: Any) -> Any:
     """Mix a whole number; see :mod:`fedlama.core.randomness`."""
     value = value + np.uint64(INCREMENT)
     value = (value ^ (value >> np.uint64(FIRST[0]))) * np.uint64(FIRST[1])

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedlama.choices.codecs.base import Codec
+from fedlama.choices.codecs.base import Codec, CodecState, CohortContext
+from fedlama.choices.codecs.compiled import narrowed, suits_kernels
 from fedlama.choices.codecs.float32 import Float32
 from fedlama.core.layers import TensorSpec
 from fedlama.core.registry import register
@@ -56,6 +57,10 @@ class BFloat16(Codec):
     def transmit(self, stacked: Tensor) -> Tensor:
         """Round to bfloat16 and back, for all clients in one call."""
         return stacked.bfloat16().to(stacked.dtype) if _is_wide(stacked.dtype) else stacked
+
+    def transmit_with(self, stacked: Tensor, context: CohortContext) -> tuple[Tensor, CodecState]:
+        """Do the same in one pass over the memory, where kernels are available and it is worth loading them."""
+        return (narrowed(stacked, context, to_half=False) if suits_kernels(stacked) else self.transmit(stacked)), {}
 
 
 def _is_wide(dtype: torch.dtype) -> bool:

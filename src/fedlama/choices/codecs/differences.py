@@ -23,12 +23,13 @@ in 8 bits (:mod:`fedlama.choices.codecs.eight_bit_rows`), also to clients that j
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fedlama.choices.codecs.base import Codec, CodecState, CohortContext
+from fedlama.choices.codecs.compiled import arrays_of, by_pieces, suits_kernels
 from fedlama.choices.codecs.difference import RESIDUAL, DifferenceCodec, Rows
 from fedlama.choices.codecs.eight_bit_rows import EightBitRows
 from fedlama.choices.codecs.packing import (
@@ -43,21 +44,15 @@ from fedlama.choices.codecs.packing import (
     tree_sum,
     unpack_codes,
 )
-from fedlama.choices.codecs.stochastic import FEW_BITS, LEAST_BITS, stochastic_codes
+from fedlama.choices.codecs.stochastic import FEW_BITS, LEAST_BITS, stochastic_arriving, stochastic_codes
 from fedlama.core.layers import TensorSpec
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, refuse
-from fedlama.kernels import Rounded, can_compile, round_differences
+from fedlama.kernels import Rounded, round_differences
 
 STEPS = {2: 0.9957, 4: 0.3352}
 """Step size over the root mean square, by bits."""
 _LARGEST_CODE = 127
-_PIECE = 1 << 18
-"""Columns that a kernel is called for: a mebibyte of float32, a whole number of blocks."""
-_LARGE = 1 << 16
-"""Numbers from which on it is worth loading Numba, which takes 100 MiB."""
-_PAST_CACHES = 1 << 25
-"""Bytes of a stack from which on results would only push everything else out of the caches."""
 
 
 @register("codec")
@@ -109,22 +104,20 @@ class Differences(DifferenceCodec):
 
     def _arriving(self, stacked: Tensor, context: CohortContext) -> tuple[Tensor, CodecState]:
         """Compute in one pass over the memory, where kernels are available and it is worth loading them."""
-        if not self._suits_kernels(stacked, context):
+        if not suits_kernels(stacked) or (self.feedback and RESIDUAL not in context.state):
             return super()._arriving(stacked, context)
+        if not self.feedback:
+            return stochastic_arriving(stacked, context, self.bits), {}
         rounded = _compiled(stacked, context, self.bits)
         return rounded.received, {RESIDUAL: rounded.left}
 
     def _sent(self, stacked: Tensor, context: CohortContext) -> tuple[Tensor, Tensor, CodecState]:
         """Do the same, with what is sent."""
-        if not self._suits_kernels(stacked, context):
+        if not (self.feedback and RESIDUAL in context.state and suits_kernels(stacked)):
             return super()._sent(stacked, context)
         rounded = _compiled(stacked, context, self.bits, codes=True)
         packed = torch.cat([to_bytes(rounded.steps), pack_codes(rounded.codes, self.bits)], 1)
         return packed, rounded.received, {RESIDUAL: rounded.left}
-
-    def _suits_kernels(self, stacked: Tensor, context: CohortContext) -> bool:
-        large = stacked.numel() >= _LARGE and stacked.device.type == "cpu" and stacked.dtype == torch.float32
-        return self.feedback and large and RESIDUAL in context.state and can_compile()
 
     def pack(self, values: Tensor, rows: Rows) -> tuple[Tensor, CodecState]:
         """Write the steps of all blocks, then the codes of all numbers."""
@@ -146,8 +139,7 @@ class Differences(DifferenceCodec):
         return values.view(len(packed), -1)[:, : rows.elements]
 
 
-@dataclass(frozen=True)
-class _Results:
+class _Compiled(NamedTuple):
     """What kernels compute for a cohort.
 
     Attributes:
@@ -163,32 +155,23 @@ class _Results:
     codes: Tensor
 
 
-def _compiled(stacked: Tensor, context: CohortContext, bits: int, *, codes: bool = False) -> _Results:
+def _compiled(stacked: Tensor, context: CohortContext, bits: int, *, codes: bool = False) -> _Compiled:
     """Round in compiled loops, with the bits of :func:`_rounded`."""
     clients, elements = len(stacked), stacked[0].numel()
-    before = torch.zeros_like(stacked[0]) if context.reference is None else context.reference
-    results = _Results(
-        received=torch.empty(stacked.shape),
-        left=torch.empty(stacked.shape),
-        steps=torch.empty(clients, -(-elements // BLOCK)),
-        codes=torch.empty(clients, elements if codes else 0, dtype=torch.uint8),
-    )
-    values, residuals, received, left = (
-        tensor.contiguous().view(clients, -1).numpy()
-        for tensor in (stacked, context.state[RESIDUAL], results.received, results.left)
-    )
-    reference, steps, numbers = before.contiguous().view(-1).numpy(), results.steps.numpy(), results.codes.numpy()
+    arrays = arrays_of(stacked, context.reference, context.state[RESIDUAL])
+    steps = torch.empty(clients, -(-elements // BLOCK))
+    numbers = torch.empty(clients, elements if codes else 0, dtype=torch.uint8)
+    its_steps, its_codes = steps.numpy(), numbers.numpy()
 
-    def compute(piece: tuple[int, int]) -> None:
-        client, first = piece
-        part, its_blocks = slice(first, first + _PIECE), slice(first // BLOCK, (first + _PIECE) // BLOCK)
-        out = Rounded(received[client, part], left[client, part], steps[client, its_blocks], numbers[client, part])
-        change = values[client, part], reference[part], residuals[client, part]
-        round_differences(out, *change, bits, past_caches=stacked.nbytes >= _PAST_CACHES)
+    def compute(row: int, part: slice) -> None:
+        blocks_of_part = slice(part.start // BLOCK, part.stop // BLOCK)
+        results = arrays.received[row, part], arrays.left[row, part]
+        out = Rounded(*results, its_steps[row, blocks_of_part], its_codes[row, part])
+        change = arrays.values[row, part], arrays.reference[part], arrays.residuals[row, part]
+        round_differences(out, *change, bits, past_caches=arrays.past_caches)
 
-    # All clients' rows of the same columns, one after another: the reference is still in the cache then.
-    context.spread(compute, [(client, first) for first in range(0, elements, _PIECE) for client in range(clients)])
-    return results
+    by_pieces(compute, arrays, context)
+    return _Compiled(arrays.arriving, arrays.residual, steps, numbers)
 
 
 def _rounded(parts: Tensor, bits: int, elements: int) -> tuple[Tensor, Tensor]:

@@ -13,10 +13,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from fedlama.choices.codecs.base import CodecState
+from fedlama.choices.codecs.base import CodecState, CohortContext
+from fedlama.choices.codecs.compiled import suits_kernels
 from fedlama.choices.codecs.difference import DifferenceCodec, Rows
 from fedlama.choices.codecs.packing import BLOCK, blocks, code_bytes, from_bytes, pack_codes, to_bytes, unpack_codes
-from fedlama.choices.codecs.stochastic import FEW_BITS, stochastic_codes
+from fedlama.choices.codecs.stochastic import FEW_BITS, stochastic_arriving, stochastic_codes
 from fedlama.core.layers import TensorSpec
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, one_of, refuse
@@ -56,6 +57,12 @@ class QSGD(DifferenceCodec):
     def packed_bytes(self, spec: TensorSpec) -> int:
         """Return the bytes of one float32 per block and of `bits` per number."""
         return 4 * -(-spec.size // BLOCK) + code_bytes(spec.size, self.bits)
+
+    def _arriving(self, stacked: Tensor, context: CohortContext) -> tuple[Tensor, CodecState]:
+        """Compute in one pass over the memory, where kernels are available and it is worth loading them."""
+        if not suits_kernels(stacked):
+            return super()._arriving(stacked, context)
+        return stochastic_arriving(stacked, context, self.bits, by_norm=self.scale == "norm"), {}
 
     def pack(self, values: Tensor, rows: Rows) -> tuple[Tensor, CodecState]:
         """Write the steps of all blocks, then the codes of all numbers."""

@@ -12,14 +12,17 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from fedlama.choices.codecs.compiled import LARGE
 from fedlama.choices.codecs.difference import Rows
 from fedlama.choices.codecs.sparse import SparseCodec, scattered
 from fedlama.core.layers import TensorSpec
 from fedlama.core.randomness import keyed_halves
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, refuse, share_problems
+from fedlama.kernels import can_compile, positions_of_least_hashes
 
 
 @register("codec")
@@ -49,14 +52,19 @@ class RandomK(SparseCodec):
         """Return 0: both sides draw the positions."""
         return 0
 
-    def select(self, values: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+    def choose(self, values: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
         """Choose the numbers at this address's positions."""
-        chosen = values.gather(1, self._positions(rows).to(values.device))
+        positions = self._positions(rows).to(values.device).expand(len(values), -1)
+        chosen = values.gather(1, positions)
         usable = torch.isfinite(values).all(1, keepdim=True)  # what is no number must not stay behind in silence
         chosen = torch.where(usable, chosen, torch.full_like(chosen, torch.nan))
         if not self.feedback:
             chosen = chosen * (rows.elements / self.count(rows.spec))
-        return torch.zeros(len(values), 0, dtype=torch.uint8, device=values.device), chosen
+        return positions, chosen
+
+    def side(self, positions: Tensor, rows: Rows) -> Tensor:
+        """Write nothing."""
+        return torch.zeros(len(positions), 0, dtype=torch.uint8, device=positions.device)
 
     def place(self, side: Tensor, chosen: Tensor, rows: Rows) -> Tensor:
         """Put the numbers to their positions."""
@@ -64,8 +72,12 @@ class RandomK(SparseCodec):
 
     def _positions(self, rows: Rows) -> Tensor:
         """Return the positions, ascending: int64 (rows, count)."""
-        count, drawn = self.count(rows.spec), []
-        for address in rows.addresses:
-            keys = keyed_halves(address.key, 4 * rows.elements).view("<u8")  # 64 bits for each element
-            drawn.append(np.sort(np.argpartition(keys, count - 1)[:count]))
-        return torch.from_numpy(np.stack(drawn).astype(np.int64))
+        count, elements = self.count(rows.spec), rows.elements
+        least = positions_of_least_hashes if can_compile() and elements >= LARGE else _least_hashes
+        return torch.from_numpy(np.stack([least(elements, count, address.key) for address in rows.addresses]))
+
+
+def _least_hashes(elements: int, count: int, key: int) -> NDArray[np.int64]:
+    """Return the positions whose hashes are the smallest ones, ascending."""
+    hashes = keyed_halves(key, 4 * elements).view("<u8")  # 64 bits for each element
+    return np.sort(np.argpartition(hashes, count - 1)[:count]).astype(np.int64)

@@ -12,11 +12,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedlama.choices.codecs.base import CodecState
-from fedlama.choices.codecs.difference import DifferenceCodec, Rows
+from fedlama.choices.codecs.base import CodecState, CohortContext
+from fedlama.choices.codecs.compiled import arrays_of, by_rows, suits_kernels
+from fedlama.choices.codecs.difference import RESIDUAL, DifferenceCodec, Rows
 from fedlama.choices.codecs.packing import code_bytes, from_bytes, pack_codes, to_bytes, tree_sum, unpack_codes
 from fedlama.core.layers import TensorSpec
 from fedlama.core.registry import register
+from fedlama.kernels import round_to_signs
 
 
 @register("codec")
@@ -42,6 +44,19 @@ class Sign(DifferenceCodec):
     def packed_bytes(self, spec: TensorSpec) -> int:
         """Return the bytes of one float32 and of one bit per number."""
         return 4 + code_bytes(spec.size, 1)
+
+    def _arriving(self, stacked: Tensor, context: CohortContext) -> tuple[Tensor, CodecState]:
+        """Compute in two passes over the memory, where kernels are available and it is worth loading them."""
+        if not suits_kernels(stacked):
+            return super()._arriving(stacked, context)
+        arrays = arrays_of(stacked, context.reference, context.state.get(RESIDUAL))
+
+        def compute(row: int) -> None:
+            change = arrays.values[row], arrays.reference, arrays.residuals[row]
+            round_to_signs(arrays.received[row], arrays.left[row], *change, past_caches=arrays.past_caches)
+
+        by_rows(compute, arrays, context)
+        return arrays.arriving, {RESIDUAL: arrays.residual} if RESIDUAL in context.state else {}
 
     def pack(self, values: Tensor, rows: Rows) -> tuple[Tensor, CodecState]:
         """Write the scale, then the signs."""

@@ -6,13 +6,16 @@ import math
 from abc import abstractmethod
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fedlama.choices.codecs.base import CodecState
-from fedlama.choices.codecs.difference import DifferenceCodec, Rows
+from fedlama.choices.codecs.base import CodecState, CohortContext, spec_of
+from fedlama.choices.codecs.compiled import arrays_of, by_rows, suits_kernels
+from fedlama.choices.codecs.difference import RESIDUAL, DifferenceCodec, Rows
 from fedlama.choices.codecs.packing import from_bytes, to_bytes
 from fedlama.core.layers import TensorSpec
+from fedlama.kernels import keep_differences
 
 
 class SparseCodec(DifferenceCodec, Protocol):
@@ -32,7 +35,7 @@ class SparseCodec(DifferenceCodec, Protocol):
         """Return the bytes that say which numbers they are, for one row."""
 
     @abstractmethod
-    def select(self, values: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+    def choose(self, values: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
         """Choose numbers.
 
         Args:
@@ -40,12 +43,41 @@ class SparseCodec(DifferenceCodec, Protocol):
             rows: What the rows are.
 
         Returns:
-            Which numbers they are, uint8 (rows, bytes), and the numbers, float32 (rows, count).
+            Their positions, ascending, int64 (rows, count), and the numbers, float32 (rows, count).
         """
+
+    @abstractmethod
+    def side(self, positions: Tensor, rows: Rows) -> Tensor:
+        """Write positions: int64 (rows, count) to uint8 (rows, bytes)."""
+
+    def select(self, values: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Return which numbers are chosen, uint8 (rows, bytes), and the numbers, float32 (rows, count)."""
+        positions, chosen = self.choose(values, rows)
+        return self.side(positions, rows), chosen
 
     @abstractmethod
     def place(self, side: Tensor, chosen: Tensor, rows: Rows) -> Tensor:
         """Undo :meth:`select`, with zeros elsewhere: float32 (rows, elements)."""
+
+    def _arriving(self, stacked: Tensor, context: CohortContext) -> tuple[Tensor, CodecState]:
+        """Compute with fewer passes over the memory, where kernels are available and it is worth loading them."""
+        if not (self.feedback and RESIDUAL in context.state and suits_kernels(stacked)):
+            return super()._arriving(stacked, context)
+        arrays, addresses = arrays_of(stacked, context.reference, context.state[RESIDUAL]), context.addresses()
+        spec = spec_of(stacked[0])
+
+        def compute(row: int) -> None:
+            received, left = arrays.received[row], arrays.left[row]
+            change = arrays.values[row], arrays.reference, arrays.residuals[row]
+            keep_differences(received, left, *change, past_caches=arrays.past_caches)
+            positions, chosen = self.choose(torch.from_numpy(left).unsqueeze(0), Rows(spec, [addresses[row]], {}))
+            columns, sent = positions[0].numpy(), chosen[0].numpy()
+            with np.errstate(over="ignore", invalid="ignore"):  # infinity minus itself is no number, as it should be
+                received[columns] = arrays.reference[columns] + sent
+                left[columns] -= sent
+
+        by_rows(compute, arrays, context)
+        return arrays.arriving, {RESIDUAL: arrays.residual}
 
     def packed_bytes(self, spec: TensorSpec) -> int:
         """Return the bytes of the side information and of one float32 per number."""

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlama.choices.codecs.base import Address
+from fedlama.choices.codecs.base import Address, CohortContext
+from fedlama.choices.codecs.compiled import arrays_of, by_pieces
 from fedlama.choices.codecs.packing import square_root, tree_sum
 from fedlama.core.randomness import keyed_halves
+from fedlama.kernels import Chance, round_stochastically
 
 LEAST_BITS = 4
 FEW_BITS = "stochastic rounding in fewer bits made runs diverge"
@@ -39,6 +41,26 @@ def stochastic_codes(
     scaled = parts / torch.where(steps > 0, steps, torch.ones_like(steps))
     codes = (scaled + uniform_rows(addresses, parts[0].numel(), parts.device).view(parts.shape)).floor()
     return steps, (codes.nan_to_num(0.0).clamp(1 - middle, middle - 1) + middle).to(torch.uint8)
+
+
+def stochastic_arriving(stacked: Tensor, context: CohortContext, bits: int, *, by_norm: bool = False) -> Tensor:
+    """Return what arrives of differences that are rounded at random, in compiled loops.
+
+    Args:
+        stacked: (clients, ...), which suits kernels.
+        context: Reference and addresses.
+        bits: As for :func:`stochastic_codes`, whose bits these are.
+        by_norm: Likewise.
+    """
+    arrays, keys = arrays_of(stacked, context.reference, None), [address.key for address in context.addresses()]
+
+    def compute(row: int, part: slice) -> None:
+        chance = Chance(bits, by_norm, keys[row], part.start)
+        change = arrays.values[row, part], arrays.reference[part]
+        round_stochastically(arrays.received[row, part], *change, chance, past_caches=arrays.past_caches)
+
+    by_pieces(compute, arrays, context)
+    return arrays.arriving
 
 
 def uniform_rows(addresses: Sequence[Address], elements: int, device: torch.device) -> Tensor:

@@ -8,15 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from fedlama.choices.codecs.compiled import suits_kernels
 from fedlama.choices.codecs.difference import Rows
 from fedlama.choices.codecs.packing import from_bytes, to_bytes
 from fedlama.choices.codecs.sparse import SparseCodec, scattered
 from fedlama.core.layers import TensorSpec
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, refuse, share_problems
+from fedlama.kernels import positions_of_largest
 
 
 @register("codec")
@@ -52,21 +55,35 @@ class TopK(SparseCodec):
         """Return the bytes of one position per number."""
         return self.count(spec) * _position_dtype(spec.size).itemsize
 
-    def select(self, values: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+    def choose(self, values: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
         """Choose the largest magnitudes, in the order of their positions."""
         count = self.count(rows.spec)
-        sizes = values.abs().nan_to_num(nan=torch.inf)  # what is no number must not stay behind in silence
-        limit = torch.topk(sizes, count, dim=1).values[:, -1:]
-        above, ties = sizes > limit, sizes == limit
-        chosen = above | (ties & (ties.cumsum(1) <= count - above.sum(1, keepdim=True)))
-        positions = chosen.nonzero()[:, 1].view(len(values), count)
-        return to_bytes(positions.to(_position_dtype(rows.elements))), values.gather(1, positions)
+        positions = _compiled(values, count) if suits_kernels(values) else _largest(values, count)
+        return positions, values.gather(1, positions)
+
+    def side(self, positions: Tensor, rows: Rows) -> Tensor:
+        """Write positions in 1, 2 or 4 bytes."""
+        return to_bytes(positions.to(_position_dtype(rows.elements)))
 
     def place(self, side: Tensor, chosen: Tensor, rows: Rows) -> Tensor:
         """Put the numbers to their positions."""
         dtype = _position_dtype(rows.elements)
         positions = from_bytes(side, dtype).to(torch.int64) % (1 << 8 * dtype.itemsize)  # (rows, count)
         return scattered(positions, chosen, rows.elements)
+
+
+def _largest(values: Tensor, count: int) -> Tensor:
+    """Return the positions of the largest magnitudes of each row, ascending: int64 (rows, count)."""
+    sizes = values.abs().nan_to_num(nan=torch.inf)  # what is no number must not stay behind in silence
+    limit = torch.topk(sizes, count, dim=1).values[:, -1:]
+    above, ties = sizes > limit, sizes == limit
+    chosen = above | (ties & (ties.cumsum(1) <= count - above.sum(1, keepdim=True)))
+    return chosen.nonzero()[:, 1].view(len(values), count)
+
+
+def _compiled(values: Tensor, count: int) -> Tensor:
+    """Return the same from compiled loops."""
+    return torch.from_numpy(np.stack([positions_of_largest(row, count) for row in values.contiguous().numpy()]))
 
 
 def _position_dtype(elements: int) -> torch.dtype:

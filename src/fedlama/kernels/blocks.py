@@ -1,0 +1,102 @@
+"""What the kernels of codecs share: differences in blocks, sums by halves, and writes past the caches.
+
+The bits are those of :mod:`fedlama.choices.codecs`: sums are added up by halves, and no product is contracted with a
+sum.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fedlama.kernels.kernel import kernel
+from fedlama.kernels.table import LANES
+from fedlama.kernels.tiles import address_of, floats, load, offset, stream
+
+BLOCK = 512
+"""Numbers that share a step; they stay in the nearest cache."""
+
+
+@kernel
+def take_change(change: Any, values: Any, reference: Any, residual: Any, start: int, width: int) -> None:
+    """Set the first numbers of a block to v = x - r + e of the columns from `start` on, and the others to 0.
+
+    Args:
+        change: v, float32 (512,) or longer; overwritten.
+        values: x, float32 (columns,).
+        reference: r, float32 (columns,).
+        residual: e, float32 (columns,), or empty for zero.
+        start: The first column.
+        width: How many columns.
+    """
+    # Memory rather than arrays: with indices that cannot be negative LLVM makes vectors of these loops.
+    x, r, e = offset(floats(values), start), offset(floats(reference), start), offset(floats(residual), start)
+    if len(residual) > 0:
+        for column in range(width):  # change (512) <- values (512) - reference (512) + residual (512)
+            change[column] = (x[column] - r[column]) + e[column]
+    else:
+        for column in range(width):  # change (512) <- values (512) - reference (512)
+            change[column] = x[column] - r[column]
+    for column in range(width, len(change)):
+        change[column] = np.float32(0.0)
+
+
+@kernel
+def write(out: Any, source: Any, width: int, past_caches: bool) -> None:
+    """Copy numbers; past the caches, where that is wanted and the memory is aligned, they are not read first."""
+    whole = width - width % LANES if past_caches and address_of(out) % (4 * LANES) == 0 else 0
+    for column in range(0, whole, LANES):  # out (16) <- source (16)
+        stream(out, column, load(source, column))
+    for column in range(whole, width):
+        out[column] = source[column]
+
+
+@kernel
+def largest(change: Any, work: Any) -> Any:
+    """Return the largest magnitude of a block; NaN where there is one."""
+    for column in range(BLOCK):  # work (512) <- |change| (512)
+        work[column] = abs(change[column])
+    half = BLOCK // 2
+    while half > 0:
+        for column in range(half):  # work (half) <- the larger one of work (half) and work (half), or NaN
+            first, second = work[column], work[column + half]
+            work[column] = first if first > second or first != first else second
+        half //= 2
+    return work[0]
+
+
+@kernel
+def sum_of_squares(change: Any, work: Any) -> Any:
+    """Return the sum of the squares of a block, added up by halves."""
+    half = BLOCK // 2
+    for column in range(half):  # work (256) <- change^2 (256) + change^2 (256)
+        work[column] = change[column] * change[column] + change[column + half] * change[column + half]
+    return _sum_of(work, half)
+
+
+@kernel
+def sum_of_magnitudes(change: Any, work: Any) -> Any:
+    """Return the sum of the magnitudes of a block, added up by halves."""
+    half = BLOCK // 2
+    for column in range(half):  # work (256) <- |change| (256) + |change| (256)
+        work[column] = abs(change[column]) + abs(change[column + half])
+    return _sum_of(work, half)
+
+
+@kernel
+def _sum_of(work: Any, width: int) -> Any:
+    half = width // 2
+    while half > 0:
+        for column in range(half):  # work (half) <- work (half) + work (half)
+            work[column] += work[column + half]
+        half //= 2
+    return work[0]
+
+
+@kernel
+def clamped(code: Any, low: Any, high: Any) -> Any:
+    """Return a code within a range; 0 for not-a-number."""
+    code = np.float32(0.0) if code != code else code
+    code = low if code < low else code
+    return high if code > high else code

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fedlama.choices.codecs.base import CodecState
-from fedlama.choices.codecs.difference import DifferenceCodec, Rows
+from fedlama.choices.codecs.base import CodecState, CohortContext
+from fedlama.choices.codecs.compiled import suits_kernels
+from fedlama.choices.codecs.difference import RESIDUAL, DifferenceCodec, Rows
 from fedlama.choices.codecs.nested import codec_from
-from fedlama.choices.codecs.sparse import SparseCodec
+from fedlama.choices.codecs.sparse import SparseCodec, few_arriving
 from fedlama.core.layers import TensorSpec
 from fedlama.core.registry import register
 from fedlama.errors import ConfigError
@@ -46,7 +47,7 @@ class Chain(DifferenceCodec):
     def __post_init__(self) -> None:
         codecs = tuple(codec_from("codec.parts", part) for part in self.parts)
         object.__setattr__(self, "parts", codecs)
-        if len(codecs) != 2 or not hasattr(codecs[0], "select") or not hasattr(codecs[1], "pack"):
+        if len(codecs) != 2 or not hasattr(codecs[0], "choose") or not hasattr(codecs[1], "pack"):
             named = ", ".join(repr(codec.name) for codec in codecs) or "empty"
             raise ConfigError(
                 f"Chain: parts is {named}, expected 'top-k' or 'random-k' and then a codec of differences; write for "
@@ -66,6 +67,19 @@ class Chain(DifferenceCodec):
     def packed_bytes(self, spec: TensorSpec) -> int:
         """Return the bytes of the positions and of the selected numbers."""
         return self._first.side_bytes(spec) + self._second.packed_bytes(self._selected(spec))
+
+    def _arriving(self, stacked: Tensor, context: CohortContext) -> tuple[Tensor, CodecState]:
+        """Compute with fewer passes over the memory, where kernels are available and it is worth loading them."""
+        if not (self.feedback and RESIDUAL in context.state and suits_kernels(stacked)):
+            return super()._arriving(stacked, context)
+        return few_arriving(stacked, context, self._choose)
+
+    def _choose(self, values: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Return the positions of the selected numbers, and what arrives of them."""
+        positions, chosen = self._first.choose(values, rows)
+        selected = replace(rows, spec=self._selected(rows.spec))
+        packed, _ = self._second.pack(chosen, selected)
+        return positions, self._second.unpack(packed, selected)
 
     def pack(self, values: Tensor, rows: Rows) -> tuple[Tensor, CodecState]:
         """Write the positions, then what the second codec makes of the numbers."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlama.choices.codecs.base import CodecState, CohortContext, spec_of
@@ -63,21 +65,7 @@ class SparseCodec(DifferenceCodec, Protocol):
         """Compute with fewer passes over the memory, where kernels are available and it is worth loading them."""
         if not (self.feedback and RESIDUAL in context.state and suits_kernels(stacked)):
             return super()._arriving(stacked, context)
-        arrays, addresses = arrays_of(stacked, context.reference, context.state[RESIDUAL]), context.addresses()
-        spec = spec_of(stacked[0])
-
-        def compute(row: int) -> None:
-            received, left = arrays.received[row], arrays.left[row]
-            change = arrays.values[row], arrays.reference, arrays.residuals[row]
-            keep_differences(received, left, *change, past_caches=arrays.past_caches)
-            positions, chosen = self.choose(torch.from_numpy(left).unsqueeze(0), Rows(spec, [addresses[row]], {}))
-            columns, sent = positions[0].numpy(), chosen[0].numpy()
-            with np.errstate(over="ignore", invalid="ignore"):  # infinity minus itself is no number, as it should be
-                received[columns] = arrays.reference[columns] + sent
-                left[columns] -= sent
-
-        by_rows(compute, arrays, context)
-        return arrays.arriving, {RESIDUAL: arrays.residual}
+        return few_arriving(stacked, context, self.choose)
 
     def packed_bytes(self, spec: TensorSpec) -> int:
         """Return the bytes of the side information and of one float32 per number."""
@@ -92,6 +80,36 @@ class SparseCodec(DifferenceCodec, Protocol):
         """Read them."""
         width = self.side_bytes(rows.spec)
         return self.place(packed[:, :width], from_bytes(packed[:, width:], torch.float32), rows)
+
+
+def few_arriving(
+    stacked: Tensor, context: CohortContext, choose: Callable[[Tensor, Rows], tuple[Tensor, Tensor]]
+) -> tuple[Tensor, CodecState]:
+    """Return what arrives of a few numbers of each difference, and the new residuals, in compiled loops.
+
+    Args:
+        stacked: (clients, ...), which suits kernels.
+        context: Reference, residuals and addresses.
+        choose: Returns positions, int64 (1, count), and what arrives there, float32 (1, count), of one row.
+    """
+    arrays, addresses = arrays_of(stacked, context.reference, context.state[RESIDUAL]), context.addresses()
+    spec = spec_of(stacked[0])
+
+    def compute(row: int) -> None:
+        received, left = arrays.received[row], arrays.left[row]
+        change = arrays.values[row], arrays.reference, arrays.residuals[row]
+        keep_differences(received, left, *change, past_caches=arrays.past_caches)
+        positions, sent = (part[0].numpy() for part in choose(_row(left), Rows(spec, [addresses[row]], {})))
+        with np.errstate(over="ignore", invalid="ignore"):  # infinity minus itself is no number, as it should be
+            received[positions] = arrays.reference[positions] + sent
+            left[positions] -= sent
+
+    by_rows(compute, arrays, context)
+    return arrays.arriving, {RESIDUAL: arrays.residual}
+
+
+def _row(values: NDArray[np.float32]) -> Tensor:
+    return torch.from_numpy(values).unsqueeze(0)  # (1, elements)
 
 
 def scattered(positions: Tensor, chosen: Tensor, elements: int) -> Tensor:

@@ -106,6 +106,13 @@ METHODS: dict[str, list[str]] = {
         "weighting=equal",
     ],
     "DP-FedAvg, clip 1, noise 0.1": [*_FEDAVG, "privacy={clip=1.0, noise=0.1}", "weighting=equal"],
+    "FedRep, best own model": [
+        *_FEDAVG,
+        "solver.name=fedrep",
+        "solver.head_steps=3",
+        "layers.local=['dense3.*']",
+        "evaluate=best_client",
+    ],
 }
 """Title to the changes of an experiment. ``{interval}`` is four times the setting's interval, and ``{feedback}`` is
 whether codecs keep what rounding left out, as by default: they cannot where a new cohort is drawn in every round."""

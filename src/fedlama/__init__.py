@@ -72,6 +72,7 @@ if TYPE_CHECKING:
         FedDyn,
         FedLAMB,
         FedProx,
+        FedRep,
         LayerRates,
         LocalSolver,
         MimeLAMB,
@@ -205,6 +206,7 @@ __all__ = [
     "FedLPA",
     "FedLUAR",
     "FedProx",
+    "FedRep",
     "Federation",
     "FedlamaError",
     "FixedIntervals",
@@ -342,8 +344,9 @@ _HOMES = {
         "ServerOptimizerState ServerYogi"
     ),
     "fedlama.choices.solvers": (
-        "Adam AdamW Clipping Exchanged FedAMS FedDyn FedLAMB FedProx LayerRates LocalSolver MimeLAMB OptimizerState "
-        "ParameterGroup SGD Scaffold Schedule SolverOptions along_clients client_norms server_value_of tensor_norms"
+        "Adam AdamW Clipping Exchanged FedAMS FedDyn FedLAMB FedProx FedRep LayerRates LocalSolver MimeLAMB "
+        "OptimizerState ParameterGroup SGD Scaffold Schedule SolverOptions along_clients client_norms "
+        "server_value_of tensor_norms"
     ),
     "fedlama.choices.strategies": (
         "AdaComm Budget Courses Cyclic FedAvg FedLAMA FedLDF FedLP FedLUAR FixedIntervals PartialAveraging Pooled "

@@ -21,8 +21,13 @@ PERSONAL_NORM = fl.tagged(fl.by_module(network()), local=["1"])
 @pytest.mark.parametrize("layers", [PERSONAL, PERSONAL_NORM], ids=["dense", "normalisation"])
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"sampler": fl.AllClients()}, {"solver": fl.Adam(0.01, state_scope="client"), "strategy": fl.FedAvg(2)}],
-    ids=["cohorts", "everyone", "client's state"],
+    [
+        {},
+        {"sampler": fl.AllClients()},
+        {"solver": fl.Adam(0.01, state_scope="client"), "strategy": fl.FedAvg(2)},
+        {"solver": fl.FedRep(0.05, head_steps=2, momentum=0.9), "strategy": fl.FedAvg(3)},
+    ],
+    ids=["cohorts", "everyone", "client's state", "fedrep"],
 )
 def test_same_bits_as_loop(layers: fl.Layers, changes: dict[str, Any], tmp_path: Path) -> None:
     given = federation(layers=layers, local_steps=24, **changes)

@@ -34,6 +34,7 @@ from fedlama.data.local_sets import held_out
 from fedlama.engines import ENGINES
 from fedlama.errors import ConfigError, DataError, FedlamaError, cut, did_you_mean, shown
 from fedlama.federation.budget import MOST_ROUNDS, check_budget
+from fedlama.federation.head_checks import check_head_steps
 from fedlama.federation.held_out import TestSet
 from fedlama.federation.one_shot_checks import check_one_shot
 from fedlama.federation.personal_checks import check_personal
@@ -505,7 +506,7 @@ def _check_work(federation: FederationSettings, source: ClientSource) -> list[st
                 problems.append(f"epochs is {federation.epochs}, which makes more than {MOST_ROUNDS} rounds; lower it")
         except ConfigError as error:
             problems += error.problems
-    return problems
+    return problems or check_head_steps(federation, source)
 
 
 def _check_device(device: str) -> None:

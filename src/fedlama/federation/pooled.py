@@ -13,6 +13,7 @@ from fedlama.choices.availability import Always
 from fedlama.choices.codecs import Float32
 from fedlama.choices.samplers import AllClients
 from fedlama.choices.server_optimizers import Replace
+from fedlama.choices.solvers.local_update import all_at_once
 from fedlama.choices.strategies import Pooled
 from fedlama.core.local_work import LocalWork
 from fedlama.data.clients import PoolableClients
@@ -30,7 +31,7 @@ def pooled(federation: Federation, batch_size: int | None = None) -> Federation:
     schedules, are the federation's. Records name no clients and the ledger is empty.
 
     Codec, server optimizer, aggregator, sampler, absences and personal heads are left out; layers that stay on the
-    clients are trained like the others. Momentum goes on over all rounds.
+    clients are trained like the others, all at once. Momentum goes on over all rounds.
 
     Args:
         federation: The federation; it is not changed.
@@ -62,6 +63,7 @@ def pooled(federation: Federation, batch_size: int | None = None) -> Federation:
         federation,
         clients=together,
         strategy=Pooled(tau),
+        solver=all_at_once(federation.solver),
         local_steps=budget.local_steps,
         rounds=None,
         epochs=None,

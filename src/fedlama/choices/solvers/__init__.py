@@ -7,6 +7,7 @@ from fedlama.choices.solvers.exchanged import Exchanged, server_value_of
 from fedlama.choices.solvers.feddyn import FedDyn
 from fedlama.choices.solvers.fedlamb import FedAMS, FedLAMB
 from fedlama.choices.solvers.fedprox import FedProx
+from fedlama.choices.solvers.fedrep import FedRep
 from fedlama.choices.solvers.groups import ParameterGroup
 from fedlama.choices.solvers.layer_rates import LayerRates
 from fedlama.choices.solvers.mimelamb import MimeLAMB
@@ -26,6 +27,7 @@ __all__ = [
     "FedDyn",
     "FedLAMB",
     "FedProx",
+    "FedRep",
     "LayerRates",
     "LocalSolver",
     "MimeLAMB",

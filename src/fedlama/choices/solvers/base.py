@@ -18,7 +18,11 @@ buffers         :meth:`LocalSolver.init` makes one client's, of any shape and dt
 ==============  ======================================================================================================
 
 A solver that treats parameters by their names may have a method ``for_parameters(names, model_names)``. It returns what
-takes the steps of the parameters `names`; `model_names` are all that are trained, in the model's order.
+takes the steps of the parameters `names`; `model_names` are all that are trained, in the model's order. One that treats
+layers by their tag may have a method ``for_layers(layers)``. It returns the solver for a labelling, and is asked first;
+a method ``layer_problems(layers)`` returns what of a labelling does not suit the solver, one sentence each. One that
+trains some layers in some steps of a round only has a method ``all_at_once()``. It returns a solver with the same
+buffers, or some of them, that trains all layers in each step: for central training, and to check the first step.
 
 A solver that exchanges more than the model with the server, such as second moments or control variates, names it; see
 :mod:`fedlama.choices.solvers.exchanged`.

@@ -53,6 +53,7 @@ class LocalUpdate:
         shared: Mapping[str, Sequence[Tensor]] | None = None,
         model_names: Sequence[str] | None = None,
     ) -> None:
+        solver = for_layers(solver, layers)
         options, self._shared = options_of(solver), {kind: list(values) for kind, values in (shared or {}).items()}
         self._clipping = options.clipping
         layer_of = {spec.name: layer.name for layer in layers for spec in layer.tensors}
@@ -183,6 +184,29 @@ def _part(solver: LocalSolver, group: ParameterGroup | None, positions: Sequence
         changed: Any = solver  # a dataclass with such a field; see `options.option_problems`
         solver = replace(changed, weight_decay=group.weight_decay)
     return _Part(solver, group.rate_factor, tuple(positions))
+
+
+def for_layers(solver: LocalSolver, layers: Layers) -> LocalSolver:
+    """Return a solver that knows the labelling, where it asks for it with `for_layers`.
+
+    Args:
+        solver: Any solver.
+        layers: The layers that are trained.
+    """
+    bind = getattr(solver, "for_layers", None)
+    known: LocalSolver = solver if bind is None else bind(layers)
+    return known
+
+
+def all_at_once(solver: LocalSolver) -> LocalSolver:
+    """Return a solver that trains all layers in each step: another one where a solver says so with `all_at_once`.
+
+    Args:
+        solver: Any solver.
+    """
+    whole = getattr(solver, "all_at_once", None)
+    known: LocalSolver = solver if whole is None else whole()
+    return known
 
 
 def named(solver: LocalSolver, names: Sequence[str], model_names: Sequence[str]) -> LocalSolver:

@@ -89,6 +89,7 @@ def option_problems(solver: LocalSolver, layers: Layers, budget: Budget) -> list
     """
     options = options_of(solver)
     problems = group_problems(options.groups, layers) + options.schedule.problems(budget)
+    problems += getattr(solver, "layer_problems", lambda _: [])(layers)
     names: list[str] = [item.name for item in fields(solver)] if is_dataclass(solver) else []
     if "weight_decay" not in names and any(group.weight_decay is not None for group in options.groups):
         problems.append(

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from fedlama.choices.solvers.local_update import LocalUpdate
+from fedlama.choices.solvers.local_update import LocalUpdate, all_at_once
 from fedlama.engines.api import EngineSetup, RoundOrder
 from fedlama.engines.cohort.cohort import CohortSlice
 from fedlama.engines.cohort.sizes import intra_op_threads
@@ -38,7 +38,8 @@ def check_first_step(
     Args:
         setup: The federation's fixed parts.
         rows: What the first clients begin with; no more than `MOST_CLIENTS` of them are looked at.
-        order: The round's order. Layers that it freezes are trained here, since later rounds train them.
+        order: The round's order. Layers that it freezes are trained here, since later rounds train them, and so
+            are those that the solver trains in later steps only.
         names: All parameters that require a gradient, in the model's order.
         trainer: What is compared with plain PyTorch; None for an engine that computes plainly itself.
 
@@ -49,7 +50,7 @@ def check_first_step(
     Raises:
         ConfigError: The model, the loss or the solver remembers something that clients would share.
     """
-    rows = rows.part(slice(0, MOST_CLIENTS))
+    rows, setup = rows.part(slice(0, MOST_CLIENTS)), replace(setup, solver=all_at_once(setup.solver))
     whole = replace(order, steps=1, client_steps={}, plan=replace(order.plan, frozen=frozenset()))
     once = replace(LocalSteps.of(setup, names, whole), rates=(1.0,))
     # One thread: on a shared machine two threads inside a kernel wait for each other, far longer than they compute.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedlama.data.partition import niid_dirichlet, niid_labels
+from fedlama.data.partition import dirichlet, iid, niid_dirichlet, niid_labels, shards
 from fedlama.errors import ConfigError, DataError
 
 MNIST = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
@@ -70,6 +70,29 @@ def test_what_cannot_be_is_refused() -> None:
 def test_a_concentration_that_cannot_be_is_refused(beta: Any) -> None:  # noqa: ANN401
     with pytest.raises(ConfigError, match=r"beta is .*, expected one finite number above 0"):
         niid_dirichlet(labels(), 10, 0, beta=beta)
+
+
+@pytest.mark.parametrize("count", [1.5, 2.0, "2", True, None])
+def test_a_number_of_classes_that_is_not_whole_is_refused(count: Any) -> None:  # noqa: ANN401
+    with pytest.raises(ConfigError, match=r"labels_per_client is .*, expected a whole number; use one such as 2"):
+        niid_labels(labels(), 10, 0, labels_per_client=count)
+
+
+@pytest.mark.parametrize("count", [1.5, "2", True])
+def test_no_partition_takes_a_part_of_a_client_or_row(count: Any) -> None:  # noqa: ANN401
+    given = labels()
+    for call, setting in (
+        (lambda: niid_labels(given, count, 0, labels_per_client=2), "clients"),
+        (lambda: niid_dirichlet(given, count, 0, beta=0.5), "clients"),
+        (lambda: niid_dirichlet(given, 10, 0, beta=0.5, min_size=count), "min_size"),
+        (lambda: dirichlet(given, count, 0, alpha=0.5), "clients"),
+        (lambda: dirichlet(given, 10, 0, alpha=0.5, min_size=count), "min_size"),
+        (lambda: shards(given, count, 0), "clients"),
+        (lambda: shards(given, 10, 0, shards_per_client=count), "shards_per_client"),
+        (lambda: iid(given, count, 0), "clients"),
+    ):
+        with pytest.raises(ConfigError, match=rf"{setting} is .*, expected a whole number; use one such as 2"):
+            call()
 
 
 def test_rows_of_a_negative_label_are_not_lost() -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import nn
 
 import fedlama as fl
-from fedlama.engines import Recorded, Stacked, Workers
+from fedlama.engines import LoopEngine, Recorded, Stacked, Workers
+from fedlama.engines.factors import FactorPass
 from fedlama.federation.presets import authors
 from tests.engines.cases import assert_same, federation, network, run
 from tests.flower.cases import assert_same_bits, deployed, in_process
@@ -186,3 +187,48 @@ def test_a_module_may_be_called_with_its_input_by_name() -> None:
         model = Calls(use)
         results.append(run("loop", **(ONE_SHOT | {"model": model, "layers": fl.by_module(model)})).model)
     assert all(torch.equal(results[0][name], value) for name, value in results[1].items())
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_pass_takes_micro_batches(size: int) -> None:
+    """Batches of 4, 4 and 2 samples in parts, with the factors of whole batches, as nothing compares samples."""
+    seen: list[int] = []
+
+    def use(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        seen.append(len(x))
+        return torch.as_tensor(module(x)).relu()
+
+    torch.manual_seed(0)
+    model = Calls(use)
+    choices = ONE_SHOT | {"model": model, "layers": fl.by_module(model)}
+    values = {name: value.clone() for name, value in model.state_dict().items()}
+    made = []
+    for micro in (None, size):
+        seen.clear()
+        factor_pass = FactorPass.of(federation("loop", **choices, micro_batch_size=micro).engine_setup())
+        assert factor_pass is not None
+        made.append(factor_pass.factors(1, values, 0))
+        assert max(seen) == (micro or 4)
+        assert sum(seen) == 10
+    for name, value in made[0].items():
+        torch.testing.assert_close(made[1][name], value, rtol=1e-5, atol=1e-7)
+
+
+def test_a_run_in_micro_batches_is_that_of_whole_batches_where_nothing_compares_samples() -> None:
+    torch.manual_seed(0)
+    model = Calls(lambda module, x: module(x).relu())
+    choices = ONE_SHOT | {"model": model, "layers": fl.by_module(model)}
+    assert_same(run("loop", **choices, micro_batch_size=2), run("loop", **choices), 2e-3)
+
+
+class Elsewhere(LoopEngine):
+    """An engine that shows no models and computes no factors."""
+
+    holds_clients: ClassVar[bool] = False
+    factors: ClassVar[bool] = False
+
+
+def test_an_engine_without_factors_is_refused_in_one_sentence() -> None:
+    with pytest.raises(fl.ConfigError, match="Elsewhere, which has no class attribute factors") as caught:
+        fl.Run(federation(Elsewhere, **ONE_SHOT))
+    assert len(caught.value.problems) == 1

@@ -50,9 +50,9 @@ class Score:
         Returns:
             The score; None without any, or where a weight is not known.
 
-        >>> one = Score(1.0, {"accuracy": 0.5}, "accuracy", "higher", weight=30)
-        >>> two = Score(2.0, {"accuracy": 0.9}, "accuracy", "higher", weight=10)
-        >>> Score.pooled([one, two])
+        >>> large = Score(1.0, {"accuracy": 0.5}, "accuracy", "higher", weight=30)
+        >>> small = Score(2.0, {"accuracy": 0.9}, "accuracy", "higher", weight=10)
+        >>> Score.pooled([large, small])
         Score(loss=1.25, metrics={'accuracy': 0.6}, primary='accuracy', direction='higher')
         """
         known = list(scores)

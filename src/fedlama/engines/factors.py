@@ -10,7 +10,8 @@ sums run over samples and positions:
 
     A = 1/b sum a a^T,    B = S/b sum g g^T.
 
-Batches are averaged by their shares of the samples. The model is in training mode, and batches are those of training.
+Batches are averaged by their shares of the samples. The model is in training mode, and batches are those of training;
+with `micro_batch_size` each is computed in parts of that size, as in training.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from fedlama.core.factors import factor_name, factored_modules, triangle
 from fedlama.core.local_work import epoch_of
 from fedlama.core.modules import set_training
 from fedlama.core.randomness import seed_of
-from fedlama.core.trees import Tree, leaves, map_leaves
+from fedlama.core.trees import Tree, map_leaves
 from fedlama.data.clients import as_batch, is_pure, tensor_clients
 from fedlama.engines.api import EngineSetup, Values
+from fedlama.engines.micro_batches import parts_of
 from fedlama.engines.user_code import batch_loss
 from fedlama.errors import ConfigError
 
@@ -61,8 +63,9 @@ class FactorPass:
         """
         setup = self._setup
         batch = as_batch(setup.clients.batch(0, 0, setup.seed))
+        part, size = next(parts_of(batch, setup.micro_batch_size))
         with torch.random.fork_rng(devices=self._generators):
-            self._of_batch(self._on_device(batch), 1)
+            self._of_batch(self._on_device(part), size)
 
     def factors(self, client: int, values: Mapping[str, Tensor], round_index: int) -> Values:
         """Return a client's factors as triangles, by tensor name.
@@ -75,14 +78,15 @@ class FactorPass:
         setup = self._setup
         self._model.load_state_dict(dict(values), strict=False)
         steps = epoch_of(setup.clients, client)
-        batches = [setup.clients.batch(client, step, setup.seed) for step in range(steps)]
-        sizes = [len(next(iter(leaves(as_batch(batch))))) for batch in batches]
+        batches = [as_batch(setup.clients.batch(client, step, setup.seed)) for step in range(steps)]
+        parts = [part for batch in batches for part in parts_of(batch, setup.micro_batch_size)]
+        total = sum(size for _, size in parts)
         sums: dict[str, tuple[Tensor, Tensor]] = {}
         with torch.random.fork_rng(devices=self._generators):
             torch.manual_seed(seed_of(setup.seed, "factors", round_index, client))
-            for batch, size in zip(batches, sizes, strict=True):
-                for name, pair in self._of_batch(self._on_device(as_batch(batch)), size).items():
-                    share = size / sum(sizes)
+            for part, size in parts:
+                for name, pair in self._of_batch(self._on_device(part), size).items():
+                    share = size / total
                     first = sums.get(name, (torch.zeros_like(pair[0]), torch.zeros_like(pair[1])))
                     sums[name] = (first[0] + share * pair[0], first[1] + share * pair[1])
         dtypes = {spec.name: spec.dtype for layer in setup.factor_layers for spec in layer.tensors}

@@ -8,7 +8,7 @@ all the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -45,13 +45,12 @@ def accumulated(batch: Tree, size: int | None, compute: Compute, dimension: int 
     Returns:
         The mean loss and its gradients, weighted by the parts' samples.
     """
-    if size is None or (count := leaves(batch)[0].shape[dimension]) <= size:
+    count = leaves(batch)[0].shape[dimension]
+    if size is None or count <= size:
         return compute(batch)
     loss, gradients = torch.zeros(()), list[Tensor]()
-    for start in range(0, count, size):
-        length = min(size, count - start)
-        part = compute(map_leaves(_narrowed(dimension, start, length), batch))
-        weight = length / count
+    for micro_batch, length in parts_of(batch, size, dimension):
+        part, weight = compute(micro_batch), length / count
         weighted = torch._foreach_mul(list(part.gradients), weight)
         if not gradients:
             loss, gradients = part.loss.detach() * weight, list(weighted)
@@ -59,6 +58,26 @@ def accumulated(batch: Tree, size: int | None, compute: Compute, dimension: int 
             loss = loss + part.loss.detach() * weight
             torch._foreach_add_(gradients, weighted)
     return LossAndGradients(loss, gradients)
+
+
+def parts_of(batch: Tree, size: int | None, dimension: int = 0) -> Iterator[tuple[Tree, int]]:
+    """Cut a batch in parts.
+
+    Args:
+        batch: As for :func:`accumulated`, like the other arguments.
+        size: Samples of a part, at most; None for the whole batch.
+        dimension: The dimension of the samples.
+
+    Yields:
+        The parts, as views, each with its number of samples.
+    """
+    count = leaves(batch)[0].shape[dimension]
+    if size is None or count <= size:
+        yield batch, count
+        return
+    for start in range(0, count, size):
+        length = min(size, count - start)
+        yield map_leaves(_narrowed(dimension, start, length), batch), length
 
 
 def _narrowed(dimension: int, start: int, length: int) -> Callable[[Tensor], Tensor]:

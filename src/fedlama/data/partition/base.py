@@ -94,6 +94,21 @@ def concentration_problems(setting: str, value: object) -> list[str]:
     ]
 
 
+def whole_problems(setting: str, value: object) -> list[str]:
+    """Return the problem of a number of rows, clients or classes that is not a whole number.
+
+    Args:
+        setting: What it is called where the user sets it.
+        value: The number.
+
+    >>> whole_problems("labels_per_client", 1.5)
+    ['labels_per_client is 1.5, expected a whole number; use one such as 2']
+    """
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return []
+    return [f"{setting} is {shown(value)}, expected a whole number; use one such as 2"]
+
+
 def check_counts(
     rows: int, clients: int, min_size: int, extra: Sequence[str] = (), *, setting: str = "min_size"
 ) -> None:
@@ -109,10 +124,11 @@ def check_counts(
     Raises:
         ConfigError: With all problems found.
     """
-    problems = list(extra)
-    if clients < 1:
+    wrong = whole_problems("clients", clients), whole_problems(setting, min_size)
+    problems = [*extra, *wrong[0], *wrong[1]]
+    if not wrong[0] and clients < 1:
         problems.append(f"clients is {clients}, expected at least 1; raise it")
-    if min_size < 1:
+    if not wrong[1] and min_size < 1:
         problems.append(f"{setting} is {min_size}, expected at least 1: a client without rows cannot train; raise it")
     if not problems and clients * min_size > rows:
         smaller = f" or a smaller {setting}" if min_size > 1 else ""

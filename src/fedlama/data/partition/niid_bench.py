@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from fedlama.core.registry import register
 from fedlama.core.validation import at_least, check_seed, normalise_numbers, refuse, whole
 from fedlama.data.arrays import Dataset
-from fedlama.data.partition.base import Labels, Partition, as_labels, check_counts, concentration_problems, labels_of
+from fedlama.data.partition.base import (
+    Labels,
+    Partition,
+    as_labels,
+    check_counts,
+    concentration_problems,
+    labels_of,
+    whole_problems,
+)
 from fedlama.errors import ConfigError, DataError
 
 ATTEMPTS = 10_000
@@ -102,6 +110,7 @@ def niid_labels(labels: Labels, clients: int, seed: int, *, labels_per_client: i
     """
     classes = _numbered(labels)
     count = int(classes.max()) + 1
+    refuse(whole_problems("labels_per_client", labels_per_client) + whole_problems("clients", clients))
     if not 1 <= labels_per_client <= count:
         raise ConfigError(f"labels_per_client is {labels_per_client}, expected 1 to {count}, the number of classes")
     if clients < count:

@@ -12,7 +12,6 @@ from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, refuse, whole
 from fedlama.data.arrays import Dataset
 from fedlama.data.partition.base import Labels, Partition, as_labels, check_counts, labels_of
-from fedlama.errors import ConfigError
 
 
 def shards(labels: Labels, clients: int, seed: int, *, shards_per_client: int = 2) -> Partition:
@@ -36,8 +35,6 @@ def shards(labels: Labels, clients: int, seed: int, *, shards_per_client: int = 
     row is lost; flwr-datasets' ShardPartitioner drops or appends the remainder by an option.
     """
     classes = as_labels(labels)
-    if shards_per_client < 1:
-        raise ConfigError(f"shards_per_client is {shards_per_client}, expected at least 1; raise it")
     check_counts(len(classes), clients, shards_per_client, setting="shards_per_client")
     mixed = permutation(seed, "partition", len(classes), 0)
     in_order = mixed[np.argsort(classes[mixed], kind="stable")]

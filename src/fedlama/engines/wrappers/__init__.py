@@ -42,7 +42,8 @@ def wrap(engine: Engine, setup: EngineSetup, availability: Availability, aggrega
             engine, "why_not_personal", "has no class attribute personalises, so it may not keep a client's head"
         )
         problems.append(f"personal is set, but {type(engine).__name__} {why}; {_REMEDY}")
-    if setup.factor_layers and not getattr(engine, "factors", False):
+    without_factors = bool(setup.factor_layers) and not getattr(engine, "factors", False)
+    if without_factors:
         problems.append(
             f"aggregator is {aggregator.name!r}, whose clients send Kronecker factors of their layers, but "
             f"{type(engine).__name__}, which has no class attribute factors, does not compute them; {_REMEDY}"
@@ -53,12 +54,13 @@ def wrap(engine: Engine, setup: EngineSetup, availability: Availability, aggrega
             f"availability is {availability.name!r}, but which clients answer is not decided by "
             f"{type(engine).__name__}; {_REMEDY if remedy == _REMEDY else 'leave it out'}"
         )
-    if not aggregator.is_plain_mean and not getattr(engine, "shows_models", engine.holds_clients):
+    combines = not aggregator.is_plain_mean and not without_factors  # of which one sentence is enough
+    if combines and not getattr(engine, "shows_models", engine.holds_clients):
         problems.append(
             f"aggregator is {aggregator.name!r}, but {type(engine).__name__} does not show single clients' models; "
             f"{remedy}"
         )
-    elif not aggregator.is_plain_mean and not hasattr(engine, "received"):  # an engine of the user's own
+    elif combines and not hasattr(engine, "received"):  # an engine of the user's own
         problems.append(
             f"aggregator is {aggregator.name!r}, but {type(engine).__name__} has no method received(layer), which "
             f"shows what arrives of every client; {remedy}"

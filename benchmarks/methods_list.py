@@ -113,6 +113,7 @@ METHODS: dict[str, list[str]] = {
         "layers.local=['dense3.*']",
         "evaluate=best_client",
     ],
+    "LBGM, threshold 0.2": [*_FEDAVG, "codec.name=lbgm"],
 }
 """Title to the changes of an experiment. ``{interval}`` is four times the setting's interval, and ``{feedback}`` is
 whether codecs keep what rounding left out, as by default: they cannot where a new cohort is drawn in every round."""

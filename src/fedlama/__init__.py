@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from fedlama.choices.availability import Absence, Always, Availability, Fate, RandomAbsence, Trace
     from fedlama.choices.codecs import (
+        LBGM,
         QSGD,
         BFloat16,
         Chain,
@@ -149,6 +150,7 @@ if TYPE_CHECKING:
     from fedlama.runs.verify import Verdict, verify
 
 __all__ = [
+    "LBGM",
     "QSGD",
     "SGD",
     "Absence",
@@ -334,7 +336,7 @@ _HOMES = {
     "fedlama.choices.availability": "Absence Always Availability Fate RandomAbsence Trace",
     "fedlama.choices.codecs": (
         "BFloat16 Chain Codec CodecContext CodecState CohortContext ContextCodec DifferenceCodec Differences "
-        "Directions EightBitRows Float16 Float32 LayerMask PowerSGD QSGD RandomK Sign TopK"
+        "Directions EightBitRows Float16 Float32 LBGM LayerMask PowerSGD QSGD RandomK Sign TopK"
     ),
     "fedlama.choices.personal": "Personal",
     "fedlama.choices.privacy": "Privacy",

@@ -1,5 +1,8 @@
 """What a run will move, computed before any training from the plans that the strategy can make.
 
+Where a codec's payloads differ in length, every course has two limits: all uploads as short as they can be, and as
+long.
+
 The forecast asks the strategy alone (:meth:`fedlama.choices.strategies.base.Strategy.bounds`): one course of plans is
 exact, several are limits, and none means that the schedule depends on training in an unknown way. Then only the range
 is given that holds for every strategy: from nothing to everything in each round. Which clients answer is decided by the
@@ -15,7 +18,7 @@ from typing import Any, Literal
 
 from fedlama.analysis.links import Exchanges, Link, clock, money
 from fedlama.choices.availability import Always, Availability, Membership
-from fedlama.choices.codecs import Codec
+from fedlama.choices.codecs import Codec, varies
 from fedlama.choices.samplers import Sampler
 from fedlama.choices.solvers import LocalSolver
 from fedlama.choices.solvers.exchanged import Exchanged, exchanges_of, extra_layers
@@ -117,7 +120,12 @@ def forecast(
     """
     run = _Run(strategy, layers, codec, sampler, population, local_steps, base_interval, seed, links, price_per_gb)
     run = replace(run, client_steps=client_steps, exchanges=exchanges_of(solver), uploads=uploads)
-    courses = [run.follow(plans, availability or Always()) for plans in _courses(strategy, layers, run.rounds, seed)]
+    lengths = [run, replace(run, least=True)] if varies(codec) else [run]
+    courses = [
+        each.follow(plans, availability or Always())
+        for each in lengths
+        for plans in _courses(strategy, layers, run.rounds, seed)
+    ]
     # The bounds of a strategy are for runs in which every round counts, and a void round keeps it from adapting.
     void = any(void_rounds for _, void_rounds in courses) and type(strategy).fold is not Strategy.fold
     if void or not courses:
@@ -180,6 +188,7 @@ class _Run:
     client_steps: ClientSteps | None = None
     exchanges: tuple[Exchanged, ...] = ()
     uploads: Layers = ()
+    least: bool = False
 
     @property
     def rounds(self) -> int:
@@ -211,7 +220,7 @@ class _Run:
             uploads=self.uploads,
         )
         sent = self.layers + extra_layers(self.layers, self.exchanges)
-        table, names = TransferTable(sent + self.uploads, self.codec), [layer.name for layer in sent]
+        table, names = TransferTable(sent + self.uploads, self.codec, least=self.least), [layer.name for layer in sent]
         members, moved, void_rounds = Membership(), list[tuple[Transfer, ...]](), 0
         steps, scalars = self.strategy.local_steps, self.strategy.measures_discrepancy
         for plan in plans:
@@ -260,7 +269,7 @@ class _Run:
         idle = [Plan(index, frozenset(), intervals, False, frozen=everything) for index in range(self.rounds)]
         busy = [Plan(index, everything, intervals, True) for index in range(self.rounds)]
         timeless = replace(self, links=())
-        low = timeless.volume(timeless.follow(idle, Always())[0])
+        low = timeless.volume(replace(timeless, least=True).follow(idle, Always())[0])
         high = timeless.volume(timeless.follow(busy, Always(), in_sync=availability.always_answers)[0])
         nothing = Volume(0, 0, 0.0, money=None if self.price_per_gb is None else 0.0)
         return (low if availability.always_answers else nothing), high

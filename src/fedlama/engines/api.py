@@ -243,6 +243,10 @@ class Engine(Protocol):
     personal models (:mod:`fedlama.engines.personal`), and with ``factors = True`` its clients send Kronecker factors
     (:mod:`fedlama.engines.factors`). Other engines are refused for these.
 
+    With a codec whose payloads differ in length (:mod:`fedlama.choices.codecs.varying`) it needs a method
+    ``sent_bytes()``. It returns the payload bytes of the round's uploads by layer and client, once the layers have been
+    averaged, and leaves out what its transfers say already.
+
     What makes an engine may have a method ``misfits(federation)``, which returns the choices of a federation that the
     engine cannot serve, one sentence each; a run with any is refused.
     """
@@ -315,6 +319,12 @@ class LocalEngine(Engine, Protocol):
             clients: Clients outside of this engine's part of the cohort.
             steps: How many steps each of them made.
         """
+
+
+def sent_bytes_of(engine: Engine) -> Mapping[tuple[str, int], int]:
+    """Return the payload bytes of the round's uploads, by layer and client; empty for an engine that measures none."""
+    measure: Callable[[], Mapping[tuple[str, int], int]] = getattr(engine, "sent_bytes", dict)
+    return measure()
 
 
 def averages_of(engine: Engine, layers: Sequence[Layer], weights: Sequence[float]) -> Iterator[Average]:

@@ -27,6 +27,7 @@ from fedlama.engines.api import (
     RoundOrder,
     RoundReply,
     Values,
+    sent_bytes_of,
 )
 from fedlama.engines.options import Stacked
 from fedlama.engines.transfers import TransferTable
@@ -133,6 +134,12 @@ class DistributedEngine:
             ConfigError: Always.
         """
         raise ConfigError(f"layer {layer.name!r} is spread over several processes; choose the aggregator 'mean'")
+
+    def sent_bytes(self) -> dict[tuple[str, int], int]:
+        """Return what each layer took in each client's upload, by layer and client; all processes must call."""
+        parts: list[Mapping[tuple[str, int], int]] = [{}] * self._processes
+        distributed.all_gather_object(parts, sent_bytes_of(self._inner))
+        return {key: length for part in parts for key, length in part.items()}
 
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
         """Set a layer to one value on every client of this process; the others do the same."""

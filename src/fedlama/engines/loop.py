@@ -145,6 +145,10 @@ class LoopEngine:
         uploads = [self._uploaded(layer, slot) for slot in self._slots]
         return {spec.name: torch.stack([values[spec.name] for values in uploads]) for spec in layer.tensors}
 
+    def sent_bytes(self) -> dict[tuple[str, int], int]:
+        """Return what each layer took in each client's upload, by layer and client, where that depends on values."""
+        return self._uploads.sent_bytes()
+
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
         """Set a layer to one value on every client."""
         heads = () if self._personal is None else self._personal.names

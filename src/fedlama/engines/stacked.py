@@ -300,6 +300,10 @@ class StackedEngine:
         """Return a layer of every client as the server receives it, (clients, ...) by tensor name."""
         return {spec.name: self._cohort.received(layer, spec) for spec in layer.tensors}
 
+    def sent_bytes(self) -> dict[tuple[str, int], int]:
+        """Return what each layer took in each client's upload, by layer and client, where that depends on values."""
+        return self._cohort.uploads.sent_bytes()
+
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
         """Set a layer to one value on every client."""
         heads = () if self._personal is None else self._personal.names

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from fedlama.choices.codecs import Codec, codec_of, download_codec, full_codec
+from fedlama.choices.codecs import Codec, codec_of, download_codec, full_codec, least_bytes
 from fedlama.choices.samplers import Population, Sampler, is_informed
 from fedlama.choices.solvers.exchanged import Exchanged, extra_layers, with_extras
 from fedlama.choices.strategies import Plan
@@ -174,16 +174,19 @@ class TransferTable:
     so it lacks exactly the latest change. A client of a new cohort, or one that missed a round, has another value than
     the server's differences count from, and gets the value itself.
 
+    Where the lengths of uploads depend on values, they are the largest ones; :func:`measured` puts the real ones in.
+
     Args:
         layers: The labelling.
         codec: How uploads are compressed; it names the codec of downloads.
+        least: Whether uploads count with their smallest length instead.
     """
 
-    def __init__(self, layers: Layers, codec: Codec) -> None:
+    def __init__(self, layers: Layers, codec: Codec, *, least: bool = False) -> None:
         down = download_codec(codec)
         self._codes_changes = down.needs_context
         self._changes, self._full = _payloads(layers, down), _payloads(layers, full_codec(codec))
-        self._up = _payloads(layers, codec)
+        self._up = _payloads(layers, codec, least=least)
 
     def planned(self, order: RoundOrder) -> tuple[Transfer, ...]:
         """Return what a round moves when every client of the cohort receives the order and answers.
@@ -277,10 +280,37 @@ class TransferTable:
         return Transfer(order.plan.round_index, direction, tuple(clients), listed, scalars)
 
 
-def _payloads(layers: Layers, codec: Codec) -> dict[str, LayerPayload]:
-    return {layer.name: LayerPayload(layer.name, layer.parameters, payload_bytes(layer, codec)) for layer in layers}
+def measured(transfers: Sequence[Transfer], sent: Mapping[tuple[str, int], int]) -> tuple[Transfer, ...]:
+    """Return a round's transfers with the lengths that uploads really had: one for each list of lengths.
+
+    Args:
+        transfers: The transfers, as planned.
+        sent: Payload bytes by layer and client; what is missing stays as planned.
+    """
+    result: list[Transfer] = []
+    for transfer in transfers:
+        groups: dict[tuple[LayerPayload, ...], list[int]] = {}
+        for client in transfer.clients:
+            payloads = transfer.payloads
+            if transfer.direction in ("up", "evaluation"):
+                payloads = tuple(
+                    replace(item, payload_bytes=sent.get((item.layer, client), item.payload_bytes)) for item in payloads
+                )
+            groups.setdefault(payloads, []).append(client)
+        result += [replace(transfer, clients=tuple(some), payloads=each) for each, some in groups.items()]
+    return tuple(result)
+
+
+def _payloads(layers: Layers, codec: Codec, *, least: bool = False) -> dict[str, LayerPayload]:
+    length = least_payload_bytes if least else payload_bytes
+    return {layer.name: LayerPayload(layer.name, layer.parameters, length(layer, codec)) for layer in layers}
+
+
+def least_payload_bytes(layer: Layer, codec: Codec) -> int:
+    """Return the smallest number of bytes of one layer's payload in one message."""
+    return sum(least_bytes(spec, codec_of(spec, codec)) for spec in layer.tensors)
 
 
 def payload_bytes(layer: Layer, codec: Codec) -> int:
-    """Return the bytes of one layer's payload in one message."""
+    """Return the bytes of one layer's payload in one message, the most where that depends on values."""
     return sum(codec_of(spec, codec).payload_bytes(spec) for spec in layer.tensors)

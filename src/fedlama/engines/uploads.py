@@ -13,9 +13,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedlama.choices.codecs import Address, Codec, CodecState, CohortContext, changes_nothing, codec_of
+from fedlama.choices.codecs import (
+    Address,
+    Codec,
+    CodecState,
+    CohortContext,
+    changes_nothing,
+    codec_of,
+    measured,
+    varies,
+)
 from fedlama.core.layers import Layer, Layers, TensorSpec
-from fedlama.engines.api import EngineSetup, RoundOrder, Values
+from fedlama.engines.api import CohortState, EngineSetup, RoundOrder, Values
 from fedlama.engines.cohort.threads import WorkerThreads
 
 
@@ -49,11 +58,19 @@ class Uploads:
         self._codec, self._seed = setup.codec, setup.seed
         self.first = first_states(setup.layers, setup.codec, setup.device)
         self._order: RoundOrder | None = None
-        self.changes_nothing = changes_nothing(setup.codec)
+        self.changes_nothing, self._varies = changes_nothing(setup.codec), varies(setup.codec)
+        self._lengths: dict[tuple[str, int], dict[str, int]] = {}  # of the round, by layer and client, by tensor
 
     def begin(self, order: RoundOrder) -> None:
         """Remember the round whose uploads follow."""
-        self._order = order
+        self._order, self._lengths = order, {}
+
+    def sent_bytes(self) -> dict[tuple[str, int], int]:
+        """Return what each layer took in each client's upload of the round, by layer and client.
+
+        Only a codec whose payloads differ in length is measured; for others it is empty.
+        """
+        return {key: sum(lengths.values()) for key, lengths in self._lengths.items()}
 
     def receive(
         self,
@@ -75,6 +92,8 @@ class Uploads:
             threads: Who helps with large tensors on the CPU.
         """
         codec = codec_of(spec, self._codec)
+        if self._varies and not codec.needs_context:
+            self._note(layer, spec, clients, [codec.payload_bytes(spec)] * len(clients))
         if not codec.needs_context or self._order is None:
             return Arrived(codec.transmit(stacked), {}, counts=False)
         plan = self._order.plan
@@ -85,8 +104,14 @@ class Uploads:
             clients=clients,
             spread=threads.map_strided,
         )
+        if self._varies:
+            self._note(layer, spec, clients, measured(stacked, spec, codec, context))
         values, new = codec.transmit_with(stacked, context)
         return Arrived(values, new, counts=layer.name in plan.upload)
+
+    def _note(self, layer: Layer, spec: TensorSpec, clients: Sequence[int], lengths: Sequence[int]) -> None:
+        for client, length in zip(clients, lengths, strict=True):
+            self._lengths.setdefault((layer.name, client), {})[spec.name] = length
 
 
 def first_states(layers: Layers, codec: Codec, device: torch.device) -> dict[str, Values]:
@@ -102,6 +127,37 @@ def first_states(layers: Layers, codec: Codec, device: torch.device) -> dict[str
         for kind, value in codec_of(spec, codec).init(spec).items():
             by_kind.setdefault(kind, {})[spec.name] = value.to(device)
     return by_kind
+
+
+def stacked_states(setup: EngineSetup, senders: Sequence[Mapping[str, CodecState]]) -> dict[str, Values]:
+    """Return the states of several senders, (senders, ...) by the codec's name of the state and by tensor.
+
+    Args:
+        setup: The federation's fixed parts.
+        senders: The states of each by tensor; one that is missing is the first state.
+    """
+    first = first_states(setup.layers, setup.codec, setup.device)
+    return {
+        kind: {
+            name: torch.stack([sender.get(name, {}).get(kind, value) for sender in senders])
+            for name, value in named.items()
+        }
+        for kind, named in first.items()
+    }
+
+
+def sender_states(state: CohortState, row: int) -> dict[str, CodecState]:
+    """Return the codec's states of one client of a cohort, by tensor.
+
+    Args:
+        state: The cohort's state.
+        row: The client's position in the cohort.
+    """
+    names = {name for named in state.codec_state.values() for name in named}
+    return {
+        name: {kind: named[name][row].clone() for kind, named in state.codec_state.items() if name in named}
+        for name in sorted(names)
+    }
 
 
 def state_of(states: Mapping[str, Values], name: str) -> CodecState:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlama.choices.codecs import changes_nothing, codec_of
+from fedlama.choices.codecs import changes_nothing, codec_of, shares_state
 from fedlama.choices.codecs.difference import RESIDUAL
 from fedlama.choices.privacy import check_accountant
 from fedlama.choices.samplers import is_informed, looks_at_losses
@@ -180,6 +180,9 @@ def _check_void_rounds(federation: FederationSettings, population: int) -> list[
     sums = any(exchange.reduction == "sum" for exchange in exchanges_of(solver))
     counts = "weighting 'fednova'" if federation.weighting == "fednova" else None
     counts = f"solver {shown_name(solver)!r}" if sums or shown_name(solver) == FedDyn.name else counts
+    what = "counts how far clients moved in each round"
+    if counts is None and shares_state(federation.codec):
+        counts, what = f"codec {federation.codec.name!r}", "compares an upload with earlier ones of the same client"
     if counts is None or availability.always_answers:
         return []
     try:
@@ -189,7 +192,7 @@ def _check_void_rounds(federation: FederationSettings, population: int) -> list[
     if needed <= 1:
         return []
     return [
-        f"{counts} counts how far clients moved in each round, but with availability.min_replies of "
+        f"{counts} {what}, but with availability.min_replies of "
         f"{availability.min_replies:g} some may train in a round with too few replies, which does not count; lower "
         "availability.min_replies until one reply is enough"
     ]
@@ -465,6 +468,12 @@ def _check_codec(federation: FederationSettings, layers: Layers) -> list[str]:
         ]
     states = any(RESIDUAL in codec.init(spec) for layer in layers for spec in layer.tensors if spec.trainable)
     redrawn = strategy.cycle_rounds == 1 and federation.sampler.redraws(1) and federation.sampler.redraws(2)
+    if redrawn and shares_state(codec):
+        return [
+            f"codec is {codec.name!r}, whose clients compare an upload with earlier ones of their cohort, but under "
+            f"{strategy.name} the sampler {federation.sampler.name!r} draws a new cohort in every round; keep the "
+            "cohort (sampler.name='all', or sampler.hold_rounds), or use another codec"
+        ]
     if not (states and redrawn):
         return []
     return [

@@ -11,6 +11,7 @@ from functools import cached_property
 
 from torch import Tensor
 
+from fedlama.choices.codecs import varies
 from fedlama.choices.solvers.exchanged import exchanges_of
 from fedlama.core.client_scores import ClientScores
 from fedlama.core.layers import total_parameters
@@ -19,10 +20,10 @@ from fedlama.core.plan import Plan
 from fedlama.core.records import Best, Result, RoundRecord, Score, layer_records
 from fedlama.data.sources import as_source
 from fedlama.engines import ENGINES, Engine
-from fedlama.engines.api import RoundOrder, RoundReply, Values
+from fedlama.engines.api import RoundOrder, RoundReply, Values, sent_bytes_of
 from fedlama.engines.cohort.sizes import intra_op_threads, threads_for
 from fedlama.engines.factors import check_factors
-from fedlama.engines.transfers import TransferPlanner
+from fedlama.engines.transfers import TransferPlanner, measured
 from fedlama.engines.wrappers import wrap
 from fedlama.federation.callbacks import CallbackError, Callbacks, RoundCallback
 from fedlama.federation.checks import check_federation, check_fit
@@ -313,7 +314,10 @@ class Run:
             self.best.see(plan.round_index, evaluation.validation, evaluation.values)
         global_scores = self._global_scores(plan, evaluation.values)
         evaluated = time.perf_counter()
-        sent, active = (*reply.transfers, *asked, *global_scores.transfers), order.cohort
+        uploads = (*reply.transfers, *asked)
+        if varies(self.federation.codec):
+            uploads = measured(uploads, sent_bytes_of(engine))
+        sent, active = (*uploads, *global_scores.transfers), order.cohort
         if getattr(strategy, "is_central", False):  # the data and the model are in one place
             sent, active = (), ()
         self.ledger.extend(sent)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fedlama.choices.codecs import CodecState
+from fedlama.choices.codecs import CodecState, shares_state
 from fedlama.choices.strategies.base import LayerStatistics
 from fedlama.core.layers import Layers
 from fedlama.core.ledger import Ledger
@@ -226,7 +226,8 @@ def _cohort_state(run: RunState, facts: Mapping[str, Any], groups: _Groups) -> C
         _check_buffers(run, split({name: buffer.unsqueeze(0) for name, buffer in join(buffers).items()}))
     steps_done = {int(client): _whole(steps) for client, steps in facts["steps_done"].items()}
     _clients(run, list(steps_done))
-    codec_state = _codec_state(run, groups, len(clients)) if values else {}
+    shared = shares_state(run.federation.codec)  # then a server that holds no models keeps the states too
+    codec_state = _codec_state(run, groups, len(clients)) if values or shared else {}
     return CohortState(clients, dict(values), optimizer_state, steps_done, dict(facts["engine"]), codec_state, inactive)
 
 

@@ -6,15 +6,24 @@ differences or draw random numbers are read as they were written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
 
-from fedlama.choices.codecs import SERVER, Address, Codec, CodecContext, CodecState, codec_of
+from fedlama.choices.codecs import (
+    SERVER,
+    Address,
+    Codec,
+    CodecContext,
+    CodecState,
+    codec_of,
+    length_of,
+    received_state,
+)
 from fedlama.core import wire
-from fedlama.core.layers import Layer, Layers
+from fedlama.core.layers import Layer, Layers, TensorSpec
 from fedlama.core.ledger import LayerPayload
 from fedlama.engines.api import Values
 from fedlama.errors import DataError
@@ -30,7 +39,7 @@ class Known:
         round_index: The round, from 0, at whose end the values were computed.
         client: The client's number; :data:`fedlama.choices.codecs.SERVER` in downloads.
         reference: The values that both sides hold, by tensor; only codecs that send differences need them.
-        state: The sender's states, by tensor; a receiver has none.
+        state: The sender's states, by tensor; a receiver has none, unless the codec lets both sides keep them.
     """
 
     seed: int = 0
@@ -86,18 +95,49 @@ def decode_layer(layer: Layer, data: bytes, codec: Codec, known: Known | None = 
     Raises:
         DataError: The bytes are not as many as the layer takes.
     """
-    sizes = [codec_of(spec, codec).payload_bytes(spec) for spec in layer.tensors]
-    if len(data) != sum(sizes):
+    known = known or Known()
+    return {
+        spec.name: codec_of(spec, codec).decode_with(part, spec, known.context(spec.name))
+        for spec, part in _parts(layer, data, codec)
+    }
+
+
+def received_states(layer: Layer, data: bytes, codec: Codec, known: Known) -> dict[str, CodecState]:
+    """Return what a receiver keeps of a layer for its sender's next upload, by tensor; empty for most codecs.
+
+    Args:
+        layer: The layer.
+        data: What :func:`write_layer` wrote.
+        codec: As for :func:`encode_layer`.
+        known: As for :func:`decode_layer`.
+
+    Raises:
+        DataError: The bytes are not as many as the layer takes.
+    """
+    states = {
+        spec.name: received_state(part, spec, codec_of(spec, codec), known.context(spec.name))
+        for spec, part in _parts(layer, data, codec)
+    }
+    return {name: state for name, state in states.items() if state}
+
+
+def _parts(layer: Layer, data: bytes, codec: Codec) -> Iterator[tuple[TensorSpec, bytes]]:
+    """Return a layer's tensors, each with its own part of a payload.
+
+    Raises:
+        DataError: The bytes are not as many as the layer takes.
+    """
+    parts, offset = [], 0
+    for spec in layer.tensors:
+        size = length_of(data[offset : offset + 1], spec, codec_of(spec, codec))
+        parts.append((spec, data[offset : offset + size]))
+        offset += size
+    if len(data) != offset:
         raise DataError(
-            f"the payload of layer {layer.name!r} has {len(data)} bytes, expected {sum(sizes)}; use the same model and "
+            f"the payload of layer {layer.name!r} has {len(data)} bytes, expected {offset}; use the same model and "
             "codec on both sides"
         )
-    values, offset = {}, 0
-    for spec, size in zip(layer.tensors, sizes, strict=True):
-        context = (known or Known()).context(spec.name)
-        values[spec.name] = codec_of(spec, codec).decode_with(data[offset : offset + size], spec, context)
-        offset += size
-    return values
+    return iter(parts)
 
 
 def decode_message(

@@ -18,13 +18,16 @@ from fedlama.choices.codecs.eight_bit_rows import EightBitRows
 from fedlama.choices.codecs.float16 import Float16
 from fedlama.choices.codecs.float32 import Float32, changes_nothing, codec_for, codec_of, download_codec, full_codec
 from fedlama.choices.codecs.layer_mask import LayerMask
+from fedlama.choices.codecs.lbgm import LBGM
 from fedlama.choices.codecs.power_sgd import PowerSGD
 from fedlama.choices.codecs.qsgd import QSGD
 from fedlama.choices.codecs.random_k import RandomK
 from fedlama.choices.codecs.sign import Sign
 from fedlama.choices.codecs.top_k import TopK
+from fedlama.choices.codecs.varying import least_bytes, length_of, measured, received_state, shares_state, varies
 
 __all__ = [
+    "LBGM",
     "QSGD",
     "SERVER",
     "Address",
@@ -51,4 +54,10 @@ __all__ = [
     "codec_of",
     "download_codec",
     "full_codec",
+    "least_bytes",
+    "length_of",
+    "measured",
+    "received_state",
+    "shares_state",
+    "varies",
 ]

@@ -12,6 +12,8 @@ caller decides whether a state counts: an upload for an evaluation, or one that 
 A codec may have two members more. With ``leaves_out = True`` some numbers of an upload are not sent; they arrive as
 NaN, and no other number may. Only an aggregator that counts elements can be used with it. A method
 ``for_layers(layers)`` returns the codec that a federation uses, for one that treats layers by their position.
+:mod:`fedlama.choices.codecs.varying` has those of codecs whose payloads differ in length, or whose receiver keeps a
+state.
 
 Which side keeps what:
 
@@ -77,7 +79,7 @@ class CodecContext:
 
     Attributes:
         reference: The value that both sides hold, of the tensor's shape and dtype; None means zero.
-        state: The sender's state for this tensor; a receiver has none.
+        state: The sender's state for this tensor; a receiver has none, unless both keep it.
         address: The address of random numbers.
     """
 
@@ -166,7 +168,8 @@ class Codec(Protocol):
         """Return the length of what :meth:`encode_with` writes for a tensor, in bytes.
 
         Args:
-            spec: Name, shape and dtype of the tensor. The length must not depend on its values.
+            spec: Name, shape and dtype of the tensor. The length must not depend on its values, unless the codec
+                :func:`~fedlama.choices.codecs.varying.varies`; then it is the largest.
         """
 
     @abstractmethod

@@ -95,7 +95,7 @@ class DifferenceCodec(ContextCodec, Protocol):
         if not (self.feedback and is_coded(spec)):
             return {}
         real = real_spec(spec)
-        return {RESIDUAL: torch.zeros(real.shape, dtype=_working_dtype(real.dtype))}
+        return {RESIDUAL: torch.zeros(real.shape, dtype=working_dtype(real.dtype))}
 
     def payload_bytes(self, spec: TensorSpec) -> int:
         """Return the bytes of a packed row; integers go as they are."""
@@ -140,8 +140,8 @@ class DifferenceCodec(ContextCodec, Protocol):
         """Return what is sent, what arrives, and the new states, of (clients, ...)."""
         state, addresses = context.state, context.addresses()
         reference = torch.zeros_like(stacked[0]) if context.reference is None else context.reference
-        real, base = _as_real(stacked), _as_real(reference)
-        working = _working_dtype(real.dtype)
+        real, base = as_real(stacked), as_real(reference)
+        working = working_dtype(real.dtype)
         change = real.to(working) - base.to(working)  # (clients, ...)
         others = {name: value for name, value in state.items() if name != RESIDUAL}
         if RESIDUAL in state:
@@ -157,13 +157,14 @@ class DifferenceCodec(ContextCodec, Protocol):
 
 def _moved(reference: Tensor, moved: Tensor) -> Tensor:
     """Return r + q for q as rows: (clients, ...)."""
-    base = _as_real(reference)
-    working = _working_dtype(base.dtype)
+    base = as_real(reference)
+    working = working_dtype(base.dtype)
     received = (base.to(working) + moved.view(-1, *base.shape).to(working)).to(base.dtype)
     return torch.view_as_complex(received) if reference.is_complex() else received
 
 
-def _as_real(value: Tensor) -> Tensor:
+def as_real(value: Tensor) -> Tensor:
+    """Return a complex tensor as pairs of real numbers, in a last dimension of 2; any other as it is."""
     return torch.view_as_real(value) if value.is_complex() else value
 
 
@@ -179,5 +180,6 @@ def is_coded(spec: TensorSpec) -> bool:
     return (spec.dtype.is_floating_point or spec.dtype.is_complex) and spec.size > 0
 
 
-def _working_dtype(dtype: torch.dtype) -> torch.dtype:
+def working_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype in which differences are computed: float64 for that dtype, and else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32

@@ -45,6 +45,11 @@ class Directions(Codec):
                 f"Directions: down is {self.down.name!r}, which leaves numbers out, but clients need all of a "
                 "download; use such as 'float32'"
             )
+        if getattr(self.down, "shares_state", False):
+            raise ConfigError(
+                f"Directions: down is {self.down.name!r}, whose receiver keeps a state for each sender, which is made "
+                "for uploads; use such as 'float32'"
+            )
 
     @property
     def needs_context(self) -> bool:

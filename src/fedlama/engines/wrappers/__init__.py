@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedlama.choices.aggregators import Aggregator
 from fedlama.choices.availability import Availability
+from fedlama.choices.codecs import varies
 from fedlama.core.registry import shown_name
 from fedlama.engines.api import Engine, EngineSetup
 from fedlama.engines.gradient_pass import gradient_kind
@@ -65,11 +66,22 @@ def wrap(engine: Engine, setup: EngineSetup, availability: Availability, aggrega
             f"aggregator is {aggregator.name!r}, but {type(engine).__name__} has no method received(layer), which "
             f"shows what arrives of every client; {remedy}"
         )
+    problems += _unmeasured(setup, engine)
     if problems:
         raise ConfigError(problems)
     if not aggregator.is_plain_mean:
         engine = AggregatedEngine(engine, aggregator, setup.factor_layers)
     return engine if availability.always_answers else UnreliableEngine(setup, engine, availability)
+
+
+def _unmeasured(setup: EngineSetup, engine: Engine) -> list[str]:
+    """Return the problem of a user's own engine that does not measure payloads whose length depends on values."""
+    if not varies(setup.codec) or hasattr(engine, "sent_bytes"):
+        return []
+    return [
+        f"codec is {setup.codec.name!r}, whose payloads differ in length, but {type(engine).__name__} does not measure "
+        f"them; {_REMEDY}"
+    ]
 
 
 def _at_the_end_of_rounds(setup: EngineSetup) -> list[str]:

@@ -38,7 +38,7 @@ class AggregatedEngine:
         self._clients: tuple[int, ...] = ()
         self._answered: tuple[int, ...] = ()
         self._global: Mapping[str, Tensor] = {}
-        for name in ("own_scores", "score_global", "offer_final"):  # of an engine whose clients are elsewhere
+        for name in ("own_scores", "score_global", "offer_final", "sent_bytes"):  # which not every engine has
             if hasattr(inner, name):
                 setattr(self, name, getattr(inner, name))
 

@@ -26,6 +26,7 @@ from fedlama.engines.api import (
     RoundReply,
     Values,
     averages_of,
+    sent_bytes_of,
 )
 from fedlama.engines.cohort.kept import blended_names
 from fedlama.engines.transfers import TransferTable
@@ -86,6 +87,10 @@ class UnreliableEngine:
     def average_layers(self, layers: Sequence[Layer], weights: Sequence[float]) -> Iterator[Average]:
         """Average layers over the clients that answered; see :func:`fedlama.engines.api.averages_of`."""
         return averages_of(self._inner, layers, rescaled(self._membership.cohort, weights, self._answered))
+
+    def sent_bytes(self) -> Mapping[tuple[str, int], int]:
+        """Return what each layer took in the uploads of the clients that answered, by layer and client."""
+        return sent_bytes_of(self._inner)
 
     def received(self, layer: Layer) -> Values:
         """Return a layer of every client that answered, as the server receives it."""

@@ -23,7 +23,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from fedlama.choices.codecs import SERVER, Float32, download_codec, full_codec
+from fedlama.choices.codecs import SERVER, Float32, download_codec, full_codec, shares_state
 from fedlama.core import wire
 from fedlama.core.layers import Layer
 from fedlama.core.scores import Score
@@ -230,4 +230,5 @@ def _score(trainer: ClientTrainer, state: ClientState) -> Score | None:
 
 def _distance(layer: Layer, payload: bytes, trainer: ClientTrainer, known: Known) -> float:
     """Return ||x_i - r||^2 over the layer's parameters: x_i as the server decodes it, r as it was received last."""
-    return squared_change(layer, decode_layer(layer, payload, trainer.codec, replace(known, state={})), known.reference)
+    server = known if shares_state(trainer.codec) else replace(known, state={})
+    return squared_change(layer, decode_layer(layer, payload, trainer.codec, server), known.reference)

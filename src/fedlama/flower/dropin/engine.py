@@ -18,7 +18,7 @@ from fedlama.flower.payloads import encode_layer
 from fedlama.flower.protocol import EVERYONE, NEVER, TrainReply, TrainRequest
 from fedlama.flower.server.engine import Flower, FlowerEngine
 from fedlama.flower.server.nodes import NodeRegistry
-from fedlama.flower.server.replies import check
+from fedlama.flower.server.replies import Held, check
 from fedlama.flower.server.requests import RequestWriter, downloads, indices
 from fedlama.flower.server.round import RoundResult
 
@@ -119,7 +119,7 @@ class AppEngine(FlowerEngine):
             if reply is None or not requests or client in self.result.updates:
                 raise DataError("it is not a reply to a training request")
             count = _count(samples)
-            update = check(reply, requests[-1], self._setup.sent_layers, self._setup.codec, self._current)
+            update = check(reply, requests[-1], self._setup.sent_layers, self._setup.codec, Held(self._current, self.sender_states))
         except DataError as error:
             self.note(f"client {client}: reply refused: {error}")
             return False

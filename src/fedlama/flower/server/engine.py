@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.availability.rules import rescaled
+from fedlama.choices.codecs import CodecState, shares_state
 from fedlama.core.averaging import squared_norm, wide_dtype
 from fedlama.core.layers import Layer, named_layers
 from fedlama.core.scores import Score
@@ -37,6 +38,7 @@ from fedlama.core.validation import refuse
 from fedlama.data.sources import as_source
 from fedlama.engines.api import Average, CohortState, EngineSetup, RoundOrder, RoundReply, Values
 from fedlama.engines.divergence import average_divergence
+from fedlama.engines.uploads import sender_states, stacked_states
 from fedlama.errors import ConfigError, FedlamaError, MissingExtraError
 from fedlama.flower.protocol import EVERYONE, NEVER, Channel, TrainRequest, fingerprint, model_digest, next_attempt
 from fedlama.flower.secure.agreement import SecureRules
@@ -45,7 +47,7 @@ from fedlama.flower.secure.fixed_point import FixedPoint
 from fedlama.flower.server.aggregation import Aggregation, from_models, from_sums, summed
 from fedlama.flower.server.known_clients import KnownClients
 from fedlama.flower.server.nodes import NodeRegistry
-from fedlama.flower.server.replies import uploads
+from fedlama.flower.server.replies import Held, uploads
 from fedlama.flower.server.requests import EngineState, RequestWriter, downloads, indices
 from fedlama.flower.server.round import RoundPolicy, RoundResult, RoundRunner
 from fedlama.flower.server.scores import ScoreCollector
@@ -113,6 +115,8 @@ class FlowerEngine:
         state: What the server remembers of its clients between rounds.
         latest: The result of the latest round.
         registry: Which node serves which client.
+        sender_states: What the server keeps of the clients' uploads, by client and tensor, where the codec lets both
+            sides keep a state.
     """
 
     holds_clients: ClassVar[bool] = False
@@ -132,6 +136,7 @@ class FlowerEngine:
         self._runner = RoundRunner(options.channel, self.registry, options.policy, setup.sent_layers, setup.codec)
         self.state = EngineState(run=secrets.token_hex(8))
         self.latest = RoundResult()
+        self.sender_states: dict[int, dict[str, CodecState]] = {}
         self._scores = ScoreCollector(options.channel, self.registry, options.policy, setup.layers, self._fingerprint)
         self._secure = self._secure_rounds() if options.aggregation == "secure" else None
         self._totals: dict[str, FixedPoint] = {}  # of the latest round, under secure aggregation
@@ -146,6 +151,7 @@ class FlowerEngine:
     def start_cohort(self, clients: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Replace the cohort; the next request to each member carries the complete model."""
         self.state.start_cohort(clients)
+        self.sender_states = {}
 
     def run_round(self, order: RoundOrder) -> RoundReply:
         """Send the requests and wait for the replies; return the losses of the clients that replied."""
@@ -159,7 +165,8 @@ class FlowerEngine:
         if self._secure is not None:
             done = self._secure_round(self._secure, order, asked, writer)
             return self.closed(done.result, time.perf_counter() - start, done)
-        result = self._runner.run(round_index, asked, writer.request, self.state.absent, order.values)
+        held = Held(order.values, self.sender_states)
+        result = self._runner.run(round_index, asked, writer.request, self.state.absent, held)
         return self.closed(result, time.perf_counter() - start)
 
     def opened(self, order: RoundOrder) -> tuple[list[int], RequestWriter]:
@@ -197,6 +204,9 @@ class FlowerEngine:
         state.close(round_index, result.updates, result.missing, self._options.policy.rejoin)
         for client in result.updates:
             state.steps_done[client] = state.steps_done.get(client, 0) + order.steps_of(client)
+        for client, update in result.updates.items():
+            if update.states:
+                self.sender_states.setdefault(client, {}).update(update.states)
         state.absent = set(result.missing)
         self._line = log_line(result, state, seconds) | self._audit(order)
         if secure is not None:
@@ -335,14 +345,22 @@ class FlowerEngine:
     def state_dict(self) -> CohortState:
         """Return what the server remembers; the local models are in the clients' own files."""
         state = self.state
-        return CohortState(tuple(state.cohort), {}, {}, dict(state.steps_done), state.to_json())
+        cohort, codec_state = tuple(state.cohort), dict[str, Values]()
+        if shares_state(self._setup.codec):
+            codec_state = stacked_states(self._setup, [self.sender_states.get(client, {}) for client in cohort])
+        return CohortState(cohort, {}, {}, dict(state.steps_done), state.to_json(), codec_state)
 
     def load_state_dict(self, state: CohortState) -> None:
         """Restore what an engine of the same run remembered; the clients then recognise their files as this run's."""
         self.state = EngineState.from_json(dict(state.facts))
+        self.sender_states = {client: sender_states(state, row) for row, client in enumerate(state.clients)}
         if self._options.went_back:
             self.state.run = next_attempt(self.state.run)
             self.state.answered = dict.fromkeys(self.state.cohort, NEVER)
+
+    def sent_bytes(self) -> dict[tuple[str, int], int]:
+        """Return nothing: the transfers have the lengths of the messages that arrived."""
+        return {}
 
     def _secure_rounds(self) -> SecureRounds:
         """Return what runs rounds under secure aggregation.

@@ -9,20 +9,34 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fedlama.choices.codecs import Codec
+from fedlama.choices.codecs import Codec, CodecState
 from fedlama.core import wire
 from fedlama.core.layers import Layers
 from fedlama.core.ledger import Direction, LayerPayload, Transfer
 from fedlama.core.scores import Score
 from fedlama.engines.api import Values
 from fedlama.errors import DataError
-from fedlama.flower.payloads import Known, decode_message, layer_payloads
+from fedlama.flower.payloads import Known, decode_message, layer_payloads, received_states
 from fedlama.flower.protocol import TrainReply, TrainRequest
 from fedlama.flower.secure.agreement import LOSS, content_of
 from fedlama.flower.secure.fixed_point import SCALAR_BYTES, payload_length
 
 _LARGEST = 1e18
 """The square of a larger value overflows float32, and the discrepancy with it: no client may end a run that way."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the server holds when a round's replies arrive.
+
+    Attributes:
+        values: The global values that the clients began with, by tensor name. Codecs that send differences count from
+            them, and statistics may keep an infinity of these, such as the -inf of a mask, as in a simulation.
+        states: What it keeps of earlier uploads, by client and tensor, where the codec lets both sides keep a state.
+    """
+
+    values: Mapping[str, Tensor] = field(default_factory=dict)
+    states: Mapping[int, Mapping[str, CodecState]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,7 @@ class ClientUpdate:
         replayed: Whether the client had trained the round before and sent its result again.
         score: The score of its own model on its own test set; None where it has none, or the request asked for none.
         masked: Under secure aggregation, index of the layer to its masked numbers; then there are no `layers`.
+        states: What the server keeps of this upload for the client's next one, by tensor; empty for most codecs.
     """
 
     layers: dict[str, Values]
@@ -50,10 +65,11 @@ class ClientUpdate:
     replayed: bool
     score: Score | None = None
     masked: Mapping[int, bytes] = field(default_factory=dict)
+    states: Mapping[str, CodecState] = field(default_factory=dict)
 
 
 def check(
-    reply: TrainReply, request: TrainRequest, layers: Layers, codec: Codec, current: Mapping[str, Tensor] | None = None
+    reply: TrainReply, request: TrainRequest, layers: Layers, codec: Codec, held: Held | None = None
 ) -> ClientUpdate:
     """Check a reply against its request.
 
@@ -62,8 +78,7 @@ def check(
         request: The request.
         layers: The labelling.
         codec: How uploads are compressed.
-        current: The global values that the clients began with, by tensor name. Codecs that send differences count from
-            them, and statistics may keep an infinity of these, such as the -inf of a mask, as in a simulation.
+        held: What the server holds; by default nothing.
 
     Returns:
         The reply's content.
@@ -72,24 +87,25 @@ def check(
         DataError: The round, the client, the layers or their shapes are not those of the request, or a value is not
             finite.
     """
-    message = wire.unpack(reply.payload)
+    message, held = wire.unpack(reply.payload), held or Held()
     _check_address("the reply", reply.round_index, reply.client, request)
     _check_address("the reply's payload", message.round_index, message.client, request)
-    known = Known(request.seed, "up", request.round_index, request.client, current or {})
+    states = held.states.get(request.client, {})
+    known = Known(request.seed, "up", request.round_index, request.client, held.values, states)
     values = decode_message(message, request.upload, layers, codec, known)
     evaluation: tuple[LayerPayload, ...] = ()
     if request.evaluation:
-        held = wire.unpack(reply.evaluation)
-        _check_address("the reply's evaluation", held.round_index, held.client, request)
-        values |= decode_message(held, request.evaluation, layers, codec, known)
-        evaluation = layer_payloads(held, layers)
+        apart = wire.unpack(reply.evaluation)
+        _check_address("the reply's evaluation", apart.round_index, apart.client, request)
+        values |= decode_message(apart, request.evaluation, layers, codec, known)
+        evaluation = layer_payloads(apart, layers)
     expected = set(request.upload) if request.scalars else set()
     if set(message.scalars) != expected or not all(0 <= value < math.inf for value in message.scalars.values()):
         raise DataError(
             "the reply's discrepancy scalars are not one finite number of 0 or more per requested layer; install the "
             "same version of fedlama on both sides"
         )
-    _check_finite(values, layers, current or {}, getattr(codec, "leaves_out", False))
+    _check_finite(values, layers, held.values, getattr(codec, "leaves_out", False))
     if not math.isfinite(message.loss):
         raise DataError(
             f"the loss is {message.loss}, expected a finite number; lower the learning rate or check that client's data"
@@ -97,7 +113,11 @@ def check(
     scalars = {layers[index].name: value for index, value in message.scalars.items()}
     upload = layer_payloads(message, layers)
     score = reply.score if request.score else None
-    return ClientUpdate(values, scalars, upload, evaluation, message.loss, message.samples, reply.replayed, score)
+    new: dict[str, CodecState] = {}
+    for index in request.upload:
+        new |= received_states(layers[index], message.payloads[index], codec, known)
+    facts = message.loss, message.samples, reply.replayed, score
+    return ClientUpdate(values, scalars, upload, evaluation, *facts, states=new)
 
 
 def check_masked(reply: TrainReply, request: TrainRequest, layers: Layers) -> ClientUpdate:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-
-from torch import Tensor
 
 from fedlama.choices.availability.rules import Rules
 from fedlama.choices.codecs import Codec
@@ -16,7 +14,7 @@ from fedlama.core.validation import at_least, normalise_numbers, refuse
 from fedlama.errors import DataError, FedlamaError, cut
 from fedlama.flower.protocol import REASON_CHARACTERS, Channel, Failure, Outgoing, TrainReply, TrainRequest
 from fedlama.flower.server.nodes import NodeRegistry
-from fedlama.flower.server.replies import ClientUpdate, check, check_masked
+from fedlama.flower.server.replies import ClientUpdate, Held, check, check_masked
 
 MakeRequest = Callable[[int, bool], TrainRequest]
 """Makes a client's request; the second argument says whether it must carry the full model."""
@@ -77,7 +75,7 @@ class _Progress:
     Attributes:
         round_index: The round.
         make_request: Makes a client's request.
-        current: The global values.
+        held: What the server holds.
         open: Clients that may still reply in this round.
         absent: Clients that are not waited for, because they missed a round and have not come back.
         was_absent: Clients that were absent when the round began.
@@ -88,7 +86,7 @@ class _Progress:
 
     round_index: int
     make_request: MakeRequest
-    current: Mapping[str, Tensor]
+    held: Held
     open: set[int]
     absent: set[int]
     was_absent: frozenset[int]
@@ -132,7 +130,7 @@ class RoundRunner:
         cohort: Sequence[int],
         make_request: MakeRequest,
         absent: Collection[int],
-        current: Mapping[str, Tensor] | None = None,
+        held: Held | None = None,
         *,
         least: int = 1,
         result: RoundResult | None = None,
@@ -144,7 +142,7 @@ class RoundRunner:
             cohort: The clients to ask.
             make_request: Makes a client's request.
             absent: Clients that missed a round and may still be away; they are not waited for.
-            current: The global values, by tensor name; see :func:`fedlama.flower.server.replies.check`.
+            held: What the server holds; see :func:`fedlama.flower.server.replies.check`.
             least: Number of replies that are needed whatever the policy says.
             result: Gets what happens, also of a round that fails; by default a new one.
 
@@ -154,7 +152,7 @@ class RoundRunner:
         Raises:
             FedlamaError: Fewer clients replied than the policy demands.
         """
-        progress = _Progress(round_index, make_request, current or {}, set(cohort), set(absent), frozenset(absent))
+        progress = _Progress(round_index, make_request, held or Held(), set(cohort), set(absent), frozenset(absent))
         progress.result = result = progress.result if result is None else result
         needed = max(self._policy.needed(len(cohort)), least)
         end = time.monotonic() + self._policy.deadline
@@ -230,7 +228,7 @@ class RoundRunner:
                 progress.result.updates[client] = (
                     check_masked(reply, request, self._layers)
                     if request.agreement
-                    else check(reply, request, self._layers, self._codec, progress.current)
+                    else check(reply, request, self._layers, self._codec, progress.held)
                 )
                 progress.open.discard(client)
             except DataError as error:

@@ -33,7 +33,7 @@ from fedlama.flower.secure.agreement import (
 from fedlama.flower.secure.fixed_point import SCALAR_BYTES, FixedPoint, number_of, total
 from fedlama.flower.secure.shamir import SECRET_BYTES, SHARE_BYTES, combine
 from fedlama.flower.server.exchange import Exchange, Stage, Traffic
-from fedlama.flower.server.replies import ClientUpdate, uploads
+from fedlama.flower.server.replies import ClientUpdate, Held, uploads
 from fedlama.flower.server.round import MakeRequest, RoundResult, RoundRunner
 
 _ATTEMPTS = 3  # times that a round is tried before the run stops
@@ -228,7 +228,7 @@ class SecureRounds:
             [client for client in work.cohort if client in agreement.sealed],
             lambda client, full: agreement.request(work, work.make_request(client, full)),
             work.absent,
-            work.current,
+            Held(work.current),
             least=agreement.threshold,
             result=result,
         )

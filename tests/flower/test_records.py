@@ -119,18 +119,18 @@ def test_another_version_of_the_protocol_is_refused_by_both_sides() -> None:
 
     from fedlama.flower.transport import check_info_request, read_request, request_records
 
-    says = "speaks version 1 of fedlama's protocol, this server version 5; install the same version"
+    says = "speaks version 1 of fedlama's protocol, this server version 6; install the same version"
     introduction = RecordDict({"introduction": ConfigRecord({"client": 3, "samples": 40})})
     content = received(introduction)
     assert isinstance(content, Failure)
     assert f"the node {says}" in content.reason
     order = RecordDict({"fields": ConfigRecord({"run": "run"}), "payloads": ArrayRecord({})})
     for read in (read_request, check_info_request):
-        with pytest.raises(DataError, match="the server speaks version 1 of fedlama's protocol, this node version 5"):
+        with pytest.raises(DataError, match="the server speaks version 1 of fedlama's protocol, this node version 6"):
             read(order if read is read_request else RecordDict({}))
     newer = request_records(REQUEST)
     newer["fedlama"]["protocol"] = PROTOCOL + 1  # type: ignore[index]
-    with pytest.raises(DataError, match="version 6 of fedlama's protocol, this node version 5"):
+    with pytest.raises(DataError, match="version 7 of fedlama's protocol, this node version 6"):
         read_request(newer)
 
 

@@ -16,7 +16,6 @@ from fedlama import (
     AdamW,
     AllClients,
     Clipping,
-    ConfigError,
     Cyclic,
     Differences,
     FedAMS,
@@ -46,13 +45,12 @@ from fedlama import (
     by_tensor,
 )
 from fedlama.core.local_work import LocalWork
-from fedlama.flower import Flower
-from fedlama.flower.deploy.federation import deployable
 from tests.engines.cases import dataset_clients, network
 from tests.flower.cases import assert_same_bits, deployed, federation, in_process
 
 CASES: dict[str, dict[str, Any]] = {
     "fedavg": {"strategy": FedAvg(2)},
+    "fedldf": {"strategy": FedLDF(2, senders=2)},
     "fedlama": {},
     "fedlama, phi 3, everyone": {"strategy": FedLAMA(2, 3), "sampler": AllClients()},
     "fedlama, phi 4, ends inside a cycle": {"strategy": FedLAMA(2, 4)},
@@ -133,14 +131,6 @@ def test_sums_alone_give_the_same_run(tmp_path: Path) -> None:
     for name, value in expected.model.items():  # sums are in fixed point, so the last bits of float32 may differ
         torch.testing.assert_close(result.model[name], value, rtol=1e-5, atol=1e-6)
     assert result.ledger.transfers == expected.ledger.transfers
-
-
-def test_senders_chosen_by_distance_need_a_second_exchange(tmp_path: Path) -> None:
-    given = federation(strategy=FedLDF(2, senders=2))
-    with pytest.raises(ConfigError, match="a round is one exchange of messages; choose another strategy"):
-        deployed(given, in_process(given, tmp_path)).advance()
-    with pytest.raises(ConfigError, match="strategy is 'fedldf', whose server asks for layers"):
-        deployable(given, Flower(in_process(given, tmp_path)), tmp_path)
 
 
 class Masked(nn.Module):

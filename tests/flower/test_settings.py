@@ -173,7 +173,6 @@ def test_a_file_outside_of_the_experiments_folder_is_not_submitted(own: Experime
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("strategy.name=fedldf", "strategy.name is 'fedldf'"),
         ("availability.name=random", "availability.name is 'random', expected 'always', because the real clients"),
         ("evaluate=best_client", "evaluate is 'best_client', expected 'global', because single clients' models stay"),
         ("precision=bfloat16", "precision is 'bfloat16', expected 'float32', because nodes compute in the model's own"),

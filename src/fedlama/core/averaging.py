@@ -175,3 +175,20 @@ def as_dtype(value: Tensor, dtype: torch.dtype) -> Tensor:
         dtype: The dtype of the layer's tensor.
     """
     return value.to(dtype) if dtype.is_floating_point or dtype.is_complex else value.round().to(dtype)
+
+
+def distance(layer: Layer, values: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:
+    """Return ||x_i - u|| of a layer, over its trainable parameters.
+
+    Args:
+        layer: The layer.
+        values: x_i, a client's tensors by name.
+        reference: u, those that it began with.
+    """
+    squares = (
+        squared_distance(values[spec.name].to(wide), reference[spec.name].to(wide))
+        for spec in layer.tensors
+        if spec.trainable
+        for wide in [wide_dtype(spec.dtype)]
+    )
+    return math.sqrt(math.fsum(squares))

@@ -247,6 +247,10 @@ class Engine(Protocol):
     ``sent_bytes()``. It returns the payload bytes of the round's uploads by layer and client, once the layers have been
     averaged, and leaves out what its transfers say already.
 
+    An engine whose clients are elsewhere, and report how far they moved where a plan's senders depend on it, has
+    methods ``distances()``, by layer and in the order of the clients that answered, and ``ask(senders)``, which asks
+    for the layers and returns the clients by layer that sent it, where not all did, and what moved.
+
     What makes an engine may have a method ``misfits(federation)``, which returns the choices of a federation that the
     engine cannot serve, one sentence each; a run with any is refused.
     """

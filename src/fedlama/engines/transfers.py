@@ -187,6 +187,7 @@ class TransferTable:
         self._codes_changes = down.needs_context
         self._changes, self._full = _payloads(layers, down), _payloads(layers, full_codec(codec))
         self._up = _payloads(layers, codec, least=least)
+        self._trained = [layer.name for layer in layers if any(spec.trainable for spec in layer.tensors)]
 
     def planned(self, order: RoundOrder) -> tuple[Transfer, ...]:
         """Return what a round moves when every client of the cohort receives the order and answers.
@@ -252,7 +253,7 @@ class TransferTable:
 
     def _reports(self, order: RoundOrder, answered: Collection[int]) -> tuple[Transfer, ...]:
         """Return the messages with which clients report how far they moved in each layer of the model."""
-        layers = sum(name in order.plan.upload and item.parameters > 0 for name, item in self._up.items())
+        layers = sum(name in order.plan.upload for name in self._trained)
         report = LayerPayload(DISTANCES, 0, SCALAR_BYTES * layers)
         return (Transfer(order.plan.round_index, "up", tuple(answered), (report,)),)
 

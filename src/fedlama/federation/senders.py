@@ -7,14 +7,12 @@ and the chosen layers come up. All of it is in the ledger.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
-from torch import Tensor
-
-from fedlama.core.averaging import squared_distance, wide_dtype
-from fedlama.core.layers import Layer, named_layers
+from fedlama.core.averaging import distance
+from fedlama.core.layers import named_layers
 from fedlama.core.ledger import Transfer
 from fedlama.engines.api import Engine, EngineSetup, RoundOrder
 from fedlama.engines.transfers import TransferPlanner, TransferTable
@@ -47,22 +45,18 @@ class SenderChoice:
         """
         if order.senders is not None or not answered:
             return {name: clients & set(answered) for name, clients in (order.senders or {}).items()}, ()
+        reported: Callable[[], Any] | None = getattr(engine, "distances", None)
+        if reported is not None:  # the clients are elsewhere, and the engine carries the second exchange
+            asks: Any = engine
+            sent: tuple[dict[str, frozenset[int]], tuple[Transfer, ...]] = asks.ask(
+                self._planner.chosen(order.plan, answered, reported())
+            )
+            return sent
         due = [layer for layer in named_layers(self._layers, order.plan.upload) if layer.parameters]
         distances: dict[str, list[float]] = {layer.name: [] for layer in due}
         for client in answered:
             values = engine.client_values(client)
             for layer in due:
-                distances[layer.name].append(_distance(layer, values, order.values))
+                distances[layer.name].append(distance(layer, values, order.values))
         chosen = self._planner.chosen(order.plan, answered, distances)
         return chosen, self._table.asked(replace(order, senders=chosen), answered)
-
-
-def _distance(layer: Layer, values: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:
-    """Return ||x_i - u|| of a layer, over its trainable parameters."""
-    squares = (
-        squared_distance(values[spec.name].to(wide), reference[spec.name].to(wide))
-        for spec in layer.tensors
-        if spec.trainable
-        for wide in [wide_dtype(spec.dtype)]
-    )
-    return math.sqrt(math.fsum(squares))

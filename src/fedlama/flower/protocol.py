@@ -30,7 +30,7 @@ from fedlama.core.deprecations import is_left_out
 from fedlama.core.layers import Layers
 from fedlama.core.scores import Score
 
-PROTOCOL = 5
+PROTOCOL = 6
 """Version of the messages. Both sides refuse another one with a sentence that names both; raise it with every change
 of a record, a field or its meaning."""
 
@@ -39,6 +39,11 @@ REASON_CHARACTERS = 800
 
 EVERYONE = 2**32 - 1
 """The client's number in downloads: all clients that lack the same layers get the same bytes, uploaded once."""
+
+
+TrainStage = Literal["whole", "distances", "chosen"]
+"""Which part of a round a training request is: all of it; training and a report of how far each layer moved; or, after
+that, the upload of the layers that the server has chosen by these reports."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,8 @@ class TrainRequest:
         weight: p_i, the client's weight in the sum.
         members: The clients that take part in the sum, if their uploads arrive.
         shares: The encrypted shares of the others for this client; empty once it has them.
+        stage: Which part of the round it is. For "distances" the reply reports on the layers of `upload` and holds none
+            of them; for "chosen" the payload says which of them to upload (:mod:`fedlama.flower.choice`).
     """
 
     kind: ClassVar[Literal["train"]] = "train"
@@ -91,6 +98,7 @@ class TrainRequest:
     weight: float = 0.0
     members: tuple[int, ...] = ()
     shares: bytes = b""
+    stage: TrainStage = "whole"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ anything, and the request carries all layers     starts from them with a new opt
 the round that the server expects, or a later    overwrites the layers that arrived, keeps its own values of the
 one                                              others, and trains
 nothing, an older round or another run           replies "stale": the server then sends the full model
+another round, where the request asks only for   replies "stale" and is left out of the round's averages
+layers that the server chose
 a round of this run from before it was taken     the same, until the request carries all layers
 back to an earlier round
 ===============================================  ==================================================================
@@ -25,12 +27,14 @@ from pathlib import Path
 
 from fedlama.choices.codecs import SERVER, Float32, download_codec, full_codec, shares_state
 from fedlama.core import wire
+from fedlama.core.averaging import distance
 from fedlama.core.layers import Layer
 from fedlama.core.scores import Score
 from fedlama.core.state_dicts import join, split
 from fedlama.engines.api import Values
 from fedlama.engines.cohort.sizes import intra_op_threads
 from fedlama.errors import DataError
+from fedlama.flower.choice import asked_layers, reported_layers, write_report
 from fedlama.flower.client.state import ClientState, exclusive, load, save, write_tensors
 from fedlama.flower.client.trainer import ClientTrainer, LocalRound
 from fedlama.flower.payloads import Known, decode_layer, decode_message, write_layer
@@ -70,6 +74,8 @@ def respond(request: TrainRequest, trainer: ClientTrainer, path: Path) -> TrainR
         trained_round = state.round_index if state and state.run == request.run else NEVER
         if state is not None and trained_round == request.round_index:  # NEVER after the run was taken back
             return _reply(request, trainer, state, path, replayed=True)[0]
+        if request.stage == "chosen":  # of a round that this client has not trained, or has lost
+            return TrainReply("stale", request.round_index, request.client, trained_round)
         if request.answered_round != NEVER and not request.answered_round <= trained_round < request.round_index:
             return TrainReply("stale", request.round_index, request.client, trained_round)
         state = _trained(request, trainer, state)
@@ -141,7 +147,8 @@ def _trained(request: TrainRequest, trainer: ClientTrainer, state: ClientState |
     common = {name: value for name, value in received.items() if name not in trainer.local_names}
     values = values | common | personal
     codec, down = trainer.codec, download_codec(trainer.codec)
-    needs_reference = request.scalars or trainer.uses_reference or codec.uses_reference or down.uses_reference
+    measures = request.scalars or request.stage == "distances"
+    needs_reference = measures or trainer.uses_reference or codec.uses_reference or down.uses_reference
     reference = ((state.reference if state else {}) | received) if needs_reference else {}
     frozen = [trainer.layers[index] for index in request.frozen]
     frozen_values = {spec.name: values[spec.name].clone() for layer in frozen for spec in layer.tensors}
@@ -192,12 +199,12 @@ def _reply(
             return masked_reply(request, trainer, state, path, replayed=replayed), state.codec_state
         except DataError as error:
             return refusal(request, str(error)), state.codec_state
-    upload = {index: trainer.layers[index] for index in request.upload}
+    upload = {index: trainer.layers[index] for index in asked_layers(request, trainer.layers)}
     held = {index: trainer.layers[index] for index in request.evaluation}
     states = split(state.codec_state, at_last=True)
     known = Known(request.seed, "up", request.round_index, request.client, state.reference, states)
 
-    def packed(layers: dict[int, Layer], *, scalars: bool) -> tuple[bytes, Values]:
+    def packed(layers: dict[int, Layer], *, scalars: bool, report: bytes = b"") -> tuple[bytes, Values]:
         payloads: dict[int, bytes] = {}
         distances: dict[int, float] = {}
         new: Values = {}
@@ -206,10 +213,13 @@ def _reply(
             new |= join(states)
             if scalars:
                 distances[index] = _distance(layer, payloads[index], trainer, known)
+        if report:
+            payloads[len(trainer.layers)] = report
         address = request.round_index, request.client
         return wire.pack(wire.Message(*address, payloads, distances, trainer.samples, state.loss)), new
 
-    payload, new_states = packed(upload, scalars=request.scalars)
+    report = _report(request, trainer, state) if request.stage == "distances" else b""
+    payload, new_states = packed(upload, scalars=request.scalars, report=report)
     reply = TrainReply(
         "done",
         request.round_index,
@@ -221,6 +231,12 @@ def _reply(
         score=_score(trainer, state) if request.score and trainer.has_test_set else None,
     )
     return reply, state.codec_state | new_states
+
+
+def _report(request: TrainRequest, trainer: ClientTrainer, state: ClientState) -> bytes:
+    """Return how far each layer moved from the values that were received last."""
+    layers = reported_layers(request, trainer.layers)
+    return write_report([distance(layer, state.values, state.reference) for layer in layers])
 
 
 def _score(trainer: ClientTrainer, state: ClientState) -> Score | None:

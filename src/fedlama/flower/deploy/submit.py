@@ -140,13 +140,22 @@ def strategy_problems(strategy: Strategy[Any], field: str = "strategy", otherwis
             f"{field} is {strategy.name!r}, which trains on the pooled data of all clients, but in a deployment these "
             f"stay on their machines; choose another strategy{otherwise}"
         )
-    if getattr(strategy, "measures_distances", False):
-        problems.append(
-            f"{field} is {strategy.name!r}, whose server asks for layers once it knows how far each client moved, but "
-            "in a deployment a round is one exchange of messages; choose another strategy, such as 'fedlp'"
-            f"{otherwise}"
-        )
     return problems
+
+
+def exchange_problems(strategy: Strategy[Any]) -> list[str]:
+    """Return why a strategy does not fit in a round with one exchange of messages; one sentence.
+
+    Args:
+        strategy: The strategy.
+    """
+    if not getattr(strategy, "measures_distances", False):
+        return []
+    return [
+        f"strategy is {strategy.name!r}, whose server asks for layers once it knows how far each client moved, but in "
+        "a round of Flower's own loop there is one exchange of messages; choose another strategy, such as 'fedlp', or "
+        "deploy an experiment"
+    ]
 
 
 def write_connection(home: Path, name: str, address: str, certificate: Path | None = None) -> None:

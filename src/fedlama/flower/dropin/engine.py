@@ -86,6 +86,11 @@ class AppEngine(FlowerEngine):
         Args:
             order: The round's order.
         """
+        if order.senders is None:
+            raise ConfigError(
+                "the strategy asks for layers once it knows how far each client moved, but in a round of Flower's own "
+                "loop there is one exchange of messages; choose another strategy, such as 'fedlp'"
+            )
         self._start, self.result = time.perf_counter(), RoundResult()
         self._asked, self._writer = self.opened(order)
         self._current, self._packed = dict(order.values), {}
@@ -119,7 +124,9 @@ class AppEngine(FlowerEngine):
             if reply is None or not requests or client in self.result.updates:
                 raise DataError("it is not a reply to a training request")
             count = _count(samples)
-            update = check(reply, requests[-1], self._setup.sent_layers, self._setup.codec, Held(self._current, self.sender_states))
+            update = check(
+                reply, requests[-1], self._setup.sent_layers, self._setup.codec, Held(self._current, self.sender_states)
+            )
         except DataError as error:
             self.note(f"client {client}: reply refused: {error}")
             return False

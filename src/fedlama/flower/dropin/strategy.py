@@ -32,7 +32,7 @@ from fedlama.core.paths import expanded
 from fedlama.core.validation import refuse
 from fedlama.errors import ConfigError, cut, did_you_mean
 from fedlama.federation.federation import Federation
-from fedlama.flower.deploy.submit import strategy_problems
+from fedlama.flower.deploy.submit import exchange_problems, strategy_problems
 from fedlama.flower.dropin.engine import AppClients, AppEngine, AppEngines
 from fedlama.flower.dropin.grid import RetryingGrid
 from fedlama.flower.dropin.layout import layout_of, module_of
@@ -100,7 +100,7 @@ class FedLAMAStrategy(FedAvg):
         if not self.fraction_train:
             raise ConfigError("fraction_train is 0, expected a share of the nodes; use FedAvg to evaluate only")
         self._strategy: Strategy[Any] = FedLAMA(1, 2) if strategy is None else strategy
-        refuse(strategy_problems(self._strategy))
+        refuse(strategy_problems(self._strategy) + exchange_problems(self._strategy))
         if self.configrecord_key in OURS:
             raise ConfigError(
                 f"configrecord_key is {self.configrecord_key!r}, which messages use; choose another, or leave it out"

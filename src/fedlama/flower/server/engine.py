@@ -33,6 +33,7 @@ from fedlama.choices.availability.rules import rescaled
 from fedlama.choices.codecs import CodecState, shares_state
 from fedlama.core.averaging import squared_norm, wide_dtype
 from fedlama.core.layers import Layer, named_layers
+from fedlama.core.ledger import Transfer
 from fedlama.core.scores import Score
 from fedlama.core.validation import refuse
 from fedlama.data.sources import as_source
@@ -51,6 +52,7 @@ from fedlama.flower.server.replies import Held, uploads
 from fedlama.flower.server.requests import EngineState, RequestWriter, downloads, indices
 from fedlama.flower.server.round import RoundPolicy, RoundResult, RoundRunner
 from fedlama.flower.server.scores import ScoreCollector
+from fedlama.flower.server.second import choices, chosen_requests, merged, senders_of
 
 if TYPE_CHECKING:
     from fedlama.federation.settings import FederationSettings
@@ -175,11 +177,6 @@ class FlowerEngine:
         Args:
             order: The round's order.
         """
-        if order.senders is None:
-            raise ConfigError(
-                "the strategy asks for layers once it knows how far each client moved, but in a deployment a round is "
-                "one exchange of messages; choose another strategy, such as 'fedlp'"
-            )
         state = self.state
         if order.new_cohort:
             self.start_cohort(order.cohort, order.values)
@@ -214,7 +211,8 @@ class FlowerEngine:
         self._log()
         updates = {client: result.updates[client] for client in self._answered()}
         down = downloads(result.sent, self._setup.sent_layers)
-        up = uploads(round_index, updates, scalars=order.scalars and secure is None)
+        scalars = order.scalars and secure is None and order.senders is not None
+        up = uploads(round_index, updates, scalars=scalars)
         losses = {client: update.loss for client, update in updates.items()}
         return RoundReply(losses, (*down, *up, *(secure.transfers if secure else ())))
 
@@ -231,7 +229,7 @@ class FlowerEngine:
         refuse(
             size_problems(len(order.cohort))
             + score_problems(shown=order.scores_own)
-            + sender_problems(chosen=bool(order.senders))
+            + sender_problems(chosen=order.senders is None or bool(order.senders))
         )
         weights = dict(zip(order.cohort, order.weights, strict=True))
         work = RoundWork(
@@ -287,6 +285,33 @@ class FlowerEngine:
         """Return a layer of every client that replied, (clients, ...) by tensor name."""
         updates = [self.latest.updates[client].layers[layer.name] for client in self._senders(layer)]
         return {spec.name: torch.stack([values[spec.name] for values in updates]) for spec in layer.tensors}
+
+    def distances(self) -> dict[str, list[float]]:
+        """Return how far each client moved in each layer, as the clients that answered have reported it."""
+        reports = [self.latest.updates[client].distances for client in self._answered()]
+        return {name: [report[name] for report in reports] for name in (reports[0] if reports else ())}
+
+    def ask(self, senders: Mapping[str, frozenset[int]]) -> tuple[dict[str, frozenset[int]], tuple[Transfer, ...]]:
+        """Ask the clients that reported for the layers that were chosen, and take these in.
+
+        Args:
+            senders: The clients that upload a layer, for the layers that not all upload.
+
+        Returns:
+            The clients that did, for the layers that not all who answered sent, and what moved.
+        """
+        assert self._order is not None  # a round was opened
+        self._order = order = replace(self._order, senders=senders)
+        asked = chosen_requests(self._common_request(order), order, self._setup.sent_layers, self._answered())
+        held = Held(order.values, self.sender_states)
+        result = self._runner.run(order.plan.round_index, list(asked), lambda client, _: asked[client], (), held)
+        for client, update in result.updates.items():
+            self.latest.updates[client] = merged(self.latest.updates[client], update)
+        self._line |= self._audit(order) | {"incidents": [*self._line["incidents"], *result.incidents]}
+        self._log()
+        arrived = {client: result.updates[client] for client in asked if client in result.updates}
+        up = uploads(order.plan.round_index, arrived, scalars=order.scalars)
+        return senders_of(order, asked, arrived), (*choices(result.sent, self._setup.sent_layers), *up)
 
     def overwrite(self, layer: Layer, values: Mapping[str, Tensor]) -> None:
         """Send the layer with the next requests; clients restore frozen layers by themselves."""
@@ -397,6 +422,7 @@ class FlowerEngine:
             payload=b"",
             seed=self._setup.seed,
             score=order.scores_own,
+            stage="distances" if order.senders is None else "whole",
         )
 
     def _audit(self, order: RoundOrder) -> dict[str, Any]:
@@ -411,7 +437,7 @@ class FlowerEngine:
     def _update_norm(self, client: int, order: RoundOrder) -> float:
         """Return the norm of a client's update in the layers that are due, relative to the global values before."""
         received, total = self.latest.updates[client].layers, 0.0
-        for layer in named_layers(self._setup.layers, order.layers_of(client)):
+        for layer in named_layers(self._setup.layers, order.layers_of(client) & received.keys()):
             for spec in layer.tensors:
                 if spec.trainable:
                     wide = wide_dtype(spec.dtype)

@@ -12,10 +12,11 @@ from torch import Tensor
 from fedlama.choices.codecs import Codec, CodecState
 from fedlama.core import wire
 from fedlama.core.layers import Layers
-from fedlama.core.ledger import Direction, LayerPayload, Transfer
+from fedlama.core.ledger import DISTANCES, Direction, LayerPayload, Transfer
 from fedlama.core.scores import Score
 from fedlama.engines.api import Values
 from fedlama.errors import DataError
+from fedlama.flower.choice import asked_layers, read_report
 from fedlama.flower.payloads import Known, decode_message, layer_payloads, received_states
 from fedlama.flower.protocol import TrainReply, TrainRequest
 from fedlama.flower.secure.agreement import LOSS, content_of
@@ -54,6 +55,7 @@ class ClientUpdate:
         score: The score of its own model on its own test set; None where it has none, or the request asked for none.
         masked: Under secure aggregation, index of the layer to its masked numbers; then there are no `layers`.
         states: What the server keeps of this upload for the client's next one, by tensor; empty for most codecs.
+        distances: Layer to how far it moved, where that was asked for in place of layers.
     """
 
     layers: dict[str, Values]
@@ -66,6 +68,7 @@ class ClientUpdate:
     score: Score | None = None
     masked: Mapping[int, bytes] = field(default_factory=dict)
     states: Mapping[str, CodecState] = field(default_factory=dict)
+    distances: Mapping[str, float] = field(default_factory=dict)
 
 
 def check(
@@ -92,14 +95,20 @@ def check(
     _check_address("the reply's payload", message.round_index, message.client, request)
     states = held.states.get(request.client, {})
     known = Known(request.seed, "up", request.round_index, request.client, held.values, states)
-    values = decode_message(message, request.upload, layers, codec, known)
+    due, distances = asked_layers(request, layers), dict[str, float]()
+    upload: tuple[LayerPayload, ...]
+    if request.stage == "distances":
+        distances, values = read_report(message, request, layers), dict[str, Values]()
+        upload = (LayerPayload(DISTANCES, 0, len(message.payloads[len(layers)])),)
+    else:
+        values, upload = decode_message(message, due, layers, codec, known), layer_payloads(message, layers)
     evaluation: tuple[LayerPayload, ...] = ()
     if request.evaluation:
         apart = wire.unpack(reply.evaluation)
         _check_address("the reply's evaluation", apart.round_index, apart.client, request)
         values |= decode_message(apart, request.evaluation, layers, codec, known)
         evaluation = layer_payloads(apart, layers)
-    expected = set(request.upload) if request.scalars else set()
+    expected = set(due) if request.scalars else set()
     if set(message.scalars) != expected or not all(0 <= value < math.inf for value in message.scalars.values()):
         raise DataError(
             "the reply's discrepancy scalars are not one finite number of 0 or more per requested layer; install the "
@@ -111,13 +120,12 @@ def check(
             f"the loss is {message.loss}, expected a finite number; lower the learning rate or check that client's data"
         )
     scalars = {layers[index].name: value for index, value in message.scalars.items()}
-    upload = layer_payloads(message, layers)
     score = reply.score if request.score else None
     new: dict[str, CodecState] = {}
-    for index in request.upload:
+    for index in due:
         new |= received_states(layers[index], message.payloads[index], codec, known)
     facts = message.loss, message.samples, reply.replayed, score
-    return ClientUpdate(values, scalars, upload, evaluation, *facts, states=new)
+    return ClientUpdate(values, scalars, upload, evaluation, *facts, states=new, distances=distances)
 
 
 def check_masked(reply: TrainReply, request: TrainRequest, layers: Layers) -> ClientUpdate:

@@ -81,10 +81,15 @@ class RequestWriter:
             answered_round=answered_round,
             steps=self._order.steps_of(client),
             steps_done=self._state.steps_done.get(client, 0),
-            upload=indices(self._layers, self._order.layers_of(client)),
+            upload=self._upload(client),
             payload=self._payload(indices(self._layers, lacking), coded),
             coded=coded,
         )
+
+    def _upload(self, client: int) -> tuple[int, ...]:
+        """Return the layers that a client uploads, or reports on where that decides who uploads them."""
+        order = self._order
+        return self._common.upload if order.senders is None else indices(self._layers, order.layers_of(client))
 
     def _payload(self, lacking: tuple[int, ...], coded: bool) -> bytes:
         if (lacking, coded) not in self._packed:

@@ -215,7 +215,9 @@ class RoundRunner:
     def _accept(self, progress: _Progress, reply: TrainReply, request: TrainRequest) -> None:
         """Take a reply's update in, or note why not."""
         client = request.client
-        if reply.status == "stale" and client not in progress.needs_full:
+        if reply.status == "stale" and request.stage == "chosen":
+            progress.refuse(client, "it no longer has what it trained in this round")
+        elif reply.status == "stale" and client not in progress.needs_full:
             progress.needs_full.add(client)
             progress.note(f"client {client} has lost its state and is sent the full model")
         elif reply.status == "stale":

@@ -333,3 +333,14 @@ def test_buffers_that_are_replaced_are_followed() -> None:
     result = federated(Reassigning(), FixedIntervals(2, {"dense.*": 1}), weighting="equal")
     # Three rounds of two batches of 5 on each client, averaged after each.
     assert float(result.model["seen"]) == 30.0
+
+
+def test_layers_of_another_dtype_or_shape_are_refused() -> None:
+    """Their bytes would be counted wrongly: half of what a model in float64 sends."""
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    layers = by_module(model)
+    check_layers(layers, model)
+    with pytest.raises(ConfigError, match=r"as torch.float32 \(3, 4\), but in the model it is torch.float64"):
+        check_layers(layers, model.double())
+    with pytest.raises(ConfigError, match=r"is torch.float32 \(3, 5\); make the layers of this model"):
+        check_layers(layers, nn.Sequential(nn.Linear(5, 3), nn.Linear(3, 2)))

@@ -278,14 +278,14 @@ def local_buffers(model: nn.Module, layers: Layers) -> dict[str, Tensor]:
 
 
 def check_layers(layers: Layers, model: nn.Module) -> None:
-    """Refuse a labelling that does not hold every trainable parameter of the model exactly once.
+    """Refuse a labelling that does not hold every trainable parameter of the model exactly once, as it is there.
 
     Args:
         layers: The labelling.
         model: The model it is meant for.
 
     Raises:
-        ConfigError: Parameters missed, doubled or unknown, or two layers of one name.
+        ConfigError: Parameters missed, doubled, unknown or of another shape or dtype, or two layers of one name.
     """
     claims = {layer.name: [spec.name for spec in layer.tensors if spec.trainable] for layer in layers}
     problems = [] if len(claims) == len(layers) else ["two layers have the same name; give each its own"]
@@ -293,6 +293,15 @@ def check_layers(layers: Layers, model: nn.Module) -> None:
         _invert(claims, [spec.name for spec in _specs(model) if spec.trainable])
     except ConfigError as error:
         problems += error.problems
+    known = {spec.name: spec for spec in _specs(model)}
+    for layer in layers:
+        for spec in layer.tensors:
+            there = known.get(spec.name, spec)
+            if (there.shape, there.dtype) != (spec.shape, spec.dtype):
+                problems.append(
+                    f"layer {layer.name!r} has {spec.name!r} as {spec.dtype} {spec.shape}, but in the model it is "
+                    f"{there.dtype} {there.shape}; make the layers of this model"
+                )
     if problems:
         raise ConfigError(problems)
 

@@ -5,31 +5,42 @@
 
 Three seeds, with the settings of :mod:`benchmarks.methods_list`, chosen beforehand and not tuned. A run that the file
 holds already is not repeated, and the file is written after each run, seed after seed, so the command can be stopped
-and started again. A method that is refused in a setting, or diverges, is a row with the reason.
+and started again, and a new method costs its own runs alone. A method that is refused in a setting, or diverges, is a
+row with the reason. Personal models are scored on test sets of the clients, in settings of their own.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
-import math
 import statistics
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from benchmarks.methods_list import BASES, COMBINED, EXPENSIVE, METHODS, SETTINGS
+from benchmarks.methods_list import (
+    ALONE,
+    COMBINED,
+    EXPENSIVE,
+    METHODS,
+    PERSONAL,
+    PERSONAL_SETTINGS,
+    SETTINGS,
+    THEN,
+    TUNED,
+)
+from benchmarks.methods_tables import Row, all_methods, combinations, draw, personal_models
+from fedlama.core.records import Result, Score
 from fedlama.errors import FedlamaError
-from fedlama.experiment import assemble, prepare, read, resolve
+from fedlama.experiment import Material, assemble, prepare, read, resolve
 
-Row = dict[str, Any]
 SEEDS = (0, 1, 2)
-FIGURE_RANGE = {"writers": (70.0, 98.0), "fashion": (60.0, 84.0)}
-"""Accuracies that the figure shows, in percent."""
 
 
 def main() -> None:
@@ -46,7 +57,7 @@ def main() -> None:
     rows: list[Row] = json.loads(given.output.read_text()) if given.output.exists() else []
     if given.show or given.figure:
         if given.show:
-            print("\n\n".join([all_methods(rows), combinations(rows)]))
+            print("\n\n".join([all_methods(rows), combinations(rows), personal_models(rows)]))
         if given.figure:
             draw(rows, given.figure)
         return
@@ -56,163 +67,118 @@ def main() -> None:
         "writers": [f"data.path={given.mnist}", f"data.table={given.writers}"],
         "fashion": [f"data.path={given.fashion}"],
     }
-    methods = METHODS | COMBINED
-    for part in (methods.keys() - EXPENSIVE, EXPENSIVE):
+    for is_last in (False, True):
         for seed in SEEDS:
-            for setting, lines in SETTINGS.items():
-                chosen = {name: more for name, more in methods.items() if name in part and given.only in name}
-                if setting != "fashion":
-                    chosen = {name: more for name, more in chosen.items() if name in METHODS}
-                run_setting(given.output, rows, setting, [*lines, *data[setting], f"seed={seed}"], chosen)
+            for setting, lines in (SETTINGS | PERSONAL_SETTINGS).items():
+                chosen = {
+                    name: more
+                    for name, more in methods_of(setting).items()
+                    if given.only in name and (name in EXPENSIVE) == is_last
+                }
+                paths = data[setting.partition(",")[0]]
+                run_setting(given.output, rows, (setting, seed), [*lines, *paths, f"seed={seed}"], chosen)
+
+
+def methods_of(setting: str) -> dict[str, list[str]]:
+    """Return the methods that are run in a setting, by title.
+
+    Args:
+        setting: A key of :data:`SETTINGS` or :data:`PERSONAL_SETTINGS`.
+    """
+    if setting in PERSONAL_SETTINGS:
+        return PERSONAL
+    return METHODS | COMBINED if setting == "fashion" else METHODS
 
 
 def run_setting(
-    output: Path, rows: list[Row], setting: str, lines: Sequence[str], methods: Mapping[str, Sequence[str]]
+    output: Path, rows: list[Row], cell: tuple[str, int], lines: Sequence[str], methods: Mapping[str, Sequence[str]]
 ) -> None:
-    """Run what is missing of one data set and seed, and write the file after each run."""
-    seed = int(lines[-1].partition("=")[2])
+    """Run what is missing of one data set and seed, and write the file after each run.
+
+    Args:
+        output: The file.
+        rows: What it holds; new rows are added.
+        cell: The setting and the seed.
+        lines: The changes of an experiment file that all methods have in common.
+        methods: Title to the changes of a method.
+    """
+    setting, seed = cell
     done = {(row["setting"], row["method"], row["seed"]) for row in rows}
-    missing = {name: more for name, more in methods.items() if (setting, name, seed) not in done}
-    if not missing:
-        return
-    material = prepare(resolve(read("digits", [*lines, "strategy.name=fedavg"])))
-    for name, more in missing.items():
-        start = time.perf_counter()
+    material = cache(lambda: prepare(resolve(read("digits", [*lines, "strategy.name=fedavg"]))))
+    for name, more in methods.items():
+        if (setting, name, seed) in done:
+            continue
+        shared, start = material(), time.perf_counter()
         row: Row = {"setting": setting, "method": name, "seed": seed}
+        then = ALONE if name in TUNED else THEN.get(name)
+        stages = [more] if then is None else [more, then]
         try:
-            result = assemble(resolve(read("digits", [*lines, *filled(lines, more)])), material).run()
-            row |= {
-                "accuracy": 100 * result.score.accuracy if result.score else None,
-                "up": result.ledger.total_bytes("up") / 1e6,
-                "down": result.ledger.total_bytes("down") / 1e6,
-                "cost": result.cost_percent,
-                "epsilon": result.figures.get("epsilon"),
-            }
+            row |= measured(run_stages(lines, stages, shared), name in TUNED)
         except FedlamaError as error:
             row["failed"] = str(error)
         rows.append(row | {"seconds": time.perf_counter() - start})
         output.write_text(json.dumps(rows, indent=0))
-        print(setting, seed, name, row.get("failed") or f"{row['accuracy']:.2f}", flush=True)
+        print(setting, seed, name, row.get("failed") or f"{row.get('pooled', row['accuracy']):.2f}", flush=True)
+
+
+def run_stages(lines: Sequence[str], stages: Sequence[Sequence[str]], material: Material) -> list[Result]:
+    """Run one federation after the other, each from the model of the one before.
+
+    Args:
+        lines: The changes of an experiment file that they have in common.
+        stages: Those of each federation.
+        material: Data, clients and first model.
+    """
+    results: list[Result] = []
+    for more in stages:
+        federation = assemble(resolve(read("digits", [*lines, *filled(lines, more)])), material)
+        if results:
+            model = copy.deepcopy(federation.model)
+            model.load_state_dict(results[-1].model)
+            federation = replace(federation, model=model)
+        results.append(federation.run())
+    return results
+
+
+def measured(results: Sequence[Result], is_tuned: bool) -> Row:
+    """Return what the file keeps of a method's runs.
+
+    Args:
+        results: One run, or two of which the second begins with the first one's model.
+        is_tuned: Whether the last one is fine-tuning on the clients, who send nothing then.
+    """
+    last = results[-1]
+    sent = results[:-1] if is_tuned else results
+    row: Row = {
+        "accuracy": 100 * last.score.accuracy if last.score and last.score.accuracy is not None else None,
+        "up": sum(result.ledger.total_bytes("up") for result in sent) / 1e6,
+        "down": sum(result.ledger.total_bytes("down") for result in results) / 1e6,
+    }
+    if len(results) == 1:
+        row |= {"cost": last.cost_percent, "epsilon": last.figures.get("epsilon")}
+    scores = last.client_scores
+    of_clients: Sequence[Score] = [] if scores is None else [*(scores.own_model or scores.global_model).values()]
+    if of_clients:
+        pooled, values = Score.pooled(of_clients), [100 * score.value for score in of_clients]
+        assert pooled is not None  # as the clients count their predictions
+        row |= {"pooled": 100 * pooled.value, "mean": statistics.fmean(values), "worst": min(values)}
+    return row
 
 
 def filled(lines: Sequence[str], more: Sequence[str]) -> list[str]:
     """Return a method's changes in a setting.
 
-    >>> filled(["strategy.base_interval=5"], ["strategy.base_interval={interval}", "codec.feedback={feedback}"])
-    ['strategy.base_interval=20', 'codec.feedback=true']
+    >>> lines = ["local_steps=240", "strategy.base_interval=5"]
+    >>> filled(lines, ["strategy.base_interval={interval}", "local_steps={half}", "codec.feedback={feedback}"])
+    ['strategy.base_interval=20', 'local_steps=120', 'codec.feedback=true']
     """
-    base = next(int(line.partition("=")[2]) for line in lines if line.startswith("strategy.base_interval="))
+    numbers = dict(line.split("=") for line in lines if line.startswith(("strategy.base_interval=", "local_steps=")))
+    base, budget = int(numbers.get("strategy.base_interval", 0)), int(numbers.get("local_steps", 0))
     feedback = "false" if any(line.startswith("sampler.") for line in [*lines, *more]) else "true"
-    return [line.replace("{interval}", str(4 * base)).replace("{feedback}", feedback) for line in more]
-
-
-def all_methods(rows: Sequence[Row]) -> str:
-    """Return the table of all methods, one column group for each data set."""
-    lines = [
-        "| | method | MNIST by writer, % | MB up + down | Fashion-MNIST, % | MB up + down |",
-        "|---|---|---|---|---|---|",
-    ]
-    for number, name in enumerate(METHODS, 1):
-        cells = [cell for setting in SETTINGS for cell in (_accuracy(rows, setting, name), _bytes(rows, setting, name))]
-        lines.append(f"| {number} | {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def combinations(rows: Sequence[Row]) -> str:
-    """Return the table of FedLAMA and 4 bits, each with other methods, on Fashion-MNIST."""
-    columns = {"FedAvg": "", "FedLAMA": ", FedLAMA", "4 bits": ", 4 bits", "both": ", FedLAMA, 4 bits"}
-    titles = {"SGD": "FedAvg"} | {name: name for name in BASES}
-    plain = {"": "FedAvg", ", FedLAMA": "FedLAMA", ", 4 bits": "4 bits", ", FedLAMA, 4 bits": "FedLAMA, 4 bits"}
-    lines = [f"| with | {' | '.join(columns)} |", "|---" * 5 + "|"]
-    for title, name in titles.items():
-        names = [plain[more] if name == "FedAvg" else name + more for more in columns.values()]
-        cells = [
-            _accuracy(rows, "fashion", each)
-            + ("" if (megabytes := _bytes(rows, "fashion", each)) == "-" else f"; {megabytes} MB")
-            for each in names
-        ]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def draw(rows: Sequence[Row], path: Path) -> None:
-    """Draw the mean accuracy of each method against its megabytes, one panel for each data set."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 6.2), layout="constrained")
-    titles = {"writers": "MNIST by writer, 10 of 539 clients", "fashion": "Fashion-MNIST, Dirichlet 0.1, 20 clients"}
-    for axes, (setting, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
-        points = [
-            (statistics.fmean(row["up"] + row["down"] for row in runs), _mean(runs), number, "FedLAMA" in name)
-            for number, name in enumerate(METHODS, 1)
-            if (runs := list(_finished(rows, setting, name))) and not _failures(rows, setting, name)
-        ]
-        axes.set(
-            title=title, xlabel="MB up and down", ylabel="test accuracy, %", xscale="log", ylim=FIGURE_RANGE[setting]
-        )
-        axes.set_xticks(ticks := [20, 50, 100, 200, 500], [str(tick) for tick in ticks])
-        axes.tick_params(axis="x", which="minor", labelbottom=False)
-        axes.margins(x=0.08)
-        _plot(axes, points, FIGURE_RANGE[setting])
-        axes.grid(alpha=0.3)
-    figure.text(
-        0.5, -0.01, "numbers: rows of the table; a triangle is below the axis", ha="center", va="top", fontsize=8
-    )
-    figure.savefig(path, dpi=110, bbox_inches="tight")
-
-
-def _plot(axes: Any, points: Sequence[tuple[float, float, int, bool]], limits: tuple[float, float]) -> None:  # noqa: ANN401
-    """Plot points with numbers that do not cover each other.
-
-    Args:
-        axes: Matplotlib's axes.
-        points: Megabytes, accuracy, number of the row, and whether to show it in red.
-        limits: The range of the accuracy axis.
-    """
-    gap, taken = (limits[1] - limits[0]) / 40, dict[int, float]()
-    for megabytes, accuracy, number, red in sorted(points, key=lambda point: point[1]):
-        shown, color = max(accuracy, limits[0] + gap), "tab:red" if red else "tab:blue"
-        axes.plot(megabytes, shown, "o" if accuracy == shown else "v", markersize=4, color=color)
-        column = round(20 * math.log10(megabytes))
-        height = max(shown, max(taken.get(near, -math.inf) for near in (column - 1, column, column + 1)) + gap)
-        taken[column] = height
-        line = {"arrowstyle": "-", "linewidth": 0.3, "color": "gray"}
-        axes.annotate(
-            str(number), (megabytes, shown), (megabytes * 1.07, height), fontsize=7, va="center", arrowprops=line
-        )
-
-
-def _finished(rows: Sequence[Row], setting: str, name: str) -> Iterator[Row]:
-    for row in rows:
-        if (row["setting"], row["method"]) == (setting, name) and "failed" not in row:
-            yield row
-
-
-def _failures(rows: Sequence[Row], setting: str, name: str) -> list[str]:
-    return [row["failed"] for row in rows if (row["setting"], row["method"]) == (setting, name) and "failed" in row]
-
-
-def _mean(rows: Sequence[Row]) -> float:
-    return statistics.fmean(row["accuracy"] for row in rows)
-
-
-def _accuracy(rows: Sequence[Row], setting: str, name: str) -> str:
-    """Return mean and standard deviation over the seeds, or that the method was refused or diverged."""
-    runs, reasons = list(_finished(rows, setting, name)), _failures(rows, setting, name)
-    if reasons:
-        count = f" in {len(reasons)} of {len(reasons) + len(runs)}" if runs else ""
-        return f"diverged{count}" if "is not finite" in reasons[0] else "refused"
-    if not runs:
-        return "-"
-    spread = f" ± {statistics.stdev(row['accuracy'] for row in runs):.1f}" if len(runs) > 1 else ""
-    return f"{_mean(runs):.1f}{spread}"
-
-
-def _bytes(rows: Sequence[Row], setting: str, name: str) -> str:
-    if _failures(rows, setting, name):
-        return "-"
-    runs = list(_finished(rows, setting, name))
-    return f"{statistics.fmean(row['up'] + row['down'] for row in runs):.1f}" if runs else "-"
+    values = {"{interval}": 4 * base, "{budget}": budget, "{half}": budget // 2, "{feedback}": feedback}
+    for mark, value in values.items():
+        more = [line.replace(mark, str(value)) for line in more]
+    return [*more]
 
 
 if __name__ == "__main__":

@@ -43,12 +43,21 @@ _PROX = ["solver.name=fedprox", "solver.proximal=0.01"]
 _SCAFFOLD = ["solver.name=scaffold", "solver.learning_rate=0.05"]
 _SLOW_SCAFFOLD = ["solver.name=scaffold", "solver.learning_rate=0.01"]
 _ADAM = ["server_optimizer.name=adam", "server_optimizer.beta1=0.9"]
+_LPA = ["aggregator.name=fedlpa", "layers.name=module"]
+_PLAIN = [*_FEDAVG, "solver.momentum=0.0"]
+_ONE_ROUND = [*_PLAIN, "strategy.base_interval={budget}"]
+_HALF = [*_PLAIN, "local_steps={half}"]
+_LONG_ROUND = [*_HALF, "strategy.base_interval={half}"]
+_RATES = ["solver.name=layer-rates", "solver.learning_rate=0.05"]
+_MASK = ["codec.name=layer-mask", "aggregator.name=element-mean"]
 
 METHODS: dict[str, list[str]] = {
     "FedAvg": _FEDAVG,
     "FedAvg, 4 times the interval": [*_FEDAVG, "strategy.base_interval={interval}"],
     "FedLAMA": _FEDLAMA,
     "FedLAMA, random layers": [*_FEDLAMA, "strategy.order=random"],
+    "FedAvg, without momentum": _PLAIN,
+    "FedLAMA, without momentum": [*_FEDLAMA, "solver.momentum=0.0"],
     "a byte budget of 50 %": ["strategy.name=budget", "strategy.share=0.5"],
     "FedLUAR, 2 layers": ["strategy.name=fedluar", "strategy.recycled_layers=2"],
     "FedLUAR, random layers": ["strategy.name=fedluar", "strategy.recycled_layers=2", "strategy.rule=random"],
@@ -114,9 +123,19 @@ METHODS: dict[str, list[str]] = {
         "evaluate=best_client",
     ],
     "LBGM, threshold 0.2": [*_FEDAVG, "codec.name=lbgm"],
+    "rates by layer (FLAYER)": [*_FEDAVG, *_RATES],
+    "mask by layer (FLAYER)": [*_FEDAVG, *_MASK],
+    "one round": _ONE_ROUND,
+    "one round, FedLPA": [*_ONE_ROUND, *_LPA],
+    "one round, then FedAvg": _LONG_ROUND,
+    "one round, FedLPA, then FedAvg": [*_LONG_ROUND, *_LPA],
 }
-"""Title to the changes of an experiment. ``{interval}`` is four times the setting's interval, and ``{feedback}`` is
-whether codecs keep what rounding left out, as by default: they cannot where a new cohort is drawn in every round."""
+"""Title to the changes of an experiment. ``{interval}`` is four times the setting's interval, ``{budget}`` its local
+steps and ``{half}`` half of them, and ``{feedback}`` is whether codecs keep what rounding left out, as by default: they
+cannot where a new cohort is drawn in every round."""
+
+THEN: dict[str, list[str]] = {"one round, then FedAvg": _HALF, "one round, FedLPA, then FedAvg": _HALF}
+"""Title to the changes of a second run, which begins with the model of the first one."""
 
 EXPENSIVE = frozenset({"Mime-LAMB"})
 """Titles of methods that run last: a pass over all data in each round takes longer than all other methods together."""
@@ -133,3 +152,55 @@ COMBINED: dict[str, list[str]] = {
     base + part: [*changes, *more] for base, changes in BASES.items() for part, more in _PARTS.items()
 }
 """FedLAMA and 4 bits, each with other methods; without them they are among :data:`METHODS`."""
+
+_CNN = ["model.name=small-cnn", "model.widths=[4,8]", "model.hidden=32", "solver.name=sgd", "solver.learning_rate=0.05"]
+_OWN_SETS = ["client_test_share=0.2", "client_validation_share=0.1", "evaluate_clients=own", "short_clients=true"]
+_EPOCHS = [*_CNN, *_OWN_SETS, "batch_size=10", "local_work.epochs=1", "rounds=15", "evaluate_every=1000"]
+
+PERSONAL_SETTINGS: dict[str, list[str]] = {
+    "writers, own": [*_EPOCHS, "data.name=mnist-writers", "partition.name=natural", "partition.clients=40"],
+    "fashion, own": [
+        *_EPOCHS,
+        "data.name=idx",
+        "data.rows=4000",
+        "partition.name=dirichlet",
+        "partition.clients=20",
+        "partition.alpha=0.1",
+    ],
+}
+"""Data sets whose clients have test sets of their own. All of them take part in every round, of one local epoch."""
+
+_HEAD = "dense2.*"
+_FLAYER = [
+    *_FEDAVG,
+    *_MASK,
+    "solver.name=layer-rates",
+    "solver.learning_rate=0.005",
+    "solver.factor=20",
+    f'layers.head=["{_HEAD}"]',
+]
+PERSONAL: dict[str, list[str]] = {
+    "each client alone": [*_PLAIN, "rounds=1", "local_work.epochs=15"],
+    "FedAvg, the global model": [*_PLAIN, "evaluate_clients=global"],
+    "FedAvg": _PLAIN,
+    "FedAvg, then 5 epochs alone": [*_PLAIN, "evaluate_clients=none"],
+    "FedPer": [*_PLAIN, f'layers.local=["{_HEAD}"]'],
+    "FedRep": [
+        *_FEDAVG,
+        "solver.name=fedrep",
+        "solver.momentum=0.0",
+        "solver.head_steps=4",
+        f'layers.local=["{_HEAD}"]',
+    ],
+    "FedBABU, then 5 epochs alone": [*_PLAIN, f'layers.frozen=["{_HEAD}"]', "evaluate_clients=none"],
+    "FLAYER": [*_FLAYER, "personal={head_epochs=1}"],
+    "FLAYER, preset authors": [*_FLAYER, "personal={head_epochs=1}", "preset=authors"],
+}
+"""Title to the changes of an experiment. A client's own model is scored after its local epoch, that of FLAYER before
+it, as its source does."""
+
+ALONE = [*_PLAIN, "rounds=1", "local_work.epochs=5"]
+"""The changes of fine-tuning: one more round, in which every client trains and is scored, and nothing is averaged."""
+
+TUNED = frozenset(title for title in PERSONAL if title.endswith("5 epochs alone"))
+"""Titles of methods with fine-tuning, of which what clients would send up is not counted."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
-from benchmarks.methods import all_methods, combinations, filled
-from benchmarks.methods_list import COMBINED, EXPENSIVE, METHODS, SETTINGS
+import pytest
+from benchmarks.methods import filled, measured, methods_of, run_stages
+from benchmarks.methods_list import ALONE, EXPENSIVE, METHODS, PERSONAL, PERSONAL_SETTINGS, SETTINGS, THEN, TUNED
+from benchmarks.methods_tables import all_methods, combinations, personal_models
 
-from fedlama.experiment import read, resolve
+from fedlama.experiment import prepare, read, resolve
 from tests.docs.blocks import DOCS, ROOT
 
 
@@ -16,16 +18,33 @@ def test_the_page_shows_the_stored_results() -> None:
     page = (DOCS / "methods.md").read_text(encoding="utf-8")
     assert all_methods(rows) in page
     assert combinations(rows) in page
+    assert personal_models(rows) in page
 
 
 def test_every_method_is_valid_in_every_setting() -> None:
-    assert METHODS.keys() >= EXPENSIVE
-    for lines in SETTINGS.values():
+    assert METHODS.keys() >= EXPENSIVE | THEN.keys()
+    assert PERSONAL.keys() >= TUNED
+    for setting, lines in (SETTINGS | PERSONAL_SETTINGS).items():
         lines = [*lines, "data.path=."]
-        for name, more in {**METHODS, **COMBINED}.items():
+        second = {"alone": ALONE} if setting in PERSONAL_SETTINGS else THEN
+        for name, more in {**methods_of(setting), **second}.items():
             if name == "2 bits" and "sampler.name=uniform" in lines:
                 continue  # refused without feedback
             resolve(read("digits", [*lines, *filled(lines, more)]))
+
+
+def test_a_second_run_begins_with_the_model_of_the_first_one_and_fine_tuning_sends_nothing_up() -> None:
+    lines = ["rounds=1", "evaluate_clients=own", "client_test_share=0.2", "local_work.epochs=1", "model.hidden=[4]"]
+    first = ["strategy.name=fedavg", "solver.learning_rate=0.05"]
+    material = prepare(resolve(read("digits", lines)))
+    results = run_stages(lines, [first, [*first, "solver.learning_rate=0.0"]], material)
+    row, whole = measured(results, True), measured(results, False)
+    assert results[1].score == results[0].score  # as a rate of 0 keeps the model
+    assert row["accuracy"] == pytest.approx(100 * results[0].score.accuracy)
+    assert row["up"] == whole["up"] / 2 == row["down"] / 2
+    values = [100 * score.value for score in results[1].client_scores.own_model.values()]
+    assert row["worst"] == min(values)
+    assert row["worst"] < row["pooled"] < max(values)
 
 
 def test_a_table_says_what_was_refused_and_what_diverged() -> None:

@@ -26,6 +26,8 @@ from fedlama.flower.secure.fixed_point import FixedPoint, weighted_change
 from fedlama.flower.server.exchange import KEYS
 from fedlama.flower.server.known_clients import KnownClients
 from fedlama.runs.network_log import read_log
+from tests.engines.test_one_shot import ONE_SHOT
+from tests.engines.test_personal import FLAYER
 from tests.flower.cases import QUICK, deployed, federation, in_process
 from tests.flower.test_client_scores import both
 from tests.flower.test_same_as_loop import CASES, Masked
@@ -66,6 +68,7 @@ PRIVATE: dict[str, Any] = {
     "strategy": fl.FedAvg(2),
     "model": torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(72, 5)),
 }
+HEADS = FLAYER | {"codec": fl.Float32(), "aggregator": fl.Mean(), "evaluate_clients": "none", "test_set": None}
 
 
 @pytest.mark.parametrize(
@@ -75,8 +78,9 @@ PRIVATE: dict[str, Any] = {
         {"solver": fl.Scaffold(0.05)},
         {"model": Masked(), "strategy": fl.FedAvg(2)},
         {"local_steps": 40, "strategy": fl.FedLAMA(2, 2)},  # more rounds than one agreement serves
+        HEADS,
     ],
-    ids=["privacy", "scaffold", "complex numbers and infinities", "many rounds"],
+    ids=["privacy", "scaffold", "complex numbers and infinities", "many rounds", "personal heads and rates"],
 )
 def test_the_bits_of_plain_sums_with(changes: dict[str, Any], tmp_path: Path) -> None:
     if "privacy" in changes:
@@ -340,6 +344,8 @@ def test_sampled_cohorts_agree_among_themselves(tmp_path: Path) -> None:
         ({"strategy": fl.FedLP(2, keep=0.5)}, "asks different layers of different clients"),
         (CASES["power of choice"], "sampler is 'power-of-choice', which chooses by losses of single clients"),
         (CASES["fednova"] | {"sampler": fl.AllClients()}, "weights depend on which clients answer"),
+        (FLAYER | {"test_set": None}, "codec is 'layer-mask', but masked numbers(.|\n)*scores of single clients"),
+        (ONE_SHOT, "aggregator is 'fedlpa', but FlowerEngine does not show single clients' models; set aggregation="),
     ],
 )
 def test_a_federation_that_does_not_fit_is_refused(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
@@ -365,12 +371,17 @@ def test_bans_leave_three_clients_or_more(tmp_path: Path) -> None:
         )
 
 
+FEDLPA = ["rounds=1", "strategy.name=fedavg", "aggregator.name=fedlpa", "layers.name=module"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
         (["aggregator.name=median"], "aggregator.name is 'median', but aggregation is 'secure'"),
         (["aggregator.name=trimmed-mean"], "aggregator.name is 'trimmed-mean'"),
         (["aggregator.name=norm-bound"], "aggregator.name is 'norm-bound'"),
+        (["aggregator.name=element-mean"], "aggregator.name is 'element-mean'"),
+        (FEDLPA, "aggregator.name is 'fedlpa', but aggregation is 'secure'"),
         (["evaluate_clients=own", "client_test_share=0.2"], "evaluate_clients shows scores of single"),
         (["weighting=fednova"], "weighting is 'fednova'"),
         (["strategy.name=fedlp"], "asks different layers of different clients"),

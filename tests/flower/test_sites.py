@@ -156,6 +156,11 @@ def test_data_that_are_gone_are_reported(tmp_path: Path, sites: dict[str, Path])
         (["validation_share=0.1"], {"server-config": "data=x"}, "takes rows of all clients for the server"),
         (["partition.name=natural"], {"server-config": "data=x"}, "partition.name is 'natural', expected the number"),
         (["local_work.epochs=1"], {"server-config": "data=x"}, "is in epochs, which the server cannot count"),
+        (
+            ["aggregator.name=fedlpa"],
+            {"server-config": "data=x"},
+            "whose epochs over a client's data",
+        ),
         (["data.path=node:"], {"server-config": "data=x"}, "no key is named; write data.path=node:data"),
     ],
 )

@@ -19,7 +19,7 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 from torch import nn
 
 from fedlama import AdaComm, Federation, FedLAMA
-from fedlama.choices.aggregators import Median
+from fedlama.choices.aggregators import FedLPA, Median
 from fedlama.choices.codecs import Float16
 from fedlama.choices.solvers import SGD
 from fedlama.errors import ConfigError, DataError
@@ -418,6 +418,10 @@ def test_a_reply_that_cannot_be_used_is_left_out(tmp_path: Path) -> None:
 def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no option 'fraction_trian'; did you mean 'fraction_train'"):
         strategy(fraction_trian=0.5)
+    with pytest.raises(ConfigError, match="aggregation is 'secure', but FedLAMAStrategy averages single models"):
+        strategy(aggregation="secure")
+    with pytest.raises(ConfigError, match="aggregator is 'fedlpa', whose clients send Kronecker factors"):
+        strategy(aggregator=FedLPA())
     with pytest.raises(ConfigError, match="fraction_train is 0"):
         strategy(fraction_train=0.0)
     arrays = dict(net().state_dict())

@@ -16,7 +16,7 @@ from fedlama.core.ledger import CHOICE, DISTANCES
 from fedlama.errors import ConfigError, DataError
 from fedlama.flower import Flower, RoundPolicy
 from fedlama.flower.choice import asked_layers, read_report, write_choice
-from fedlama.flower.deploy.submit import exchange_problems
+from fedlama.flower.deploy.fit import exchange_problems
 from fedlama.flower.protocol import TrainRequest
 from tests.engines.cases import network
 from tests.flower.cases import assert_same_bits, deployed, federation, in_process

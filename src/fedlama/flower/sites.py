@@ -98,6 +98,11 @@ def site_misfits(experiment: Experiment) -> list[str]:
             f"{start} validation_share is {settings.validation_share}, which takes rows of all clients for the server; "
             "set it to 0, and use evaluate_clients=global for the sites' own scores"
         )
+    if getattr(experiment.aggregator, "needs_factors", False):
+        problems.append(
+            f"{start} aggregator.name is {experiment.aggregator.name!r}, whose epochs over a client's data the server "
+            "cannot count; choose another, or give data that the server has"
+        )
     if settings.epochs is not None or settings.local_work.epochs is not None:
         problems.append(
             f"{start} the budget or the local work is in epochs, which the server cannot count; give rounds or "

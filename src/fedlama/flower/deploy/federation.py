@@ -19,7 +19,7 @@ from fedlama.federation.federation import Federation
 from fedlama.federation.run import Run
 from fedlama.federation.state import RunState
 from fedlama.flower.deploy.compared import Compared, refuse_other_settings, summary_of
-from fedlama.flower.deploy.submit import misfits, strategy_problems
+from fedlama.flower.deploy.fit import misfits, strategy_problems
 from fedlama.flower.server.engine import Flower
 from fedlama.flower.server.nodes import NodeRegistry, RemoteClients
 from fedlama.flower.sites import node_keys, server_federation

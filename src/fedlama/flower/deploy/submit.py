@@ -8,16 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-from fedlama.choices.strategies import Strategy
 from fedlama.core.validation import refuse
 from fedlama.errors import FedlamaError, cut, printable
 from fedlama.experiment import Experiment
-from fedlama.experiment.catalogue import is_outside
-from fedlama.flower.secure.fit import experiment_problems
+from fedlama.flower.deploy.fit import check_factored, misfits
 from fedlama.flower.settings import DEFAULTS
-from fedlama.flower.sites import check_server_config, site_misfits
+from fedlama.flower.sites import check_server_config
 
 _PROJECT = """\
 [project]
@@ -80,82 +77,11 @@ def run_config(experiment: Experiment, options: Mapping[str, str | float]) -> st
         ConfigError: The experiment asks for something that a deployment cannot do.
     """
     refuse(misfits(experiment, str(options.get("aggregation", DEFAULTS["aggregation"]))))
+    check_factored(experiment)
     check_server_config(experiment, str(options.get("server-config", "")))
     text = json.dumps(experiment.to_json(), separators=(",", ":"))
     lines = {"experiment": text, **options}
     return "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
-
-
-def misfits(experiment: Experiment, aggregation: str = "models") -> list[str]:
-    """Report what an experiment asks for and a deployment cannot do, one sentence each.
-
-    Args:
-        experiment: The experiment.
-        aggregation: How the server averages: ``"models"``, ``"sums"`` or ``"secure"``.
-    """
-    problems = site_misfits(experiment) + [
-        f"{section if section == 'engine' else f'{section}.name'} is {origin.reference!r}, expected a file in the "
-        "folder of the experiment file, because every machine looks it up in its own plugins-dir; move it there"
-        for section, origin in experiment.origins.items()
-        if is_outside(origin.reference)
-    ]
-    problems += strategy_problems(experiment.strategy, "strategy.name", ", or simulate with `fedlama run`")
-    availability, aggregator = experiment.availability, experiment.aggregator
-    if not availability.always_answers:
-        problems.append(
-            f"availability.name is {availability.name!r}, expected 'always', because the real clients "
-            "of a deployment answer or do not; remove it, or simulate with `fedlama run`"
-        )
-    if not aggregator.is_plain_mean and aggregation != "models":
-        problems.append(
-            f"aggregator.name is {aggregator.name!r}, but aggregation is {aggregation!r}, which uses no single "
-            "client's model; remove one of them"
-        )
-    if aggregation == "secure":
-        problems += experiment_problems(experiment)
-    if experiment.settings.evaluate != "global":
-        problems.append(
-            f"evaluate is {experiment.settings.evaluate!r}, expected 'global', because single clients' models stay on "
-            "their machines; change it"
-        )
-    if experiment.settings.precision != "float32":
-        problems.append(
-            f"precision is {experiment.settings.precision!r}, expected 'float32', because nodes compute in the model's "
-            "own numbers; remove it"
-        )
-    return problems
-
-
-def strategy_problems(strategy: Strategy[Any], field: str = "strategy", otherwise: str = "") -> list[str]:
-    """Return why a strategy cannot run in a deployment, one sentence each.
-
-    Args:
-        strategy: The strategy.
-        field: What the user calls it.
-        otherwise: What else the user can do.
-    """
-    problems = []
-    if getattr(strategy, "is_central", False):
-        problems.append(
-            f"{field} is {strategy.name!r}, which trains on the pooled data of all clients, but in a deployment these "
-            f"stay on their machines; choose another strategy{otherwise}"
-        )
-    return problems
-
-
-def exchange_problems(strategy: Strategy[Any]) -> list[str]:
-    """Return why a strategy does not fit in a round with one exchange of messages; one sentence.
-
-    Args:
-        strategy: The strategy.
-    """
-    if not getattr(strategy, "measures_distances", False):
-        return []
-    return [
-        f"strategy is {strategy.name!r}, whose server asks for layers once it knows how far each client moved, but in "
-        "a round of Flower's own loop there is one exchange of messages; choose another strategy, such as 'fedlp', or "
-        "deploy an experiment"
-    ]
 
 
 def write_connection(home: Path, name: str, address: str, certificate: Path | None = None) -> None:

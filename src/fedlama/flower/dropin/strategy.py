@@ -32,7 +32,7 @@ from fedlama.core.paths import expanded
 from fedlama.core.validation import refuse
 from fedlama.errors import ConfigError, cut, did_you_mean
 from fedlama.federation.federation import Federation
-from fedlama.flower.deploy.submit import exchange_problems, strategy_problems
+from fedlama.flower.deploy.fit import exchange_problems, strategy_problems
 from fedlama.flower.dropin.engine import AppClients, AppEngine, AppEngines
 from fedlama.flower.dropin.grid import RetryingGrid
 from fedlama.flower.dropin.layout import layout_of, module_of
@@ -93,6 +93,12 @@ class FedLAMAStrategy(FedAvg):
     ) -> None:
         flowers = [name for name in inspect.signature(FedAvg.__init__).parameters if name != "self"]
         unknown = [name for name in options if name not in flowers and name not in _CHOICES]
+        if "aggregation" in unknown:
+            raise ConfigError(
+                f"aggregation is {options['aggregation']!r}, but FedLAMAStrategy averages single models, because "
+                "Flower's loop carries one exchange of messages for each round; leave it out, or write the app with "
+                "fedlama.flower.apps"
+            )
         if unknown:
             near = did_you_mean(unknown[0], [*flowers, *_CHOICES])
             raise ConfigError(f"FedLAMAStrategy has no option {unknown[0]!r}{near}")
@@ -101,6 +107,11 @@ class FedLAMAStrategy(FedAvg):
             raise ConfigError("fraction_train is 0, expected a share of the nodes; use FedAvg to evaluate only")
         self._strategy: Strategy[Any] = FedLAMA(1, 2) if strategy is None else strategy
         refuse(strategy_problems(self._strategy) + exchange_problems(self._strategy))
+        if getattr(options.get("aggregator"), "needs_factors", False):
+            raise ConfigError(
+                f"aggregator is {options['aggregator'].name!r}, whose clients send Kronecker factors, which a "
+                "ClientApp does not compute; choose another, or deploy an experiment"
+            )
         if self.configrecord_key in OURS:
             raise ConfigError(
                 f"configrecord_key is {self.configrecord_key!r}, which messages use; choose another, or leave it out"

@@ -89,12 +89,16 @@ class InProcessChannel:
         content: TrainReply | EvaluateReply | SecureReply | ClientInfo | Failure | None
         if isinstance(message.content, TrainRequest):
             content = self._reply(client, message.content)
+            if isinstance(content, TrainReply) and content.status == "done" and not self.fault(message.content):
+                parts = content.payload, content.evaluation, content.masked_loss
+                assert sum(map(len, parts)) <= message.reply_bytes  # less only where a codec's payloads vary
         elif message.node in self.refusing:
             content = Failure(self.refusing[message.node], final=True)
         elif isinstance(message.content, EvaluateRequest):
             content = self._score(client, message.content)
         elif isinstance(message.content, SecureRequest):
             content = self._agree(client, message.content)
+            assert not isinstance(content, SecureReply) or len(content.payload) <= message.reply_bytes
         else:
             source = self._setup().clients
             tested = client < len(source) and held_out(source, client, "test") is not None

@@ -273,10 +273,18 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outgoing:
-    """One message to one node."""
+    """One message to one node.
+
+    Attributes:
+        node: The node.
+        content: The message.
+        reply_bytes: Bytes of payloads that the reply may have; a channel that sees more before it has fetched them
+            refuses the reply.
+    """
 
     node: int
     content: TrainRequest | EvaluateRequest | SecureRequest | InfoRequest
+    reply_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from pydantic import TypeAdapter
 from fedlama.core.scores import Score
 from fedlama.data.files import read_header
 from fedlama.errors import DataError, MissingExtraError, cut, shown
+from fedlama.flower.limits import LimitedReplies
 from fedlama.flower.protocol import (
     PROTOCOL,
     REASON_CHARACTERS,
@@ -90,7 +91,7 @@ class GridChannel:
     """
 
     def __init__(self, grid: Grid, query_type: str = "query") -> None:
-        self._grid, self._query_type = grid, query_type
+        self._grid, self._query_type, self._limits = grid, query_type, LimitedReplies(grid)
 
     def nodes(self) -> tuple[int, ...]:
         """Return the nodes that are online now."""
@@ -99,14 +100,19 @@ class GridChannel:
     def push(self, outgoing: Sequence[Outgoing], lifetime: float) -> list[str]:
         """Send messages; the ticket of an unknown node is empty."""
         query = self._query_type
-        return with_retries(lambda: self._grid.push_messages([_message(each, lifetime, query) for each in outgoing]))
+        made = with_retries(lambda: self._grid.push_messages([_message(each, lifetime, query) for each in outgoing]))
+        for ticket, each in zip(made, outgoing, strict=True):
+            self._limits.allow(ticket, each.reply_bytes)
+        return made
 
     def pull(self, tickets: Collection[str]) -> list[Incoming]:
-        """Fetch the replies that have arrived."""
-        return [
-            Incoming(message.metadata.reply_to_message_id, _content(message))
-            for message in with_retries(lambda: self._grid.pull_messages(list(tickets)))
-        ]
+        """Fetch the replies that have arrived; one that is larger than its request allows is refused before that."""
+        received = []
+        for message in with_retries(lambda: self._grid.pull_messages(list(tickets))):
+            ticket = message.metadata.reply_to_message_id
+            reason = self._limits.reason(ticket)
+            received.append(Incoming(ticket, Failure(reason, final=True) if reason else _content(message)))
+        return received
 
 
 def with_retries(call: Callable[[], Iterable[T]]) -> list[T]:

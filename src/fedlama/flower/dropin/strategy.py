@@ -45,6 +45,7 @@ from fedlama.flower.protocol import NEVER, TrainRequest
 from fedlama.flower.server.engine import Flower
 from fedlama.flower.server.known_clients import KnownClients
 from fedlama.flower.server.nodes import NodeRegistry
+from fedlama.flower.server.replies import reply_bytes
 from fedlama.flower.transport import GridChannel, request_records
 from fedlama.runs.network_log import NAME
 
@@ -124,6 +125,7 @@ class FedLAMAStrategy(FedAvg):
         self._round: OpenRound | None = None
         self._clients: dict[int, int] = {}  # node to client, of the latest messages
         self._repeated: set[int] = set()  # clients that were sent the full model after such a message
+        self._allowed: dict[int, int] = {}  # node to the bytes that its next reply may have
 
     def summary(self) -> None:
         """Log the options."""
@@ -150,7 +152,7 @@ class FedLAMAStrategy(FedAvg):
         self._settings = {"train-config": plain_config(train_config), "weighted-by": self.weighted_by_key}
         self._begin(grid, initial_arrays)
         try:
-            again = RetryingGrid(grid, self._again, self._poll)
+            again = RetryingGrid(grid, self._again, self._most_bytes, self._poll)
             score = None if evaluate_fn is None else self._remembering(evaluate_fn)
             result = super().start(again, initial_arrays, num_rounds, timeout, train_config, evaluate_config, score)
             self._commit()
@@ -281,9 +283,14 @@ class FedLAMAStrategy(FedAvg):
         app = {"arrays": self.arrayrecord_key}
         if request.answered_round == NEVER:
             app["layout"] = self._layout.to_json()
+        self._allowed[node] = reply_bytes(request, self._layout.layers, self._layout.codec)
         records = request_records(request)
         records[APP], records[self.configrecord_key] = ConfigRecord(app), kind[1]
         return Message(records, dst_node_id=node, message_type=kind[0], group_id=str(server_round))
+
+    def _most_bytes(self, message: Message) -> int:
+        """Return the bytes of arrays that the reply to a message may have."""
+        return self._allowed.get(message.metadata.dst_node_id, 0)
 
     def _evaluation(self, client: int) -> TrainRequest:
         """Return the request for an evaluation, which is sent now."""

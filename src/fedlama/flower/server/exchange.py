@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from fedlama.core import wire
 from fedlama.core.ledger import Direction, LayerPayload, Transfer
 from fedlama.errors import DataError, cut
 from fedlama.flower.protocol import REASON_CHARACTERS, Channel, Incoming, Outgoing, SecureReply, SecureRequest
@@ -147,7 +148,9 @@ class Exchange:
         if not idle:
             return
         lifetime = max(end - time.monotonic(), 1.0) + _EXTRA_LIFETIME
-        tickets = self._channel.push([Outgoing(online[client], stage.requests[client]) for client in idle], lifetime)
+        most = wire.message_bytes([stage.length], scalars=False)
+        outgoing = [Outgoing(online[client], stage.requests[client], most) for client in idle]
+        tickets = self._channel.push(outgoing, lifetime)
         for ticket, client in zip(tickets, idle, strict=True):
             if ticket:
                 stage.waiting[ticket] = client

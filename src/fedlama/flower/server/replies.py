@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fedlama.choices.codecs import Codec, CodecState
+from fedlama.choices.codecs import Codec, CodecState, codec_of
 from fedlama.core import wire
 from fedlama.core.layers import Layers
 from fedlama.core.ledger import DISTANCES, Direction, LayerPayload, Transfer
 from fedlama.core.scores import Score
 from fedlama.engines.api import Values
 from fedlama.errors import DataError
-from fedlama.flower.choice import asked_layers, read_report
+from fedlama.flower.choice import asked_layers, read_report, reported_layers
 from fedlama.flower.payloads import Known, decode_message, layer_payloads, received_states
 from fedlama.flower.protocol import TrainReply, TrainRequest
 from fedlama.flower.secure.agreement import LOSS, content_of
@@ -161,6 +161,31 @@ def check_masked(reply: TrainReply, request: TrainRequest, layers: Layers) -> Cl
             )
     upload, evaluation = layer_payloads(message, layers), () if held is None else layer_payloads(held, layers)
     return ClientUpdate({}, {}, upload, evaluation, 0.0, message.samples, reply.replayed, masked=masked)
+
+
+def reply_bytes(request: TrainRequest, layers: Layers, codec: Codec) -> int:
+    """Return the bytes of the payloads of a reply that does what a request asks for; the most, where codecs vary.
+
+    Args:
+        request: The request.
+        layers: The labelling.
+        codec: How uploads are compressed.
+    """
+    masked = bool(request.agreement)
+
+    def most(index: int) -> int:
+        layer = layers[index]
+        coded = sum(codec_of(spec, codec).payload_bytes(spec) for spec in layer.tensors)
+        return payload_length(layer) if masked else coded
+
+    if request.stage == "distances":
+        upload = [wire.SCALAR_BYTES * len(reported_layers(request, layers))]
+    else:
+        upload = [most(index) for index in asked_layers(request, layers)]
+    evaluation = [most(index) for index in request.evaluation]
+    total = wire.message_bytes(upload, scalars=request.scalars and not masked and request.stage != "distances")
+    total += wire.message_bytes(evaluation, scalars=False) if evaluation else 0
+    return total + (wire.message_bytes([SCALAR_BYTES], scalars=False) if masked else 0)
 
 
 def uploads(round_index: int, updates: Mapping[int, ClientUpdate], *, scalars: bool) -> list[Transfer]:

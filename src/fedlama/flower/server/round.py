@@ -14,7 +14,7 @@ from fedlama.core.validation import at_least, normalise_numbers, refuse
 from fedlama.errors import DataError, FedlamaError, cut
 from fedlama.flower.protocol import REASON_CHARACTERS, Channel, Failure, Outgoing, TrainReply, TrainRequest
 from fedlama.flower.server.nodes import NodeRegistry
-from fedlama.flower.server.replies import ClientUpdate, Held, check, check_masked
+from fedlama.flower.server.replies import ClientUpdate, Held, check, check_masked, reply_bytes
 
 MakeRequest = Callable[[int, bool], TrainRequest]
 """Makes a client's request; the second argument says whether it must carry the full model."""
@@ -189,7 +189,11 @@ class RoundRunner:
         if not requests:
             return
         lifetime = max(end - time.monotonic(), 1.0) + _EXTRA_LIFETIME
-        tickets = self._channel.push([Outgoing(online[request.client], request) for request in requests], lifetime)
+        outgoing = [
+            Outgoing(online[request.client], request, reply_bytes(request, self._layers, self._codec))
+            for request in requests
+        ]
+        tickets = self._channel.push(outgoing, lifetime)
         for ticket, request in zip(tickets, requests, strict=True):
             if ticket:
                 progress.waiting[ticket] = request

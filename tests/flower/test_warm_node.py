@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fedlama.flower.deploy.warm_node import Polling, _without_parent, serve
+from fedlama.flower.deploy.warm_node import Polling, Sending, _without_parent, serve
 from fedlama.runs.network_log import NAME, read_log
 
 
@@ -47,6 +47,52 @@ def test_a_reply_that_waits_is_sent_although_no_request_came() -> None:
     assert polling.pull(state=state) == 0  # not None, so that Flower sends what waits
     assert [each.metadata.message_id for each in state.get_messages_legacy(is_reply=True)] == ["reply"]
     assert polling.pull(state=state) is None
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_a_reply_whose_client_app_died_is_given_up(
+    dies: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its message is there, and none of its objects; Flower's own function waits for them without an end."""
+    internal = pytest.importorskip("flwr.supernode.start_client_internal")
+    nodestate = pytest.importorskip("flwr.supernode.nodestate.in_memory_nodestate")
+    from flwr.app import ConfigRecord, Message, RecordDict
+    from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+    from flwr.supercore.object_store import ObjectStoreFactory
+
+    from tests.flower.fake_grid import with_identity
+
+    with_identity(monkeypatch)
+    store = ObjectStoreFactory().store()
+    state, pushed, looks = nodestate.InMemoryNodeState(store), list[str](), [3]
+    asked = Message(RecordDict(), dst_node_id=5, message_type="train")
+    asked.metadata.__dict__["_message_id"] = "request"
+    reply = Message(RecordDict({"reply": ConfigRecord({"a": 1})}), reply_to=asked)
+    reply.metadata.__dict__["_message_id"] = reply.object_id
+    objects = get_all_nested_objects(reply)
+    state.store_message(reply)
+    store.preregister(reply.metadata.run_id, get_object_tree(reply))
+
+    def tasks(run_ids: list[int], statuses: tuple[str, ...]) -> list[str]:
+        """A ClientApp that is alive for three looks, and then has handed its reply over, or has not."""
+        assert run_ids == [reply.metadata.run_id]
+        looks[0] -= 1
+        if looks[0] == 0 and not dies:
+            for number, each in objects.items():
+                store.put(number, each.deflate())
+        return ["task"] * (looks[0] > 0)
+
+    monkeypatch.setattr(state, "get_tasks", tasks)
+    monkeypatch.setattr(internal, "time", SimpleNamespace(sleep=lambda _: None))
+    Sending(internal._push_messages).push(
+        state=state,
+        object_store=store,
+        send=lambda *_: (set(objects), "session"),
+        push_object=lambda *given: pushed.append(given[2]),
+    )
+    assert (len(pushed) == len(objects)) is not dies
+    assert ("ended before it had handed its reply over" in caplog.text) is dies
+    assert not state.get_messages_legacy(is_reply=True)  # it is deleted, so that the next request is served
 
 
 def test_the_parents_number_is_replaced() -> None:

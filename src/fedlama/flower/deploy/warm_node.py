@@ -5,7 +5,8 @@ time. Here the SuperNode's helper (`flower-superexec`) is this module's :func:`e
 a process that does nothing else and has one thread, and that process forks for each request. After a request the
 SuperNode looks for the next one every 0.3 seconds for a while, instead of every 3. It also sends replies that wait
 while no request comes: Flower's looks for replies only after a request, so once a reply was late (its ClientApp hung
-and was killed), each later reply would wait for the request after it, and the round for its deadline.
+and was killed), each later reply would wait for the request after it, and the round for its deadline. And it gives up
+a reply whose ClientApp died while it handed it over, for the rest of which Flower's waits without an end.
 
 These replace parts of Flower that are not public. Where a version of Flower lacks them, the SuperNode works as Flower's
 own.
@@ -27,12 +28,13 @@ from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
-from fedlama.errors import MissingExtraError
+from fedlama.errors import FedlamaError, MissingExtraError
 from fedlama.flower.deploy.clock import warn_of_clock
 
 _LOG = logging.getLogger("fedlama.flower")
 _INTERNAL = "flwr.supernode.start_client_internal"
 _LONGEST = 1 << 16  # bytes of one order to fork
+_UNFINISHED = ("pending", "starting", "running")  # of Flower's tasks
 _BUSY_SECONDS, _QUICK_SECONDS = 60.0, 0.3  # after work, and between two looks then
 
 
@@ -52,12 +54,13 @@ def start_node(arguments: Sequence[str]) -> None:
         raise MissingExtraError("flwr", "flower") from error
     warn_of_clock(arguments)
     os.environ.setdefault("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.4")
-    pull = getattr(internal, "_pull_and_store_message", None)
-    if pull is None or not hasattr(internal, "time") or not hasattr(internal, "subprocess"):
+    pull, push = (getattr(internal, name, None) for name in ("_pull_and_store_message", "_push_messages"))
+    if pull is None or push is None or not hasattr(internal, "time") or not hasattr(internal, "subprocess"):
         _LOG.warning("this version of Flower has other parts; the SuperNode runs as Flower's own")
     else:
         clock = Polling(pull)
         internal._pull_and_store_message = clock.pull  # type: ignore[attr-defined]
+        internal._push_messages = Sending(push).push  # type: ignore[attr-defined]
         internal.time = SimpleNamespace(**{**vars(time), "sleep": clock.sleep})  # type: ignore[attr-defined]
         internal.subprocess = SimpleNamespace(Popen=_start_executor)  # type: ignore[attr-defined]
     sys.argv = ["flower-supernode", *arguments]
@@ -107,6 +110,63 @@ def _has_unsent_reply(state: Any) -> bool:  # noqa: ANN401  (Flower's own)
         return any(
             not entry.is_retrieved and bool(entry.message.metadata.reply_to_message_id) for entry in entries.values()
         )
+
+
+class Sending:
+    """Has the SuperNode give up a reply that will never be complete.
+
+    Args:
+        push: Flower's function that sends the replies that wait; it logs what is raised, and goes on.
+    """
+
+    def __init__(self, push: Callable[..., Any]) -> None:
+        self._push, self._run = push, 0
+
+    def push(self, *, state: Any, object_store: Any, send: Callable[..., Any], **named: Any) -> None:  # noqa: ANN401
+        """Send the replies that wait."""
+
+        def begin(message: Any, *others: Any) -> Any:  # noqa: ANN401  (Flower's own)
+            self._run = message.metadata.run_id
+            return send(message, *others)
+
+        store = _Handed(object_store, lambda: _has_client_app(state, self._run))
+        self._push(state=state, object_store=store, send=begin, **named)
+
+
+class _Handed:
+    """A SuperNode's store, in which an object that is still to come is an error once nobody can bring it.
+
+    Args:
+        store: The store.
+        is_alive: Returns whether a ClientApp of the run is alive.
+    """
+
+    def __init__(self, store: Any, is_alive: Callable[[], bool]) -> None:  # noqa: ANN401  (Flower's own)
+        self._store, self._is_alive = store, is_alive
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (whatever the store has)
+        return getattr(self._store, name)
+
+    def get(self, number: str) -> bytes | None:
+        """Return an object; empty where it is still to come.
+
+        Raises:
+            FedlamaError: It will never come.
+        """
+        content: bytes | None = self._store.get(number)
+        if content == b"" and not self._is_alive():
+            content = self._store.get(number)  # it may have come just before its ClientApp ended
+            if content == b"":
+                raise FedlamaError(
+                    "the ClientApp ended before it had handed its reply over; the server asks again within minutes"
+                )
+        return content
+
+
+def _has_client_app(state: Any, run: int) -> bool:  # noqa: ANN401  (Flower's own)
+    """Return whether a ClientApp of a run is alive, by its heartbeats; True where this version has another state."""
+    find = getattr(state, "get_tasks", None)
+    return find is None or bool(find(run_ids=[run], statuses=_UNFINISHED))
 
 
 def _start_executor(command: Sequence[str]) -> subprocess.Popen[bytes]:

@@ -1,14 +1,19 @@
 """Kills at random moments: ServerApp, SuperLink, SuperNode and ClientApp of a live deployment, each by SIGKILL.
 
-It needs Linux and the extra ``flower``, and takes about half an hour for 40 kills::
+It needs Linux and the extra ``flower``::
 
-    python -m benchmarks.flower_kills --out /tmp/kills
+    python -m benchmarks.flower_kills --out /tmp/kills --seed 1
 
-One deployment with two warm nodes serves all runs. The first run is undisturbed. In each of the others one process is
-killed at a random moment of a random round, and what an operator or a supervisor does follows: a SuperLink or SuperNode
-is started again, and the same command is repeated where the run has ended. The final model's digest and the ledger are
-compared with those of the undisturbed run; the ledger of a run in which a request was repeated has more in it. Rounds
-and moments follow from ``--seed``. One line of JSON is printed for each kill, and then a table. The exit code is 1 if a
+A deployment with two warm nodes serves all runs; ``--deployments 2`` has two, each with its own SuperLink and nodes,
+because most of the time is spent in waiting for Flower's heartbeats. The first run is undisturbed. In each of the
+others one process is killed at a random moment of a round, and what an operator or a supervisor does follows: a
+SuperLink or SuperNode is started again, and the same command is repeated where the run has ended. The final model's
+digest and the ledger are compared with those of the undisturbed run; the ledger of a run in which a request was
+repeated has more in it.
+
+The kills of each kind are dealt over all rounds, and their moments within the rounds follow from ``--seed``. The length
+of each round is that in the undisturbed run; the first one begins with the submission. One line of JSON is printed for
+each kill and kept in ``kills.jsonl``; the same command goes on after the kills that are in it. The exit code is 1 if a
 run did not end or ended with another model.
 """
 
@@ -18,42 +23,78 @@ import argparse
 import hashlib
 import json
 import os
+import queue
 import random
-import signal
+import shutil
 import sys
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors.torch import load_file
 
+from benchmarks.flower_processes import PAUSE, TARGETS, Deployment, wait
 from fedlama.experiment import read, resolve
-from fedlama.flower.deploy.processes import Services, program
 from fedlama.flower.deploy.server_process import FAILED
-from fedlama.flower.deploy.submit import Operator, run_config, write_app, write_connection
 from fedlama.flower.protocol import model_digest
 
 NODES, ROUNDS = 2, 6
-TARGETS = ("ServerApp", "SuperLink", "SuperNode", "ClientApp")
 EXPERIMENT = [
     "engine=loop", f"partition.clients={NODES}", f"local_steps={2 * ROUNDS}", "strategy.base_interval=2",
     "strategy.increase_factor=2",
 ]  # fmt: skip
 LONGEST = 420.0  # seconds of a run
-PAUSE = 0.2
 
 
-@dataclass
+@dataclass(frozen=True)
+class Plan:
+    """What is killed, and when.
+
+    Attributes:
+        number: The kill, from 0.
+        target: What is killed.
+        after: How many rounds are complete before.
+        part: The share of the next round that has passed, from 0 to 1.
+    """
+
+    number: int
+    target: str
+    after: int
+    part: float
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """The run without a kill.
+
+    Attributes:
+        digest: Of its final model.
+        ledger: Of its ledger.
+        lengths: Seconds of each round; the first from the submission on.
+        seconds: Of the whole run.
+    """
+
+    digest: str
+    ledger: str
+    lengths: Sequence[float]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Kill:
     """What became of one run.
 
     Attributes:
         number: The kill, from 0.
         target: What was killed.
+        after: How many rounds were complete when the moment began to be counted.
         moment: Seconds after the submission.
-        rounds: Rounds that were complete then.
+        rounds: Rounds that were complete at the kill.
+        killed: Whether there was a process to kill; a run may have been over.
         seconds: Seconds from the submission to the end.
         commands: How often the run was submitted.
         digest: Of the final model; empty where the run did not end.
@@ -63,8 +104,10 @@ class Kill:
 
     number: int
     target: str
+    after: int
     moment: float
     rounds: int
+    killed: bool
     seconds: float
     commands: int
     digest: str
@@ -72,133 +115,109 @@ class Kill:
     same_ledger: bool
 
 
-class Deployment:
-    """A SuperLink and warm SuperNodes; use it as a context manager.
-
-    Args:
-        folder: For everything.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.services = Services(folder / "services")
-        self.operator = Operator(program("flwr"), "here", self.services.environment("operator"))
-        self._app = folder / "app"
-
-    def __enter__(self) -> Deployment:
-        """Start everything."""
-        self.services.__enter__()
-        write_app(self._app)
-        write_connection(self.services.folder / "home-operator", "here", f"127.0.0.1:{self.services.port}")
-        self.services.start_link()
-        for number in range(NODES):
-            self.services.start_node(number, warm=True)
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        """Stop everything."""
-        self.services.__exit__(*details)
-
-    def submit(self, out: Path) -> None:
-        """Submit the run of a folder; repeated, it resumes the run."""
-        experiment = resolve(read("digits", EXPERIMENT))
-        options: dict[str, str | float] = {"out": str(out), "deadline": 300.0, "join": 200.0, "min-replies": 1.0}
-        config = self.folder / "run.toml"
-        config.write_text(run_config(experiment, options), encoding="utf-8")
-        self.operator.submit(self._app, config)
-
-    def server_apps(self) -> list[int]:
-        """Return the processes of ServerApps of this deployment; they are not in the SuperLink's process group."""
-        home = f"FLWR_HOME={self.services.folder / 'home-link'}".encode()
-        return [pid for pid, command in processes() if b"flwr-serverapp" in command and home in content(pid, "environ")]
-
-    def client_apps(self, number: int) -> list[int]:
-        """Return the processes of ClientApps of a node: the children of the process that forks."""
-        (executor, *_) = [*children(self.services.processes[f"node{number}"].pid), 0]
-        (forker, *_) = [*children(executor), 0]
-        return children(forker)
-
-    def kill(self, target: str, draw: random.Random) -> None:
-        """Kill a process of a kind, and start again what a supervisor would start."""
-        node = draw.randrange(NODES)
-        if target == "SuperLink":
-            self.services.stop("link", kill=True)
-            self.services.start_link()
-        elif target == "SuperNode":
-            self.services.stop(f"node{node}", kill=True)
-            self.services.start_node(node, warm=True)
-        else:
-            find = self.server_apps if target == "ServerApp" else lambda: self.client_apps(node)
-            wait(lambda: bool(find()), 60.0, 0.002)
-            for pid in find()[:1]:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-
-    def keep_nodes(self) -> None:
-        """Start nodes that have ended again, as a supervisor would."""
-        for number in range(NODES):
-            process = self.services.processes.get(f"node{number}")
-            if process is not None and process.poll() is not None:
-                self.services.stop(f"node{number}", kill=True)
-                self.services.start_node(number, warm=True)
-
-
 def main() -> None:
-    """Run all, and print a table."""
+    """Run all that is missing, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--deployments", type=int, default=1)
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     out: Path = given.out.resolve()
-    draw, kills = random.Random(given.seed), list[Kill]()
-    targets = [TARGETS[number % len(TARGETS)] for number in range(given.kills)]
-    draw.shuffle(targets)
-    with Deployment(out) as deployment:
-        start = time.monotonic()
-        deployment.submit(out / "undisturbed")
-        finish(deployment, out / "undisturbed", start)
-        length, expected = time.monotonic() - start, result(out / "undisturbed")
-        print(json.dumps({"undisturbed": expected, "seconds": round(length, 1)}), flush=True)
-        for number, target in enumerate(targets):
-            kills.append(disturbed(deployment, out / f"kill-{number}", number, target, draw, length, expected))
-            print(json.dumps(asdict(kills[-1])), flush=True)
+    out.mkdir(parents=True, exist_ok=True)
+    file, lock = out / "kills.jsonl", threading.Lock()
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    kills = [Kill(**json.loads(line)) for line in lines]
+    todo = [plan for plan in planned(given.seed, given.kills) if plan.number not in {kill.number for kill in kills}]
+    experiment = resolve(read("digits", EXPERIMENT))
+    with ExitStack() as stack, ThreadPoolExecutor(given.deployments) as pool:
+        free: queue.SimpleQueue[Deployment] = queue.SimpleQueue()
+        for number in range(given.deployments):
+            free.put(stack.enter_context(Deployment(out / f"deployment-{number}", experiment, NODES)))
+        reference = free.get()
+        expected = undisturbed(reference, out)
+        free.put(reference)
+        print(json.dumps(asdict(expected)), flush=True)
+
+        def work(plan: Plan) -> None:
+            deployment = free.get()
+            try:
+                kill = disturbed(deployment, out / f"kill-{plan.number}", plan, expected, given.seed)
+            finally:
+                free.put(deployment)
+            with lock:
+                kills.append(kill)
+                print(json.dumps(asdict(kill)), flush=True)
+                with file.open("a", encoding="utf-8") as opened:
+                    opened.write(json.dumps(asdict(kill)) + "\n")
+
+        for _ in pool.map(work, todo):
+            pass
     table(kills)
     sys.exit(0 if all(kill.same_model for kill in kills) else 1)
 
 
-def disturbed(
-    deployment: Deployment,
-    out: Path,
-    number: int,
-    target: str,
-    draw: random.Random,
-    length: float,
-    expected: tuple[str, str],
-) -> Kill:
+def planned(seed: int, kills: int) -> list[Plan]:
+    """Return the kills in the order in which they are done: every kind in turn over all rounds, shuffled.
+
+    >>> plans = planned(1, 24)
+    >>> sorted((plan.target, plan.after) for plan in plans) == sorted((t, r) for t in TARGETS for r in range(ROUNDS))
+    True
+    """
+    plans = [
+        Plan(n, TARGETS[n % 4], (n // 4 + 3 * n) % ROUNDS, random.Random(f"{seed} part {n}").random())
+        for n in range(kills)
+    ]
+    random.Random(f"{seed} order").shuffle(plans)
+    return plans
+
+
+def undisturbed(deployment: Deployment, out: Path) -> Undisturbed:
+    """Run once without a kill, or read back what that run gave."""
+    file, folder = out / "undisturbed.json", out / "undisturbed"
+    if file.exists():
+        return Undisturbed(**json.loads(file.read_text(encoding="utf-8")))
+    shutil.rmtree(folder, ignore_errors=True)
+    start, clock = time.monotonic(), time.time()
+    deployment.submit(folder)
+    finish(deployment, folder, start)
+    seconds = round(time.monotonic() - start, 1)
+    (log,) = folder.rglob("network.jsonl")
+    ends = [float(json.loads(line)["ended"]) for line in log.read_text(encoding="utf-8").splitlines()]
+    lengths = [round(end - before, 2) for before, end in zip([clock, *ends], ends, strict=False)]
+    done = Undisturbed(*result(folder), lengths, seconds)
+    file.write_text(json.dumps(asdict(done)), encoding="utf-8")
+    return done
+
+
+def disturbed(deployment: Deployment, out: Path, plan: Plan, expected: Undisturbed, seed: int) -> Kill:
     """Run once with a kill.
 
     Args:
         deployment: The deployment.
         out: Folder of the run.
-        number: The kill's number.
-        target: What to kill.
-        draw: Gives the moment.
-        length: Seconds of an undisturbed run.
-        expected: Its digests.
+        plan: What to kill, and when.
+        expected: The undisturbed run.
+        seed: Of the series.
     """
+    shutil.rmtree(out, ignore_errors=True)  # what an interrupted series left
+    deployment.keep_nodes()
     wait(lambda: not deployment.server_apps(), 60.0)  # of the run before, whose summary is written before it ends
-    after, delay, start = draw.randrange(ROUNDS), draw.uniform(0.0, length / ROUNDS), time.monotonic()
+    start = time.monotonic()
     deployment.submit(out)
-    wait(lambda: rounds_of(out) >= after, LONGEST)
-    time.sleep(delay)
-    deployment.kill(target, draw)
+    wait(lambda: rounds_of(out) >= plan.after, LONGEST, 0.05)
+    time.sleep(plan.part * expected.lengths[plan.after])
+    draw = random.Random(f"{seed} process {plan.number}")
+    killed = deployment.kill(plan.target, draw, lambda: any(out.rglob("summary.json")))
     at, rounds = time.monotonic() - start, rounds_of(out)
-    commands = finish(deployment, out, start, again=target in ("ServerApp", "SuperLink"))
+    commands = finish(deployment, out, start, again=plan.target in ("ServerApp", "SuperLink"))
     digest, ledger = result(out)
-    same = digest == expected[0], ledger == expected[1]
-    return Kill(number, target, round(at, 2), rounds, round(time.monotonic() - start, 1), commands, digest, *same)
+    same = digest == expected.digest, ledger == expected.ledger
+    seconds = round(time.monotonic() - start, 1)
+    return Kill(
+        plan.number, plan.target, plan.after, round(at, 2), rounds, killed, seconds, commands, digest, *same
+    )  # fmt: skip
 
 
 def finish(deployment: Deployment, out: Path, start: float, *, again: bool = False) -> int:
@@ -238,53 +257,24 @@ def rounds_of(out: Path) -> int:
     return sum(len(file.read_text(encoding="utf-8").splitlines()) for file in out.rglob("metrics.jsonl"))
 
 
-def table(kills: list[Kill]) -> None:
+def table(kills: Sequence[Kill]) -> None:
     """Print one row for each kind of process."""
-    print("\n| killed | kills | after rounds | ended | same model | same ledger | commands | seconds, median |")
+    print(
+        "\n| killed | kills | after rounds | ended | same model | same ledger | commands | seconds, median and most |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for target in TARGETS:
-        rows = [kill for kill in kills if kill.target == target]
+        rows = [kill for kill in kills if kill.target == target and kill.killed]
         if rows:
-            after = ", ".join(str(count) for count in sorted(kill.rounds for kill in rows))
-            seconds = sorted(kill.seconds for kill in rows)[len(rows) // 2]
+            after = ", ".join(f"{r} ({sum(k.rounds == r for k in rows)})" for r in sorted({k.rounds for k in rows}))
+            seconds = sorted(kill.seconds for kill in rows)
             ended, same = sum(bool(kill.digest) for kill in rows), sum(kill.same_model for kill in rows)
             ledgers, most = sum(kill.same_ledger for kill in rows), max(kill.commands for kill in rows)
-            print(f"| {target} | {len(rows)} | {after} | {ended} | {same} | {ledgers} | at most {most} | {seconds} |")
-
-
-def processes() -> list[tuple[int, bytes]]:
-    """Return all processes with their command lines."""
-    pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
-    return [(pid, content(pid, "cmdline")) for pid in pids]
-
-
-def content(pid: int, name: str) -> bytes:
-    """Return a file of a process in /proc; empty when the process has ended."""
-    try:
-        return Path(f"/proc/{pid}/{name}").read_bytes()
-    except OSError:
-        return b""
-
-
-def children(pid: int) -> list[int]:
-    """Return the children of a process that still run."""
-    files = [content(pid, f"task/{task}/children") for task in tasks(pid)]
-    return [int(child) for file in files for child in file.split() if b") Z " not in content(int(child), "stat")]
-
-
-def tasks(pid: int) -> list[str]:
-    """Return the threads of a process."""
-    try:
-        return os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return []
-
-
-def wait(until: Callable[[], bool], seconds: float, pause: float = PAUSE) -> None:
-    """Wait until a condition holds, or the time is over."""
-    end = time.monotonic() + seconds
-    while not until() and time.monotonic() < end:
-        time.sleep(pause)
+            print(
+                f"| {target} | {len(rows)} | {after} | {ended} | {same} | {ledgers} | at most {most} | "
+                f"median {seconds[len(seconds) // 2]}, most {seconds[-1]} |"
+            )
+    print(f"\nmodels: {sorted({kill.digest for kill in kills})}")
 
 
 if __name__ == "__main__":

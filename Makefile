@@ -14,6 +14,8 @@ METHODS := fedavg fedavg,base_interval=12 fedavg,base_interval=24 fedlama fedlam
 	fedlama,codec=differences,bits=4
 # Two files of tests at a time; fixtures of a file, such as a deployment, are set up once.
 PARALLEL := --numprocesses 2 --dist loadfile
+# Deployments mostly wait, so a third process; their files come in the order of tests/flower/conftest.py.
+DEPLOYMENTS := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint
 
 .PHONY: run test quick lint docs pictures flower install extras gpu hashed hashes audit fuzz clean
@@ -40,7 +42,7 @@ pictures: $(READY)
 	$(BIN)/python docs/pictures.py
 
 flower: $(FLOWER_READY)
-	$(FLOWER)/bin/python -m pytest $(PARALLEL) tests/flower
+	$(FLOWER)/bin/python -m pytest $(DEPLOYMENTS) tests/flower
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --inputs 100000

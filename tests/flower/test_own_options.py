@@ -113,7 +113,7 @@ def test_options_of_the_users_own_in_a_deployment(given: Experiment, folder: Pat
     """Node 0 has the file. Node 1 has none, then one without its helper, then both: the run waits for it."""
     second = tmp_path / "node1"
     second.mkdir()
-    with Live(tmp_path / "live", nodes=0) as live:
+    with Live(tmp_path / "live", nodes=0, warm=True) as live:
         live.node(0, plugins_dir=str(folder))
         live.node(1, plugins_dir=str(second))
         out = live.submit(given, "own", **{"plugins-dir": str(folder)})
@@ -134,7 +134,7 @@ def test_options_of_the_users_own_in_a_deployment(given: Experiment, folder: Pat
 
 
 def test_a_server_without_the_file_says_so(given: Experiment, tmp_path: Path) -> None:
-    with Live(tmp_path / "live", nodes=0) as live:
+    with Live(tmp_path / "live", nodes=0, warm=True) as live:
         live.submit(given, "own", **{"plugins-dir": str(tmp_path / "nothing")})
         sentence = (
             f"my_options.py cannot be read: No such file or directory ({tmp_path}/nothing/my_options.py); copy the"

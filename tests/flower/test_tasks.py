@@ -63,7 +63,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     path = os.pathsep.join([str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", path)
-        with Live(tmp_path_factory.mktemp("live"), nodes=3) as started:
+        with Live(tmp_path_factory.mktemp("live"), nodes=3, warm=True) as started:
             for name, content in APP.items():
                 file = started.folder / "tasks" / name
                 file.parent.mkdir(parents=True, exist_ok=True)

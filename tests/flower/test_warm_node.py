@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
-import statistics
 import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from benchmarks.flower_rounds import cpu_of
 
 from fedlama.flower.deploy.warm_node import Polling, Sending, _without_parent, serve
 from fedlama.runs.network_log import NAME, read_log
@@ -132,7 +132,7 @@ def test_each_order_is_run_in_a_process_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_warm_nodes_give_the_bits_of_the_loop_engine_in_less_time(tmp_path: Path) -> None:
+def test_warm_nodes_give_the_bits_of_the_loop_engine_in_less_cpu_time(tmp_path: Path) -> None:
     pytest.importorskip("flwr", reason="needs Flower: pip install 'fedlama[flower]'")
     from tests.flower.live import Live, assert_same_folders, small
     from tests.flower.test_deployment import in_loop
@@ -144,9 +144,9 @@ def test_warm_nodes_give_the_bits_of_the_loop_engine_in_less_time(tmp_path: Path
             for number in range(2):
                 live.services.start_node(number, port=live.counter.port, warm=kind == "warm")
             folder = live.finish(live.submit(given, kind))
+            seconds[kind] = sum(cpu_of(live.services.processes[f"node{number}"].pid) for number in range(2))
             log = read_log(folder / NAME)
         assert_same_folders(folder, in_loop(given, tmp_path / f"loop-{kind}"))
         assert not any(line["incidents"] for line in log.values())
-        seconds[kind] = statistics.median(float(line["seconds"]) for line in log.values())
     print(seconds)
-    assert seconds["warm"] < 0.6 * seconds["cold"]
+    assert seconds["warm"] < 0.6 * seconds["cold"]  # each request costs a cold node a new Python

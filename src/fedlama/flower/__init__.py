@@ -1,8 +1,11 @@
 """The same federation over a real network, by Flower; never computes a round differently from the simulation.
 
 protocol.py     the messages and the channel that carries them
+payloads.py     layers to bytes and back
 transport.py    the channel over Flower's Grid
+limits.py       how large a reply may be, before it is fetched
 settings.py     the keys of a run's configuration
+sites.py        experiments whose data stay on their sites
 apps.py         the ServerApp and the ClientApp
 server/         the engine: requests, a round's messages, the check of replies, averaging
 client/         a node's side: its trainer, its durable state, its reply to a request
@@ -10,8 +13,8 @@ secure/         secure aggregation: numbers in fixed point, keys, masks, and wha
 deploy/         whole deployments: on a server, on this machine, and Flower's programs
 dropin/         for apps that have a Flower strategy already: FedLAMA in its place, and a mod around the ClientApp
 
-Only transport.py, apps.py and dropin/strategy.py import Flower, and only when they are used; the rest is plain Python
-and is tested without it.
+Only transport.py, apps.py and dropin/strategy.py import Flower, and only when they are used; limits.py and
+deploy/warm_node.py stand before parts of it that are not public. The rest is plain Python and is tested without it.
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,7 @@
 """The workloads: the same model, data, optimiser and rounds for every side.
 
-W1 to W4 have compiled kernels in fedlama; G1 to G4 have none and take the general path. G4 needs `fedlama[peft]`.
+W1 to W4 and G3 have compiled kernels in fedlama; G1, G2 and G4 have none and take the general path. G4 needs
+`fedlama[peft]`.
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ from fedlama.engines.trainers.torch_chain.translate import translate
 from fedlama.errors import DivergenceError
 from fedlama.models import ResidualNetwork, leaf_cnn, resnet20
 from tests.engines.cases import assert_same, clients, network, run
+from tests.kernels.models import build, group_norm
 
 EngineChoice = Stacked | Workers | Recorded
 ENGINES: list[EngineChoice] = [Stacked(), Stacked(chunk=2), Workers(threads=2), Recorded(), Recorded(share=2)]
@@ -140,6 +141,17 @@ def test_every_strategy_in_float64(engine: EngineChoice, strategy: Strategy[Any]
 def test_every_solver_in_float64(engine: EngineChoice, solver: SGD) -> None:
     choices = FLOAT64 | {"solver": solver}
     assert_same(run(engine, **choices), run("loop", **choices), 1e-12)
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.float64, 1e-12)], ids=["32", "64"])
+def test_group_norm(engine: EngineChoice, dtype: torch.dtype, tolerance: float) -> None:
+    choices = {
+        "model": build(group_norm).to(dtype),
+        "clients": clients(prepare=lambda pixels: pixels.to(dtype) / 128 - 1),
+        "solver": FedProx(0.05, momentum=0.5, proximal=0.1, weight_decay=0.01),
+    }
+    assert_same(run(engine, **choices), run("loop", **choices), tolerance)
 
 
 @pytest.mark.slow

@@ -79,6 +79,41 @@ def dropout() -> nn.Module:
     )
 
 
+def group_norm() -> nn.Module:
+    """Groups of three, of one and of all channels, before a ReLU, before a pooling and before neither."""
+    return nn.Sequential(
+        nn.Conv2d(2, 9, 3, padding=1),
+        nn.GroupNorm(3, 9),
+        nn.ReLU(),
+        nn.Conv2d(9, 6, 2, bias=False),
+        nn.GroupNorm(6, 6, eps=0.01),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 4, 2),
+        nn.GroupNorm(1, 4),
+        nn.Flatten(),
+        nn.Linear(4, 5),
+    )
+
+
+class GroupResidual(nn.Module):
+    """Group norm with and without ReLU, and sums with the identity and with a projection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.narrow = nn.Conv2d(2, 8, 3, padding=1), nn.Conv2d(8, 12, 3, stride=2, padding=1)
+        self.project, self.last = nn.Conv2d(8, 12, 1, stride=2), nn.Conv2d(12, 12, 3, padding=1)
+        self.norms = nn.ModuleList([nn.GroupNorm(2, 8), *(nn.GroupNorm(4, 12) for _ in range(3))])
+        self.dense = nn.Linear(12, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norms[0](self.stem(x)))
+        x = torch.relu(self.norms[1](self.narrow(x)) + self.norms[2](self.project(x)))
+        x = torch.relu(x + self.norms[3](self.last(x)))
+        logits: torch.Tensor = self.dense(x.mean(dim=(-2, -1)))
+        return logits
+
+
 class Residual(nn.Module):
     """Batch norm with and without ReLU, sums with the identity and with a projection, a mean over pixels."""
 
@@ -161,6 +196,8 @@ MODELS: list[Callable[[], nn.Module]] = [
     lenet,
     strided,
     dropout,
+    group_norm,
+    GroupResidual,
     Residual,
     Branches,
 ]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlama.kernels import tiling, winograd
+from fedlama.kernels.group_norm import GroupNorm, normalise_groups, undo_normalise_groups
 from fedlama.kernels.kernel import kernel
 from fedlama.kernels.operands import Affine, Images, Target, field
 from fedlama.kernels.tiles import (
@@ -130,6 +131,53 @@ class Convolution:
         above = laid_out(gradient, self.to), self.to
         _weights(target, above, (self.x, self.own), self.scratch, self.size, self.padding)
         return target[0].reshape(before.shape)
+
+
+@kernel
+def _groups(out: Any, x: Any, f: Any, weight: Any, bias: Any, statistics: Any, settings: Any) -> None:
+    groups, members, relu, epsilon = settings
+    norm = GroupNorm(floats(weight), floats(bias), floats(statistics), groups, members, relu, epsilon)
+    normalise_groups(floats(out), floats(x), f, norm)
+
+
+@kernel
+def _undo_groups(gradient: Any, x: Any, out: Any, f: Any, weight: Any, statistics: Any, settings: Any) -> Any:
+    groups, members, relu, epsilon = settings
+    norm = GroupNorm(floats(weight), floats(weight), floats(statistics), groups, members, relu, epsilon)
+    sums = np.empty(2 * f.channels, np.float32)
+    undo_normalise_groups(floats(gradient), floats(x), floats(out), f, norm, floats(sums))
+    return sums
+
+
+class Groups:
+    """One group normalisation, on images given as (batch, channels, height, width).
+
+    Args:
+        x: Inputs.
+        weight: (channels,).
+        groups: How many.
+        relu: Whether the output is cut at 0.
+        margin: Pixels of zeros between which images are stored.
+    """
+
+    def __init__(self, x: Floats, weight: Floats, groups: int, relu: bool, margin: int) -> None:
+        batch, channels, height, width = x.shape
+        self.form = field(channels, height, width, margin, batch)
+        self.x, self.weight = laid_out(x, self.form), weight
+        self.out = laid_out(np.zeros_like(x), self.form)
+        self.statistics = np.full(2 * groups * -(-batch // 16) * 16, np.nan, np.float32)
+        self.settings = groups, channels // groups, relu, np.float32(1e-5)
+
+    def forward(self, bias: Floats) -> Floats:
+        """Return the outputs."""
+        _groups(self.out, self.x, self.form, self.weight, bias, self.statistics, self.settings)
+        return taken_out(self.out, self.form)
+
+    def backward(self, gradient: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return the gradients of inputs, weight and bias; after :meth:`forward`."""
+        below = laid_out(gradient, self.form)
+        sums = _undo_groups(below, self.x, self.out, self.form, self.weight, self.statistics, self.settings)
+        return taken_out(below, self.form), sums[self.form.channels :], sums[: self.form.channels]
 
 
 SLACK = 64

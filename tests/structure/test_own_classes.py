@@ -30,7 +30,7 @@ ALLOWED = {
     **{
         (f"kernels/{file}.py", name): COMPILED
         for file, names in (
-            ("program", "Flatten Dense Relu Dropout Add Convolution MaxPool MeanPool Norm Mean"),
+            ("program", "Flatten Dense Relu Dropout Add Convolution MaxPool MeanPool Norm GroupNorm Mean"),
             ("steps", "Relu MaxPool"),
         )
         for name in names.split()

@@ -233,11 +233,12 @@ class Model:
         return steps, clients
 
     def _check_statistics(self, lengths: Integers) -> None:
-        """Refuse, as PyTorch does, to normalise a channel by a single number."""
-        areas = [math.prod(row.sizes[1:3]) for row in self.program.rows if row.kind == table.NORM]
-        if areas and lengths.size and min(areas) * lengths.min() < 2:
+        """Refuse, as PyTorch does, to normalise a channel, or a group of a batch's only sample, by a single number."""
+        norms = [row for row in self.program.rows if row.kind in table.NORMS]
+        counts = [math.prod(row.sizes[1:3]) * (row.sizes[5] if row.kind == table.GROUP_NORM else 1) for row in norms]
+        if counts and lengths.size and min(counts) * lengths.min() < 2:
             raise ValueError(
-                f"batch norm in training needs more than one number per channel, but a client's batch of "
+                f"a normalisation in training needs more than one number per channel or group, but a client's batch of "
                 f"{lengths.min()} sample meets images of one pixel there; give batches of two samples or more"
             )
 

@@ -22,6 +22,7 @@ from fedlama.kernels.convolution import (
     forward_taps,
 )
 from fedlama.kernels.dense import add_outer, multiply
+from fedlama.kernels.group_norm import GroupNorm, normalise_groups, undo_normalise_groups
 from fedlama.kernels.images import enter, enter_features, flatten, mean, spread_mean, unflatten
 from fedlama.kernels.kernel import kernel
 from fedlama.kernels.long_dense import multiply_long, undo_long
@@ -248,6 +249,36 @@ def _undo_norm(row: Any, constants: Any, context: Any, settings: Any) -> None:
         add_gradient(s, row[WEIGHT], offset(s.spare, f.channels))
 
 
+@kernel
+def _group_norm_of(s: Any, row: Any, constants: Any) -> Any:
+    return GroupNorm(
+        client_view(s, row[WEIGHT], VALUES),
+        client_view(s, row[BIAS], VALUES),
+        region(s.scratch, row, EXTRA),
+        row[_INPUT + 4],
+        row[_INPUT + 5],
+        row[_INPUT + 3] != 0,
+        constants[1],
+    )
+
+
+def _group_norm(row: Any, constants: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    x, out = region(s.scratch, row, IN), region(s.scratch, row, OUT)
+    normalise_groups(out, x, _inputs(row, s), _group_norm_of(s, row, constants))
+
+
+def _undo_group_norm(row: Any, constants: Any, context: Any, settings: Any) -> None:
+    s = step_of(context, settings)
+    x, out, above = region(s.scratch, row, IN), region(s.scratch, row, OUT), region(s.scratch, row, ABOVE)
+    f = _inputs(row, s)
+    undo_normalise_groups(above, x, out, f, _group_norm_of(s, row, constants), s.spare)
+    if is_trained(s, row[BIAS]):
+        add_gradient(s, row[BIAS], s.spare)
+    if is_trained(s, row[WEIGHT]):
+        add_gradient(s, row[WEIGHT], offset(s.spare, f.channels))
+
+
 def _relu(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
     x, out = region(s.scratch, row, IN), region(s.scratch, row, OUT)
@@ -345,6 +376,7 @@ OPERATIONS: dict[int, tuple[Callable[..., None], Callable[..., None]]] = {
     table.RELU: (_relu, _undo_relu),
     table.FLATTEN: (_flatten, _undo_flatten),
     table.NORM: (_norm, _undo_norm),
+    table.GROUP_NORM: (_group_norm, _undo_group_norm),
     table.ADD: (_add, _undo_add),
     table.MEAN: (_mean, _undo_mean),
     table.DROPOUT: (_dropout, _undo_dropout),

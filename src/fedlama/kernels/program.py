@@ -77,8 +77,8 @@ class Program:
                 extra = spans[self.regions.masks[row.output]]
                 out[table.FIRST_SIZE + 3] = masks
                 masks += math.prod(self.sizes[row.output])
-            elif row.kind == table.NORM:
-                extra = end, end + 2 * row.sizes[0]
+            elif row.kind in table.NORMS:
+                extra = end, end + _statistics(row, batch)
                 end = extra[1]
             regions = [*self._regions_of(row, spans), extra]
             out[table.IN : table.IN + table.TO_END] = [first for first, _ in regions]
@@ -144,6 +144,13 @@ def elements(size: Size, margin: int, batch: int) -> int:
     return channels * height * table.row_elements(width, margin, batch)[1]
 
 
+def _statistics(row: Row, batch: int) -> int:
+    """Return the elements of a normalisation's statistics: two for a channel, or for a sample's group."""
+    if row.kind == table.NORM:
+        return 2 * row.sizes[0]
+    return 2 * row.sizes[4] * -(-batch // table.LANES) * table.LANES
+
+
 def _spare(row: Row, batch: int) -> int:
     """Return the elements that an operation transposes: a dense layer's inputs, or a convolution's outputs."""
     lanes = table.LANES
@@ -154,7 +161,7 @@ def _spare(row: Row, batch: int) -> int:
     if row.kind in (table.WINOGRAD_3, table.WINOGRAD_5):
         return room(row.sizes[:3], row.sizes[3:6], batch, row.sizes[6])
     if row.kind != table.CONVOLUTION:
-        return 2 * row.sizes[0] + lanes if row.kind == table.NORM else 2 * lanes
+        return 2 * row.sizes[0] + lanes if row.kind in table.NORMS else 2 * lanes
     outputs, height, width = row.sizes[3:6]
     taps = -(-math.prod(row.sizes[6:8]) // lanes) * lanes
     return (height * width * batch + lanes) * (-(-outputs // lanes) * lanes) + 8 * lanes * taps + lanes * lanes
@@ -249,6 +256,12 @@ class _Writing:
             constants = operation.momentum, operation.epsilon
             self._rows.append(Row(table.NORM, inputs, number, running, operation.count, (*size, 0), constants))
             self._sizes[number] = size
+        elif isinstance(operation, graph.GroupNorm):
+            _insist(inputs != (0,) and size[0] % operation.groups == 0)
+            sizes = *size, 0, operation.groups, size[0] // operation.groups
+            names, constants = (operation.weight, operation.bias), (0.0, operation.epsilon)
+            self._rows.append(Row(table.GROUP_NORM, inputs, number, names, None, sizes, constants))
+            self._sizes[number] = size
         else:
             assert isinstance(operation, graph.Mean)
             self._add(table.MEAN, inputs, number, size[:1], sizes=size)
@@ -309,11 +322,11 @@ def _norm_with_relu(rows: Sequence[Row]) -> list[Row]:
         if (
             before is not None
             and row.kind == table.RELU
-            and before.kind == table.NORM
+            and before.kind in table.NORMS
             and row.inputs == (before.output,)
             and counts.count(before.output) == 1
         ):
-            done[-1] = replace(before, output=row.output, sizes=(*before.sizes[:3], 1))
+            done[-1] = replace(before, output=row.output, sizes=(*before.sizes[:3], 1, *before.sizes[4:]))
         else:
             done.append(row)
     return done

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fedlama.kernels import table
 from fedlama.kernels.table import Row, Size
 
-_IN_PLACE_GRADIENT = (table.RELU, table.NORM, table.DROPOUT)
+_IN_PLACE_GRADIENT = (table.RELU, table.DROPOUT, *table.NORMS)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _values(
     makers = {row.output: row.kind for row in rows}
     for row in rows:
         first = row.inputs[0]
-        unread = makers.get(first) in (*table.CONVOLUTIONS, table.NORM) and counts[first] == 1
+        unread = makers.get(first) in (*table.CONVOLUTIONS, *table.NORMS) and counts[first] == 1
         if row.kind == table.RELU or (row.kind == table.ADD and unread and not _fused(rows, first)):
             values[row.output] = values[first]
         else:
@@ -78,7 +78,7 @@ def _values(
 
 def _fused(rows: Sequence[Row], value: int) -> bool:
     """Return whether a value comes from a normalisation with ReLU, whose backward pass reads it again."""
-    return any(row.output == value and row.kind == table.NORM and row.sizes[3] for row in rows)
+    return any(row.output == value and row.kind in table.NORMS and row.sizes[3] for row in rows)
 
 
 class _Backward:

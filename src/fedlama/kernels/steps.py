@@ -78,6 +78,16 @@ class Norm:
 
 
 @dataclass(frozen=True)
+class GroupNorm:
+    """Normalisation of each sample's images in groups of channels, with scale and shift, which are names."""
+
+    weight: str
+    bias: str
+    groups: int
+    epsilon: float
+
+
+@dataclass(frozen=True)
 class Add:
     """The sum of two activations of one shape."""
 
@@ -87,7 +97,9 @@ class Mean:
     """The mean over an image's pixels: (batch, channels)."""
 
 
-Operation: TypeAlias = Dense | Convolution | MaxPool | MeanPool | Relu | Flatten | Dropout | Norm | Add | Mean
+Operation: TypeAlias = (
+    Dense | Convolution | MaxPool | MeanPool | Relu | Flatten | Dropout | Norm | GroupNorm | Add | Mean
+)
 
 
 @dataclass(frozen=True)

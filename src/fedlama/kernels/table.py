@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 LANES = 16
 """Float32 numbers in a vector."""
 
-# Kinds of operations. The last two are convolutions with filters of 3 x 3 and 5 x 5 by Winograd's algorithm.
+# Kinds of operations. WINOGRAD_3 and WINOGRAD_5 are convolutions with filters of that side by Winograd's algorithm.
 DENSE, LONG_DENSE, CONVOLUTION, POOL, MEAN_POOL, RELU, FLATTEN, NORM, ADD, MEAN, DROPOUT = range(11)
-WINOGRAD_3, WINOGRAD_5 = 11, 12
+WINOGRAD_3, WINOGRAD_5, GROUP_NORM = 11, 12, 13
 CONVOLUTIONS = CONVOLUTION, WINOGRAD_3, WINOGRAD_5
+NORMS = NORM, GROUP_NORM
 
 # The columns of a program, int64, (operations, COLUMNS). First the positions in the table of parameters of weight,
 # bias and running statistics, -1 for none.

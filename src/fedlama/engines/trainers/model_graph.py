@@ -25,6 +25,7 @@ from fedlama.kernels import (
     Dense,
     Dropout,
     Flatten,
+    GroupNorm,
     MaxPool,
     Mean,
     MeanPool,
@@ -169,6 +170,8 @@ def _from_module(name: str, module: nn.Module) -> list[Operation]:
     if type(module) is nn.BatchNorm2d and module.affine and module.track_running_stats and module.momentum is not None:
         mean, variance, count = (f"{name}.{kind}" for kind in ("running_mean", "running_var", "num_batches_tracked"))
         return [Norm(f"{name}.weight", f"{name}.bias", mean, variance, count, module.momentum, module.eps)]
+    if type(module) is nn.GroupNorm and module.affine and bias is not None and module.eps > 0:
+        return [GroupNorm(f"{name}.weight", bias, module.num_groups, module.eps)]
     if type(module) is nn.ReLU:
         return [Relu()]
     if type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 RIVALS = ("flwr[simulation]", "pfl[pytorch]")
+SHARED = ("transformers>=4.40", "peft>=0.11")  # for the models of the workloads
 OURS = ("numpy", "pydantic>=2.7", "rich>=13.7", "safetensors>=0.4.3", "typer>=0.15", "matplotlib>=3.8")
 
 
@@ -23,7 +24,7 @@ def main(folder: str) -> None:
     version = torch.__version__.partition("+")[0]
     subprocess.run([*pip, f"torch=={version}", "--extra-index-url", "https://download.pytorch.org/whl/cpu"], check=True)
     for rival in RIVALS:
-        subprocess.run([*pip, f"torch=={version}", rival, *OURS], check=True)
+        subprocess.run([*pip, f"torch=={version}", rival, *SHARED, *OURS], check=True)
 
 
 if __name__ == "__main__":

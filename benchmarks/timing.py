@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
+
+from benchmarks.clock import now
 
 
 def repeat(job: Callable[[], object], seconds: float) -> list[float]:
@@ -38,9 +39,9 @@ def take_turns(jobs: Mapping[str, Callable[[], object]], seconds: float) -> dict
     for job in jobs.values():
         job()
     taken: dict[str, list[float]] = {name: [] for name in jobs}
-    start = time.perf_counter()
+    start = now()
     turns = 0
-    while turns < 3 or time.perf_counter() - start < seconds:
+    while turns < 3 or now() - start < seconds:
         for name, job in jobs.items():
             taken[name].append(_time(job))
         turns += 1
@@ -48,6 +49,6 @@ def take_turns(jobs: Mapping[str, Callable[[], object]], seconds: float) -> dict
 
 
 def _time(job: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    start = now()
     job()
-    return time.perf_counter() - start
+    return now() - start

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from itertools import pairwise
 
 import torch
@@ -13,11 +12,12 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 
+from benchmarks.clock import now
 from benchmarks.workloads import Workload, loss
 
 
 def measure(workload: Workload, seconds: float) -> list[float]:
-    """Time rounds: the server's clock between two calls of its evaluation function, the first round left out."""
+    """Time rounds: the clock between two calls of the server's evaluation function, the first round left out."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
     stamps: list[float] = []
     rounds = 3
@@ -56,7 +56,7 @@ def _simulate(workload: Workload, rounds: int, stamps: list[float]) -> None:
     @server.main()
     def main(grid: Grid, context: Context) -> None:  # noqa: ARG001 - Flower's signature
         def stamp(server_round: int, arrays: ArrayRecord) -> MetricRecord:  # noqa: ARG001
-            stamps.append(time.perf_counter())
+            stamps.append(now())
             return MetricRecord({"round": server_round})
 
         strategy = FedAvg(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import types
 from itertools import pairwise
 
@@ -20,6 +19,7 @@ from pfl.metrics import Metrics
 from pfl.model.pytorch import PyTorchModel
 from torch import Tensor, nn
 
+from benchmarks.clock import now
 from benchmarks.workloads import Workload, loss
 
 
@@ -33,7 +33,7 @@ class _Clock(TrainingProcessCallback):
     def after_central_iteration(
         self, aggregate_metrics: Metrics, model: PyTorchModel, *, central_iteration: int
     ) -> tuple[bool, Metrics]:
-        self.stamps.append(time.perf_counter())
+        self.stamps.append(now())
         done = len(self.stamps) > 2 and self.stamps[-1] - self.stamps[0] > self._seconds
         return done, Metrics()
 

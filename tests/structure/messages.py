@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.structure.source import SRC, modules
+from tests.structure.source import SRC, modules, nodes
 
 _VALUE = "\N{WHITE SQUARE}"
 """Stands for a value that is only known when the message is made."""
@@ -126,7 +126,7 @@ Advice(kind='call', name='Parts', owner=''), Advice(kind='option', name='--out',
 def parameters(file: Path) -> set[str]:
     """Return the names of all arguments of a file's functions and classes."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in nodes(file):
         if isinstance(node, ast.FunctionDef):
             names |= {item.arg for item in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]}
         if isinstance(node, ast.ClassDef):

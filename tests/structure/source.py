@@ -1,8 +1,12 @@
-"""The package's own modules, what they import and what functions they define, read from their syntax trees."""
+"""The package's own modules, what they import and what functions they define, read from their syntax trees.
+
+The tests ask for these again and again, so each is computed once; nothing changes a file of the package while they run.
+"""
 
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -46,6 +50,7 @@ class Function(NamedTuple):
     arguments: int
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     """Return every module's file by its dotted name."""
     names = {}
@@ -55,9 +60,21 @@ def modules() -> dict[str, Path]:
     return names
 
 
-def importable() -> list[str]:
+@functools.cache
+def importable() -> tuple[str, ...]:
     """Return the modules that can be imported without Flower and without Triton, which only CUDA needs."""
-    return [name for name in modules() if not name.endswith((".flower.apps", ".dropin.strategy", ".triton_kernels"))]
+    without = (".flower.apps", ".dropin.strategy", ".triton_kernels")
+    return tuple(name for name in modules() if not name.endswith(without))
+
+
+@functools.cache
+def nodes(file: Path) -> tuple[ast.AST, ...]:
+    """Return all nodes of a file's syntax tree.
+
+    Args:
+        file: A file of Python.
+    """
+    return tuple(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
 
 
 def room_of(module: str) -> str:
@@ -79,25 +96,26 @@ def floors() -> list[list[str]]:
     return [[room.strip() for room in floor.split(",")] for floor in block.split("<")]
 
 
-def imports() -> list[Import]:
+@functools.cache
+def imports() -> tuple[Import, ...]:
     """Return the imports between modules of the package, those for type checkers and inside functions included."""
     known = modules()
     listed = []
     for name, file in known.items():
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in nodes(file):
             for imported in _imported(node, name, file):
                 while imported not in known:  # a name in a module
                     imported = imported.rpartition(".")[0]
                 if imported != name:
                     listed.append(Import(file.relative_to(SRC), getattr(node, "lineno", 0), name, imported))
-    return listed
+    return tuple(listed)
 
 
 def imported_packages(folder: Path) -> set[str]:
     """Return the top-level packages that the files below a folder import."""
     packages = set()
     for file in folder.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in nodes(file):
             if isinstance(node, ast.Import):
                 packages |= {alias.name.split(".")[0] for alias in node.names}
             if isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -135,17 +153,18 @@ def cycles() -> list[list[str]]:
     return [component for component in components if len(component) > 1]
 
 
-def functions() -> list[Function]:
+@functools.cache
+def functions() -> tuple[Function, ...]:
     """Return every function and method of the package."""
     listed = []
     for file in modules().values():
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in nodes(file):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
                 count = len([argument for argument in given if argument.arg not in ("self", "cls")])
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
                 listed.append(Function(file.relative_to(SRC), node.lineno, node.name, lines, count))
-    return listed
+    return tuple(listed)
 
 
 def _imported(node: ast.AST, importer: str, file: Path) -> Iterator[str]:

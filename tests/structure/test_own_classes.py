@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.structure.source import SRC, importable, modules
+from tests.structure.source import SRC, importable, modules, nodes
 
 GIVEN = "what the user gave or what the user's code returned may be anything, and is checked"
 COMPILED = "a program is compiled from a closed set of operations, which know nothing of the kernels"
@@ -39,14 +39,14 @@ ALLOWED = {
 """The classes of the package that a file may ask for, each with the reason."""
 
 
-def asked(tree: ast.AST) -> Iterator[ast.expr]:
+def asked(nodes: Iterable[ast.AST]) -> Iterator[ast.expr]:
     """Yield what stands for the class in ``isinstance(x, C)``, ``issubclass(x, C)``, ``type(x) is C`` and the like.
 
     >>> code = "isinstance(x, A | b.C) and type(x) in (D, E) or type(x) != F"
-    >>> sorted(ast.unparse(expression) for expression in asked(ast.parse(code)))
+    >>> sorted(ast.unparse(expression) for expression in asked(ast.walk(ast.parse(code))))
     ['(D, E)', 'A | b.C', 'F']
     """
-    for node in ast.walk(tree):
+    for node in nodes:
         if _calls(node, "isinstance", "issubclass"):
             yield node.args[1]  # type: ignore[attr-defined]
         if isinstance(node, ast.Compare) and _calls(node.left, "type"):
@@ -57,10 +57,10 @@ def _calls(node: ast.AST, *names: str) -> bool:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names
 
 
-def namespace(module: str, tree: ast.AST) -> dict[str, Any]:
+def namespace(module: str, nodes: Iterable[ast.AST]) -> dict[str, Any]:
     """Return a module's names and those that its functions import from the package."""
     known = dict(vars(importlib.import_module(module)))
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module in importable():
             source = importlib.import_module(str(node.module))
             known |= {alias.asname or alias.name: getattr(source, alias.name, None) for alias in node.names}
@@ -72,10 +72,9 @@ def own_classes(module: str, file: Path) -> set[str]:
 
     Exceptions are not counted, since `except` asks for their class too, and protocols are not: they ask for members.
     """
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    known = namespace(module, tree)
+    known = namespace(module, nodes(file))
     names = set()
-    for expression in asked(tree):
+    for expression in asked(nodes(file)):
         for node in ast.walk(expression):
             if isinstance(node, ast.Name | ast.Attribute):
                 try:

@@ -116,10 +116,11 @@ def test_engines_agree(engine: str, scope: Any) -> None:  # noqa: ANN401
 @pytest.mark.parametrize("rejoin", ["now", "next-cycle"])
 def test_a_run_goes_on_in_the_same_bits_after_any_round(engine: str, rejoin: Any) -> None:  # noqa: ANN401
     given = everyone(engine=engine, availability=replace(RANDOM, rejoin=rejoin, min_replies=0.5), local_steps=18)
-    whole = given.run()
+    whole, first = given.run(), fl.Run(given)
+    before: list[fl.RoundRecord] = []
     for rounds in range(1, given.budget.rounds):
-        first, second = fl.Run(given), fl.Run(given)
-        before = [first.advance() for _ in range(rounds)]
+        before.append(first.advance())
+        second = fl.Run(given)
         second.load_state_dict(first.state_dict(), before)
         again = second.to_end([], before)
         assert all(torch.equal(again.model[name], value) for name, value in whole.model.items()), rounds

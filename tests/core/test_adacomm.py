@@ -55,10 +55,10 @@ def test_an_interval_of_one_round_is_fedavg() -> None:
 
 def test_it_resumes_with_its_losses() -> None:
     federation = random_federation(fl.AdaComm(2, first_interval=3, adapt_every=4), local_steps=24)
-    whole = federation.run()
-    for rounds in range(1, 12):
-        first = fl.Run(federation)
-        before = [first.advance() for _ in range(rounds)]
+    whole, first = federation.run(), fl.Run(federation)
+    before: list[fl.RoundRecord] = []
+    for _ in range(1, 12):
+        before.append(first.advance())
         second = fl.Run(federation)
         second.load_state_dict(first.state_dict(), before)
         result = second.to_end([], before)

@@ -65,9 +65,10 @@ def test_power_of_choice_takes_the_highest_losses_of_its_candidates() -> None:
 def test_a_run_resumes_with_the_same_cohorts(engine: str, sampler: fl.Sampler) -> None:
     whole = federation(sampler, engine=engine).run()
     assert len({record.cohort for record in whole.rounds}) > 1
-    for rounds in range(1, 8):
-        first = fl.Run(federation(sampler, engine=engine))
-        before = [first.advance() for _ in range(rounds)]
+    first = fl.Run(federation(sampler, engine=engine))
+    before: list[fl.RoundRecord] = []
+    for _ in range(1, 8):
+        before.append(first.advance())
         snapshot = first.state_dict()
         second = fl.Run(federation(sampler, engine=engine))
         second.load_state_dict(replace(snapshot, facts=json.loads(json.dumps(snapshot.facts))), before)

@@ -141,9 +141,10 @@ def test_a_run_resumes_bit_for_bit_from_every_round(engine: str) -> None:
     one = federation(engine)
     whole = one.run()
     assert whole.best is not None
-    for rounds in range(1, len(whole.rounds) + 1):
-        first = fl.Run(one)
-        before = [first.advance() for _ in range(rounds)]
+    first = fl.Run(one)
+    before: list[fl.RoundRecord] = []
+    for _ in whole.rounds:
+        before.append(first.advance())
         second = fl.Run(one)
         second.load_state_dict(first.state_dict(), before)
         result = second.to_end([], before)

@@ -242,16 +242,25 @@ def write_data(path: Path, seed: int, rows: int = 200) -> None:
         np.savez(path / f"{part}.npz", x=x, y=y)
 
 
+@pytest.fixture(scope="module")
+def on_files(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[str, ...], Path, Path]:
+    """Return the arguments of a run on files, the folder of the files, and that of the undisturbed run."""
+    path = tmp_path_factory.mktemp("on-files")
+    data, expected = path / "data", path / "expected"
+    arguments = (*RUN, "data.name=npz", f"data.path={data}", "partition.name=iid", "model.name=mlp")
+    write_data(data, 0)
+    whole = call(forks, expected, *arguments)
+    assert whole.code == 0, whole.messages
+    return arguments, data, expected
+
+
 @pytest.mark.parametrize("rows", [200, 240], ids=["same shapes", "other shapes"])
 @pytest.mark.parametrize("finished", [False, True], ids=["interrupted", "finished"])
-def test_replaced_data(rows: int, finished: bool, forks: Forks, tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    arguments = (
-        *RUN, "data.name=npz", f"data.path={data}", "partition.name=iid", "model.name=mlp", "local_steps=300",
-    )  # fmt: skip
+def test_replaced_data(
+    rows: int, finished: bool, on_files: tuple[tuple[str, ...], Path, Path], forks: Forks, tmp_path: Path
+) -> None:
+    arguments, data, expected = on_files
     write_data(data, 0)
-    whole = call(forks, tmp_path / "expected", *arguments)
-    assert whole.code == 0, whole.messages
     out = tmp_path / "runs"
     call(forks, out, *arguments, signal_round=None if finished else 20)
     before = sorted((file.name, file.stat().st_mtime_ns) for file in folder(out).iterdir() if file.name != ".lock")
@@ -267,7 +276,7 @@ def test_replaced_data(rows: int, finished: bool, forks: Forks, tmp_path: Path) 
     assert after == before
     write_data(data, 0)
     assert call(forks, out, *arguments).code == 0
-    assert content(out) == content(tmp_path / "expected")
+    assert content(out) == content(expected)
     write_data(data, 1, rows)
     assert call(forks, out, *arguments, "--again").code == 0
-    assert content(out) != content(tmp_path / "expected")
+    assert content(out) != content(expected)

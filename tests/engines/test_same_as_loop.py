@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,7 @@ from fedlama.choices.solvers import (
 from fedlama.choices.solvers.base import StateScope
 from fedlama.choices.strategies import Cyclic, FedAvg, FedLAMA, FedLUAR, FixedIntervals, Strategy
 from fedlama.core.layers import StatisticsRule, by_module, by_tensor
+from fedlama.core.records import Result
 from fedlama.data.clients import ReplayedClients, TensorClients
 from fedlama.data.transforms import PadCropFlip
 from fedlama.engines import Recorded, Stacked, Workers
@@ -86,26 +88,47 @@ def _ids(value: object) -> str:
     return type(value).__name__
 
 
-@pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
-@pytest.mark.parametrize("strategy", STRATEGIES, ids=_ids)
-def test_every_strategy(engine: EngineChoice, strategy: Strategy[Any]) -> None:
-    assert_same(run(engine, strategy=strategy), run("loop", strategy=strategy))
+Expected = tuple[dict[str, Any], Result]
+"""Choices, and the result of the loop engine with them, which is computed once for all engines."""
+
+
+def _expected(**choices: Any) -> Expected:  # noqa: ANN401
+    return choices, run("loop", **choices)
+
+
+@pytest.fixture(scope="module", params=STRATEGIES, ids=_ids)
+def by_strategy(request: pytest.FixtureRequest) -> Expected:
+    return _expected(strategy=request.param)
+
+
+@pytest.fixture(scope="module", params=SOLVERS, ids=_ids)
+def by_solver(request: pytest.FixtureRequest) -> Expected:
+    return _expected(solver=request.param)
+
+
+@pytest.fixture(scope="module", params=SERVER_STEPS, ids=_ids)
+def by_server_step(request: pytest.FixtureRequest) -> Expected:
+    return _expected(server_optimizer=request.param)
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
-@pytest.mark.parametrize("solver", SOLVERS, ids=_ids)
-def test_every_solver(engine: EngineChoice, solver: SGD) -> None:
-    assert_same(run(engine, solver=solver), run("loop", solver=solver))
+def test_every_strategy(engine: EngineChoice, by_strategy: Expected) -> None:
+    choices, expected = by_strategy
+    assert_same(run(engine, **choices), expected)
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
-@pytest.mark.parametrize("server_optimizer", SERVER_STEPS, ids=_ids)
-def test_every_server_step(engine: EngineChoice, server_optimizer: ServerOptimizer) -> None:
+def test_every_solver(engine: EngineChoice, by_solver: Expected) -> None:
+    choices, expected = by_solver
+    assert_same(run(engine, **choices), expected)
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
+def test_every_server_step(engine: EngineChoice, by_server_step: Expected) -> None:
+    choices, expected = by_server_step
     # Adam divides by a root of squared updates, which magnifies rounding where an update is almost 0.
-    tolerance = 2e-3 if isinstance(server_optimizer, ServerAdam | ServerAdagrad) else 2e-5
-    assert_same(
-        run(engine, server_optimizer=server_optimizer), run("loop", server_optimizer=server_optimizer), tolerance
-    )
+    tolerance = 2e-3 if isinstance(choices["server_optimizer"], ServerAdam | ServerAdagrad) else 2e-5
+    assert_same(run(engine, **choices), expected, tolerance)
 
 
 @pytest.mark.slow
@@ -129,18 +152,38 @@ FLOAT64 = {"model": network().double(), "clients": clients(prepare=lambda pixels
 """In float64 rounding is so small that a fault has nowhere to hide; docs/performance.md states both tolerances."""
 
 
-@pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
-@pytest.mark.parametrize("strategy", STRATEGIES, ids=_ids)
-def test_every_strategy_in_float64(engine: EngineChoice, strategy: Strategy[Any]) -> None:
-    choices = FLOAT64 | {"strategy": strategy}
-    assert_same(run(engine, **choices), run("loop", **choices), 1e-12)
+@pytest.fixture(scope="module", params=STRATEGIES, ids=_ids)
+def by_strategy_in_float64(request: pytest.FixtureRequest) -> Expected:
+    return _expected(**FLOAT64, strategy=request.param)
+
+
+@pytest.fixture(scope="module", params=SOLVERS, ids=_ids)
+def by_solver_in_float64(request: pytest.FixtureRequest) -> Expected:
+    return _expected(**FLOAT64, solver=request.param)
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
-@pytest.mark.parametrize("solver", SOLVERS, ids=_ids)
-def test_every_solver_in_float64(engine: EngineChoice, solver: SGD) -> None:
-    choices = FLOAT64 | {"solver": solver}
-    assert_same(run(engine, **choices), run("loop", **choices), 1e-12)
+def test_every_strategy_in_float64(engine: EngineChoice, by_strategy_in_float64: Expected) -> None:
+    choices, expected = by_strategy_in_float64
+    assert_same(run(engine, **choices), expected, 1e-12)
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
+def test_every_solver_in_float64(engine: EngineChoice, by_solver_in_float64: Expected) -> None:
+    choices, expected = by_solver_in_float64
+    assert_same(run(engine, **choices), expected, 1e-12)
+
+
+@functools.cache
+def _published(make: Callable[[], nn.Module], dtype: torch.dtype) -> Expected:
+    """Return the choices of two rounds with a published network, and the result of the loop engine."""
+    torch.manual_seed(1)
+    model = make().to(dtype)
+    shape, classes = ((3, 32, 32), 10) if isinstance(model, ResidualNetwork) else ((1, 28, 28), 62)
+    draw = torch.Generator().manual_seed(1)
+    x, y = torch.randn(96, *shape, generator=draw).to(dtype), torch.randint(0, classes, (96,), generator=draw)
+    source = TensorClients(x, y, [np.arange(96)[client::4] for client in range(4)], 8)
+    return _expected(model=model, clients=source, strategy=FedAvg(3), sampler=AllClients(), local_steps=6)
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
@@ -159,26 +202,20 @@ def test_group_norm(engine: EngineChoice, dtype: torch.dtype, tolerance: float) 
 @pytest.mark.parametrize(
     ("dtype", "make", "tolerance"),
     [
-        (torch.float64, lambda: resnet20(), 1e-12),
-        (torch.float64, lambda: leaf_cnn(), 1e-12),
+        (torch.float64, resnet20, 1e-12),
+        (torch.float64, leaf_cnn, 1e-12),
         # In float32 an input of a ReLU that is zero up to rounding switches a path on in one engine and off in another;
         # the reference itself moves so far when its initial weights change in the last bits.
-        (torch.float32, lambda: resnet20(), 2e-2),
-        (torch.float32, lambda: leaf_cnn(), 2e-2),
+        (torch.float32, resnet20, 2e-2),
+        (torch.float32, leaf_cnn, 2e-2),
     ],
     ids=["resnet20, float64", "leaf cnn, float64", "resnet20, float32", "leaf cnn, float32"],
 )
 def test_published_networks(
     engine: EngineChoice, dtype: torch.dtype, make: Callable[[], nn.Module], tolerance: float
 ) -> None:
-    torch.manual_seed(1)
-    model = make().to(dtype)
-    shape, classes = ((3, 32, 32), 10) if isinstance(model, ResidualNetwork) else ((1, 28, 28), 62)
-    draw = torch.Generator().manual_seed(1)
-    x, y = torch.randn(96, *shape, generator=draw).to(dtype), torch.randint(0, classes, (96,), generator=draw)
-    source = TensorClients(x, y, [np.arange(96)[client::4] for client in range(4)], 8)
-    choices = {"model": model, "clients": source, "strategy": FedAvg(3), "sampler": AllClients()}
-    result, expected = run(engine, **choices), run("loop", **choices)
+    choices, expected = _published(make, dtype)
+    result = run(engine, **choices)
     for name, value in expected.model.items():
         torch.testing.assert_close(result.model[name], value, atol=tolerance, rtol=tolerance)
 
@@ -309,18 +346,25 @@ class _ChainCNN(nn.Module):
         return result
 
 
-@pytest.mark.parametrize("make", [_chain_mlp, _ChainCNN])
-@pytest.mark.parametrize("solver", SOLVERS, ids=_ids)
-@pytest.mark.parametrize("chunk", [1, 2, None])
-def test_chains(make: Callable[[], nn.Module], solver: SGD, chunk: int | None) -> None:
-    model = make()
-    assert translate(model) is not None
+def _chain_name(pair: tuple[Callable[[], nn.Module], SGD]) -> str:
+    return f"{pair[0].__name__}-{_ids(pair[1])}"
+
+
+@pytest.fixture(scope="module", params=itertools.product([_chain_mlp, _ChainCNN], SOLVERS), ids=_chain_name)
+def chain(request: pytest.FixtureRequest) -> Expected:
+    make, solver = request.param
     if type(solver) is FedAMS and make is _ChainCNN:
         # Where the server's moment is 0 a client divides by its own: some weights of this model have a gradient of 0 in
         # the loop and of 1e-9 here, so rounding decides, and a step of 3 or of 100 rates follows.
         pytest.skip("the rule has a jump at zero, and weights of this model are there")
-    choices = {"model": model, "solver": solver, "strategy": FedLAMA(2, 2)}
-    assert_same(run(Stacked(chunk=chunk), **choices), run("loop", **choices))
+    return _expected(model=make(), solver=solver, strategy=FedLAMA(2, 2))
+
+
+@pytest.mark.parametrize("chunk", [1, 2, None])
+def test_chains(chain: Expected, chunk: int | None) -> None:
+    choices, expected = chain
+    assert translate(choices["model"]) is not None
+    assert_same(run(Stacked(chunk=chunk), **choices), expected)
 
 
 @pytest.mark.parametrize("make", [_chain_mlp, _ChainCNN])

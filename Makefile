@@ -13,7 +13,7 @@ FLOWER_READY := $(FLOWER)/.ready
 METHODS := fedavg fedavg,base_interval=12 fedavg,base_interval=24 fedlama fedlama,server_optimizer=nesterov \
 	fedlama,codec=differences,bits=4
 # Two files of tests at a time; fixtures of a file, such as a deployment, are set up once.
-PARALLEL := --numprocesses 2 --dist loadfile
+PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # Deployments mostly wait, so a third process; their files come in the order of tests/flower/conftest.py.
 DEPLOYMENTS := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint

@@ -3,12 +3,16 @@
 Torch keeps to one thread here and in the processes that tests start: the models are so small that threads would only
 wait for each other, for minutes on a busy machine. Hypothesis draws the same examples in every run and minds no clock,
 because a busy machine is not a failure. The tests on a GPU run without Hypothesis, too.
+
+Files with slow tests come first, so that two processes, which take a file at a time, end together.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
+import pytest
 import torch
 
 try:
@@ -21,3 +25,21 @@ else:
 
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_formats() -> Iterator[None]:
+    """Draw the pictures of runs as PNG alone; a file of tests that looks at the others has a fixture of this name."""
+    try:
+        from tests.pictures import png_alone
+    except ImportError:  # on a machine with PyTorch and pytest alone
+        yield
+        return
+    with png_alone():
+        yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with slow tests first; the Makefile keeps pytest-xdist from sorting files by their number of tests."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

@@ -143,7 +143,9 @@ def _serve() -> None:
     import fedlama.reporting.html
     import fedlama.reporting.observer
     import fedlama.runs.verify  # noqa: F401
+    from tests.pictures import png_alone
 
+    png_alone().start()
     for line in sys.stdin:
         jobs = json.loads(line)
         waiting = set(range(len(jobs)))

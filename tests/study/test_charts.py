@@ -23,6 +23,11 @@ from fedlama.runs.execute import RunOptions
 from tests.cli.call import SMALL, fedlama
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _few_formats() -> None:
+    """Draw in every format."""
+
+
 def test_the_mean_and_its_interval_at_each_evaluation() -> None:
     mean, low, high = mean_curve([Curve((2.0, 4.0), (1.0, 50.0)), Curve((4.0, 6.0), (3.0, 50.0))])
     assert mean == Curve((3.0, 5.0), (2.0, 50.0))

@@ -11,9 +11,11 @@ import pytest
 import fedlama as fl
 from fedlama.analysis.sweep import Axis, Sweep, SweepPlan, parse_axes, run_sweep
 from fedlama.errors import ConfigError
+from fedlama.reporting.files import picture_files
 from fedlama.reporting.heat_map import draw_sweep, heat_map
 from fedlama.runs.execute import RunOptions
 from tests.cli.call import SMALL, fedlama, refused
+from tests.pictures import every_format
 from tests.runs.federations import make
 
 FEW = (*SMALL, "local_steps=6")
@@ -210,7 +212,9 @@ def test_a_function_is_swept_over_its_arguments(tmp_path: Path) -> None:
 
 
 def test_a_function_that_changes_the_data_has_no_front(tmp_path: Path) -> None:
-    sweep = fl.sweep(made, {"rate": [0.1], "alpha": [0, 1]}, out=tmp_path, track=(), quiet=True)
+    with every_format():
+        sweep = fl.sweep(made, {"rate": [0.1], "alpha": [0, 1]}, out=tmp_path, track=(), quiet=True)
+    assert all(file.read_bytes() for file in picture_files(tmp_path / "sweep" / "sweep.png"))
     assert (sweep.same_problem, sweep.points) == (False, [])
     assert sweep.best in sweep.cells
 

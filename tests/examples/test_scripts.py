@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+import fedlama as fl
+from fedlama import Federation
 from tests.cli.call import SMALL, fedlama
 from tests.docs.blocks import DOCS, ROOT
 
@@ -218,7 +220,20 @@ def test_15_lora_adapters(run: Any, tmp_path: Path) -> None:  # noqa: ANN401
     assert (config.peft_type, config.r) == ("LORA", 4)
 
 
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let scripts that set 96 local steps train for 16 of them; the script with its own texts trains for all."""
+
+    def federation(*arguments: Any, **settings: Any) -> fl.Federation:  # noqa: ANN401
+        model, clients, strategy, steps, *others = arguments
+        assert steps == 96
+        return Federation(model, clients, strategy, 16, *others, **settings)
+
+    monkeypatch.setattr(fl, "Federation", federation)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
 @pytest.mark.parametrize("header", ["", '"Class Index","Title","Description"\n'], ids=["plain", "header"])
 def test_15_lora_adapters_of_a_file(run: Any, tmp_path: Path, header: str) -> None:  # noqa: ANN401
@@ -247,6 +262,7 @@ def test_15_lora_adapters_of_a_file(run: Any, tmp_path: Path, header: str) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
 def test_15_lora_adapters_of_a_short_file(run: Any, tmp_path: Path) -> None:  # noqa: ANN401
     """It works with what a short file has, in sixteen equal parts, and says when that is too little."""

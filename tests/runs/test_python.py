@@ -408,7 +408,7 @@ def test_what_cannot_be_compared_is_refused(arguments: dict[str, Any], problem: 
 
 
 def test_a_comparison_is_a_table_and_its_repr_is_short(tmp_path: Path) -> None:
-    study = fl.compare(make, [fl.FedAvg(2), fl.FedLAMA(2, 2)], seeds=2, out=tmp_path, track=(), quiet=True)
+    study = fl.compare(short, [fl.FedAvg(2), fl.FedLAMA(2, 2)], seeds=2, out=tmp_path, track=(), quiet=True)
     rows = study.table
     assert rows.column("method") == ["FedAvg(2)", "FedLAMA(2, 2)"]
     assert rows.columns[1:4] == ["accuracy %", "accuracy % low", "accuracy % high"]

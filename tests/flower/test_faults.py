@@ -20,9 +20,15 @@ from fedlama.flower.server.nodes import NodeRegistry
 from fedlama.runs.network_log import read_log
 from tests.flower.cases import QUICK, assert_same_bits, deployed, federation, in_process
 from tests.flower.in_process import Fault
+from tests.flower.pauses import skip_pauses
 
 HALF = replace(QUICK, min_replies=0.5, deadline=3.0)
 SHORT = replace(QUICK, deadline=3.0)
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    skip_pauses(monkeypatch)
 
 
 def everyone(**changes: object) -> object:

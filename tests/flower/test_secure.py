@@ -29,12 +29,18 @@ from fedlama.runs.network_log import read_log
 from tests.engines.test_one_shot import ONE_SHOT
 from tests.engines.test_personal import FLAYER
 from tests.flower.cases import QUICK, deployed, federation, in_process
+from tests.flower.pauses import skip_pauses
 from tests.flower.test_client_scores import both
 from tests.flower.test_same_as_loop import CASES, Masked
 
 EVERYONE: dict[str, Any] = {"sampler": fl.AllClients(), "strategy": fl.FedLAMA(2, 3), "local_steps": 12}
 HALF = RoundPolicy(deadline=2.0, join=1.0, poll=0.01, min_replies=0.5)
 OTHERS = ("clients by their samples", "power of choice", "fedlp")  # cohorts of two, and others' layers
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    skip_pauses(monkeypatch)
 
 
 def assert_same_sums(result: Result, plain: Result) -> None:

@@ -115,13 +115,6 @@ METHODS: dict[str, list[str]] = {
         "weighting=equal",
     ],
     "DP-FedAvg, clip 1, noise 0.1": [*_FEDAVG, "privacy={clip=1.0, noise=0.1}", "weighting=equal"],
-    "FedRep, best own model": [
-        *_FEDAVG,
-        "solver.name=fedrep",
-        "solver.head_steps=3",
-        "layers.local=['dense3.*']",
-        "evaluate=best_client",
-    ],
     "LBGM, threshold 0.2": [*_FEDAVG, "codec.name=lbgm"],
     "rates by layer (FLAYER)": [*_FEDAVG, *_RATES],
     "mask by layer (FLAYER)": [*_FEDAVG, *_MASK],

@@ -22,7 +22,10 @@ from tests.flower.cases import QUICK, assert_same_bits, deployed, federation, in
 AWAY = (fl.Absence(1, 1, 2), fl.Absence(3, 2, 2), fl.Absence(0, 4, 4), fl.Absence(2, 0, 1))
 DYING = (fl.Absence(1, 2, 2, "dies"), fl.Absence(4, 0, 0, "dies"), fl.Absence(0, 3, 3))
 RANDOM = fl.RandomAbsence(away=0.3, dies=0.2)
-STRATEGIES = [fl.FedAvg(2), fl.FedLAMA(2, 3), fl.FedLUAR(2, 1), fl.Cyclic(2), fl.FixedIntervals(2, {"4.*": 3})]
+STRATEGIES = [
+    *(fl.FedAvg(2), fl.FedLAMA(2, 3), fl.FedLUAR(2, 1), fl.Cyclic(2), fl.FixedIntervals(2, {"4.*": 3})),
+    *(fl.FedLDF(2, senders=2), fl.FedLP(2, keep=0.4), fl.AdaComm(2, first_interval=2, adapt_every=3)),
+]
 
 
 def everyone(**changes: Any) -> fl.Federation:  # noqa: ANN401

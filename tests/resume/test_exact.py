@@ -24,6 +24,9 @@ STRATEGIES = [
     fl.FixedIntervals(2, {"0.weight": 3}),
     fl.Budget(2, share=0.75, levels=2),
     fl.FedLAMA(2, 3, order="random"),
+    fl.FedLDF(2, senders=2),
+    fl.FedLP(2, keep=0.4),
+    fl.AdaComm(2, first_interval=2, adapt_every=3),
 ]
 SOLVERS = [
     fl.SGD(0.1, momentum=0.9, state_scope="slot"),
@@ -34,6 +37,8 @@ SOLVERS = [
     fl.FedLAMB(0.01, interval=3),
     fl.FedAMS(0.01),
     fl.Scaffold(0.1),
+    fl.LayerRates(0.1),
+    fl.MimeLAMB(0.01),
 ]
 SERVER_STEPS = [
     fl.Replace(),

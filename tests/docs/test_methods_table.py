@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from benchmarks import fedlamb
 from benchmarks.methods import filled, measured, methods_of, run_stages
 from benchmarks.methods_list import ALONE, EXPENSIVE, METHODS, PERSONAL, PERSONAL_SETTINGS, SETTINGS, THEN, TUNED
 from benchmarks.methods_tables import all_methods, combinations, personal_models
@@ -60,3 +61,13 @@ def test_a_table_says_what_was_refused_and_what_diverged() -> None:
     assert "| 1 | FedAvg | 91.0 ± 1.4 | 3.0 | - | - |" in table
     assert "| FedLAMA | diverged in 1 of 2 | - | - | - |" in table
     assert "| 2 bits | refused | - | - | - |" in table
+
+
+def test_every_run_of_fed_lamb_is_valid_and_its_table_has_the_first_round_that_was_enough() -> None:
+    for setting, solver, rate in fedlamb.RUNS:
+        lines = [*fedlamb.lines_of(setting, ROOT), *fedlamb.SOLVERS[solver], f"solver.learning_rate={rate}"]
+        assert resolve(read("digits", lines)).settings.weighting == "equal"
+    run = {"setting": "mnist", "solver": "Fed-LAMB", "rate": 0.1}
+    rows = [{**run, "accuracies": [50.0, 90.0]}, {**run, "accuracies": [20.0], "failed": "not finite", "rate": 1.0}]
+    assert "| mnist | Fed-LAMB | 0.1 | 2 | 2 | - |" in fedlamb.table(rows)
+    assert "| mnist | Fed-LAMB | 1 | - | 1 | diverged in round 2 |" in fedlamb.table(rows)

@@ -14,7 +14,7 @@ deploy/         whole deployments: on a server, on this machine, and Flower's pr
 dropin/         for apps that have a Flower strategy already: FedLAMA in its place, and a mod around the ClientApp
 
 Only transport.py, apps.py and dropin/strategy.py import Flower, and only when they are used; limits.py and
-deploy/warm_node.py stand before parts of it that are not public. The rest is plain Python and is tested without it.
+deploy/warm_node.py replace or wrap parts of it that are not public. The rest is plain Python and is tested without it.
 """
 
 from typing import TYPE_CHECKING

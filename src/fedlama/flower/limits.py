@@ -55,7 +55,7 @@ class LimitedReplies:
         grid: The Grid.
 
     Attributes:
-        is_active: Whether the Grid fetches replies over a network, by a client that this can stand before.
+        is_active: Whether the Grid fetches replies over a network, by a client that this can wrap.
     """
 
     def __init__(self, grid: Any) -> None:  # noqa: ANN401  (Flower's own)
@@ -119,7 +119,7 @@ class _Arriving:
 
 
 class _StandIn:
-    """Stands before the client by which a Grid calls the SuperLink.
+    """Wraps the client by which a Grid calls the SuperLink.
 
     A Grid fetches the objects of one reply after another, in the order of the list. Equal objects are stored once, so
     several replies may name the same ones; an object counts for the first of them that still needs it.

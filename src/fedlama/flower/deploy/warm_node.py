@@ -134,7 +134,7 @@ class Sending:
 
 
 class _Handed:
-    """A SuperNode's store, in which an object that is still to come is an error once nobody can bring it.
+    """A SuperNode's store, in which an object that is still to come is an error once no sender can bring it.
 
     Args:
         store: The store.

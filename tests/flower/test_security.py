@@ -192,6 +192,7 @@ def test_the_operators_port_wants_a_certificate_of_their_ca(secured: Secured) ->
     assert secured.post(port, "/v1/control/list-runs", certificate="anna") == 200
     assert secured.post(port, "/v1/fleet/register-node", certificate="anna") == 403
     assert secured.post(port, "/v1/runtime/push-messages", certificate="anna") == 403
+    wait(lambda: len(secured.log("operators")) >= calls + 6, 20, "six lines, each written after its reply")
     named = [line.split()[1:] for line in secured.log("operators")[calls:]]
     assert named[-3:] == [
         ["CN=anna", "/v1/control/list-runs", "200"],

@@ -157,6 +157,12 @@ class RoundOrder:
         """Return the local steps of a client."""
         return self.client_steps.get(client, self.steps)
 
+    def steps_of_all(self, clients: Sequence[int]) -> list[int]:
+        """Return the local steps of some clients, in their order."""
+        if not self.client_steps:  # as usual; in small models a call for each client is felt
+            return [self.steps] * len(clients)
+        return [self.steps_of(client) for client in clients]
+
     def by_steps(self, clients: Sequence[int]) -> list[tuple[int, Sequence[int]]]:
         """Return numbers of local steps, each with those of some clients that take it; usually there is one.
 

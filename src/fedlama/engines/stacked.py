@@ -110,7 +110,7 @@ class StackedEngine:
                 scores = self._personalise(rows, work, order, self._personal)
             if self._gradient_pass is not None:
                 self._add_gradients(rows, work, self._gradient_pass)
-            losses = self._train_round(rows, work, [order.steps_of(client) for client in rows.clients])
+            losses = self._train_round(rows, work, order.steps_of_all(rows.clients))
         except FedlamaError:
             raise
         except Exception as error:  # of the user's model, objective or data

@@ -28,6 +28,7 @@ from fedlama.kernels.table import (
     IN,
     INPUT_ELEMENTS,
     INPUTS,
+    LANES,
     MARGIN,
     MASK_ELEMENTS,
     MASKS,
@@ -61,11 +62,12 @@ def advance(program: Any, constants: Any, block: Any, thread: Any, losses: Any, 
     """
     context, settings, room = integers(thread.context), floats(thread.settings), floats(thread.room)
     features, spare_end = sizes.channels * max(sizes.height, 1) * max(sizes.width, 1), sizes.scratch + sizes.spare
-    spare, inputs = part(room, sizes.scratch, spare_end), part(room, spare_end, spare_end + sizes.batch * features)
+    input_elements = sizes.batch * features + LANES  # the last vector may be read to its end
+    spare, inputs = part(room, sizes.scratch, spare_end), part(room, spare_end, spare_end + input_elements)
     classes, masks = np.empty(sizes.batch, np.int64), sizes.batch * sizes.masks
     context[SCRATCH], context[SCRATCH_ELEMENTS] = address_of(room), sizes.scratch
     context[SPARE], context[SPARE_ELEMENTS] = address_of(spare), sizes.spare
-    context[INPUTS], context[INPUT_ELEMENTS] = address_of(inputs), sizes.batch * features
+    context[INPUTS], context[INPUT_ELEMENTS] = address_of(inputs), input_elements
     client = fetch_add(integers(turn))
     while 0 <= client < sizes.clients:
         for step in range(sizes.steps):

@@ -6,7 +6,21 @@ from typing import Any, NamedTuple
 
 from fedlama.kernels.kernel import kernel
 from fedlama.kernels.table import LANES
-from fedlama.kernels.tiles import ROWS, add_scaled, blend, broadcast, load, offset, rows_of, store, tile, transpose
+from fedlama.kernels.tiles import (
+    ROWS,
+    VECTORS,
+    add_scaled,
+    blend,
+    broadcast,
+    lanes_of,
+    load,
+    load_row,
+    offset,
+    rows_of,
+    store,
+    tile,
+    transpose,
+)
 
 
 @kernel
@@ -69,9 +83,9 @@ def add_outer(
     Args:
         target: A :class:`~fedlama.kernels.operands.Target`, (rows, columns).
         gradient: (blocks, rows, 16).
-        x: (blocks, columns, 16), or (batch, columns) where columns are a multiple of 16.
+        x: (blocks, columns, 16), or (batch, columns) where columns are a multiple of 16; 16 elements more can be read.
         by_sample: Whether it is the latter, which is what the product reads: nothing has to be transposed.
-        room: Scratch of (batch rounded up to 16) * (columns rounded up to 16) + 8 * 16 elements.
+        room: Scratch of (batch rounded up to 16) * (columns rounded up to 16) + 8 * 32 elements.
         batch: Samples; what is in the lanes beyond them does not matter.
         rows: Output features.
         columns: Input features.
@@ -83,10 +97,10 @@ def add_outer(
         _transpose_inputs(room, x, blocks, columns, wide)
     if rows < ROWS:
         for row in range(rows):
-            _add_rows(tile(1, 1), target, gradient, inputs, spare, sizes, row, row)
+            _add_rows(tile(1, VECTORS), target, gradient, inputs, spare, sizes, row, row)
         return
     for begin in range(0, rows, ROWS):
-        _add_rows(tile(ROWS, 1), target, gradient, inputs, spare, sizes, min(begin, rows - ROWS), begin)
+        _add_rows(tile(ROWS, VECTORS), target, gradient, inputs, spare, sizes, min(begin, rows - ROWS), begin)
 
 
 @kernel
@@ -108,10 +122,10 @@ def _transpose_inputs(out: Any, x: Any, blocks: int, columns: int, wide: int) ->
 def _add_rows(
     zeros: Any, target: Any, gradient: Any, inputs: Any, spare: Any, sizes: Any, row: int, begin: int
 ) -> None:
-    """Treat as many rows of the target as the tile has, sixteen columns at a time.
+    """Treat as many rows of the target as the tile has, and as many columns at a time.
 
     Args:
-        zeros: Tile, (rows at a time, 16).
+        zeros: Tile, (rows at a time, vectors, 16).
         target: As for :func:`add_outer`.
         gradient: (blocks, rows, 16).
         inputs: (blocks * 16, wide).
@@ -120,23 +134,23 @@ def _add_rows(
         row: The first row of the tile.
         begin: The first row to add to: those before it were done with an earlier tile.
     """
-    for column in range(0, sizes.columns, LANES):
+    width = lanes_of(zeros)
+    for column in range(0, sizes.columns, width):
         total = zeros
         for block in range(-(-sizes.batch // LANES)):
             start = (block * sizes.rows + row) * LANES
-            for lane in range(min(sizes.batch - block * LANES, LANES)):  # total (rows, 16) += (rows, 1) * (1, 16)
-                x = load(inputs, (block * LANES + lane) * sizes.wide + column)
+            for lane in range(min(sizes.batch - block * LANES, LANES)):  # total (rows, width) += (rows, 1) * (1, width)
+                x = load_row(zeros, inputs, (block * LANES + lane) * sizes.wide + column)
                 total = add_scaled(total, gradient, start + lane, LANES, x)
-        goal, whole = row * sizes.columns + column, column + LANES <= sizes.columns
-        if whole and begin == row:
+        goal, here = row * sizes.columns + column, min(sizes.columns - column, width)
+        if here == width and begin == row:
             blend(target.memory, goal, sizes.columns, total, target.scale, target.factor)
             continue
-        store(spare, 0, LANES, total)
+        store(spare, 0, width, total)
         for r in range(begin - row, rows_of(zeros)):
-            start = goal + r * sizes.columns
-            if whole:
-                blend(target.memory, start, 0, load(spare, r * LANES), target.scale, target.factor)
-                continue
-            for c in range(sizes.columns - column):
-                added = target.factor * spare[r * LANES + c]
+            start, whole = goal + r * sizes.columns, here - here % LANES
+            for c in range(0, whole, LANES):
+                blend(target.memory, start + c, 0, load(spare, r * width + c), target.scale, target.factor)
+            for c in range(whole, here):
+                added = target.factor * spare[r * width + c]
                 target.memory[start + c] = target.scale * target.memory[start + c] + added

@@ -109,7 +109,7 @@ class Model:
         }
         self.names = tuple(self._shapes)
         self._constants = np.array([row.constants for row in program.rows], np.float32)  # (operations, 2)
-        self._tables: dict[tuple[int, tuple[str, ...]], tuple[Integers, int]] = {}
+        self._tables: dict[tuple[int, tuple[str, ...]], tuple[Integers, int, int]] = {}
 
     def compile(self) -> None:
         """Compile what the model needs, or read it from disk; otherwise the first :meth:`run` does."""
@@ -151,19 +151,19 @@ class Model:
 
         self._check(tensors, batches, solver, losses)
         trained = tuple(name for name in self.names if tensors[name].trained)
-        program, scratch_elements = self._placed(batches.rows.shape[2], trained)
-        sizes, block = self._sizes(batches, solver, scratch_elements), self._block(batches, solver)
+        program, *elements = self._placed(batches.rows.shape[2], trained)
+        sizes, block = self._sizes(batches, solver, *elements), self._block(batches, solver)
         parameters, decays = self._parameter_table(tensors), self._decays(tensors)
         context = np.zeros(table.CONTEXT, np.int64)
         context[table.PARAMETERS], context[table.DECAYS] = address_of(parameters), address_of(decays)
         context[table.COUNT], context[table.MARGIN] = len(parameters), self.program.margin
         settings = np.array([0.0, solver.momentum, solver.proximal], np.float32)
-        elements = sizes.scratch + sizes.spare + sizes.batch * math.prod(self.program.sizes[0])
+        room = sizes.scratch + sizes.spare + sizes.batch * math.prod(self.program.sizes[0]) + table.LANES
         turn = np.zeros(1, np.int64)  # the next client; all threads share it
 
         def work(number: int) -> None:
             scratch = scratches[number]
-            scratch.resize(elements)
+            scratch.resize(room)
             thread = Thread(context.copy(), settings.copy(), scratch.room, scratch.state)
             try:
                 advance(program, self._constants, block, thread, losses, turn, sizes)
@@ -242,25 +242,25 @@ class Model:
                 f"{lengths.min()} sample meets images of one pixel there; give batches of two samples or more"
             )
 
-    def _placed(self, batch: int, trained: tuple[str, ...]) -> tuple[Integers, int]:
-        """Lay the scratch out for a batch size, unless that was done before."""
+    def _placed(self, batch: int, trained: tuple[str, ...]) -> tuple[Integers, int, int]:
+        """Lay the scratch out for a batch size, unless that was done before; return its elements and the spare ones."""
         from fedlama.kernels.operations import OPERATIONS  # needs Numba
 
         if (batch, trained) not in self._tables:
             rows, scratch = self.program.write_table(batch, self.names, trained)
             code = [[operation(function).address for function in OPERATIONS[row.kind]] for row in self.program.rows]
             rows[:, table.FORWARD : table.BACKWARD + 1] = code
-            self._tables[batch, trained] = rows, scratch
+            self._tables[batch, trained] = rows, scratch, self.program.spare(batch)
         return self._tables[batch, trained]
 
-    def _sizes(self, batches: Batches, solver: SGDSettings, scratch: int) -> Sizes:
+    def _sizes(self, batches: Batches, solver: SGDSettings, scratch: int, spare: int) -> Sizes:
         """Put the numbers together that the kernel asks for."""
         steps, clients, batch = batches.rows.shape
         channels, height, width = (*self.program.sizes[0], 0, 0)[:3]
         masks = sum(math.prod(size) for size, _ in self.masks)
         return Sizes(
             clients, steps, batch, len(batches.y), channels, height, width, self.program.classes, masks, scratch,
-            self.program.spare(batch), solver.fresh and solver.momentum > 0.0,
+            spare, solver.fresh and solver.momentum > 0.0,
         )  # fmt: skip
 
     def _block(self, batches: Batches, solver: SGDSettings) -> Block:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ class Program:
     margin: int
     regions: Regions = field(repr=False)
 
-    @property
+    @cached_property
     def classes(self) -> int:
         """Logits of one sample."""
         return self.sizes[self.rows[-1].output][0]
@@ -91,7 +92,7 @@ class Program:
             out[table.FIRST_SIZE : table.FIRST_SIZE + len(row.sizes)] = row.sizes
         return rows, -(-end // table.LANES) * table.LANES
 
-    @property
+    @cached_property
     def updating(self) -> frozenset[str]:
         """Weights that are trained within the backward pass of their operation."""
         return frozenset(row.names[0] or "" for row in self.rows if row.kind == table.LONG_DENSE)

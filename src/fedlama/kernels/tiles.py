@@ -331,14 +331,15 @@ def stream(typing: Any, memory: Any, index: Any, vector: Any) -> Any:
 
 @intrinsic
 def blend(typing: Any, memory: Any, index: Any, stride: Any, tile: Any, scale: Any, factor: Any) -> Any:
-    """Set memory[index + r * stride : ... + 16] to scale times itself plus factor times [r, 0], for every row r."""
+    """Set memory[index + r * stride + 16 v : ...] to scale times itself plus factor times [r, v]."""
 
     def generate(code: Code, value: Any, at: Any, stride: Any, vectors: Any, scale: Any, factor: Any) -> None:
         scales, factors = code.in_every_lane(scale), code.in_every_lane(factor)
         for r in range(tile.rows):
-            added = code.builder.fmul(code.vector(vectors, r), factors)
-            row_start = code.row(at, stride, r)
-            code.write(code.multiply_add(code.read(value, row_start), scales, added), value, row_start)
+            for v in range(tile.vectors):
+                added = code.builder.fmul(code.vector(vectors, r * tile.vectors + v), factors)
+                start = code.row(at, stride, r, v * LANES)
+                code.write(code.multiply_add(code.read(value, start), scales, added), value, start)
 
     return emit(generate, types.void, FLOATS, types.intp, types.intp, tile, types.float32, types.float32)
 

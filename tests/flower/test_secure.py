@@ -35,7 +35,7 @@ from tests.flower.test_same_as_loop import CASES, Masked
 
 EVERYONE: dict[str, Any] = {"sampler": fl.AllClients(), "strategy": fl.FedLAMA(2, 3), "local_steps": 12}
 HALF = RoundPolicy(deadline=2.0, join=1.0, poll=0.01, min_replies=0.5)
-OTHERS = ("clients by their samples", "power of choice", "fedlp")  # cohorts of two, and others' layers
+OTHERS = ("clients by their samples", "power of choice", "fedldf", "fedlp")  # cohorts of two, and others' layers
 
 
 @pytest.fixture(autouse=True)

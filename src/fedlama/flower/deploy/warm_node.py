@@ -106,7 +106,7 @@ def _has_unsent_reply(state: Any) -> bool:  # noqa: ANN401  (Flower's own)
     lock, entries = getattr(state, "lock_msg_store", None), getattr(state, "msg_store", None)
     if lock is None or not isinstance(entries, dict):
         return False
-    with lock:  # `get_messages_legacy` would mark the reply as sent
+    with lock:  # the state's own method would mark the reply as sent
         return any(
             not entry.is_retrieved and bool(entry.message.metadata.reply_to_message_id) for entry in entries.values()
         )

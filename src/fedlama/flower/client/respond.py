@@ -151,7 +151,9 @@ def _trained(request: TrainRequest, trainer: ClientTrainer, state: ClientState |
     needs_reference = measures or trainer.uses_reference or codec.uses_reference or down.uses_reference
     reference = ((state.reference if state else {}) | received) if needs_reference else {}
     frozen = [trainer.layers[index] for index in request.frozen]
-    frozen_values = {spec.name: values[spec.name].clone() for layer in frozen for spec in layer.tensors}
+    # A head is the client's own: its blend stays where the global one is frozen.
+    fixed = [spec.name for layer in frozen for spec in layer.tensors if spec.name not in trainer.local_names]
+    frozen_values = {name: values[name].clone() for name in fixed}
     names = frozenset(layer.name for layer in frozen)
     arrived = frozenset(layer.name for layer in trainer.layers if any(spec.name in received for spec in layer.tensors))
     local_round = LocalRound(
@@ -245,6 +247,13 @@ def _score(trainer: ClientTrainer, state: ClientState) -> Score | None:
 
 
 def _distance(layer: Layer, payload: bytes, trainer: ClientTrainer, known: Known) -> float:
-    """Return ||x_i - r||^2 over the layer's parameters: x_i as the server decodes it, r as it was received last."""
+    """Return ||x_i - r||^2 over the layer's parameters: x_i as the server decodes it, r as it was received last.
+
+    Numbers that are not sent count as unchanged.
+    """
     server = known if shares_state(trainer.codec) else replace(known, state={})
-    return squared_change(layer, decode_layer(layer, payload, trainer.codec, server), known.reference)
+    received = decode_layer(layer, payload, trainer.codec, server)
+    if getattr(trainer.codec, "leaves_out", False):
+        names = [spec.name for spec in layer.tensors if spec.trainable]
+        received |= {name: received[name].where(~received[name].isnan(), known.reference[name]) for name in names}
+    return squared_change(layer, received, known.reference)

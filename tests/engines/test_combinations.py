@@ -82,7 +82,7 @@ REFUSED: dict[tuple[str, str], str] = {
         for strategy in ("fedluar", "fedluar, frozen")
         for method in ("fedrep", "fedper")
     },
-    **{("fixed", method): r"'4\*' matches no layer" for method in ("fedrep", "fedper")},  # the layer stays on its client
+    **{("fixed", method): r"'4\*' matches no layer" for method in ("fedrep", "fedper")},
 }
 """What cannot work together, and what the refusal says."""
 

@@ -32,7 +32,9 @@ def one_process() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("one_process")
-@pytest.mark.parametrize("codec", [fl.Differences(2), fl.Differences(4, feedback=False), fl.PowerSGD(1)], ids=repr)
+@pytest.mark.parametrize(
+    "codec", [fl.Differences(2), fl.Differences(4, feedback=False), fl.PowerSGD(1), fl.LBGM(0.5)], ids=repr
+)
 def test_one_process(codec: fl.Codec) -> None:
     ours, theirs = run(Distributed(LoopEngine), codec=codec, **EVERYONE), run("loop", codec=codec, **EVERYONE)
     assert ours.ledger.transfers == theirs.ledger.transfers
@@ -62,7 +64,7 @@ def test_two_processes_agree_with_one(tmp_path: Path) -> None:
 
 
 def _codecs() -> list[fl.Codec]:
-    return [codec for codec in CODECS if codec.name in ("differences", "top-k", "directions")]
+    return [*(codec for codec in CODECS if codec.name in ("differences", "top-k", "directions")), fl.LBGM(0.5)]
 
 
 def main(output: str) -> None:

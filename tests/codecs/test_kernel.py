@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from fedlama import QSGD, BFloat16, Chain, Differences, Float16, RandomK, Sign, TopK
+from fedlama import QSGD, BFloat16, Chain, Differences, EightBitRows, Float16, PowerSGD, RandomK, Sign, TopK
 from fedlama.choices.codecs import Codec
 from fedlama.choices.codecs import compiled as compiled_codecs
 from fedlama.choices.codecs import random_k as random_k_codec
 from fedlama.choices.codecs.difference import DifferenceCodec
+from fedlama.choices.codecs.top_k import _largest
+from fedlama.core.randomness import _mix_one, keyed_halves
 from fedlama.engines.cohort.threads import WorkerThreads
 from fedlama.kernels import (
     Chance,
+    LeastHashes,
     Rounded,
+    bound_of_largest,
     can_compile,
+    choosing,
     keep_differences,
+    largest_of,
     positions_of_largest,
-    positions_of_least_hashes,
+    put_numbers,
+    put_product,
     round_differences,
     round_floats,
+    round_rows,
     round_stochastically,
     round_to_signs,
+    take_difference,
 )
 from tests.codecs.cases import context, spec_of
 
@@ -70,7 +82,11 @@ OTHERS: list[Codec] = [
     RandomK(0.05),
     RandomK(1.0),
     RandomK(1e-6, feedback=False),
-    Chain((TopK(0.1), Differences(4))),
+    *(Chain((TopK(0.1), Differences(bits))) for bits in (8, 4, 1)),
+    Chain((TopK(0.1), QSGD(4))),
+    Chain((RandomK(0.1), Differences(4))),
+    Chain((RandomK(0.1, feedback=False), Sign())),
+    EightBitRows(),
 ]
 
 
@@ -137,6 +153,95 @@ def test_what_is_not_finite_arrives_as_without_kernels(
     assert all(_same_bits(state[name], state_plainly[name]) for name in state)
 
 
+MATRICES: list[Codec] = [EightBitRows(), PowerSGD(1), PowerSGD(3), PowerSGD(2, feedback=False)]
+
+
+@pytest.mark.parametrize("codec", MATRICES, ids=repr)
+@pytest.mark.parametrize("shape", [(64, 700), (300, 3, 5, 7), (9000, 4), (1030, 512)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_matrices_have_the_same_bits_as_without_kernels(
+    codec: Codec, shape: tuple[int, ...], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, values = (part.view(*part.shape[:-1], *shape) for part in _awkward(math.prod(shape)))
+    values[2, 1] = reference[1]
+    values[2, 2] = 0.0  # a row whose step is 0
+    known = replace(context(codec, reference, (0, 1, 2)), spread=WorkerThreads(threads).map_strided)
+    for number in range(3):
+        received, state = codec.transmit_with(values, known)
+        with monkeypatch.context() as without:
+            without.setattr(compiled_codecs, "can_compile", lambda: False)
+            plainly, state_plainly = codec.transmit_with(values, known)
+        assert _same_bits(received, plainly)
+        assert state.keys() == state_plainly.keys()
+        assert all(_same_bits(state[name], state_plainly[name]) for name in state)
+        data, _ = codec.encode_with(values[1], known.row(1))
+        assert _same_bits(codec.decode_with(data, spec_of(reference), known.row(1)), received[1])
+        known = replace(known, state=state)
+        if number == 1:
+            values[0, 0], values[1, 1] = float("nan"), float("inf")
+
+
+def _change(elements: int, kind: str) -> torch.Tensor:
+    """Return differences from which a sample learns little or what is wrong."""
+    draw = torch.Generator().manual_seed(elements)
+    change = torch.randn(elements, generator=draw)
+    sampled = torch.zeros(elements, dtype=torch.bool)
+    for block in range(elements // 512):  # as the kernel hashes them
+        vector = int(_mix_one(block)) % 32
+        sampled[512 * block + 16 * vector : 512 * block + 16 * vector + 16] = True
+    if kind == "large where it is not sampled":
+        change[sampled] *= 1e-3
+    elif kind == "large where it is sampled":
+        change[~sampled] *= 1e-3
+    elif kind == "constant":
+        change[:] = -0.25
+    elif kind == "sorted":
+        change = change.sort().values
+    elif kind == "ties":
+        change = change.round()
+    elif kind == "zeros":
+        change[change.abs() < 3.5] = -0.0
+    elif kind == "one block":
+        change[elements // 512 // 2 * 512 :][:512] *= 1e6
+    elif kind == "infinite":
+        change[::3], change[1::3] = float("inf"), float("nan")
+    elif kind == "largest":
+        change[::50], change[1::50] = torch.finfo(torch.float32).max, -float("inf")
+    elif kind == "tiny":
+        change *= 1e-44
+    return change
+
+
+KINDS = (
+    "large where it is not sampled", "large where it is sampled", "constant", "sorted", "ties", "zeros", "one block",
+    "infinite", "largest", "tiny", "usual",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("share", [0.001, 0.02, 0.3])
+@pytest.mark.parametrize("elements", [33_000, 262_144 + 77])
+def test_the_largest_numbers_are_chosen_whatever_the_sample_shows(kind: str, share: float, elements: int) -> None:
+    codec, change = TopK(share), _change(elements, kind)
+    values = torch.stack([change, change.flip(0)])
+    known = context(codec, torch.zeros(elements), (0, 1))
+    received, state = codec.transmit_with(values, known)
+    for row, sent, left in zip(values, received, state["residual"], strict=True):
+        chosen = _largest(row.unsqueeze(0), codec.count(spec_of(row)))[0]
+        expected = torch.zeros(elements).scatter(0, chosen, row[chosen])
+        assert _same_bits(sent, expected + 0.0)
+        assert _same_bits(left, row + 0.0 - expected)  # the residual of 0 is added first
+
+
+def test_a_bound_from_a_sample_is_near_the_wanted_number() -> None:
+    draw = np.random.default_rng(0)
+    change, nothing = draw.standard_normal(1_000_000).astype(np.float32), np.empty(0, np.float32)
+    for count in (10, 1_000, 10_000, 300_000):
+        bound = bound_of_largest(change, np.zeros_like(change), nothing, count)
+        assert count <= (np.abs(change) >= bound).sum() <= 1.6 * count + 3_000
+    assert bound_of_largest(change, np.zeros_like(change), nothing, 900_000) == np.inf
+
+
 def test_16_bits_of_literal_numbers() -> None:
     given = [1.0, 0.1, -65519.0, 65520.0, 2.0**-24, 2.0**-25, 1.0 + 2.0**-11, 1.0 + 3 * 2.0**-11]
     half = [1.0, 0.0999755859375, -65504.0, float("inf"), 2.0**-24, 0.0, 1.0, 1.0 + 2.0**-9]
@@ -167,13 +272,29 @@ def test_positions_of_literal_numbers() -> None:
     assert positions_of_largest(numbers, 2).tolist() == [4, 5]
 
 
-@pytest.mark.parametrize(("elements", "count"), [(1, 1), (513, 3), (4096, 4096), (100_000, 7)])
+@pytest.mark.parametrize(("elements", "count"), [(1, 1), (513, 3), (4096, 4096), (100_000, 7), (100_000, 5_000)])
 def test_least_hashes_are_those_of_a_sort(elements: int, count: int) -> None:
-    from fedlama.core.randomness import keyed_halves
-
+    hashes = LeastHashes(elements, count, range(20))
+    for first in reversed(range(0, elements, 1024)):
+        hashes.search(first, first + 1024)
     for key in range(20):
         expected = np.sort(np.argsort(keyed_halves(key, 4 * elements).view("<u8"))[:count])
-        assert np.array_equal(positions_of_least_hashes(elements, count, key), expected)
+        positions = hashes.positions(key)
+        assert positions is not None
+        assert np.array_equal(positions, expected)
+
+
+@pytest.mark.parametrize("deviations", [-6.0, -3.0])
+def test_bounds_that_miss_the_hashes_are_noticed(deviations: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "_DEVIATIONS", deviations)
+    hashes = LeastHashes(100_000, 5_000, [7])
+    hashes.search(0, 100_000)
+    assert hashes.positions(0) is None
+    codec, values = RandomK(0.05), torch.randn(2, 100_000, generator=torch.Generator().manual_seed(0))
+    known = context(codec, torch.zeros(100_000), (0, 1))
+    received, _ = codec.transmit_with(values, known)
+    monkeypatch.undo()
+    assert torch.equal(received, codec.transmit_with(values, known)[0])
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
@@ -212,7 +333,15 @@ def _out(columns: int, codes: int = 4) -> Rounded:
     )
 
 
-FOUR, NONE = np.zeros(4, np.float32), np.empty(0, np.float32)
+FOUR, NONE, ROW = np.zeros(4, np.float32), np.empty(0, np.float32), np.zeros((1, 4), np.float32)
+
+
+def _at(*positions: int) -> NDArray[np.int64]:
+    return np.array(positions, np.int64)
+
+
+def _kept(**choices: Any) -> object:  # noqa: ANN401
+    return keep_differences(FOUR.copy(), FOUR.copy(), FOUR, FOUR, NONE, **choices)
 
 
 @pytest.mark.parametrize(
@@ -234,8 +363,31 @@ FOUR, NONE = np.zeros(4, np.float32), np.empty(0, np.float32)
         (lambda: round_to_signs(NONE, NONE, NONE, NONE, NONE), "values is empty, expected a column or more"),
         (lambda: round_to_signs(FOUR.copy(), FOUR[:3].copy(), FOUR, FOUR, FOUR), r"left has shape \(3,\)"),
         (lambda: keep_differences(FOUR.copy(), NONE, FOUR, FOUR, NONE), r"left has shape \(0,\), expected \(4,\)"),
+        (lambda: _kept(bound=0.0), "bound is 0.0, expected a n"),
+        (
+            lambda: keep_differences(FOUR.copy(), FOUR.copy(), FOUR, FOUR, NONE, positions=_at(3, 4)),
+            r"positions\[1\]",
+        ),
+        (
+            lambda: keep_differences(FOUR.copy(), FOUR.copy(), FOUR, FOUR, NONE, positions=_at(-1, 2)),
+            r"positions\[0\]",
+        ),
+        (lambda: put_numbers(FOUR.copy(), FOUR.copy(), FOUR, _at(4), FOUR[:1]), "positions has numbers outside of 0"),
+        (
+            lambda: put_numbers(FOUR.copy(), FOUR.copy(), FOUR, _at(0), FOUR),
+            r"sent has shape \(4,\), expected \(1,\)",
+        ),
+        (lambda: bound_of_largest(FOUR, FOUR, NONE, 0), "count is 0, expected 1 to 4"),
+        (lambda: largest_of(_at(0), FOUR[:1], 2), "count is 2, expected 1 to 1"),
         (lambda: positions_of_largest(FOUR, 5), "count is 5, expected 1 to 4"),
-        (lambda: positions_of_least_hashes(4, 0, 0), "count is 0, expected 1 to 4"),
+        (lambda: LeastHashes(4, 5, [0]), "count is 5, expected 1 to 4"),
+        (lambda: round_rows(FOUR.copy(), FOUR, 3), "rows is 3, expected a divisor of the 4 numbers"),
+        (lambda: take_difference(FOUR[:3].copy(), FOUR, FOUR, NONE), r"change has shape \(3,\), expected \(4,\)"),
+        (
+            lambda: put_product(FOUR.copy(), FOUR.copy(), FOUR, (ROW, ROW)),
+            r"received has shape \(4,\), expected \(1",
+        ),
+        (lambda: put_product(FOUR.copy(), FOUR.copy(), FOUR, (ROW[:0], ROW[:0])), "factors have rank 0"),
     ],
 )
 def test_the_door_refuses_what_does_not_fit(call: Callable[[], None], message: str) -> None:

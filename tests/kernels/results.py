@@ -20,25 +20,32 @@ from fedlama.choices.strategies import FedLAMA
 from fedlama.engines import Stacked
 from fedlama.kernels import (
     Chance,
+    LeastHashes,
     Rounded,
     SampleTable,
     average_rows,
+    bound_of_largest,
     fill_rows,
     keep_differences,
+    largest_of,
     positions_of_largest,
-    positions_of_least_hashes,
+    put_numbers,
+    put_product,
     round_differences,
     round_floats,
+    round_rows,
     round_stochastically,
     round_to_signs,
     shuffle_rows,
     squared_norms,
+    take_difference,
     tiling,
 )
 from tests.engines.cases import clients, federation
 from tests.kernels.models import MODELS, WinogradResidual, build, winograd_first, winograd_plain
 
 Results = dict[str, NDArray[Any]]
+Floats = NDArray[np.float32]
 
 SOLVERS = [SGD(0.05), FedProx(0.05, momentum=0.8, weight_decay=0.01, proximal=0.3)]
 
@@ -101,13 +108,43 @@ def _sent() -> Results:
             round_stochastically(out[3], x, r, Chance(8, True, 7, 512), past_caches=past_caches)
             round_to_signs(out[4], out[5], x, r, e, past_caches=past_caches)
             round_to_signs(out[6], out[7][:0], x, r, e[:0], past_caches=past_caches)
-            keep_differences(out[8], out[9], x, r, e, past_caches=past_caches)
-            round_floats(out[10], x, to_half=True, past_caches=past_caches)
-            round_floats(out[11], x, to_half=False, past_caches=past_caches)
+            round_floats(out[8], x, to_half=True, past_caches=past_caches)
+            round_floats(out[9], x, to_half=False, past_caches=past_caches)
+            round_rows(out[10], x, 1, past_caches=past_caches)
+            take_difference(out[11], x, r, e)
             values[f"sent-{columns}-{past_caches}"] = out
-        count = -(-columns // 7)
-        positions = positions_of_largest(x, count), positions_of_least_hashes(columns, count, 7)
-        values[f"positions-{columns}"] = np.stack(positions)
+            values |= _few(f"few-{columns}-{past_caches}", x, r, e, past_caches=past_caches)
+    return values | _matrices()
+
+
+def _few(name: str, x: Floats, r: Floats, e: Floats, *, past_caches: bool) -> Results:
+    """Send a few numbers, the largest ones and some at random."""
+    out, count = np.zeros((4, len(x)), np.float32), -(-len(x) // 7)
+    hashes = LeastHashes(len(x), count, [7, 8])
+    for first in range(0, len(x), 2048):
+        hashes.search(first, first + 2048)
+    positions = hashes.positions(1)
+    assert positions is not None
+    keep_differences(out[0], out[1], x, r, e, positions=positions, past_caches=past_caches)
+    bound = bound_of_largest(x, r, e, count)
+    bound = bound if np.isfinite(bound) else 1e-4
+    noted = keep_differences(out[2], out[3], x, r, e, bound=bound, past_caches=past_caches)
+    largest, numbers = largest_of(*noted, count)
+    put_numbers(out[2], out[3], r, largest, numbers)
+    return {name: out, f"{name}-positions": np.stack([positions, largest, positions_of_largest(x, count)])}
+
+
+def _matrices() -> Results:
+    """Call the kernels that know rows, on rows that end within a vector."""
+    draw, values = np.random.default_rng(0), Results()
+    for height, width in ((3, 5), (7, 513), (2, 1040)):
+        x, r = (draw.standard_normal(height * width + 1).astype(np.float32)[1:] for _ in range(2))
+        factors = draw.standard_normal((3, height), np.float32), draw.standard_normal((3, width), np.float32)
+        for past_caches in (False, True):
+            out = np.stack([x] * 3)
+            round_rows(out[0], x, height, past_caches=past_caches)
+            put_product(out[1], out[2], r, factors, past_caches=past_caches)
+            values[f"rows-{height}-{past_caches}"] = out
     return values
 
 

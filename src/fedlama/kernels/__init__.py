@@ -5,16 +5,24 @@ Numba (``pip install 'fedlama[fast]'``), and :func:`can_compile` says whether it
 nothing. Nothing here imports PyTorch or an engine. See README.md beside this file for the memory layouts.
 """
 
+from fedlama.kernels.choosing import (
+    LeastHashes,
+    bound_of_largest,
+    keep_differences,
+    largest_of,
+    positions_of_largest,
+    put_numbers,
+)
 from fedlama.kernels.codecs import (
     Chance,
     Rounded,
-    keep_differences,
-    positions_of_largest,
-    positions_of_least_hashes,
+    put_product,
     round_differences,
     round_floats,
+    round_rows,
     round_stochastically,
     round_to_signs,
+    take_difference,
 )
 from fedlama.kernels.kernel import can_compile
 from fedlama.kernels.model import Batches, Model, SGDSettings, StackedTensor, plan_model
@@ -50,6 +58,7 @@ __all__ = [
     "Dropout",
     "Flatten",
     "GroupNorm",
+    "LeastHashes",
     "MaxPool",
     "Mean",
     "MeanPool",
@@ -65,18 +74,23 @@ __all__ = [
     "StackedTensor",
     "Step",
     "average_rows",
+    "bound_of_largest",
     "can_compile",
     "fill_rows",
     "keep_differences",
+    "largest_of",
     "plan_model",
     "pool_before_relu",
     "positions_of_largest",
-    "positions_of_least_hashes",
+    "put_numbers",
+    "put_product",
     "round_differences",
     "round_floats",
+    "round_rows",
     "round_stochastically",
     "round_to_signs",
     "shuffle_rows",
     "squared_norms",
+    "take_difference",
     "uses",
 ]

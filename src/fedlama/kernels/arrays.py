@@ -41,6 +41,25 @@ def check_array(name: str, array: NDArray[Any], dtype: DTypeLike, shape: Sequenc
         raise ValueError(f"{name} is not contiguous in memory, expected C order; pass numpy.ascontiguousarray({name})")
 
 
+def check_change(values: NDArray[Any], reference: NDArray[Any], residual: NDArray[Any]) -> int:
+    """Check the arrays of a codec's difference x - r + e, all float32; return how many columns they have.
+
+    Args:
+        values: x, (columns,).
+        reference: r, (columns,).
+        residual: e, (columns,), or empty for zero.
+
+    Raises:
+        TypeError: An array has another dtype.
+        ValueError: The shapes do not fit together, or an array is not contiguous.
+    """
+    check_array("values", values, np.float32, (None,))
+    columns = len(values)
+    check_array("reference", reference, np.float32, (columns,))
+    check_array("residual", residual, np.float32, (columns if len(residual) else 0,))
+    return columns
+
+
 def check_rows(name: str, array: NDArray[Any], dtype: DTypeLike, shape: Sequence[int | None]) -> None:
     """Check a matrix of which columns may have been cut out: only the elements of a row must be contiguous.
 

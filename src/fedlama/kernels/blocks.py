@@ -12,7 +12,7 @@ import numpy as np
 
 from fedlama.kernels.kernel import kernel
 from fedlama.kernels.table import LANES
-from fedlama.kernels.tiles import address_of, floats, load, offset, stream
+from fedlama.kernels.tiles import address_of, floats, load, offset, prefetch, stream
 
 BLOCK = 512
 """Numbers that share a step; they stay in the nearest cache."""
@@ -40,6 +40,23 @@ def take_change(change: Any, values: Any, reference: Any, residual: Any, start: 
             change[column] = x[column] - r[column]
     for column in range(width, len(change)):
         change[column] = np.float32(0.0)
+
+
+@kernel
+def fetch_ahead(values: Any, residual: Any, start: int) -> None:
+    """Ask for the block of x and e that begins at `start`, so that it is loaded while another one is computed.
+
+    Args:
+        values: x, float32 (columns,); the block may be outside.
+        residual: e, float32 (columns,), or empty for zero.
+        start: The first column.
+    """
+    x, e = floats(values), floats(residual)
+    for column in range(start, start + BLOCK, LANES):  # values (512)
+        prefetch(x, column)
+    if len(residual) > 0:
+        for column in range(start, start + BLOCK, LANES):  # residual (512)
+            prefetch(e, column)
 
 
 @kernel

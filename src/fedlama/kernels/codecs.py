@@ -1,9 +1,9 @@
-"""The door for codecs: what arrives of one client's numbers, and which of them are sent.
+"""The door for codecs that round: what arrives of one client's numbers.
 
 Arrays come in, are checked, and go to the compiled loops of :mod:`~fedlama.kernels.rounding`,
-:mod:`~fedlama.kernels.chances`, :mod:`~fedlama.kernels.signs`, :mod:`~fedlama.kernels.narrowing` and
-:mod:`~fedlama.kernels.selection`. Nothing here starts a thread: a caller hands clients, and columns where they are
-independent, to threads of its own. Python's lock is released in the meantime.
+:mod:`~fedlama.kernels.chances`, :mod:`~fedlama.kernels.signs`, :mod:`~fedlama.kernels.narrowing`,
+:mod:`~fedlama.kernels.scales` and :mod:`~fedlama.kernels.products`. Nothing here starts a thread: a caller hands
+clients, and columns where they are independent, to threads of its own. Python's lock is released in the meantime.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlama.kernels.arrays import check_array
+from fedlama.kernels.arrays import check_array, check_change
 
 Floats = NDArray[np.float32]
-Integers = NDArray[np.int64]
 
 
 class Rounded(NamedTuple):
@@ -55,7 +54,7 @@ def round_differences(
     from fedlama.kernels.blocks import BLOCK  # needs Numba
     from fedlama.kernels.rounding import round_row
 
-    columns = _check_change(values, reference, residual)
+    columns = check_change(values, reference, residual)
     check_array("out.received", out.received, np.float32, (columns,))
     check_array("out.left", out.left, np.float32, (columns if len(out.left) else 0,))
     check_array("out.steps", out.steps, np.float32, (-(-columns // BLOCK),))
@@ -121,7 +120,7 @@ def round_stochastically(
     from fedlama.kernels.blocks import BLOCK  # needs Numba
     from fedlama.kernels.chances import round_at_random
 
-    columns = _check_change(values, reference, values[:0])
+    columns = check_change(values, reference, values[:0])
     check_array("received", received, np.float32, (columns,))
     if chance.bits not in (4, 8):
         raise ValueError(f"bits is {chance.bits}, expected 4 or 8")
@@ -150,7 +149,7 @@ def round_to_signs(
     """
     from fedlama.kernels.signs import send_signs  # needs Numba
 
-    columns = _check_change(values, reference, residual)
+    columns = check_change(values, reference, residual)
     check_array("received", received, np.float32, (columns,))
     check_array("left", left, np.float32, (columns if len(left) else 0,))
     if not columns:
@@ -158,87 +157,76 @@ def round_to_signs(
     send_signs(received, left, values, reference, residual, past_caches)
 
 
-def keep_differences(
-    received: Floats, left: Floats, values: Floats, reference: Floats, residual: Floats, *, past_caches: bool = False
-) -> None:
-    """Compute the difference of one client's values from a reference as if none of it was sent.
+def round_rows(out: Floats, values: Floats, rows: int, *, past_caches: bool = False) -> None:
+    """Round weights to 8 bits with one scale for each row, and widen them again.
 
     Args:
-        received: The reference, float32, (columns,); overwritten.
-        left: The difference, float32, (columns,); overwritten.
+        out: float32, (rows * columns,); overwritten.
+        values: float32, (rows * columns,).
+        rows: How many rows.
+        past_caches: As for :func:`round_differences`.
+
+    Raises:
+        TypeError: An array has another dtype.
+        ValueError: The shapes differ, an array is not contiguous, or the numbers do not fill whole rows.
+    """
+    from fedlama.kernels.scales import round_by_rows  # needs Numba
+
+    check_array("values", values, np.float32, (None,))
+    check_array("out", out, np.float32, values.shape)
+    if rows < 1 or len(values) % rows:
+        raise ValueError(f"rows is {rows}, expected a divisor of the {len(values)} numbers of values")
+    round_by_rows(out, values, rows, past_caches)
+
+
+def take_difference(change: Floats, values: Floats, reference: Floats, residual: Floats) -> None:
+    """Compute the difference of one client's values from a reference.
+
+    Args:
+        change: The difference, float32, (columns,); overwritten.
         values: x, float32, (columns,).
         reference: r, float32, (columns,).
         residual: e, float32, (columns,), which is added to the difference; empty for zero.
-        past_caches: Whether `received` is written past the caches.
 
     Raises:
         TypeError: An array has another dtype.
         ValueError: The shapes do not fit together, or an array is not contiguous.
     """
-    from fedlama.kernels.selection import keep_changes  # needs Numba
+    from fedlama.kernels.products import take_row  # needs Numba
 
-    columns = _check_change(values, reference, residual)
-    check_array("received", received, np.float32, (columns,))
-    check_array("left", left, np.float32, (columns,))
-    keep_changes(received, left, values, reference, residual, past_caches)
+    check_array("change", change, np.float32, (check_change(values, reference, residual),))
+    take_row(change, values, reference, residual)
 
 
-def positions_of_largest(values: Floats, count: int) -> Integers:
-    """Return the positions of the largest magnitudes, int64, (count,), ascending; of equal ones the first.
-
-    What is no number counts as infinite, and infinity as the largest finite number.
-
-    Args:
-        values: float32, (columns,).
-        count: How many.
-
-    Raises:
-        TypeError: `values` has another dtype.
-        ValueError: It is not contiguous, or has fewer numbers.
-    """
-    from fedlama.kernels.selection import largest_positions  # needs Numba
-
-    check_array("values", values, np.float32, (None,))
-    if not 1 <= count <= len(values):
-        raise ValueError(f"count is {count}, expected 1 to {len(values)}")
-    positions: Integers = largest_positions(values, count)
-    return positions
-
-
-def positions_of_least_hashes(elements: int, count: int, key: int) -> Integers:
-    """Return the positions whose hashes are the smallest ones, int64, (count,), ascending.
-
-    No two hashes of a key are equal. A bound that most hashes exceed leaves few to choose from.
+def put_product(
+    received: Floats,
+    left: Floats,
+    reference: Floats,
+    factors: tuple[NDArray[np.float32], NDArray[np.float32]],
+    *,
+    past_caches: bool = False,
+) -> None:
+    """Send the product of two factors for a difference, of which nothing was sent yet.
 
     Args:
-        elements: How many positions there are.
-        count: How many are wanted.
-        key: What the hashes belong to; four of the numbers of :func:`fedlama.core.randomness.keyed_halves` make one.
+        received: The reference plus the product, float32, (height * width,); overwritten.
+        left: The difference, float32, (height * width,); the product is subtracted.
+        reference: float32, (height * width,).
+        factors: Both transposed, float32: (rank, height) and (rank, width).
+        past_caches: As for :func:`round_differences`.
 
     Raises:
-        ValueError: There are fewer positions.
+        TypeError: An array has another dtype.
+        ValueError: The shapes do not fit together, or an array is not contiguous.
     """
-    from fedlama.kernels.selection import small_hashes  # needs Numba
+    from fedlama.kernels.products import send_product  # needs Numba
 
-    if not 1 <= count <= elements:
-        raise ValueError(f"count is {count}, expected 1 to {elements}")
-    expected = float(count)
-    while True:  # the first bound is too low once in a billion times
-        expected = min(expected + 6.0 * expected**0.5 + 6.0, float(elements))
-        limit = min(int(expected / elements * 2.0**64), 2**64 - 1)
-        capacity = min(int(expected + 6.0 * expected**0.5 + 6.0), elements)
-        columns, hashes = np.empty(capacity, np.int64), np.empty(capacity, np.uint64)
-        taken = small_hashes(columns, hashes, elements, np.uint64(key), np.uint64(limit))
-        if count <= taken <= capacity:
-            columns, hashes = columns[:taken], hashes[:taken]
-            chosen: Integers = columns[hashes <= np.partition(hashes, count - 1)[count - 1]]
-            return chosen
-
-
-def _check_change(values: Floats, reference: Floats, residual: Floats) -> int:
-    """Check the arrays of a difference; return how many columns they have."""
-    check_array("values", values, np.float32, (None,))
-    columns = len(values)
-    check_array("reference", reference, np.float32, (columns,))
-    check_array("residual", residual, np.float32, (columns if len(residual) else 0,))
-    return columns
+    first, second = factors
+    check_array("factors[0]", first, np.float32, (None, None))
+    check_array("factors[1]", second, np.float32, (len(first), None))
+    if not len(first):
+        raise ValueError("factors have rank 0, expected 1 or more")
+    columns = (first.shape[1] * second.shape[1],)
+    for name, array in (("received", received), ("left", left), ("reference", reference)):
+        check_array(name, array, np.float32, columns)
+    send_product(received, left, reference, first, second, past_caches)

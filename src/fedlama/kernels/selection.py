@@ -1,6 +1,9 @@
 """Which numbers a sparse codec sends, by partial selection: nothing is sorted.
 
-See :mod:`fedlama.choices.codecs.top_k` and `random_k`.
+See :mod:`fedlama.choices.codecs.top_k` and `random_k`. The largest numbers of a row are chosen among candidates: those
+that reach a bound, which a sample of the row gives, and which are noted in the pass that computes the differences. If
+the sample misled, so that there are fewer candidates than wanted, the digits of all numbers are counted instead. So
+the sample decides how long it takes, and nothing else.
 """
 
 from __future__ import annotations
@@ -9,38 +12,165 @@ from typing import Any
 
 import numpy as np
 
-from fedlama.kernels.blocks import BLOCK, take_change, write
+from fedlama.kernels.blocks import BLOCK, fetch_ahead, take_change, write
 from fedlama.kernels.drawing import mixed
 from fedlama.kernels.kernel import kernel
-from fedlama.kernels.tiles import floats, offset
+from fedlama.kernels.table import LANES
+from fedlama.kernels.tiles import floats, integers, offset, prefetch
+from fedlama.kernels.vectors import first_lane, lanes_from
 
 _DIGIT, _REST = 12, 7
 """A magnitude has 31 bits: two digits of 12 bits, and the 7 last ones."""
 _BINS = 1 << _DIGIT
 _INFINITE, _LARGEST = 0x7F800000, 0x7F7FFFFF
+_LEAST = np.float32(1e-45)
+_SAMPLES, _AHEAD = 2048, 16
+"""Vectors in a sample, up to twice as many; and how many of them are loaded at the same time."""
+NO_BOUND = np.float32(np.inf)
 
 
 @kernel
-def keep_changes(received: Any, left: Any, values: Any, reference: Any, residual: Any, past_caches: bool) -> None:
-    """Set what is left of v = x - r + e to all of it, and what arrives to r, as if nothing was sent yet.
+def keep_changes(
+    received: Any,
+    left: Any,
+    values: Any,
+    reference: Any,
+    residual: Any,
+    positions: Any,
+    bound: Any,
+    past_caches: bool,
+) -> Any:
+    """Send the numbers of v = x - r + e at some positions, and keep all others; note which magnitudes reach a bound.
 
     Args:
-        received: r, float32 (columns,); overwritten.
-        left: v, float32 (columns,); overwritten.
+        received: r + v at the positions, r elsewhere, float32 (columns,); overwritten.
+        left: v - v at the positions, v elsewhere, float32 (columns,); overwritten.
         values: x, float32 (columns,).
         reference: r, float32 (columns,).
         residual: e, float32 (columns,), or empty for zero.
-        past_caches: Whether `received` is written past the caches; what is left is read again soon.
+        positions: int64 (positions,), ascending; where v is sent.
+        bound: float32: magnitudes from which on numbers are noted; what is not a number is noted too.
+        past_caches: Whether results are written past the caches.
+
+    Returns:
+        How many of the positions are sent: the first one that does not ascend, and those after it, are not. And the
+        columns of the noted numbers, int64 (noted,), ascending, and the numbers, float32 (noted,).
     """
     change, work = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    columns, numbers = np.empty(len(values), np.int64), np.empty(len(values), np.float32)
+    chosen_columns = np.zeros(BLOCK, np.float32)
+    v, chosen, where = floats(change), floats(chosen_columns), integers(positions)
+    noted_columns, noted_numbers, noted, sent = integers(columns), floats(numbers), 0, 0
     for start in range(0, len(values), BLOCK):
         width = min(BLOCK, len(values) - start)
+        while sent < len(positions) and start <= where[sent] < start + width:
+            chosen[where[sent] - start] = 1.0
+            sent += 1
         take_change(change, values, reference, residual, start, width)
+        fetch_ahead(values, residual, start + BLOCK)
         r = offset(floats(reference), start)
-        for column in range(width):  # work (512) <- reference (512)
-            work[column] = r[column] + np.float32(0.0)  # as the sum of r and a 0 that arrives: -0 becomes 0
-        write(offset(floats(left), start), floats(change), width, False)
+        for column in range(width):  # work (512) <- reference (512) + q (512)
+            q = v[column] if chosen[column] > 0.0 else np.float32(0.0)
+            work[column] = r[column] + q
+            change[column] = v[column] - q  # infinity minus itself is not a number, and is noted
+            chosen[column] = 0.0
+        for group in range(0, width, LANES):  # columns, numbers (noted) <- change (512)
+            lanes = lanes_from(v, group, bound)
+            column = group + first_lane(lanes)  # without a branch; what is written without a lane is overwritten
+            noted_columns[noted], noted_numbers[noted] = start + column, v[column]
+            noted += lanes != 0
+            lanes &= lanes - 1
+            while lanes != 0:  # seldom: there is more than one of sixteen
+                column = group + first_lane(lanes)
+                noted_columns[noted], noted_numbers[noted] = start + column, v[column]
+                noted += 1
+                lanes &= lanes - 1
+        write(offset(floats(left), start), v, width, past_caches)
         write(offset(floats(received), start), floats(work), width, past_caches)
+    return sent, columns[:noted].copy(), numbers[:noted].copy()
+
+
+@kernel
+def put(received: Any, left: Any, reference: Any, positions: Any, sent: Any) -> None:
+    """Send numbers at some positions: r + q arrives there, and v - q is left.
+
+    Args:
+        received: float32 (columns,); r + q is written at the positions.
+        left: v, float32 (columns,); v - q is written at the positions.
+        reference: r, float32 (columns,).
+        positions: int64 (positions,).
+        sent: q, float32 (positions,).
+    """
+    goal, rest, r = floats(received), floats(left), floats(reference)
+    for number in range(len(positions)):  # received, left (columns) <- sent (positions)
+        column = positions[number]
+        goal[column] = r[column] + sent[number]
+        rest[column] -= sent[number]
+
+
+@kernel
+def likely_bound(values: Any, reference: Any, residual: Any, count: int) -> Any:
+    """Return a magnitude that probably `count` numbers of v = x - r + e reach, and not many more.
+
+    The sample has a vector of every block, or of every few ones of a long row, at a position that is hashed, so that no
+    period of a tensor is followed.
+    A quarter more than wanted, and six standard deviations, are for numbers that are like their neighbours.
+
+    Args:
+        values: x, float32 (columns,).
+        reference: r, float32 (columns,).
+        residual: e, float32 (columns,), or empty for zero.
+        count: How many, 1 to `columns`.
+
+    Returns:
+        float32, finite and above 0; infinity where nearly all numbers would reach it.
+    """
+    stride = BLOCK * max(len(values) // (BLOCK * _SAMPLES), 1)
+    blocks = len(values) // stride
+    sizes, change, bound = np.empty(blocks * LANES, np.int64), np.empty(LANES, np.float32), np.empty(1, np.float32)
+    bits, x, r, e = change.view(np.int32), floats(values), floats(reference), floats(residual)
+    for block in range(blocks):
+        ahead = _sampled(block + _AHEAD, stride)
+        prefetch(x, ahead)
+        prefetch(r, ahead)
+        prefetch(e, ahead)
+        take_change(change, values, reference, residual, _sampled(block, stride), LANES)
+        for lane in range(LANES):  # sizes (blocks * 16) <- change (16)
+            sizes[block * LANES + lane] = _magnitude(bits[lane])
+    expected = count * len(sizes) / len(values)
+    wanted = int(1.25 * expected + 6.0 * np.sqrt(expected) + 6.0)
+    if wanted >= len(sizes):
+        return NO_BOUND
+    limit, _ = _limit_of(sizes, wanted)
+    bound.view(np.int32)[0] = min(limit, _LARGEST)
+    return max(bound[0], _LEAST)
+
+
+@kernel
+def _sampled(block: int, stride: int) -> Any:
+    """Return the first column of a block's vector in the sample."""
+    vector = mixed(np.uint64(block)) & np.uint64(BLOCK // LANES - 1)
+    return block * stride + int(vector) * LANES
+
+
+@kernel
+def largest_candidates(columns: Any, numbers: Any, count: int) -> Any:
+    """Return the columns of the largest magnitudes among candidates, and the numbers; of equal ones the first.
+
+    Args:
+        columns: int64 (candidates,), ascending.
+        numbers: float32 (candidates,).
+        count: How many, 1 to `candidates`.
+
+    Returns:
+        int64 (count,) and float32 (count,).
+    """
+    sizes, bits = np.empty(len(numbers), np.int64), numbers.view(np.int32)
+    for candidate in range(len(numbers)):  # sizes (candidates) <- numbers (candidates)
+        sizes[candidate] = _magnitude(bits[candidate])
+    limit, ties = _limit_of(sizes, count)
+    chosen = _chosen(sizes, limit, ties, count)
+    return columns[chosen], numbers[chosen]
 
 
 @kernel
@@ -71,16 +201,8 @@ def largest_positions(values: Any, count: int) -> Any:
         if magnitude >= lowest:
             columns[taken], sizes[taken] = column, magnitude
             taken += 1
-    for shift in (_REST, 0):
-        counts[0, :] = 0
-        for candidate in range(size):  # counts (4096) <- sizes (size)
-            above = sizes[candidate] >> (shift + (_DIGIT if shift else _REST))
-            if above == limit:
-                digits = _BINS - 1 if shift else (1 << _REST) - 1
-                counts[0, (sizes[candidate] >> shift) & digits] += 1
-        digit, wanted = _last_digit(counts[0], wanted)
-        limit = (limit << (_DIGIT if shift else _REST)) | digit
-    return _chosen(columns, sizes, limit, wanted, count)
+    limit, ties = _limit_of(sizes, count)
+    return columns[_chosen(sizes, limit, ties, count)]
 
 
 @kernel
@@ -90,6 +212,20 @@ def _magnitude(bits: Any) -> Any:
     if magnitude >= _INFINITE:
         return np.int64(_LARGEST) if magnitude == _INFINITE else np.int64(_INFINITE)
     return magnitude
+
+
+@kernel
+def _limit_of(sizes: Any, count: int) -> Any:
+    """Return the `count`-th largest of some magnitudes, and how many of those equal to it are needed."""
+    counts, limit, wanted = np.zeros(_BINS, np.int64), 0, count
+    for shift, digit_bits in ((_DIGIT + _REST, _DIGIT), (_REST, _DIGIT), (0, _REST)):
+        counts[:] = 0
+        for candidate in range(len(sizes)):  # counts (4096) <- sizes (candidates)
+            if sizes[candidate] >> (shift + digit_bits) == limit:
+                counts[(sizes[candidate] >> shift) & ((1 << digit_bits) - 1)] += 1
+        digit, wanted = _last_digit(counts, wanted)
+        limit = (limit << digit_bits) | digit
+    return limit, wanted
 
 
 @kernel
@@ -103,39 +239,12 @@ def _last_digit(counts: Any, wanted: int) -> Any:
 
 
 @kernel
-def _chosen(columns: Any, sizes: Any, limit: int, ties: int, count: int) -> Any:
-    """Return the columns above the limit, and the first ones of those at the limit."""
+def _chosen(sizes: Any, limit: int, ties: int, count: int) -> Any:
+    """Return the numbers of the candidates above the limit, and of the first ones of those at the limit."""
     out, taken = np.empty(count, np.int64), 0
-    for candidate in range(len(columns)):  # out (count) <- columns (candidates)
+    for candidate in range(len(sizes)):  # out (count) <- sizes (candidates)
         if sizes[candidate] > limit or (sizes[candidate] == limit and ties > 0):
             ties -= 1 if sizes[candidate] == limit else 0
-            out[taken] = columns[candidate]
+            out[taken] = candidate
             taken += 1
     return out
-
-
-@kernel
-def small_hashes(columns: Any, hashes: Any, elements: int, key: Any, limit: Any) -> int:
-    """Write which positions have a small hash, in ascending order, and their hashes.
-
-    Args:
-        columns: int64 (capacity,); overwritten.
-        hashes: uint64 (capacity,); overwritten.
-        elements: How many positions there are.
-        key: uint64: what the hashes belong to.
-        limit: uint64: the largest hash that is small.
-
-    Returns:
-        How many there are; at most the capacity are written.
-    """
-    block, taken = np.empty(BLOCK, np.uint64), 0
-    for start in range(0, elements, BLOCK):
-        width = min(BLOCK, elements - start)
-        for position in range(width):  # block (512)
-            block[position] = mixed(key ^ mixed(np.uint64(start + position)))
-        for position in range(width):  # columns, hashes (capacity) <- block (512)
-            if block[position] <= limit:
-                if taken < len(columns):
-                    columns[taken], hashes[taken] = start + position, block[position]
-                taken += 1
-    return taken

@@ -8,7 +8,18 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fedlama.kernels.memory import ONE_VECTOR, SHORT, SHORTS, VECTOR, Code, emit
+from fedlama.kernels.memory import (
+    FLOATS,
+    INDEX,
+    INTEGER_VECTOR,
+    INTEGERS,
+    ONE_VECTOR,
+    SHORT,
+    SHORTS,
+    VECTOR,
+    Code,
+    emit,
+)
 from fedlama.kernels.table import LANES
 
 
@@ -123,3 +134,71 @@ def exponential(typing: Any, x: Any) -> Any:
         return code.tile([builder.fmul(power, builder.bitcast(bits, VECTOR))])
 
     return emit(generate, ONE_VECTOR, ONE_VECTOR)
+
+
+@intrinsic
+def lanes_from(typing: Any, memory: Any, index: Any, bound: Any) -> Any:
+    """Return a bit for each number of memory[index : index + 16] that is not below `bound` in magnitude, or is NaN."""
+
+    def generate(code: Code, value: Any, at: Any, bound: Any) -> Any:
+        size = code.call("llvm.fabs.v16f32", VECTOR, code.read(value, at))
+        lanes = code.builder.fcmp_unordered(">=", size, code.in_every_lane(bound))
+        return code.builder.zext(code.builder.bitcast(lanes, ir.IntType(LANES)), INDEX)
+
+    return emit(generate, types.int64, FLOATS, types.intp, types.float32)
+
+
+@intrinsic
+def lanes_up_to(typing: Any, memory: Any, index: Any, limit: Any) -> Any:
+    """Return a bit for each whole number of memory[index : index + 16] that is at most `limit`, both without signs."""
+
+    def generate(code: Code, value: Any, at: Any, limit: Any) -> Any:
+        lanes = code.builder.icmp_unsigned(
+            "<=", code.read_integers(value, at), code.in_every_lane(limit, INTEGER_VECTOR)
+        )
+        return code.builder.zext(code.builder.bitcast(lanes, ir.IntType(LANES)), INDEX)
+
+    return emit(generate, types.int64, INTEGERS, types.intp, types.uint64)
+
+
+@intrinsic
+def first_lane(typing: Any, lanes: Any) -> Any:
+    """Return the number of the lowest of sixteen bits that is 1; 0 if there is none."""
+
+    def generate(code: Code, lanes: Any) -> Any:
+        zeros = code.call("llvm.cttz.i64", INDEX, lanes, ir.Constant(ir.IntType(1), 0))
+        return code.builder.and_(zeros, ir.Constant(INDEX, LANES - 1))
+
+    return emit(generate, types.int64, types.int64)
+
+
+@intrinsic
+def larger_magnitude(typing: Any, magnitudes: Any, vector: Any) -> Any:
+    """Return the larger of magnitudes and those of a vector; not-a-number is larger than infinity."""
+
+    def generate(code: Code, magnitudes: Any, vector: Any) -> Any:
+        size = code.call("llvm.fabs.v16f32", VECTOR, code.vector(vector))
+        return code.tile([_larger_bits(code, code.vector(magnitudes), size)])
+
+    return emit(generate, ONE_VECTOR, ONE_VECTOR, ONE_VECTOR)
+
+
+@intrinsic
+def largest_lane(typing: Any, magnitudes: Any) -> Any:
+    """Return the largest lane of magnitudes."""
+
+    def generate(code: Code, magnitudes: Any) -> Any:
+        left = code.vector(magnitudes)
+        width = LANES
+        while width > 1:  # fold the upper half onto the lower
+            width //= 2
+            left = _larger_bits(code, left, code.mix(left, left, [(lane + width) % LANES for lane in range(LANES)]))
+        return code.builder.extract_element(left, ir.Constant(SHORT, 0))
+
+    return emit(generate, types.float32, ONE_VECTOR)
+
+
+def _larger_bits(code: Code, left: Any, right: Any) -> Any:
+    """Return the larger magnitudes, compared by their bits: the order of the numbers, and then what is not a number."""
+    a, b = (code.builder.bitcast(vector, SHORTS) for vector in (left, right))
+    return code.builder.bitcast(code.builder.select(code.builder.icmp_signed(">", a, b), a, b), VECTOR)

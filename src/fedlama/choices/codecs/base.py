@@ -92,7 +92,8 @@ Spread = Callable[[Callable[[Any], None], Sequence[Any]], object]
 """Calls a function for every item."""
 
 
-def _in_turn(job: Callable[[Any], None], items: Sequence[Any]) -> None:
+def in_turn(job: Callable[[Any], None], items: Sequence[Any]) -> None:
+    """Call a function for every item, one after another."""
     for item in items:
         job(item)
 
@@ -113,7 +114,7 @@ class CohortContext:
     state: CodecState
     address: Address
     clients: Sequence[int]
-    spread: Spread = _in_turn
+    spread: Spread = in_turn
 
     def row(self, index: int) -> CodecContext:
         """Return the context of one client."""

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fedlama.choices.codecs.base import CodecState, CohortContext
-from fedlama.choices.codecs.compiled import suits_kernels
+from fedlama.choices.codecs.base import CodecState, CohortContext, spec_of
+from fedlama.choices.codecs.compiled import arrays_of, suits_kernels
 from fedlama.choices.codecs.difference import RESIDUAL, DifferenceCodec, Rows
+from fedlama.choices.codecs.few import send_chosen
 from fedlama.choices.codecs.nested import codec_from
-from fedlama.choices.codecs.sparse import SparseCodec, few_arriving
+from fedlama.choices.codecs.sparse import SparseCodec
 from fedlama.core.layers import TensorSpec
 from fedlama.core.registry import register
 from fedlama.errors import ConfigError
@@ -72,14 +73,14 @@ class Chain(DifferenceCodec):
         """Compute with fewer passes over the memory, where kernels are available and it is worth loading them."""
         if not (self.feedback and RESIDUAL in context.state and suits_kernels(stacked)):
             return super()._arriving(stacked, context)
-        return few_arriving(stacked, context, self._choose)
+        first, spec = self._first, spec_of(stacked[0])
+        arrays, addresses = arrays_of(stacked, context.reference, context.state[RESIDUAL]), context.addresses()
 
-    def _choose(self, values: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Return the positions of the selected numbers, and what arrives of them."""
-        positions, chosen = self._first.choose(values, rows)
-        selected = replace(rows, spec=self._selected(rows.spec))
-        packed, _ = self._second.pack(chosen, selected)
-        return positions, self._second.unpack(packed, selected)
+        def rounded(numbers: Tensor, row: int) -> Tensor:
+            selected = Rows(self._selected(spec), [addresses[row]], {})
+            return self._second.rounded(numbers.unsqueeze(0), selected)[0]
+
+        return send_chosen(arrays, context, first.chooser(arrays, context, spec), rounded)
 
     def pack(self, values: Tensor, rows: Rows) -> tuple[Tensor, CodecState]:
         """Write the positions, then what the second codec makes of the numbers."""

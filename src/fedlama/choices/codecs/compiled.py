@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlama.choices.codecs.base import CohortContext
-from fedlama.kernels import can_compile, round_floats
+from fedlama.choices.codecs.base import CohortContext, Spread
+from fedlama.kernels import can_compile, round_floats, round_rows
 
 PIECE = 1 << 18
 """Columns that a kernel is called for: a mebibyte of float32, a whole number of blocks."""
@@ -105,3 +105,26 @@ def narrowed(stacked: Tensor, context: CohortContext, *, to_half: bool) -> Tenso
 
     context.spread(compute, range(0, len(given), PIECE))
     return arriving.view(stacked.shape)
+
+
+def rounded_rows(stacked: Tensor, rows: int, spread: Spread) -> Tensor:
+    """Return a stack with every row of its matrices rounded to 8 bits, and widened again.
+
+    Args:
+        stacked: (clients, ...), as :func:`suits_kernels` says.
+        rows: Rows of one client's matrix.
+        spread: As that of :class:`CohortContext`.
+    """
+    clients, columns = len(stacked), stacked[0].numel() // rows
+    values, arriving = stacked.detach().contiguous().view(clients, -1), torch.empty(stacked.shape)
+    given, out, past_caches = values.numpy(), arriving.view(clients, -1).numpy(), stacked.nbytes >= _PAST_CACHES
+
+    def compute(piece: tuple[int, int]) -> None:
+        client, first = piece
+        end = min(first + height, rows)
+        part = slice(first * columns, end * columns)
+        round_rows(out[client, part], given[client, part], end - first, past_caches=past_caches)
+
+    height = max(PIECE // columns, 1)
+    spread(compute, [(client, first) for client in range(clients) for first in range(0, rows, height)])
+    return arriving

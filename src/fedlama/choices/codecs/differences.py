@@ -25,6 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,7 +49,7 @@ from fedlama.choices.codecs.stochastic import FEW_BITS, LEAST_BITS, stochastic_a
 from fedlama.core.layers import TensorSpec
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, refuse
-from fedlama.kernels import Rounded, round_differences
+from fedlama.kernels import Rounded, can_compile, round_differences
 
 STEPS = {2: 0.9957, 4: 0.3352}
 """Step size over the root mean square, by bits."""
@@ -137,6 +138,18 @@ class Differences(DifferenceCodec):
         middle = 2 ** (self.bits - 1) - (0.5 if self.feedback and self.bits < 8 else 0.0)
         values: Tensor = (blocks(codes).to(torch.float32) - middle) * steps  # (rows, blocks, 512)
         return values.view(len(packed), -1)[:, : rows.elements]
+
+    def rounded(self, values: Tensor, rows: Rows) -> Tensor:
+        """Round in compiled loops, where they are available."""
+        if not (self.feedback and values.device.type == "cpu" and can_compile()):
+            return super().rounded(values, rows)
+        arriving = torch.empty(values.shape)
+        nothing, steps = np.empty(0, np.float32), np.empty(-(-rows.elements // BLOCK), np.float32)
+        nowhere = np.full(rows.elements, -0.0, np.float32)  # a reference whose sum with a number has the number's bits
+        for received, row in zip(arriving.numpy(), values.contiguous().numpy(), strict=True):
+            out = Rounded(received, nothing, steps, np.empty(0, np.uint8))
+            round_differences(out, row, nowhere, nothing, self.bits)
+        return arriving
 
 
 class _Compiled(NamedTuple):

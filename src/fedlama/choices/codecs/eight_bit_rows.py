@@ -12,7 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedlama.choices.codecs.base import Codec, spec_of
+from fedlama.choices.codecs.base import Codec, CodecState, CohortContext, Spread, in_turn, spec_of
+from fedlama.choices.codecs.compiled import rounded_rows, suits_kernels
 from fedlama.choices.codecs.float32 import Float32, check_length
 from fedlama.choices.codecs.packing import from_bytes, to_bytes
 from fedlama.core.layers import TensorSpec
@@ -69,11 +70,22 @@ class EightBitRows(Codec):
 
     def transmit(self, stacked: Tensor) -> Tensor:
         """Round all clients' tensors in one call."""
-        spec = spec_of(stacked[0])
-        if not _is_coded(spec):
-            return stacked
-        steps, codes = _coded(stacked.reshape(len(stacked), _rows(spec), -1))
-        return (codes.to(torch.float32) * steps).view(stacked.shape).to(stacked.dtype)
+        return _received(stacked, in_turn)
+
+    def transmit_with(self, stacked: Tensor, context: CohortContext) -> tuple[Tensor, CodecState]:
+        """Do the same, in the caller's threads."""
+        return _received(stacked, context.spread), {}
+
+
+def _received(stacked: Tensor, spread: Spread) -> Tensor:
+    """Return what arrives, in compiled loops where they are available and it is worth loading them."""
+    spec = spec_of(stacked[0])
+    if not _is_coded(spec):
+        return stacked
+    if suits_kernels(stacked):
+        return rounded_rows(stacked, _rows(spec), spread)
+    steps, codes = _coded(stacked.reshape(len(stacked), _rows(spec), -1))
+    return (codes.to(torch.float32) * steps).view(stacked.shape).to(stacked.dtype)
 
 
 def _coded(rows: Tensor) -> tuple[Tensor, Tensor]:

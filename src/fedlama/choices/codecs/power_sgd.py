@@ -12,13 +12,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedlama.choices.codecs.base import CodecState
-from fedlama.choices.codecs.difference import DifferenceCodec, Rows, is_coded, real_spec
+from fedlama.choices.codecs.base import CodecState, CohortContext, spec_of
+from fedlama.choices.codecs.compiled import arrays_of, by_rows, suits_kernels
+from fedlama.choices.codecs.difference import RESIDUAL, DifferenceCodec, Rows, is_coded, real_spec
 from fedlama.choices.codecs.packing import from_bytes, to_bytes
 from fedlama.core.layers import TensorSpec
 from fedlama.core.randomness import generator
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, refuse, whole
+from fedlama.kernels import put_product, take_difference
 
 BASIS = "basis"
 
@@ -63,6 +65,25 @@ class PowerSGD(DifferenceCodec):
         drawn = generator(0, "power-sgd", real.shape[0], columns).standard_normal((columns, self.rank))
         return {**first, BASIS: torch.from_numpy(drawn).to(torch.float32)}
 
+    def _arriving(self, stacked: Tensor, context: CohortContext) -> tuple[Tensor, CodecState]:
+        """Compute all but the matrix products in compiled loops, where they are available and worth loading."""
+        spec, bases = spec_of(stacked[0]), context.state.get(BASIS)
+        if bases is None or RESIDUAL not in context.state or not suits_kernels(stacked):
+            return super()._arriving(stacked, context)
+        arrays = arrays_of(stacked, context.reference, context.state[RESIDUAL])
+        height, width = _sides(spec)
+        new = torch.empty(bases.shape)  # (clients, width, rank)
+
+        def compute(row: int) -> None:
+            received, change = arrays.received[row], arrays.left[row]
+            take_difference(change, arrays.values[row], arrays.reference, arrays.residuals[row])
+            left, right, new[row] = _factors(torch.from_numpy(change).view(height, width), bases[row])
+            factors = left.t().contiguous().numpy(), right.t().contiguous().numpy()
+            put_product(received, change, arrays.reference, factors, past_caches=arrays.past_caches)
+
+        by_rows(compute, arrays, context)
+        return arrays.arriving, {RESIDUAL: arrays.residual, BASIS: new}
+
     def packed_bytes(self, spec: TensorSpec) -> int:
         """Return the bytes of both factors, or of all numbers."""
         return 4 * (self.rank * sum(_sides(spec)) if self._is_factored(spec) else spec.size)
@@ -75,12 +96,10 @@ class PowerSGD(DifferenceCodec):
         bases = rows.state.get(BASIS)
         packed, new = [], []
         for index, row in enumerate(values):
-            matrix = row.view(height, width)
             before = self.init(rows.spec)[BASIS].to(row.device) if bases is None else bases[index]
-            left = _orthonormal(matrix @ before)  # (height, rank)
-            right = matrix.t() @ left  # (width, rank)
+            left, right, basis = _factors(row.view(height, width), before)
             packed.append(torch.cat([left.reshape(-1), right.reshape(-1)]))
-            new.append(right if bool(right.any()) else before)  # zeros would stay zeros
+            new.append(basis)
         return to_bytes(torch.stack(packed)), {BASIS: torch.stack(new)}
 
     def unpack(self, packed: Tensor, rows: Rows) -> Tensor:
@@ -98,6 +117,13 @@ class PowerSGD(DifferenceCodec):
 
     def _is_factored(self, spec: TensorSpec) -> bool:
         return len(spec.shape) > 1 and spec.size > 0 and self.rank * sum(_sides(spec)) < spec.size
+
+
+def _factors(matrix: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return both factors of a matrix, (height, rank) and (width, rank), and the next basis, (width, rank)."""
+    left = _orthonormal(matrix @ before)
+    right = matrix.t() @ left
+    return left, right, right if bool(right.any()) else before  # zeros would stay zeros
 
 
 def _sides(spec: TensorSpec) -> tuple[int, int]:

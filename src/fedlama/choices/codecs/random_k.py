@@ -7,6 +7,7 @@ the numbers are multiplied by elements / count, so that what arrives has the rig
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,14 +16,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlama.choices.codecs.compiled import LARGE
-from fedlama.choices.codecs.difference import Rows
+from fedlama.choices.codecs.base import Address, CodecState, CohortContext, Spread, in_turn, spec_of
+from fedlama.choices.codecs.compiled import LARGE, PIECE, Arrays, arrays_of, suits_kernels
+from fedlama.choices.codecs.difference import RESIDUAL, Rows
+from fedlama.choices.codecs.few import Chosen, keep_all, unbounded
 from fedlama.choices.codecs.sparse import SparseCodec, scattered
 from fedlama.core.layers import TensorSpec
 from fedlama.core.randomness import keyed_halves
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, refuse, share_problems
-from fedlama.kernels import can_compile, positions_of_least_hashes
+from fedlama.kernels import LeastHashes, can_compile
 
 
 @register("codec")
@@ -62,6 +65,30 @@ class RandomK(SparseCodec):
             chosen = chosen * (rows.elements / self.count(rows.spec))
         return positions, chosen
 
+    def chooser(self, arrays: Arrays, context: CohortContext, spec: TensorSpec) -> Callable[[int], Chosen]:
+        """Choose the numbers at the positions of each address."""
+        count = self.count(spec)
+        positions = _searched(spec.size, count, context.addresses(), context.spread)
+        infinite = keep_all(arrays, context, unbounded(arrays))
+        scale = np.float32(1.0 if self.feedback else spec.size / count)
+
+        def choose(row: int) -> Chosen:
+            chosen = arrays.left[row][positions[row]]
+            return positions[row], np.full_like(chosen, np.nan) if len(infinite[row][0]) else chosen * scale
+
+        return choose
+
+    def _arriving(self, stacked: Tensor, context: CohortContext) -> tuple[Tensor, CodecState]:
+        """Send the numbers in the pass that computes them, while they are in the cache."""
+        if not (self.feedback and RESIDUAL in context.state and suits_kernels(stacked)):
+            return super()._arriving(stacked, context)
+        arrays, spec = arrays_of(stacked, context.reference, context.state[RESIDUAL]), spec_of(stacked[0])
+        positions = _searched(spec.size, self.count(spec), context.addresses(), context.spread)
+        for row, (infinite, _) in enumerate(keep_all(arrays, context, unbounded(arrays), positions)):
+            if len(infinite):  # what is not a number must not stay behind in silence
+                arrays.received[row, positions[row]] = arrays.left[row, positions[row]] = np.nan
+        return arrays.arriving, {RESIDUAL: arrays.residual}
+
     def side(self, positions: Tensor, rows: Rows) -> Tensor:
         """Write nothing."""
         return torch.zeros(len(positions), 0, dtype=torch.uint8, device=positions.device)
@@ -73,8 +100,24 @@ class RandomK(SparseCodec):
     def _positions(self, rows: Rows) -> Tensor:
         """Return the positions, ascending: int64 (rows, count)."""
         count, elements = self.count(rows.spec), rows.elements
-        least = positions_of_least_hashes if can_compile() and elements >= LARGE else _least_hashes
-        return torch.from_numpy(np.stack([least(elements, count, address.key) for address in rows.addresses]))
+        if can_compile() and elements >= LARGE:
+            return torch.from_numpy(np.stack(_searched(elements, count, rows.addresses, in_turn)))
+        return torch.from_numpy(np.stack([_least_hashes(elements, count, address.key) for address in rows.addresses]))
+
+
+def _searched(elements: int, count: int, addresses: Sequence[Address], spread: Spread) -> list[NDArray[np.int64]]:
+    """Return the positions of each address, in compiled loops."""
+    keys = [address.key for address in addresses]
+    hashes = LeastHashes(elements, count, keys)
+    spread(lambda first: hashes.search(first, first + PIECE), range(0, elements, PIECE))
+    chosen: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * len(keys)
+
+    def choose(row: int) -> None:
+        positions = hashes.positions(row)
+        chosen[row] = _least_hashes(elements, count, keys[row]) if positions is None else positions
+
+    spread(choose, range(len(keys)))
+    return chosen
 
 
 def _least_hashes(elements: int, count: int, key: int) -> NDArray[np.int64]:

@@ -7,17 +7,15 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlama.choices.codecs.base import CodecState, CohortContext, spec_of
-from fedlama.choices.codecs.compiled import arrays_of, by_rows, suits_kernels
+from fedlama.choices.codecs.compiled import Arrays, arrays_of, suits_kernels
 from fedlama.choices.codecs.difference import RESIDUAL, DifferenceCodec, Rows
+from fedlama.choices.codecs.few import Chosen, keep_all, send_chosen, unbounded
 from fedlama.choices.codecs.packing import from_bytes, to_bytes
 from fedlama.core.layers import TensorSpec
-from fedlama.kernels import keep_differences
 
 
 class SparseCodec(DifferenceCodec, Protocol):
@@ -61,11 +59,34 @@ class SparseCodec(DifferenceCodec, Protocol):
     def place(self, side: Tensor, chosen: Tensor, rows: Rows) -> Tensor:
         """Undo :meth:`select`, with zeros elsewhere: float32 (rows, elements)."""
 
+    def chooser(self, arrays: Arrays, context: CohortContext, spec: TensorSpec) -> Callable[[int], Chosen]:
+        """Write differences and references, and return a function that chooses numbers; a place for faster ways.
+
+        Args:
+            arrays: A cohort's rows; `arrays.left` and `arrays.received` are overwritten as if nothing was sent.
+            context: Whose addresses and `spread` are used.
+            spec: The tensor.
+
+        Returns:
+            A function that returns what :meth:`choose` chooses of a row.
+        """
+        keep_all(arrays, context, unbounded(arrays))
+        addresses = context.addresses()
+
+        def choose(row: int) -> Chosen:
+            values = torch.from_numpy(arrays.left[row]).unsqueeze(0)  # (1, elements)
+            positions, numbers = self.choose(values, Rows(spec, [addresses[row]], {}))
+            return positions[0].numpy(), numbers[0].numpy()
+
+        return choose
+
     def _arriving(self, stacked: Tensor, context: CohortContext) -> tuple[Tensor, CodecState]:
         """Compute with fewer passes over the memory, where kernels are available and it is worth loading them."""
         if not (self.feedback and RESIDUAL in context.state and suits_kernels(stacked)):
             return super()._arriving(stacked, context)
-        return few_arriving(stacked, context, self.choose)
+        arrays = arrays_of(stacked, context.reference, context.state[RESIDUAL])
+        choose = self.chooser(arrays, context, spec_of(stacked[0]))
+        return send_chosen(arrays, context, choose, lambda numbers, _row: numbers)
 
     def packed_bytes(self, spec: TensorSpec) -> int:
         """Return the bytes of the side information and of one float32 per number."""
@@ -80,36 +101,6 @@ class SparseCodec(DifferenceCodec, Protocol):
         """Read them."""
         width = self.side_bytes(rows.spec)
         return self.place(packed[:, :width], from_bytes(packed[:, width:], torch.float32), rows)
-
-
-def few_arriving(
-    stacked: Tensor, context: CohortContext, choose: Callable[[Tensor, Rows], tuple[Tensor, Tensor]]
-) -> tuple[Tensor, CodecState]:
-    """Return what arrives of a few numbers of each difference, and the new residuals, in compiled loops.
-
-    Args:
-        stacked: (clients, ...), which suits kernels.
-        context: Reference, residuals and addresses.
-        choose: Returns positions, int64 (1, count), and what arrives there, float32 (1, count), of one row.
-    """
-    arrays, addresses = arrays_of(stacked, context.reference, context.state[RESIDUAL]), context.addresses()
-    spec = spec_of(stacked[0])
-
-    def compute(row: int) -> None:
-        received, left = arrays.received[row], arrays.left[row]
-        change = arrays.values[row], arrays.reference, arrays.residuals[row]
-        keep_differences(received, left, *change, past_caches=arrays.past_caches)
-        positions, sent = (part[0].numpy() for part in choose(_row(left), Rows(spec, [addresses[row]], {})))
-        with np.errstate(over="ignore", invalid="ignore"):  # infinity minus itself is no number, as it should be
-            received[positions] = arrays.reference[positions] + sent
-            left[positions] -= sent
-
-    by_rows(compute, arrays, context)
-    return arrays.arriving, {RESIDUAL: arrays.residual}
-
-
-def _row(values: NDArray[np.float32]) -> Tensor:
-    return torch.from_numpy(values).unsqueeze(0)  # (1, elements)
 
 
 def scattered(positions: Tensor, chosen: Tensor, elements: int) -> Tensor:

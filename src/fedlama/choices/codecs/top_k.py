@@ -5,6 +5,7 @@ Sources: Aji and Heafield (EMNLP 2017); Stich, Cordonnier and Jaggi, "Sparsified
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,14 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlama.choices.codecs.compiled import suits_kernels
+from fedlama.choices.codecs.base import CohortContext
+from fedlama.choices.codecs.compiled import Arrays, by_rows, suits_kernels
 from fedlama.choices.codecs.difference import Rows
+from fedlama.choices.codecs.few import Chosen, keep_all
 from fedlama.choices.codecs.packing import from_bytes, to_bytes
 from fedlama.choices.codecs.sparse import SparseCodec, scattered
 from fedlama.core.layers import TensorSpec
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, refuse, share_problems
-from fedlama.kernels import positions_of_largest
+from fedlama.kernels import bound_of_largest, largest_of, positions_of_largest
 
 
 @register("codec")
@@ -60,6 +63,25 @@ class TopK(SparseCodec):
         count = self.count(rows.spec)
         positions = _compiled(values, count) if suits_kernels(values) else _largest(values, count)
         return positions, values.gather(1, positions)
+
+    def chooser(self, arrays: Arrays, context: CohortContext, spec: TensorSpec) -> Callable[[int], Chosen]:
+        """Choose among the numbers that reach a bound, which a sample of each row gives."""
+        count, bounds = self.count(spec), np.empty(len(arrays.values), np.float32)
+
+        def sample(row: int) -> None:
+            bounds[row] = bound_of_largest(arrays.values[row], arrays.reference, arrays.residuals[row], count)
+
+        by_rows(sample, arrays, context)
+        candidates = keep_all(arrays, context, bounds)
+
+        def choose(row: int) -> Chosen:
+            columns, numbers = candidates[row]
+            if np.isfinite(bounds[row]) and len(columns) >= count:
+                return largest_of(columns, numbers, count)
+            positions = positions_of_largest(arrays.left[row], count)  # the sample misled
+            return positions, arrays.left[row][positions]
+
+        return choose
 
     def side(self, positions: Tensor, rows: Rows) -> Tensor:
         """Write positions in 1, 2 or 4 bytes."""

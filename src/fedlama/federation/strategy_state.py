@@ -4,16 +4,14 @@ A strategy chooses its state freely, but JSON has no tuples, no infinite numbers
 the state must be known: its own, such as a dataclass, or else what `init` is annotated to return, such as
 ``dict[int, str]``. A state that would come back changed is refused when it is stored, because a run that continues from
 it could give other results.
+
+Pydantic is loaded by the first checkpoint, since it takes a tenth of a second of each start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, get_type_hints
-
-from pydantic import TypeAdapter
-from pydantic.errors import PydanticUserError
-from pydantic_core import PydanticSerializationError
 
 from fedlama.choices.strategies import Strategy
 from fedlama.errors import ConfigError, shown
@@ -51,6 +49,8 @@ def restore_state(strategy: Strategy[Any], first: object, stored: object) -> Any
     Raises:
         ValueError: The stored state does not have that type.
     """
+    from pydantic import TypeAdapter
+
     kinds = list(_kinds(strategy, first))
     fitting = [kind for kind in kinds if _stored(kind, first) is not None]
     return TypeAdapter((fitting or kinds)[0]).validate_python(stored)
@@ -69,6 +69,10 @@ def _kinds(strategy: Strategy[Any], state: object) -> Iterator[Any]:
 
 def _stored(kind: Any, state: object) -> tuple[object] | None:  # noqa: ANN401  (any type)
     """Return a state as plain types in a tuple; None if it would not come back as it was."""
+    from pydantic import TypeAdapter
+    from pydantic.errors import PydanticUserError
+    from pydantic_core import PydanticSerializationError
+
     try:
         adapter = TypeAdapter(kind)
         stored = adapter.dump_python(state, mode="json", warnings=False)

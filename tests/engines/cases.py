@@ -64,6 +64,16 @@ def clients(sizes: tuple[int, ...] = (12, 10, 14, 12, 7), batch: int = 4, **sett
     return TensorClients(x, y, rows, batch, **settings)
 
 
+def token_clients(sizes: tuple[int, ...] = (12, 10, 14, 12, 7), batch: int = 4, **settings: Any) -> TensorClients:  # noqa: ANN401
+    """Clients of unequal sizes with sequences of 7 tokens out of 19, and the next token at every position."""
+    draw = torch.Generator().manual_seed(1)
+    text = torch.randint(0, 19, (sum(sizes), 8), generator=draw)
+    ends = np.cumsum((0, *sizes))
+    rows = [np.arange(ends[i], ends[i + 1]) for i in range(len(sizes))]
+    x, y = text[:, :-1].contiguous(), text[:, 1:].contiguous()
+    return TensorClients(x, y, rows, batch, **settings)
+
+
 def order_of(
     cohort: Sequence[int], steps: int, values: Mapping[str, Tensor], round_index: int = 0, new_cohort: bool = False
 ) -> RoundOrder:

@@ -243,7 +243,8 @@ class _Recurrent(nn.Module):
         return logits
 
 
-def test_auto_counts_the_arithmetic_of_models_without_kernels() -> None:
+def test_auto_counts_the_arithmetic_of_models_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedlama.engines.trainers.numba.can_compile", lambda: False)
     small, large = char_transformer(30, 20, 16), char_transformer(30, 20, 96, heads=4)
     # Per position: two blocks of attention (4 w^2) and perceptron (8 w^2), and the dense layer to 30 characters.
     per_position = 2 * 12 * 96**2 + 96 * 30

@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.nn import functional
+
+from fedlama.models import char_transformer
 
 
 def dense() -> nn.Module:
@@ -114,6 +117,20 @@ class GroupResidual(nn.Module):
         return logits
 
 
+class LayerNorms(nn.Module):
+    """Layer norm and GELU of features, and an activation that is normalised and added to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(72, 33), nn.Linear(33, 33), nn.Linear(33, 5)
+        self.norms, self.gelu = nn.ModuleList([nn.LayerNorm(33), nn.LayerNorm(33, eps=0.01)]), nn.GELU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.gelu(self.norms[0](self.first(x.flatten(1))))
+        logits: torch.Tensor = self.last(functional.gelu(self.second(self.norms[1](x))))
+        return logits
+
+
 class Residual(nn.Module):
     """Batch norm with and without ReLU, sums with the identity and with a projection, a mean over pixels."""
 
@@ -154,7 +171,7 @@ def build(make: Callable[[], nn.Module]) -> nn.Module:
     """Build a model with seeded weights."""
     torch.manual_seed(3)
     model = make()
-    if make is not winograd_first:
+    if make not in (winograd_first, *SEQUENCE_MODELS):
         model(torch.zeros(1, 2, 6, 6))  # fixes the size of a lazy layer
     return model
 
@@ -188,6 +205,28 @@ def winograd_first() -> nn.Module:
     return nn.Sequential(nn.Conv2d(16, 16, 5, padding=2), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5))
 
 
+def transformer() -> nn.Module:
+    """Heads of six features, widths and a vocabulary that fill neither vectors nor tiles; for `token_clients`."""
+    return char_transformer(19, 9, 24, 2, 4)
+
+
+class Positions(nn.Module):
+    """What else may be computed at positions: a dense layer without bias, ReLU, dropout, and no attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.norm, self.drop = nn.Embedding(19, 17), nn.LayerNorm(17), nn.Dropout(0.3)
+        self.first, self.second, self.last = nn.Linear(17, 40), nn.Linear(40, 17, bias=False), nn.Linear(17, 19)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.tokens(x)
+        x = self.second(self.drop(torch.relu(self.first(self.norm(x))))) + x
+        logits: torch.Tensor = self.last(x)
+        return logits
+
+
+SEQUENCE_MODELS: list[Callable[[], nn.Module]] = [transformer, Positions]
+
 MODELS: list[Callable[[], nn.Module]] = [
     dense,
     convolutions,
@@ -198,6 +237,7 @@ MODELS: list[Callable[[], nn.Module]] = [
     dropout,
     group_norm,
     GroupResidual,
+    LayerNorms,
     Residual,
     Branches,
 ]

@@ -41,8 +41,8 @@ from fedlama.kernels import (
     take_difference,
     tiling,
 )
-from tests.engines.cases import clients, federation
-from tests.kernels.models import MODELS, WinogradResidual, build, winograd_first, winograd_plain
+from tests.engines.cases import clients, federation, token_clients
+from tests.kernels.models import MODELS, SEQUENCE_MODELS, WinogradResidual, build, winograd_first, winograd_plain
 
 Results = dict[str, NDArray[Any]]
 Floats = NDArray[np.float32]
@@ -59,6 +59,10 @@ def results() -> Results:
             values |= _trained(make, f"{make.__name__}-{number}", solver=solver)
         for batch in (15, 21):  # a vector that is not full, and one that is followed by another
             values |= _trained(make, f"{make.__name__}-batch-{batch}", clients=clients((40, 34, 71, 36, 33), batch))
+    for make in SEQUENCE_MODELS:
+        for number, solver in enumerate(SOLVERS):
+            values |= _trained(make, f"{make.__name__}-{number}", clients=token_clients(), solver=solver)
+        values |= _trained(make, f"{make.__name__}-batch-21", clients=token_clients((40, 34, 71, 36, 33), 21))
     tiling._DIRECT = 1e9  # small models use Winograd's algorithm too
     for other in (winograd_plain, WinogradResidual):
         for batch in (3, 21):

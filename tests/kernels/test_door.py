@@ -17,11 +17,15 @@ import pytest
 import fedlama
 from fedlama import kernels
 from fedlama.kernels import (
+    AddPositions,
+    Attention,
     Batches,
     Convolution,
     Dense,
     Dropout,
+    Embedding,
     Flatten,
+    Gelu,
     Model,
     Norm,
     Relu,
@@ -325,6 +329,71 @@ def test_what_a_model_says_of_itself() -> None:
     assert model.counters == ("count",)
     assert model.masks == (((4, 6, 6), 0.25),)
     assert model.multiply_adds == 4 * 2 * 9 * 36 + 5 * 144
+
+
+def _sequence_model() -> Model:
+    steps = [Step(Embedding("e"), (0,)), Step(AddPositions("p"), (1,)), Step(Dense("v", None), (2,))]
+    model = plan_model(steps, {"e": (11, 16), "p": (5, 16), "v": (17, 16)}, (4,), 5)
+    assert model is not None
+    return model
+
+
+def _given_sequences() -> dict[str, Any]:
+    """Everything that a step of the model of sequences takes."""
+    draw = np.random.default_rng(0)
+    shapes = {"e": (11, 16), "p": (5, 16), "v": (17, 16)}
+    return {
+        "tensors": {name: StackedTensor(draw.standard_normal((2, *size), np.float32)) for name, size in shapes.items()},
+        "batches": Batches(
+            draw.integers(0, 11, (9, 4)),
+            draw.integers(0, 17, (9, 4)),
+            np.arange(6).reshape(1, 2, 3),
+            np.full((1, 2), 3),
+        ),
+        "solver": SGDSettings(np.full(1, 0.1, np.float32)),
+        "losses": np.zeros(2),
+    }
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_changed("batches", x=np.full((9, 4), 11)), "or a token is not among its 11"),
+        (_changed("batches", x=np.full((9, 4), -1)), "or a token is not among its 11"),
+        (_changed("batches", x=np.ones((9, 4), np.float32)), "batches.x has dtype float32, expected int64"),
+        (_changed("batches", x=np.zeros((9, 5), np.int64)), r"inputs of shape \(5,\), expected 4 elements"),
+        (_changed("batches", y=np.full((9, 4), 17)), "a sample's class is not among the model's 17"),
+        (_changed("batches", y=np.full((9, 4), -100)), "a sample's class is not among the model's 17"),
+        (_changed("batches", y=np.zeros(9, np.int64)), r"batches.y has shape \(9,\), expected \(any, 4\)"),
+    ],
+)
+def test_sequences_that_do_not_fit_are_refused(change: Callable[[dict[str, Any]], None], message: str) -> None:
+    model, given = _sequence_model(), _given_sequences()
+    _run(model, given)
+    before = {name: tensor.values.copy() for name, tensor in given["tensors"].items()}
+    change(given)
+    with pytest.raises((TypeError, ValueError, IndexError), match=message):
+        _run(model, given)
+    assert all((given["tensors"][name].values == value).all() for name, value in before.items())
+
+
+def test_sequences_without_kernels_are_not_planned() -> None:
+    shapes = {"e": (11, 16), "p": (3, 16), "v": (17, 16), "narrow": (9, 16)}
+
+    def planned(*operations: Any, length: int = 4) -> bool:  # noqa: ANN401
+        steps = [Step(operation, (number,)) for number, operation in enumerate(operations)]
+        return plan_model(steps, shapes, (length,), 5) is not None
+
+    embedding, dense = Embedding("e"), Dense("v", None)
+    assert planned(embedding, dense)
+    assert planned(embedding, AddPositions("p"), dense, length=3)
+    assert not planned(embedding, AddPositions("p"), dense)  # more positions than rows
+    assert not planned(embedding, Dense("narrow", None))
+    assert not planned(embedding, Relu(), Gelu(), dense)  # a ReLU's backward pass reads what GELU would overwrite
+    assert not planned(embedding, Flatten(), dense)
+    assert not planned(embedding, Attention(2), dense)  # 16 features are not queries, keys and values
+    assert not planned(embedding, embedding, dense)
 
 
 @needs_numba

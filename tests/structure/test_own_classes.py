@@ -31,6 +31,7 @@ ALLOWED = {
         (f"kernels/{file}.py", name): COMPILED
         for file, names in (
             ("program", "Flatten Dense Relu Dropout Add Convolution MaxPool MeanPool Norm GroupNorm Mean"),
+            ("program", "LayerNorm Gelu Embedding AddPositions Attention"),
             ("steps", "Relu MaxPool"),
         )
         for name in names.split()

@@ -57,14 +57,14 @@ def advance(program: Any, constants: Any, block: Any, thread: Any, losses: Any, 
         thread: The :class:`~fedlama.kernels.arguments.Thread`.
         losses: float64, (clients,): every step's loss is added. A client stops at the first that is not finite.
         turn: int64, (1,): the next client; threads that advance the same clients share it. It is negative at the end if
-            a batch names a sample or a class that does not exist.
+            a batch names a sample, a class or a token that does not exist.
         sizes: The :class:`~fedlama.kernels.arguments.Sizes`.
     """
     context, settings, room = integers(thread.context), floats(thread.settings), floats(thread.room)
     features, spare_end = sizes.channels * max(sizes.height, 1) * max(sizes.width, 1), sizes.scratch + sizes.spare
     input_elements = sizes.batch * features + LANES  # the last vector may be read to its end
     spare, inputs = part(room, sizes.scratch, spare_end), part(room, spare_end, spare_end + input_elements)
-    classes, masks = np.empty(sizes.batch, np.int64), sizes.batch * sizes.masks
+    classes, masks = np.empty(sizes.batch * sizes.positions, np.int64), sizes.batch * sizes.masks
     context[SCRATCH], context[SCRATCH_ELEMENTS] = address_of(room), sizes.scratch
     context[SPARE], context[SPARE_ELEMENTS] = address_of(spare), sizes.spare
     context[INPUTS], context[INPUT_ELEMENTS] = address_of(inputs), input_elements
@@ -98,19 +98,36 @@ def advance(program: Any, constants: Any, block: Any, thread: Any, losses: Any, 
 
 @kernel
 def _gather(inputs: Any, classes: Any, block: Any, rows: Any, batch: int, sizes: Any) -> bool:
-    """Copy a batch's samples next to each other; return whether all of them and their classes exist."""
-    x, y, features = floats(block.x), integers(block.y), sizes.channels * max(sizes.height, 1) * max(sizes.width, 1)
+    """Copy a batch's samples next to each other; return whether all of them, their classes and tokens exist."""
+    y, features = integers(block.y), sizes.channels * max(sizes.height, 1) * max(sizes.width, 1)
     for sample in range(batch):
         row = rows[sample]
         if not 0 <= row < sizes.samples:
             return False
-        label = y[row]
-        if not 0 <= label < sizes.classes:
+        for position in range(sizes.positions):  # classes (batch, positions) <- y (samples, positions)
+            label = y[row * sizes.positions + position]
+            if not 0 <= label < sizes.classes:
+                return False
+            classes[sample * sizes.positions + position] = label
+        goal = offset(inputs, sample * features)
+        if sizes.vocabulary > 0:
+            if not _gather_tokens(goal, offset(integers(block.tokens), row * features), features, sizes.vocabulary):
+                return False
+        else:
+            source = offset(floats(block.x), row * features)
+            for feature in range(features):  # inputs (batch, features) <- x (samples, features)
+                goal[feature] = source[feature]
+    return True
+
+
+@kernel
+def _gather_tokens(goal: Any, source: Any, count: int, vocabulary: int) -> bool:
+    """Copy a sample's tokens, int64, to float32 numbers; return whether all of them exist."""
+    for position in range(count):
+        token = source[position]
+        if not 0 <= token < vocabulary:
             return False
-        classes[sample] = label
-        source, goal = offset(x, row * features), offset(inputs, sample * features)
-        for feature in range(features):  # inputs (batch, features) <- x (samples, features)
-            goal[feature] = source[feature]
+        goal[position] = np.float32(token)
     return True
 
 
@@ -124,7 +141,7 @@ def _train(program: Any, constants: Any, thread: Any, classes: Any, spare: Any, 
         if CHECKED and context[FAILED]:
             raise IndexError(number, FORWARD)  # the door says which operation that is
     logits = region(floats(thread.room), offset(integers(program), last * COLUMNS), OUT)
-    loss = cross_entropy(logits, integers(classes), spare, context[BATCH], sizes.classes)
+    loss = cross_entropy(logits, integers(classes), spare, context[BATCH], sizes.positions, sizes.classes)
     for number in range(last, -1, -1):
         row, row_constants = offset(integers(program), number * COLUMNS), offset(floats(constants), 2 * number)
         if row[ACTIVE]:

@@ -16,7 +16,9 @@ class Sizes(NamedTuple):
         channels: Of one input, or its features if it is not an image.
         height: Of one input, 0 if it is not an image.
         width: Of one input, 0 if it is not an image.
-        classes: Logits of one sample.
+        classes: Logits of one sample, or of one position.
+        positions: Positions of a sample that have a class; 1 for a class per sample.
+        vocabulary: How many tokens there are; 0 if the inputs are numbers.
         masks: Elements of one sample's dropout masks.
         scratch: Elements of activations and gradients.
         spare: Elements of scratch that an operation may use while it runs; a batch's inputs come after them.
@@ -31,6 +33,8 @@ class Sizes(NamedTuple):
     height: int
     width: int
     classes: int
+    positions: int
+    vocabulary: int
     masks: int
     scratch: int
     spare: int
@@ -42,8 +46,9 @@ class Block(NamedTuple):
 
     Attributes:
         rates: float32, (steps,): learning rates.
-        x: float32, (samples * features,): inputs of the pool.
-        y: int64, (samples,): their classes.
+        x: float32, (samples * features,): inputs of the pool; empty if they are tokens.
+        tokens: int64, (samples * features,): inputs of the pool; empty if they are numbers.
+        y: int64, (samples * positions,): their classes.
         rows: int64, (steps, clients, batch): which samples are in a batch.
         lengths: int64, (steps, clients): how many of them count.
         masks: float32, (steps * clients * batch * masks,): every batch's dropout masks.
@@ -51,6 +56,7 @@ class Block(NamedTuple):
 
     rates: Any
     x: Any
+    tokens: Any
     y: Any
     rows: Any
     lengths: Any

@@ -28,7 +28,7 @@ Parallel: TypeAlias = Callable[[Callable[[int], None], int], None]
 """Runs ``job(0), ..., job(count - 1)`` at the same time, given the job and the count, and returns when all are done."""
 
 
-_NO_MASKS = np.empty(0, np.float32)
+_NO_FLOATS, _NO_TOKENS = np.empty(0, np.float32), np.empty(0, np.int64)
 
 
 class StackedTensor(NamedTuple):
@@ -53,15 +53,15 @@ class Batches(NamedTuple):
     """The batches of several steps of several clients.
 
     Attributes:
-        x: Inputs of a pool of samples, float32, (samples, *input shape).
-        y: Their classes, int64, (samples,).
+        x: Inputs of a pool of samples, float32, (samples, *input shape); int64 if they are tokens.
+        y: Their classes, int64, (samples,), or (samples, positions).
         rows: int64, (steps, clients, batch): which samples are in a batch.
         lengths: int64, (steps, clients): how many of them count; those beyond only fill up.
         masks: Every batch's dropout masks, float32, (steps, clients, batch * mask elements of a sample), each batch's
             masks one after another and each (samples that count, *size); None for a model without dropout.
     """
 
-    x: Floats
+    x: Floats | Integers
     y: Integers
     rows: Integers
     lengths: Integers
@@ -97,12 +97,15 @@ class Model:
         multiply_adds: Multiplications of one sample's forward pass; a step takes about three times as many.
         masks: One sample's dropout masks, in the order in which they are drawn: their sizes and rates.
         counters: Buffers that count batches; the caller advances them.
+        takes_tokens: Whether inputs are tokens.
+        label_shape: Shape of one sample's classes: (), or (positions,).
     """
 
     def __init__(self, program: Program, shapes: Mapping[str, Sequence[int]]) -> None:
         self.program = program
         self.multiply_adds = program.multiply_adds
         self.masks = tuple(program.masks)
+        self.takes_tokens, self.label_shape = program.vocabulary > 0, program.label_shape
         self.counters = tuple(row.count for row in program.rows if row.count is not None)
         self._shapes = {
             name: tuple(shapes.get(name, row.sizes[:1])) for row in program.rows for name in row.names if name
@@ -145,7 +148,7 @@ class Model:
             TypeError: An array has another dtype.
             ValueError: Shapes do not fit together, an array is not contiguous, or a normalisation would meet a single
                 number per channel.
-            IndexError: A batch names a sample that does not exist, or a class is not one of the model's.
+            IndexError: A batch names a sample that does not exist, or a class or a token is not one of the model's.
         """
         from fedlama.kernels.advance import advance  # needs Numba
 
@@ -175,9 +178,10 @@ class Model:
         else:
             parallel(work, len(scratches))
         if turn[0] < 0:
+            tokens = f", or a token is not among its {self.program.vocabulary}" if self.program.vocabulary else ""
             raise IndexError(
                 f"a batch names a sample that is not among the {len(batches.y)} given ones, or a sample's class is not "
-                f"among the model's {self.program.classes}"
+                f"among the model's {self.program.classes}{tokens}"
             )
 
     def _explained(self, error: IndexError) -> str:
@@ -216,9 +220,10 @@ class Model:
         check_array("batches.rows", batches.rows, np.int64, (None, None, None))
         steps, clients, batch = batches.rows.shape
         check_array("batches.lengths", batches.lengths, np.int64, (steps, clients))
-        check_array("batches.y", batches.y, np.int64, (None,))
+        check_array("batches.y", batches.y, np.int64, (None, *self.program.label_shape))
         samples, features = len(batches.y), math.prod(self.program.sizes[0])
-        check_array("batches.x", batches.x, np.float32, (samples, *[None] * (batches.x.ndim - 1)))
+        kind = np.int64 if self.program.vocabulary else np.float32
+        check_array("batches.x", batches.x, kind, (samples, *[None] * (batches.x.ndim - 1)))
         if math.prod(batches.x.shape[1:]) != features:
             raise ValueError(f"batches.x has inputs of shape {batches.x.shape[1:]}, expected {features} elements")
         drawn = sum(math.prod(size) for size, _ in self.masks)
@@ -259,14 +264,17 @@ class Model:
         channels, height, width = (*self.program.sizes[0], 0, 0)[:3]
         masks = sum(math.prod(size) for size, _ in self.masks)
         return Sizes(
-            clients, steps, batch, len(batches.y), channels, height, width, self.program.classes, masks, scratch,
-            spare, solver.fresh and solver.momentum > 0.0,
+            clients, steps, batch, len(batches.y), channels, height, width, self.program.classes,
+            math.prod(self.program.label_shape), self.program.vocabulary, masks, scratch, spare,
+            solver.fresh and solver.momentum > 0.0,
         )  # fmt: skip
 
     def _block(self, batches: Batches, solver: SGDSettings) -> Block:
         """Put the arrays together that the kernel reads, all of them flat or of a fixed number of dimensions."""
-        masks = _NO_MASKS if batches.masks is None else batches.masks.reshape(-1)
-        return Block(solver.rates, batches.x.reshape(-1), batches.y, batches.rows, batches.lengths, masks)
+        masks = _NO_FLOATS if batches.masks is None else batches.masks.reshape(-1)
+        x, y = batches.x.reshape(-1), batches.y.reshape(-1)
+        inputs = (_NO_FLOATS, x) if self.program.vocabulary else (x, _NO_TOKENS)
+        return Block(solver.rates, *inputs, y, batches.rows, batches.lengths, masks)
 
     def _parameter_table(self, tensors: Mapping[str, StackedTensor]) -> Integers:
         """Note where every tensor is in memory; see :mod:`~fedlama.kernels.table`."""
@@ -291,7 +299,7 @@ def plan_model(
     Args:
         steps: What the model computes; the last step makes the logits.
         shapes: Every parameter's shape, by name.
-        input_shape: One sample's, (channels, height, width) or (features,).
+        input_shape: One sample's, (channels, height, width), (features,), or (positions,) of tokens.
         batch: The usual batch; which kernels are the faster ones depends on it.
 
     >>> from fedlama.kernels import Dense, Relu

@@ -29,6 +29,7 @@ from fedlama.kernels.long_dense import multiply_long, undo_long
 from fedlama.kernels.norm import Norm, normalise, undo_normalise
 from fedlama.kernels.operands import Affine, Images, Matrix, field
 from fedlama.kernels.pooling import Pool, pool, pool_mean, unpool, unpool_mean
+from fedlama.kernels.sequence_operations import SEQUENCE_OPERATIONS
 from fedlama.kernels.table import (
     ABOVE,
     ADDS,
@@ -383,5 +384,6 @@ OPERATIONS: dict[int, tuple[Callable[..., None], Callable[..., None]]] = {
     table.ADD: (_add, _undo_add),
     table.MEAN: (_mean, _undo_mean),
     table.DROPOUT: (_dropout, _undo_dropout),
+    **SEQUENCE_OPERATIONS,
 }
 """The forward and the backward function of each kind of operation."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -18,6 +18,8 @@ from fedlama.kernels.table import Row, Size
 from fedlama.kernels.tiling import pays, room
 
 _DENSE = (table.DENSE, table.LONG_DENSE)
+_LOGITS = (*_DENSE, table.SEQUENCE_DENSE)
+_WITH_STATISTICS = (*table.NORMS, table.LAYER_NORM, table.ATTENTION)
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,18 @@ class Program:
 
     @cached_property
     def classes(self) -> int:
-        """Logits of one sample."""
-        return self.sizes[self.rows[-1].output][0]
+        """Logits of one sample, or of one position."""
+        return self.sizes[self.rows[-1].output][-1]
+
+    @cached_property
+    def label_shape(self) -> Size:
+        """Shape of one sample's classes: (), or (positions,)."""
+        return self.sizes[self.rows[-1].output][:-1]
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """How many tokens there are; 0 if the data are no tokens."""
+        return max((row.sizes[0] for row in self.rows if row.kind == table.EMBEDDING), default=0)
 
     @property
     def masks(self) -> list[tuple[Size, float]]:
@@ -50,6 +62,11 @@ class Program:
     def multiply_adds(self) -> int:
         """Multiplications of one sample's forward pass."""
         dense = sum(math.prod(row.sizes[:2]) for row in self.rows if row.kind in _DENSE)
+        dense += sum(math.prod(row.sizes) for row in self.rows if row.kind == table.SEQUENCE_DENSE)
+        # sizes: positions, width, ...; two products, of each position with those that it sees
+        dense += sum(
+            row.sizes[0] * (row.sizes[0] + 1) * row.sizes[1] for row in self.rows if row.kind == table.ATTENTION
+        )
         # sizes: inputs, height, width, outputs, their height and width, the kernel's height and width, ...
         images = [row.sizes for row in self.rows if row.kind in table.CONVOLUTIONS]
         return dense + sum(sizes[0] * math.prod(sizes[3:8]) for sizes in images)
@@ -78,7 +95,7 @@ class Program:
                 extra = spans[self.regions.masks[row.output]]
                 out[table.FIRST_SIZE + 3] = masks
                 masks += math.prod(self.sizes[row.output])
-            elif row.kind in table.NORMS:
+            elif row.kind in _WITH_STATISTICS:
                 extra = end, end + _statistics(row, batch)
                 end = extra[1]
             regions = [*self._regions_of(row, spans), extra]
@@ -139,22 +156,31 @@ def elements(size: Size, margin: int, batch: int) -> int:
         margin: Pixels of zeros beside images.
         batch: Samples.
     """
-    if len(size) == 1:
-        return size[0] * -(-batch // table.LANES) * table.LANES
+    if len(size) < 3:
+        return math.prod(size) * -(-batch // table.LANES) * table.LANES
     channels, height, width = size
     return channels * height * table.row_elements(width, margin, batch)[1]
 
 
 def _statistics(row: Row, batch: int) -> int:
-    """Return the elements of a normalisation's statistics: two for a channel, or for a sample's group."""
+    """Return the elements of a normalisation's statistics: two for a channel, a sample's group or a sample's position.
+
+    Those of an attention are its weights.
+    """
+    vectors = -(-batch // table.LANES) * table.LANES
     if row.kind == table.NORM:
         return 2 * row.sizes[0]
-    return 2 * row.sizes[4] * -(-batch // table.LANES) * table.LANES
+    if row.kind == table.ATTENTION:
+        positions, _, heads, _, span = row.sizes
+        return heads * positions * span * vectors
+    return 2 * row.sizes[1 if row.kind == table.LAYER_NORM else 4] * vectors
 
 
 def _spare(row: Row, batch: int) -> int:
     """Return the elements that an operation transposes: a dense layer's inputs, or a convolution's outputs."""
     lanes = table.LANES
+    if row.kind in _SEQUENCE_SPARE:
+        return _SEQUENCE_SPARE[row.kind](row.sizes)
     if row.kind in _DENSE:
         blocks, wide = -(-batch // lanes), -(-row.sizes[1] // lanes) * lanes
         long = blocks * lanes * (wide + 4 * lanes) + 4 * lanes * lanes
@@ -166,6 +192,24 @@ def _spare(row: Row, batch: int) -> int:
     outputs, height, width = row.sizes[3:6]
     taps = -(-math.prod(row.sizes[6:8]) // lanes) * lanes
     return (height * width * batch + lanes) * (-(-outputs // lanes) * lanes) + 8 * lanes * taps + lanes * lanes
+
+
+def _spare_of_dense(sizes: Size) -> int:
+    """Return the room for the weights in the order of tiles, in both directions, and for the sums of their gradient."""
+    rows, columns, _ = sizes
+    wide, more = -(-columns // table.LANES) * table.LANES, (table.TOGETHER + 1) * table.LANES
+    return max((columns + more) * rows, (rows + more) * wide)
+
+
+_SEQUENCE_SPARE: Mapping[int, Callable[[Size], int]] = {
+    table.SEQUENCE_DENSE: _spare_of_dense,
+    table.LAYER_NORM: lambda sizes: 2 * sizes[0] * (table.LANES + 1),  # features
+    table.EMBEDDING: lambda sizes: (sizes[0] + table.LANES) * sizes[1] + table.LANES**2,  # rows, features
+    table.ADD_POSITIONS: lambda sizes: sizes[0] * sizes[1],  # rows, features
+    # positions, ..., the stride of a position, the span of weights
+    table.ATTENTION: lambda sizes: 4 * (sizes[0] + 1) * sizes[3] + sizes[0] * sizes[4] * table.LANES,
+}
+"""The elements that an operation on sequences needs while it runs, by its sizes."""
 
 
 def write_program(
@@ -209,14 +253,18 @@ class _Writing:
             self._same[number] = number
             size = self._sizes[inputs[0]]
             self._translate(step.operation, inputs, number, size)
-        if len(self._sizes[0]) not in (1, 3) or self._rows[-1].kind not in _DENSE:
+        if len(self._sizes[0]) not in (1, 3) or self._rows[-1].kind not in _LOGITS:
             raise _NoFormError
         return _norm_with_relu(self._rows), self._sizes
 
     def _translate(self, operation: graph.Operation, inputs: tuple[int, ...], number: int, size: Size) -> None:
-        images = len(size) == 3
         if isinstance(operation, graph.Flatten):
             self._flatten(inputs, number, size)
+        elif isinstance(operation, graph.Dense) and len(size) == 2:
+            outputs, width = self._shapes[operation.weight]
+            _insist(size[1] == width and min(outputs, width) >= table.NARROW)
+            names, after = (operation.weight, operation.bias), (size[0], outputs)
+            self._add(table.SEQUENCE_DENSE, inputs, number, after, names, (outputs, width, size[0]))
         elif isinstance(operation, graph.Dense):
             outputs, width = self._shapes[operation.weight]
             _insist(size == (width,))
@@ -227,15 +275,57 @@ class _Writing:
         elif isinstance(operation, graph.Relu | graph.Dropout):
             _insist(inputs != (0,))
             drops = isinstance(operation, graph.Dropout)
-            self._add(table.DROPOUT if drops else table.RELU, inputs, number, size, sizes=(*size, 0, 0)[:3])
+            self._add(table.DROPOUT if drops else table.RELU, inputs, number, size, sizes=_elementwise(size))
             if isinstance(operation, graph.Dropout):
                 self._rows[-1] = replace(self._rows[-1], constants=(operation.rate, 0.0))
         elif isinstance(operation, graph.Add):
             _insist(all(self._sizes[value] == size for value in inputs) and 0 not in inputs)
-            self._add(table.ADD, inputs, number, size, sizes=(*size, 0, 0)[:3])
+            if len(size) == 2 and uses(self._steps)[inputs[1]] == 1:  # the sum works in place on its first input
+                inputs = inputs[::-1]
+            self._add(table.ADD, inputs, number, size, sizes=_elementwise(size))
+        elif isinstance(operation, graph.LayerNorm | graph.Gelu):
+            _insist(len(size) < 3 and inputs != (0,))
+            self._translate_features(operation, inputs, number, size)
+        elif isinstance(operation, graph.Embedding):
+            rows, width = self._shapes[operation.weight]
+            _insist(inputs == (0,) and len(size) == 1 and uses(self._steps)[0] == 1 and rows < table.TOKENS)
+            sizes = rows, width, size[0]
+            self._add(table.EMBEDDING, inputs, number, (size[0], width), (operation.weight,), sizes)
+        elif isinstance(operation, graph.AddPositions | graph.Attention):
+            _insist(len(size) == 2)
+            self._translate_sequences(operation, inputs, number, size)
         else:
-            _insist(images)
+            _insist(len(size) == 3)
             self._translate_images(operation, inputs, number, size)
+
+    def _translate_features(
+        self, operation: graph.LayerNorm | graph.Gelu, inputs: tuple[int, ...], number: int, size: Size
+    ) -> None:
+        if isinstance(operation, graph.LayerNorm):
+            _insist(tuple(self._shapes[operation.weight]) == size[-1:])
+            names, constants = (operation.weight, operation.bias), (0.0, operation.epsilon)
+            sizes = size[-1], math.prod(size[:-1])
+            self._rows.append(Row(table.LAYER_NORM, inputs, number, names, None, sizes, constants))
+            self._sizes[number] = size
+        else:  # it writes its derivative over its input
+            makers = [row.kind for row in self._rows if row.output == inputs[0]]
+            _insist(makers[0] in (*_LOGITS, table.LAYER_NORM))
+            self._add(table.GELU, inputs, number, size, sizes=_elementwise(size))
+
+    def _translate_sequences(
+        self, operation: graph.AddPositions | graph.Attention, inputs: tuple[int, ...], number: int, size: Size
+    ) -> None:
+        positions = size[0]
+        if isinstance(operation, graph.AddPositions):
+            rows, width = self._shapes[operation.weight]
+            _insist(rows >= positions and width == size[1])
+            self._add(table.ADD_POSITIONS, inputs, number, size, (operation.weight,), (rows, width, positions))
+        else:
+            width, rest = divmod(size[1], 3)
+            _insist(rest == 0 and width % (2 * operation.heads) == 0 and positions >= table.SEEN)
+            stride = (width // operation.heads | 1) * table.LANES
+            sizes = positions, width, operation.heads, stride, table.attention_span(positions)
+            self._add(table.ATTENTION, inputs, number, (positions, width), sizes=sizes)
 
     def _translate_images(self, operation: graph.Operation, inputs: tuple[int, ...], number: int, size: Size) -> None:
         if isinstance(operation, graph.Convolution):
@@ -269,6 +359,7 @@ class _Writing:
 
     def _flatten(self, inputs: tuple[int, ...], number: int, size: Size) -> None:
         """Flatten; the data are flat from the beginning if this is their only use."""
+        _insist(len(size) != 2)
         flat = (math.prod(size),)
         if inputs == (0,) and uses(self._steps)[0] == 1:
             self._sizes[0] = flat
@@ -290,6 +381,11 @@ class _Writing:
         _insist(min(after) > 0)
         self._sizes[number] = after
         self._rows.append(Row(kind, inputs, number, names, sizes=sizes))
+
+
+def _elementwise(size: Size) -> Size:
+    """Return the sizes that an operation on single numbers asks for: an image's, or how many features there are."""
+    return size if len(size) == 3 else (math.prod(size), 0, 0)
 
 
 def _insist(condition: bool) -> None:

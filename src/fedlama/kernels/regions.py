@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from fedlama.kernels import table
 from fedlama.kernels.table import Row, Size
 
-_IN_PLACE_GRADIENT = (table.RELU, table.DROPOUT, *table.NORMS)
+_IN_PLACE_GRADIENT = (table.RELU, table.DROPOUT, table.GELU, table.ADD_POSITIONS, *table.NORMS)
+_ADDING_GRADIENT = (*table.CONVOLUTIONS, table.LAYER_NORM)
+_UNREAD = (*table.CONVOLUTIONS, *table.NORMS, table.SEQUENCE_DENSE, table.EMBEDDING)
+"""Operations whose backward pass does not read their output."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,14 @@ def _new(regions: list[Size], size: Size) -> int:
 def _values(
     rows: Sequence[Row], sizes: Mapping[int, Size], counts: Mapping[int, int], regions: list[Size]
 ) -> dict[int, int]:
-    """Lay out activations: ReLU works in place, and so does the sum onto an input that is not read again."""
+    """Lay out activations: ReLU works in place, and so do sums onto an input that is not read again."""
     values = {0: _new(regions, sizes[0])}
     makers = {row.output: row.kind for row in rows}
     for row in rows:
         first = row.inputs[0]
-        unread = makers.get(first) in (*table.CONVOLUTIONS, *table.NORMS) and counts[first] == 1
-        if row.kind == table.RELU or (row.kind == table.ADD and unread and not _fused(rows, first)):
+        unread = makers.get(first) in _UNREAD and counts[first] == 1
+        sums = row.kind in (table.ADD, table.ADD_POSITIONS)
+        if row.kind == table.RELU or (sums and unread and not _fused(rows, first)):
             values[row.output] = values[first]
         else:
             values[row.output] = _new(regions, sizes[row.output])
@@ -110,7 +114,7 @@ class _Backward:
                     adds[position] = self._assign(value)
         elif first != 0:
             adds[0] = self._assign(first)
-            self.possible &= row.kind in table.CONVOLUTIONS or not adds[0]
+            self.possible &= row.kind in _ADDING_GRADIENT or not adds[0]
         self.adds[row.output] = (adds[0], adds[-1])
         if not kept:
             self._free[self._sizes[row.output]].append(above)

@@ -11,7 +11,7 @@ Pair: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True)
 class Dense:
-    """A dense layer of two-dimensional activations; `weight` and `bias` are names."""
+    """A dense layer of features, or of the features at each position of a sequence; `weight` and `bias` are names."""
 
     weight: str
     bias: str | None
@@ -97,8 +97,58 @@ class Mean:
     """The mean over an image's pixels: (batch, channels)."""
 
 
+@dataclass(frozen=True)
+class LayerNorm:
+    """Normalisation over the features of each sample, or of each position, with scale and shift, which are names."""
+
+    weight: str
+    bias: str
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class Gelu:
+    """x times the probability that a standard normal number is below x."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A row of the table `weight`, which is a name, for each token of a sequence."""
+
+    weight: str
+
+
+@dataclass(frozen=True)
+class AddPositions:
+    """The sum with the first rows of the table `weight`, which is a name: one row for each position of a sequence."""
+
+    weight: str
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Self-attention in which no position sees a later one, of queries, keys and values side by side in the input."""
+
+    heads: int
+
+
 Operation: TypeAlias = (
-    Dense | Convolution | MaxPool | MeanPool | Relu | Flatten | Dropout | Norm | GroupNorm | Add | Mean
+    Dense
+    | Convolution
+    | MaxPool
+    | MeanPool
+    | Relu
+    | Flatten
+    | Dropout
+    | Norm
+    | GroupNorm
+    | Add
+    | Mean
+    | LayerNorm
+    | Gelu
+    | Embedding
+    | AddPositions
+    | Attention
 )
 
 

@@ -14,6 +14,7 @@ LANES = 16
 # Kinds of operations. WINOGRAD_3 and WINOGRAD_5 are convolutions with filters of that side by Winograd's algorithm.
 DENSE, LONG_DENSE, CONVOLUTION, POOL, MEAN_POOL, RELU, FLATTEN, NORM, ADD, MEAN, DROPOUT = range(11)
 WINOGRAD_3, WINOGRAD_5, GROUP_NORM = 11, 12, 13
+SEQUENCE_DENSE, LAYER_NORM, GELU, EMBEDDING, ADD_POSITIONS, ATTENTION = range(14, 20)
 CONVOLUTIONS = CONVOLUTION, WINOGRAD_3, WINOGRAD_5
 NORMS = NORM, GROUP_NORM
 
@@ -31,6 +32,15 @@ TO_END = 7
 # backward machine code. Then the operation's sizes.
 ADDS, ADDS_OTHER, ACTIVE, WANTED, WANTED_OTHER, IMAGES, SAMPLES, FORWARD, BACKWARD, FIRST_SIZE = range(18, 28)
 COLUMNS = FIRST_SIZE + 14
+
+NARROW = 16
+"""Features that a dense layer at positions has at least, on both sides: no tile is taller."""
+SEEN = 3
+"""Positions of a tile of attention; a sequence has as many at least."""
+TOGETHER = 4
+"""Positions whose inputs a dense layer transposes at a time for its weights' gradient."""
+TOKENS = 1 << 24
+"""Tokens are kept as float32 numbers between gathering and their embedding, which are exact below this."""
 
 LONG = 1 << 16
 """Elements of a dense layer's weights from which on fetching them takes longer than multiplying with them."""
@@ -64,8 +74,19 @@ def row_elements(width: int, margin: int, batch: int) -> tuple[int, int]:
     return left, left + -(-(width + margin) * batch // LANES) * LANES
 
 
+def attention_span(positions: int) -> int:
+    """Return the elements of a row of attention weights: two zeros after the last one, and an odd number in all.
+
+    With an odd number the weights of one position in all rows are in different sets of the cache.
+
+    Args:
+        positions: Of a sequence.
+    """
+    return (positions + 2) | 1
+
+
 Size: TypeAlias = tuple[int, ...]
-"""(channels, height, width) of images, or (features,)."""
+"""(channels, height, width) of images, (positions, features) of sequences, or (features,)."""
 
 
 @dataclass(frozen=True)

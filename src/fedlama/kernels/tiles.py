@@ -237,6 +237,15 @@ def lanes_of(typing: Any, like: Any) -> Any:
     return emit(lambda code, _: ir.Constant(INDEX, like.vectors * LANES), types.intp, like)
 
 
+@intrinsic(prefer_literal=True)
+def vector_of(typing: Any, tile: Any, number: Any) -> Any:
+    """Return one vector of a tile as a tile of its own; the number is a constant."""
+    if not isinstance(number, types.IntegerLiteral):
+        return None
+    chosen = number.literal_value
+    return emit(lambda code, vectors, _: code.tile([code.vector(vectors, chosen)]), ONE_VECTOR, tile, number)
+
+
 # Loads and stores
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from llvmlite import ir
@@ -18,6 +19,7 @@ from fedlama.kernels.memory import (
     SHORTS,
     VECTOR,
     Code,
+    TileType,
     emit,
 )
 from fedlama.kernels.table import LANES
@@ -110,6 +112,26 @@ def times(typing: Any, left: Any, right: Any) -> Any:
 
 
 @intrinsic
+def divide(typing: Any, left: Any, right: Any) -> Any:
+    """Return the quotient of two vectors."""
+
+    def generate(code: Code, left: Any, right: Any) -> Any:
+        return code.tile([code.builder.fdiv(code.vector(left), code.vector(right))])
+
+    return emit(generate, ONE_VECTOR, ONE_VECTOR, ONE_VECTOR)
+
+
+@intrinsic
+def square_root(typing: Any, x: Any) -> Any:
+    """Return the square root of each lane."""
+
+    def generate(code: Code, x: Any) -> Any:
+        return code.tile([code.call("llvm.sqrt.v16f32", VECTOR, code.vector(x))])
+
+    return emit(generate, ONE_VECTOR, ONE_VECTOR)
+
+
+@intrinsic
 def exponential(typing: Any, x: Any) -> Any:
     """Return e to the power of each lane, for numbers up to 0; below -87 it is that of -87.
 
@@ -118,22 +140,67 @@ def exponential(typing: Any, x: Any) -> Any:
     """
 
     def generate(code: Code, vector: Any) -> Any:
-        builder, numbers = code.builder, code.numbers
-        x = code.vector(vector)
-        x = builder.select(builder.fcmp_ordered("<", x, numbers(-87.0)), numbers(-87.0), x)
-        near = builder.fadd(builder.fmul(x, numbers(1.4426950408889634)), numbers(-0.5))
-        whole = code.call("llvm.fptosi.sat.v16i32.v16f32", SHORTS, near)
-        n = builder.sitofp(whole, VECTOR)
-        # ln 2 in two parts: the first has few bits, so its multiples are exact.
-        rest = builder.fadd(x, builder.fmul(n, numbers(-0.693359375)))
-        rest = builder.fadd(rest, builder.fmul(n, numbers(2.12194440e-4)))
-        power = numbers(1 / 5040)
-        for coefficient in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
-            power = code.multiply_add(power, rest, numbers(coefficient))
-        bits = builder.shl(builder.add(whole, code.constants([127] * LANES)), code.constants([23] * LANES))
-        return code.tile([builder.fmul(power, builder.bitcast(bits, VECTOR))])
+        return code.tile([_exponential(code, code.vector(vector))])
 
     return emit(generate, ONE_VECTOR, ONE_VECTOR)
+
+
+def _exponential(code: Code, x: Any) -> Any:
+    builder, numbers = code.builder, code.numbers
+    x = builder.select(builder.fcmp_ordered("<", x, numbers(-87.0)), numbers(-87.0), x)
+    near = builder.fadd(builder.fmul(x, numbers(1.4426950408889634)), numbers(-0.5))
+    whole = code.call("llvm.fptosi.sat.v16i32.v16f32", SHORTS, near)
+    n = builder.sitofp(whole, VECTOR)
+    # ln 2 in two parts: the first has few bits, so its multiples are exact.
+    rest = builder.fadd(x, builder.fmul(n, numbers(-0.693359375)))
+    rest = builder.fadd(rest, builder.fmul(n, numbers(2.12194440e-4)))
+    power = numbers(1 / 5040)
+    for coefficient in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
+        power = code.multiply_add(power, rest, numbers(coefficient))
+    bits = builder.shl(builder.add(whole, code.constants([127] * LANES)), code.constants([23] * LANES))
+    return builder.fmul(power, builder.bitcast(bits, VECTOR))
+
+
+@intrinsic
+def gelu(typing: Any, x: Any) -> Any:
+    """Return x times the probability P(x) that a standard normal number is below x, and the derivative: (2, 1, 16).
+
+    With t = 2 / (1 + c |x|) - 1, the probability beyond |x| is exp(-x^2 / 2) times a polynomial of t, which was fitted
+    by least squares to relative errors below 6e-9 for |x| up to 13. The derivative is
+    P(x) + x exp(-x^2 / 2) / sqrt(2 pi).
+    """
+
+    def generate(code: Code, vector: Any) -> Any:
+        builder, numbers, x = code.builder, code.numbers, code.vector(vector)
+        size = code.call("llvm.fabs.v16f32", VECTOR, x)
+        t = builder.fdiv(numbers(2.0), code.multiply_add(size, numbers(_TAIL_SCALE), numbers(1.0)))
+        t = builder.fadd(t, numbers(-1.0))
+        power = _exponential(code, builder.fmul(builder.fmul(x, x), numbers(-0.5)))
+        tail = numbers(_TAIL[0])
+        for coefficient in _TAIL[1:]:
+            tail = code.multiply_add(tail, t, numbers(coefficient))
+        tail = builder.fmul(tail, power)
+        below = builder.select(builder.fcmp_ordered("<", x, numbers(0.0)), tail, builder.fsub(numbers(1.0), tail))
+        slope = code.multiply_add(x, builder.fmul(power, numbers(1 / math.sqrt(2 * math.pi))), below)
+        return code.tile([builder.fmul(x, below), slope])
+
+    return emit(generate, TileType(2), ONE_VECTOR)
+
+
+_TAIL_SCALE = 0.26
+_TAIL = (
+    6.622923265986458e-05,
+    -6.965565958694242e-05,
+    -0.0006700130517719449,
+    -0.0003090864911201585,
+    0.006214955015831608,
+    0.027441958553852758,
+    0.0691008001704391,
+    0.12513311297583052,
+    0.17529156340390986,
+    0.09780013855669163,
+)
+"""The polynomial of :func:`gelu`, the highest power first."""
 
 
 @intrinsic

@@ -30,6 +30,16 @@ class CausalAttention(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
 
+    @property
+    def attention_parts(self) -> tuple[str, int, str] | None:
+        """Names of the layers before and after the heads, and how many heads; None if a subclass computes otherwise.
+
+        It says that the module is causal self-attention: the first layer makes all queries, then all keys, then all
+        values, each head by head; scores are divided by the root of a head's features. Compiled kernels ask for it.
+        """
+        unchanged = type(self).forward is CausalAttention.forward
+        return ("query_key_value", self.heads, "output") if unchanged else None
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, width) to (B, T, width)."""
         batch, time, width = x.shape

@@ -65,7 +65,7 @@ class BatchBlock:
 
     Attributes:
         x: Inputs of samples, (samples, ...), dense.
-        y: Their targets, (samples,), dense.
+        y: Their targets, (samples,) or (samples, positions), dense.
         rows: Which samples are in a batch, (steps, clients, batch).
         lengths: How many of them count, (steps, clients); those beyond only fill up.
     """
@@ -174,7 +174,7 @@ class CohortBatches:
             shape = rows[now].shape
             x, y = source.gather(rows[now].reshape(-1, shape[2]), who[now].ravel(), asked[now].ravel(), self._seed)
             together_there = np.arange(rows[now].size).reshape(shape)
-            yield BatchBlock(x.flatten(0, 1).contiguous(), y.flatten().contiguous(), together_there, lengths[now])
+            yield BatchBlock(x.flatten(0, 1).contiguous(), y.flatten(0, 1).contiguous(), together_there, lengths[now])
 
     def _drawn(
         self, source: TensorClients, clients: NDArray[np.int64], first: NDArray[np.int64], steps: int
@@ -244,9 +244,8 @@ def _as_taken(source: TensorClients) -> bool:
     changes = source.prepare is not None or source.augment is not None
     assert source.pair is not None
     x, y = source.pair
-    types = x.dtype, y.dtype
     dense = x.is_contiguous() and y.is_contiguous()
-    return not changes and dense and types == (torch.float32, torch.int64)
+    return not changes and dense and x.dtype in (torch.float32, torch.int64) and y.dtype == torch.int64
 
 
 def _fill(batch: Tensor, length: int) -> Tensor:

@@ -21,7 +21,7 @@ from fedlama.engines.cohort.sizes import is_large
 from fedlama.engines.cohort.threads import WorkerThreads
 from fedlama.engines.trainers.base import LocalSteps, Trainer
 from fedlama.engines.trainers.dropout import client_generators, fill_mask
-from fedlama.engines.trainers.model_graph import example_input, read_graph
+from fedlama.engines.trainers.model_graph import example_batch, read_graph
 from fedlama.kernels import Batches, Model, Scratch, SGDSettings, StackedTensor, can_compile, plan_model
 
 _WORTH = 1 << 24
@@ -127,11 +127,16 @@ def compiled_form(setup: EngineSetup) -> Model | None:
         return None
     if not can_compile() or setup.device.type != "cpu" or plain_sgd(setup.solver) is None:
         return None
-    x = example_input(setup)
-    steps = read_graph(setup.model)
-    if x is None or not steps or not all(parameter.requires_grad for parameter in setup.model.parameters()):
+    batch = example_batch(setup)
+    if batch is None or not all(parameter.requires_grad for parameter in setup.model.parameters()):
+        return None
+    x, y = batch
+    tokens = x.dtype == torch.int64
+    steps = read_graph(setup.model, x.shape[2:] if tokens else None)
+    clients = tensor_clients(setup.clients)
+    if not steps or clients is None:
         return None
     shapes = {name: tuple(parameter.shape) for name, parameter in setup.model.named_parameters()}
-    clients = tensor_clients(setup.clients)
-    assert clients is not None  # as `example_input` says
-    return plan_model(steps, shapes, x.shape[2:], max(clients.batch_sizes))
+    model = plan_model(steps, shapes, x.shape[2:], max(clients.batch_sizes))
+    fits = model is not None and (model.takes_tokens, model.label_shape) == (tokens, tuple(y.shape[2:]))
+    return model if fits else None

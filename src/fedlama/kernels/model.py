@@ -272,9 +272,9 @@ class Model:
     def _block(self, batches: Batches, solver: SGDSettings) -> Block:
         """Put the arrays together that the kernel reads, all of them flat or of a fixed number of dimensions."""
         masks = _NO_FLOATS if batches.masks is None else batches.masks.reshape(-1)
-        x, y = batches.x.reshape(-1), batches.y.reshape(-1)
-        inputs = (_NO_FLOATS, x) if self.program.vocabulary else (x, _NO_TOKENS)
-        return Block(solver.rates, *inputs, y, batches.rows, batches.lengths, masks)
+        given, y = batches.x.reshape(-1), batches.y.reshape(-1)
+        x, tokens = (_NO_FLOATS, given) if self.program.vocabulary else (given, _NO_TOKENS)
+        return Block(solver.rates, x, tokens, y, batches.rows, batches.lengths, masks)
 
     def _parameter_table(self, tensors: Mapping[str, StackedTensor]) -> Integers:
         """Note where every tensor is in memory; see :mod:`~fedlama.kernels.table`."""

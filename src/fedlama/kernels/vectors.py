@@ -149,7 +149,8 @@ def _exponential(code: Code, x: Any) -> Any:
     builder, numbers = code.builder, code.numbers
     x = builder.select(builder.fcmp_ordered("<", x, numbers(-87.0)), numbers(-87.0), x)
     near = builder.fadd(builder.fmul(x, numbers(1.4426950408889634)), numbers(-0.5))
-    whole = code.call("llvm.fptosi.sat.v16i32.v16f32", SHORTS, near)
+    # LLVM's own conversion that knows not-a-number, fptosi.sat, takes the lanes of a vector one by one.
+    whole = builder.fptosi(builder.select(builder.fcmp_ordered("ord", x, x), near, numbers(0.0)), SHORTS)
     n = builder.sitofp(whole, VECTOR)
     # ln 2 in two parts: the first has few bits, so its multiples are exact.
     rest = builder.fadd(x, builder.fmul(n, numbers(-0.693359375)))

@@ -1,6 +1,6 @@
 """The workloads: the same model, data, optimiser and rounds for every side.
 
-W1 to W4 and G3 have compiled kernels in fedlama; G1, G2 and G4 have none and take the general path. G4 needs
+W1 to W4, G1 and G3 have compiled kernels in fedlama; G2 and G4 have none and take the general path. G4 needs
 `fedlama[peft]`.
 """
 

@@ -178,11 +178,15 @@ class Model:
         else:
             parallel(work, len(scratches))
         if turn[0] < 0:
-            tokens = f", or a token is not among its {self.program.vocabulary}" if self.program.vocabulary else ""
-            raise IndexError(
-                f"a batch names a sample that is not among the {len(batches.y)} given ones, or a sample's class is not "
-                f"among the model's {self.program.classes}{tokens}"
-            )
+            raise IndexError(self._missing(len(batches.y)))
+
+    def _missing(self, samples: int) -> str:
+        """Say what a batch may have named that does not exist."""
+        tokens = f", or a token is not among its {self.program.vocabulary}" if self.program.vocabulary else ""
+        return (
+            f"a batch names a sample that is not among the {samples} given ones, or a sample's class is not among the "
+            f"model's {self.program.classes}{tokens}"
+        )
 
     def _explained(self, error: IndexError) -> str:
         """Say which operation has failed, if the error holds its number and its direction."""

@@ -50,7 +50,7 @@ class Program:
 
     @cached_property
     def vocabulary(self) -> int:
-        """How many tokens there are; 0 if the data are no tokens."""
+        """How many tokens there are; 0 if the data are numbers."""
         return max((row.sizes[0] for row in self.rows if row.kind == table.EMBEDDING), default=0)
 
     @property

@@ -100,9 +100,8 @@ def read_graph(model: nn.Module, sequence: Sequence[int] | None = None) -> list[
     if hooked or frozen_modules(model) or any(parameter.dtype != torch.float32 for parameter in model.parameters()):
         return None
     try:
-        return _GraphReader(
-            copy.deepcopy(model), sequence
-        ).steps()  # a copy: recording leaves its proxies in plain attributes
+        copied = copy.deepcopy(model)  # recording leaves its proxies in plain attributes
+        return _GraphReader(copied, sequence).steps()
     except Exception:  # fx raises many kinds of errors for models that it cannot record
         return None
 

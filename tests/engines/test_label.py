@@ -26,12 +26,24 @@ def _setup(device: str = "cpu") -> EngineSetup:
 @pytest.mark.parametrize(
     ("engine", "label"),
     [
-        (Stacked(), "VmapTrainer x 1, vectorised over clients by torch.func, at most 64 clients at a time"),
         (
-            Stacked(chunk=8, precision="bfloat16"),
-            "VmapTrainer x 1, vectorised over clients by torch.func, bfloat16, at most 8 clients at a time",
+            Stacked(trace_steps=False),
+            "VmapTrainer x 1, vectorised over clients by torch.func, at most 64 clients at a time",
         ),
-        (Workers(threads=3), "SerialTrainer x 3, ordinary kernels of PyTorch, one client at a time"),
+        (
+            Stacked(chunk=8, threads=2, precision="bfloat16"),
+            "VmapTrainer x 2, vectorised over clients by torch.func, bfloat16, steps traced where the model allows it, "
+            "at most 8 clients at a time",
+        ),
+        (
+            Workers(threads=3),
+            "SerialTrainer x 3, ordinary kernels of PyTorch, steps traced where the model allows it, one client at a "
+            "time",
+        ),
+        (
+            Workers(threads=3, trace_steps=False),
+            "SerialTrainer x 3, ordinary kernels of PyTorch, one client at a time",
+        ),
     ],
 )
 def test_labels_on_a_cpu(engine: Stacked | Workers, label: str) -> None:
@@ -41,6 +53,12 @@ def test_labels_on_a_cpu(engine: Stacked | Workers, label: str) -> None:
 def test_torch_compiled_steps_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedlama.engines.options.check_compiler", lambda _: None)
     assert "steps torch-compiled where the model allows it" in Stacked(compile_steps=True)(_setup()).label
+
+
+def test_traced_steps_take_a_thread_per_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedlama.engines.options.cores", lambda: 5)
+    assert Stacked()(_setup()).label.startswith("VmapTrainer x 5, ")
+    assert Stacked(trace_steps=False)(_setup()).label.startswith("VmapTrainer x 1, ")
 
 
 def test_another_device_takes_all_clients_at_a_time() -> None:

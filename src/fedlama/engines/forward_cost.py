@@ -23,6 +23,23 @@ It was measured (docs/performance.md) with transformers and perceptrons without 
 ways are equally fast at 5 to 10 million; with one thread all clients at once are faster up to 50 million, by a third at
 12 million."""
 
+_WORTH_A_CALL = 8_000_000
+"""Multiply-adds of the forward passes of one call of a traced step that is vectorised over clients, at least.
+
+With fewer the operations of a call are too small; with more there are too few calls for the threads. It was measured
+(docs/log.md, 2026-11-27) with transformers and a BERT: a quarter of the clients of a call costs a fifth more there."""
+_FEWEST, _MOST = 4, 64
+
+
+def rows_that_keep_a_thread_busy(setup: EngineSetup) -> int:
+    """Return how many clients advance in one call of a traced step: 4 to 64, fewer the more a forward pass computes.
+
+    Args:
+        setup: The federation's fixed parts.
+    """
+    count = forward_multiply_adds(setup)
+    return min(max(-(-_WORTH_A_CALL // count), _FEWEST), _MOST) if count else _MOST
+
 
 def forward_multiply_adds(setup: EngineSetup) -> int:
     """Count the multiply-adds of the forward pass of client 0's first batch, about, on a copy of the model.

@@ -22,7 +22,7 @@ from fedlama.engines.cohort.cohort import Cohort
 from fedlama.engines.cohort.sizes import is_large
 from fedlama.engines.cohort.storage import DeviceStorage, DiskStorage, Storage, keep_memory
 from fedlama.engines.cohort.threads import cores
-from fedlama.engines.forward_cost import BUSY, forward_multiply_adds
+from fedlama.engines.forward_cost import BUSY, forward_multiply_adds, rows_that_keep_a_thread_busy
 from fedlama.engines.stacked import StackedEngine
 from fedlama.engines.trainers.base import Trainer
 from fedlama.engines.trainers.fitting import CudaMemory, FittingTrainer
@@ -33,6 +33,7 @@ from fedlama.engines.trainers.serial import SerialTrainer
 from fedlama.engines.trainers.torch_chain.trainer import TorchChainTrainer
 from fedlama.engines.trainers.torch_chain.translate import chain_for
 from fedlama.engines.trainers.torch_compiled import check_compiler
+from fedlama.engines.trainers.traced.steps import TracedSteps
 from fedlama.engines.trainers.vmapped import VmapTrainer
 from fedlama.errors import ConfigError
 from fedlama.kernels import Model
@@ -48,11 +49,12 @@ class Stacked:
     Args:
         chunk: Clients that advance in one call, at most; fewer need less memory for activations. By default 64 on the
             CPU, where larger numbers only leave the cache (1 for large models on compiled kernels, so that no thread
-            waits for another's last clients), and all on other devices. On CUDA as many as fit the memory that is free
+            waits for another's last clients; with traced steps fewer the more a forward pass computes, at least 4, so
+            that there is something for every thread), and all on other devices. On CUDA as many as fit the memory that is free
             at the first round, by a step that is measured on copies (all, if the data are not tensors). Set it where a
             run has to be repeated to the last bit on a card with other memory: a batched product is cut in chunks.
-        threads: Worker threads, each with one intra-op thread. By default one per core for compiled kernels, and
-            otherwise one, which leaves all cores to PyTorch's intra-op threads.
+        threads: Worker threads, each with one intra-op thread. By default one per core for compiled kernels and for
+            traced steps, and otherwise one, which leaves all cores to PyTorch's intra-op threads.
         state_dir: A folder for the cohort's state, as memory-mapped files, when it exceeds the memory.
         precision: ``"bfloat16"`` runs the model under torch's autocast, which pays where the hardware multiplies
             bfloat16; parameters, gradients, optimizer state, BatchNorm's statistics, averages and the loss stay
@@ -63,9 +65,13 @@ class Stacked:
             compiled, and small groups of rows with batches of other shapes are not. For a model that cannot be traced,
             and for one with dropout, whose masks come from the clients' own generators, a warning is issued once and
             the steps run without torch.compile.
+        trace_steps: Whether the operations of steps that are not torch-compiled are recorded once and then run without
+            Python, on a CPU, where the model allows it. Results have the same bits. It serves models without compiled
+            form.
 
-    Each of the last two takes the vectorised trainer for any model: neither the kernels of :mod:`fedlama.kernels` nor
-    the chains of :mod:`fedlama.engines.trainers.torch_chain`. On CUDA, :class:`Recorded` is faster with either.
+    `precision` and `compile_steps` take the vectorised trainer for any model: neither the kernels of
+    :mod:`fedlama.kernels` nor the chains of :mod:`fedlama.engines.trainers.torch_chain`. On CUDA, :class:`Recorded` is
+    faster with either.
 
     Raises:
         ConfigError: An option is out of range or not available on the device, or the folder does not exist.
@@ -76,6 +82,7 @@ class Stacked:
     state_dir: str | None = None
     precision: Precision = "float32"
     compile_steps: bool = False
+    trace_steps: bool = True
 
     def __post_init__(self) -> None:
         normalise_numbers(self)
@@ -92,10 +99,11 @@ class Stacked:
         cohort = Cohort(setup, storage_for(setup, self.state_dir), channels_last=False)
         batches = CohortBatches(setup.clients, setup.device, setup.seed)
         program = None if self._is_vectorised else compiled_form(setup)
-        first = self._trainer(setup, batches, program)
-        count = self.threads or (cores() if first.supports_threads else 1)
-        trainers = [first, *(self._trainer(setup, batches, program) for _ in range(count - 1))]
-        plain = partial(_plain_trainers, setup, batches, self.precision, self.threads)
+        traced = TracedSteps.of(setup) if self.trace_steps and not self.compile_steps else None
+        first = self._trainer(setup, batches, program, traced)
+        count = self.threads or (cores() if first.supports_threads or first.cut_by_rows else 1)
+        trainers = [first, *(self._trainer(setup, batches, program, traced) for _ in range(count - 1))]
+        plain = partial(_plain_trainers, setup, batches, self.precision, self.threads, self.trace_steps)
         return StackedEngine(setup, trainers, cohort, self.chunk, plain)
 
     @property
@@ -103,7 +111,9 @@ class Stacked:
         """Whether the options ask for what only the vectorised trainer can do."""
         return self.compile_steps or self.precision != "float32"
 
-    def _trainer(self, setup: EngineSetup, batches: CohortBatches, program: Model | None) -> Trainer:
+    def _trainer(
+        self, setup: EngineSetup, batches: CohortBatches, program: Model | None, traced: TracedSteps | None
+    ) -> Trainer:
         """Make the trainer that these options ask for, or the fastest that can train the model."""
         if program is not None:
             return NumbaTrainer(setup, batches, program)
@@ -113,7 +123,10 @@ class Stacked:
         if chain is not None:
             trainer = probe = TorchChainTrainer(setup, batches, chain)
         else:
-            vectorised = VmapTrainer(setup, batches, self.precision, self.compile_steps)
+            vectorised = VmapTrainer(setup, batches, self.precision, self.compile_steps, traced)
+            if traced is not None and self.threads is None:
+                vectorised.cut_by_rows = True
+                vectorised.rows_per_call = self.chunk or rows_that_keep_a_thread_busy(setup)
             trainer, probe = vectorised, vectorised.without_compiler()
         clients = tensor_clients(setup.clients)
         if self.chunk or setup.device.type != "cuda" or clients is None:
@@ -183,6 +196,7 @@ class Workers:
         threads: Worker threads; by default one per core.
         state_dir: As for :class:`Stacked`.
         precision: As for :class:`Stacked`.
+        trace_steps: As for :class:`Stacked`.
 
     Raises:
         ConfigError: An option is out of range or not available on the device, or the folder does not exist.
@@ -191,6 +205,7 @@ class Workers:
     threads: int | None = None
     state_dir: str | None = None
     precision: Precision = "float32"
+    trace_steps: bool = True
 
     def __post_init__(self) -> None:
         normalise_numbers(self)
@@ -205,9 +220,10 @@ class Workers:
             keep_memory()
         batches = CohortBatches(setup.clients, setup.device, setup.seed)
         count = self.threads or (cores() if on_cpu else 1)
-        trainers = [_single_client_trainer(setup, batches, self.precision) for _ in range(count)]
+        traced = TracedSteps.of(setup) if self.trace_steps else None
+        trainers = [_single_client_trainer(setup, batches, self.precision, traced) for _ in range(count)]
         cohort = Cohort(setup, storage_for(setup, self.state_dir), channels_last=True)
-        plain = partial(_plain_trainers, setup, batches, self.precision, count)
+        plain = partial(_plain_trainers, setup, batches, self.precision, count, self.trace_steps)
         return StackedEngine(setup, trainers, cohort, chunk=1, plain=plain)
 
 
@@ -226,17 +242,24 @@ def _check_compilation(setup: EngineSetup) -> None:
 
 
 def _plain_trainers(
-    setup: EngineSetup, batches: CohortBatches, precision: Precision, threads: int | None = None
+    setup: EngineSetup,
+    batches: CohortBatches,
+    precision: Precision,
+    threads: int | None = None,
+    traces: bool = True,
 ) -> list[Trainer]:
     """Make the trainers, one per thread, that call the model as a user does."""
     count = threads or (cores() if setup.device.type == "cpu" else 1)
-    return [SerialTrainer(setup, batches, channels_last=False, precision=precision) for _ in range(count)]
+    traced = TracedSteps.of(setup) if traces else None
+    return [SerialTrainer(setup, batches, False, precision, traced) for _ in range(count)]
 
 
-def _single_client_trainer(setup: EngineSetup, batches: CohortBatches, precision: Precision) -> Trainer:
+def _single_client_trainer(
+    setup: EngineSetup, batches: CohortBatches, precision: Precision, traced: TracedSteps | None
+) -> Trainer:
     chain = chain_for(setup) if precision == "float32" else None
     if chain is None:
-        return SerialTrainer(setup, batches, channels_last=True, precision=precision)
+        return SerialTrainer(setup, batches, True, precision, traced)
     return TorchChainTrainer(setup, batches, chain)
 
 

@@ -227,7 +227,8 @@ class StackedEngine:
         if counts is None and first.supports_threads and count <= self._chunk:
             return first.run(rows, work, self._threads)
         if counts is None:
-            slices = _split(count, min(len(self._trainers), self._useful_threads(count, work)), self._chunk)
+            threads = 1 if first.cut_by_rows else min(len(self._trainers), self._useful_threads(count, work))
+            slices = _split(count, threads, self._chunk)
             parts = [work] * len(slices)
         else:
             slices = [slice(row, row + 1) for row in range(count)]

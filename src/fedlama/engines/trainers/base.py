@@ -127,6 +127,8 @@ class Trainer(Protocol):
             whatever the buffers hold. For other trainers it must have been written before.
         supports_threads: Whether :meth:`run` divides its clients over the threads that it is given. Other trainers
             leave the cores to torch's intra-op threads, or are run several at a time.
+        cut_by_rows: Whether a cohort is cut into slices of `rows_per_call` whatever the number of threads: the number
+            of rows decides the last bits, and must not depend on the machine's cores.
         precision: The numbers that the model computes in.
     """
 
@@ -136,6 +138,7 @@ class Trainer(Protocol):
     multiply_adds_per_sample: int | None = None
     starts_fresh: bool = False
     supports_threads: bool = False
+    cut_by_rows: bool = False
     precision: Precision = "float32"
 
     def run(self, rows: CohortSlice, work: LocalSteps, threads: WorkerThreads) -> list[float]:

@@ -130,13 +130,16 @@ class ClientDropout(TorchFunctionMode):
 
 def _has_padding(
     input: Tensor,  # noqa: ARG001 - torch's signature
-    weight: Tensor,  # noqa: ARG001
+    weight: Tensor,
     padding_idx: int | None = None,
     *others: Any,  # noqa: ANN401, ARG001
     **settings: Any,  # noqa: ANN401, ARG001
 ) -> bool:
-    """Return whether a call of ``functional.embedding`` gives a row that is not trained."""
-    return padding_idx is not None
+    """Return whether a call of ``functional.embedding`` trains all rows of its weight but the padding's.
+
+    Weights that are trained have a dimension of clients, which vmap hides; others get no gradient.
+    """
+    return padding_idx is not None and torch._C._functorch.is_batchedtensor(weight)
 
 
 class _Mask(torch.autograd.Function):

@@ -23,6 +23,7 @@ from fedlama.engines.api import EngineSetup, Values
 from fedlama.engines.cohort.batches import StackedBatch
 from fedlama.engines.micro_batches import LossAndGradients, accumulated
 from fedlama.engines.trainers.dropout import ClientDropout, borrowed_generator
+from fedlama.engines.trainers.traced.steps import StepTensors, TracedSteps
 from fedlama.engines.user_code import batch_loss
 from fedlama.errors import ConfigError
 
@@ -83,14 +84,15 @@ class ClientGradients:
     Args:
         setup: The federation's fixed parts.
         precision: The numbers that the model computes in.
+        traced: Traced steps, which the trainers of an engine share; None to compute all steps as usual.
 
     Attributes:
         form: How gradients are computed, known from the first batch on: all rows at once without or with dropout, or
             one row after another. None before.
     """
 
-    def __init__(self, setup: EngineSetup, precision: Precision) -> None:
-        self._setup, self._precision = setup, precision
+    def __init__(self, setup: EngineSetup, precision: Precision, traced: TracedSteps | None = None) -> None:
+        self._setup, self._precision, self._traced = setup, precision, traced
         self._model = self._new_copy()
         self._compute: Callable[[Values, Sequence[str], StackedBatch, Generators], Gradients] = self._first
         self.form: Literal["vectorised", "dropout", "one by one"] | None = None
@@ -112,8 +114,13 @@ class ClientGradients:
         """
 
         def gradients_of(part: Tree) -> LossAndGradients:
-            losses, gradients = self._compute(values, trained, StackedBatch(batch.rows, part), generators)
-            return LossAndGradients(losses, gradients)
+            def compute() -> LossAndGradients:
+                losses, gradients = self._compute(values, trained, StackedBatch(batch.rows, part), generators)
+                return LossAndGradients(losses, gradients)
+
+            if self._traced is None or self.form not in ("vectorised", "dropout"):
+                return compute()
+            return self._traced(StepTensors(values, tuple(trained), part, generators), compute)
 
         losses, gradients = accumulated(batch.batch, self._setup.micro_batch_size, gradients_of, dimension=1)
         return losses, list(gradients)
@@ -227,11 +234,12 @@ def _watch(values: Values, trained: Sequence[str]) -> tuple[Values, Values]:
     """Split tensors into those that get gradients and the others."""
     # Not detach(): slices of one stack, which other threads change in place, share a version counter.
     watched = {name: values[name].data.requires_grad_() for name in trained}
-    return watched, {name: value for name, value in values.items() if name not in watched}
+    return watched, {name: value.data for name, value in values.items() if name not in watched}
 
 
 def _keep(after: Values, others: Values) -> None:
     """Copy buffers back that a module replaced instead of updating them in place."""
-    for name, value in after.items():
-        if value.data_ptr() != others[name].data_ptr():
-            others[name].copy_(value)
+    with torch._C.DisableTorchFunction():  # these addresses are not what the model looks at
+        replaced = [name for name, value in after.items() if value.data_ptr() != others[name].data_ptr()]
+    for name in replaced:
+        others[name].copy_(after[name])

@@ -1,7 +1,8 @@
 """The trainer that takes clients one after another, each with the kernels that PyTorch has for one model.
 
 Convolution networks are limited by arithmetic on a CPU: there one client per thread is as fast as the machine. It is
-also the trainer for models that ``torch.func.vmap`` cannot vectorise.
+also the trainer for models that ``torch.func.vmap`` cannot vectorise. A model of many small operations is limited by
+Python, for which the threads wait in turns; its steps are traced (:mod:`fedlama.engines.trainers.traced`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from fedlama.engines.micro_batches import LossAndGradients, accumulated
 from fedlama.engines.trainers.base import LocalSteps, Trainer
 from fedlama.engines.trainers.dropout import ClientDropout, borrowed_generator, client_generators, watched_generator
 from fedlama.engines.trainers.gradients import Precision, in_precision
+from fedlama.engines.trainers.traced.steps import StepTensors, TracedSteps
 from fedlama.engines.user_code import batch_loss
 
 Forward = Callable[[], Any]
@@ -38,6 +40,7 @@ class SerialTrainer(Trainer):
         batches: Where batches come from.
         channels_last: Whether the model is given images channels-last.
         precision: The numbers that the model computes in.
+        traced: Traced steps, which the trainers of an engine share; None to compute all steps as usual.
     """
 
     name = "SerialTrainer"
@@ -45,11 +48,19 @@ class SerialTrainer(Trainer):
     rows_per_call = 1
 
     def __init__(
-        self, setup: EngineSetup, batches: CohortBatches, channels_last: bool, precision: Precision = "float32"
+        self,
+        setup: EngineSetup,
+        batches: CohortBatches,
+        channels_last: bool,
+        precision: Precision = "float32",
+        traced: TracedSteps | None = None,
     ) -> None:
         self.precision = precision
-        if precision != "float32":
-            self.description = f"{SerialTrainer.description}, {precision}"
+        words = [SerialTrainer.description]
+        words += [precision] if precision != "float32" else []
+        words += ["steps traced where the model allows it"] if traced is not None else []
+        self.description = ", ".join(words)
+        self._traced, self._may_trace = traced, False
         self._setup = setup
         self._batches = batches
         self._channels_last = channels_last
@@ -76,8 +87,14 @@ class SerialTrainer(Trainer):
         total = 0.0
 
         def gradients_of(batch: Tree) -> LossAndGradients:
-            loss = self._loss(batch, generator)
-            return LossAndGradients(loss, torch.autograd.grad(loss, slots, materialize_grads=True))
+            def compute() -> LossAndGradients:
+                loss = self._loss(batch, generator)
+                return LossAndGradients(loss, torch.autograd.grad(loss, slots, materialize_grads=True))
+
+            if self._traced is None or not self._may_trace:
+                return compute()
+            step = StepTensors(values, work.names, batch, [generator])
+            return self._traced(step, compute, self._keeps_buffers)
 
         for step, groups in enumerate(self._batches.steps(client.clients, client.steps_done, work.steps)):
             batch = map_leaves(_first_row, groups[0].batch)
@@ -88,6 +105,10 @@ class SerialTrainer(Trainer):
                 check_losses(self._setup, client, [total], work.round_index)
         keep_reassigned_buffers(self._model, self._slots, self._buffers, values)
         return total / work.steps
+
+    def _keeps_buffers(self) -> bool:
+        """Return whether the model still has the buffers that it was given."""
+        return all(buffer is self._slots[name] for name, buffer in self._model.named_buffers())
 
     def _loss(self, batch: Tree, generator: torch.Generator) -> Tensor:
         if self._channels_last:
@@ -107,6 +128,7 @@ class SerialTrainer(Trainer):
         if drew[0]:
             self._forward = self._borrowing
         else:
+            self._may_trace = True
             self._forward = self._dropping if dropout.used else self._plain
             return output
         for name, value in before.items():

@@ -25,6 +25,7 @@ from fedlama.engines.trainers.base import ALL_ROWS, LocalSteps, Trainer
 from fedlama.engines.trainers.dropout import client_generators
 from fedlama.engines.trainers.gradients import ClientGradients, Generators, Gradients, Precision
 from fedlama.engines.trainers.torch_compiled import StepResult, TorchCompiledStep
+from fedlama.engines.trainers.traced.steps import TracedSteps
 
 
 class VmapTrainer(Trainer):
@@ -35,17 +36,23 @@ class VmapTrainer(Trainer):
         batches: Where batches come from.
         precision: The numbers that the model computes in.
         torch_compiled: Whether steps go through ``torch.compile``.
+        traced: Traced steps, which the trainers of an engine share; None to compute all steps as usual.
     """
 
     name = "VmapTrainer"
 
     def __init__(
-        self, setup: EngineSetup, batches: CohortBatches, precision: Precision = "float32", torch_compiled: bool = False
+        self,
+        setup: EngineSetup,
+        batches: CohortBatches,
+        precision: Precision = "float32",
+        torch_compiled: bool = False,
+        traced: TracedSteps | None = None,
     ) -> None:
         self._setup = setup
         self._batches = batches
         self.precision = precision
-        self._gradients = ClientGradients(setup, precision)
+        self._gradients = ClientGradients(setup, precision, traced)
         self._trainable = setup.parameter_names
         self._program: TorchCompiledStep | None = None
         words = ["vectorised over clients by torch.func"]
@@ -54,6 +61,8 @@ class VmapTrainer(Trainer):
         if torch_compiled:
             self._program = TorchCompiledStep(self._gradients.loss, self._trainable, setup.device)
             words.append("steps torch-compiled where the model allows it")
+        if traced is not None:
+            words.append("steps traced where the model allows it")
         self.description = ", ".join(words)
         # On a CPU more clients at a time would only leave the cache.
         self.rows_per_call = 64 if setup.device.type == "cpu" else ALL_ROWS

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import fedlama as fl
-from fedlama.engines import Stacked, Workers
+from fedlama.engines import Stacked, Workers, forward_cost
 from fedlama.engines.api import EngineSetup
 from fedlama.engines.micro_batches import LossAndGradients
 from fedlama.engines.trainers.traced.constants import varying_operations
@@ -21,7 +21,7 @@ from fedlama.engines.trainers.traced.program import Program
 from fedlama.engines.trainers.traced.recorder import CannotTraceError, recorded
 from fedlama.engines.trainers.traced.steps import StepTensors, TracedSteps
 from fedlama.models import char_transformer
-from tests.engines.cases import assert_same, clients, network, run
+from tests.engines.cases import assert_same, clients, federation, network, run
 from tests.tasks import cases as tasks
 
 
@@ -45,6 +45,13 @@ def dense(*more: nn.Module) -> nn.Module:
     """A model that has no compiled form and is no chain of usual layers."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(72, 8), nn.GELU(), *more, nn.LayerNorm(8), nn.Linear(8, 5))
+
+
+def normalised() -> nn.Module:
+    """The network of the other tests with a function that has no compiled kernel."""
+    model = network()
+    model[2] = nn.GELU()  # type: ignore[operator] # a Sequential
+    return model
 
 
 def frozen_layers() -> nn.Module:
@@ -91,7 +98,7 @@ class ShrinksWeights(Changed):
 
 TRACED: dict[str, dict[str, Any]] = {
     "dense": {"model": dense},
-    "batch norm": {"model": network},
+    "batch norm": {"model": normalised},
     "dropout": {"model": lambda: dense(nn.Dropout(0.3))},
     "two dropouts": {"model": lambda: dense(nn.Dropout(0.3), nn.Linear(8, 8), nn.Dropout(0.5))},
     "frozen layer": {"model": frozen_layers},
@@ -115,6 +122,40 @@ def test_the_bits_are_those_of_usual_steps(name: str, made: list[TracedSteps]) -
     assert made[0].reasons == []
     assert_same(result, run(Workers(threads=2, trace_steps=False), **settings), 0.0)
     assert_same(result, run("loop", **settings))
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_the_bits_of_stacked_clients_are_those_of_usual_steps(name: str, made: list[TracedSteps]) -> None:
+    if name == "scattered":
+        pytest.skip("vmap has no rule for this operation and computes client by client, with a warning")
+    settings = {**TRACED[name], "model": TRACED[name]["model"]()}
+    result = run(Stacked(chunk=2), **settings)
+    assert made[0].count >= 1, made[0].reasons
+    assert_same(result, run(Stacked(chunk=2, trace_steps=False), **settings), 0.0)
+    if name != "shrinks weights":  # rows with short batches compute on copies of their weights, traced or not
+        assert_same(result, run("loop", **settings))
+
+
+@pytest.mark.parametrize("model", [dense, normalised])
+def test_the_bits_do_not_depend_on_the_number_of_cores(
+    model: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"model": model(), "sampler": fl.AllClients()}
+    results = []
+    for count in (1, 2, 5):
+        monkeypatch.setattr("fedlama.engines.options.cores", lambda count=count: count)
+        engine = fl.Run(federation(Stacked(), **settings)).engine
+        assert f" x {count}, " in str(getattr(engine, "label", ""))
+        results.append(run(Stacked(), **settings))
+    for result in results[1:]:
+        assert_same(result, results[0], 0.0)
+
+
+def test_slices_are_smaller_the_more_a_forward_pass_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {0: 64, 1: 64, 125_000: 64, 250_000: 32, 1_000_000: 8, 2_000_001: 4, 10**9: 4}
+    for multiply_adds, rows in counts.items():
+        monkeypatch.setattr(forward_cost, "forward_multiply_adds", lambda _, made=multiply_adds: made)
+        assert forward_cost.rows_that_keep_a_thread_busy(None) == rows  # type: ignore[arg-type] # it is only counted
 
 
 REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
@@ -201,6 +242,19 @@ def test_stacked_goes_on_with_traced_steps(made: list[TracedSteps]) -> None:
     with pytest.warns(UserWarning, match="cannot be vectorised"):
         result = run(Stacked(), **settings)
     assert (made[0].count, made[1].count > 0) == (0, True), made[1].reasons
+    assert_same(result, run("loop", **settings))
+
+
+def test_the_padding_of_frozen_embeddings_is_no_reason_against_vmap(made: list[TracedSteps]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(11, 6, padding_idx=0), nn.Flatten(), nn.Linear(42, 3))
+    model[0].weight.requires_grad_(False)  # type: ignore[union-attr] # it is a parameter
+    draw = torch.Generator().manual_seed(2)
+    x, y = torch.randint(0, 11, (30, 7), generator=draw), torch.randint(0, 3, (30,), generator=draw)
+    settings: dict[str, Any] = {"clients": fl.TensorClients(x, y, [range(0, 12), range(12, 30)], 4), "model": model}
+    settings["sampler"] = fl.AllClients()
+    result = run(Stacked(), **settings)  # a warning would be an error
+    assert made[0].count >= 1, made[0].reasons
     assert_same(result, run("loop", **settings))
 
 

@@ -16,18 +16,18 @@ from fedlama.engines.api import EngineSetup
 from fedlama.engines.first_step.plain import undisturbed
 from fedlama.engines.user_code import batch_loss
 
-BUSY = 12_000_000
-"""Multiply-adds of a batch's forward pass from which on one client per thread is faster than all clients at once.
+BUSY = 64_000_000
+"""Multiply-adds of a batch's forward pass from which on one client per thread is faster than stacked clients.
 
-It was measured (docs/performance.md) with transformers and perceptrons without compiled kernels. With two threads both
-ways are equally fast at 5 to 10 million; with one thread all clients at once are faster up to 50 million, by a third at
-12 million."""
+It was measured (docs/performance.md) with transformers without compiled kernels, whose steps are traced: stacked
+clients need less time of a core at 33 million, by a fifth, and more at 132 million, by a twentieth."""
 
 _WORTH_A_CALL = 8_000_000
 """Multiply-adds of the forward passes of one call of a traced step that is vectorised over clients, at least.
 
 With fewer the operations of a call are too small; with more there are too few calls for the threads. It was measured
-(docs/log.md, 2026-11-27) with transformers and a BERT: a quarter of the clients of a call costs a fifth more there."""
+(docs/log.md, 2026-11-27) with transformers and a BERT: with a quarter of all clients in a call, a client's step takes 5
+to 30 % more time of a core."""
 _FEWEST, _MOST = 4, 64
 
 

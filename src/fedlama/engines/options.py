@@ -50,9 +50,10 @@ class Stacked:
         chunk: Clients that advance in one call, at most; fewer need less memory for activations. By default 64 on the
             CPU, where larger numbers only leave the cache (1 for large models on compiled kernels, so that no thread
             waits for another's last clients; with traced steps fewer the more a forward pass computes, at least 4, so
-            that there is something for every thread), and all on other devices. On CUDA as many as fit the memory that is free
-            at the first round, by a step that is measured on copies (all, if the data are not tensors). Set it where a
-            run has to be repeated to the last bit on a card with other memory: a batched product is cut in chunks.
+            that there is something for every thread), and all on other devices. On CUDA as many as fit the memory that
+            is free at the first round, by a step that is measured on copies (all, if the data are not tensors). Set it
+            where a run has to be repeated to the last bit on a card with other memory: a batched product is cut in
+            chunks.
         threads: Worker threads, each with one intra-op thread. By default one per core for compiled kernels and for
             traced steps, and otherwise one, which leaves all cores to PyTorch's intra-op threads.
         state_dir: A folder for the cohort's state, as memory-mapped files, when it exceeds the memory.

@@ -126,22 +126,24 @@ class _Recorder(TorchDispatchMode):
         return False
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - torch's signature
         """Run an operation and keep it."""
         results = func(*args, **(kwargs or {}))
-        returned = tuple(results) if len(func._schema.returns) > 1 else (results,)
-        self.operations.append(Operation(func, tuple(_in_order(func._schema, args, kwargs or {})), returned))
+        schema = func._schema  # type: ignore[attr-defined] # an OpOverload
+        returned = tuple(results) if len(schema.returns) > 1 else (results,)
+        self.operations.append(Operation(func, tuple(_in_order(schema, args, kwargs or {})), returned))
         return results
 
 
 def _in_order(schema: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Any]:  # noqa: ANN401
     """Yield the arguments in the order of a schema; lists are copied, since the caller may change them."""
     for position, argument in enumerate(schema.arguments):
-        if position < len(args):
-            value = args[position]
-        else:
-            value = kwargs.get(argument.name, argument.default_value)
+        value = args[position] if position < len(args) else kwargs.get(argument.name, argument.default_value)
         yield list(value) if isinstance(value, list | tuple) else value
 
 
@@ -172,7 +174,11 @@ class _ValueReads(TorchFunctionMode):
         self.names: list[str] = []
 
     def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - torch's signature
         """Run every function as it is."""
         if func in _READS:

@@ -7,12 +7,13 @@ federation's fixed parts and builds a :class:`~fedlama.engines.stacked.StackedEn
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
 from torch import nn
 
+from fedlama.core.deprecations import LEFT_OUT_AT_DEFAULT
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, one_of, refuse, whole
 from fedlama.data.clients import tensor_clients
@@ -83,7 +84,7 @@ class Stacked:
     state_dir: str | None = None
     precision: Precision = "float32"
     compile_steps: bool = False
-    trace_steps: bool = True
+    trace_steps: bool = field(default=True, metadata=LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         normalise_numbers(self)
@@ -206,7 +207,7 @@ class Workers:
     threads: int | None = None
     state_dir: str | None = None
     precision: Precision = "float32"
-    trace_steps: bool = True
+    trace_steps: bool = field(default=True, metadata=LEFT_OUT_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         normalise_numbers(self)

@@ -44,13 +44,13 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[TracedSteps]:
 def dense(*more: nn.Module) -> nn.Module:
     """A model that has no compiled form and is no chain of usual layers."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(72, 8), nn.GELU(), *more, nn.LayerNorm(8), nn.Linear(8, 5))
+    return nn.Sequential(nn.Flatten(), nn.Linear(72, 8), nn.SiLU(), *more, nn.LayerNorm(8), nn.Linear(8, 5))
 
 
 def normalised() -> nn.Module:
     """The network of the other tests with a function that has no compiled kernel."""
     model = network()
-    model[2] = nn.GELU()  # type: ignore[operator] # a Sequential
+    model[2] = nn.SiLU()  # type: ignore[operator] # a Sequential
     return model
 
 

@@ -381,6 +381,8 @@ def _kept(**choices: Any) -> object:  # noqa: ANN401
         (lambda: largest_of(_at(0), FOUR[:1], 2), "count is 2, expected 1 to 1"),
         (lambda: positions_of_largest(FOUR, 5), "count is 5, expected 1 to 4"),
         (lambda: LeastHashes(4, 5, [0]), "count is 5, expected 1 to 4"),
+        (lambda: LeastHashes(4, 2, [0]).send((ROW, ROW), (ROW, FOUR[:3], ROW), 0, 4), r"change\[1\] has shape \(3,\)"),
+        (lambda: LeastHashes(4, 2, [0]).send((ROW, ROW), (ROW, FOUR, ROW), -1, 4), "first is -1, expected 0 or more"),
         (lambda: round_rows(FOUR.copy(), FOUR, 3), "rows is 3, expected a divisor of the 4 numbers"),
         (lambda: take_difference(FOUR[:3].copy(), FOUR, FOUR, NONE), r"change has shape \(3,\), expected \(4,\)"),
         (

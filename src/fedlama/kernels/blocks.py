@@ -12,10 +12,14 @@ import numpy as np
 
 from fedlama.kernels.kernel import kernel
 from fedlama.kernels.table import LANES
-from fedlama.kernels.tiles import address_of, floats, load, offset, prefetch, stream
+from fedlama.kernels.tiles import address_of, floats, load, load_some, offset, prefetch, store, store_some, stream
+from fedlama.kernels.vectors import difference_of, full, larger_magnitude, largest_lane, sum_of
 
 BLOCK = 512
 """Numbers that share a step; they stay in the nearest cache."""
+
+CHUNK = 128
+"""Numbers that are computed and then written: few, so that the next ones are computed while these are on their way."""
 
 
 @kernel
@@ -70,17 +74,41 @@ def write(out: Any, source: Any, width: int, past_caches: bool) -> None:
 
 
 @kernel
-def largest(change: Any, work: Any) -> Any:
+def take_vector(x: Any, r: Any, e: Any, column: int, count: int, has_residual: bool) -> Any:
+    """Return a vector of v = x - r + e, of which only the first `count` lanes are used, and one of r."""
+    if count < LANES:
+        base = load_some(r, column, count)
+        change = difference_of(load_some(x, column, count), base)
+        return sum_of(change, load_some(e, column, count)) if has_residual else change, base
+    base = load(r, column)
+    change = difference_of(load(x, column), base)
+    return sum_of(change, load(e, column)) if has_residual else change, base
+
+
+@kernel
+def put_vector(out: Any, column: int, vector: Any, count: int, streamed: bool) -> None:
+    """Write the first `count` lanes of a vector, whole vectors past the caches where that is wanted."""
+    if count < LANES:
+        store_some(out, column, 0, vector, count)
+    elif streamed:
+        stream(out, column, vector)
+    else:
+        store(out, column, 0, vector)
+
+
+@kernel
+def is_aligned(memory: Any) -> Any:
+    """Return whether whole vectors can be written past the caches."""
+    return address_of(memory) % (4 * LANES) == 0
+
+
+@kernel
+def largest(change: Any) -> Any:
     """Return the largest magnitude of a block; NaN where there is one."""
-    for column in range(BLOCK):  # work (512) <- |change| (512)
-        work[column] = abs(change[column])
-    half = BLOCK // 2
-    while half > 0:
-        for column in range(half):  # work (half) <- the larger one of work (half) and work (half), or NaN
-            first, second = work[column], work[column + half]
-            work[column] = first if first > second or first != first else second
-        half //= 2
-    return work[0]
+    v, magnitudes = floats(change), full(np.float32(0.0))
+    for column in range(0, BLOCK, LANES):  # magnitudes (16) <- change (16)
+        magnitudes = larger_magnitude(magnitudes, load(v, column))
+    return largest_lane(magnitudes)
 
 
 @kernel

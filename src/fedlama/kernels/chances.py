@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fedlama.kernels.blocks import BLOCK, clamped, largest, sum_of_squares, take_change, write
+from fedlama.kernels.blocks import BLOCK, CHUNK, clamped, fetch_ahead, largest, sum_of_squares, take_change, write
 from fedlama.kernels.drawing import mixed
 from fedlama.kernels.kernel import kernel
 from fedlama.kernels.tiles import floats, offset
@@ -37,15 +37,19 @@ def round_at_random(
     for start in range(0, len(values), BLOCK):
         width = min(BLOCK, len(values) - start)
         take_change(change, values, reference, values[:0], start, width)
+        fetch_ahead(values, values[:0], start + BLOCK)
         _draw(noise, hashed, (first + start) // 4, key)
-        size = np.sqrt(sum_of_squares(change, work)) if by_norm else largest(change, work)
+        size = np.sqrt(sum_of_squares(change, work)) if by_norm else largest(change)
         step = size / high
         divisor = step if step > 0.0 else np.float32(1.0)
-        r = offset(floats(reference), start)
-        for column in range(width):  # work (512) <- reference (512) + q (512)
-            code = clamped(np.floor(np.divide(change[column], divisor) + noise[column]), -high, high)
-            work[column] = r[column] + (code + np.float32(0.0)) * step  # a code of -0 is sent as 0
-        write(offset(floats(received), start), floats(work), width, past_caches)
+        v, chance = floats(change), floats(noise)
+        for chunk in range(0, width, CHUNK):
+            count, r = min(CHUNK, width - chunk), offset(floats(reference), start + chunk)
+            for column in range(count):  # work (128) <- reference (128) + q (128)
+                scaled = np.divide(v[chunk + column], divisor) + chance[chunk + column]
+                code = clamped(np.floor(scaled), -high, high)
+                work[column] = r[column] + (code + np.float32(0.0)) * step  # a code of -0 is sent as 0
+            write(offset(floats(received), start + chunk), floats(work), count, past_caches)
 
 
 @kernel

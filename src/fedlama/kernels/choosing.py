@@ -7,6 +7,7 @@ As in :mod:`~fedlama.kernels.codecs`, arrays are checked and go to compiled loop
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,28 @@ from fedlama.kernels.arrays import check_array, check_change
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
+Stacks = tuple[Floats, Floats]
+Change = tuple[Floats, Floats, Floats]
+
 NOWHERE: Integers = np.empty(0, np.int64)
 _DEVIATIONS = 6.0
 """Standard deviations between an expected number of hashes and a bound that is taken for sure; see `LeastHashes`."""
+
+
+class _Notes(NamedTuple):
+    """What is noted of some positions for every key.
+
+    Attributes:
+        columns: Positions, int64, (keys, room).
+        taken: How many there are, int64, (keys,); -1 where there are more than expected.
+        sent: How many numbers were sent at other positions, int64, (keys,).
+        infinite: Whether some differences were not finite, int64, (keys,).
+    """
+
+    columns: Integers
+    taken: Integers
+    sent: Integers
+    infinite: Integers
 
 
 def keep_differences(
@@ -166,8 +186,8 @@ def positions_of_largest(values: Floats, count: int) -> Integers:
 class LeastHashes:
     """The positions whose hashes are the smallest ones, for several keys; no two hashes of a key are equal.
 
-    Hashes are distributed evenly, so how many are below a bound is nearly known. :meth:`search` notes the positions
-    below a bound that is a little high, and :meth:`positions` chooses among the few near the bound.
+    Hashes are distributed evenly, so how many are below a bound is nearly known. Those below a low bound are among the
+    smallest ones; :meth:`positions` chooses the others among the few between it and a high bound.
 
     Args:
         elements: How many positions there are.
@@ -184,8 +204,8 @@ class LeastHashes:
         self._count = count
         self._keys = np.array(keys, np.uint64)
         margin = _DEVIATIONS * (count**0.5 + 1.0)
-        self._low, self._high = (_bound(share / elements) for share in (count - margin, count + margin))
-        self._pieces: dict[int, tuple[Integers, Integers]] = {}
+        self._low, self._high = (_rank((count + deviation) / elements) for deviation in (-margin, margin))
+        self._pieces: dict[int, _Notes] = {}
 
     def search(self, first: int, end: int) -> None:
         """Note the positions from `first` to `end` whose hashes are small, for every key.
@@ -194,37 +214,85 @@ class LeastHashes:
             first: The first position.
             end: The position after the last one; at most that of the elements counts.
         """
-        from fedlama.kernels.blocks import BLOCK  # needs Numba
-        from fedlama.kernels.hashes import small_hashes
+        from fedlama.kernels.hashes import small_hashes  # needs Numba
 
         end = min(end, self._elements)
-        expected = (end - first) * (self._high / 2.0**64)
-        room = min(int(expected + 2 * _DEVIATIONS * (expected**0.5 + 1.0)), end - first) + BLOCK
-        columns, taken = np.empty((len(self._keys), room), np.int64), np.empty(len(self._keys), np.int64)
-        small_hashes(columns, taken, first, end, self._keys, np.uint64(self._high))
-        self._pieces[first] = columns, taken
+        notes = self._notes(end - first, self._high)
+        small_hashes(notes.columns, notes.taken, first, end, self._keys, np.int32(self._high))
+        self._pieces[first] = notes
+
+    def send(self, out: Stacks, change: Change, first: int, end: int, *, past_caches: bool = False) -> None:
+        """Send the differences of several clients at the positions from `first` to `end` that are surely chosen.
+
+        The others are kept, and :meth:`positions` has those that are still to be sent.
+
+        Args:
+            out: What arrives and what is left, float32, (clients, elements) each; the columns of these positions are
+                overwritten.
+            change: x, float32, (clients, elements), r, float32, (elements,), and e, float32, (clients, elements).
+            first: The first position.
+            end: The position after the last one; at most that of the elements counts.
+            past_caches: Whether results are written past the caches.
+
+        Raises:
+            TypeError: An array has another dtype.
+            ValueError: The shapes do not fit together, or an array is not contiguous.
+        """
+        from fedlama.kernels.hashes import send_small  # needs Numba
+
+        shape = len(self._keys), self._elements
+        for name, array in (("out[0]", out[0]), ("out[1]", out[1]), ("change[0]", change[0]), ("change[2]", change[2])):
+            check_array(name, array, np.float32, shape)
+        check_array("change[1]", change[1], np.float32, shape[1:])
+        if not first >= 0:
+            raise ValueError(f"first is {first}, expected 0 or more")
+        end = min(end, self._elements)
+        notes, bounds = self._notes(end - first, self._high - self._low), (np.int32(self._low), np.int32(self._high))
+        send_small(out, change, self._keys, (first, end), bounds, tuple(notes), past_caches)
+        self._pieces[first] = notes
 
     def positions(self, number: int) -> Integers | None:
         """Return the positions of one key, int64, (count,), ascending, after all positions were searched.
 
-        None, in less than one of a million calls: the bounds have missed the hashes, and all must be sorted.
+        After :meth:`send` these are the few positions that are still to be sent. None, in less than one of a million
+        calls: the bounds have missed the hashes, and all must be sorted.
 
         Args:
             number: The key's number.
         """
-        from fedlama.kernels.hashes import least_hashes  # needs Numba
+        from fedlama.kernels.hashes import RANK, least_hashes  # needs Numba
 
         pieces = [self._pieces[first] for first in sorted(self._pieces)]
-        if all(taken[number] >= 0 for _, taken in pieces):
-            columns = np.concatenate([columns[number, : taken[number]] for columns, taken in pieces])
-            chosen: Integers = least_hashes(columns, self._keys[number], np.uint64(self._low), self._count)
-            return chosen if len(chosen) else None
-        return None
+        wanted = self._count - sum(int(piece.sent[number]) for piece in pieces)
+        if wanted < 0 or any(piece.taken[number] < 0 for piece in pieces):
+            return None
+        columns = np.concatenate([piece.columns[number, : piece.taken[number]] for piece in pieces])
+        if wanted == 0:
+            return columns[:0]
+        low = np.uint64(self._low << RANK if wanted == self._count else 0)
+        chosen: Integers = least_hashes(columns, self._keys[number], low, wanted)
+        return chosen if len(chosen) else None
+
+    def is_finite(self, number: int) -> bool:
+        """Return whether all differences of one client were finite, after :meth:`send`.
+
+        Args:
+            number: The client's number.
+        """
+        return not any(piece.infinite[number] for piece in self._pieces.values())
+
+    def _notes(self, width: int, ranks: int) -> _Notes:
+        """Return room for the positions, among some ones, whose ranks are within a range of some length."""
+        from fedlama.kernels.blocks import BLOCK  # needs Numba
+
+        keys, expected = len(self._keys), width * (max(ranks + 1, 0) / 2.0**31)
+        room = min(int(expected + 2 * _DEVIATIONS * (expected**0.5 + 1.0)), width) + BLOCK
+        return _Notes(np.empty((keys, room), np.int64), *(np.zeros(keys, np.int64) for _ in range(3)))
 
 
-def _bound(share: float) -> int:
-    """Return the hash up to which are a share of all hashes."""
-    return min(max(int(share * 2.0**64), 0), 2**64 - 1)
+def _rank(share: float) -> int:
+    """Return the rank that a share of all hashes is up to, a number of 31 bits."""
+    return min(max(int(share * 2.0**31), 0), 2**31 - 1)
 
 
 def _check_count(count: int, columns: int) -> None:

@@ -107,7 +107,13 @@ def _shuffle(order: Any, unsorted: Any, ends: Any, hashed: Any, key: Any) -> Non
 @kernel
 def mixed(value: Any) -> Any:
     """Mix a whole number; see :mod:`fedlama.core.randomness`."""
+    value = almost_mixed(value)
+    return value ^ (value >> np.uint64(LAST_SHIFT))
+
+
+@kernel
+def almost_mixed(value: Any) -> Any:
+    """Do all of :func:`mixed` but its last step, which changes none of the first 31 bits."""
     value = value + np.uint64(INCREMENT)
     value = (value ^ (value >> np.uint64(FIRST[0]))) * np.uint64(FIRST[1])
-    value = (value ^ (value >> np.uint64(SECOND[0]))) * np.uint64(SECOND[1])
-    return value ^ (value >> np.uint64(LAST_SHIFT))
+    return (value ^ (value >> np.uint64(SECOND[0]))) * np.uint64(SECOND[1])

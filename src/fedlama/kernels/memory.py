@@ -31,7 +31,6 @@ from fedlama.kernels.table import LANES
 POINTER = ir.PointerType()
 FLOAT, INDEX, SHORT = ir.FloatType(), ir.IntType(64), ir.IntType(32)
 VECTOR, SHORTS = ir.VectorType(FLOAT, LANES), ir.VectorType(SHORT, LANES)
-INTEGER_VECTOR = ir.VectorType(INDEX, LANES)
 UNDEFINED = ir.Constant(VECTOR, ir.Undefined)
 _FORM = ir.LiteralStructType([POINTER, INDEX, INDEX] if CHECKED else [POINTER])
 """Memory in LLVM's code: a pointer, and in checked mode the first accessible index and the one after the last."""
@@ -169,12 +168,6 @@ class Code:
         """Read memory[index : index + 16]."""
         self._guard(memory, index, ir.Constant(INDEX, LANES))
         return self.builder.load(self.unchecked(memory, index), align=4, typ=VECTOR)
-
-    def read_integers(self, memory: Any, index: Any) -> Any:
-        """Read memory[index : index + 16] of whole numbers."""
-        self._guard(memory, index, ir.Constant(INDEX, LANES))
-        pointer = self.builder.gep(self.pointer(memory), [index], source_etype=INDEX)
-        return self.builder.load(pointer, align=8, typ=INTEGER_VECTOR)
 
     def write(self, vector: Any, memory: Any, index: Any, align: int = 4) -> Any:
         """Write memory[index : index + 16]."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fedlama.kernels.blocks import BLOCK, fetch_ahead, take_change, write
+from fedlama.kernels.blocks import BLOCK, CHUNK, fetch_ahead, take_change, write
 from fedlama.kernels.kernel import kernel
 from fedlama.kernels.tiles import floats, offset
 
@@ -49,20 +49,20 @@ def send_product(
     """
     rank, height = columns_left.shape
     width = columns_right.shape[1]
-    product, arrived, right = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), floats(columns_right)
+    product, arrived, right = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32), floats(columns_right)
     for row in range(height):
-        for first in range(0, width, BLOCK):
-            start, count = row * width + first, min(BLOCK, width - first)
+        for first in range(0, width, CHUNK):
+            start, count = row * width + first, min(CHUNK, width - first)
             v, r = offset(floats(left), start), offset(floats(reference), start)
             for k in range(rank):
                 factor, others = columns_left[k, row], offset(right, k * width + first)
                 if k == 0:
-                    for column in range(count):  # product (512) <- columns_right (512)
+                    for column in range(count):  # product (128) <- columns_right (128)
                         product[column] = factor * others[column]
                 else:
-                    for column in range(count):  # product (512) <- columns_right (512)
+                    for column in range(count):  # product (128) <- columns_right (128)
                         product[column] = product[column] + factor * others[column]
-            for column in range(count):  # left, arrived (512) <- product (512)
+            for column in range(count):  # left, arrived (128) <- product (128)
                 v[column] -= product[column]
                 arrived[column] = r[column] + product[column]
             write(offset(floats(received), start), floats(arrived), count, past_caches)

@@ -9,7 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from fedlama.kernels.blocks import BLOCK, clamped, largest, sum_of_magnitudes, sum_of_squares, take_change, write
+from fedlama.kernels.blocks import (
+    BLOCK,
+    CHUNK,
+    clamped,
+    fetch_ahead,
+    largest,
+    sum_of_magnitudes,
+    sum_of_squares,
+    take_change,
+    write,
+)
 from fedlama.kernels.kernel import kernel
 from fedlama.kernels.tiles import floats, offset
 
@@ -35,29 +45,33 @@ def round_row(out: Any, values: Any, reference: Any, residual: Any, bits: int, p
         start = block * BLOCK
         width = min(BLOCK, len(values) - start)
         take_change(change, values, reference, residual, start, width)
-        step = largest(change, work) / LARGEST if bits == 8 else _scaled(change, work, width, bits)
+        fetch_ahead(values, residual, start + BLOCK)
+        step = largest(change) / LARGEST if bits == 8 else _scaled(change, work, width, bits)
         steps[block] = step
         if len(codes) > 0:
             _write_codes(codes[start : start + width], change, step, bits)
-        _split(work, change, offset(floats(reference), start), width, step, bits)
-        if len(left) > 0:
-            write(offset(floats(left), start), floats(change), width, past_caches)
-        write(offset(floats(received), start), floats(work), width, past_caches)
+        for first in range(0, width, CHUNK):
+            count, r = min(CHUNK, width - first), offset(floats(reference), start + first)
+            rest = offset(floats(change), first)
+            _split(floats(work), rest, r, count, step, bits)
+            if len(left) > 0:
+                write(offset(floats(left), start + first), rest, count, past_caches)
+            write(offset(floats(received), start + first), floats(work), count, past_caches)
 
 
 @kernel
 def _split(arrived: Any, change: Any, reference: Any, width: int, step: Any, bits: int) -> None:
-    """Set arrived to r + q, and the change to what q leaves of it; all (512,)."""
+    """Set arrived to r + q, and the change to what q leaves of it; all memory."""
     divisor = step if step > 0.0 else np.float32(1.0)
     low, high = _range(bits)
     if bits == 8:
-        for column in range(width):  # arrived (512) <- reference (512) + q (512)
+        for column in range(width):  # arrived (width) <- reference (width) + q (width)
             code = clamped(np.rint(np.divide(change[column], divisor)), low, high)
             q = (code + np.float32(0.0)) * step  # a code of -0 is sent as 0
             change[column] -= q
             arrived[column] = reference[column] + q
     else:
-        for column in range(width):  # arrived (512) <- reference (512) + q (512)
+        for column in range(width):  # arrived (width) <- reference (width) + q (width)
             q = (clamped(np.floor(np.divide(change[column], divisor)), low, high) + np.float32(0.5)) * step
             change[column] -= q
             arrived[column] = reference[column] + q

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fedlama.kernels.blocks import BLOCK, clamped, fetch_ahead, write
+from fedlama.kernels.blocks import BLOCK, CHUNK, clamped, fetch_ahead, write
 from fedlama.kernels.kernel import kernel
 from fedlama.kernels.table import LANES
 from fedlama.kernels.tiles import floats, load, load_some, offset
@@ -29,17 +29,18 @@ def round_by_rows(out: Any, values: Any, rows: int, past_caches: bool) -> None:
         rows: How many rows.
         past_caches: Whether results are written past the caches.
     """
-    work, nothing = np.empty(BLOCK, np.float32), values[:0]
+    work, nothing = np.empty(CHUNK, np.float32), values[:0]
     columns = len(values) // rows
     for row in range(rows):
         first = row * columns
         step = _shortened(_largest_magnitude(offset(floats(values), first), columns) / _CODES)
         divisor = step if step > 0.0 else np.float32(1.0)
-        for start in range(first, first + columns, BLOCK):
-            width = min(BLOCK, first + columns - start)
+        for start in range(first, first + columns, CHUNK):
+            width = min(CHUNK, first + columns - start)
             x = offset(floats(values), start)
-            fetch_ahead(values, nothing, start + columns)  # of the next row
-            for column in range(width):  # work (512) <- values (512)
+            if (start - first) % BLOCK == 0:
+                fetch_ahead(values, nothing, start + columns)  # of the next row
+            for column in range(width):  # work (128) <- values (128)
                 code = clamped(np.rint(np.divide(x[column], divisor)), -_CODES, _CODES)
                 work[column] = (code + np.float32(0.0)) * step  # a code of -0 is sent as 0
             write(offset(floats(out), start), floats(work), width, past_caches)

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from fedlama.kernels.blocks import BLOCK, fetch_ahead, take_change, write
+from fedlama.kernels.blocks import BLOCK, fetch_ahead, is_aligned, put_vector, take_change, take_vector
 from fedlama.kernels.drawing import mixed
 from fedlama.kernels.kernel import kernel
 from fedlama.kernels.table import LANES
-from fedlama.kernels.tiles import floats, integers, offset, prefetch
-from fedlama.kernels.vectors import first_lane, lanes_from
+from fedlama.kernels.tiles import floats, integers, load, prefetch, store
+from fedlama.kernels.vectors import difference_of, first_lane, full, lanes_from, sum_of, where_positive
 
 _DIGIT, _REST = 12, 7
 """A magnitude has 31 bits: two digits of 12 bits, and the 7 last ones."""
@@ -56,37 +56,38 @@ def keep_changes(
         How many of the positions are sent: the first one that does not ascend, and those after it, are not. And the
         columns of the noted numbers, int64 (noted,), ascending, and the numbers, float32 (noted,).
     """
-    change, work = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     columns, numbers = np.empty(len(values), np.int64), np.empty(len(values), np.float32)
-    chosen_columns = np.zeros(BLOCK, np.float32)
-    v, chosen, where = floats(change), floats(chosen_columns), integers(positions)
     noted_columns, noted_numbers, noted, sent = integers(columns), floats(numbers), 0, 0
+    chosen_columns, lanes_of = np.zeros(BLOCK, np.float32), np.empty(LANES, np.float32)
+    chosen, v, where = floats(chosen_columns), floats(lanes_of), integers(positions)
+    goal, rest, x, r, e = floats(received), floats(left), floats(values), floats(reference), floats(residual)
+    streamed = past_caches and is_aligned(goal) and is_aligned(rest)
     for start in range(0, len(values), BLOCK):
-        width = min(BLOCK, len(values) - start)
-        while sent < len(positions) and start <= where[sent] < start + width:
+        fetch_ahead(values, residual, start + BLOCK)
+        while sent < len(positions) and start <= where[sent] < min(start + BLOCK, len(values)):
             chosen[where[sent] - start] = 1.0
             sent += 1
-        take_change(change, values, reference, residual, start, width)
-        fetch_ahead(values, residual, start + BLOCK)
-        r = offset(floats(reference), start)
-        for column in range(width):  # work (512) <- reference (512) + q (512)
-            q = v[column] if chosen[column] > 0.0 else np.float32(0.0)
-            work[column] = r[column] + q
-            change[column] = v[column] - q  # infinity minus itself is not a number, and is noted
-            chosen[column] = 0.0
-        for group in range(0, width, LANES):  # columns, numbers (noted) <- change (512)
-            lanes = lanes_from(v, group, bound)
-            column = group + first_lane(lanes)  # without a branch; what is written without a lane is overwritten
-            noted_columns[noted], noted_numbers[noted] = start + column, v[column]
+        for first in range(start, min(start + BLOCK, len(values)), LANES):  # received, left (16) <- x, r, e (16)
+            count = len(values) - first
+            change, base = take_vector(x, r, e, first, count, len(residual) > 0)
+            q = full(np.float32(0.0))  # as a 0 that arrives: -0 becomes 0 in the sum
+            if len(positions) > 0:
+                q = where_positive(load(chosen, first - start), change)
+                store(chosen, first - start, 0, full(np.float32(0.0)))
+            change = difference_of(change, q)  # infinity minus itself is not a number, and is noted
+            put_vector(rest, first, change, count, streamed)
+            put_vector(goal, first, sum_of(base, q), count, streamed)
+            store(v, 0, 0, change)
+            lanes = lanes_from(change, bound)  # none of those after the last column, where v is 0
+            lane = first_lane(lanes)  # without a branch; what is written without a lane is overwritten
+            noted_columns[noted], noted_numbers[noted] = first + lane, v[lane]
             noted += lanes != 0
             lanes &= lanes - 1
             while lanes != 0:  # seldom: there is more than one of sixteen
-                column = group + first_lane(lanes)
-                noted_columns[noted], noted_numbers[noted] = start + column, v[column]
+                lane = first_lane(lanes)
+                noted_columns[noted], noted_numbers[noted] = first + lane, v[lane]
                 noted += 1
                 lanes &= lanes - 1
-        write(offset(floats(left), start), v, width, past_caches)
-        write(offset(floats(received), start), floats(work), width, past_caches)
     return sent, columns[:noted].copy(), numbers[:noted].copy()
 
 

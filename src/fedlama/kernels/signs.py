@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fedlama.kernels.blocks import BLOCK, take_change, write
+from fedlama.kernels.blocks import BLOCK, CHUNK, fetch_ahead, take_change, write
 from fedlama.kernels.kernel import kernel
 from fedlama.kernels.tiles import floats, offset
 
@@ -35,14 +35,20 @@ def send_signs(received: Any, left: Any, values: Any, reference: Any, residual: 
     for start in range(0, len(values), BLOCK):
         width = min(BLOCK, len(values) - start)
         take_change(change, values, reference, residual, start, width)
-        r = offset(floats(reference), start)
-        for column in range(width):  # work (512) <- reference (512) + q (512)
-            q = scale if change[column] >= 0.0 else -scale
-            change[column] -= q
-            work[column] = r[column] + q
-        if len(left) > 0:
-            write(offset(floats(left), start), floats(change), width, past_caches)
-        write(offset(floats(received), start), floats(work), width, past_caches)
+        fetch_ahead(values, residual, start + BLOCK)
+        for first in range(0, width, CHUNK):
+            count, v, r = (
+                min(CHUNK, width - first),
+                offset(floats(change), first),
+                offset(floats(reference), start + first),
+            )
+            for column in range(count):  # work (128) <- reference (128) + q (128)
+                q = scale if v[column] >= 0.0 else -scale
+                v[column] -= q
+                work[column] = r[column] + q
+            if len(left) > 0:
+                write(offset(floats(left), start + first), v, count, past_caches)
+            write(offset(floats(received), start + first), floats(work), count, past_caches)
 
 
 @kernel

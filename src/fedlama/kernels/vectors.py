@@ -12,8 +12,6 @@ from numba.extending import intrinsic
 from fedlama.kernels.memory import (
     FLOATS,
     INDEX,
-    INTEGER_VECTOR,
-    INTEGERS,
     ONE_VECTOR,
     SHORT,
     SHORTS,
@@ -205,28 +203,60 @@ _TAIL = (
 
 
 @intrinsic
-def lanes_from(typing: Any, memory: Any, index: Any, bound: Any) -> Any:
-    """Return a bit for each number of memory[index : index + 16] that is not below `bound` in magnitude, or is NaN."""
+def sum_of(typing: Any, left: Any, right: Any) -> Any:
+    """Return left + right."""
 
-    def generate(code: Code, value: Any, at: Any, bound: Any) -> Any:
-        size = code.call("llvm.fabs.v16f32", VECTOR, code.read(value, at))
-        lanes = code.builder.fcmp_unordered(">=", size, code.in_every_lane(bound))
-        return code.builder.zext(code.builder.bitcast(lanes, ir.IntType(LANES)), INDEX)
+    def generate(code: Code, left: Any, right: Any) -> Any:
+        return code.tile([code.builder.fadd(code.vector(left), code.vector(right))])
 
-    return emit(generate, types.int64, FLOATS, types.intp, types.float32)
+    return emit(generate, ONE_VECTOR, ONE_VECTOR, ONE_VECTOR)
 
 
 @intrinsic
-def lanes_up_to(typing: Any, memory: Any, index: Any, limit: Any) -> Any:
-    """Return a bit for each whole number of memory[index : index + 16] that is at most `limit`, both without signs."""
+def difference_of(typing: Any, left: Any, right: Any) -> Any:
+    """Return left - right."""
 
-    def generate(code: Code, value: Any, at: Any, limit: Any) -> Any:
-        lanes = code.builder.icmp_unsigned(
-            "<=", code.read_integers(value, at), code.in_every_lane(limit, INTEGER_VECTOR)
-        )
+    def generate(code: Code, left: Any, right: Any) -> Any:
+        return code.tile([code.builder.fsub(code.vector(left), code.vector(right))])
+
+    return emit(generate, ONE_VECTOR, ONE_VECTOR, ONE_VECTOR)
+
+
+@intrinsic
+def where_below(typing: Any, ranks: Any, limit: Any, value: Any) -> Any:
+    """Return the value in the lanes in which the bits of ranks, as int32, are below the limit, and 0 elsewhere."""
+
+    def generate(code: Code, ranks: Any, limit: Any, value: Any) -> Any:
+        bits = code.builder.bitcast(code.vector(ranks), SHORTS)
+        below = code.builder.icmp_signed("<", bits, code.in_every_lane(limit, SHORTS))
+        return code.tile([code.builder.select(below, code.vector(value), code.numbers(0.0))])
+
+    return emit(generate, ONE_VECTOR, ONE_VECTOR, types.int32, ONE_VECTOR)
+
+
+@intrinsic
+def lanes_from(typing: Any, vector: Any, bound: Any) -> Any:
+    """Return a bit for each lane whose magnitude is not below `bound`, or which is not a number."""
+
+    def generate(code: Code, vector: Any, bound: Any) -> Any:
+        size = code.call("llvm.fabs.v16f32", VECTOR, code.vector(vector))
+        lanes = code.builder.fcmp_unordered(">=", size, code.in_every_lane(bound))
         return code.builder.zext(code.builder.bitcast(lanes, ir.IntType(LANES)), INDEX)
 
-    return emit(generate, types.int64, INTEGERS, types.intp, types.uint64)
+    return emit(generate, types.int64, ONE_VECTOR, types.float32)
+
+
+@intrinsic
+def lanes_within(typing: Any, memory: Any, index: Any, low: Any, high: Any) -> Any:
+    """Return a bit for each number of memory[index : index + 16] whose bits, as int32, are from `low` to `high`."""
+
+    def generate(code: Code, value: Any, at: Any, low: Any, high: Any) -> Any:
+        bits = code.builder.bitcast(code.read(value, at), SHORTS)
+        above = code.builder.icmp_signed(">=", bits, code.in_every_lane(low, SHORTS))
+        lanes = code.builder.and_(above, code.builder.icmp_signed("<=", bits, code.in_every_lane(high, SHORTS)))
+        return code.builder.zext(code.builder.bitcast(lanes, ir.IntType(LANES)), INDEX)
+
+    return emit(generate, types.int64, FLOATS, types.intp, types.int32, types.int32)
 
 
 @intrinsic

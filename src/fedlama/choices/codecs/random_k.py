@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlama.choices.codecs.base import Address, CodecState, CohortContext, Spread, in_turn, spec_of
-from fedlama.choices.codecs.compiled import LARGE, PIECE, Arrays, arrays_of, suits_kernels
+from fedlama.choices.codecs.compiled import LARGE, PIECE, Arrays, arrays_of, by_rows, suits_kernels
 from fedlama.choices.codecs.difference import RESIDUAL, Rows
 from fedlama.choices.codecs.few import Chosen, keep_all, unbounded
 from fedlama.choices.codecs.sparse import SparseCodec, scattered
@@ -25,7 +25,10 @@ from fedlama.core.layers import TensorSpec
 from fedlama.core.randomness import keyed_halves
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, refuse, share_problems
-from fedlama.kernels import LeastHashes, can_compile
+from fedlama.kernels import LeastHashes, can_compile, keep_differences, put_numbers
+
+_COLUMNS = 1 << 16
+"""Columns of all clients that a kernel is called for."""
 
 
 @register("codec")
@@ -79,14 +82,30 @@ class RandomK(SparseCodec):
         return choose
 
     def _arriving(self, stacked: Tensor, context: CohortContext) -> tuple[Tensor, CodecState]:
-        """Send the numbers in the pass that computes them, while they are in the cache."""
+        """Draw the positions and send the numbers in the pass that computes them."""
         if not (self.feedback and RESIDUAL in context.state and suits_kernels(stacked)):
             return super()._arriving(stacked, context)
         arrays, spec = arrays_of(stacked, context.reference, context.state[RESIDUAL]), spec_of(stacked[0])
-        positions = _searched(spec.size, self.count(spec), context.addresses(), context.spread)
-        for row, (infinite, _) in enumerate(keep_all(arrays, context, unbounded(arrays), positions)):
-            if len(infinite):  # what is not a number must not stay behind in silence
-                arrays.received[row, positions[row]] = arrays.left[row, positions[row]] = np.nan
+        count, addresses = self.count(spec), context.addresses()
+        hashes = LeastHashes(spec.size, count, [address.key for address in addresses])
+        out, change = (arrays.received, arrays.left), (arrays.values, arrays.reference, arrays.residuals)
+
+        def send(first: int) -> None:
+            hashes.send(out, change, first, first + _COLUMNS, past_caches=arrays.past_caches)
+
+        def send_rest(row: int) -> None:
+            received, left = arrays.received[row], arrays.left[row]
+            positions = hashes.positions(row)
+            if positions is None or not hashes.is_finite(row):
+                (positions,) = _searched(spec.size, count, [addresses[row]], in_turn)
+                keep_differences(received, left, arrays.values[row], arrays.reference, arrays.residuals[row])
+            sent = left[positions]
+            if not hashes.is_finite(row):  # what is not a number must not stay behind in silence
+                sent[:] = np.nan
+            put_numbers(received, left, arrays.reference, positions, sent)
+
+        context.spread(send, range(0, spec.size, _COLUMNS))
+        by_rows(send_rest, arrays, context)
         return arrays.arriving, {RESIDUAL: arrays.residual}
 
     def side(self, positions: Tensor, rows: Rows) -> Tensor:

@@ -129,7 +129,8 @@ def _few(name: str, x: Floats, r: Floats, e: Floats, *, past_caches: bool) -> Re
         hashes.search(first, first + 2048)
     positions = hashes.positions(1)
     assert positions is not None
-    keep_differences(out[0], out[1], x, r, e, positions=positions, past_caches=past_caches)
+    keep_differences(out[0], out[1], x, r, e, past_caches=past_caches)
+    put_numbers(out[0], out[1], r, positions, out[1][positions])
     bound = bound_of_largest(x, r, e, count)
     bound = bound if np.isfinite(bound) else 1e-4
     noted = keep_differences(out[2], out[3], x, r, e, bound=bound, past_caches=past_caches)

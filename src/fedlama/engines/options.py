@@ -103,6 +103,8 @@ class Stacked:
         program = None if self._is_vectorised else compiled_form(setup)
         traced = TracedSteps.of(setup) if self.trace_steps and not self.compile_steps else None
         first = self._trainer(setup, batches, program, traced)
+        if first.cut_by_rows:  # the first trainer's limit counts, so the model's arithmetic is counted once
+            first.rows_per_call = self.chunk or rows_that_keep_a_thread_busy(setup)
         count = self.threads or (cores() if first.supports_threads or first.cut_by_rows else 1)
         trainers = [first, *(self._trainer(setup, batches, program, traced) for _ in range(count - 1))]
         plain = partial(_plain_trainers, setup, batches, self.precision, self.threads, self.trace_steps)
@@ -126,9 +128,7 @@ class Stacked:
             trainer = probe = TorchChainTrainer(setup, batches, chain)
         else:
             vectorised = VmapTrainer(setup, batches, self.precision, self.compile_steps, traced)
-            if traced is not None and self.threads is None:
-                vectorised.cut_by_rows = True
-                vectorised.rows_per_call = self.chunk or rows_that_keep_a_thread_busy(setup)
+            vectorised.cut_by_rows = traced is not None and self.threads is None
             trainer, probe = vectorised, vectorised.without_compiler()
         clients = tensor_clients(setup.clients)
         if self.chunk or setup.device.type != "cuda" or clients is None:

@@ -20,7 +20,6 @@ Integers = NDArray[np.int64]
 Stacks = tuple[Floats, Floats]
 Change = tuple[Floats, Floats, Floats]
 
-NOWHERE: Integers = np.empty(0, np.int64)
 _DEVIATIONS = 6.0
 """Standard deviations between an expected number of hashes and a bound that is taken for sure; see `LeastHashes`."""
 
@@ -48,19 +47,17 @@ def keep_differences(
     reference: Floats,
     residual: Floats,
     *,
-    positions: Integers = NOWHERE,
     bound: float = np.inf,
     past_caches: bool = False,
 ) -> tuple[Integers, Floats]:
-    """Send the difference of one client's values from a reference at some positions, and keep the rest of it.
+    """Compute the difference of one client's values from a reference as if nothing was sent, and note large numbers.
 
     Args:
-        received: What arrives, float32, (columns,); overwritten.
-        left: What is left: 0 at the positions, the difference elsewhere, float32, (columns,); overwritten.
+        received: The reference, float32, (columns,); overwritten.
+        left: The difference, float32, (columns,); overwritten.
         values: x, float32, (columns,).
         reference: r, float32, (columns,).
         residual: e, float32, (columns,), which is added to the difference; empty for zero.
-        positions: int64, (positions,), ascending.
         bound: Differences whose magnitude reaches it are returned, and those that are not numbers; above 0.
         past_caches: Whether results are written past the caches, as is right for large arrays.
 
@@ -70,22 +67,18 @@ def keep_differences(
 
     Raises:
         TypeError: An array has another dtype.
-        ValueError: The shapes do not fit together, an array is not contiguous, the bound is not above 0, or the
-            positions do not ascend within the columns.
+        ValueError: The shapes do not fit together, an array is not contiguous, or the bound is not above 0.
     """
     from fedlama.kernels.selection import keep_changes  # needs Numba
 
     columns = check_change(values, reference, residual)
     check_array("received", received, np.float32, (columns,))
     check_array("left", left, np.float32, (columns,))
-    check_array("positions", positions, np.int64, (None,))
     limit = np.float32(bound)
     if not limit > 0:
         raise ValueError(f"bound is {bound}, expected a number above 0")
-    sent, *noted = keep_changes(received, left, values, reference, residual, positions, limit, past_caches)
-    if sent < len(positions):
-        raise ValueError(f"positions[{sent}] is {positions[sent]}, expected ascending ones from 0 to {columns - 1}")
-    return noted[0], noted[1]
+    noted: tuple[Integers, Floats] = keep_changes(received, left, values, reference, residual, limit, past_caches)
+    return noted
 
 
 def put_numbers(received: Floats, left: Floats, reference: Floats, positions: Integers, sent: Floats) -> None:

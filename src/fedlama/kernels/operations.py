@@ -56,8 +56,8 @@ from fedlama.kernels.tiles import client_view, load, offset, region, runtime, st
 from fedlama.kernels.tiling import POINTS
 from fedlama.kernels.update import (
     add_feature_bias,
-    add_gradient,
     add_image_bias,
+    add_norm_gradients,
     is_trained,
     step_of,
     target_of,
@@ -233,15 +233,6 @@ def _norm_of(s: Any, row: Any, constants: Any) -> Any:
     )
 
 
-@kernel
-def _add_norm_gradients(s: Any, row: Any, channels: int) -> None:
-    """Add the gradients of bias and weight, which a normalisation has left in the spare scratch, (2, channels)."""
-    if is_trained(s, row[BIAS]):
-        add_gradient(s, row[BIAS], s.spare)
-    if is_trained(s, row[WEIGHT]):
-        add_gradient(s, row[WEIGHT], offset(s.spare, channels))
-
-
 def _norm(row: Any, constants: Any, context: Any, settings: Any) -> None:
     s = step_of(context, settings)
     x, out = region(s.scratch, row, IN), region(s.scratch, row, OUT)
@@ -253,7 +244,7 @@ def _undo_norm(row: Any, constants: Any, context: Any, settings: Any) -> None:
     x, out, above = region(s.scratch, row, IN), region(s.scratch, row, OUT), region(s.scratch, row, ABOVE)
     f = _inputs(row, s)
     undo_normalise(above, x, out, f, _norm_of(s, row, constants), s.spare)
-    _add_norm_gradients(s, row, f.channels)
+    add_norm_gradients(s, row, f.channels)
 
 
 @kernel
@@ -280,7 +271,7 @@ def _undo_group_norm(row: Any, constants: Any, context: Any, settings: Any) -> N
     x, out, above = region(s.scratch, row, IN), region(s.scratch, row, OUT), region(s.scratch, row, ABOVE)
     f = _inputs(row, s)
     undo_normalise_groups(above, x, out, f, _group_norm_of(s, row, constants), s.spare)
-    _add_norm_gradients(s, row, f.channels)
+    add_norm_gradients(s, row, f.channels)
 
 
 def _relu(row: Any, constants: Any, context: Any, settings: Any) -> None:

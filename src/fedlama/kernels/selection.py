@@ -16,8 +16,8 @@ from fedlama.kernels.blocks import BLOCK, fetch_ahead, is_aligned, put_vector, t
 from fedlama.kernels.drawing import mixed
 from fedlama.kernels.kernel import kernel
 from fedlama.kernels.table import LANES
-from fedlama.kernels.tiles import floats, integers, load, prefetch, store
-from fedlama.kernels.vectors import difference_of, first_lane, full, lanes_from, sum_of, where_positive
+from fedlama.kernels.tiles import floats, integers, prefetch, store
+from fedlama.kernels.vectors import first_lane, full, lanes_from, sum_of
 
 _DIGIT, _REST = 12, 7
 """A magnitude has 31 bits: two digits of 12 bits, and the 7 last ones."""
@@ -31,52 +31,35 @@ NO_BOUND = np.float32(np.inf)
 
 @kernel
 def keep_changes(
-    received: Any,
-    left: Any,
-    values: Any,
-    reference: Any,
-    residual: Any,
-    positions: Any,
-    bound: Any,
-    past_caches: bool,
+    received: Any, left: Any, values: Any, reference: Any, residual: Any, bound: Any, past_caches: bool
 ) -> Any:
-    """Send the numbers of v = x - r + e at some positions, and keep all others; note which magnitudes reach a bound.
+    """Set what is left to v = x - r + e, and what arrives to r, as if nothing was sent; note large magnitudes.
 
     Args:
-        received: r + v at the positions, r elsewhere, float32 (columns,); overwritten.
-        left: v - v at the positions, v elsewhere, float32 (columns,); overwritten.
+        received: r, float32 (columns,); overwritten.
+        left: v, float32 (columns,); overwritten.
         values: x, float32 (columns,).
         reference: r, float32 (columns,).
         residual: e, float32 (columns,), or empty for zero.
-        positions: int64 (positions,), ascending; where v is sent.
         bound: float32: magnitudes from which on numbers are noted; what is not a number is noted too.
         past_caches: Whether results are written past the caches.
 
     Returns:
-        How many of the positions are sent: the first one that does not ascend, and those after it, are not. And the
-        columns of the noted numbers, int64 (noted,), ascending, and the numbers, float32 (noted,).
+        The columns of the noted numbers, int64 (noted,), ascending, and the numbers, float32 (noted,).
     """
     columns, numbers = np.empty(len(values), np.int64), np.empty(len(values), np.float32)
-    noted_columns, noted_numbers, noted, sent = integers(columns), floats(numbers), 0, 0
-    chosen_columns, lanes_of = np.zeros(BLOCK, np.float32), np.empty(LANES, np.float32)
-    chosen, v, where = floats(chosen_columns), floats(lanes_of), integers(positions)
+    noted_columns, noted_numbers, noted = integers(columns), floats(numbers), 0
+    lanes_of, nothing = np.empty(LANES, np.float32), full(np.float32(0.0))
+    v = floats(lanes_of)
     goal, rest, x, r, e = floats(received), floats(left), floats(values), floats(reference), floats(residual)
     streamed = past_caches and is_aligned(goal) and is_aligned(rest)
     for start in range(0, len(values), BLOCK):
         fetch_ahead(values, residual, start + BLOCK)
-        while sent < len(positions) and start <= where[sent] < min(start + BLOCK, len(values)):
-            chosen[where[sent] - start] = 1.0
-            sent += 1
         for first in range(start, min(start + BLOCK, len(values)), LANES):  # received, left (16) <- x, r, e (16)
             count = len(values) - first
             change, base = take_vector(x, r, e, first, count, len(residual) > 0)
-            q = full(np.float32(0.0))  # as a 0 that arrives: -0 becomes 0 in the sum
-            if len(positions) > 0:
-                q = where_positive(load(chosen, first - start), change)
-                store(chosen, first - start, 0, full(np.float32(0.0)))
-            change = difference_of(change, q)  # infinity minus itself is not a number, and is noted
             put_vector(rest, first, change, count, streamed)
-            put_vector(goal, first, sum_of(base, q), count, streamed)
+            put_vector(goal, first, sum_of(base, nothing), count, streamed)  # as if a 0 arrived: -0 becomes 0
             store(v, 0, 0, change)
             lanes = lanes_from(change, bound)  # none of those after the last column, where v is 0
             lane = first_lane(lanes)  # without a branch; what is written without a lane is overwritten
@@ -88,7 +71,7 @@ def keep_changes(
                 noted_columns[noted], noted_numbers[noted] = first + lane, v[lane]
                 noted += 1
                 lanes &= lanes - 1
-    return sent, columns[:noted].copy(), numbers[:noted].copy()
+    return columns[:noted].copy(), numbers[:noted].copy()
 
 
 @kernel
@@ -178,7 +161,7 @@ def largest_candidates(columns: Any, numbers: Any, count: int) -> Any:
 def largest_positions(values: Any, count: int) -> Any:
     """Return the positions of the largest magnitudes in ascending order; of equal ones the first.
 
-    What is no number counts as infinite, and infinity as the largest number, as in the codec.
+    What is not a number counts as infinite, and infinity as the largest finite number, as in the codec.
 
     Args:
         values: float32 (columns,).

@@ -32,7 +32,7 @@ from fedlama.kernels.table import (
     WEIGHT,
 )
 from fedlama.kernels.tiles import client_view, load, offset, region, runtime, store, tile, vector_of
-from fedlama.kernels.update import add_gradient, is_trained, step_of, target_of
+from fedlama.kernels.update import add_gradient, add_norm_gradients, is_trained, step_of, target_of
 from fedlama.kernels.vectors import gelu, times
 
 
@@ -83,10 +83,7 @@ def _undo_layer_norm(row: Any, constants: Any, context: Any, settings: Any) -> N
     x, above, below = region(s.scratch, row, IN), region(s.scratch, row, ABOVE), region(s.scratch, row, BELOW)
     norm = _layer_norm_of(s, row, constants)
     undo_normalise_features(below, above, x, norm, s.spare, row[WANTED] != 0, row[ADDS] != 0)
-    if is_trained(s, row[BIAS]):
-        add_gradient(s, row[BIAS], s.spare)
-    if is_trained(s, row[WEIGHT]):
-        add_gradient(s, row[WEIGHT], offset(s.spare, norm.features))
+    add_norm_gradients(s, row, norm.features)
 
 
 def _gelu(row: Any, constants: Any, context: Any, settings: Any) -> None:

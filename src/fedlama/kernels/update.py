@@ -10,6 +10,7 @@ from fedlama.kernels.kernel import kernel
 from fedlama.kernels.operands import Target
 from fedlama.kernels.table import (
     BATCH,
+    BIAS,
     CLIENT,
     COUNT,
     DECAYS,
@@ -34,8 +35,9 @@ from fedlama.kernels.table import (
     TRAINED,
     VALUES,
     VELOCITIES,
+    WEIGHT,
 )
-from fedlama.kernels.tiles import client_view, floats_at, integers_at, load_some, parameter_field, store_some
+from fedlama.kernels.tiles import client_view, floats_at, integers_at, load_some, offset, parameter_field, store_some
 from fedlama.kernels.vectors import full, plus, total
 
 
@@ -127,6 +129,21 @@ def add_gradient(s: Any, number: int, gradient: Any) -> None:
     target = target_of(s, number)
     for element in range(parameter_field(s, number, ELEMENTS)):
         target.memory[element] = target.scale * target.memory[element] + target.factor * gradient[element]
+
+
+@kernel
+def add_norm_gradients(s: Any, row: Any, channels: int) -> None:
+    """Add the gradients of bias and weight, which a normalisation has left in the spare scratch, (2, channels).
+
+    Args:
+        s: The :class:`Step`.
+        row: The operation's row of the program.
+        channels: Channels or features that have a bias and a weight.
+    """
+    if is_trained(s, row[BIAS]):
+        add_gradient(s, row[BIAS], s.spare)
+    if is_trained(s, row[WEIGHT]):
+        add_gradient(s, row[WEIGHT], offset(s.spare, channels))
 
 
 @kernel

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.codecs.base import CodecState, CohortContext, spec_of
-from fedlama.choices.codecs.compiled import arrays_of, suits_kernels
+from fedlama.choices.codecs.compiled import arrays_of
 from fedlama.choices.codecs.difference import RESIDUAL, DifferenceCodec, Rows
 from fedlama.choices.codecs.few import send_chosen
 from fedlama.choices.codecs.nested import codec_from
@@ -71,7 +71,7 @@ class Chain(DifferenceCodec):
 
     def _arriving(self, stacked: Tensor, context: CohortContext) -> tuple[Tensor, CodecState]:
         """Compute with fewer passes over the memory, where kernels are available and it is worth loading them."""
-        if not (self.feedback and RESIDUAL in context.state and suits_kernels(stacked)):
+        if not self.compiles(stacked, context):
             return super()._arriving(stacked, context)
         first, spec = self._first, spec_of(stacked[0])
         arrays, addresses = arrays_of(stacked, context.reference, context.state[RESIDUAL]), context.addresses()

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.codecs.base import Address, Codec, CodecContext, CodecState, CohortContext, ContextCodec, spec_of
+from fedlama.choices.codecs.compiled import suits_kernels
 from fedlama.choices.codecs.float32 import Float32, check_length
 from fedlama.core.layers import TensorSpec
 
@@ -81,8 +82,12 @@ class DifferenceCodec(ContextCodec, Protocol):
         """Read rows: uint8 (rows, bytes) to q as float32 (rows, elements)."""
 
     def rounded(self, values: Tensor, rows: Rows) -> Tensor:
-        """Return what arrives of rows, float32 (rows, elements); a place for faster ways with the same bits."""
+        """Return what arrives of rows, float32 (rows, elements); a codec may compute the same bits faster."""
         return self.unpack(self.pack(values, rows)[0], replace(rows, state={}))
+
+    def compiles(self, stacked: Tensor, context: CohortContext) -> bool:
+        """Return whether compiled loops can compute a cohort's feedback: there is some, and the stack suits them."""
+        return self.feedback and RESIDUAL in context.state and suits_kernels(stacked)
 
     @property
     def uses_reference(self) -> bool:

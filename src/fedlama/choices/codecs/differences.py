@@ -114,7 +114,7 @@ class Differences(DifferenceCodec):
 
     def _sent(self, stacked: Tensor, context: CohortContext) -> tuple[Tensor, Tensor, CodecState]:
         """Do the same, with what is sent."""
-        if not (self.feedback and RESIDUAL in context.state and suits_kernels(stacked)):
+        if not self.compiles(stacked, context):
             return super()._sent(stacked, context)
         rounded = _compiled(stacked, context, self.bits, codes=True)
         packed = torch.cat([to_bytes(rounded.steps), pack_codes(rounded.codes, self.bits)], 1)

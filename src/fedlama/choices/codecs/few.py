@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -20,16 +20,13 @@ Chosen = tuple[Integers, Floats]
 """Positions, int64 (count,), ascending, and the differences there, float32 (count,)."""
 
 
-def keep_all(
-    arrays: Arrays, context: CohortContext, bounds: Floats, positions: Sequence[Integers] | None = None
-) -> list[Chosen]:
-    """Write a cohort's differences to `arrays.left` and the reference to `arrays.received`, but send some numbers.
+def keep_all(arrays: Arrays, context: CohortContext, bounds: Floats) -> list[Chosen]:
+    """Write a cohort's differences to `arrays.left` and the reference to `arrays.received`, as if nothing was sent.
 
     Args:
         arrays: The rows.
         context: Whose `spread` is used.
         bounds: Of each row: differences whose magnitude reaches it are returned; float32 (clients,).
-        positions: Of each row: the positions that are sent; by default none.
 
     Returns:
         Of each row: the differences that reach the bound, and those that are not numbers.
@@ -38,15 +35,9 @@ def keep_all(
     noted: list[list[Chosen]] = [[(_NONE, _NOTHING)] * -(-elements // PIECE) for _ in range(clients)]
 
     def compute(row: int, part: slice) -> None:
-        columns = _NONE
-        if positions is not None:
-            first, end = np.searchsorted(positions[row], [part.start, part.stop])
-            columns = positions[row][first:end] - part.start
         written = arrays.received[row, part], arrays.left[row, part]
         change = arrays.values[row, part], arrays.reference[part], arrays.residuals[row, part]
-        reached, numbers = keep_differences(
-            *written, *change, positions=columns, bound=bounds[row], past_caches=arrays.past_caches
-        )
+        reached, numbers = keep_differences(*written, *change, bound=bounds[row], past_caches=arrays.past_caches)
         noted[row][part.start // PIECE] = reached + part.start, numbers
 
     by_pieces(compute, arrays, context)

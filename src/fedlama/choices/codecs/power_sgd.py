@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.codecs.base import CodecState, CohortContext, spec_of
-from fedlama.choices.codecs.compiled import arrays_of, by_rows, suits_kernels
+from fedlama.choices.codecs.compiled import arrays_of, by_rows
 from fedlama.choices.codecs.difference import RESIDUAL, DifferenceCodec, Rows, is_coded, real_spec
 from fedlama.choices.codecs.packing import from_bytes, to_bytes
 from fedlama.core.layers import TensorSpec
@@ -68,7 +68,7 @@ class PowerSGD(DifferenceCodec):
     def _arriving(self, stacked: Tensor, context: CohortContext) -> tuple[Tensor, CodecState]:
         """Compute all but the matrix products in compiled loops, where they are available and worth loading."""
         spec, bases = spec_of(stacked[0]), context.state.get(BASIS)
-        if bases is None or RESIDUAL not in context.state or not suits_kernels(stacked):
+        if bases is None or not self.compiles(stacked, context):
             return super()._arriving(stacked, context)
         arrays = arrays_of(stacked, context.reference, context.state[RESIDUAL])
         height, width = _sides(spec)

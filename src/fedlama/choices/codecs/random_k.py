@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlama.choices.codecs.base import Address, CodecState, CohortContext, Spread, in_turn, spec_of
-from fedlama.choices.codecs.compiled import LARGE, PIECE, Arrays, arrays_of, by_rows, suits_kernels
+from fedlama.choices.codecs.compiled import LARGE, PIECE, Arrays, arrays_of, by_rows
 from fedlama.choices.codecs.difference import RESIDUAL, Rows
 from fedlama.choices.codecs.few import Chosen, keep_all, unbounded
 from fedlama.choices.codecs.sparse import SparseCodec, scattered
@@ -83,7 +83,7 @@ class RandomK(SparseCodec):
 
     def _arriving(self, stacked: Tensor, context: CohortContext) -> tuple[Tensor, CodecState]:
         """Draw the positions and send the numbers in the pass that computes them."""
-        if not (self.feedback and RESIDUAL in context.state and suits_kernels(stacked)):
+        if not self.compiles(stacked, context):
             return super()._arriving(stacked, context)
         arrays, spec = arrays_of(stacked, context.reference, context.state[RESIDUAL]), spec_of(stacked[0])
         count, addresses = self.count(spec), context.addresses()

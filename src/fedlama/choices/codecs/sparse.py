@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fedlama.choices.codecs.base import CodecState, CohortContext, spec_of
-from fedlama.choices.codecs.compiled import Arrays, arrays_of, suits_kernels
+from fedlama.choices.codecs.compiled import Arrays, arrays_of
 from fedlama.choices.codecs.difference import RESIDUAL, DifferenceCodec, Rows
 from fedlama.choices.codecs.few import Chosen, keep_all, send_chosen, unbounded
 from fedlama.choices.codecs.packing import from_bytes, to_bytes
@@ -60,7 +60,7 @@ class SparseCodec(DifferenceCodec, Protocol):
         """Undo :meth:`select`, with zeros elsewhere: float32 (rows, elements)."""
 
     def chooser(self, arrays: Arrays, context: CohortContext, spec: TensorSpec) -> Callable[[int], Chosen]:
-        """Write differences and references, and return a function that chooses numbers; a place for faster ways.
+        """Write differences and references, and return a function that chooses numbers; a codec may do it faster.
 
         Args:
             arrays: A cohort's rows; `arrays.left` and `arrays.received` are overwritten as if nothing was sent.
@@ -82,7 +82,7 @@ class SparseCodec(DifferenceCodec, Protocol):
 
     def _arriving(self, stacked: Tensor, context: CohortContext) -> tuple[Tensor, CodecState]:
         """Compute with fewer passes over the memory, where kernels are available and it is worth loading them."""
-        if not (self.feedback and RESIDUAL in context.state and suits_kernels(stacked)):
+        if not self.compiles(stacked, context):
             return super()._arriving(stacked, context)
         arrays = arrays_of(stacked, context.reference, context.state[RESIDUAL])
         choose = self.chooser(arrays, context, spec_of(stacked[0]))

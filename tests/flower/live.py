@@ -14,6 +14,7 @@ from torch import Tensor
 from fedlama.experiment import Experiment, read, resolve
 from fedlama.flower.deploy.byte_counter import ByteCounter
 from fedlama.flower.deploy.processes import Services, program
+from fedlama.flower.deploy.server_process import FAILED
 from fedlama.flower.deploy.submit import Operator, run_config, write_app, write_connection
 
 
@@ -67,6 +68,7 @@ class Live:
             Folder below which its run folder will be.
         """
         out, config = self.folder / "runs" / name, self.folder / f"{name}.toml"
+        (out / FAILED).unlink(missing_ok=True)  # of the run before
         settings: dict[str, str | float] = {"out": str(out), "deadline": 300.0, "join": 200.0, **options}
         config.write_text(run_config(experiment, settings), encoding="utf-8")
         self.run_ids[name] = self.operator.submit(self.app, config)
@@ -83,7 +85,9 @@ class Live:
 
     def finish(self, out: Path, seconds: float = 420.0) -> Path:
         """Wait for a run's end; return its run folder."""
-        wait(lambda: any(out.rglob("summary.json")), seconds, f"{out} to finish")
+        failure = out / FAILED
+        wait(lambda: failure.exists() or any(out.rglob("summary.json")), seconds, f"{out} to finish")
+        assert not failure.exists(), failure.read_text()
         return next(out.rglob("summary.json")).parent
 
     def rounds(self, out: Path) -> int:
@@ -92,10 +96,10 @@ class Live:
 
 
 def wait(until: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait until a condition holds; fail when the time is over."""
-    end = time.monotonic() + seconds
+    """Wait until a condition holds; fail when three times the seconds that it may take on a quiet machine are over."""
+    end = time.monotonic() + 3 * seconds
     while not until():
-        assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
+        assert time.monotonic() < end, f"waited {3 * seconds:g} s for {what}"
         time.sleep(0.3)
 
 

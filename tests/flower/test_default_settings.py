@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +10,6 @@ import torch
 
 pytest.importorskip("flwr", reason="needs Flower: pip install 'fedlama[flower]'")
 
-from fedlama.flower.client.state import read_tensors
-from fedlama.flower.protocol import model_digest
-from fedlama.flower.server.engine import FINAL
-from fedlama.runs.network_log import NAME, read_log
 from tests.flower.live import Live, assert_same_folders, small
 from tests.flower.test_deployment import in_loop
 
@@ -36,15 +31,3 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 def test_default_threads_give_the_bits_of_the_loop_engine(live: Live, tmp_path: Path) -> None:
     assert_same_folders(live.finish(live.submit(small(*SIZES), "threads")), in_loop(small(*SIZES), tmp_path))
-
-
-def test_an_aggregator_gives_the_bits_of_the_loop_engine(live: Live, tmp_path: Path) -> None:
-    given = small("partition.clients=2", "local_steps=4", "strategy.base_interval=2", "aggregator.name=norm-bound")
-    folder = live.finish(live.submit(given, "aggregator", **{"send-final": True}))
-    assert_same_folders(folder, in_loop(given, tmp_path))
-    assert all(set(line["norms"]) == {"0", "1"} for line in read_log(folder / NAME).values())
-    final = json.loads((folder / FINAL).read_text())
-    assert (final["kept"], final["incidents"]) == ([0, 1], [])
-    for number in range(2):
-        (kept,) = (live.services.folder / f"states-{number}").rglob("final-*.safetensors")
-        assert read_tensors(kept)[1]["digest"] == final["digest"] == model_digest(read_tensors(kept)[0])

@@ -1,10 +1,11 @@
 """Real deployments on loopback: a SuperLink and SuperNodes, each its own process. Slow; needs the extra ``flower``.
 
-Nodes are warm here; `test_default_settings.py`, `test_warm_node.py` and `test_guide.py` have Flower's own.
+Nodes are warm here; `test_default_settings.py` has Flower's own.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ import pytest
 pytest.importorskip("flwr", reason="needs Flower: pip install 'fedlama[flower]'")
 
 from fedlama.experiment import Experiment, assemble, prepare
+from fedlama.flower.client.state import read_tensors
+from fedlama.flower.protocol import model_digest
+from fedlama.flower.server.engine import FINAL
 from fedlama.runs.execute import PlannedRun, RunOptions, run_one
 from fedlama.runs.network_log import NAME, read_log
 from tests.flower.live import Live, assert_same_folders, lines, small
@@ -49,6 +53,20 @@ def test_four_nodes_on_loopback_give_the_bits_of_the_loop_engine(live: Live, tmp
     folder = live.finish(live.submit(quick(), "same"))
     assert_same_folders(folder, in_loop(quick(), tmp_path))
     assert not any(line["incidents"] for line in read_log(folder / NAME).values())
+    assert "the SuperNode runs as Flower's own" not in (live.services.folder / "node0.log").read_text()
+
+
+def test_an_aggregator_gives_the_bits_of_the_loop_engine(live: Live, tmp_path: Path) -> None:
+    """With its norms in the log, and the final model on every node."""
+    given = small("local_steps=4", "strategy.base_interval=2", "aggregator.name=norm-bound")
+    folder = live.finish(live.submit(given, "aggregator", **{"send-final": True}))
+    assert_same_folders(folder, in_loop(given, tmp_path))
+    assert all(set(line["norms"]) == {"0", "1", "2", "3"} for line in read_log(folder / NAME).values())
+    final = json.loads((folder / FINAL).read_text())
+    assert (final["kept"], final["incidents"]) == ([0, 1, 2, 3], [])
+    for number in range(4):
+        (kept,) = (live.services.folder / f"states-{number}").rglob("final-*.safetensors")
+        assert read_tensors(kept)[1]["digest"] == final["digest"] == model_digest(read_tensors(kept)[0])
 
 
 def test_four_nodes_with_a_codec_give_the_bits_and_bytes_of_the_loop_engine(live: Live, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from fedlama.errors import cut
 from fedlama.flower import Flower, RoundPolicy
 from fedlama.flower.client.respond import refusal
 from fedlama.flower.deploy.federation import deploy_federation
-from fedlama.flower.protocol import NEVER, Failure, TrainReply, TrainRequest
+from fedlama.flower.protocol import NEVER, ClientInfo, Failure, Incoming, Outgoing, TrainReply, TrainRequest
 from fedlama.flower.server.engine import FlowerEngine
 from fedlama.flower.server.nodes import NodeRegistry
 from fedlama.runs.network_log import read_log
@@ -229,6 +231,39 @@ def test_a_node_that_refused_is_asked_again(tmp_path: Path) -> None:
     assert set(eager.wait_for(range(5), 5.0, 0.01)) == {0, 1, 2, 3, 4}
     assert eager.problems == {}
     assert set(slow.wait_for(range(5), 0.1, 0.01)) == {0, 1, 2, 4}  # its pause is not over
+
+
+@dataclass
+class Slow:
+    """Five nodes that need 300 s for each reply, on a clock of its own that each look moves on by 10 s."""
+
+    now: float = 0.0
+    sent: list[tuple[int, float]] = field(default_factory=list)  # the node of each request, and the time of its reply
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def nodes(self) -> tuple[int, ...]:
+        return tuple(range(100, 105))
+
+    def push(self, outgoing: Sequence[Outgoing], lifetime: float) -> list[str]:
+        self.sent += [(each.node, self.now + 300 if lifetime >= 300 else math.inf) for each in outgoing]
+        return [str(len(self.sent) - len(outgoing) + index) for index in range(len(outgoing))]
+
+    def pull(self, tickets: Collection[str]) -> list[Incoming]:
+        self.now += 10.0
+        ready = [ticket for ticket in tickets if self.sent[int(ticket)][1] <= self.now]
+        return [Incoming(ticket, ClientInfo(self.sent[int(ticket)][0] - 100, 7)) for ticket in ready]
+
+
+def test_a_node_that_replies_later_than_a_request_lives_is_given_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    channel = Slow()
+    monkeypatch.setattr("fedlama.flower.server.nodes.time", channel)
+    registry = NodeRegistry(channel, 5)
+    while not registry.online():
+        assert channel.now < 700
+    assert set(registry.online()) == {0, 1, 2, 3, 4}
+    assert len(channel.sent) == 15  # requests that live for 120, 240 and 480 s
 
 
 def test_a_federation_does_not_start_without_its_clients(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ class Reader:
 
     def do(self, command: str, number: int = 0) -> None:
         """Run one command; a server is left running, and a submitted run is waited for."""
-        if command.startswith("flower-"):
+        if command.startswith(("flower-superlink ", "fedlama flower node ")):
             name = "link" if "superlink " in command.split("--", 1)[0] else f"node{number}"
             more = "" if name == "link" else f" --port {free_port()}"
             self.services.start(name, ["bash", "-c", f"cd {self.folder} && exec {command}{more}"])

@@ -114,6 +114,7 @@ def test_options_of_the_users_own_in_a_deployment(given: Experiment, folder: Pat
     second = tmp_path / "node1"
     second.mkdir()
     with Live(tmp_path / "live", nodes=0, warm=True) as live:
+        a_server_without_the_file_says_so(live, given)
         live.node(0, plugins_dir=str(folder))
         live.node(1, plugins_dir=str(second))
         out = live.submit(given, "own", **{"plugins-dir": str(folder)})
@@ -133,11 +134,9 @@ def test_options_of_the_users_own_in_a_deployment(given: Experiment, folder: Pat
     assert_same_folders(run_folder, loop)
 
 
-def test_a_server_without_the_file_says_so(given: Experiment, tmp_path: Path) -> None:
-    with Live(tmp_path / "live", nodes=0, warm=True) as live:
-        live.submit(given, "own", **{"plugins-dir": str(tmp_path / "nothing")})
-        sentence = (
-            f"my_options.py cannot be read: No such file or directory ({tmp_path}/nothing/my_options.py); copy the"
-        )
-        wait(lambda: sentence in live.log("own"), 200, "the server to name the file")
-        assert "to the SuperLink's machine, or submit the run with another --plugins-dir" in live.log("own")
+def a_server_without_the_file_says_so(live: Live, given: Experiment) -> None:
+    nothing = live.folder / "nothing"
+    live.submit(given, "without", **{"plugins-dir": str(nothing)})
+    sentence = f"my_options.py cannot be read: No such file or directory ({nothing}/my_options.py); copy the"
+    wait(lambda: sentence in live.log("without"), 200, "the server to name the file")
+    assert "to the SuperLink's machine, or submit the run with another --plugins-dir" in live.log("without")

@@ -1,4 +1,4 @@
-"""A SuperNode that forks from a warm process: the same bits as Flower's own, in less time."""
+"""A SuperNode that forks from a warm process: how it looks for work, sends replies and starts ClientApps."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from benchmarks.flower_rounds import cpu_of
 
 from fedlama.flower.deploy.warm_node import Polling, Sending, _without_parent, serve
-from fedlama.runs.network_log import NAME, read_log
 
 
 def test_the_node_looks_often_only_after_work() -> None:
@@ -136,24 +134,3 @@ def test_each_order_is_run_in_a_process_of_its_own(tmp_path: Path) -> None:
     near.close()
     assert os.waitpid(server, 0)[1] == 0
     assert (tmp_path / "works").read_text() == f"flwr-clientapp {server}"
-
-
-@pytest.mark.slow
-def test_warm_nodes_give_the_bits_of_the_loop_engine_in_less_cpu_time(tmp_path: Path) -> None:
-    pytest.importorskip("flwr", reason="needs Flower: pip install 'fedlama[flower]'")
-    from tests.flower.live import Live, assert_same_folders, small
-    from tests.flower.test_deployment import in_loop
-
-    given = small("partition.clients=2", "local_steps=16", "strategy.base_interval=2")
-    seconds: dict[str, float] = {}
-    for kind in ("warm", "cold"):
-        with Live(tmp_path / kind, nodes=0) as live:
-            for number in range(2):
-                live.services.start_node(number, port=live.counter.port, warm=kind == "warm")
-            folder = live.finish(live.submit(given, kind))
-            seconds[kind] = sum(cpu_of(live.services.processes[f"node{number}"].pid) for number in range(2))
-            log = read_log(folder / NAME)
-        assert_same_folders(folder, in_loop(given, tmp_path / f"loop-{kind}"))
-        assert not any(line["incidents"] for line in log.values())
-    print(seconds)
-    assert seconds["warm"] < 0.6 * seconds["cold"]  # each request costs a cold node a new Python

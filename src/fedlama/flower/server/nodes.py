@@ -22,6 +22,7 @@ from fedlama.flower.server.known_clients import KnownClients
 
 _NONE_KNOWN = KnownClients()
 _LOG = logging.getLogger("fedlama.flower")
+_LONGEST_LIFETIME = 3600.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,9 @@ class NodeRegistry:
         channel: How the nodes are reached.
         clients: Number of clients of the federation.
         known: Which node may serve which client, and how much each client weighs.
-        lifetime: Seconds after which a request without a reply is sent again.
+        lifetime: Seconds after which a node's first request without a reply is sent again. Each further request of this
+            node lives twice as long, up to an hour: a node whose first reply takes longer than a request lives (a
+            large data set, a busy machine) would otherwise reply too late every time.
         pause: Seconds after which a node that refused is asked again.
 
     Attributes:
@@ -113,6 +116,7 @@ class NodeRegistry:
         self._lifetime, self._pause = lifetime, pause
         self._client_of: dict[int, int] = {}
         self._asked: dict[str, tuple[int, float]] = {}  # ticket to its node and the time when it is out of date
+        self._lifetimes: dict[int, float] = {}  # node to the seconds that its next request lives
         self._ask_again: dict[int, float] = {}  # node that refused to the time when it is asked again
         self.samples: dict[int, int] = {}
         self.with_test_set: set[int] = set()
@@ -182,10 +186,12 @@ class NodeRegistry:
         self._asked = {t: (node, end) for t, (node, end) in self._asked.items() if node in online and end > now}
         waiting = {node for node, _ in self._asked.values()} | {n for n, end in self._ask_again.items() if end > now}
         unknown = sorted(online - set(self._client_of) - waiting)
-        if unknown:
-            tickets = self._channel.push([Outgoing(node, InfoRequest()) for node in unknown], self._lifetime)
-            end = now + self._lifetime
-            self._asked |= {ticket: (node, end) for ticket, node in zip(tickets, unknown, strict=True) if ticket}
+        for lifetime in sorted({self._lifetimes.get(node, self._lifetime) for node in unknown}):
+            nodes = [node for node in unknown if self._lifetimes.get(node, self._lifetime) == lifetime]
+            tickets = self._channel.push([Outgoing(node, InfoRequest()) for node in nodes], lifetime)
+            asked = {ticket: (node, now + lifetime) for ticket, node in zip(tickets, nodes, strict=True) if ticket}
+            self._asked |= asked
+            self._lifetimes |= {node: min(2 * lifetime, _LONGEST_LIFETIME) for node, _ in asked.values()}
 
     def _receive(self, online: set[int]) -> None:
         if not self._asked:
@@ -195,6 +201,8 @@ class NodeRegistry:
             if node is None or node not in online:
                 continue
             content = incoming.content
+            if content.kind == "info" or (content.kind == "failure" and content.final):
+                self._lifetimes.pop(node, None)  # it is the node that has replied, in time
             if content.kind == "info":
                 self._register(node, content)
             elif content.kind == "failure":

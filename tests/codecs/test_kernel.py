@@ -29,6 +29,7 @@ from fedlama.kernels import (
     choosing,
     keep_differences,
     largest_of,
+    multiply_transposed,
     positions_of_largest,
     put_numbers,
     put_product,
@@ -37,7 +38,7 @@ from fedlama.kernels import (
     round_rows,
     round_stochastically,
     round_to_signs,
-    take_difference,
+    take_product,
 )
 from tests.codecs.cases import context, spec_of
 
@@ -340,6 +341,10 @@ def _at(*positions: int) -> NDArray[np.int64]:
     return np.array(positions, np.int64)
 
 
+def _taken(change: NDArray[np.float32], basis: NDArray[np.float32]) -> None:
+    take_product(change, ROW[:, :1].copy(), FOUR, FOUR, NONE, basis)
+
+
 def _kept(**choices: Any) -> object:  # noqa: ANN401
     return keep_differences(FOUR.copy(), FOUR.copy(), FOUR, FOUR, NONE, **choices)
 
@@ -377,12 +382,14 @@ def _kept(**choices: Any) -> object:  # noqa: ANN401
         (lambda: LeastHashes(4, 2, [0]).send((ROW, ROW), (ROW, FOUR[:3], ROW), 0, 4), r"change\[1\] has shape \(3,\)"),
         (lambda: LeastHashes(4, 2, [0]).send((ROW, ROW), (ROW, FOUR, ROW), -1, 4), "first is -1, expected 0 or more"),
         (lambda: round_rows(FOUR.copy(), FOUR, 3), "rows is 3, expected a divisor of the 4 numbers"),
-        (lambda: take_difference(FOUR[:3].copy(), FOUR, FOUR, NONE), r"change has shape \(3,\), expected \(4,\)"),
+        (lambda: _taken(FOUR[:3].copy(), ROW), r"change has shape \(3,\), expected \(4,\)"),
+        (lambda: _taken(FOUR.copy(), FOUR), r"basis has 1 dim|basis has shape \(4,\)"),
+        (lambda: multiply_transposed(ROW, FOUR[:3], ROW[:, :1]), "left and out are of a matrix of 1 x 4 numbers, exp"),
         (
             lambda: put_product(FOUR.copy(), FOUR.copy(), FOUR, (ROW, ROW)),
-            r"received has shape \(4,\), expected \(1",
+            r"factors\[0\] and factors\[1\] are of a matrix of 4 x 4 numbers, expected 4 in all",
         ),
-        (lambda: put_product(FOUR.copy(), FOUR.copy(), FOUR, (ROW[:0], ROW[:0])), "factors have rank 0"),
+        (lambda: put_product(FOUR.copy(), FOUR.copy(), FOUR, (ROW[:0], ROW[:0])), r"factors\[0\] has rank 0"),
     ],
 )
 def test_the_door_refuses_what_does_not_fit(call: Callable[[], None], message: str) -> None:

@@ -6,6 +6,7 @@ import struct
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 import fedlama as fl
 from fedlama.choices.codecs import Address, Codec, CohortContext
+from fedlama.choices.codecs.fixed_order import orthonormal, times, transposed_times
 from fedlama.core.layers import TensorSpec
 from fedlama.experiment import read, resolve
 from tests.codecs.cases import context, sent, spec_of
@@ -96,6 +98,42 @@ def test_a_matrix_of_low_rank_arrives_whole() -> None:
     torch.testing.assert_close(received, value, rtol=1e-4, atol=1e-4)
     assert sent(fl.PowerSGD(rank=3), value).isfinite().all()  # the third column depends on the others
     assert sent(fl.PowerSGD(rank=2), torch.randn(7)).shape == (7,)
+
+
+def test_the_sums_of_products_have_one_order() -> None:
+    """Restated number by number in float32: 64 sums over columns, halves added to halves; 32 groups of rows."""
+    draw = np.random.default_rng(0)
+    matrix, right, left = (draw.standard_normal(size).astype(np.float32) for size in ((71, 130), (130, 2), (71, 2)))
+    product, transposed = np.zeros((71, 2), np.float32), np.zeros((130, 2), np.float32)
+    for row, k in np.ndindex(71, 2):
+        lanes = np.zeros(64, np.float32)
+        for column in range(130):
+            lanes[column % 64] += matrix[row, column] * right[column, k]
+        while len(lanes) > 1:
+            lanes = lanes[: len(lanes) // 2] + lanes[len(lanes) // 2 :]
+        product[row, k] = lanes[0]
+    for column, k in np.ndindex(130, 2):
+        for first in range(0, 71, 3):  # 71 rows in groups of 3
+            group = np.float32(0.0)
+            for row in range(first, min(first + 3, 71)):
+                group += matrix[row, column] * left[row, k]
+            transposed[column, k] += group
+    others = torch.randn(2, 71, 130)  # further clients change nothing
+    matrices = torch.cat([others, torch.from_numpy(matrix)[None]])
+    thin = [torch.from_numpy(array).expand(3, -1, -1) for array in (right, left)]
+    assert np.array_equal(times(matrices, thin[0])[2].numpy(), product)
+    assert np.array_equal(transposed_times(matrices, thin[1])[2].numpy(), transposed)
+    np.testing.assert_allclose(product, matrix.astype(np.float64) @ right, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(transposed, matrix.T.astype(np.float64) @ left, rtol=0, atol=1e-5)
+
+
+def test_columns_become_orthonormal() -> None:
+    columns = torch.randn(4, 50, 3, generator=torch.Generator().manual_seed(0))
+    columns[1, :, 2] = columns[1, :, 0] - 2 * columns[1, :, 1]  # dependent
+    basis = orthonormal(columns)
+    expected = torch.eye(3).repeat(4, 1, 1)
+    expected[1, 2, 2] = 0.0
+    torch.testing.assert_close(basis.transpose(1, 2) @ basis, expected, rtol=0, atol=1e-6)
 
 
 def test_a_warm_start_finds_the_largest_directions() -> None:

@@ -32,11 +32,13 @@ class Live:
         folder: For everything.
         nodes: Number of SuperNodes.
         warm: Start them by `fedlama flower node`.
+        database: Keep the SuperLink's state on the disk, so that it can be started again; every request then takes it
+            several times as long.
     """
 
-    def __init__(self, folder: Path, nodes: int = 4, *, warm: bool = False) -> None:
+    def __init__(self, folder: Path, nodes: int = 4, *, warm: bool = False, database: bool = False) -> None:
         self.folder, self.nodes, self.warm = folder, nodes, warm
-        self.services = Services(folder)
+        self.services = Services(folder, database=database)
         self.counter = ByteCounter(self.services.port)
         self.app = folder / "app"
         self.run_ids: dict[str, str] = {}

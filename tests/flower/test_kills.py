@@ -25,7 +25,7 @@ MOMENTS = ((1, 0.0), (2, 0.4), (3, 0.8))
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with Live(tmp_path_factory.mktemp("live"), warm=True) as started:
+    with Live(tmp_path_factory.mktemp("live"), warm=True, database=True) as started:
         yield started
 
 

@@ -28,6 +28,7 @@ from fedlama.kernels import (
     fill_rows,
     keep_differences,
     largest_of,
+    multiply_transposed,
     positions_of_largest,
     put_numbers,
     put_product,
@@ -38,7 +39,7 @@ from fedlama.kernels import (
     round_to_signs,
     shuffle_rows,
     squared_norms,
-    take_difference,
+    take_product,
     tiling,
 )
 from tests.engines.cases import clients, federation, token_clients
@@ -105,7 +106,7 @@ def _sent() -> Results:
         draw = np.random.default_rng(columns)
         x, r, e = (draw.standard_normal(columns + 1).astype(np.float32)[1:] for _ in range(3))
         for past_caches in (False, True):
-            out = np.zeros((12, columns), np.float32)
+            out = np.zeros((11, columns), np.float32)
             rounded = Rounded(out[0], out[1], np.empty(-(-columns // 512), np.float32), np.empty(columns, np.uint8))
             round_differences(rounded, x, r, e, 4, past_caches=past_caches)
             round_stochastically(out[2], x, r, Chance(4, False, 7), past_caches=past_caches)
@@ -115,7 +116,6 @@ def _sent() -> Results:
             round_floats(out[8], x, to_half=True, past_caches=past_caches)
             round_floats(out[9], x, to_half=False, past_caches=past_caches)
             round_rows(out[10], x, 1, past_caches=past_caches)
-            take_difference(out[11], x, r, e)
             values[f"sent-{columns}-{past_caches}"] = out
             values |= _few(f"few-{columns}-{past_caches}", x, r, e, past_caches=past_caches)
     return values | _matrices()
@@ -146,9 +146,13 @@ def _few(name: str, x: Floats, r: Floats, e: Floats, *, past_caches: bool) -> Re
 def _matrices() -> Results:
     """Call the kernels that know rows, on rows that end within a vector."""
     draw, values = np.random.default_rng(0), Results()
-    for height, width in ((3, 5), (7, 513), (2, 1040)):
+    for height, width in ((3, 5), (7, 513), (2, 1040), (130, 70)):
         x, r = (draw.standard_normal(height * width + 1).astype(np.float32)[1:] for _ in range(2))
         factors = draw.standard_normal((3, height), np.float32), draw.standard_normal((3, width), np.float32)
+        change, products = np.zeros_like(x), [np.zeros_like(factor) for factor in factors]
+        take_product(change, products[0], x, r, x, factors[1])
+        multiply_transposed(products[1], change, factors[0])
+        values[f"products-{height}"] = np.concatenate([change, *(product.ravel() for product in products)])
         for past_caches in (False, True):
             out = np.stack([x] * 3)
             round_rows(out[0], x, height, past_caches=past_caches)

@@ -16,13 +16,14 @@ from fedlama.kernels.choosing import (
 from fedlama.kernels.codecs import (
     Chance,
     Rounded,
+    multiply_transposed,
     put_product,
     round_differences,
     round_floats,
     round_rows,
     round_stochastically,
     round_to_signs,
-    take_difference,
+    take_product,
 )
 from fedlama.kernels.kernel import can_compile
 from fedlama.kernels.model import Batches, Model, SGDSettings, StackedTensor, plan_model
@@ -89,6 +90,7 @@ __all__ = [
     "fill_rows",
     "keep_differences",
     "largest_of",
+    "multiply_transposed",
     "plan_model",
     "pool_before_relu",
     "positions_of_largest",
@@ -101,6 +103,6 @@ __all__ = [
     "round_to_signs",
     "shuffle_rows",
     "squared_norms",
-    "take_difference",
+    "take_product",
     "uses",
 ]

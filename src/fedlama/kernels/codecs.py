@@ -179,23 +179,60 @@ def round_rows(out: Floats, values: Floats, rows: int, *, past_caches: bool = Fa
     round_by_rows(out, values, rows, past_caches)
 
 
-def take_difference(change: Floats, values: Floats, reference: Floats, residual: Floats) -> None:
-    """Compute the difference of one client's values from a reference.
+def take_product(
+    change: Floats, product: Floats, values: Floats, reference: Floats, residual: Floats, basis: Floats
+) -> None:
+    """Compute the difference of one client's values from a reference, and its product with a thin matrix.
 
     Args:
-        change: The difference, float32, (columns,); overwritten.
-        values: x, float32, (columns,).
-        reference: r, float32, (columns,).
-        residual: e, float32, (columns,), which is added to the difference; empty for zero.
+        change: The difference, float32, (height * width,); overwritten.
+        product: Transposed, float32, (rank, height); overwritten.
+        values: x, float32, (height * width,).
+        reference: r, float32, (height * width,).
+        residual: e, float32, (height * width,), which is added to the difference; empty for zero.
+        basis: The thin matrix, transposed, float32, (rank, width).
 
     Raises:
         TypeError: An array has another dtype.
         ValueError: The shapes do not fit together, or an array is not contiguous.
     """
-    from fedlama.kernels.products import take_row  # needs Numba
+    from fedlama.kernels.products import take_rows  # needs Numba
 
-    check_array("change", change, np.float32, (check_change(values, reference, residual),))
-    take_row(change, values, reference, residual)
+    columns = check_change(values, reference, residual)
+    check_array("change", change, np.float32, (columns,))
+    _check_sides(columns, ("product", product), ("basis", basis))
+    take_rows(change, product, values, reference, residual, basis)
+
+
+def multiply_transposed(out: Floats, matrix: Floats, left: Floats) -> None:
+    """Compute the product of a transposed matrix and a thin one.
+
+    Args:
+        out: Transposed, float32, (rank, width); overwritten.
+        matrix: float32, (height * width,).
+        left: The thin matrix, transposed, float32, (rank, height).
+
+    Raises:
+        TypeError: An array has another dtype.
+        ValueError: The shapes do not fit together, or an array is not contiguous.
+    """
+    from fedlama.kernels.products import sum_rows  # needs Numba
+
+    check_array("matrix", matrix, np.float32, (None,))
+    _check_sides(len(matrix), ("left", left), ("out", out))
+    sum_rows(out, matrix, left)
+
+
+def _check_sides(columns: int, *thin: tuple[str, Floats]) -> None:
+    """Check two thin matrices, (rank, height) and (rank, width), of a matrix of height * width numbers."""
+    (first, left), (second, right) = thin
+    check_array(first, left, np.float32, (None, None))
+    check_array(second, right, np.float32, (len(left), None))
+    if not len(left):
+        raise ValueError(f"{first} has rank 0, expected 1 or more")
+    if left.shape[1] * right.shape[1] != columns:
+        sides = f"{left.shape[1]} x {right.shape[1]}"
+        raise ValueError(f"{first} and {second} are of a matrix of {sides} numbers, expected {columns} in all")
 
 
 def put_product(
@@ -222,11 +259,8 @@ def put_product(
     from fedlama.kernels.products import send_product  # needs Numba
 
     first, second = factors
-    check_array("factors[0]", first, np.float32, (None, None))
-    check_array("factors[1]", second, np.float32, (len(first), None))
-    if not len(first):
-        raise ValueError("factors have rank 0, expected 1 or more")
-    columns = (first.shape[1] * second.shape[1],)
-    for name, array in (("received", received), ("left", left), ("reference", reference)):
-        check_array(name, array, np.float32, columns)
+    check_array("reference", reference, np.float32, (None,))
+    for name, array in (("received", received), ("left", left)):
+        check_array(name, array, np.float32, reference.shape)
+    _check_sides(len(reference), ("factors[0]", first), ("factors[1]", second))
     send_product(received, left, reference, first, second, past_caches)

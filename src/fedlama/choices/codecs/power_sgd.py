@@ -1,7 +1,8 @@
 """Differences of low rank, found by one step of the power method that starts from the last one: PowerSGD.
 
 Source: Vogels, Karimireddy and Jaggi, "PowerSGD" (NeurIPS 2019), algorithm 1. Deviation: there all workers find one
-common matrix by two all-reduces; here every sender finds its own, since a server receives single uploads.
+common matrix by two all-reduces; here every sender finds its own, since a server receives single uploads. All sums have
+a fixed order, see :mod:`fedlama.choices.codecs.fixed_order`.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from torch import Tensor
 from fedlama.choices.codecs.base import CodecState, CohortContext, spec_of
 from fedlama.choices.codecs.compiled import arrays_of, by_rows
 from fedlama.choices.codecs.difference import RESIDUAL, DifferenceCodec, Rows, is_coded, real_spec
+from fedlama.choices.codecs.fixed_order import orthonormal, times, transposed_times
 from fedlama.choices.codecs.packing import from_bytes, to_bytes
 from fedlama.core.layers import TensorSpec
 from fedlama.core.randomness import generator
 from fedlama.core.registry import register
 from fedlama.core.validation import normalise_numbers, refuse, whole
-from fedlama.kernels import put_product, take_difference
+from fedlama.kernels import multiply_transposed, put_product, take_product
 
 BASIS = "basis"
 
@@ -66,7 +68,7 @@ class PowerSGD(DifferenceCodec):
         return {**first, BASIS: torch.from_numpy(drawn).to(torch.float32)}
 
     def _arriving(self, stacked: Tensor, context: CohortContext) -> tuple[Tensor, CodecState]:
-        """Compute all but the matrix products in compiled loops, where they are available and worth loading."""
+        """Compute the differences and their products in compiled loops, where these are available and worth loading."""
         spec, bases = spec_of(stacked[0]), context.state.get(BASIS)
         if bases is None or not self.compiles(stacked, context):
             return super()._arriving(stacked, context)
@@ -76,9 +78,15 @@ class PowerSGD(DifferenceCodec):
 
         def compute(row: int) -> None:
             received, change = arrays.received[row], arrays.left[row]
-            take_difference(change, arrays.values[row], arrays.reference, arrays.residuals[row])
-            left, right, new[row] = _factors(torch.from_numpy(change).view(height, width), bases[row])
-            factors = left.t().contiguous().numpy(), right.t().contiguous().numpy()
+            product, basis = torch.empty(self.rank, height), bases[row].t().contiguous()  # (rank, width)
+            take_product(
+                change, product.numpy(), arrays.values[row], arrays.reference, arrays.residuals[row], basis.numpy()
+            )
+            left = orthonormal(product.t()[None])[0].t().contiguous()  # (rank, height)
+            right = torch.empty(self.rank, width)
+            multiply_transposed(right.numpy(), change, left.numpy())
+            new[row] = _next_basis(right.t()[None], bases[row][None])[0]
+            factors = left.numpy(), right.numpy()
             put_product(received, change, arrays.reference, factors, past_caches=arrays.past_caches)
 
         by_rows(compute, arrays, context)
@@ -89,18 +97,17 @@ class PowerSGD(DifferenceCodec):
         return 4 * (self.rank * sum(_sides(spec)) if self._is_factored(spec) else spec.size)
 
     def pack(self, values: Tensor, rows: Rows) -> tuple[Tensor, CodecState]:
-        """Write both factors, row by row, since a matrix product of several rows may add in another order."""
+        """Write both factors."""
         if not self._is_factored(rows.spec):
             return to_bytes(values), {}
-        height, width = _sides(rows.spec)
-        bases = rows.state.get(BASIS)
-        packed, new = [], []
-        for index, row in enumerate(values):
-            before = self.init(rows.spec)[BASIS].to(row.device) if bases is None else bases[index]
-            left, right, basis = _factors(row.view(height, width), before)
-            packed.append(torch.cat([left.reshape(-1), right.reshape(-1)]))
-            new.append(basis)
-        return to_bytes(torch.stack(packed)), {BASIS: torch.stack(new)}
+        matrices = values.view(-1, *_sides(rows.spec))  # (rows, height, width)
+        bases = rows.state.get(BASIS)  # (rows, width, rank)
+        if bases is None:
+            bases = self.init(rows.spec)[BASIS].to(values.device).expand(len(values), -1, -1)
+        left = orthonormal(times(matrices, bases))  # (rows, height, rank)
+        right = transposed_times(matrices, left)  # (rows, width, rank)
+        packed = torch.cat([left.flatten(1), right.flatten(1)], 1)
+        return to_bytes(packed), {BASIS: _next_basis(right, bases)}
 
     def unpack(self, packed: Tensor, rows: Rows) -> Tensor:
         """Multiply the factors one column after another, which gives the same bits on every machine."""
@@ -119,25 +126,11 @@ class PowerSGD(DifferenceCodec):
         return len(spec.shape) > 1 and spec.size > 0 and self.rank * sum(_sides(spec)) < spec.size
 
 
-def _factors(matrix: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return both factors of a matrix, (height, rank) and (width, rank), and the next basis, (width, rank)."""
-    left = _orthonormal(matrix @ before)
-    right = matrix.t() @ left
-    return left, right, right if bool(right.any()) else before  # zeros would stay zeros
+def _next_basis(right: Tensor, before: Tensor) -> Tensor:
+    """Return the bases of the next step, (rows, width, rank): the last one where it would be zero, and stay it."""
+    return torch.where(right.flatten(1).any(1)[:, None, None], right, before)
 
 
 def _sides(spec: TensorSpec) -> tuple[int, int]:
     """Return the height and the width of a tensor as a matrix."""
     return spec.shape[0], spec.size // spec.shape[0]
-
-
-def _orthonormal(columns: Tensor) -> Tensor:
-    """Return an orthonormal basis of some columns (Gram-Schmidt, twice for accuracy); zero where they are dependent."""
-    basis: list[Tensor] = []
-    for index in range(columns.shape[1]):
-        column, size = columns[:, index], columns[:, index].norm()
-        for earlier in [*basis, *basis]:
-            column = column - earlier * (earlier @ column)
-        norm = column.norm()
-        basis.append(torch.where(norm > 1e-6 * size, column / norm, torch.zeros_like(column)))
-    return torch.stack(basis, 1)

@@ -75,7 +75,8 @@ def test_the_error_of_qsgd_is_below_a_step(values: list[float], scale: Any) -> N
     error = (sent(fl.QSGD(4, scale), value) - value).abs()
     for part, off in zip(value.split(512), error.split(512), strict=True):
         size = part.abs().max() if scale == "largest" else part.norm()
-        assert (off <= size / 7 * (1 + 1e-4)).all()
+        # The square of a number below 1e-22 is 0 in float32, and so may be the norm.
+        assert (off <= size / 7 * (1 + 1e-4) + 1e-22).all()
 
 
 def test_qsgd_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from fedlama.engines.distributed import DistributedEngine
 from fedlama.federation.presets import authors
 from tests.engines.cases import assert_same, clients, federation, network, run
 from tests.engines.test_client_state import OneAfterAnother
+from tests.resume.test_exact import taken_apart
 
 ENGINES: list[Any] = [Stacked(), Stacked(chunk=2), Workers(threads=2), Recorded(share=2), fl.Auto()]
 HEAD = fl.tagged(fl.by_module(network(), statistics="local"), head=["4"])
@@ -56,10 +58,16 @@ CHOICES: dict[str, dict[str, Any]] = {
 }
 
 
+@functools.cache
+def of_loop(choice: str) -> fl.Result:
+    """Return the result of the loop engine, computed once for all engines."""
+    return run("loop", **(FLAYER | CHOICES[choice]))
+
+
 @pytest.mark.parametrize("engine", ENGINES, ids=str)
 @pytest.mark.parametrize("choice", CHOICES)
 def test_engines_agree(engine: Any, choice: str) -> None:  # noqa: ANN401
-    ours, expected = (run(each, **(FLAYER | CHOICES[choice])) for each in (engine, "loop"))
+    ours, expected = run(engine, **(FLAYER | CHOICES[choice])), of_loop(choice)
     assert_same(ours, expected, 1e-4)
     for record, theirs in zip(ours.rounds, expected.rounds, strict=True):
         assert record.client_scores is not None
@@ -72,18 +80,12 @@ def test_engines_agree(engine: Any, choice: str) -> None:  # noqa: ANN401
 @pytest.mark.parametrize("choice", ["cohorts", "absences", "sgd, whole uploads"])
 def test_a_resumed_run_goes_on_bit_for_bit(engine: Any, choice: str) -> None:  # noqa: ANN401
     given = federation(engine, **(FLAYER | CHOICES[choice]))
-    whole = given.run()
-    for rounds in (1, 3, 5):
-        first = fl.Run(given)
-        before = [first.advance() for _ in range(rounds)]
-        second = fl.Run(given)
-        second.load_state_dict(first.state_dict(), before)
-        result = second.to_end([], before)
-        assert [record.loss for record in result.rounds] == [record.loss for record in whole.rounds]
-        assert [record.client_scores for record in result.rounds] == [record.client_scores for record in whole.rounds]
-        assert result.ledger.transfers == whole.ledger.transfers
-        for client, values in whole.rounds[-1].client_models.items():
-            assert all(torch.equal(result.rounds[-1].client_models[client][n], value) for n, value in values.items())
+    whole, result = given.run(), taken_apart(given)
+    assert [record.loss for record in result.rounds] == [record.loss for record in whole.rounds]
+    assert [record.client_scores for record in result.rounds] == [record.client_scores for record in whole.rounds]
+    assert result.ledger.transfers == whole.ledger.transfers
+    for client, values in whole.rounds[-1].client_models.items():
+        assert all(torch.equal(result.rounds[-1].client_models[client][n], value) for n, value in values.items())
 
 
 class Sum(nn.Module):

@@ -1,20 +1,25 @@
-"""Tasks and batches of every kind in deployments: all inside one process, some over a network of three SuperNodes."""
+"""Tasks and batches of several kinds over a real network: a SuperLink and three SuperNodes. Slow; needs ``flower``.
+
+`tests/tasks/test_every_engine.py` has all kinds in deployments inside one process.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
+pytest.importorskip("flwr", reason="needs Flower: pip install 'fedlama[flower]'")
+
 import fedlama as fl
 from tests.docs.blocks import ROOT
-from tests.flower.cases import assert_same_bits, deployed, in_process
+from tests.flower.cases import assert_same_bits
 from tests.flower.live import Live
-from tests.flower.pauses import skip_pauses
-from tests.tasks.cases import CASES, federation
+from tests.tasks.cases import federation
+
+pytestmark = pytest.mark.slow
 
 STEPS = 4
 APP = {
@@ -60,7 +65,6 @@ client = client_app(trainer)
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """A network whose app takes the federations of the tests of tasks."""
-    pytest.importorskip("flwr", reason="needs Flower: pip install 'fedlama[flower]'")
     path = os.pathsep.join([str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", path)
@@ -72,18 +76,6 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
             yield started
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_a_deployment_has_the_bits_of_the_loop_engine(
-    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two rounds, the second with all layers."""
-    skip_pauses(monkeypatch)
-    given = federation(case, local_steps=STEPS)
-    result = deployed(given, in_process(given, tmp_path)).to_end([])
-    assert_same_bits(result, federation(case, engine="loop", local_steps=STEPS).run())
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("case", ["language-model", "cox", "huggingface"])
 def test_a_network_has_the_bits_of_the_loop_engine(live: Live, case: str) -> None:
     """A batch of named tensors, a loss that is no mean over samples, and one that the model computes."""

@@ -60,20 +60,33 @@ def federation(engine: str, **changes: Any) -> fl.Federation:  # noqa: ANN401  (
     return fl.Federation(net, clients, local_steps=12, test_set=fl.TestSet(x, y), engine=engine, **settings)
 
 
-def assert_exact(one: fl.Federation) -> None:
-    """Continue a run from its state after each round; the run itself goes on undisturbed."""
-    whole, first = one.run(), fl.Run(one)
-    before: list[fl.RoundRecord] = []
-    for rounds in range(1, one.budget.rounds):
-        before.append(first.advance())
-        second = fl.Run(one)
-        second.load_state_dict(first.state_dict(), before)
-        result = second.to_end([], before)
-        assert result.model.keys() == whole.model.keys()
-        assert all(torch.equal(result.model[name], value) for name, value in whole.model.items()), rounds
-        assert result.ledger.transfers == whole.ledger.transfers
-        assert [r.layers for r in result.rounds] == [r.layers for r in whole.rounds]
-        assert [(r.loss, r.score) for r in result.rounds] == [(r.loss, r.score) for r in whole.rounds]
+def taken_apart(given: fl.Federation) -> fl.Result:
+    """Run a federation in parts of one round, each of which is loaded from the state of the one before."""
+    records, state = list[fl.RoundRecord](), None
+    for _ in range(given.budget.rounds - 1):
+        part = continued(given, state, records)
+        records.append(part.advance())
+        state = part.state_dict()
+    return continued(given, state, records).to_end([], records)
+
+
+def continued(given: fl.Federation, state: Any, records: list[fl.RoundRecord]) -> fl.Run:  # noqa: ANN401
+    """Return a new run that goes on from a state, if there is one."""
+    run = fl.Run(given)
+    if state is not None:
+        run.load_state_dict(state, records)
+    return run
+
+
+def assert_exact(given: fl.Federation) -> None:
+    """Take a run apart after every round: what is lost or changed anywhere is so in the end."""
+    whole, result = given.run(), taken_apart(given)
+    assert result.model.keys() == whole.model.keys()
+    for name, value in whole.model.items():
+        assert torch.equal(result.model[name], value), name
+    assert result.ledger.transfers == whole.ledger.transfers
+    assert [r.layers for r in result.rounds] == [r.layers for r in whole.rounds]
+    assert [(r.loss, r.score) for r in result.rounds] == [(r.loss, r.score) for r in whole.rounds]
 
 
 @pytest.mark.parametrize("engine", ENGINES_HERE)

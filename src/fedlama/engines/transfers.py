@@ -281,7 +281,7 @@ class TransferTable:
         return Transfer(order.plan.round_index, direction, tuple(clients), listed, scalars)
 
 
-def measured(transfers: Sequence[Transfer], sent: Mapping[tuple[str, int], int]) -> tuple[Transfer, ...]:
+def with_sent_lengths(transfers: Sequence[Transfer], sent: Mapping[tuple[str, int], int]) -> tuple[Transfer, ...]:
     """Return a round's transfers with the lengths that uploads really had: one for each list of lengths.
 
     Args:

@@ -20,7 +20,7 @@ from fedlama.choices.codecs import (
     CohortContext,
     changes_nothing,
     codec_of,
-    measured,
+    payload_lengths,
     varies,
 )
 from fedlama.core.layers import Layer, Layers, TensorSpec
@@ -105,7 +105,7 @@ class Uploads:
             spread=threads.map_strided,
         )
         if self._varies:
-            self._note(layer, spec, clients, measured(stacked, spec, codec, context))
+            self._note(layer, spec, clients, payload_lengths(stacked, spec, codec, context))
         values, new = codec.transmit_with(stacked, context)
         return Arrived(values, new, counts=layer.name in plan.upload)
 

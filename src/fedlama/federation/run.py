@@ -23,7 +23,7 @@ from fedlama.engines import ENGINES, Engine
 from fedlama.engines.api import RoundOrder, RoundReply, Values, sent_bytes_of
 from fedlama.engines.cohort.sizes import intra_op_threads, threads_for
 from fedlama.engines.factors import check_factors
-from fedlama.engines.transfers import TransferPlanner, measured
+from fedlama.engines.transfers import TransferPlanner, with_sent_lengths
 from fedlama.engines.wrappers import wrap
 from fedlama.federation.callbacks import CallbackError, Callbacks, RoundCallback
 from fedlama.federation.checks import check_federation, check_fit
@@ -316,7 +316,7 @@ class Run:
         evaluated = time.perf_counter()
         uploads = (*reply.transfers, *asked)
         if varies(self.federation.codec):
-            uploads = measured(uploads, sent_bytes_of(engine))
+            uploads = with_sent_lengths(uploads, sent_bytes_of(engine))
         sent, active = (*uploads, *global_scores.transfers), order.cohort
         if getattr(strategy, "is_central", False):  # the data and the model are in one place
             sent, active = (), ()

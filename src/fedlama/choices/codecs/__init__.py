@@ -24,7 +24,7 @@ from fedlama.choices.codecs.qsgd import QSGD
 from fedlama.choices.codecs.random_k import RandomK
 from fedlama.choices.codecs.sign import Sign
 from fedlama.choices.codecs.top_k import TopK
-from fedlama.choices.codecs.varying import least_bytes, length_of, measured, received_state, shares_state, varies
+from fedlama.choices.codecs.varying import least_bytes, length_of, payload_lengths, received_state, shares_state, varies
 
 __all__ = [
     "LBGM",
@@ -56,7 +56,7 @@ __all__ = [
     "full_codec",
     "least_bytes",
     "length_of",
-    "measured",
+    "payload_lengths",
     "received_state",
     "shares_state",
     "varies",

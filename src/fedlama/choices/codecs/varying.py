@@ -67,7 +67,7 @@ def length_of(data: bytes, spec: TensorSpec, codec: Codec) -> int:
     return int(_uploading(codec).length_of(data, spec)) if varies(codec) else codec.payload_bytes(spec)
 
 
-def measured(stacked: Tensor, spec: TensorSpec, codec: Codec, context: CohortContext) -> Sequence[int]:
+def payload_lengths(stacked: Tensor, spec: TensorSpec, codec: Codec, context: CohortContext) -> Sequence[int]:
     """Return the bytes of each client's payload.
 
     Args:

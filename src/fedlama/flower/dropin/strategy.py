@@ -16,7 +16,7 @@ import copy
 import inspect
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -93,30 +93,10 @@ class FedLAMAStrategy(FedAvg):
         **options: Any,  # noqa: ANN401  (of another library)
     ) -> None:
         flowers = [name for name in inspect.signature(FedAvg.__init__).parameters if name != "self"]
-        unknown = [name for name in options if name not in flowers and name not in _CHOICES]
-        if "aggregation" in unknown:
-            raise ConfigError(
-                f"aggregation is {options['aggregation']!r}, but FedLAMAStrategy averages single models, because "
-                "Flower's loop carries one exchange of messages for each round; leave it out, or write the app with "
-                "fedlama.flower.apps"
-            )
-        if unknown:
-            near = did_you_mean(unknown[0], [*flowers, *_CHOICES])
-            raise ConfigError(f"FedLAMAStrategy has no option {unknown[0]!r}{near}")
+        chosen: Strategy[Any] = FedLAMA(1, 2) if strategy is None else strategy
+        refuse(_option_problems(options, flowers) + strategy_problems(chosen) + exchange_problems(chosen))
         super().__init__(**{name: value for name, value in options.items() if name in flowers})
-        if not self.fraction_train:
-            raise ConfigError("fraction_train is 0, expected a share of the nodes; use FedAvg to evaluate only")
-        self._strategy: Strategy[Any] = FedLAMA(1, 2) if strategy is None else strategy
-        refuse(strategy_problems(self._strategy) + exchange_problems(self._strategy))
-        if getattr(options.get("aggregator"), "needs_factors", False):
-            raise ConfigError(
-                f"aggregator is {options['aggregator'].name!r}, whose clients send Kronecker factors, which a "
-                "ClientApp does not compute; choose another, or deploy an experiment"
-            )
-        if self.configrecord_key in OURS:
-            raise ConfigError(
-                f"configrecord_key is {self.configrecord_key!r}, which messages use; choose another, or leave it out"
-            )
+        self._strategy = chosen
         self._choices = {name: value for name, value in options.items() if name in _CHOICES}
         self._model, self._metric, self._poll = model, metric, poll
         self._out, self._count, self._known = expanded(out) if out else None, clients, known or KnownClients()
@@ -375,3 +355,31 @@ class FedLAMAStrategy(FedAvg):
         if done.evaluated:
             self._engine.log_scores(list(done.replies))
         self.progress.add(record, done.metrics)
+
+
+def _option_problems(options: Mapping[str, Any], flowers: Sequence[str]) -> list[str]:
+    """Return what is wrong with the further options of a strategy, of which some are Flower's."""
+    problems, unknown = list[str](), [name for name in options if name not in flowers and name not in _CHOICES]
+    if "aggregation" in unknown:
+        problems.append(
+            f"aggregation is {options['aggregation']!r}, but FedLAMAStrategy averages single models, because "
+            "Flower's loop carries one exchange of messages for each round; leave it out, or write the app with "
+            "fedlama.flower.apps"
+        )
+    problems += [
+        f"FedLAMAStrategy has no option {name!r}{did_you_mean(name, [*flowers, *_CHOICES])}"
+        for name in unknown
+        if name != "aggregation"
+    ]
+    if not options.get("fraction_train", 1.0):
+        problems.append("fraction_train is 0, expected a share of the nodes; use FedAvg to evaluate only")
+    if getattr(options.get("aggregator"), "needs_factors", False):
+        problems.append(
+            f"aggregator is {options['aggregator'].name!r}, whose clients send Kronecker factors, which a "
+            "ClientApp does not compute; choose another, or deploy an experiment"
+        )
+    if options.get("configrecord_key") in OURS:
+        problems.append(
+            f"configrecord_key is {options['configrecord_key']!r}, which messages use; choose another, or leave it out"
+        )
+    return problems

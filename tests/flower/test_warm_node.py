@@ -24,11 +24,10 @@ def test_the_node_looks_often_only_after_work() -> None:
     assert polling.pull() == 7
     polling.sleep(3)
     polling.sleep(0.1)
-    clock[0] = 59.0
-    polling.sleep(3)
-    clock[0] = 61.0
-    polling.sleep(3)
-    assert pauses == [3, 0.3, 0.1, 0.3, 3]
+    for seconds in (2.0, 8.0, 25.0, 61.0):  # since the message
+        clock[0] = seconds
+        polling.sleep(3)
+    assert pauses == pytest.approx([3, 0.3, 0.1, 0.3, 0.8, 1, 3])
 
 
 def _taken_replies(state: Any) -> Any:  # noqa: ANN401  (Flower's own)

@@ -3,10 +3,10 @@
 Flower starts a new Python for every request, which then imports PyTorch: more than three seconds of a processor's
 time. Here the SuperNode's helper (`flower-superexec`) is this module's :func:`execute`. It imports everything once, in
 a process that does nothing else and has one thread, and that process forks for each request. After a request the
-SuperNode looks for the next one every 0.3 seconds for a while, instead of every 3. It also sends replies that wait
-while no request comes: Flower's looks for replies only after a request, so once a reply was late (its ClientApp hung
-and was killed), each later reply would wait for the request after it, and the round for its deadline. And it gives up
-a reply whose ClientApp died while it handed it over, for the rest of which Flower's waits without an end.
+SuperNode looks for the next one every 0.3 to 1 seconds for a minute, instead of every 3. It also sends replies that
+wait while no request comes: Flower's looks for replies only after a request, so once a reply was late (its ClientApp
+hung and was killed), each later reply would wait for the request after it, and the round for its deadline. And it gives
+up a reply whose ClientApp died while it handed it over, for the rest of which Flower's waits without an end.
 
 These replace parts of Flower that are not public. Where a version of Flower lacks them, the SuperNode works as Flower's
 own.
@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -35,7 +36,8 @@ _LOG = logging.getLogger("fedlama.flower")
 _INTERNAL = "flwr.supernode.start_client_internal"
 _LONGEST = 1 << 16  # bytes of one order to fork
 _UNFINISHED = ("pending", "starting", "running")  # of Flower's tasks
-_BUSY_SECONDS, _QUICK_SECONDS = 60.0, 0.3  # after work, and between two looks then
+_BUSY_SECONDS = 60.0  # after work
+_SHORTEST_PAUSE, _LONGEST_PAUSE, _SHARE = 0.3, 1.0, 0.1  # between two looks then: seconds, and the share of the wait
 
 
 def start_node(arguments: Sequence[str]) -> None:
@@ -68,7 +70,10 @@ def start_node(arguments: Sequence[str]) -> None:
 
 
 class Polling:
-    """Shortens the SuperNode's pauses while there is work, and has replies sent that wait.
+    """Shortens the SuperNode's pauses after work, and has replies sent that wait.
+
+    For a minute after a message a pause is a tenth of the time since then, within limits, so that many nodes that wait
+    for another one do not keep the SuperLink busy.
 
     Args:
         pull: Flower's function that looks for a message; it returns None when there is none.
@@ -83,7 +88,7 @@ class Polling:
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._pull, self._now, self._pause = pull, now, pause
-        self._latest = -_BUSY_SECONDS
+        self._latest = -math.inf
 
     def pull(self, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401  (Flower's own)
         """Look for a message, and note when there was one; without one, return 0 if a reply waits to be sent.
@@ -96,9 +101,10 @@ class Polling:
         return 0 if pulled is None and _has_unsent_reply(named.get("state")) else pulled
 
     def sleep(self, seconds: float) -> None:
-        """Sleep as long as Flower wants, or for a moment while there is work."""
-        busy = self._now() - self._latest < _BUSY_SECONDS
-        self._pause(min(seconds, _QUICK_SECONDS) if busy else seconds)
+        """Sleep as long as Flower wants, or less after work."""
+        waited = self._now() - self._latest
+        short = min(max(_SHORTEST_PAUSE, _SHARE * waited), _LONGEST_PAUSE)
+        self._pause(min(seconds, short) if waited < _BUSY_SECONDS else seconds)
 
 
 def _has_unsent_reply(state: Any) -> bool:  # noqa: ANN401  (Flower's own)

@@ -383,7 +383,7 @@ def _kept(**choices: Any) -> object:  # noqa: ANN401
         (lambda: LeastHashes(4, 2, [0]).send((ROW, ROW), (ROW, FOUR, ROW), -1, 4), "first is -1, expected 0 or more"),
         (lambda: round_rows(FOUR.copy(), FOUR, 3), "rows is 3, expected a divisor of the 4 numbers"),
         (lambda: _taken(FOUR[:3].copy(), ROW), r"change has shape \(3,\), expected \(4,\)"),
-        (lambda: _taken(FOUR.copy(), FOUR), r"basis has 1 dim|basis has shape \(4,\)"),
+        (lambda: _taken(FOUR.copy(), FOUR), r"basis has shape \(4,\), expected"),
         (lambda: multiply_transposed(ROW, FOUR[:3], ROW[:, :1]), "left and out are of a matrix of 1 x 4 numbers, exp"),
         (
             lambda: put_product(FOUR.copy(), FOUR.copy(), FOUR, (ROW, ROW)),

@@ -121,6 +121,7 @@ def combined(strategy: str, method: str, engine: Any = "loop") -> fl.Federation:
         model=MODEL,
         clients=sets,
         strategy=STRATEGIES[strategy],
+        local_steps=8,
         sampler=fl.AllClients(),
         keep_client_models=False,
         **({"solver": fl.SGD(0.05, momentum=0.9)} | METHODS[method]),
@@ -155,9 +156,9 @@ def test_each_strategy_and_each_method_meets_all_engines() -> None:
 
 
 def gone_on(given: fl.Federation) -> fl.Result:
-    """Return the result of a run, after comparing it with a run that goes on from its state after three rounds."""
+    """Return the result of a run, after comparing it with a run that goes on from its state after two rounds."""
     first, second = fl.Run(given), fl.Run(given)
-    before = [first.advance() for _ in range(3)]
+    before = [first.advance() for _ in range(2)]
     second.load_state_dict(first.state_dict(), before)
     whole, result = first.to_end([], before), second.to_end([], before)
     assert all(torch.equal(result.model[name], value) for name, value in whole.model.items())

@@ -27,6 +27,11 @@ from tests.experiment.helpers import experiment
 CHANGES = ("sampler.name=uniform", "sampler.active=3", "local_steps=15", "seed=7")  # the budget ends inside a cycle
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _pictures() -> None:
+    """Draw them."""
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     own = experiment(*CHANGES)

@@ -14,7 +14,7 @@ from tests.flower.live import Live, assert_same_folders, small
 from tests.flower.test_deployment import in_loop
 
 pytestmark = pytest.mark.slow
-SIZES = ("partition.clients=2", "local_steps=8", "strategy.base_interval=2", "strategy.increase_factor=4")
+SIZES = ("partition.clients=2", "local_steps=6", "strategy.base_interval=2", "strategy.increase_factor=2")
 
 
 @pytest.fixture(scope="module")

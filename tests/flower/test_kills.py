@@ -1,6 +1,7 @@
-"""Kills on real deployments: ServerApp, SuperLink and SuperNodes by SIGKILL; the run goes on with the same bits.
+"""Kills on real deployments: ServerApp and SuperNodes by SIGKILL; the run goes on with the same bits.
 
-`python -m benchmarks.flower_kills` does it at random moments. Slow; needs the extra ``flower``.
+`test_kill_super_link.py` kills the SuperLink, and `python -m benchmarks.flower_kills` each of them at random moments.
+Slow; needs the extra ``flower``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ MOMENTS = ((1, 0.0), (2, 0.4), (3, 0.8))
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with Live(tmp_path_factory.mktemp("live"), warm=True, database=True) as started:
+    with Live(tmp_path_factory.mktemp("live"), warm=True) as started:
         yield started
 
 
@@ -54,19 +55,6 @@ def kill_server_apps(live: Live) -> int:
         except (OSError, ProcessLookupError):
             continue
     return count
-
-
-def test_kill_the_super_link(live: Live, tmp_path: Path) -> None:
-    """Kill -9 the SuperLink at three moments; started again with its database, it resumes."""
-    out = live.submit(quick(), "link")
-    for rounds, later in MOMENTS:
-        wait(lambda enough=rounds: live.rounds(out) >= enough, 240, f"{rounds} rounds")  # type: ignore[misc]
-        time.sleep(later)
-        live.services.stop("link", kill=True)
-        wait(lambda: not kill_server_apps(live), 60, "the ServerApp to end with its SuperLink")
-        live.services.start_link()
-        live.submit(quick(), "link")
-    assert_same_folders(live.finish(out), in_loop(quick(), tmp_path))
 
 
 def test_kill_super_nodes(live: Live, tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ DEADLINE = 45.0
 
 def test_a_node_that_hangs_is_left_out_and_comes_back(tmp_path: Path) -> None:
     experiment = small(
-        "partition.clients=3", "strategy.base_interval=1", "strategy.increase_factor=2", "local_steps=8", "engine=loop"
+        "partition.clients=2", "strategy.base_interval=1", "strategy.increase_factor=2", "local_steps=8", "engine=loop"
     )
-    with Live(tmp_path / "live", nodes=3, warm=True) as live:
+    with Live(tmp_path / "live", nodes=2, warm=True) as live:
         out = live.submit(experiment, "slow", **{"deadline": DEADLINE, "min-replies": 0.3})
         wait(lambda: live.rounds(out) >= 1, 200, "the first round")
         node = live.services.processes["node1"].pid

@@ -15,9 +15,9 @@ from fedlama.kernels.modes import MODES, read_modes
 ROOT = Path(__file__).parents[2]
 
 
-def _python(arguments: list[str], modes: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in another process with some modes."""
-    environment = os.environ | {"FEDLAMA_KERNELS": modes}
+def _python(arguments: list[str], modes: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in another process with some modes, and with more variables of the environment."""
+    environment = os.environ | {"FEDLAMA_KERNELS": modes} | more
     return subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
@@ -29,9 +29,10 @@ def test_checked_mode_and_code_from_disk_give_the_same_bits(tmp_path: Path) -> N
     from tests.kernels.results import results
 
     here = results()  # compiles, if nothing is on disk yet; the next process finds its code there
-    for modes in ("", "checked"):
+    # With checks LLVM optimises nothing, which would take minutes; so the bits do not depend on its work either.
+    for modes, more in (("", {}), ("checked", {"NUMBA_OPT": "0", "NUMBA_CACHE_DIR": str(tmp_path)})):
         file = tmp_path / f"{modes or 'again'}.npz"
-        run = _python(["-m", "tests.kernels.results", str(file)], modes)
+        run = _python(["-m", "tests.kernels.results", str(file)], modes, **more)
         assert run.returncode == 0, run.stderr
         others = np.load(file)
         assert set(others.files) == set(here)

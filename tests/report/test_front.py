@@ -12,6 +12,7 @@ import pytest
 
 import fedlama as fl
 from fedlama.reporting.html.front import front
+from tests.pictures import drawn
 from tests.report.test_page import data
 from tests.runs.federations import make
 
@@ -70,7 +71,8 @@ def federation(strategy: fl.Strategy[Any], bad: int | None = None) -> Callable[[
 
 def test_seeds_that_diverged_are_counted(tmp_path: Path) -> None:
     methods = {"a": federation(fl.FedAvg(2)), "b": federation(fl.FedAvg(4), bad=1)}
-    fl.compare(methods, seeds=2, out=tmp_path, track=(), quiet=True)
+    with drawn():
+        fl.compare(methods, seeds=2, out=tmp_path, track=(), quiet=True)
     folder = tmp_path / "comparison"
     text = fl.write_report(fl.find_runs([folder]), tmp_path / "report.html").read_text()
     assert "Runs that diverged; they are in no mean" in text

@@ -143,9 +143,9 @@ def _serve() -> None:
     import fedlama.reporting.html
     import fedlama.reporting.observer
     import fedlama.runs.verify  # noqa: F401
-    from tests.pictures import png_alone
+    from tests.pictures import not_drawn
 
-    png_alone().start()
+    not_drawn().start()
     for line in sys.stdin:
         jobs = json.loads(line)
         waiting = set(range(len(jobs)))

@@ -24,7 +24,7 @@ SEED = 13
 KILLS = 30
 DAMAGES = 12
 RUN = (
-    "run", "digits", "local_steps=120", "partition.clients=4", "strategy.base_interval=3", "strategy.increase_factor=4",
+    "run", "digits", "local_steps=84", "partition.clients=4", "strategy.base_interval=3", "strategy.increase_factor=4",
     "sampler.name=uniform", "sampler.active=3", "engine=loop", "--checkpoint-seconds", "0", "--quiet",
     "--track", "none",
 )  # fmt: skip

@@ -24,8 +24,8 @@ from tests.cli.call import SMALL, fedlama
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _few_formats() -> None:
-    """Draw in every format."""
+def _pictures() -> None:
+    """Draw them."""
 
 
 def test_the_mean_and_its_interval_at_each_evaluation() -> None:

@@ -17,6 +17,11 @@ WILD = fl.SGD(learning_rate=1e30)
 METHODS = "fedavg fedlama fedavg,solver=sgd,learning_rate=1e6"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _pictures() -> None:
+    """Draw them: numbers that are not finite are in them."""
+
+
 def tame(seed: int) -> fl.Federation:
     return make(seed, local_steps=8, solver=fl.SGD(learning_rate=0.05), server_optimizer=fl.Replace())
 

@@ -15,7 +15,7 @@ from fedlama.reporting.files import picture_files
 from fedlama.reporting.heat_map import draw_sweep, heat_map
 from fedlama.runs.execute import RunOptions
 from tests.cli.call import SMALL, fedlama, refused
-from tests.pictures import every_format
+from tests.pictures import drawn
 from tests.runs.federations import make
 
 FEW = (*SMALL, "local_steps=6")
@@ -212,7 +212,7 @@ def test_a_function_is_swept_over_its_arguments(tmp_path: Path) -> None:
 
 
 def test_a_function_that_changes_the_data_has_no_front(tmp_path: Path) -> None:
-    with every_format():
+    with drawn():
         sweep = fl.sweep(made, {"rate": [0.1], "alpha": [0, 1]}, out=tmp_path, track=(), quiet=True)
     assert all(file.read_bytes() for file in picture_files(tmp_path / "sweep" / "sweep.png"))
     assert (sweep.same_problem, sweep.points) == (False, [])

@@ -31,6 +31,11 @@ DATA = [
 QUIET = ["--track", "none"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _pictures() -> None:
+    """Draw them: their axes are those of the task."""
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with the user's file, which is the current one."""

@@ -253,7 +253,7 @@ class LeastHashes:
         Args:
             number: The key's number.
         """
-        from fedlama.kernels.hashes import RANK, least_hashes  # needs Numba
+        from fedlama.kernels.hashes import RANK, write_hashes  # needs Numba
 
         pieces = [self._pieces[first] for first in sorted(self._pieces)]
         wanted = self._count - sum(int(piece.sent[number]) for piece in pieces)
@@ -263,8 +263,15 @@ class LeastHashes:
         if wanted == 0:
             return columns[:0]
         low = np.uint64(self._low << RANK if wanted == self._count else 0)
-        chosen: Integers = least_hashes(columns, self._keys[number], low, wanted)
-        return chosen if len(chosen) else None
+        hashes = np.empty(len(columns), np.uint64)
+        write_hashes(hashes, columns, self._keys[number])
+        # NumPy selects: its `partition` in a kernel would be as fast, but take as long to compile as thirty kernels.
+        above = hashes[hashes > low]
+        wanted -= len(columns) - len(above)
+        if not 0 <= wanted <= len(above):
+            return None
+        highest = np.partition(above, wanted - 1)[wanted - 1] if wanted > 0 else low
+        return columns[hashes <= highest]
 
     def is_finite(self, number: int) -> bool:
         """Return whether all differences of one client were finite, after :meth:`send`.

@@ -66,35 +66,16 @@ def small_hashes(columns: Any, taken: Any, first: int, end: int, keys: Any, limi
 
 
 @kernel
-def least_hashes(columns: Any, key: Any, low: Any, count: int) -> Any:
-    """Return the positions with the smallest hashes, in the order in which they are given.
+def write_hashes(hashes: Any, columns: Any, key: Any) -> None:
+    """Write the hashes of positions.
 
     Args:
+        hashes: uint64 (columns,); overwritten.
         columns: Positions, int64 (columns,).
         key: uint64: what the hashes belong to.
-        low: uint64: a hash that few of the positions exceed, and fewer than `count` are up to.
-        count: How many are wanted.
-
-    Returns:
-        int64 (count,); empty if fewer than `count` positions are given, or more are up to `low`.
     """
-    hashes, above, exceeding = np.empty(len(columns), np.uint64), np.empty(len(columns), np.uint64), 0
-    for number in range(len(columns)):  # hashes (columns) <- columns (columns); apart, so that it is done in vectors
+    for number in range(len(columns)):  # hashes (columns) <- columns (columns)
         hashes[number] = mixed(key ^ mixed(np.uint64(columns[number])))
-    for number in range(len(columns)):  # above (exceeding) <- hashes (columns)
-        if hashes[number] > low:
-            above[exceeding] = hashes[number]
-            exceeding += 1
-    wanted = count - (len(columns) - exceeding)
-    if wanted < 0 or wanted > exceeding:
-        return columns[:0].copy()
-    highest = np.partition(above[:exceeding], wanted - 1)[wanted - 1] if wanted > 0 else low
-    out, taken = np.empty(count, np.int64), 0
-    for number in range(len(columns)):  # out (count) <- columns (columns)
-        if hashes[number] <= highest:
-            out[taken] = columns[number]
-            taken += 1
-    return out
 
 
 @kernel

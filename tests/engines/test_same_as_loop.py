@@ -142,7 +142,7 @@ def test_every_server_step(engine: EngineChoice, by_server_step: Expected) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "solver", "codec", "server_optimizer"),
-    _half_of_all(),
+    list(_half_of_all()),
     ids=_ids,
 )
 def test_every_combination(

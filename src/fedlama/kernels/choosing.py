@@ -265,7 +265,7 @@ class LeastHashes:
         low = np.uint64(self._low << RANK if wanted == self._count else 0)
         hashes = np.empty(len(columns), np.uint64)
         write_hashes(hashes, columns, self._keys[number])
-        # NumPy selects: its `partition` in a kernel would be as fast, but take as long to compile as thirty kernels.
+        # NumPy selects: its `partition` in a kernel would be as fast, but take as long to compile as twenty kernels.
         above = hashes[hashes > low]
         wanted -= len(columns) - len(above)
         if not 0 <= wanted <= len(above):

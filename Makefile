@@ -15,7 +15,8 @@ METHODS := fedavg fedavg,base_interval=12 fedavg,base_interval=24 fedlama fedlam
 # Two files of tests at a time; fixtures of a file, such as a deployment, are set up once.
 PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # Deployments often wait, so twice as many processes; tests/flower/conftest.py marks these tests and gives their order.
-DEPLOYMENTS := --numprocesses 4 --dist loadfile --no-loadscope-reorder -m flower
+FLOWER_PROCESSES := 4
+DEPLOYMENTS = --numprocesses $(FLOWER_PROCESSES) --dist loadfile --no-loadscope-reorder -m flower
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint
 
 .PHONY: run test quick lint docs pictures flower install extras gpu hashed hashes audit fuzz clean

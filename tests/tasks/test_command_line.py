@@ -16,6 +16,7 @@ import fedlama as fl
 from fedlama.flower.apps import experiment_trainer
 from fedlama.flower.client.trainer import LocalRound
 from tests.cli.call import Called, fedlama
+from tests.pictures import drawn
 
 DATA = [
     "digits",
@@ -29,11 +30,6 @@ DATA = [
     "batch_size=10",
 ]
 QUIET = ["--track", "none"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _pictures() -> None:
-    """Draw them: their axes are those of the task."""
 
 
 @pytest.fixture
@@ -88,7 +84,8 @@ def test_a_task_without_accuracy_shows_none_anywhere(folder: Path) -> None:
 
 
 def test_a_comparison_by_an_error(folder: Path) -> None:
-    content = good("compare", *DATA, "task.name=regression", *QUIET, "--seeds", "2", "--json").json
+    with drawn():
+        content = good("compare", *DATA, "task.name=regression", *QUIET, "--seeds", "2", "--json").json
     assert (content["primary"], content["direction"], content["target_accuracy"]) == ("rmse", "lower", None)
     last = {run["run_folder"]: run["metrics"]["rmse"] for run in content["runs"]}
     best = []

@@ -26,7 +26,7 @@ def call(line: str) -> None:
     if not words:
         return
     assert words[0] == "fedlama", f"mark the block as not run, or let it run: {line}"
-    if words[1] == "compare" and not re.search(r"local_steps|rounds=|\.toml", line):
+    if words[1:2] == ["compare"] and not re.search(r"local_steps|rounds=|\.toml", line):
         words.append("local_steps=96")
     called = fedlama(*words[1:])
     assert (called.code, called.err) == (0, ""), line

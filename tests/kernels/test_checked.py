@@ -15,9 +15,18 @@ from fedlama.kernels.modes import MODES, read_modes
 ROOT = Path(__file__).parents[2]
 
 
-def _python(arguments: list[str], modes: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in another process with some modes, and with more variables of the environment."""
-    environment = os.environ | {"FEDLAMA_KERNELS": modes} | more
+def _python(arguments: list[str], modes: str, code: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run Python in another process with some modes.
+
+    Args:
+        arguments: Those of Python.
+        modes: Words of ``FEDLAMA_KERNELS``.
+        code: A folder for machine code that LLVM has not optimised. With checks that would take minutes, and the bits
+            do not depend on it.
+    """
+    environment = os.environ | {"FEDLAMA_KERNELS": modes}
+    if code is not None:
+        environment |= {"NUMBA_OPT": "0", "NUMBA_CACHE_DIR": str(code)}
     return subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
@@ -29,10 +38,9 @@ def test_checked_mode_and_code_from_disk_give_the_same_bits(tmp_path: Path) -> N
     from tests.kernels.results import results
 
     here = results()  # compiles, if nothing is on disk yet; the next process finds its code there
-    # With checks LLVM optimises nothing, which would take minutes; so the bits do not depend on its work either.
-    for modes, more in (("", {}), ("checked", {"NUMBA_OPT": "0", "NUMBA_CACHE_DIR": str(tmp_path)})):
+    for modes, code in (("", None), ("checked", tmp_path)):
         file = tmp_path / f"{modes or 'again'}.npz"
-        run = _python(["-m", "tests.kernels.results", str(file)], modes, **more)
+        run = _python(["-m", "tests.kernels.results", str(file)], modes, code)
         assert run.returncode == 0, run.stderr
         others = np.load(file)
         assert set(others.files) == set(here)
@@ -114,9 +122,9 @@ print("caught")
 """
 
 
-def test_an_access_outside_of_an_array_is_caught() -> None:
+def test_an_access_outside_of_an_array_is_caught(tmp_path: Path) -> None:
     pytest.importorskip("numba", reason="the extra 'fast' is not installed")
-    run = _python(["-c", _MISTAKES], "checked")
+    run = _python(["-c", _MISTAKES], "checked", tmp_path)
     assert run.stdout == "caught\n", run.stderr
 
 
@@ -141,9 +149,9 @@ print("caught")
 """
 
 
-def test_an_operation_that_leaves_its_region_is_caught() -> None:
+def test_an_operation_that_leaves_its_region_is_caught(tmp_path: Path) -> None:
     pytest.importorskip("numba", reason="the extra 'fast' is not installed")
-    run = _python(["-c", _SHORT_REGIONS], "checked")
+    run = _python(["-c", _SHORT_REGIONS], "checked", tmp_path)
     assert run.stdout == "caught\n", run.stderr
 
 

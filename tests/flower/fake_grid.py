@@ -30,9 +30,11 @@ def with_identity(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def array_bytes(message: Message) -> int:
-    """The bytes of the arrays in a message: of our payloads, or of an app's own arrays without NumPy's headers."""
+    """The bytes of the values in a message: of our payloads, or of an app's own arrays without NumPy's headers."""
     arrays = [array for record in message.content.array_records.values() for array in record.values()]
-    return sum(array.numpy().nbytes for array in arrays)
+    fields = [value for record in message.content.config_records.values() for value in record.values()]
+    short = [value for value in fields if isinstance(value, bytes)]
+    return sum(array.numpy().nbytes for array in arrays) + sum(map(len, short))
 
 
 class FakeGrid:

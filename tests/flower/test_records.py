@@ -59,6 +59,12 @@ def test_requests_and_replies_survive_the_records() -> None:
     assert read_reply(reply_records(REPLY)) == REPLY
     assert received(reply_records(REPLY)) == REPLY
     assert read_evaluate(evaluate_records(EVALUATE)) == EVALUATE
+    for length in (0, 2**18, 2**18 + 1, 3 * 2**18):
+        longer = replace(REQUEST, payload=bytes(range(256)) * (length // 256) + b"x" * (length % 256), shares=b"sealed")
+        records = request_records(longer)
+        assert ("payloads" in records.array_records) is (length > 2**18)
+        assert ("payloads" in records.config_records) is (length <= 2**18)
+        assert read_request(records) == longer
     masked = replace(REQUEST, agreement="a0", weight=1 / 3, members=(2, 3, 5), shares=b"sealed")
     assert read_request(request_records(masked)) == masked
     assert received(reply_records(replace(REPLY, masked_loss=b"16"))) == replace(REPLY, masked_loss=b"16")
@@ -76,10 +82,39 @@ def test_requests_and_replies_survive_the_records() -> None:
     assert received(info_records(ClientInfo(3, 40, has_test_set=True))) == ClientInfo(3, 40, has_test_set=True)
     assert received(info_records(ClientInfo(3, 40))) == ClientInfo(3, 40)
     assert received(refusal_records("no data here")) == Failure("no data here", final=True)
+    assert received(refusal_records("")) == Failure("the node refused without a reason; see its log", final=True)
     with pytest.raises(DataError, match="is not a training request"):
         read_request(reply_records(REPLY))
     with pytest.raises(DataError, match="is not a training reply"):
         read_reply(request_records(REQUEST))
+
+
+def test_a_payload_of_another_type_is_refused() -> None:
+    pytest.importorskip("flwr", reason="needs Flower: pip install 'fedlama[flower]'")
+    from flwr.app import ConfigRecord
+
+    from fedlama.flower.transport import reply_records
+
+    for value in ("text", 3, [1, 2]):
+        records = reply_records(REPLY)
+        records["payloads"] = ConfigRecord({"payload": value})
+        content = received(records)
+        assert isinstance(content, Failure)
+        assert content.reason == (
+            "reply refused: the message is not a training reply (payload is not bytes); install the same version of "
+            "fedlama on the server and on all nodes"
+        )
+
+
+def test_clients_that_get_the_same_bytes_share_one_object() -> None:
+    """Requests differ in the client's number; the SuperLink stores their payload once."""
+    pytest.importorskip("flwr", reason="needs Flower: pip install 'fedlama[flower]'")
+    from fedlama.flower.transport import request_records
+
+    for payload in (b"payload", b"x" * 2**20):
+        first, second = (request_records(replace(REQUEST, client=client, payload=payload)) for client in (0, 1))
+        assert first["payloads"].object_id == second["payloads"].object_id
+        assert first["request"].object_id != second["request"].object_id
 
 
 @pytest.mark.parametrize(
@@ -119,18 +154,18 @@ def test_another_version_of_the_protocol_is_refused_by_both_sides() -> None:
 
     from fedlama.flower.transport import check_info_request, read_request, request_records
 
-    says = "speaks version 1 of fedlama's protocol, this server version 6; install the same version"
+    says = "speaks version 1 of fedlama's protocol, this server version 7; install the same version"
     introduction = RecordDict({"introduction": ConfigRecord({"client": 3, "samples": 40})})
     content = received(introduction)
     assert isinstance(content, Failure)
     assert f"the node {says}" in content.reason
     order = RecordDict({"fields": ConfigRecord({"run": "run"}), "payloads": ArrayRecord({})})
     for read in (read_request, check_info_request):
-        with pytest.raises(DataError, match="the server speaks version 1 of fedlama's protocol, this node version 6"):
+        with pytest.raises(DataError, match="the server speaks version 1 of fedlama's protocol, this node version 7"):
             read(order if read is read_request else RecordDict({}))
     newer = request_records(REQUEST)
     newer["fedlama"]["protocol"] = PROTOCOL + 1  # type: ignore[index]
-    with pytest.raises(DataError, match="version 7 of fedlama's protocol, this node version 6"):
+    with pytest.raises(DataError, match="version 8 of fedlama's protocol, this node version 7"):
         read_request(newer)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import sys
 import time
@@ -13,7 +14,10 @@ from typing import Any
 
 import pytest
 
+from fedlama.flower.deploy import warm_node
 from fedlama.flower.deploy.warm_node import Polling, Sending, _without_parent, serve
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
 def test_the_node_looks_often_only_after_work() -> None:
@@ -100,12 +104,38 @@ def test_a_reply_whose_client_app_died_is_given_up(
 
 
 def test_the_parents_number_is_replaced() -> None:
-    given = ["--token", "x", "--parent-pid", "5", "--insecure"]
-    assert _without_parent(given) == ["--token", "x", "--insecure"]
+    given = ["flwr-clientapp", "--token", "x", "--parent-pid", "5", "--insecure"]
+    assert _without_parent(given) == ["flwr-clientapp", "--token", "x", "--insecure"]
     assert _without_parent(["--insecure"]) == ["--insecure"]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@needs_fork
+def test_the_helper_is_forked_before_it_has_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm_node, "execute", lambda: (tmp_path / "command").write_text(json.dumps(sys.argv)))
+    start = warm_node._fork_executor()
+    assert not (tmp_path / "command").exists()
+    start(["flower-superexec", "--insecure"])
+    assert os.wait()[1] == 0
+    assert json.loads((tmp_path / "command").read_text()) == ["flower-superexec", "--insecure"]
+
+
+@needs_fork
+def test_the_helper_of_a_node_that_does_not_start_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm_node, "execute", lambda: (tmp_path / "command").touch())
+    reader, writer = os.pipe()
+    node = os.fork()
+    if node == 0:
+        warm_node._fork_executor()
+        os._exit(0)
+    os.close(writer)
+    assert os.waitpid(node, 0)[1] == 0
+    assert select.select([reader], [], [], 20.0)[0] == [reader]  # the helper closed the other end
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+    assert not (tmp_path / "command").exists()
+
+
+@needs_fork
 def test_each_order_is_run_in_a_process_of_its_own(tmp_path: Path) -> None:
     """Arguments arrive, a program that fails or exits ends only its child, and the end of orders ends the server."""
 
@@ -125,7 +155,7 @@ def test_each_order_is_run_in_a_process_of_its_own(tmp_path: Path) -> None:
         os._exit(0)
     far.close()
     for name in ("raises", "exits", "works"):
-        near.send(json.dumps([name]).encode())
+        near.send(json.dumps(["flwr-clientapp", name]).encode())
     end = time.monotonic() + 20
     while not all((tmp_path / name).exists() for name in ("raises", "exits", "works")):
         assert time.monotonic() < end

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from functools import lru_cache
 from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -19,6 +20,11 @@ from fedlama.experiment.settings import Experiment, Settings
 from fedlama.federation.budget import check_budget
 
 Raw = Mapping[str, object]
+
+_adapter: Callable[[type[Any]], TypeAdapter[Any]] = lru_cache(256)(TypeAdapter)  # type: ignore[assignment]  # classes are hashable
+"""Returns what makes an instance of a dataclass of plain values; to prepare it takes milliseconds."""
+_hints: Callable[[type[Any]], Mapping[str, Any]] = lru_cache(256)(get_type_hints)  # type: ignore[assignment]  # as above
+"""Returns the types of a class's fields; to evaluate them takes most of the time of a resolution."""
 
 
 def resolve(raw: Raw, catalogue: Catalogue | None = None) -> Experiment:
@@ -145,7 +151,7 @@ class _Builder:
         sound = len(accepted) == len(values)
         while True:
             try:
-                built = TypeAdapter(self.choice).validate_python(accepted)
+                built = _adapter(self.choice).validate_python(accepted)
             except ValidationError as error:
                 details = error.errors()
                 for detail in details:
@@ -172,7 +178,7 @@ class _Builder:
 
     def _accepted(self, values: Mapping[str, object]) -> dict[str, object]:
         """Return the values whose keys are known and that are not refused beforehand."""
-        hints = get_type_hints(self.choice)
+        hints = _hints(self.choice)
         known = settings_of(self.choice) if self.section else [field.name for field in fields(self.choice)]
         accepted = {}
         for key, value in values.items():
@@ -219,7 +225,7 @@ def _value_problems(where: str, hint: object, value: object) -> list[str]:
         return [
             problem for index, item in enumerate(value) for problem in _value_problems(f"{where}.{index}", kind, item)
         ]
-    hints, known = get_type_hints(kind), settings_of(kind)
+    hints, known = _hints(kind), settings_of(kind)
     problems = [f"unknown key {shown(f'{where}.{key}')}{did_you_mean(key, known)}" for key in value if key not in known]
     for key in [key for key in value if key in known]:
         problems += _value_problems(f"{where}.{key}", hints[key], value[key])

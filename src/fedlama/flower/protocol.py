@@ -30,7 +30,7 @@ from fedlama.core.deprecations import is_left_out
 from fedlama.core.layers import Layers
 from fedlama.core.scores import Score
 
-PROTOCOL = 6
+PROTOCOL = 7
 """Version of the messages. Both sides refuse another one with a sentence that names both; raise it with every change
 of a record, a field or its meaning."""
 

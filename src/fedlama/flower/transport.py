@@ -1,7 +1,9 @@
 """The channel over Flower's Grid: requests and replies as Flower's records.
 
-Each payload is one flat array, because Flower makes two HTTP requests per array. A reply is matched by the message that
-it replies to: errors made by the SuperLink carry the SuperLink's node number instead of the client's.
+Payloads are a record of their own, so that clients that get the same bytes share one object. Short ones are values of
+it; a longer one is a flat array, which Flower sends in pieces: an array takes two objects more, and an object takes an
+HTTP request of every process that it passes. A reply is matched by the message that it replies to: errors made by the
+SuperLink carry the SuperLink's node number instead of the client's.
 
 ==============  ======================  ==============================================================
 record          kind                    content
@@ -17,7 +19,8 @@ record          kind                    content
 ``secured``     ConfigRecord            fields of a :class:`SecureReply` but its payload
 ``client``      ConfigRecord            fields of a :class:`ClientInfo`
 ``refusal``     ConfigRecord            ``reason``, in place of a :class:`ClientInfo`
-``payloads``    ArrayRecord             bytes as flat arrays of uint8; empty payloads are left out
+``payloads``    ConfigRecord            payloads of at most 256 KiB; without any there is no such record
+                or ArrayRecord          payloads of which one is longer, as flat arrays of uint8
 ==============  ======================  ==============================================================
 """
 
@@ -62,6 +65,7 @@ _LOG = logging.getLogger("fedlama.flower")
 _ATTEMPTS, _PAUSE = 10, 3.0
 _MOST_METRICS, _NAME = 100, 100  # metrics of a score, and characters of a metric's name
 _MOST_WEIGHT = 2.0**53
+_LONGEST_VALUE = 2**18  # bytes; a longer payload is an array
 _SAME_VERSION = "install the same version of fedlama on the server and on all nodes"
 _TO_NODE, _TO_SERVER = ("the server", "this node"), ("the node", "this server")
 _FINAL_CODES = {1, 2, 6, 7}  # the client's program or its packing is at fault: a second request cannot help
@@ -138,7 +142,7 @@ class _Form(Generic[T]):
         name: Name of the record with its fields.
         what: What the message is, with its article.
         sides: Who sends it, and who reads it.
-        payloads: The fields with bytes; each becomes a flat array.
+        payloads: The fields with bytes.
         scored: Whether its field `score` is a client's score, which becomes a record of its own.
     """
 
@@ -307,7 +311,8 @@ def _content(message: Message) -> TrainReply | EvaluateReply | SecureReply | Cli
                 return form.read(records)
         _check_protocol(records, *_TO_SERVER)
         if "refusal" in records:
-            return Failure(cut(records.config_records["refusal"]["reason"], REASON_CHARACTERS), final=True)
+            reason = cut(records.config_records["refusal"]["reason"], REASON_CHARACTERS)
+            return Failure(reason or "the node refused without a reason; see its log", final=True)
         return _client_info(records.config_records["client"])
     except (KeyError, TypeError, ValueError) as error:  # DataError is a ValueError
         return Failure(f"reply refused: {cut(error)}", final=True)
@@ -357,11 +362,14 @@ def _records(name: str, fields: Mapping[str, Any], payloads: Sequence[str] = ())
         for field, value in fields.items()
         if field not in payloads
     }
-    arrays = {field: app.Array(np.frombuffer(fields[field], np.uint8)) for field in payloads if fields[field]}
     records = _protocol_record()
     records[name] = app.ConfigRecord(plain)
-    if payloads:
+    given = {field: fields[field] for field in payloads if fields[field]}
+    if any(len(value) > _LONGEST_VALUE for value in given.values()):
+        arrays = {field: app.Array(np.frombuffer(value, np.uint8)) for field, value in given.items()}
         records["payloads"] = app.ArrayRecord(arrays)
+    elif given:
+        records["payloads"] = app.ConfigRecord(given)
     return records
 
 
@@ -372,11 +380,16 @@ def _protocol_record() -> RecordDict:
 
 
 def _fields(name: str, records: RecordDict, payloads: Sequence[str]) -> dict[str, Any]:
-    arrays = records.array_records["payloads"] if payloads else {}
-    return {
-        **records.config_records[name],
-        **{field: _payload(arrays[field].data, field) if field in arrays else b"" for field in payloads},
-    }
+    fields: dict[str, Any] = dict(records.config_records[name])
+    if payloads:
+        arrays = records.array_records.get("payloads", {})
+        given = {field: _payload(array.data, field) for field, array in arrays.items() if field in payloads}
+        given |= records.config_records.get("payloads", {})
+        fields |= {field: given.get(field, b"") for field in payloads}
+        for field in payloads:
+            if not isinstance(fields[field], bytes):  # a text would be accepted below
+                raise DataError(f"{field} is not bytes")
+    return fields
 
 
 def _payload(data: bytes, name: str) -> bytes:

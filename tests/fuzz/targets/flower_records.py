@@ -25,7 +25,7 @@ _DTYPES = ("uint8", "float32", "int64", "bool", "object", "U9", "V1", "x")
 
 
 def _make(draw: Random) -> bytes:
-    """Draw what kind of record, its fields and its arrays, as JSON."""
+    """Draw what kind of record, its fields, short payloads and arrays, as JSON."""
     given, kind = setting(), draw.choice(("reply", "reply", "request", "client", "refusal"))
     source: dict[str, Any] = {
         "reply": asdict(given.reply),
@@ -36,7 +36,9 @@ def _make(draw: Random) -> bytes:
     protocol: object = PROTOCOL if draw.random() < 0.8 else draw.choice((1, 2, -1, 2**62, "2", 2.5, True, [2]))
     blobs = {name: value for name, value in source.items() if isinstance(value, bytes)}
     fields = {name: list(v) if isinstance(v, tuple) else v for name, v in source.items() if name not in blobs}
-    arrays = {name: {"data": damage_bytes(draw, value).hex(), "dtype": "uint8"} for name, value in blobs.items()}
+    damaged = {name: damage_bytes(draw, value).hex() for name, value in blobs.items()}
+    short = damaged if draw.random() < 0.5 else {}
+    arrays = {name: {"data": value, "dtype": "uint8"} for name, value in damaged.items() if not short}
     for array in arrays.values():
         if draw.random() < 0.2:
             array["dtype"] = draw.choice(_DTYPES)
@@ -44,7 +46,8 @@ def _make(draw: Random) -> bytes:
         fields = damage_value(draw, fields)
     else:
         arrays = damage_value(draw, arrays) if draw.random() < 0.5 else arrays
-    return json.dumps({"kind": kind, "fields": fields, "arrays": arrays, "protocol": protocol}).encode()
+    drawn = {"kind": kind, "fields": fields, "short": short, "arrays": arrays, "protocol": protocol}
+    return json.dumps(drawn).encode()
 
 
 def _records(given: dict[str, Any]) -> RecordDict:
@@ -55,7 +58,9 @@ def _records(given: dict[str, Any]) -> RecordDict:
     }
     records = RecordDict({"fedlama": ConfigRecord({"protocol": given["protocol"]}), "m": MetricRecord()})
     records[given["kind"]] = ConfigRecord(given["fields"])
-    if given["kind"] in ("request", "reply"):
+    if given["short"]:
+        records["payloads"] = ConfigRecord({name: bytes.fromhex(value) for name, value in given["short"].items()})
+    elif given["kind"] in ("request", "reply"):
         records["payloads"] = ArrayRecord(arrays)
     return records
 

@@ -1,12 +1,13 @@
 """A SuperNode that answers in a fraction of the time: it forks from a warm process, and looks for work more often.
 
 Flower starts a new Python for every request, which then imports PyTorch: more than three seconds of a processor's
-time. Here the SuperNode's helper (`flower-superexec`) is this module's :func:`execute`. It imports everything once, in
-a process that does nothing else and has one thread, and that process forks for each request. After a request the
-SuperNode looks for the next one every 0.3 to 1 seconds for a minute, instead of every 3. It also sends replies that
-wait while no request comes: Flower's looks for replies only after a request, so once a reply was late (its ClientApp
-hung and was killed), each later reply would wait for the request after it, and the round for its deadline. And it gives
-up a reply whose ClientApp died while it handed it over, for the rest of which Flower's waits without an end.
+time. Here the SuperNode's helper (`flower-superexec`) is this module's :func:`execute`, in a process that the
+SuperNode forked when it had imported Flower and had no threads yet. A further process, forked from the helper, imports
+everything else once, does nothing else and has one thread; it forks for each request. After a request the SuperNode
+looks for the next one every 0.3 to 1 seconds for a minute, instead of every 3. It also sends replies that wait while
+no request comes: Flower's looks for replies only after a request, so once a reply was late (its ClientApp hung and was
+killed), each later reply would wait for the request after it, and the round for its deadline. And it gives up a reply
+whose ClientApp died while it handed it over, for the rest of which Flower's waits without an end.
 
 These replace parts of Flower that are not public. Where a version of Flower lacks them, the SuperNode works as Flower's
 own.
@@ -35,6 +36,13 @@ from fedlama.flower.deploy.clock import warn_of_clock
 _LOG = logging.getLogger("fedlama.flower")
 _INTERNAL = "flwr.supernode.start_client_internal"
 _LONGEST = 1 << 16  # bytes of one order to fork
+_FOR_REQUESTS = (
+    *("flwr.clientapp", "fedlama.flower.apps", "fedlama.experiment.build"),
+    *("httpcore", "numpy.ctypeslib", "numpy.ma", "numpy.random"),
+    *("fedlama.data.labels", "fedlama.data.leaf_sets", "fedlama.data.restricted_pickle", "fedlama.data.splitting"),
+    "fedlama.data.table_files",
+)
+"""Modules that every request needs, also those that are imported only when something is computed."""
 _UNFINISHED = ("pending", "starting", "running")  # of Flower's tasks
 _BUSY_SECONDS = 60.0  # after work
 _SHORTEST_PAUSE, _LONGEST_PAUSE, _SHARE = 0.3, 1.0, 0.1  # between two looks then: seconds, and the share of the wait
@@ -49,22 +57,24 @@ def start_node(arguments: Sequence[str]) -> None:
     Raises:
         MissingExtraError: Flower is not installed.
     """
+    os.environ.setdefault("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.4")
     try:
         internal = importlib.import_module(_INTERNAL)
         cli = importlib.import_module("flwr.supernode.cli")
     except ImportError as error:
         raise MissingExtraError("flwr", "flower") from error
     warn_of_clock(arguments)
-    os.environ.setdefault("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.4")
     pull, push = (getattr(internal, name, None) for name in ("_pull_and_store_message", "_push_messages"))
     if pull is None or push is None or not hasattr(internal, "time") or not hasattr(internal, "subprocess"):
         _LOG.warning("this version of Flower has other parts; the SuperNode runs as Flower's own")
+    elif not hasattr(os, "fork"):
+        _LOG.warning("this system cannot fork processes; the SuperNode runs as Flower's own")
     else:
         clock = Polling(pull)
         internal._pull_and_store_message = clock.pull  # type: ignore[attr-defined]
         internal._push_messages = Sending(push).push  # type: ignore[attr-defined]
         internal.time = SimpleNamespace(**{**vars(time), "sleep": clock.sleep})  # type: ignore[attr-defined]
-        internal.subprocess = SimpleNamespace(Popen=_start_executor)  # type: ignore[attr-defined]
+        internal.subprocess = SimpleNamespace(Popen=_fork_executor())  # type: ignore[attr-defined]
     sys.argv = ["flower-supernode", *arguments]
     cli.flower_supernode()
 
@@ -175,9 +185,27 @@ def _has_client_app(state: Any, run: int) -> bool:  # noqa: ANN401  (Flower's ow
     return find is None or bool(find(run_ids=[run], statuses=_UNFINISHED))
 
 
-def _start_executor(command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start this module in place of `flower-superexec`, with its arguments."""
-    return subprocess.Popen([sys.executable, "-m", __name__, *command[1:]])
+def _fork_executor() -> Callable[[Sequence[str]], None]:
+    """Fork the process of the SuperNode's helper; it waits.
+
+    Returns:
+        A function that takes the command of `flower-superexec`, and has the helper do this.
+    """
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork() == 0:
+        near.close()
+        arguments = far.recv(_LONGEST)
+        far.close()
+        if arguments:  # none where the SuperNode ended before, as after `--help`
+            _run(execute, json.loads(arguments))
+        os._exit(0)
+    far.close()
+
+    def start(command: Sequence[str]) -> None:
+        near.send(json.dumps(list(command)).encode())
+        near.close()
+
+    return start
 
 
 def execute() -> None:
@@ -195,7 +223,7 @@ def execute() -> None:
     def launch(arguments: Sequence[str], **named: Any) -> Any:  # noqa: ANN401  (as Popen)
         if arguments[0] != "flwr-clientapp":
             return started(arguments, **named)
-        near.send(json.dumps([*_without_parent(arguments[1:]), "--parent-pid", str(forker)]).encode())
+        near.send(json.dumps([*_without_parent(arguments), "--parent-pid", str(forker)]).encode())
         return None
 
     executor.subprocess = SimpleNamespace(Popen=launch, DEVNULL=subprocess.DEVNULL)  # type: ignore[attr-defined]
@@ -212,9 +240,15 @@ def _without_parent(arguments: Sequence[str]) -> list[str]:
 
 
 def _import_all() -> Callable[[], None]:
-    """Import what every request needs, and return the program of a ClientApp; nothing is computed here."""
-    for name in ("flwr.clientapp", "fedlama.flower.apps", "fedlama.experiment.build"):
+    """Import what every request needs, and return the program of a ClientApp.
+
+    An experiment is resolved, too, because the rules for its settings are made when they are needed first. No number is
+    computed here.
+    """
+    for name in _FOR_REQUESTS:
         importlib.import_module(name)
+    experiment = importlib.import_module("fedlama.experiment")
+    experiment.resolve(experiment.resolve(experiment.read("digits")).to_json())  # in the form of a run's configuration
     program: Callable[[], None] = importlib.import_module("flwr.supernode.cli").flwr_clientapp
     return program
 
@@ -223,8 +257,8 @@ def serve(orders: socket.socket, program: Callable[[], None]) -> None:
     """Fork for each order until the other end is closed.
 
     Args:
-        orders: Each message is a list of arguments, as JSON.
-        program: What a child runs, with these arguments in `sys.argv`.
+        orders: Each message is a command, as JSON: a list with the program's name and its arguments.
+        program: What a child runs, with this list in `sys.argv`.
     """
     while data := orders.recv(_LONGEST):
         with suppress(ChildProcessError):
@@ -235,24 +269,20 @@ def serve(orders: socket.socket, program: Callable[[], None]) -> None:
             _run(program, json.loads(data))
 
 
-def _run(program: Callable[[], None], arguments: list[str]) -> None:
-    """Run the program in this child process, and end it."""
+def _run(program: Callable[[], None], command: list[str]) -> None:
+    """Run the program in this child process, with the command in `sys.argv`, and end it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
-    sys.argv, code = ["flwr-clientapp", *arguments], 1
+    sys.argv, code = command, 1
     try:
         program()
         code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException:
-        _LOG.exception("the ClientApp failed")
+        _LOG.exception("%s failed", command[0])
     finally:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
         os._exit(code)
-
-
-if __name__ == "__main__":
-    execute()

@@ -4,7 +4,8 @@ Torch keeps to one thread here and in the processes that tests start: the models
 wait for each other, for minutes on a busy machine. Hypothesis draws the same examples in every run and minds no clock,
 because a busy machine is not a failure. The tests on a GPU run without Hypothesis, too.
 
-Files with slow tests come first, so that two processes, which take a file at a time, end together.
+Files with slow tests come first, so that two processes, which take a file at a time, end together. The very first one
+compiles all kernels; those after it need none, so that nobody compiles the same ones beside it, for minutes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ except ImportError:  # on a machine with PyTorch and pytest alone
 else:
     settings.register_profile("fedlama", deadline=None, derandomize=True)
     settings.load_profile("fedlama")
+
+FIRST = ("test_checked", "test_kill_and_damage", "test_torch_compiled", "test_site")
+"""Names of files: the one that compiles all kernels, and slow ones that run without kernels."""
 
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
@@ -42,4 +46,10 @@ def _pictures() -> Iterator[None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put files with slow tests first; the Makefile keeps pytest-xdist from sorting files by their number of tests."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+
+    def rank(item: pytest.Item) -> int:
+        if item.path.stem in FIRST:
+            return FIRST.index(item.path.stem)
+        return len(FIRST) + (item.path not in slow)
+
+    items.sort(key=rank)

@@ -18,6 +18,26 @@ global_generator = threading.RLock()
 """Held by a thread as long as it needs torch's global generator in a state of its own."""
 
 
+def seed_torch(seed: int) -> None:
+    """Seed torch's global generators, as `torch.manual_seed` does.
+
+    Where there is no accelerator, `torch.manual_seed` keeps a stack trace of every call for the day that CUDA starts.
+
+    Args:
+        seed: 63 bits, as :func:`fedlama.core.randomness.seed_of` gives them.
+
+    >>> seed_torch(7)
+    >>> first = torch.rand(1)
+    >>> _ = torch.manual_seed(7)
+    >>> first == torch.rand(1)
+    tensor([True])
+    """
+    if torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
 @contextmanager
 def addressed_generators(seed: int) -> Iterator[None]:
     """Seed the global generators for the block, and restore them afterwards; other threads wait.

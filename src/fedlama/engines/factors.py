@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedlama.core.factors import factor_name, factored_modules, triangle
+from fedlama.core.global_generators import seed_torch
 from fedlama.core.local_work import epoch_of
 from fedlama.core.modules import set_training
 from fedlama.core.randomness import seed_of
@@ -83,7 +84,7 @@ class FactorPass:
         total = sum(size for _, size in parts)
         sums: dict[str, tuple[Tensor, Tensor]] = {}
         with torch.random.fork_rng(devices=self._generators):
-            torch.manual_seed(seed_of(setup.seed, "factors", round_index, client))
+            seed_torch(seed_of(setup.seed, "factors", round_index, client))
             for part, size in parts:
                 for name, pair in self._of_batch(self._on_device(part), size).items():
                     share = size / total

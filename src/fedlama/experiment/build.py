@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedlama.core.global_generators import seed_torch
 from fedlama.core.randomness import seed_of
 from fedlama.data.arrays import Dataset, DataSource
 from fedlama.data.clients import ClientSource, TensorClients
@@ -103,7 +104,7 @@ def prepare(experiment: Experiment) -> Material:
         local_sets=local_sets,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(settings.seed, "model"))
+        seed_torch(seed_of(settings.seed, "model"))
         model = _build(experiment.model, dataset)
     held = torch.from_numpy(np.concatenate(validation)) if settings.validation_share else None
     return Material(dataset, clients, model, held)

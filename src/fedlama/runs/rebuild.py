@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedlama.core.global_generators import seed_torch
 from fedlama.core.randomness import seed_of
 from fedlama.errors import ConfigError, DataError, FedlamaError, printable, shown
 from fedlama.experiment.build import guarded
@@ -164,7 +165,7 @@ def loaded_into(model: nn.Module, trained: Trained) -> nn.Module:
 def _built(architecture: Architecture, dataset: StandIn, seed: int) -> nn.Module:
     """Build a network with the initial values of a seed; the global generator stays as it is."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(seed, "model"))
+        seed_torch(seed_of(seed, "model"))
         model = guarded("model", architecture, lambda: architecture.build(dataset))
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model {architecture.name!r} returned no torch.nn.Module; return one")

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fedlama.choices.solvers import OptimizerState
 from fedlama.choices.solvers.local_update import LocalUpdate
+from fedlama.core.global_generators import seed_torch
 from fedlama.core.modules import keep_reassigned_buffers, set_training
 from fedlama.core.randomness import seed_of
 from fedlama.core.trees import Tree, map_leaves
@@ -187,7 +188,7 @@ def copied_or_same(thing: _T) -> _T:
 
 def seed_all(seed: int) -> None:
     """Seed every global generator that a model may draw from."""
-    torch.manual_seed(seed)
+    seed_torch(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
 

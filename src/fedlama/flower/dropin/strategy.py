@@ -2,7 +2,7 @@
 
 Flower's loop stays as it is, with `start`, `configure_train`, `aggregate_train` and so on. Differences from its FedAvg:
 
-* a message holds the layers that its client lacks, and a reply those that are due, each packed into one array;
+* a message holds the layers that its client lacks, and a reply those that are due, each packed into one run of bytes;
 * a cohort stays for a cycle, and is drawn by the run's seed and the clients' numbers, so a run can be repeated;
 * sums run in the order of the clients' numbers, and a reply that cannot be used is left out with an incident;
 * with `out`, the run has a run folder, with its ledger, and goes on where it was interrupted.

@@ -15,17 +15,19 @@ from typing import Any
 import pytest
 
 from fedlama.flower.deploy import warm_node
-from fedlama.flower.deploy.warm_node import Polling, Sending, _without_parent, serve
+from fedlama.flower.deploy.warm_node import Helper, Polling, Sending, _without_parent, serve, wait
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
 def test_the_node_looks_often_only_after_work() -> None:
-    clock, pauses, messages = [0.0], list[float](), [None, 7, None]
-    polling = Polling(lambda: messages.pop(0), lambda: clock[0], pauses.append)
+    clock, pauses, messages, wakes = [0.0], list[float](), [None, 7, None], list[int]()
+    polling = Polling(lambda: messages.pop(0), lambda: wakes.append(1), lambda: clock[0], pauses.append)
     assert polling.pull() is None
     polling.sleep(3)
+    assert wakes == []
     assert polling.pull() == 7
+    assert wakes == [1]
     polling.sleep(3)
     polling.sleep(0.1)
     for seconds in (2.0, 8.0, 25.0, 61.0):  # since the message
@@ -42,7 +44,7 @@ def _taken_replies(state: Any) -> Any:  # noqa: ANN401  (Flower's own)
 
 def test_a_reply_that_waits_is_sent_although_no_request_came() -> None:
     nodestate = pytest.importorskip("flwr.supernode.nodestate.in_memory_nodestate")
-    state, polling = nodestate.InMemoryNodeState(None), Polling(lambda **_: None)
+    state, polling = nodestate.InMemoryNodeState(None), Polling(lambda **_: None, lambda: None)
 
     def store(number: str, reply_to: str) -> None:
         metadata = SimpleNamespace(reply_to_message_id=reply_to, run_id=3, message_id=number)
@@ -110,13 +112,35 @@ def test_the_parents_number_is_replaced() -> None:
 
 
 @needs_fork
-def test_the_helper_is_forked_before_it_has_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warm_node, "execute", lambda: (tmp_path / "command").write_text(json.dumps(sys.argv)))
-    start = warm_node._fork_executor()
+def test_the_helper_is_forked_before_it_has_its_command_and_is_woken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def execute(wakes: socket.socket) -> None:
+        begin = time.monotonic()
+        wait(wakes, 60.0)
+        (tmp_path / "command").write_text(json.dumps([sys.argv, time.monotonic() - begin]))
+
+    monkeypatch.setattr(warm_node, "execute", execute)
+    helper = Helper()
     assert not (tmp_path / "command").exists()
-    start(["flower-superexec", "--insecure"])
+    helper.start(["flower-superexec", "--insecure"])
+    helper.wake()
     assert os.wait()[1] == 0
-    assert json.loads((tmp_path / "command").read_text()) == ["flower-superexec", "--insecure"]
+    command, seconds = json.loads((tmp_path / "command").read_text())
+    assert command == ["flower-superexec", "--insecure"]
+    assert seconds < 60
+    helper.wake()  # nobody is there any more
+    helper._near.close()
+
+
+def test_without_a_wake_the_helper_waits_as_long_as_flower_wants() -> None:
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with far:
+        for _ in range(2):  # the second time the SuperNode has ended
+            begin = time.monotonic()
+            wait(far, 0.2)
+            assert time.monotonic() - begin >= 0.2
+            near.close()
 
 
 @needs_fork
@@ -125,7 +149,7 @@ def test_the_helper_of_a_node_that_does_not_start_ends(tmp_path: Path, monkeypat
     reader, writer = os.pipe()
     node = os.fork()
     if node == 0:
-        warm_node._fork_executor()
+        Helper()
         os._exit(0)
     os.close(writer)
     assert os.waitpid(node, 0)[1] == 0

@@ -4,10 +4,11 @@ Flower starts a new Python for every request, which then imports PyTorch: more t
 time. Here the SuperNode's helper (`flower-superexec`) is this module's :func:`execute`, in a process that the
 SuperNode forked when it had imported Flower and had no threads yet. A further process, forked from the helper, imports
 everything else once, does nothing else and has one thread; it forks for each request. After a request the SuperNode
-looks for the next one every 0.3 to 1 seconds for a minute, instead of every 3. It also sends replies that wait while
-no request comes: Flower's looks for replies only after a request, so once a reply was late (its ClientApp hung and was
-killed), each later reply would wait for the request after it, and the round for its deadline. And it gives up a reply
-whose ClientApp died while it handed it over, for the rest of which Flower's waits without an end.
+looks for the next one every 0.3 to 1 seconds for a minute, instead of every 3, and wakes the helper when there is one.
+It also sends replies that wait while no request comes: Flower's looks for replies only after a request, so once a
+reply was late (its ClientApp hung and was killed), each later reply would wait for the request after it, and the round
+for its deadline. And it gives up a reply whose ClientApp died while it handed it over, for the rest of which Flower's
+waits without an end.
 
 These replace parts of Flower that are not public. Where a version of Flower lacks them, the SuperNode works as Flower's
 own.
@@ -20,6 +21,7 @@ import json
 import logging
 import math
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -27,6 +29,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,7 +60,6 @@ def start_node(arguments: Sequence[str]) -> None:
     Raises:
         MissingExtraError: Flower is not installed.
     """
-    os.environ.setdefault("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.4")
     try:
         internal = importlib.import_module(_INTERNAL)
         cli = importlib.import_module("flwr.supernode.cli")
@@ -70,11 +72,12 @@ def start_node(arguments: Sequence[str]) -> None:
     elif not hasattr(os, "fork"):
         _LOG.warning("this system cannot fork processes; the SuperNode runs as Flower's own")
     else:
-        clock = Polling(pull)
+        helper = Helper()
+        clock = Polling(pull, helper.wake)
         internal._pull_and_store_message = clock.pull  # type: ignore[attr-defined]
         internal._push_messages = Sending(push).push  # type: ignore[attr-defined]
         internal.time = SimpleNamespace(**{**vars(time), "sleep": clock.sleep})  # type: ignore[attr-defined]
-        internal.subprocess = SimpleNamespace(Popen=_fork_executor())  # type: ignore[attr-defined]
+        internal.subprocess = SimpleNamespace(Popen=helper.start)  # type: ignore[attr-defined]
     sys.argv = ["flower-supernode", *arguments]
     cli.flower_supernode()
 
@@ -87,6 +90,7 @@ class Polling:
 
     Args:
         pull: Flower's function that looks for a message; it returns None when there is none.
+        wake: Called when there was one, which has a task by then.
         now: Returns the time in seconds.
         pause: Sleeps.
     """
@@ -94,10 +98,11 @@ class Polling:
     def __init__(
         self,
         pull: Callable[..., Any],
+        wake: Callable[[], None],
         now: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._pull, self._now, self._pause = pull, now, pause
+        self._pull, self._wake, self._now, self._pause = pull, wake, now, pause
         self._latest = -math.inf
 
     def pull(self, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401  (Flower's own)
@@ -108,6 +113,7 @@ class Polling:
         pulled = self._pull(*arguments, **named)
         if pulled is not None:
             self._latest = self._now()
+            self._wake()
         return 0 if pulled is None and _has_unsent_reply(named.get("state")) else pulled
 
     def sleep(self, seconds: float) -> None:
@@ -185,31 +191,35 @@ def _has_client_app(state: Any, run: int) -> bool:  # noqa: ANN401  (Flower's ow
     return find is None or bool(find(run_ids=[run], statuses=_UNFINISHED))
 
 
-def _fork_executor() -> Callable[[Sequence[str]], None]:
-    """Fork the process of the SuperNode's helper; it waits.
+class Helper:
+    """The process of the SuperNode's helper; it is forked when this is made, and waits for its command."""
 
-    Returns:
-        A function that takes the command of `flower-superexec`, and has the helper do this.
-    """
-    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if os.fork() == 0:
-        near.close()
-        arguments = far.recv(_LONGEST)
+    def __init__(self) -> None:
+        self._near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if os.fork() == 0:
+            self._near.close()
+            command = far.recv(_LONGEST)
+            if command:  # none where the SuperNode ended before, as after `--help`
+                _run(partial(execute, far), json.loads(command))
+            os._exit(0)
         far.close()
-        if arguments:  # none where the SuperNode ended before, as after `--help`
-            _run(execute, json.loads(arguments))
-        os._exit(0)
-    far.close()
 
-    def start(command: Sequence[str]) -> None:
-        near.send(json.dumps(list(command)).encode())
-        near.close()
+    def start(self, command: Sequence[str]) -> None:
+        """Have it do what a command of `flower-superexec` says."""
+        self._near.send(json.dumps(list(command)).encode())
 
-    return start
+    def wake(self) -> None:
+        """Have it look for tasks now."""
+        with suppress(OSError):  # it has ended, or has not yet seen that many wakes
+            self._near.send(b"look", socket.MSG_DONTWAIT)
 
 
-def execute() -> None:
-    """Do what `flower-superexec` does, but fork for each request to a ClientApp."""
+def execute(wakes: socket.socket) -> None:
+    """Do what `flower-superexec` does, but look for tasks when woken, and fork for each request to a ClientApp.
+
+    Args:
+        wakes: Where a message comes whenever there is a task.
+    """
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     forker = os.fork()
     if forker == 0:
@@ -227,7 +237,18 @@ def execute() -> None:
         return None
 
     executor.subprocess = SimpleNamespace(Popen=launch, DEVNULL=subprocess.DEVNULL)  # type: ignore[attr-defined]
+    looks = importlib.import_module("flwr.supercore.superexec.run_superexec")
+    if hasattr(looks, "time"):
+        looks.time = SimpleNamespace(**{**vars(time), "sleep": partial(wait, wakes)})  # type: ignore[attr-defined]
+    else:
+        os.environ.setdefault("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.4")
     importlib.import_module("flwr.supercore.cli").flower_superexec()
+
+
+def wait(wakes: socket.socket, seconds: float) -> None:
+    """Sleep until a message comes, or the time is over."""
+    if select.select([wakes], [], [], seconds)[0] and not wakes.recv(_LONGEST):
+        time.sleep(seconds)  # the SuperNode has ended, and this process is about to
 
 
 def _without_parent(arguments: Sequence[str]) -> list[str]:

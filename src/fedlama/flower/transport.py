@@ -380,15 +380,12 @@ def _protocol_record() -> RecordDict:
 
 
 def _fields(name: str, records: RecordDict, payloads: Sequence[str]) -> dict[str, Any]:
+    short, arrays = records.config_records.get("payloads", {}), records.array_records.get("payloads", {})
     fields: dict[str, Any] = dict(records.config_records[name])
-    if payloads:
-        arrays = records.array_records.get("payloads", {})
-        given = {field: _payload(array.data, field) for field, array in arrays.items() if field in payloads}
-        given |= records.config_records.get("payloads", {})
-        fields |= {field: given.get(field, b"") for field in payloads}
-        for field in payloads:
-            if not isinstance(fields[field], bytes):  # a text would be accepted below
-                raise DataError(f"{field} is not bytes")
+    for field in payloads:
+        fields[field] = _payload(arrays[field].data, field) if field in arrays else short.get(field, b"")
+        if not isinstance(fields[field], bytes):  # the form of the message would turn a text into bytes
+            raise DataError(f"{field} is not bytes")
     return fields
 
 

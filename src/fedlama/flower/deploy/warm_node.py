@@ -38,14 +38,12 @@ from fedlama.flower.deploy.clock import warn_of_clock
 
 _LOG = logging.getLogger("fedlama.flower")
 _INTERNAL = "flwr.supernode.start_client_internal"
-_LONGEST = 1 << 16  # bytes of one order to fork
+_LONGEST = 1 << 16  # bytes of a message between the node, its helper and the process that forks
 _FOR_REQUESTS = (
     *("flwr.clientapp", "fedlama.flower.apps", "fedlama.experiment.build"),
-    *("httpcore", "numpy.ctypeslib", "numpy.ma", "numpy.random"),
-    *("fedlama.data.labels", "fedlama.data.leaf_sets", "fedlama.data.restricted_pickle", "fedlama.data.splitting"),
-    "fedlama.data.table_files",
+    *("httpcore", "numpy.ctypeslib", "numpy.ma", "numpy.random"),  # which others import when they first use them
 )
-"""Modules that every request needs, also those that are imported only when something is computed."""
+"""Modules that every request needs."""
 _UNFINISHED = ("pending", "starting", "running")  # of Flower's tasks
 _BUSY_SECONDS = 60.0  # after work
 _SHORTEST_PAUSE, _LONGEST_PAUSE, _SHARE = 0.3, 1.0, 0.1  # between two looks then: seconds, and the share of the wait
@@ -246,7 +244,12 @@ def execute(wakes: socket.socket) -> None:
 
 
 def wait(wakes: socket.socket, seconds: float) -> None:
-    """Sleep until a message comes, or the time is over."""
+    """Sleep until a message comes, or the time is over.
+
+    Args:
+        wakes: Where the message comes.
+        seconds: The time.
+    """
     if select.select([wakes], [], [], seconds)[0] and not wakes.recv(_LONGEST):
         time.sleep(seconds)  # the SuperNode has ended, and this process is about to
 
@@ -263,7 +266,7 @@ def _without_parent(arguments: Sequence[str]) -> list[str]:
 def _import_all() -> Callable[[], None]:
     """Import what every request needs, and return the program of a ClientApp.
 
-    An experiment is resolved, too, because the rules for its settings are made when they are needed first. No number is
+    An experiment is resolved, too: that imports all options, and prepares the checks of their settings. No number is
     computed here.
     """
     for name in _FOR_REQUESTS:

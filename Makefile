@@ -16,19 +16,27 @@ METHODS := fedavg fedavg,base_interval=12 fedavg,base_interval=24 fedlama fedlam
 PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # Deployments often wait, so twice as many processes; tests/flower/conftest.py marks these tests and gives their order.
 FLOWER_PROCESSES := 4
-DEPLOYMENTS = --numprocesses $(FLOWER_PROCESSES) --dist loadfile --no-loadscope-reorder -m flower
+DEPLOYMENTS = --numprocesses $(FLOWER_PROCESSES) --dist loadfile --no-loadscope-reorder
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint
 
-.PHONY: run test quick lint docs pictures flower install extras gpu hashed hashes audit fuzz clean
+# A process that must not keep what it compiled of PyTorch and of ours compiles it again, for five seconds on a slow machine.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: run test quick thorough lint docs pictures flower install extras gpu hashed hashes audit fuzz clean
 
 run: $(READY)
 	$(BIN)/fedlama compare digits-resnet --methods '$(METHODS)'
 
 test: $(READY)
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not thorough"
 
 quick: $(READY)
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not thorough"
+
+# All combinations of parameters, of which `make test` runs a selection (tests/selection.py), and long runs.
+thorough: $(EXTRAS) $(FLOWER_READY)
+	$(BIN)/python -m pytest $(PARALLEL)
+	$(FLOWER)/bin/python -m pytest $(DEPLOYMENTS) -m flower tests/flower
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -43,7 +51,7 @@ pictures: $(READY)
 	$(BIN)/python docs/pictures.py
 
 flower: $(FLOWER_READY)
-	$(FLOWER)/bin/python -m pytest $(DEPLOYMENTS) tests/flower
+	$(FLOWER)/bin/python -m pytest $(DEPLOYMENTS) -m "flower and not thorough" tests/flower
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --inputs 100000

@@ -100,6 +100,7 @@ def test_only_what_is_trained_is_sent(method: Any) -> None:  # noqa: ANN401
     assert all(".lora_" in name or ".modules_to_save." in name for name in changed)
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", [fl.Stacked(chunk=1), fl.Workers(threads=2), fl.Auto()], ids=str)
 @pytest.mark.parametrize("method", ["ffa", "fedsa"])
 def test_engines_agree(engine: Any, method: Any) -> None:  # noqa: ANN401

@@ -78,6 +78,7 @@ def test_a_users_availability_is_asked(availability: fl.Availability) -> None:
     assert [record.missing for record in result.rounds] == [(1,) if e == 1 else () for e in range(len(result.rounds))]
 
 
+@pytest.mark.selection(together=2)
 @pytest.mark.parametrize("rejoin", ["now", "next-cycle"])
 @pytest.mark.parametrize("absences", [AWAY, DYING], ids=["away", "dying"])
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
@@ -115,6 +116,7 @@ def test_engines_agree(engine: str, scope: Any) -> None:  # noqa: ANN401
     assert any(record.missing for record in theirs.rounds)
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", ["loop", "stacked", "workers"])
 @pytest.mark.parametrize("rejoin", ["now", "next-cycle"])
 def test_a_run_goes_on_in_the_same_bits_after_any_round(engine: str, rejoin: Any) -> None:  # noqa: ANN401

@@ -106,7 +106,7 @@ def rows(text: str) -> dict[str, list[str]]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_make_run_prints_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")  # in 80 columns the longest names take two lines
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")

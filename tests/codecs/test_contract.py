@@ -15,6 +15,7 @@ from tests.codecs.cases import CODECS, DTYPES, SHAPES, WITH_FEEDBACK, context, m
 CLIENTS = (4, 7, 9)
 
 
+@pytest.mark.selection(together=2)
 @pytest.mark.parametrize("codec", CODECS, ids=repr)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -18,6 +18,7 @@ from tests.flower.in_process import InProcessChannel
 EVERYONE: dict[str, Any] = {"sampler": fl.AllClients()}
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("codec", CODECS, ids=repr)
 @pytest.mark.parametrize("strategy", [fl.FedLAMA(2, 3), fl.FedLUAR(2, 1), fl.Cyclic(2)], ids=lambda s: s.name)
 def test_same_bits_and_bytes_as_loop(codec: Codec, strategy: Any, tmp_path: Path) -> None:  # noqa: ANN401

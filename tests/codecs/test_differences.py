@@ -104,6 +104,7 @@ def test_rounding_is_a_contraction(values: list[float], bits: int) -> None:
     assert left <= before * (1.06 if bits == 2 else 1 + 1e-6)
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 @pytest.mark.parametrize("large", [1, 3, 100])
 def test_a_residual_stays_bounded_in_the_worst_blocks(bits: int, large: int) -> None:

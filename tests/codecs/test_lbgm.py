@@ -75,6 +75,7 @@ def test_the_look_back_vector_is_the_last_change_that_was_sent_whole() -> None:
     assert codec.measure(torch.tensor([[6.0, 8.0], [5.0, 0.0]]), known) == [5, 9]
 
 
+@pytest.mark.selection(together=2)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("codec", CODECS, ids=repr)
@@ -180,6 +181,7 @@ def test_a_run_is_the_rule_restated() -> None:
     assert lengths == {5, 2881}  # both happened
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", ENGINES, ids=str)
 @pytest.mark.parametrize(
     "changes",
@@ -199,6 +201,7 @@ def test_engines_agree(engine: Any, changes: dict[str, Any]) -> None:  # noqa: A
     assert_same(ours, theirs, 1e-4)
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", ["loop", "stacked", "workers", "recorded"])
 @pytest.mark.parametrize("strategy", [fl.FedAvg(2), fl.FedLAMA(2, 3)], ids=lambda strategy: strategy.name)
 def test_a_resumed_run_goes_on_bit_for_bit(engine: str, strategy: Any) -> None:  # noqa: ANN401
@@ -208,6 +211,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(engine: str, strategy: Any) -> None: 
     )
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("codec", CODECS, ids=repr)
 @pytest.mark.parametrize("strategy", [fl.FedAvg(2), fl.FedLAMA(2, 3), fl.FedLUAR(2, 1)], ids=lambda s: s.name)
 def test_a_deployment_sends_the_same_bits_and_bytes(codec: fl.Codec, strategy: Any, tmp_path: Path) -> None:  # noqa: ANN401

@@ -67,6 +67,7 @@ def order(plan: Plan, values: Mapping[str, torch.Tensor], evaluation: frozenset[
 ENGINES = {"loop": LoopEngine, "stacked": Stacked(), "stacked-2": Stacked(chunk=2), "workers": Workers(threads=2)}
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", [name for name in ENGINES if name != "loop"])
 @pytest.mark.parametrize("codec", CODECS, ids=repr)
 def test_uploads_and_states_are_those_of_the_loop_engine_bit_for_bit(engine: str, codec: Codec) -> None:
@@ -123,6 +124,7 @@ def of_loop(choices: str, codec: Codec) -> fl.Result:
     return run("loop", **(CHOICES[choices] | {"codec": codec}))
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("choices", CHOICES)
 @pytest.mark.parametrize("engine", ["stacked", "workers"])
 def test_every_engine_gives_the_results_of_loop(engine: str, choices: str) -> None:
@@ -134,6 +136,7 @@ def test_every_engine_gives_the_results_of_loop(engine: str, choices: str) -> No
         assert_same(ours, theirs, 5e-3)
 
 
+@pytest.mark.selection(together=2)
 @pytest.mark.parametrize("choices", CHOICES)
 @pytest.mark.parametrize("engine", ["loop", "stacked"])
 @pytest.mark.parametrize("codec", [fl.Differences(1), fl.Differences(4, feedback=False)], ids=repr)

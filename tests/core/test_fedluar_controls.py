@@ -172,6 +172,7 @@ OTHERS = [
 ]
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", [fl.Stacked(), fl.Workers(threads=2), fl.Recorded()], ids=lambda e: type(e).__name__)
 @pytest.mark.parametrize("strategy", OTHERS, ids=str)
 def test_engines_agree(engine: Any, strategy: fl.FedLUAR) -> None:  # noqa: ANN401

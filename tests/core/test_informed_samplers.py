@@ -60,6 +60,7 @@ def test_power_of_choice_takes_the_highest_losses_of_its_candidates() -> None:
         assert taken == max(fl.PowerOfChoice(active=2, candidates=2).choose(population(losses), index, seed=0))
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", ["loop", "stacked", "workers", "recorded"])
 @pytest.mark.parametrize("sampler", [fl.WeightedSampler(2), fl.PowerOfChoice(2, candidates=4)], ids=lambda s: s.name)
 def test_a_run_resumes_with_the_same_cohorts(engine: str, sampler: fl.Sampler) -> None:

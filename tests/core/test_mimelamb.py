@@ -66,6 +66,7 @@ def test_three_rounds_against_numpy(engine: str) -> None:
 SOLVER = fl.MimeLAMB(0.01, epsilon=1e-3, weight_decay=0.1)
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", [fl.Stacked(), fl.Stacked(chunk=2), fl.Workers(threads=2), fl.Recorded()], ids=str)
 @pytest.mark.parametrize("strategy", [fl.FedAvg(2), fl.FedLAMA(2, 2)], ids=lambda strategy: strategy.name)
 def test_engines_agree(engine: Any, strategy: Any) -> None:  # noqa: ANN401

@@ -99,6 +99,7 @@ def test_engines_agree_and_the_model_moves_no_further(engine: str, solver: Any) 
             torch.testing.assert_close(run.values[name], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("strategy", [fl.FedAvg(2), fl.FedLUAR(2, 1), fl.Cyclic(2)], ids=lambda s: s.name)
 def test_a_run_goes_on_from_any_round_with_the_same_noise(engine: str, strategy: Any) -> None:  # noqa: ANN401

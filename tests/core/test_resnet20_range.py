@@ -55,7 +55,7 @@ def trained(seed: int) -> tuple[Run, list[dict[str, int]]]:
         return play(federation, note), cycles
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_intervals_and_cost_fall_in_the_papers_range() -> None:
     run, cycles = trained(seed=0)
     layers, parameters = run.layers, total_parameters(run.layers)

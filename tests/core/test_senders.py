@@ -115,6 +115,7 @@ def test_a_layer_that_nobody_sends_keeps_its_value_and_its_momentum() -> None:
 AWAY = {"availability": fl.RandomAbsence(away=0.3, dies=0.2, min_replies=0.2)}
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("strategy", [fl.FedLDF(2, senders=2), fl.FedLP(2, keep=0.4)], ids=lambda s: s.name)
 @pytest.mark.parametrize(
     "changes",

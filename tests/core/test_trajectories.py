@@ -175,6 +175,7 @@ def test_fedlama(phi: int) -> None:
     assert len(relaxed(trace)) > 1 or phi == 1
 
 
+@pytest.mark.selection(together=2)
 @pytest.mark.parametrize("equal", [False, True])
 @pytest.mark.parametrize("modules", [False, True])
 @pytest.mark.parametrize("share", ["adaptive", "all"])
@@ -245,6 +246,7 @@ def test_fixed_table(setting: Setting) -> None:
     assert_same_trajectory(setting.library(strategy), trace)
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("rule", ["score", "random", "round-robin"])
 @pytest.mark.parametrize("setting", [Setting(MOMENTUM, modules=True), Setting(active=3)], ids=["all", "three"])
 def test_fedluar(rule: str, setting: Setting) -> None:

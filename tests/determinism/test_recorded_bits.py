@@ -91,7 +91,7 @@ def test_compiled_kernels_give_the_bits_of_version_0_1() -> None:
     assert digest(result) == DIGEST
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_kernels_give_these_bits_when_they_are_compiled_and_when_they_are_read_from_disk(tmp_path: Path) -> None:
     skip_unless_recorded_kernels_run()
     code = "from tests.determinism.test_recorded_bits import digest, train; print(digest(train('stacked')))"

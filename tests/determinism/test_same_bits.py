@@ -39,6 +39,7 @@ def drawing() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(72, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 5))
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("model", [network, dense, drawing])
 @pytest.mark.parametrize("threads", [2, 3, 5])
 def test_any_number_of_workers_gives_the_same_bits(model: Callable[[], nn.Module], threads: int) -> None:

@@ -31,6 +31,7 @@ def environment(home: Path) -> dict[str, str]:
     return {**os.environ, "PATH": programs, "HOME": str(home), "WANDB_SILENT": "true", "MLFLOW_TRACKING_URI": ""}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("library", ["wandb", "mlflow"])
 def test_a_tracked_run(library: str, tmp_path: Path) -> None:
     pytest.importorskip(library, reason=f"needs fedlama[{library}]")

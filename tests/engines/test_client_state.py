@@ -63,6 +63,7 @@ def test_adam_counts_a_clients_own_steps(engine: Any) -> None:  # noqa: ANN401
     assert int(state.optimizer_state["steps"]["weight"][0]) == 4
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", ENGINES, ids=str)
 @pytest.mark.parametrize("absent", [False, True])
 def test_engines_agree(engine: Any, absent: bool) -> None:  # noqa: ANN401

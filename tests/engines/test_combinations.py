@@ -88,21 +88,6 @@ REFUSED: dict[tuple[str, str], str] = {
 }
 """What cannot work together, and what the refusal says."""
 
-OFTEN = [
-    ("fedavg", "fedrep"),
-    ("fedlama", "lbgm"),
-    ("fedluar", "flayer"),
-    ("fedluar, frozen", "layer-mask"),
-    ("cyclic", "fedrep"),
-    ("fixed", "layer-rates"),
-    ("budget", "low rank"),
-    ("partial", "lbgm"),
-    ("fedldf", "fedrep"),
-    ("fedlp", "mime-lamb"),
-    ("adacomm", "fedrep"),
-]
-"""Each strategy with one method, which takes seconds; the others are slow together."""
-
 
 def combined(strategy: str, method: str, engine: Any = "loop") -> fl.Federation:  # noqa: ANN401  (a name or options)
     """Return a federation of five clients with sets of their own, in float64."""
@@ -128,10 +113,8 @@ def combined(strategy: str, method: str, engine: Any = "loop") -> fl.Federation:
     )
 
 
-@pytest.mark.parametrize(
-    ("strategy", "method"),
-    [pytest.param(*pair, marks=() if pair in OFTEN else pytest.mark.slow) for pair in PAIRS if pair not in REFUSED],
-)
+@pytest.mark.selection
+@pytest.mark.parametrize(("strategy", "method"), [pair for pair in PAIRS if pair not in REFUSED])
 def test_every_strategy_with_every_method(strategy: str, method: str, tmp_path: Path) -> None:
     given = combined(strategy, method)
     expected = given.run()

@@ -38,6 +38,7 @@ def _label(**choices: Any) -> str:  # noqa: ANN401
     return str(Run(federation(Stacked(), **choices)).engine.label)
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("make", MODELS)
 @pytest.mark.parametrize("solver", SOLVERS, ids=str)
 def test_same_as_loop(make: Callable[[], nn.Module], solver: SGD) -> None:
@@ -46,6 +47,7 @@ def test_same_as_loop(make: Callable[[], nn.Module], solver: SGD) -> None:
     assert_same(run(Stacked(), **choices), run("loop", **choices))
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("batch", [1, 15, 16, 21, 33])
 @pytest.mark.parametrize("make", [convolutions, strided, long, dropout])
 def test_batches_that_fill_no_vector(make: Callable[[], nn.Module], batch: int) -> None:

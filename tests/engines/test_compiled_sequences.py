@@ -43,6 +43,7 @@ def _label(**choices: Any) -> str:  # noqa: ANN401
     return str(Run(federation(Stacked(), **choices)).engine.label)
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("make", SEQUENCE_MODELS)
 @pytest.mark.parametrize("solver", SOLVERS, ids=str)
 def test_same_as_loop(make: Callable[[], nn.Module], solver: SGD) -> None:

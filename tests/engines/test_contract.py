@@ -89,6 +89,7 @@ def started(name: str, **changes: Any) -> tuple[Engine, Values]:  # noqa: ANN401
     return engine, values
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: strategy.name)
 @pytest.mark.parametrize("engine", EVERY)
 def test_a_run_equals_loops(engine: str, strategy: Any, start: Start) -> None:  # noqa: ANN401
@@ -100,6 +101,7 @@ def test_a_run_equals_loops(engine: str, strategy: Any, start: Start) -> None:  
     ]
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: strategy.name)
 @pytest.mark.parametrize("engine", EVERY)
 def test_the_transfers_that_an_engine_returns_are_the_ledger(engine: str, strategy: Any, start: Start) -> None:  # noqa: ANN401

@@ -45,6 +45,7 @@ def of_loop(solver: Any, choice: str) -> fl.Result:  # noqa: ANN401
     return run("loop", **(CHOICES[choice] | {"solver": solver}))
 
 
+@pytest.mark.selection(together=2)
 @pytest.mark.parametrize("engine", ENGINES, ids=str)
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: solver.name)
 @pytest.mark.parametrize("choice", CHOICES)
@@ -53,6 +54,7 @@ def test_engines_agree(engine: Any, solver: Any, choice: str) -> None:  # noqa: 
     assert_same(ours, of_loop(solver, choice), 1e-3 if "bits" in choice else 1e-4)
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: solver.name)
 @pytest.mark.parametrize("choice", CHOICES)
 def test_a_run_goes_on_from_any_round(solver: Any, choice: str) -> None:  # noqa: ANN401

@@ -36,6 +36,7 @@ CHOICES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", ENGINES, ids=str)
 @pytest.mark.parametrize("choice", CHOICES)
 def test_engines_agree(engine: Any, choice: str) -> None:  # noqa: ANN401
@@ -44,6 +45,7 @@ def test_engines_agree(engine: Any, choice: str) -> None:  # noqa: ANN401
     assert_same(*(run(each, **(FEDREP | CHOICES[choice])) for each in (engine, "loop")), tolerance)
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", ["loop", *ENGINES], ids=str)
 @pytest.mark.parametrize("choice", ["cohorts", "epochs", "absences"])
 def test_a_resumed_run_goes_on_bit_for_bit(engine: Any, choice: str) -> None:  # noqa: ANN401

@@ -102,6 +102,7 @@ SAME: dict[str, tuple[Make, Callable[[], Tensor], str | None]] = {
 }
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", ["stacked", "workers", "auto"])
 @pytest.mark.parametrize("case", list(SAME))
 def test_awkward_models_give_the_plain_run(case: str, engine: str) -> None:
@@ -211,6 +212,7 @@ SOLVERS: dict[str, tuple[fl.LocalSolver, str | None]] = {
 }
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("model", [awkward.Model, batch_norm, lambda: awkward.Drops()])
 @pytest.mark.parametrize("case", list(SOLVERS))
 def test_awkward_solvers_give_the_plain_run(case: str, model: Make) -> None:
@@ -238,6 +240,7 @@ def images(classes: int = 10) -> list[fl.ClientData]:
     return [fl.ClientData(x[i::2], y[i::2], 8) for i in range(2)]
 
 
+@pytest.mark.selection
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", [fl.Stacked(), fl.Workers(), fl.Recorded(), fl.Stacked(precision="bfloat16")])
 @pytest.mark.parametrize("seed", range(3))
@@ -332,6 +335,7 @@ def test_the_label_says_what_took_over() -> None:
     assert "one client at a time" in going.engine.label  # type: ignore[attr-defined]
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
     "make", [dense, batch_norm, awkward.Drops, lambda: awkward.Drops(noise=True), awkward.Elsewhere]

@@ -70,6 +70,7 @@ def test_each_client_keeps_its_own_value(engine: Any) -> None:  # noqa: ANN401
     assert {row.layer for row in result.ledger.rows()} == {"ours"}
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", ENGINES, ids=str)
 @pytest.mark.parametrize(
     "changes",
@@ -96,6 +97,7 @@ def test_no_transfer_holds_a_local_layer(layers: fl.Layers) -> None:
     assert all(not local & record.layers.keys() for record in result.rounds)
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", ["loop", *ENGINES], ids=str)
 @pytest.mark.parametrize("absent", [False, True])
 def test_a_resumed_run_goes_on_bit_for_bit(engine: Any, absent: bool) -> None:  # noqa: ANN401

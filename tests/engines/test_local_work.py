@@ -57,6 +57,7 @@ DENSE: dict[str, Any] = {"clients": skewed_clients(5), "strategy": fl.FedAvg(2),
 DENSE |= {"local_steps": 6}
 
 
+@pytest.mark.selection(together=2)
 @pytest.mark.parametrize("engine", ENGINES, ids=str)
 @pytest.mark.parametrize("work", [WORK, STRAGGLERS], ids=["epochs", "stragglers"])
 @pytest.mark.parametrize("model", MODELS)
@@ -66,6 +67,7 @@ def test_every_engine_gives_the_results_of_loop(engine: Any, work: LocalWork, mo
     assert_same(run(engine, **settings), run("loop", **settings))
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", ENGINES, ids=str)
 @pytest.mark.parametrize(
     "solver", [fl.AdamW(0.01, epsilon=1e-3), fl.FedProx(0.05, 0.9), fl.SGD(0.05, 0.9, state_scope="slot")], ids=str

@@ -19,6 +19,7 @@ ENGINES: list[Any] = ["loop", Stacked(), Stacked(chunk=2), Workers(threads=2), R
 DENSE: dict[str, Any] = {"clients": skewed_clients(5), "strategy": fl.FedAvg(2), "local_steps": 8}
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", ENGINES, ids=str)
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
 def test_parts_give_the_whole_batch(engine: Any, size: int) -> None:  # noqa: ANN401

@@ -64,6 +64,7 @@ def of_loop(choice: str) -> fl.Result:
     return run("loop", **(FLAYER | CHOICES[choice]))
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", ENGINES, ids=str)
 @pytest.mark.parametrize("choice", CHOICES)
 def test_engines_agree(engine: Any, choice: str) -> None:  # noqa: ANN401
@@ -76,6 +77,7 @@ def test_engines_agree(engine: Any, choice: str) -> None:  # noqa: ANN401
         assert theirs.client_scores.own_model
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", ["loop", *ENGINES], ids=str)
 @pytest.mark.parametrize("choice", ["cohorts", "absences", "sgd, whole uploads"])
 def test_a_resumed_run_goes_on_bit_for_bit(engine: Any, choice: str) -> None:  # noqa: ANN401

@@ -139,7 +139,7 @@ def test_every_server_step(engine: EngineChoice, by_server_step: Expected) -> No
     assert_same(run(engine, **choices), expected, tolerance)
 
 
-@pytest.mark.slow
+@pytest.mark.selection(together=2)
 @pytest.mark.parametrize(
     ("strategy", "solver", "codec", "server_optimizer"),
     list(_half_of_all()),
@@ -174,12 +174,14 @@ def by_solver_in_float64(request: pytest.FixtureRequest) -> Expected:
     return _expected(**FLOAT64, solver=request.param)
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
 def test_every_strategy_in_float64(engine: EngineChoice, by_strategy_in_float64: Expected) -> None:
     choices, expected = by_strategy_in_float64
     assert_same(run(engine, **choices), expected, 1e-12)
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
 def test_every_solver_in_float64(engine: EngineChoice, by_solver_in_float64: Expected) -> None:
     choices, expected = by_solver_in_float64
@@ -198,6 +200,7 @@ def _published(make: Callable[[], nn.Module], dtype: torch.dtype) -> Expected:
     return _expected(model=model, clients=source, strategy=FedAvg(2), sampler=AllClients(), local_steps=4)
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.float64, 1e-12)], ids=["32", "64"])
 def test_group_norm(engine: EngineChoice, dtype: torch.dtype, tolerance: float) -> None:
@@ -209,6 +212,7 @@ def test_group_norm(engine: EngineChoice, dtype: torch.dtype, tolerance: float) 
     assert_same(run(engine, **choices), run("loop", **choices), tolerance)
 
 
+@pytest.mark.selection
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", [Stacked(), Workers(), Recorded()], ids=["stacked", "workers", "recorded"])
 @pytest.mark.parametrize(
@@ -232,6 +236,7 @@ def test_published_networks(
         torch.testing.assert_close(result.model[name], value, atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.selection(together=2)
 @pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
 @pytest.mark.parametrize("statistics", ["average", "local"])
 @pytest.mark.parametrize("scope", ["cohort", "slot"])
@@ -372,6 +377,7 @@ def chain(request: pytest.FixtureRequest) -> Expected:
     return _expected(model=make(), solver=solver, strategy=FedLAMA(2, 2))
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("chunk", [1, 2, None])
 def test_chains(chain: Expected, chunk: int | None) -> None:
     choices, expected = chain

@@ -14,6 +14,7 @@ STRATEGIES = [fl.FedLDF(2, senders=2), fl.FedLP(2, keep=0.4), fl.AdaComm(2, firs
 ENGINES: list[Any] = [Stacked(), Stacked(chunk=2), Workers(threads=2), Recorded()]
 
 
+@pytest.mark.selection(together=2)
 @pytest.mark.parametrize("engine", ENGINES, ids=["stacked", "stacked-2", "workers", "recorded"])
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: strategy.name)
 @pytest.mark.parametrize("codec", [fl.Float32(), fl.QSGD(bits=4)], ids=["float32", "qsgd"])

@@ -61,6 +61,7 @@ def test_kernels_train_plain_sgd_and_nothing_else(engine: Any) -> None:  # noqa:
     assert not any(label(engine, solver).startswith("NumbaTrainer") for solver in OTHER)
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", [Stacked(), Stacked(chunk=2), Workers(threads=2), Recorded(), Auto()], ids=str)
 @pytest.mark.parametrize("solver", PLAIN + OTHER, ids=lambda solver: type(solver).__name__)
 def test_a_chain_of_dense_layers_gives_the_results_of_loop(engine: Any, solver: LocalSolver) -> None:  # noqa: ANN401

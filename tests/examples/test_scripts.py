@@ -200,7 +200,7 @@ def test_16_survival_in_six_regions(run: Any, tmp_path: Path) -> None:  # noqa: 
     assert lines[0].startswith("FedAvg: 1.0000 +- 0.000")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
 def test_15_lora_adapters(run: Any, tmp_path: Path) -> None:  # noqa: ANN401
     peft = pytest.importorskip("peft", reason="the extra peft is not installed")

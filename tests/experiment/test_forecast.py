@@ -92,6 +92,7 @@ def volume(own: Federation) -> Volume:
     return Volume(ledger.total_bytes("up"), ledger.total_bytes("down"), cost)
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize(
     "strategy",
     [
@@ -118,6 +119,7 @@ def test_a_schedule_known_beforehand_is_foreseen_exactly(strategy: Any, changes:
     assert expected.rounds == own.budget.rounds
 
 
+@pytest.mark.selection(together=2)
 @pytest.mark.parametrize(
     "strategy",
     [
@@ -154,6 +156,7 @@ ABSENT = [
 ]
 
 
+@pytest.mark.selection(together=2)
 @pytest.mark.parametrize("availability", ABSENT, ids=["random", "long", "trace"])
 @pytest.mark.parametrize("changes", [{}, PART, HELD], ids=["all", "part", "held"])
 @pytest.mark.parametrize("strategy", [FedAvg(BASE), FixedIntervals(BASE, {"0.*": 3}), Cyclic(BASE)], ids=str)
@@ -305,6 +308,7 @@ class Stranger:
 NAMES = tuple(layer.name for layer in Run(federation(FedAvg(BASE))).layers)
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize(
     "strategy",
     [LoudestOnly(BASE), LateLAMA(BASE, 2), BiasLAMA(BASE, 2), StickyLUAR(BASE, 1), Stranger()],

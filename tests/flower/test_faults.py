@@ -288,6 +288,7 @@ def _by_module(given: object) -> object:
     return by_module(given.model)  # type: ignore[attr-defined]
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("aggregation", ["models", "sums"])
 @pytest.mark.parametrize("killed", range(1, 6))
 def test_a_server_killed_in_any_round_goes_on_where_it_was(killed: int, aggregation: str, tmp_path: Path) -> None:

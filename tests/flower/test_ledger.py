@@ -40,6 +40,7 @@ def assert_ledger_is_what_was_packed(record: RoundRecord, channel: InProcessChan
     assert sorted(sent_to) == sorted(request.client for request in requests)
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("aggregation", ["models", "sums"])
 @pytest.mark.parametrize("name", CASES)
 def test_every_round(name: str, aggregation: str, tmp_path: Path) -> None:

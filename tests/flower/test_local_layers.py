@@ -18,6 +18,7 @@ PERSONAL = fl.tagged(fl.by_module(network()), local=["4"])
 PERSONAL_NORM = fl.tagged(fl.by_module(network()), local=["1"])
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("layers", [PERSONAL, PERSONAL_NORM], ids=["dense", "normalisation"])
 @pytest.mark.parametrize(
     "changes",

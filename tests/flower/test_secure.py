@@ -37,6 +37,9 @@ EVERYONE: dict[str, Any] = {"sampler": fl.AllClients(), "strategy": fl.FedLAMA(2
 HALF = RoundPolicy(deadline=2.0, join=1.0, poll=0.01, min_replies=0.5)
 OTHERS = ("clients by their samples", "power of choice", "fedldf", "fedlp")  # cohorts of two, and others' layers
 
+APART = ("server ", "momentum each round", "adamw", "fedprox", "a frozen group", "fed-ams", "fed-lamb")
+"""First words of the cases whose choice acts before or after the sum and adds nothing to it."""
+
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +64,9 @@ def fitting() -> list[str]:
     return sorted(fits - set(OTHERS))
 
 
-@pytest.mark.parametrize("name", fitting())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.thorough] * name.startswith(APART)) for name in fitting()]
+)
 def test_the_bits_of_plain_sums(name: str, tmp_path: Path) -> None:
     given = federation(**CASES[name])
     secure = deployed(given, in_process(given, tmp_path / "a"), aggregation="secure").to_end([])
@@ -175,6 +180,7 @@ def at(stage: str, clients: set[int], kind: str, round_index: int = 0) -> Fault:
     return lambda r: kind if (r.stage, r.round_index) == (stage, round_index) and r.client in clients else None
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("kind", ["lost", "raise", "short"])
 @pytest.mark.parametrize(
     ("stage", "in_sum"),

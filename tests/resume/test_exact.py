@@ -89,18 +89,21 @@ def assert_exact(given: fl.Federation) -> None:
     assert [(r.loss, r.score) for r in result.rounds] == [(r.loss, r.score) for r in whole.rounds]
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", ENGINES_HERE)
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
 def test_every_strategy(engine: str, strategy: Any) -> None:  # noqa: ANN401  (any strategy)
     assert_exact(federation(engine, strategy=strategy))
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", ENGINES_HERE)
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: solver.name + solver.state_scope)
 def test_every_solver(engine: str, solver: Any) -> None:  # noqa: ANN401  (any solver)
     assert_exact(federation(engine, solver=solver))
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", ENGINES_HERE)
 @pytest.mark.parametrize("solver", [fl.Adam(0.01, state_scope="client"), fl.SGD(0.1, 0.9, state_scope="client")])
 def test_state_of_inactive_clients(engine: str, solver: Any) -> None:  # noqa: ANN401  (any solver)
@@ -113,6 +116,7 @@ def test_a_client_that_is_away_keeps_its_state_in_the_snapshot() -> None:
     assert_exact(one)
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", ENGINES_HERE)
 @pytest.mark.parametrize("step", SERVER_STEPS, ids=lambda step: step.name)
 def test_every_server_step(engine: str, step: Any) -> None:  # noqa: ANN401  (any server optimizer)

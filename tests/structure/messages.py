@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,6 +139,7 @@ def parameters(file: Path) -> set[str]:
     return names
 
 
+@functools.cache
 def all_parameters() -> set[str]:
     """Return the names of all arguments and fields of the package."""
     return set().union(*(parameters(file) for file in SRC.rglob("*.py")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import importlib
 import inspect
 import re
@@ -51,7 +52,6 @@ ELSEWHERE = {
 """Names that are not the package's, with what they are."""
 FILES = ("npz", "json", "jsonl", "py", "sh", "log", "toml", "txt", "safetensors", "html", "md")
 ARRAYS = {"x_train", "y_train", "x_test", "y_test"}
-PARAMETERS = all_parameters()
 GIVEN = re.compile(r"\w+=\N{WHITE SQUARE}")
 """What a message says was given, which is not advice."""
 
@@ -138,13 +138,15 @@ def exists(item: Advice) -> bool:
     if item.kind == "choice":
         return item.name in WORDS
     if item.kind == "call":
-        return bool(found(item.name)) or item.name in PARAMETERS
+        return bool(found(item.name)) or item.name in all_parameters()
     if item.owner and item.owner not in ELSEWHERE:
         return any(accepts(value, item.name) for value in found(item.owner))
     if "." in item.name:
         root, _, last = item.name.rpartition(".")
-        return is_key(item.name) or bool(found(item.name)) or (root not in SECTIONS and {root, last} <= PARAMETERS)
-    return item.name in PARAMETERS or bool(item.kind == "key" and found(item.name))
+        return (
+            is_key(item.name) or bool(found(item.name)) or (root not in SECTIONS and {root, last} <= all_parameters())
+        )
+    return item.name in all_parameters() or bool(item.kind == "key" and found(item.name))
 
 
 def accepts(value: Any, argument: str) -> bool:  # noqa: ANN401  (a class or a function)
@@ -178,7 +180,10 @@ def unreachable(message: Message) -> Iterator[str]:
             yield item.name
 
 
-ALL = messages()
+@functools.cache
+def everything_said() -> list[Message]:
+    """Return all messages; they are read when the first test needs them, not when pytest collects."""
+    return messages()
 
 
 def problems(message: Message) -> list[str]:
@@ -187,18 +192,17 @@ def problems(message: Message) -> list[str]:
 
 
 def test_all_messages_are_collected() -> None:
-    texts = [message.text for message in ALL]
+    texts = [message.text for message in everything_said()]
     assert len(texts) > 600
     for part in ("allow short batches: short_clients=true", "lower the learning rate", "--again retrains them"):
         assert any(part in text for text in texts), part
 
 
-@pytest.mark.parametrize("module", sorted({message.module for message in ALL if advice(message)}))
-def test_what_messages_name_exists_where_the_reader_is(module: str) -> None:
+def test_what_messages_name_exists_where_the_reader_is() -> None:
     wrong = [
-        f"line {message.line}: {', '.join(names)}: {message.text}"
-        for message in ALL
-        if message.module == module and (names := problems(message))
+        f"{message.module}, line {message.line}: {', '.join(names)}: {message.text}"
+        for message in everything_said()
+        if (names := problems(message))
     ]
     assert not wrong, "\n".join(wrong)
 

@@ -51,6 +51,7 @@ def of_loop(name: str) -> fl.Result:
     return federation(name, engine="loop").run()
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("engine", [*OTHERS, "chunks", "compiled off"])
 def test_equals_loop(name: str, engine: str) -> None:
@@ -71,6 +72,7 @@ def test_a_deployment_has_the_same_bits(name: str, tmp_path: Path) -> None:
     assert_same_bits(deployed(given, in_process(given, tmp_path)).to_end([]), given.run())
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("engine", ["loop", *OTHERS])
 def test_a_resumed_run_has_the_same_bits(name: str, engine: str) -> None:
@@ -82,6 +84,7 @@ def test_a_resumed_run_has_the_same_bits(name: str, engine: str) -> None:
     assert_same_bits(second.to_end([], records), whole)
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("engine", OTHERS)
 def test_a_run_of_another_engine_is_continued_by_the_loop(name: str, engine: str) -> None:

@@ -42,7 +42,7 @@ def test_one_process(codec: fl.Codec) -> None:
     assert_exact(resumable("distributed", codec=codec, **EVERYONE))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_two_processes_agree_with_one(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -50,6 +50,7 @@ def test_four_rounds_by_hand(engine: str, active: int) -> None:
         np.testing.assert_allclose(ours, x, rtol=1e-12)
 
 
+@pytest.mark.thorough
 def test_it_removes_the_bias_of_long_rounds() -> None:
     given = quadratics(fl.FedAvg(40), rounds=200, **DYNAMIC)
     assert float(given.run().model["x"]) == pytest.approx(0.9, abs=1e-6)

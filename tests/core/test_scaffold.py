@@ -82,6 +82,7 @@ def test_without_differences_between_clients_it_is_fedavg() -> None:
         torch.testing.assert_close(ours.model[name], value, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.thorough
 def test_it_removes_the_bias_of_long_rounds() -> None:
     def optimum(solver: fl.LocalSolver) -> float:
         return float(quadratics(fl.FedAvg(20), rounds=200, solver=solver).run().model["x"])

@@ -125,6 +125,7 @@ def test_every_strategy(engine: EngineChoice, by_strategy: Expected) -> None:
     assert_same(run(engine, **choices), expected)
 
 
+@pytest.mark.selection
 @pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
 def test_every_solver(engine: EngineChoice, by_solver: Expected) -> None:
     choices, expected = by_solver
@@ -139,7 +140,7 @@ def test_every_server_step(engine: EngineChoice, by_server_step: Expected) -> No
     assert_same(run(engine, **choices), expected, tolerance)
 
 
-@pytest.mark.selection(together=2)
+@pytest.mark.selection
 @pytest.mark.parametrize(
     ("strategy", "solver", "codec", "server_optimizer"),
     list(_half_of_all()),

@@ -86,6 +86,7 @@ def test_groups_with_short_batches_run_through_the_program_of_all_rows(counting:
     assert 1 <= counting.programs <= 3
 
 
+@pytest.mark.thorough
 def test_two_groups_of_half_the_rows(counting: Counting) -> None:
     choices = {"clients": clients(sizes=(10, 12, 10, 12)), "sampler": AllClients()}
     assert_same(run(ENGINE, **choices), run("loop", **choices))
@@ -98,6 +99,7 @@ def test_small_groups_are_not_torch_compiled(counting: Counting) -> None:
     assert counting.programs == 0
 
 
+@pytest.mark.thorough
 def test_chunks(counting: Counting) -> None:
     choices = {"sampler": AllClients(), "clients": _equal_clients()}
     assert_same(run(Stacked(compile_steps=True, chunk=2), **choices), run("loop", **choices))
@@ -137,6 +139,7 @@ def test_literal_losses_gradients_and_buffers() -> None:
     assert traced.buffers["steps"].tolist() == [5, 8]
 
 
+@pytest.mark.thorough
 def test_the_ninth_shape_is_not_torch_compiled_and_the_first_ones_stay() -> None:
     program = TorchCompiledStep(_loss, ["weight"], CPU, backend="eager")
     answers = [_step(program, batch) for batch in (1, 2, 3, 4, 5, 6, 7, 8, 9, 1)]
@@ -155,6 +158,7 @@ def test_models_reach_the_compiler_as_parameters() -> None:
     assert kinds == [nn.Parameter, nn.Parameter, Tensor, Tensor]
 
 
+@pytest.mark.thorough
 def test_every_federation_of_a_process_is_torch_compiled() -> None:
     for _ in range(10):  # torch would give up at the ninth
         assert _step(TorchCompiledStep(_loss, ["weight"], CPU, backend="eager"), 2) is not None

@@ -10,9 +10,12 @@ import torch
 from torch import distributed
 
 from fedlama import (
+    LBGM,
     SGD,
     AdamW,
+    AllClients,
     Clipping,
+    Differences,
     FedAvg,
     FedDyn,
     FedLDF,
@@ -50,6 +53,8 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "the furthest clients": {"strategy": FedLDF(2, senders=1)},
     "layers kept at random": {"strategy": FedLP(2, keep=0.3)},
+    "what clients look back on": {"codec": LBGM(0.5), "sampler": AllClients()},
+    "what rounding left out": {"codec": Differences(4), "sampler": AllClients()},
     "fednova": {
         "strategy": FedAvg(2),
         "solver": SGD(0.05),
@@ -62,7 +67,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 def main(output: str) -> None:
     torch.set_num_threads(1)
-    results = [run(Distributed(inner), **CASES[case]) for case in CASES for inner in (Stacked(), LoopEngine)]
+    results = {case: [run(Distributed(inner), **CASES[case]) for inner in (Stacked(), LoopEngine)] for case in CASES}
     if os.environ["RANK"] == "0":
         torch.save(results, output)
     distributed.destroy_process_group()

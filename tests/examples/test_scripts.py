@@ -235,7 +235,13 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_steps")
 @pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
-@pytest.mark.parametrize("header", ["", '"Class Index","Title","Description"\n'], ids=["plain", "header"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        pytest.param("", id="plain", marks=pytest.mark.thorough),
+        pytest.param('"Class Index","Title","Description"\n', id="header"),
+    ],
+)
 def test_15_lora_adapters_of_a_file(run: Any, tmp_path: Path, header: str) -> None:  # noqa: ANN401
     """A file in the form of AG News: quoted fields with commas, quotes and line ends; one form of it has a header."""
     pytest.importorskip("peft", reason="the extra peft is not installed")

@@ -10,7 +10,7 @@ from torch import nn
 
 import fedlama as fl
 
-ROUNDS = 40
+ROUNDS = 24
 
 
 class Net(nn.Module):

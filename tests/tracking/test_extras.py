@@ -65,7 +65,7 @@ def test_wandb_offline(tmp_path: Path) -> None:
         assert word in content
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.skipif(find_spec("mlflow") is None, reason="needs fedlama[mlflow]")
 def test_mlflow_into_a_local_store(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "digits" / "a-run"

@@ -267,7 +267,7 @@ def test_15_lora_adapters_of_a_file(run: Any, tmp_path: Path, header: str) -> No
         assert result.rounds[-1].loss < result.rounds[0].loss, name
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.usefixtures("few_steps")
 @pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
 def test_15_lora_adapters_of_a_short_file(run: Any, tmp_path: Path) -> None:  # noqa: ANN401

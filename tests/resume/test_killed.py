@@ -72,7 +72,7 @@ def undisturbed(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return content(out)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_killed_again_and_again(forks: Forks, tmp_path: Path, undisturbed: tuple[object, ...]) -> None:
     out = tmp_path / "runs"
     for rounds in (2, 21, 43):

@@ -7,7 +7,7 @@ Parameters with ``requires_grad=False`` never change and are never sent; every c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
@@ -113,8 +113,9 @@ def by_tensor(model: nn.Module, *, statistics: StatisticsRule = "average") -> La
     >>> [layer.name for layer in by_tensor(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))]
     ['0.weight', '0.bias', '2.weight', '2.bias']
     """
-    labels = {spec.name: spec.name for spec in _specs(model) if spec.trainable}
-    return _assemble(model, labels, statistics, adaptive=None)
+    specs = _specs(model)
+    labels = {spec.name: spec.name for spec in specs if spec.trainable}
+    return _assemble(specs, labels, statistics, adaptive=None)
 
 
 def by_module(model: nn.Module, *, statistics: StatisticsRule = "average") -> Layers:
@@ -133,8 +134,9 @@ def by_module(model: nn.Module, *, statistics: StatisticsRule = "average") -> La
     >>> [layer.name for layer in by_module(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))]
     ['0', '2']
     """
-    labels = {spec.name: spec.name.rpartition(".")[0] or _ROOT for spec in _specs(model) if spec.trainable}
-    return _assemble(model, labels, statistics, adaptive=None)
+    specs = _specs(model)
+    labels = {spec.name: spec.name.rpartition(".")[0] or _ROOT for spec in specs if spec.trainable}
+    return _assemble(specs, labels, statistics, adaptive=None)
 
 
 def by_mapping(
@@ -164,7 +166,8 @@ def by_mapping(
     >>> [(layer.name, layer.parameters, layer.adaptive) for layer in layers]
     [('weights', 18, True), ('biases', 5, False)]
     """
-    known = [spec.name for spec in _specs(model) if spec.trainable]
+    specs = _specs(model)
+    known = [spec.name for spec in specs if spec.trainable]
     labels = {name: mapping(name) for name in known} if callable(mapping) else _invert(mapping, known)
     if adaptive is not None:
         adaptive = set(adaptive)
@@ -173,7 +176,7 @@ def by_mapping(
             raise ConfigError(
                 [f"adaptive names no layer: {name!r}{did_you_mean(name, labels.values())}" for name in strangers]
             )
-    return _assemble(model, labels, statistics, adaptive)
+    return _assemble(specs, labels, statistics, adaptive)
 
 
 def tagged(
@@ -289,11 +292,11 @@ def check_layers(layers: Layers, model: nn.Module) -> None:
     """
     claims = {layer.name: [spec.name for spec in layer.tensors if spec.trainable] for layer in layers}
     problems = [] if len(claims) == len(layers) else ["two layers have the same name; give each its own"]
+    known = {spec.name: spec for spec in _specs(model)}
     try:
-        _invert(claims, [spec.name for spec in _specs(model) if spec.trainable])
+        _invert(claims, [spec.name for spec in known.values() if spec.trainable])
     except ConfigError as error:
         problems += error.problems
-    known = {spec.name: spec for spec in _specs(model)}
     for layer in layers:
         for spec in layer.tensors:
             there = known.get(spec.name, spec)
@@ -359,10 +362,9 @@ def _specs(model: nn.Module) -> list[TensorSpec]:
 
 
 def _assemble(
-    model: nn.Module, labels: Mapping[str, str], statistics: StatisticsRule, adaptive: set[str] | None
+    specs: Sequence[TensorSpec], labels: Mapping[str, str], statistics: StatisticsRule, adaptive: set[str] | None
 ) -> Layers:
     """Make layers of the labels (parameter to layer); buffers follow the first parameter of their module."""
-    specs = _specs(model)
     owner: dict[str, str] = {}  # module -> layer of its first parameter, to which its buffers belong
     groups: dict[str, list[TensorSpec]] = {}
     for spec in specs:

@@ -131,7 +131,10 @@ class FederationSettings:
 
     def trained_labelling(self) -> Layers:
         """Return the layers that are trained, those that never leave a client included."""
-        return without_frozen(without_frozen_tags(self.full_labelling()), options_of(self.solver).groups)
+        return self._trained_of(self.full_labelling())
+
+    def _trained_of(self, full: Layers) -> Layers:
+        return without_frozen(without_frozen_tags(full), options_of(self.solver).groups)
 
     @property
     def needs_factors(self) -> bool:
@@ -189,25 +192,27 @@ class FederationSettings:
 
     def engine_setup(self) -> EngineSetup:
         """Return the parts that an engine needs, with a copy of the model on the federation's device."""
-        device, trained = torch.device(self.device), self.trained_labelling()
+        device, full = torch.device(self.device), self.full_labelling()
+        trained = self._trained_of(full)
+        layers = sent_layers(trained)
         model, clients = copied(self.model, device), repeatable(as_source(self.clients))
-        for name in frozen_names(self.full_labelling(), trained):
+        for name in frozen_names(full, trained):
             model.get_parameter(name).requires_grad_(False)
         return EngineSetup(
             model=model,
-            layers=sent_layers(trained),
+            layers=layers,
             clients=clients,
             solver=self.solver,
-            codec=self.codec_in_force(),
+            codec=codec_for(self.codec, layers),
             task=self.task,
             seed=self.seed,
             device=device,
             budget=self.budget,
             local_layers=local_layers(trained),
             micro_batch_size=self.micro_batch_size,
-            extra_layers=extra_layers(sent_layers(trained), exchanges_of(self.solver)),
+            extra_layers=extra_layers(layers, exchanges_of(self.solver)),
             privacy=self.privacy,
             personal=self.personal,
-            factor_layers=factor_layers(model, sent_layers(trained)) if self.needs_factors else (),
+            factor_layers=factor_layers(model, layers) if self.needs_factors else (),
             scorer=None if self.personal is None else OwnScorer(self.task, clients),
         )

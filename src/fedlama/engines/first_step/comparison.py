@@ -278,5 +278,7 @@ def _distance(value: Tensor, expected: Tensor) -> float:
 def _norm(value: Tensor) -> float:
     """Return the norm of a tensor's finite elements, in float64; NaN if one is NaN."""
     wide = value.to(torch.complex128 if value.is_complex() else torch.float64)
-    wide = torch.where(wide.abs() == math.inf, torch.zeros_like(wide), wide)
-    return float(wide.norm())
+    norm = float(torch.linalg.vector_norm(wide))
+    if math.isfinite(norm):
+        return norm
+    return float(torch.linalg.vector_norm(torch.where(wide.abs() == math.inf, torch.zeros_like(wide), wide)))

@@ -29,5 +29,6 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         torch.set_num_threads(threads)
 
 
+@pytest.mark.thorough
 def test_default_threads_give_the_bits_of_the_loop_engine(live: Live, tmp_path: Path) -> None:
     assert_same_folders(live.finish(live.submit(small(*SIZES), "threads")), in_loop(small(*SIZES), tmp_path))

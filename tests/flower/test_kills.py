@@ -57,6 +57,7 @@ def kill_server_apps(live: Live) -> int:
     return count
 
 
+@pytest.mark.thorough
 def test_kill_super_nodes(live: Live, tmp_path: Path) -> None:
     """Kill -9 three SuperNodes at three moments, and start each again at once."""
     out = live.submit(quick(), "node")

@@ -48,6 +48,7 @@ def test_flower_simulation_gives_the_bits_of_the_loop_engine(tmp_path: Path) -> 
     assert_same_folders(simulated(tmp_path, "models"), loop)
 
 
+@pytest.mark.thorough
 def test_secure_aggregation_gives_the_bits_of_plain_sums(tmp_path: Path) -> None:
     """All nodes are in one process and hide nothing from each other: a rehearsal of a deployment."""
     experiment = small(*CHANGES)

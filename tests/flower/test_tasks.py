@@ -76,7 +76,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
             yield started
 
 
-@pytest.mark.parametrize("case", ["language-model", "cox", "huggingface"])
+@pytest.mark.parametrize("case", [pytest.param("language-model", marks=pytest.mark.thorough), "cox", "huggingface"])
 def test_a_network_has_the_bits_of_the_loop_engine(live: Live, case: str) -> None:
     """A batch of named tensors, a loss that is no mean over samples, and one that the model computes."""
     out, config = live.folder / "runs" / case, live.folder / f"{case}.toml"

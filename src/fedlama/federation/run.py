@@ -62,11 +62,10 @@ class Run:
     """
 
     def __init__(self, federation: FederationSettings) -> None:
-        self.clients = as_source(federation.clients)
-        federation = replace(federation, layers=federation.full_labelling(), clients=self.clients)
-        self.federation, self.layers = federation, federation.labelling()
+        self.layers, self.clients = federation.labelling(), as_source(federation.clients)
+        self.federation = replace(federation, layers=federation.full_labelling(), clients=self.clients)
         check_federation(federation, self.layers, self.clients)
-        setup = federation.engine_setup()
+        setup = self.federation.engine_setup()
         check_fit(federation, copy.deepcopy(setup.model), self.clients)
         check_factors(setup)
         self.planner = TransferPlanner(

@@ -25,10 +25,11 @@ def _free_port() -> int:
 
 
 @pytest.mark.slow
-def test_two_processes_agree_with_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("inner", ["in turn", pytest.param("both", marks=pytest.mark.thorough)])
+def test_two_processes_agree_with_one(inner: str, tmp_path: Path) -> None:
     output, port = tmp_path / "results.pt", str(_free_port())
     rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.engines.two_processes", str(output)]
+    command = [sys.executable, "-m", "tests.engines.two_processes", str(output), inner]
     parts = [subprocess.Popen(command, env=os.environ | rendezvous | {"RANK": str(rank)}) for rank in range(2)]
     try:
         assert [part.wait(timeout=120) for part in parts] == [0, 0]
@@ -39,7 +40,7 @@ def test_two_processes_agree_with_one(tmp_path: Path) -> None:
     assert list(results) == list(CASES)
     for case, changes in CASES.items():
         expected = run("loop", **changes)
-        for result in results[case]:  # of both inner engines
+        for result in results[case]:  # of each inner engine
             assert_same(result, expected, 5e-3 if "codec" in changes else 2e-5)
             assert result.ledger.transfers == expected.ledger.transfers
 

@@ -1,4 +1,4 @@
-"""One process of the distributed test: ``python -m tests.engines.two_processes OUTPUT``, under torchrun's variables."""
+"""One process of the distributed test, under torchrun: ``python -m tests.engines.two_processes OUTPUT INNER``."""
 
 from __future__ import annotations
 
@@ -62,16 +62,21 @@ CASES: dict[str, dict[str, Any]] = {
         "local_work": LocalWork(epochs=1, straggler_share=0.3),
     },
 }
-"""Changes of the small federation, each run with two inner engines."""
+"""Changes of the small federation."""
 
 
-def main(output: str) -> None:
+def main(output: str, both: bool) -> None:
+    """Run all cases, with both inner engines or with them in turn."""
     torch.set_num_threads(1)
-    results = {case: [run(Distributed(inner), **CASES[case]) for inner in (Stacked(), LoopEngine)] for case in CASES}
+    inner: tuple[Any, ...] = (Stacked(), LoopEngine)
+    results = {
+        case: [run(Distributed(inner[number % 2]), **CASES[case]) for number in ((0, 1) if both else (index,))]
+        for index, case in enumerate(CASES)
+    }
     if os.environ["RANK"] == "0":
         torch.save(results, output)
     distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], both=sys.argv[2] == "both")

@@ -37,8 +37,11 @@ EVERYONE: dict[str, Any] = {"sampler": fl.AllClients(), "strategy": fl.FedLAMA(2
 HALF = RoundPolicy(deadline=2.0, join=1.0, poll=0.01, min_replies=0.5)
 OTHERS = ("clients by their samples", "power of choice", "fedldf", "fedlp")  # cohorts of two, and others' layers
 
-APART = ("server ", "momentum each round", "adamw", "fedprox", "a frozen group", "fed-ams", "fed-lamb")
-"""First words of the cases whose choice acts before or after the sum and adds nothing to it."""
+APART = (
+    *("server ", "momentum each round", "adamw", "fedprox", "a frozen group", "fed-ams", "fed-lamb"),
+    *("cyclic", "fedpart", "fixed", "fedlama, accelerated", "fedlama, phi 4"),
+)
+"""First words of the cases whose choice adds nothing to the sum: it acts before or after it, or asks other layers."""
 
 
 @pytest.fixture(autouse=True)

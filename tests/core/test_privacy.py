@@ -228,6 +228,7 @@ class NoEnd:
 
 
 def test_an_engine_that_does_not_end_rounds_is_refused() -> None:
+    accountant()
     with pytest.raises(fl.ConfigError, match="privacy is set, but NoEnd, which has no class attribute ends_rounds"):
         federation(engine=NoEnd).run()
     for solver in (fl.Scaffold(0.1), fl.MimeLAMB()):

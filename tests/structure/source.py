@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import functools
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,9 +63,11 @@ def modules() -> dict[str, Path]:
 
 @functools.cache
 def importable() -> tuple[str, ...]:
-    """Return the modules that can be imported without Flower and without Triton, which only CUDA needs."""
-    without = (".flower.apps", ".dropin.strategy", ".triton_kernels")
-    return tuple(name for name in modules() if not name.endswith(without))
+    """Return the modules that can be imported here, without Flower and without Triton, which only CUDA needs."""
+    without = [".flower.apps", ".dropin.strategy", ".triton_kernels"]
+    if find_spec("cryptography") is None:  # secure aggregation needs it; the extra flower brings it
+        without += [".flower.client.masked", ".flower.client.secrets", ".flower.secure.masks", ".flower.server.secure"]
+    return tuple(name for name in modules() if not name.endswith(tuple(without)))
 
 
 @functools.cache

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
-import click
 import numpy as np
 import pytest
 import typer
@@ -60,7 +59,7 @@ def command_names() -> tuple[set[str], set[str]]:
     """Return all commands of the command line, and all their options."""
     commands, given = set(), set()
 
-    def visit(command: click.Command, path: str) -> None:
+    def visit(command: Any, path: str) -> None:  # noqa: ANN401  (a command of the parser that Typer brings)
         commands.add(path)
         given.update(name for parameter in command.params for name in parameter.opts)
         for name, inner in getattr(command, "commands", {}).items():

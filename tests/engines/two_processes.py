@@ -15,7 +15,6 @@ from fedlama import (
     AdamW,
     AllClients,
     Clipping,
-    Differences,
     FedAvg,
     FedDyn,
     FedLDF,
@@ -28,8 +27,10 @@ from fedlama import (
     ServerFedDyn,
 )
 from fedlama.engines import Distributed, LoopEngine, Stacked
+from tests.codecs.cases import CODECS
 from tests.engines.cases import dataset_clients, run
 
+_CODECS = [*(codec for codec in CODECS if codec.name in ("differences", "top-k", "directions")), LBGM(0.5)]
 CASES: dict[str, dict[str, Any]] = {
     "as it is": {},
     "training settings": {
@@ -53,14 +54,13 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "the furthest clients": {"strategy": FedLDF(2, senders=1)},
     "layers kept at random": {"strategy": FedLP(2, keep=0.3)},
-    "what clients look back on": {"codec": LBGM(0.5), "sampler": AllClients()},
-    "what rounding left out": {"codec": Differences(4), "sampler": AllClients()},
     "fednova": {
         "strategy": FedAvg(2),
         "solver": SGD(0.05),
         "weighting": "fednova",
         "local_work": LocalWork(epochs=1, straggler_share=0.3),
     },
+    **{repr(codec): {"codec": codec, "sampler": AllClients()} for codec in _CODECS},
 }
 """Changes of the small federation."""
 

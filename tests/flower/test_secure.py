@@ -41,7 +41,7 @@ APART = (
     *("server ", "momentum each round", "adamw", "fedprox", "a frozen group", "fed-ams", "fed-lamb"),
     *("cyclic", "fedpart", "fixed", "fedlama, accelerated", "fedlama, phi 4"),
 )
-"""First words of the cases whose choice adds nothing to the sum: it acts before or after it, or asks other layers."""
+"""First words of the cases whose choice adds nothing to the sum: it acts before or after it, or only chooses layers."""
 
 
 @pytest.fixture(autouse=True)

@@ -124,7 +124,7 @@ def test_a_finished_run_is_read_and_again_retrains_it(trained: tuple[Path, fl.Re
 
 @pytest.mark.slow
 def test_a_script_that_is_killed_continues_bit_for_bit(trained: tuple[Path, fl.Result], tmp_path: Path) -> None:
-    for rounds in (3, 17):
+    for rounds in (3, 10, 17):
         code, _ = stop_after(tmp_path, rounds, signal.SIGKILL)
         assert code == -signal.SIGKILL
         assert not (tmp_path / "mine" / "summary.json").exists()

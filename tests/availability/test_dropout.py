@@ -78,6 +78,37 @@ def test_a_users_availability_is_asked(availability: fl.Availability) -> None:
     assert [record.missing for record in result.rounds] == [(1,) if e == 1 else () for e in range(len(result.rounds))]
 
 
+@dataclass(frozen=True)
+class Returns(fl.Availability):
+    """Returns what it is given."""
+
+    name: ClassVar[str] = "returns"
+    given: Any = None
+
+    def fates(self, clients: Sequence[int], round_index: int, seed: int) -> Any:  # noqa: ANN401
+        return self.given
+
+
+UNKNOWN = (
+    "Returns: a fate of round 0 is 'gone', expected 'answers', 'away' or 'dies'; return one of these",
+    "Returns: fates of round 0 is {}, expected a list of 5 fates, one for each client; return 'answers', 'away' or "
+    "'dies' for each",
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["answers", *["gone"] * 4], UNKNOWN[0]),
+        *((given, UNKNOWN[1].format(repr(given))) for given in (["answers"], ["away"] * 6, None, "aways")),
+    ],
+)
+def test_fates_that_break_the_contract_are_refused(given: object, message: str) -> None:
+    with pytest.raises(fl.ConfigError) as error:
+        everyone(availability=Returns(given)).run()
+    assert str(error.value) == message
+
+
 @pytest.mark.selection(together=2)
 @pytest.mark.parametrize("rejoin", ["now", "next-cycle"])
 @pytest.mark.parametrize("absences", [AWAY, DYING], ids=["away", "dying"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -69,6 +69,41 @@ class Turns(Sampler):
     def draw(self, population: int, round_index: int, seed: int) -> tuple[int, ...]:
         first = 2 * round_index % (population - 1)
         return first, first + 1
+
+
+@dataclass(frozen=True)
+class Returns(Turns):
+    """Returns what it is given."""
+
+    drawn: Any = None
+
+    def draw(self, population: int, round_index: int, seed: int) -> Any:  # noqa: ANN401
+        return self.drawn
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        *((0, 0), (0, 1, 2), (1,), (), (2, 1), (0, 4), (-1, 2), (0, 1.5), (0, "1"), (0, None), ((0,), (1, 2))),
+        *(None, 3, "01", {0, 1}, np.array([0.0, 1.0]), np.zeros((2, 2), dtype=np.int64)),
+    ],
+    ids=repr,
+)
+def test_a_cohort_that_breaks_the_contract_is_refused(drawn: object) -> None:
+    federation = Federation(mlp().float(), skewed_clients(4), FedAvg(1), 3, sampler=Returns(drawn))
+    with pytest.raises(ConfigError) as error:
+        federation.run()
+    assert str(error.value) == (
+        f"the cohort of the sampler Returns is {drawn!r}, expected 2 different client numbers from 0 to 3 in ascending "
+        "order; return these, such as tuple(sorted(...)), or correct its cohort_size"
+    )
+
+
+@pytest.mark.parametrize("drawn", [[1, 3], np.array([1, 3]), (np.int32(1), np.int32(3))], ids=repr)
+def test_a_cohort_may_be_any_sequence_of_integers(drawn: object) -> None:
+    federation = Federation(mlp().float(), skewed_clients(4), FedAvg(1), 1, sampler=Returns(drawn))
+    (record,) = federation.run().rounds
+    assert repr(record.cohort) == "(1, 3)"
 
 
 def test_a_new_sampler_redraws_in_every_cycle() -> None:

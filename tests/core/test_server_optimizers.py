@@ -67,6 +67,42 @@ def test_layers_can_have_settings_of_their_own(
     assert kind(learning_rate=0.25, per_layer={"a": {"learning_rate": 1.0}}).for_layer("b").learning_rate == 0.25
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        (
+            "count",
+            1,
+            "Remembering: the buffer 'count' of 'free' is 1, expected a tensor; keep it as a tensor, such as "
+            "torch.zeros(())",
+        ),
+        (
+            "a/b",
+            torch.zeros(()),
+            "Remembering: the name of a buffer of 'free' is 'a/b', expected a text without '/'; rename it",
+        ),
+    ],
+)
+def test_buffers_that_no_checkpoint_can_hold_are_refused_in_the_first_round(
+    name: str, value: object, problem: str
+) -> None:
+    class Remembering(ServerOptimizer):
+        def apply(self, previous: Tensor, average: Tensor, optimizer_state: ServerOptimizerState) -> Tensor:
+            optimizer_state[name] = value  # type: ignore[assignment]
+            return average
+
+    federation = Federation(
+        *(Line(0.0), pushed(-1.0, -3.0), FedAvg(1)),
+        local_steps=2,
+        solver=SGD(1.0),
+        server_optimizer=Remembering(),
+        objective=product,
+    )
+    with pytest.raises(ConfigError) as error:
+        federation.run()
+    assert error.value.problems[0] == problem
+
+
 def test_a_layer_of_its_own_rate_moves_by_it() -> None:
     federation = Federation(
         Line(0.0),

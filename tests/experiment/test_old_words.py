@@ -12,6 +12,7 @@ import fedlama
 from fedlama import ConfigError
 from fedlama.core.deprecations import RenamedWarning, ignore_renamed, modernise, with_first_words
 from fedlama.experiment import load_experiment, read, resolve
+from fedlama.experiment.methods import parse_methods
 from fedlama.runs.execute import folder_of
 from tests.cli.call import SMALL
 from tests.cli.call import fedlama as command
@@ -126,6 +127,53 @@ def test_old_and_new_words_set_the_same_key(tmp_path: Path) -> None:
         assert resolve(read(str(file), ["server_step.first=0.4"])).server_optimizer == fedlama.ServerAdam(beta1=0.4)
 
 
+@pytest.mark.usefixtures("quiet")
+def test_a_choice_by_its_old_word_comes_before_its_keys() -> None:
+    for overrides in (["server_step.first=0.7", "server_step=adam"], ["server_step=adam", "server_step.first=0.7"]):
+        assert resolve(read("digits", overrides)).server_optimizer == fedlama.ServerAdam(beta1=0.7)
+    assert resolve(read("digits", ["guard=median", "aggregator=mean"])).aggregator == fedlama.Mean()
+    assert resolve(read("digits", ["aggregator=mean", "guard=median"])).aggregator == fedlama.Median()
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("fedavg,guard=median", "fedavg,aggregator=median"),
+        ("fedavg,guard.name=none", "fedavg,aggregator=mean"),
+        ("fedavg,server_step=adam,first=0.7", "fedavg,server_optimizer=adam,beta1=0.7"),
+        ("fedavg,server-step=adam,server-step.first=0.7", "fedavg,server_optimizer=adam,beta1=0.7"),
+        ("fedavg,server_optimizer=adam,adaptivity=0.1", "fedavg,server_optimizer=adam,epsilon=0.1"),
+        ("fedavg,solver=fedprox,memory_scope=slot", "fedavg,solver=fedprox,state_scope=slot"),
+    ],
+)
+def test_a_method_with_old_words_means_the_new_one(old: str, new: str) -> None:
+    assert parse_methods([old], "digits", []) == parse_methods([new], "digits", [])
+
+
+@pytest.mark.usefixtures("quiet")
+def test_overrides_with_old_words_reach_the_methods_that_have_them() -> None:
+    overrides = ["guard=trimmed-mean", "guard.share=0.2"]
+    assert parse_methods(["fedavg,aggregator=median"], "digits", overrides) == parse_methods(
+        ["fedavg,aggregator=median"], "digits", []
+    )
+    assert resolve(read("digits", overrides)).aggregator == fedlama.TrimmedMean(0.2)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_old_keys_of_two_files_meet(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text("name = 'base'\n[server_step]\nname = 'adam'\nfirst = 0.7\n")
+    (tmp_path / "mine.toml").write_text("extends = 'base.toml'\n[server_step]\nfirst = 0.6\n")
+    found = resolve(read(str(tmp_path / "mine.toml")))
+    assert found.server_optimizer == fedlama.ServerAdam(beta1=0.6)
+
+
+@pytest.mark.parametrize(("word", "new"), [("server-step", "server_optimizer"), ("guards", "aggregator")])
+def test_a_misspelt_old_word_leads_to_the_new_one(word: str, new: str) -> None:
+    with pytest.raises(ConfigError, match=f"unknown key '{word}'; did you mean '{new}'"):
+        resolve({word: {"name": "adam"}})
+
+
 def test_both_words_in_one_file_are_refused() -> None:
     with pytest.raises(ConfigError, match="guard and aggregator are both given, but they mean the same; remove guard"):
         resolve({"guard": {"name": "median"}, "aggregator": {"name": "mean"}})
@@ -149,7 +197,8 @@ def test_the_command_line_says_the_new_word_once(tmp_path: Path) -> None:
         "note: aggregator.name = 'none' is now called aggregator.name = 'mean' (since version 0.2); write "
         "aggregator.name = 'mean', version 1.0 will refuse aggregator.name = 'none'",
         "note: server_step is now called server_optimizer (since version 0.2); write server_optimizer, "
-        "version 1.0 will refuse server_step",
+        "version 1.0 will refuse server_step; its defaults changed as well: write momentum = 0.9 for 'momentum', and "
+        "beta1 = 0.9 for 'adam', to keep those of before",
     ]
 
 

@@ -109,7 +109,52 @@ def test_a_path_counts_from_the_toml_file(folder: Path, monkeypatch: pytest.Monk
     assert problem.endswith(
         f"a file of that name is in the current folder, but paths count from {folder}/study/other; correct the path"
     )
+    monkeypatch.chdir(folder)
+    (problem,) = refused("plan", "study/mine.toml", f"codec.name=study/{FILE}:Whole")
+    assert problem.endswith(f"in the current folder, but paths count from {folder}/study; correct the path")
+    monkeypatch.chdir(folder / "study")
     assert load("mine.toml", [f"strategy.name=./{FILE}:LargestWaits"]).to_json() == load("mine.toml").to_json()
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        (FILE, f"strategy.name is '{FILE}', a file without a class or function; use {FILE}:NAME"),
+        (f"{FILE}:", f"strategy.name is '{FILE}:', a file without a class or function; use {FILE}:NAME"),
+        (f"{FILE}:A:B", f"strategy.name is '{FILE}:A:B', expected one colon; use FILE.py:NAME"),
+    ],
+)
+def test_a_name_that_is_almost_right(folder: Path, name: str, sentence: str) -> None:
+    assert refused("plan", "digits", f"strategy.name={name}") == [sentence]
+
+
+def test_a_method_that_a_plug_in_would_register(folder: Path) -> None:
+    (folder / "broken.py").write_text("def (:")
+    arguments = ("compare", "digits", "--methods", "fedavg mine")
+    (problem,) = refused(*arguments, "--plugin", "broken.py")
+    assert problem.startswith("method 'mine': broken.py cannot be imported: SyntaxError")
+    assert refused(*arguments, "--plugin", "no.py") == [
+        "the plug-in no.py does not exist; correct the path behind --plugin"
+    ]
+    (problem,) = refused("compare", "digits", "--methods", "fedavg,codec.bits=4")
+    assert problem == (
+        "method 'fedavg,codec.bits=4': codec.bits is set, but no codec before it; write codec=NAME in front of it"
+    )
+
+
+def test_an_error_in_a_method_is_one_sentence(folder: Path) -> None:
+    (folder / "late.py").write_text(
+        "from dataclasses import dataclass\nimport fedlama as fl\n\n\n@dataclass(frozen=True)\n"
+        "class Late(fl.FedAvg):\n    def plan(self, *_):\n        raise KeyError('my layer')\n"
+    )
+    small = ("local_steps=12", "partition.clients=3", "strategy.name=late.py:Late")
+    called = fedlama("run", "digits", *small, "--out", "runs", "--quiet")
+    file = folder / "late.py"
+    assert (called.code, called.err.splitlines()[-1]) == (
+        1,
+        f"error: an option of your own failed: KeyError: 'my layer' ({file}, line 8); correct it there",
+    )
+    assert "Traceback" not in called.err
 
 
 def test_by_import_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,6 +444,24 @@ CALLS = [
         "partition 'my_calls.py:mine' failed: ZeroDivision",
         "line 5",
     ),
+    (
+        "partition",
+        "def mine(dataset):\n    pass",
+        "partition 'my_calls.py:mine' returned nothing, expected a list with the row numbers of each client",
+        "",
+    ),
+    (
+        "partition",
+        "def mine(dataset):\n    return [[0, 1, 2], [0.5]]",
+        "partition 'my_calls.py:mine': client 1 has rows of shape (1,) (float64), expected a list of integer row",
+        "",
+    ),
+    (
+        "partition",
+        "def mine(dataset):\n    return [None]",
+        "partition 'my_calls.py:mine': client 0 has rows of shape () (object), expected a list of integer row",
+        "",
+    ),
     ("layers", "def mine(model):\n    return 1 / 0", "layers 'my_calls.py:mine' failed: ZeroDivisionError", "line 5"),
     (
         "data",
@@ -427,8 +490,14 @@ CALLS = [
     (
         "data",
         "@dataclass\nclass mine:\n    def __post_init__(self):\n        raise ValueError('no')\n    def load(self): 3",
-        "no; change it",
-        "",
+        "data mine: ValueError: no (",
+        "my_calls.py, line 7); correct the settings, or the class",
+    ),
+    (
+        "data",
+        "@dataclass\nclass mine:\n    def __post_init__(self):\n        assert 0, 'no'\n    def load(self): 3",
+        "data mine: AssertionError: no (",
+        "my_calls.py, line 7); correct the settings, or the class",
     ),
     (
         "data",
@@ -447,6 +516,19 @@ def test_what_the_code_does_wrong(folder: Path, section: str, code: str, message
     (problem,) = refused("plan", *_without(section), f"{section}.name=my_calls.py:mine", *settings)
     assert message in problem
     assert place in problem
+
+
+def test_a_partition_may_return_lists(folder: Path) -> None:
+    (folder / "my_lists.py").write_text(
+        "import numpy as np\n\ndef listed(dataset):\n    return [list(range(c, 900, 3)) for c in range(3)]\n\n"
+        "def arrays(dataset):\n    return [np.array(rows) for rows in listed(dataset)]\n"
+    )
+    shares = "validation_share=0.2", "client_test_share=0.1"
+    (listed, arrays) = (
+        load_file(run(f"partition.name=my_lists.py:{name}", *shares)[0] / "model.safetensors")
+        for name in ("listed", "arrays")
+    )
+    assert all(torch.equal(listed[name], value) for name, value in arrays.items())
 
 
 def _without(section: str) -> list[str]:

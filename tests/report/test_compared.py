@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,29 @@ def test_without_their_comparison_they_are_numbered(folder: Path) -> None:
         (folder / "comparison.json").write_text(kept, encoding="utf-8")
     assert [timing.method for timing in timings][1:4] == ["FedAvg(3)", "FedAvg(3) #2", "FedAvg(3) #2"]
     assert len({timing.name for timing in timings}) == 6
+
+
+def test_beside_other_runs_titles_name_what_a_comparison_shares(runs: list[Path], tmp_path: Path) -> None:
+    """The latest comparison had server momentum 0.5 in all its runs, the one before 0.9."""
+    for index, momentum in enumerate((0.5, 0.5, 0.9, 0.9)):
+        folder = tmp_path / str(index)
+        shutil.copytree(runs[index % 2], folder)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config["server_optimizer"] = {"name": "momentum", "learning_rate": 1.0, "momentum": momentum}
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    content = {
+        "runs": [{"run_folder": "0"}, {"run_folder": "1"}],
+        "methods": [{"method": "FedAvg(3)", "seeds": [0, 1]}],
+        "diverged": [{"method": "FedAvg(3)", "seed": 2, "reason": "overflow"}],
+    }
+    (tmp_path / "comparison.json").write_text(json.dumps(content), encoding="utf-8")
+    every = fl.find_runs(tmp_path, every=True)
+    full = ["FedAvg(3) + momentum", "FedAvg(3) + momentum(momentum=0.9)"]  # 0.5 is the default
+    assert [timing.method for timing in time_runs(every, [])] == [full[0], full[0], full[1], full[1]]
+    shown = data(report_page(every))
+    assert shown["methods"] == full
+    assert [method["diverged"] for method in shown["front"]["methods"]] == [1, 0]
+    assert [timing.method for timing in time_runs(fl.find_runs(tmp_path), [])] == ["FedAvg(3)"] * 2
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_one_method_under_one_seed_twice_is_two_methods() -> None:
 @pytest.mark.parametrize(
     ("runs", "why"),
     [
-        ([FEDAVG[0], run("FedAvg(6)", 1, 10, 1.0, model={"name": "leaf-cnn"})], "differ in data, model or length"),
+        ([run("FedAvg(6)", 0, 10, 1.0, model={"name": name}) for name in ("mlp", "leaf-cnn")], "differ in data, model"),
         ([run("FedAvg(6)", 0, 10, None)], "No finished run has a test loss"),
         ([{**FEDAVG[0], "finished": False}], "No finished run has a test loss"),
     ],
@@ -59,6 +59,27 @@ def test_what_cannot_be_compared(runs: list[dict[str, Any]], why: str) -> None:
     found = front(runs)
     assert found["methods"] == []
     assert why in found["why"]
+
+
+TASK = {"name": "classification", "label_smoothing": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("configs", "compared"),
+    [
+        ([{}, {"task": TASK}], True),  # before version 0.2 a config.json had no task
+        ([{"task": {"name": "classification"}}, {"task": TASK}], True),  # nor had a section keys that came later
+        ([{"task": TASK}, {}, {"task": {**TASK, "label_smoothing": 0.1}}], False),  # each alone is like the second
+        ([{"task": {"name": "classification"}}, {"task": {"name": "regression"}}], False),
+        ([{"rounds": None}, {"rounds": 5}], False),
+        ([{}, {"rounds": 5}], False),  # not written where it is null
+        ([{}, {"data": {"name": "digits", "rows": 100}}], False),  # the same
+        ([{}, {"data": {"name": "digits", "rows": None}}], True),
+    ],
+)
+def test_what_an_old_configuration_does_not_say_is_unknown(configs: list[dict[str, Any]], compared: bool) -> None:
+    runs = [run("FedAvg(6)", seed, 10, 1.0, **config) for seed, config in enumerate(configs)]
+    assert bool(front(runs)["methods"]) is compared
 
 
 def federation(strategy: fl.Strategy[Any], bad: int | None = None) -> Callable[[int], fl.Federation]:

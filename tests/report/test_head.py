@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import html
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 import fedlama as fl
 from fedlama.analysis.statistics import interval, paired
+from fedlama.reporting.html import report_page
 from tests.cli.call import SMALL, fedlama
 
 
@@ -68,6 +71,23 @@ def test_a_federation_built_in_python_has_a_head_too(tmp_path: Path) -> None:
     text = text_of(fl.write_report([tmp_path / "mine"], tmp_path / "mine.html").read_text(encoding="utf-8"))
     assert "model Linear, 12 parameters clients 3, all of them active budget 4 local steps" in text
     assert "fedlama run --config" not in text
+
+
+def test_a_less_complete_description_is_not_listed_beside_the_complete_one(runs: list[Path], tmp_path: Path) -> None:
+    folders = [tmp_path / "old", tmp_path / "new"]
+    for folder, source in zip(folders, runs, strict=False):
+        shutil.copytree(source, folder)
+    config = json.loads((folders[0] / "config.json").read_text(encoding="utf-8"))
+    del config["in_force"], config["task"]  # as a version before 0.2 wrote it
+    (folders[0] / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    text = text_of(report_page(folders))
+    assert "data set digits, 1,437 training rows model mlp, 9,610 parameters clients" in text
+    assert "are not compared" not in text
+    config["model"] = {"name": "leaf-cnn"}
+    (folders[0] / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    text = text_of(report_page(folders))
+    assert "model leaf-cnn, mlp, 9,610 parameters clients" in text
+    assert "The runs differ in data, model or length, so their losses are not compared." in text
 
 
 @pytest.fixture

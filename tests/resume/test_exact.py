@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -121,6 +122,32 @@ def test_a_client_that_is_away_keeps_its_state_in_the_snapshot() -> None:
 @pytest.mark.parametrize("step", SERVER_STEPS, ids=lambda step: step.name)
 def test_every_server_step(engine: str, step: Any) -> None:  # noqa: ANN401  (any server optimizer)
     assert_exact(federation(engine, server_optimizer=step, codec=fl.Float16()))
+
+
+class Counted(fl.ServerOptimizer):
+    """A user's optimizer, whose buffers have neither the tensor's shape nor its dtype, and grow."""
+
+    name: ClassVar[str] = "counted"
+
+    def apply(self, previous: torch.Tensor, average: torch.Tensor, optimizer_state: Any) -> torch.Tensor:  # noqa: ANN401
+        count = optimizer_state.setdefault("count", torch.zeros((), dtype=torch.int64)).add_(1)
+        lengths = optimizer_state.get("lengths", torch.zeros(0, dtype=torch.float64))
+        optimizer_state["lengths"] = torch.cat([lengths, (average - previous).norm().double().reshape(1)])
+        return previous + (average - previous) / count + 1e-3 * optimizer_state["lengths"].sum()
+
+
+@pytest.mark.parametrize("engine", ENGINES_HERE[:2])
+def test_buffers_of_a_users_server_optimizer_may_have_any_shape(engine: str) -> None:
+    assert_exact(federation(engine, server_optimizer=Counted()))
+
+
+def test_buffers_of_our_server_optimizers_have_the_tensors_shape() -> None:
+    first = fl.Run(federation("loop", server_optimizer=fl.ServerMomentum()))
+    before, state = [first.advance()], first.state_dict()
+    name = next(name for name in state.tensors if name.startswith("server/") and state.tensors[name].dim())
+    forged = replace(state, tensors={**state.tensors, name: torch.zeros(())})
+    with pytest.raises(fl.DataError, match=r"is torch.float32 \(\), expected \("):
+        fl.Run(federation("loop", server_optimizer=fl.ServerMomentum())).load_state_dict(forged, before)
 
 
 def test_a_snapshot_moves_between_engines() -> None:

@@ -11,7 +11,7 @@ from fedlama.analysis.links import Clock, Exchanges, Link, clock, money
 from fedlama.core.ledger import round_bytes
 from fedlama.core.records import RoundRecord
 from fedlama.errors import printable
-from fedlama.runs.compared import compared_titles
+from fedlama.runs.compared import compared_titles, full_title
 from fedlama.runs.stored import StoredRun, load_run
 
 
@@ -21,8 +21,8 @@ class Timing:
 
     Attributes:
         name: The method and the run's seed.
-        method: The method as its comparison wrote it, or else :attr:`StoredRun.method`; runs under other settings have
-            another one.
+        method: The method as its comparison wrote it, where all runs are in one; or else :attr:`StoredRun.method` with
+            what its comparison adds. Runs under other settings have another one.
         run: The run.
         clocks: Its time on each link.
     """
@@ -83,16 +83,23 @@ def time_runs(paths: Iterable[Path], links: Sequence[Link], *, seed: int = 0, ev
         ConfigError: A link does not fit the clients.
     """
     folders = list(paths)
-    titles, seen = compared_titles(folders), Counter[tuple[str, int | None]]()
+    titles = compared_titles(folders)
+    together = titles.keys() >= set(folders) and len({path.parent for path in folders}) == 1
+    seen: set[tuple[str, int | None]] = set()
     timings = []
     for path in folders:
         run = load_run(path)
         clocks = clock(Exchanges.of_records(run.rounds, evaluation=evaluation), links, seed=seed)
-        method = titles.get(path, run.method)
-        name = method if run.seed is None else f"{method} seed {run.seed}"
-        seen[method, run.seed] += 1
-        count = seen[method, run.seed]  # a second run of a method and seed had other settings
-        timings.append(Timing(name, method if count == 1 else f"{method} #{count}", run, tuple(clocks)))
+        heading = titles.get(path, run.method)
+        if path in titles and not together:
+            heading = full_title(heading, run.method)
+        name = heading if run.seed is None else f"{heading} seed {run.seed}"
+        method, count = heading, 1
+        while (method, run.seed) in seen:  # a second run of a method and seed had other settings
+            count += 1
+            method = f"{heading} #{count}"
+        seen.add((method, run.seed))
+        timings.append(Timing(name, method, run, tuple(clocks)))
     counts = Counter(timing.name for timing in timings)
     return [
         replace(timing, name=f"{timing.name} ({printable(timing.run.path.name)})")

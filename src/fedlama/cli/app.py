@@ -21,7 +21,8 @@ from fedlama.cli import finished, show, train
 from fedlama.cli.flower import app as flower_app
 from fedlama.cli.options import SECTIONS
 from fedlama.core.deprecations import RenamedWarning
-from fedlama.errors import FedlamaError, TrainingWarning, printable, write_remedy
+from fedlama.errors import FedlamaError, TrainingWarning, cut, printable, write_remedy
+from fedlama.experiment.loading import own_code
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,6 +58,10 @@ def main() -> None:
     except OSError as error:
         file, reason = error.filename or "a file", error.strerror or error
         _fail(f"{file} cannot be read or written ({reason}); {write_remedy(error, 'give another path')}")
+    except Exception as error:
+        if not (where := own_code(error)):
+            raise
+        _fail(f"an option of your own failed: {type(error).__name__}: {cut(error)}{where}; correct it there", 1)
 
 
 @contextmanager

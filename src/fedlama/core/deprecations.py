@@ -35,18 +35,20 @@ class Renamed:
         new: The word now.
         since: The version that brought the new word.
         removed_in: The version that refuses the old word.
+        also: What else changed in that version.
     """
 
     old: str
     new: str
     since: str = "0.2"
     removed_in: str = "1.0"
+    also: str = ""
 
     def __str__(self) -> str:
         """Return the note for a person who used the old word."""
         return (
             f"{self.old} is now called {self.new} (since version {self.since}); write {self.new}, "
-            f"version {self.removed_in} will refuse {self.old}"
+            f"version {self.removed_in} will refuse {self.old}{self.also}"
         )
 
 
@@ -57,6 +59,10 @@ class RenamedWarning(DeprecationWarning):
 SECTIONS = {"guard": "aggregator", "server_step": "server_optimizer"}
 """Sections of a configuration, by their old name."""
 
+_ALSO = {
+    "server_step": "; its defaults changed as well: write momentum = 0.9 for 'momentum', and beta1 = 0.9 for 'adam', "
+    "to keep those of before"
+}
 CHOICES = {("aggregator", "none"): "mean"}
 """Names of choices, by section (the new word) and old name."""
 
@@ -98,11 +104,43 @@ def modernise(raw: Mapping[str, Any], note: Note = warn_renamed) -> dict[str, An
     >>> modernise({"guard": {"name": "none"}}, note=ignore_renamed)
     {'aggregator': {'name': 'mean'}}
     """
-    renamed = _rename(raw, {old: Renamed(old, new) for old, new in SECTIONS.items()}, note)
+    renamed = _rename(raw, {old: _renamed_section(old) for old in SECTIONS}, note)
     for section, table in renamed.items():
         if isinstance(table, Mapping):
-            renamed[section] = modernise(table, note) if section == "in_force" else _modern_table(section, table, note)
+            renamed[section] = modernise(table, note) if section == "in_force" else modern_table(section, table, note)
     return renamed
+
+
+def modern_table(
+    section: str, table: Mapping[str, Any], note: Note = warn_renamed, choice: object = None
+) -> dict[str, Any]:
+    """Translate the name and the keys of one section.
+
+    Args:
+        section: The section, in today's word.
+        table: Its keys; they are not changed.
+        note: Called for each old word.
+        choice: The option that the keys belong to where the table does not name one.
+
+    Raises:
+        ConfigError: An old and a new word for the same thing are both there.
+    """
+    table = dict(table)
+    if "name" in table:
+        table["name"] = modern_choice(section, table["name"], note)
+    return _rename(table, renamed_keys(section, table.get("name", choice)), note)
+
+
+def modern_section(section: str, note: Note = warn_renamed) -> str:
+    """Translate the name of a section.
+
+    Args:
+        section: The section, or any other key.
+        note: Called for an old word.
+    """
+    if section in SECTIONS:
+        note(_renamed_section(section))
+    return SECTIONS.get(section, section)
 
 
 def modern_key(parts: Sequence[str], raw: Mapping[str, Any], note: Note = warn_renamed) -> list[str]:
@@ -116,13 +154,10 @@ def modern_key(parts: Sequence[str], raw: Mapping[str, Any], note: Note = warn_r
     >>> modern_key(["server_step", "first"], {"server_optimizer": {"name": "adam"}}, note=ignore_renamed)
     ['server_optimizer', 'beta1']
     """
-    section, *rest = parts
-    if section in SECTIONS:
-        note(Renamed(section, SECTIONS[section]))
-        section = SECTIONS[section]
+    section, rest = modern_section(parts[0], note), list(parts[1:])
     table = raw.get(section)
     choice = table.get("name") if isinstance(table, Mapping) else None
-    keys = _keys(section, choice)
+    keys = renamed_keys(section, choice)
     if rest and rest[0] in keys:
         note(keys[rest[0]])
         rest = [keys[rest[0]].new.rpartition(".")[2], *rest[1:]]
@@ -211,17 +246,19 @@ def is_left_out(owner: object, field: Field[Any]) -> bool:
     return bool(getattr(owner, field.name) == default)
 
 
-def _modern_table(section: str, table: Mapping[str, Any], note: Note) -> dict[str, Any]:
-    """Translate the name and the keys of one section."""
-    table = dict(table)
-    if "name" in table:
-        table["name"] = modern_choice(section, table["name"], note)
-    return _rename(table, _keys(section, table.get("name")), note)
+def renamed_keys(section: str, choice: object) -> dict[str, Renamed]:
+    """Return the old keys of an option, each with what replaces it.
 
-
-def _keys(section: str, choice: object) -> dict[str, Renamed]:
+    Args:
+        section: The section, in today's word.
+        choice: The option's name; None where the section names none.
+    """
     keys = KEYS.get((section, choice), {}) if choice is None or isinstance(choice, str) else {}
     return {old: Renamed(f"{section}.{old}", f"{section}.{new}") for old, new in keys.items()}
+
+
+def _renamed_section(old: str) -> Renamed:
+    return Renamed(old, SECTIONS[old], also=_ALSO.get(old, ""))
 
 
 def _rename(table: Mapping[str, Any], words: Mapping[str, Renamed], note: Note) -> dict[str, Any]:

@@ -208,7 +208,7 @@ class TensorClients:
     ) -> None:
         x, y = as_samples(x), None if y is None else as_samples(y)
         count = samples_of(x, "the inputs")
-        rows = [_row_numbers(given, count, client) for client, given in enumerate(rows)]
+        rows = [row_numbers(given, count, client) for client, given in enumerate(rows)]
         given_sizes = batch_size if isinstance(batch_size, Sequence | np.ndarray) else [batch_size] * len(rows)
         sizes = [operator.index(size) for size in given_sizes]
         _check_rows(x, y, rows, sizes, short_clients)
@@ -544,9 +544,21 @@ def as_samples(value: object) -> Tree:
     return samples
 
 
-def _row_numbers(given: Sequence[int] | NDArray[Any], count: int, client: int) -> NDArray[np.int64]:
-    """Return a client's row numbers; a boolean mask over all rows selects the rows that are true."""
-    rows = np.asarray(given)
+def row_numbers(given: Sequence[int] | NDArray[Any], count: int, client: int) -> NDArray[np.int64]:
+    """Return a client's row numbers as an array; whether the rows exist is not checked.
+
+    Args:
+        given: Any sequence of integers, or a boolean mask over all rows, which selects the rows that are true.
+        count: The number of all rows.
+        client: The client's number, for the message.
+
+    Raises:
+        DataError: It is something else.
+    """
+    try:
+        rows = np.asarray(given)
+    except ValueError:  # parts of different lengths
+        rows = np.array(given, dtype=object)
     if rows.dtype == np.bool_:
         if rows.shape != (count,):
             raise DataError(

@@ -13,7 +13,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from fedlama.choices.codecs import Codec, codec_of, download_codec, full_codec, least_bytes
-from fedlama.choices.samplers import Population, Sampler, is_informed
+from fedlama.choices.samplers import Population, Sampler, checked_cohort, is_informed
 from fedlama.choices.solvers.exchanged import Exchanged, extra_layers, with_extras
 from fedlama.choices.strategies import Plan
 from fedlama.core.layers import Layer, Layers
@@ -163,8 +163,10 @@ class TransferPlanner:
     def _draw(self, round_index: int) -> tuple[int, ...]:
         if is_informed(self._sampler):
             known = Population(self._population, self._samples, self.losses)
-            return self._sampler.choose(known, round_index, self._seed)
-        return self._sampler.draw(self._population, round_index, self._seed)
+            drawn = self._sampler.choose(known, round_index, self._seed)
+        else:
+            drawn = self._sampler.draw(self._population, round_index, self._seed)
+        return checked_cohort(self._sampler, drawn, self._population)
 
 
 class TransferTable:

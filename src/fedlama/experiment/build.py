@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from fedlama.core.global_generators import seed_torch
 from fedlama.core.randomness import seed_of
 from fedlama.data.arrays import Dataset, DataSource
-from fedlama.data.clients import ClientSource, TensorClients
+from fedlama.data.clients import ClientSource, TensorClients, row_numbers
 from fedlama.data.held_rows import hold_out
 from fedlama.data.local_sets import LocalRows, Part, rows_of_groups
-from fedlama.data.partition.base import Partition
+from fedlama.data.partition.base import Partition, Partitioner
 from fedlama.data.transforms import Normalise, PadCropFlip
 from fedlama.engines import ENGINES, Engine, EngineSetup
 from fedlama.errors import ConfigError, DataError, FedlamaError, cut
@@ -79,11 +79,12 @@ def prepare(experiment: Experiment) -> Material:
             f"data {name_of(experiment.data)!r} returned {_kind(dataset)}, expected a fedlama.data.Dataset; return one"
         )
     dataset = experiment.reduction.apply(dataset)
-    rows = guarded(
+    split = guarded(
         "partition",
         experiment.partition,
         lambda: experiment.partition.split(dataset, settings.seed, settings.batch_size),
     )
+    rows = _row_arrays(experiment.partition, split, len(dataset.train_x))
     rows, validation = hold_out(rows, settings.validation_share, settings.seed)
     rows, tested = hold_out(rows, settings.client_test_share, settings.seed, "client test")
     rows, validated = hold_out(rows, settings.client_validation_share, settings.seed, "client validation")
@@ -108,6 +109,24 @@ def prepare(experiment: Experiment) -> Material:
         model = _build(experiment.model, dataset)
     held = torch.from_numpy(np.concatenate(validation)) if settings.validation_share else None
     return Material(dataset, clients, model, held)
+
+
+def _row_arrays(partition: Partitioner, split: object, count: int) -> Partition:
+    """Return what a partition returned as arrays; whether the rows exist is checked with the clients.
+
+    Raises:
+        ConfigError: It is not a sequence.
+        DataError: It holds something else than a sequence of row numbers, or a mask, for each client.
+    """
+    if isinstance(split, str) or not isinstance(split, Sequence | np.ndarray):
+        raise ConfigError(
+            f"partition {name_of(partition)!r} returned {_kind(split)}, expected a list with the row numbers of each "
+            "client; return one"
+        )
+    try:
+        return [row_numbers(mine, count, client) for client, mine in enumerate(split)]
+    except DataError as error:
+        raise DataError(f"partition {name_of(partition)!r}: {error}") from error
 
 
 def _load(source: DataSource) -> object:

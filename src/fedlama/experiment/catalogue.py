@@ -137,10 +137,15 @@ class Catalogue:
     def _own(self, section: str, key: str, name: str, known: Mapping[str, object]) -> tuple[object, Origin]:
         """Find an option that is not ours, with its origin."""
         left, colon, right = name.rpartition(":")
+        if ".py:" in left:
+            raise ConfigError(f"{key} is {shown(name)}, expected one colon; use FILE.py:NAME")
         if colon and left and right:
             left = os.path.normpath(left) if left.endswith(".py") else left
             loaded = self._load(section, key, left)
             return _attribute(loaded, left, right), Origin(f"{left}:{right}", loaded.digest, loaded.file)
+        if name.endswith((".py", ".py:")):
+            file = name.removesuffix(":")
+            raise ConfigError(f"{key} is {shown(name)}, a file without a class or function; use {file}:NAME")
         broken: list[str] = []
         registered = self._registered(section, broken)
         if name not in registered:

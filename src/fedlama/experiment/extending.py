@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from fedlama.core.deprecations import modernise
+from fedlama.core.deprecations import modern_table, modernise
 from fedlama.core.paths import expanded
 from fedlama.errors import ConfigError, shown
 from fedlama.experiment.catalogue import Catalogue
@@ -71,10 +71,10 @@ def merged(base: Mapping[str, Any], raw: Mapping[str, Any], catalogue: Catalogue
     for key, value in raw.items():
         table = keys.get(key)
         if key in SECTIONS and isinstance(table, Mapping) and isinstance(value, Mapping):
-            kept = dict(table)
+            kept, value = dict(table), modern_table(key, value, choice=table.get("name"))
             if "name" in value:
                 keep_what_fits(key, kept, value["name"], catalogue)
-            keys[key] = kept | dict(value)
+            keys[key] = kept | value
         else:
             keys[key] = value
     return keys

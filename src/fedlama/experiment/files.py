@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from fedlama.core.deprecations import ignore_renamed, modern_choice, modern_key, modernise
+from fedlama.core.deprecations import ignore_renamed, modern_choice, modern_key, modern_section, modernise
 from fedlama.core.paths import expanded
 from fedlama.data.files import decode_text
 from fedlama.errors import ConfigError, DataError, cut, did_you_mean, shown
@@ -52,11 +52,21 @@ def catalogue_for(experiment: str, plugins: Sequence[str] = ()) -> Catalogue:
     Args:
         experiment: As for :func:`load_experiment`.
         plugins: As for :func:`load_experiment`.
+
+    Raises:
+        ConfigError: The file of a plug-in does not exist.
     """
-    path = expanded(experiment)
+    path, missing = expanded(experiment), [name for name in plugins if _is_missing(name)]
+    if missing:
+        raise ConfigError([f"the plug-in {name} does not exist; correct the path behind --plugin" for name in missing])
     if path.suffix == ".json":  # of a run folder, which may come from another person and is not trusted to name code
         return Catalogue(plugins=tuple(plugins), trusted_only=True)
     return Catalogue(path.parent if path.suffix == ".toml" else Path(), tuple(plugins))
+
+
+def _is_missing(plugin: str) -> bool:
+    """Return whether a plug-in is the path of a file that does not exist; modules are looked up when one is needed."""
+    return plugin.endswith(".py") and not expanded(plugin).exists()
 
 
 def read(experiment: str, overrides: Iterable[str] = (), catalogue: Catalogue | None = None) -> dict[str, Any]:
@@ -184,7 +194,7 @@ def _chooses(parts: list[str], value: object) -> bool:
 def _names_no_choice(override: str) -> bool:
     """Return the sort key that puts choices first, so that no other key is dropped together with the old choice."""
     key, _, text = override.partition("=")
-    key = key.strip().replace("-", "_")
+    key = modern_section(key.strip().replace("-", "_"), ignore_renamed)
     return not (key.endswith(".name") or _chooses([key], value_of(text.strip())))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -54,10 +55,13 @@ def load_file(path: Path, given: str, expected: str | None = None, remedy: str =
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{given} cannot be read: {error.strerror} ({path}); {remedy or _remedy(path)}") from error
+        raise ConfigError(
+            f"{given} cannot be read: {error.strerror} ({path}); {remedy or _remedy(path, given)}"
+        ) from error
     helpers = dict(_helpers(content, path.parent))
     digest = _digest(content, helpers, path.parent)
-    check_digest(given, digest, expected, remedy)
+    covered = f" (the digest covers what it imports: {', '.join(helpers)})" if helpers else ""
+    check_digest(given, digest, expected, remedy, covered)
     identity = hashlib.sha256("\n".join([str(path), given, digest]).encode()).hexdigest()
     name = f"fedlama_plugin_{identity[:16]}_{path.stem}"
     if name not in sys.modules:
@@ -106,7 +110,7 @@ def load_module(name: str, folder: Path, expected: str | None = None) -> Loaded:
         raise _import_error(name, error, None) from error
 
 
-def check_digest(given: str, digest: str, expected: str | None, remedy: str = "") -> None:
+def check_digest(given: str, digest: str, expected: str | None, remedy: str = "", covered: str = "") -> None:
     """Refuse code that changed since a configuration was written.
 
     Raises:
@@ -115,7 +119,7 @@ def check_digest(given: str, digest: str, expected: str | None, remedy: str = ""
     if expected is not None and digest != expected:
         raise ConfigError(
             f"{given} has changed: the configuration was written with SHA-256 {expected[:12]}..., the code here has "
-            f"{digest[:12]}... and may give other results; "
+            f"{digest[:12]}... and may give other results{covered}; "
             f"{remedy or 'restore the code of that time, or start a new run'}"
         )
 
@@ -146,11 +150,33 @@ def _import_error(given: str, error: BaseException, file: Path | None) -> BaseEx
     )
 
 
-def _remedy(path: Path) -> str:
+def own_code(error: BaseException) -> str:
+    """Return the last place in the user's own code where an error was raised, as ``(my.py, line 3)``; empty if none.
+
+    Args:
+        error: The error. Code of this package, of installed packages and of Python's library is not the user's.
+    """
+    package, installed = str(Path(__file__).parents[1]), tuple({sys.prefix, sys.base_prefix, *_site_folders()})
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((package, "<", *installed))
+    ]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+
+
+def _site_folders() -> list[str]:
+    """Return the folders of Python's library and of installed packages."""
+    return [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+
+
+def _remedy(path: Path, given: str) -> str:
     """Say where the file was looked for, and where one of that name is."""
-    here = Path.cwd() / path.name
-    if here.exists() and here != path:
-        return f"a file of that name is in the current folder, but paths count from {path.parent}; correct the path"
+    parts = Path(given).parts
+    counted = path.parent if ".." in parts or len(parts) > len(path.parents) else path.parents[len(parts) - 1]
+    for here, folder in ((Path.cwd() / given, counted), (Path.cwd() / path.name, path.parent)):
+        if here.exists() and here.resolve() != path:
+            return f"a file of that name is in the current folder, but paths count from {folder}; correct the path"
     return "correct the path"
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
-from fedlama.errors import ConfigError, did_you_mean, shown
+from fedlama.core.deprecations import ignore_renamed, modern_choice, modern_section, renamed_keys
+from fedlama.errors import ConfigError, shown
 from fedlama.experiment.catalogue import Catalogue
 from fedlama.experiment.files import catalogue_for, read
 from fedlama.experiment.options import name_of, options, plain, settings_of
@@ -50,16 +51,24 @@ def parse_methods(
     for text in [method for several in texts for method in split(several, " ")]:
         name, *settings = split(text, ",")
         name = _unquoted(name)
-        if ":" not in name and catalogue.known("strategy", name) is None:
-            problems.append(f"method {shown(name)} is not known{did_you_mean(name, options('strategy'))}")
+        try:
+            catalogue.find("strategy", name)
+        except ConfigError as error:
+            known = f"strategy.name is {shown(name)};"
+            problems += [
+                f"method {shown(name)} is not known{text.removeprefix(known[:-1])}"
+                if text.startswith(known)
+                else f"method {shown(name)}: {text}"
+                for text in error.problems
+            ]
             continue
         try:
             chosen = [("strategy", name)]
             changes = [f"strategy.name={json.dumps(name)}"]
             changes += [_change(setting, chosen, catalogue) for setting in settings]
-            known = {section: settings_of(catalogue.find(section, choice)) for section, choice in chosen}
-            resolved = resolve(read(experiment, [*_kept(overrides, known), *changes], catalogue), catalogue)
-            others = {section: getattr(resolved, section) for section in known if section != "strategy"}
+            kept = _kept(overrides, dict(chosen), catalogue)
+            resolved = resolve(read(experiment, [*kept, *changes], catalogue), catalogue)
+            others = {section: getattr(resolved, section) for section in dict(chosen) if section != "strategy"}
             methods.append(Variant(resolved.strategy, others) if others else resolved.strategy)
         except ConfigError as error:
             problems += [f"method {shown(text)}: {problem}" for problem in error.problems]
@@ -122,14 +131,17 @@ def _change(setting: str, chosen: list[tuple[str, str]], catalogue: Catalogue) -
     key, _, value = setting.partition("=")
     key = key.strip().replace("-", "_")
     section, dot, rest = key.partition(".")
+    section = modern_section(section)
     if section in SECTIONS_OF_METHODS and rest in ("", "name"):
-        name = _unquoted(value.strip())
+        name = str(modern_choice(section, _unquoted(value.strip())))
         catalogue.find(section, name)
         chosen.append((section, name))
         return f"{section}.name={json.dumps(name)}"
     if dot and (section == "strategy" or section in dict(chosen)):
-        return setting
-    owners = [owner for owner, name in reversed(chosen) if key in settings_of(catalogue.find(owner, name))]
+        return f"{section}.{setting.partition('.')[2]}"
+    if dot and section in SECTIONS_OF_METHODS:
+        raise ConfigError(f"{section}.{rest} is set, but no {section} before it; write {section}=NAME in front of it")
+    owners = [owner for owner, name in reversed(chosen) if key in _known(owner, name, catalogue)]
     return f"{owners[0] if owners else 'strategy'}.{setting}"
 
 
@@ -142,19 +154,27 @@ def _unquoted(name: str) -> str:
     return name[1:-1] if len(name) > 1 and name[0] == name[-1] and name[0] in "\"'" else name
 
 
-def _kept(overrides: Sequence[str], known: Mapping[str, Sequence[str]]) -> list[str]:
+def _kept(overrides: Sequence[str], chosen: Mapping[str, str], catalogue: Catalogue) -> list[str]:
     """Leave out overrides of the strategy, and of other sections that a method changes, which its options do not have.
 
     Args:
         overrides: The overrides.
-        known: Section that the method changes to the settings of its option.
+        chosen: Section that the method changes to the name of its option.
+        catalogue: The options.
     """
+    known = {section: _known(section, name, catalogue) for section, name in chosen.items()}
     kept = []
     for override in overrides:
         section, _, key = override.partition("=")[0].strip().replace("-", "_").partition(".")
+        section = modern_section(section, ignore_renamed)
         if section not in known or key.partition(".")[0] in known[section]:
             kept.append(override)
     return kept
+
+
+def _known(section: str, name: str, catalogue: Catalogue) -> set[str]:
+    """Return the settings of an option, and old words for them."""
+    return {*settings_of(catalogue.find(section, name)), *renamed_keys(section, name)}
 
 
 def _toml(value: object) -> str:

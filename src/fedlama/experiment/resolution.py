@@ -9,6 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from fedlama.core.deprecations import SECTIONS as OLD_SECTIONS
 from fedlama.core.deprecations import modernise
 from fedlama.errors import ConfigError, FedlamaError, cut, did_you_mean, shown
 from fedlama.experiment.catalogue import Catalogue, OwnEngine
@@ -156,7 +157,7 @@ class _Builder:
                 details = error.errors()
                 for detail in details:
                     if detail["type"] != "missing" or len(detail["loc"]) > 1 or detail["loc"][0] not in values:
-                        self.problems.extend(_sentences(self._dotted, detail))
+                        self.problems.extend(self._sentences(detail))
                 wrong = {detail["loc"][0] for detail in details if detail["loc"]} & accepted.keys()
                 if not wrong:
                     return None
@@ -164,13 +165,26 @@ class _Builder:
                 accepted = {key: value for key, value in accepted.items() if key not in wrong}
                 sound = False
             except Exception as error:  # whatever the __post_init__ of a user's class raises
-                self.problems.append(
-                    f"{self.section} {self.choice.__name__}: {type(error).__name__}: {cut(error)}"
-                    f"{location_of(error, None)}; correct the settings, or the class"
-                )
+                self.problems.append(self._failure(error))
                 return None
             else:
                 return built if sound else None
+
+    def _sentences(self, detail: Any) -> list[str]:  # noqa: ANN401  (pydantic's own record)
+        """Word one of the problems that pydantic found."""
+        cause = detail.get("ctx", {}).get("error")
+        if detail["loc"] or not isinstance(cause, Exception) or isinstance(cause, FedlamaError):
+            return _sentences(self._dotted, detail)
+        return [
+            self._failure(cause)
+        ]  # a ValueError or AssertionError of __post_init__: pydantic takes these as its own
+
+    def _failure(self, error: Exception) -> str:
+        """Word what the `__post_init__` of a user's class raised."""
+        return (
+            f"{self.section} {self.choice.__name__}: {type(error).__name__}: {cut(error)}{location_of(error, None)}; "
+            "correct the settings, or the class"
+        )
 
     @property
     def _dotted(self) -> str:
@@ -212,6 +226,9 @@ def _outer_hint(key: str, known: list[str]) -> str:
     ]
     if sections:
         return f"; did you mean {' or '.join(repr(f'{section}.{key}') for section in sections)}?"
+    for old, new in OLD_SECTIONS.items():  # a misspelt old word
+        if did_you_mean(key, [old]).startswith("; did you mean"):
+            return f"; did you mean {new!r}?"
     return did_you_mean(key, known)
 
 

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from fedlama.choices.privacy import Privacy
 from fedlama.choices.server_optimizers import ServerOptimizerState
+from fedlama.choices.server_optimizers.base import buffer_problems
 from fedlama.choices.solvers.exchanged import exchanges_of, kind_of
 from fedlama.core.layers import Layer, Layers, TensorSpec, layer_tensors, local_buffers, named_layers
 from fedlama.core.plan import LayerStatistics, Plan
+from fedlama.core.validation import refuse
 from fedlama.engines.api import Average, Engine, EngineSetup, Values, averages_of
 from fedlama.engines.cohort.kept import kept_values
 from fedlama.engines.cohort.norms import squared_norms_of
@@ -172,6 +174,20 @@ class Server:
                 new[name] = self._exchanges[kind_of(layer)].reduced(self.values[name], value, self._share, state)
             self._set(layer, self.downloads.publish(layer, new, self.values, plan.round_index), engine)
 
+    def buffer_like(self, name: str) -> Tensor | None:
+        """Return a tensor with the shape and dtype that the buffers of a tensor have; None where they may have any.
+
+        The buffers of a user's own class may have any.
+
+        Args:
+            name: The tensor's name.
+        """
+        makers = {spec.name: self._exchanges[kind_of(layer)] for layer in self._extra_layers for spec in layer.tensors}
+        value, maker = self.values[name], makers.get(name, self._federation.server_optimizer)
+        if not type(maker).__module__.startswith("fedlama."):
+            return None
+        return torch.view_as_real(value) if value.is_complex() and name not in makers else value
+
     def weights(self, cohort: Sequence[int]) -> tuple[float, ...]:
         """Return the weights p_i of a cohort's clients, which sum to 1."""
         if self._weighted[0] != cohort:
@@ -245,6 +261,7 @@ class Server:
                     new[spec.name] = self._noisy(self._federation.privacy, spec.name, new[spec.name], round_index)
                 target = new[spec.name] if scale == 1.0 else previous + scale * (new[spec.name] - previous)
                 new[spec.name] = self._optimized(layer.name, previous, target, state)
+                refuse(buffer_problems(type(self._federation.server_optimizer).__name__, spec.name, state))
         new = self.downloads.publish(layer, new, self.values, round_index)
         if self._federation.strategy.recycles:
             for spec in layer.tensors:

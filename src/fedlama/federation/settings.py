@@ -27,7 +27,7 @@ from fedlama.choices.solvers.options import options_of
 from fedlama.choices.strategies import Strategy
 from fedlama.choices.tasks import Classification, FunctionTask, Task, as_task
 from fedlama.core.budget import Budget, GivenBudget
-from fedlama.core.deprecations import LEFT_OUT_AT_DEFAULT, is_left_out
+from fedlama.core.deprecations import LEFT_OUT_AT_DEFAULT, SECTIONS, is_left_out
 from fedlama.core.factors import factor_layers
 from fedlama.core.layers import Layers, by_tensor, local_layers, sent_layers, without_frozen_tags
 from fedlama.core.local_work import LocalWork
@@ -92,7 +92,8 @@ class FederationSettings:
         for name in given.keys() - set(known):
             if name in signature(TensorClients).parameters:
                 raise ConfigError(f"{cls.__name__} has no setting {name!r}; give it to TensorClients(..., {name}=...)")
-            raise ConfigError(f"{cls.__name__} has no setting {name!r}{did_you_mean(name, known)}")
+            renamed = f"; it is called {SECTIONS[name]} now" if name in SECTIONS else did_you_mean(name, known)
+            raise ConfigError(f"{cls.__name__} has no setting {name!r}{renamed}")
         return super().__new__(cls)
 
     def __post_init__(self) -> None:

@@ -142,8 +142,11 @@ def _load(run: RunState, snapshot: Snapshot, before: Iterable[RoundRecord]) -> N
     _check_tensors(run, values)
     _check_tensors(run, update)
     server = split(groups.get("server", {}), at_last=True)
-    for kind in {kind for kinds in server.values() for kind in kinds}:
-        _check_tensors(run, {name: kinds[kind] for name, kinds in server.items() if kind in kinds})
+    for name, kinds in server.items():
+        expected = run.server.buffer_like(name)
+        if expected is not None:
+            for value in kinds.values():
+                _check_like(value, expected, name)
     states = _download_state(run, groups)
     coded = {name: bytes(value.numpy()) for name, value in groups.get("coded", {}).items()}
     _check_known(coded, sent, "a layer")

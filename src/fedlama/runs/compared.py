@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fedlama.errors import DataError, printable
@@ -32,16 +33,36 @@ def compared_titles(paths: Iterable[Path]) -> dict[Path, str]:
     return titles
 
 
-def method_order(paths: Iterable[Path]) -> list[str]:
+def full_title(compared: str, method: str) -> str:
+    """Return the title of a run beside runs that are not in its comparison.
+
+    A comparison's titles leave out what all its methods share, such as the codec and the server optimizer.
+
+    Args:
+        compared: The title in the comparison.
+        method: The run's :attr:`fedlama.runs.stored.StoredRun.method`.
+
+    >>> full_title("FedAvg(3) + sgd(learning_rate=0.02) #2", "FedAvg(3) + momentum(momentum=0.5)")
+    'FedAvg(3) + momentum(momentum=0.5) + sgd(learning_rate=0.02) #2'
+    """
+    title, mark, number = compared.partition(" #")
+    first, *changed = title.split(" + ")
+    return " + ".join(dict.fromkeys([first, *method.split(" + ")[1:], *changed])) + mark + number
+
+
+def method_order(paths: Iterable[Path], shown: Mapping[Path, str] = MappingProxyType({})) -> list[str]:
     """Return the titles of all methods of the comparisons beside runs, in their order; none without a comparison.
 
     Args:
         paths: Run folders.
+        shown: The titles that runs are shown with, by folder, where they may be longer than in their comparison.
     """
     order: dict[str, None] = {}
-    for _, comparison in _comparisons(paths):
+    for folder, comparison in _comparisons(paths):
         try:
-            order |= dict.fromkeys(printable(str(row["method"])) for row in comparison["methods"])
+            renamed = _renamed(folder, comparison, shown)
+            titles = (printable(str(row["method"])) for row in comparison["methods"])
+            order |= dict.fromkeys(renamed.get(title, title) for title in titles)
         except _DAMAGED:
             continue
     return list(order)
@@ -57,21 +78,23 @@ def compared_target(paths: Iterable[Path]) -> float | None:
     return float(targets[0]) if len(targets) == 1 and isinstance(targets[0], (int, float)) else None
 
 
-def diverged_beside(paths: Iterable[Path]) -> list[dict[str, Any]]:
+def diverged_beside(paths: Iterable[Path], shown: Mapping[Path, str] = MappingProxyType({})) -> list[dict[str, Any]]:
     """Return the runs that diverged in the comparisons that some runs belong to.
 
     Args:
         paths: Run folders.
+        shown: As for :func:`method_order`.
 
     Returns:
         For each its ``title``, ``seed`` and ``reason``; none where no ``comparison.json`` beside the runs names one.
     """
     listed = []
-    for _, comparison in _comparisons(paths):
+    for folder, comparison in _comparisons(paths):
         try:
+            renamed = _renamed(folder, comparison, shown)
             for entry in comparison.get("diverged", []):
                 title, reason = (printable(str(entry[key])) for key in ("method", "reason"))
-                listed.append({"title": title, "seed": entry["seed"], "reason": reason})
+                listed.append({"title": renamed.get(title, title), "seed": entry["seed"], "reason": reason})
         except _DAMAGED:
             continue
     return listed
@@ -84,6 +107,12 @@ def _comparisons(paths: Iterable[Path]) -> Iterator[tuple[Path, Mapping[str, Any
             yield folder, read_object(folder / "comparison.json")
         except _DAMAGED:
             continue
+
+
+def _renamed(folder: Path, comparison: Mapping[str, Any], shown: Mapping[Path, str]) -> dict[str, str]:
+    """Return the titles that methods of a comparison are shown with, by their titles in it."""
+    titles = _titles(folder, comparison) if shown else {}
+    return {title: shown[path] for path, title in reversed(titles.items()) if path in shown}
 
 
 def _titles(folder: Path, comparison: Mapping[str, Any]) -> dict[Path, str]:

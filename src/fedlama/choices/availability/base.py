@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, get_args
+
+from fedlama.errors import ConfigError, shown
 
 Fate = Literal["answers", "away", "dies"]
 """``"answers"``: the client's reply comes in time. ``"away"``: it cannot be reached, so nothing is sent to it.
@@ -64,6 +66,33 @@ class Availability(Protocol):
         Returns:
             One fate per client, in the order of `clients`; a pure function of the client, the round and the seed.
         """
+
+
+def checked_fates(availability: Availability, clients: Sequence[int], round_index: int, seed: int) -> list[Fate]:
+    """Return what becomes of some clients in a round, or refuse what breaks the contract.
+
+    Args:
+        availability: Which clients answer.
+        clients: Their numbers.
+        round_index: The round, from 0.
+        seed: The run's seed.
+
+    Raises:
+        ConfigError: There is not one fate per client, or one is not known.
+    """
+    fates: object = availability.fates(clients, round_index, seed)
+    known, kind = get_args(Fate), type(availability).__name__
+    allowed = ", ".join(map(repr, known[:-1])) + f" or {known[-1]!r}"
+    if not isinstance(fates, Sequence) or isinstance(fates, str) or len(fates) != len(clients):
+        raise ConfigError(
+            f"{kind}: fates of round {round_index} is {shown(fates)}, expected a list of {len(clients)} fates, one for "
+            f"each client; return {allowed} for each"
+        )
+    if strange := [fate for fate in fates if fate not in known]:
+        raise ConfigError(
+            f"{kind}: a fate of round {round_index} is {shown(strange[0])}, expected {allowed}; return one of these"
+        )
+    return list(fates)
 
 
 def replies_needed(share: float, asked: int) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from fedlama.choices.availability.base import Availability, Rejoin
+from fedlama.choices.availability.base import Availability, Rejoin, checked_fates
 
 NEVER = -1
 """In place of a round: the client holds nothing of the cohort's model."""
@@ -113,7 +113,7 @@ class Membership:
         """
         returning = self.begin_cycle() if cycle_start else set[int]()
         asked = self.asked()
-        fates = dict(zip(asked, availability.fates(asked, round_index, seed), strict=True))
+        fates = dict(zip(asked, checked_fates(availability, asked, round_index, seed), strict=True))
         reached = [client for client in asked if fates[client] != "away"]
         answered = tuple(client for client in reached if fates[client] == "answers")
         sent = {client: self.lacking(names, self.answered[client]) for client in reached}

@@ -8,7 +8,12 @@ or losses has a method `choose` as well; see :mod:`fedlama.choices.samplers.info
 from __future__ import annotations
 
 from abc import abstractmethod
+from operator import index
 from typing import ClassVar, Protocol
+
+import numpy as np
+
+from fedlama.errors import ConfigError, shown
 
 
 class Sampler(Protocol):
@@ -53,3 +58,35 @@ class Sampler(Protocol):
             round_index: The round in which the cohort starts.
             seed: The run's seed.
         """
+
+
+def checked_cohort(sampler: Sampler, drawn: object, population: int) -> tuple[int, ...]:
+    """Return a cohort as Python integers, or refuse one that breaks the contract.
+
+    Args:
+        sampler: The sampler. Where it has a true attribute `size_is_least`, a cohort may be larger than `cohort_size`.
+        drawn: What it returned.
+        population: Number of clients.
+
+    Raises:
+        ConfigError: `drawn` is not `cohort_size` client numbers in ascending order.
+
+    >>> from fedlama.choices.samplers import UniformSampler
+    >>> checked_cohort(UniformSampler(2), np.array([0, 3]), population=4)
+    (0, 3)
+    """
+    size, least = sampler.cohort_size(population), getattr(sampler, "size_is_least", False)
+    if isinstance(drawn, tuple | list | np.ndarray):
+        try:
+            cohort = tuple(map(index, drawn))
+        except TypeError:
+            cohort = ()
+        enough = len(cohort) >= size if least else len(cohort) == size
+        if cohort and enough and list(cohort) == sorted(set(cohort)) and cohort[0] >= 0 and cohort[-1] < population:
+            return cohort
+    count = f"at least {size}" if least else f"{size}"
+    raise ConfigError(
+        f"the cohort of the sampler {type(sampler).__name__} is {shown(drawn)}, expected {count} different client "
+        f"numbers from 0 to {population - 1} in ascending order; return these, such as tuple(sorted(...)), or correct "
+        "its cohort_size"
+    )

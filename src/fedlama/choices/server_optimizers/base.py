@@ -10,6 +10,10 @@ tensor's layer is synchronised. To write one, inherit from :class:`ServerOptimiz
 
         def apply(self, previous, average, optimizer_state):
             return (previous + average) / 2
+
+What an optimizer remembers of a tensor is kept in `optimizer_state`, as tensors of any shape and dtype: a counter is
+``optimizer_state.setdefault("count", torch.zeros(()))``, changed in place. A Python number is refused, because
+checkpoints hold tensors only.
 """
 
 from __future__ import annotations
@@ -26,7 +30,10 @@ from fedlama.core.deprecations import LEFT_OUT_AT_DEFAULT
 from fedlama.errors import did_you_mean, shown
 
 ServerOptimizerState = dict[str, Tensor]
-"""One tensor's buffers on the server, by name; empty at first. Their names are kept in checkpoints."""
+"""One tensor's buffers on the server, by name; empty at first. Their names are kept in checkpoints.
+
+A buffer is a tensor of any shape and dtype, and its name a text without ``"/"``.
+"""
 
 
 class ServerOptimizer(Protocol):
@@ -53,8 +60,33 @@ class ServerOptimizer(Protocol):
         Args:
             previous: Global value before the round, of any shape; never changed.
             average: Weighted average of the clients' values, of the same shape and dtype; never changed.
-            optimizer_state: This tensor's buffers; updated in place.
+            optimizer_state: This tensor's buffers, tensors of any shape and dtype; updated in place.
         """
+
+
+def buffer_problems(kind: str, tensor: str, optimizer_state: Mapping[str, object]) -> list[str]:
+    """Return the problems of buffers that a checkpoint could not hold.
+
+    Args:
+        kind: The name of the optimizer's class.
+        tensor: The name of the tensor that the buffers belong to.
+        optimizer_state: Its buffers.
+
+    >>> buffer_problems("Counted", "fc.bias", {"count": 1})[0].partition(";")[0]
+    "Counted: the buffer 'count' of 'fc.bias' is 1, expected a tensor"
+    """
+    problems = []
+    for name, value in optimizer_state.items():
+        if not isinstance(name, str) or "/" in name:
+            problems.append(
+                f"{kind}: the name of a buffer of {tensor!r} is {shown(name)}, expected a text without '/'; rename it"
+            )
+        elif not isinstance(value, Tensor):
+            problems.append(
+                f"{kind}: the buffer {name!r} of {tensor!r} is {shown(value)}, expected a tensor; keep it as a tensor, "
+                "such as torch.zeros(())"
+            )
+    return problems
 
 
 Settings = Mapping[str, Mapping[str, float]]

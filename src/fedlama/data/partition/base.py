@@ -36,7 +36,8 @@ class Partitioner(Protocol):
             batch_size: Samples per local step, the smallest number of rows that a client can train on.
 
         Returns:
-            One int64 array of row numbers per client.
+            One int64 array of row numbers per client. Experiments also take other sequences of integers, and boolean
+            masks over all rows.
 
         Raises:
             ConfigError: The settings do not fit the data set.

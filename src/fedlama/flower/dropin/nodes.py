@@ -103,6 +103,8 @@ class NodeSampler(Sampler):
     """
 
     name: ClassVar[str] = "nodes"
+    size_is_least: ClassVar[bool] = True
+    """How many nodes are online is only known when a cohort is drawn."""
 
     def __init__(self, nodes: AppNodes, share: Share, *, in_sync: bool) -> None:
         self._nodes, self._share, self._in_sync = nodes, share, in_sync

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,10 +9,9 @@ from fedlama.analysis.front import Outcome, Point, bytes_at_equal_loss, points
 from fedlama.core.ledger import MEGABYTE
 from fedlama.reporting.html.collect import number
 from fedlama.reporting.html.tables import table
+from fedlama.reporting.html.unlike import unlike
 from fedlama.reporting.limits import front_limits
 
-_SHARED = ("data", "partition", "model", "task", "batch_size", "local_steps", "rounds", "epochs")
-"""Settings that runs must share, or their losses cannot be compared."""
 _NOTE = (
     "A method is on the front when no other one has both fewer bytes and a lower loss. MB and loss are geometric means "
     "over the seeds. The bytes ratio is relative to those with which FedAvg, at any interval, has the same loss, "
@@ -34,7 +32,7 @@ def front(runs: Sequence[Mapping[str, Any]], diverged: Sequence[Mapping[str, Any
         Empty where the runs are of several experiments, or none has ended with an evaluation; ``why`` then says so.
     """
     whole = [run for run in runs if run["finished"] and run["testLoss"]]
-    if len({json.dumps([run["config"].get(key) for key in _SHARED], sort_keys=True) for run in whole}) > 1:
+    if unlike([run["config"] for run in whole]):
         return {"methods": [], "why": "The runs differ in data, model or length, so their losses are not compared."}
     by_title = _by_title(whole)
     placed = points(by_title)

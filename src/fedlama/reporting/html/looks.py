@@ -33,7 +33,9 @@ def looks(runs: Runs, timings: Sequence[Timing]) -> dict[str, Any]:
         ``target``: MB to the target of the comparison, by method and by run, or None.
     """
     paths = [timing.run.path for timing in timings]
-    order = dict.fromkeys([*method_order(paths), *(run["title"] for run in runs)])
+    order = dict.fromkeys(
+        [*method_order(paths, {timing.run.path: timing.method for timing in timings}), *(run["title"] for run in runs)]
+    )
     measure = measure_of(record for timing in timings for record in timing.run.rounds)
     return {
         "methods": list(order),

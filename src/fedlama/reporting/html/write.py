@@ -43,7 +43,8 @@ def report_page(
     timings = time_runs(folders, links, seed=seed)
     collected = [collect(timing) for timing in timings]
     named = {str(folder): reason for folder, reason in left_out.items()}
-    return page(title, collected, groups(collected), timings, diverged_beside(folders), named)
+    diverged = diverged_beside(folders, {timing.run.path: timing.method for timing in timings})
+    return page(title, collected, groups(collected), timings, diverged, named)
 
 
 def write_report(

@@ -38,6 +38,29 @@ def flat(values: Mapping[str, Tensor]) -> list[float]:
     return [*values["weight"].flatten().tolist(), *values["bias"].tolist()]
 
 
+@pytest.mark.parametrize(
+    ("made", "problem"),
+    [
+        ({"weight": 1}, "Strange: combine returned {'weight': 1}, expected a fedlama.Combined; return one"),
+        (Combined({}, 0.0), "Strange: combine returned the tensors [] of layer 'dense0.weight', expected"),
+        (
+            Combined({"dense0.weight": torch.zeros(7)}, 0.0),
+            "Strange: combine returned (7,) for 'dense0.weight', expected (8, 6); return one client's shape",
+        ),
+    ],
+)
+def test_what_a_users_aggregator_returns_is_checked(made: Any, problem: str) -> None:  # noqa: ANN401
+    class Strange(fl.Aggregator):
+        def combine(self, *_: object) -> Combined:
+            return made  # type: ignore[no-any-return]
+
+    clients = fl.TensorClients(torch.rand(12, 6), torch.arange(12) % 3, [range(6), range(6, 12)], 3)
+    model = fl.models.mlp(6, [8], 3)
+    with pytest.raises(fl.ConfigError) as error:
+        fl.Federation(model, clients, fl.FedAvg(1), local_steps=1, solver=fl.SGD(0.1), aggregator=Strange()).run()
+    assert error.value.problems[0].startswith(problem)
+
+
 def test_median_of_literal_numbers() -> None:
     odd = fl.Median().combine(LAYER, received((1, 5, 0), (2, -100, 0), (4, 6, 0)), [0.9, 0.05, 0.05], ORIGIN)
     assert flat(odd.values) == [2, 5, 0]

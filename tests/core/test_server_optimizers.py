@@ -103,6 +103,34 @@ def test_buffers_that_no_checkpoint_can_hold_are_refused_in_the_first_round(
     assert error.value.problems[0] == problem
 
 
+@pytest.mark.parametrize(
+    ("new", "problem"),
+    [
+        (None, "Strange: apply returned None for 'free', expected a tensor; return the new value"),
+        (
+            torch.zeros(3),
+            "Strange: apply returned torch.float32 (3,) for 'free', expected torch.float64 (1, 1); return the new value "
+            "in the form of previous",
+        ),
+    ],
+)
+def test_a_value_of_another_form_is_refused(new: Tensor | None, problem: str) -> None:
+    class Strange(ServerOptimizer):
+        def apply(self, previous: Tensor, average: Tensor, optimizer_state: ServerOptimizerState) -> Tensor:
+            return new  # type: ignore[return-value]
+
+    federation = Federation(
+        *(Line(0.0), pushed(-1.0, -3.0), FedAvg(1)),
+        local_steps=1,
+        solver=SGD(1.0),
+        server_optimizer=Strange(),
+        objective=product,
+    )
+    with pytest.raises(ConfigError) as error:
+        federation.run()
+    assert error.value.problems == (problem,)
+
+
 def test_a_layer_of_its_own_rate_moves_by_it() -> None:
     federation = Federation(
         Line(0.0),

@@ -91,6 +91,23 @@ def test_an_engine_by_file_computes_what_it_does(folder: Path) -> None:
     assert verify(path, plugins=[FILE]).difference is None
 
 
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ("def mine(setup):\n    return None\n", "returned None, expected an engine with run_round; return one"),
+        (
+            "def mine(setup):\n    raise KeyError('cores')\n",
+            "cannot be made: KeyError: 'cores' ({file}, line 2); correct it",
+        ),
+        ("class mine:\n    pass\n", "cannot be made: TypeError: mine() takes no arguments; correct it"),
+    ],
+)
+def test_an_engine_that_cannot_be_made(folder: Path, code: str, sentence: str) -> None:
+    (folder / "my_engine.py").write_text(code)
+    problems = refused("run", *SMALL, "engine=my_engine.py:mine", "--out", "runs")
+    assert problems == [f"engine 'my_engine.py:mine' {sentence.format(file=folder / 'my_engine.py')}"]
+
+
 def test_a_path_counts_from_the_toml_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "study").mkdir()
     (folder / FILE).rename(folder / "study" / FILE)
@@ -126,6 +143,23 @@ def test_a_path_counts_from_the_toml_file(folder: Path, monkeypatch: pytest.Monk
 )
 def test_a_name_that_is_almost_right(folder: Path, name: str, sentence: str) -> None:
     assert refused("plan", "digits", f"strategy.name={name}") == [sentence]
+
+
+def test_a_class_of_another_section(folder: Path) -> None:
+    assert refused("plan", "digits", f"strategy.name={FILE}:Whole") == [
+        f"strategy.name is '{FILE}:Whole', but the class fits codec.name; use it there"
+    ]
+
+
+def test_a_class_that_lacks_methods(folder: Path) -> None:
+    (folder / "few.py").write_text(
+        "from dataclasses import dataclass\n\n\n@dataclass(frozen=True)\nclass Empty:\n    share: float = 0.5\n"
+    )
+    (problem,) = refused("plan", "digits", "data.name=few.py:Empty")
+    assert problem.endswith("but the class lacks load; define it as in fedlama.data.arrays.DataSource")
+    (problem,) = refused("plan", "digits", "codec.name=few.py:Empty")
+    assert "but the class lacks decode, decode_with, download, encode" in problem
+    assert problem.endswith("; inherit from fedlama.choices.codecs.base.Codec, which has most of them")
 
 
 def test_a_method_that_a_plug_in_would_register(folder: Path) -> None:
@@ -386,11 +420,9 @@ PROBLEMS = [
     ("engine=my_options.py:NUMBER", "engine is 'my_options.py:NUMBER', which cannot be called; it must be a function"),
     (
         "codec.name=my_options.py:HalfWay",
-        "codec.name is 'my_options.py:HalfWay', but the class lacks decode, decode_with, download, encode, "
-        "encode_with, init, needs_context, payload_bytes, transmit, transmit_with, uses_reference; define "
-        "them as in fedlama.choices.codecs.base.Codec",
+        "codec.name is 'my_options.py:HalfWay', but the class fits server_optimizer.name; use it there",
     ),
-    ("data.name=my_options.py:Sized", "but the class lacks load; define it as in fedlama.data.arrays.DataSource"),
+    ("data.name=my_options.py:Sized", "but the class fits model.name; use it there"),
     ("model.hiden=3", "unknown key 'model.hiden'; did you mean 'hidden'?"),
     ("model.hidden=x", "model.hidden is 'x': input should be a valid integer"),
     ("model.hidden=true", "model.hidden is True: expected a number or a name, got a boolean; change it"),

@@ -24,12 +24,12 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from fedlama.core.paths import expanded
 from fedlama.core.registry import options_of
 from fedlama.engines import ENGINES, Engine, EngineFactory, EngineSetup, make_factory
-from fedlama.errors import ConfigError, did_you_mean, shown
+from fedlama.errors import ConfigError, FedlamaError, cut, did_you_mean, shown
 from fedlama.experiment.contracts import adapt
 from fedlama.experiment.loading import Loaded, check_digest, load_file, load_module, location_of
 from fedlama.experiment.options import ORIGIN, Origin, options
@@ -53,8 +53,25 @@ class OwnEngine:
     origin: Origin
 
     def __call__(self, setup: EngineSetup) -> Engine:
-        """Return the engine for a federation's fixed parts."""
-        return self.factory(setup)
+        """Return the engine for a federation's fixed parts.
+
+        Raises:
+            ConfigError: It cannot be made, or is none.
+        """
+        try:
+            engine: object = self.factory(setup)
+        except FedlamaError:
+            raise
+        except Exception as error:  # whatever the user's code raises
+            raise ConfigError(
+                f"engine {self.origin.reference!r} cannot be made: {type(error).__name__}: {cut(error)}"
+                f"{location_of(error, self.origin.file)}; correct it"
+            ) from error
+        if not hasattr(engine, "run_round"):
+            raise ConfigError(
+                f"engine {self.origin.reference!r} returned {shown(engine)}, expected an engine with run_round; return one"
+            )
+        return cast("Engine", engine)
 
 
 @dataclass(frozen=True)

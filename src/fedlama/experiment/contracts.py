@@ -47,10 +47,13 @@ def adapt(section: str, given: str, option: object) -> type[Any]:
         raise ConfigError(f"{section}.name is {given!r}, which is {_kind(option)}; {_expected(section, contract)}")
     missing = missing_members(choice, contract)
     if missing:
-        raise ConfigError(
-            f"{section}.name is {given!r}, but the class lacks {', '.join(missing)}; define "
-            f"{'it' if len(missing) == 1 else 'them'} as in {contract.contract.__module__}.{contract.contract.__name__}"
-        )
+        fitting = [other for other, its in SECTIONS.items() if other != section and not missing_members(choice, its)]
+        if fitting:
+            raise ConfigError(f"{section}.name is {given!r}, but the class fits {fitting[0]}.name; use it there")
+        base = f"{contract.contract.__module__}.{contract.contract.__name__}"
+        remedy = f"define {'it' if len(missing) == 1 else 'them'} as in {base}"
+        remedy = remedy if len(missing) < 4 else f"inherit from {base}, which has most of them"
+        raise ConfigError(f"{section}.name is {given!r}, but the class lacks {', '.join(missing)}; {remedy}")
     _check_fields(section, given, choice)
     return choice
 

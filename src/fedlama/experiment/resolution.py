@@ -175,9 +175,7 @@ class _Builder:
         cause = detail.get("ctx", {}).get("error")
         if detail["loc"] or not isinstance(cause, Exception) or isinstance(cause, FedlamaError):
             return _sentences(self._dotted, detail)
-        return [
-            self._failure(cause)
-        ]  # a ValueError or AssertionError of __post_init__: pydantic takes these as its own
+        return [self._failure(cause)]  # pydantic takes a ValueError or AssertionError of __post_init__ as its own
 
     def _failure(self, error: Exception) -> str:
         """Word what the `__post_init__` of a user's class raised."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedlama.choices.privacy import Privacy
 from fedlama.choices.server_optimizers import ServerOptimizerState
-from fedlama.choices.server_optimizers.base import buffer_problems
+from fedlama.choices.server_optimizers.base import apply_problems
 from fedlama.choices.solvers.exchanged import exchanges_of, kind_of
 from fedlama.core.layers import Layer, Layers, TensorSpec, layer_tensors, local_buffers, named_layers
 from fedlama.core.plan import LayerStatistics, Plan
@@ -260,8 +260,9 @@ class Server:
                 if self._federation.privacy is not None:
                     new[spec.name] = self._noisy(self._federation.privacy, spec.name, new[spec.name], round_index)
                 target = new[spec.name] if scale == 1.0 else previous + scale * (new[spec.name] - previous)
-                new[spec.name] = self._optimized(layer.name, previous, target, state)
-                refuse(buffer_problems(type(self._federation.server_optimizer).__name__, spec.name, state))
+                value = self._optimized(layer.name, previous, target, state)
+                refuse(apply_problems(self._federation.server_optimizer, spec.name, value, previous, state))
+                new[spec.name] = value
         new = self.downloads.publish(layer, new, self.values, round_index)
         if self._federation.strategy.recycles:
             for spec in layer.tensors:

@@ -64,18 +64,30 @@ class ServerOptimizer(Protocol):
         """
 
 
-def buffer_problems(kind: str, tensor: str, optimizer_state: Mapping[str, object]) -> list[str]:
-    """Return the problems of buffers that a checkpoint could not hold.
+def apply_problems(
+    optimizer: ServerOptimizer, tensor: str, new: object, previous: Tensor, optimizer_state: Mapping[str, object]
+) -> list[str]:
+    """Return the problems of what `apply` returned and kept: a value of another shape, buffers that cannot be saved.
 
     Args:
-        kind: The name of the optimizer's class.
-        tensor: The name of the tensor that the buffers belong to.
+        optimizer: The optimizer, maybe of a user's own class.
+        tensor: The name of the tensor.
+        new: What `apply` returned.
+        previous: The tensor's value before.
         optimizer_state: Its buffers.
 
-    >>> buffer_problems("Counted", "fc.bias", {"count": 1})[0].partition(";")[0]
-    "Counted: the buffer 'count' of 'fc.bias' is 1, expected a tensor"
+    >>> import torch; from fedlama import Replace
+    >>> apply_problems(Replace(), "fc.bias", torch.zeros(2), torch.zeros(2), {"count": 1})[0].partition(";")[0]
+    "Replace: the buffer 'count' of 'fc.bias' is 1, expected a tensor"
     """
-    problems = []
+    kind, problems = type(optimizer).__name__, []
+    if not isinstance(new, Tensor):
+        problems.append(f"{kind}: apply returned {shown(new)} for {tensor!r}, expected a tensor; return the new value")
+    elif (new.shape, new.dtype) != (previous.shape, previous.dtype):
+        problems.append(
+            f"{kind}: apply returned {new.dtype} {tuple(new.shape)} for {tensor!r}, expected {previous.dtype} "
+            f"{tuple(previous.shape)}; return the new value in the form of previous"
+        )
     for name, value in optimizer_state.items():
         if not isinstance(name, str) or "/" in name:
             problems.append(

@@ -15,7 +15,9 @@ from fedlama.choices.aggregators import Aggregator
 from fedlama.choices.availability.rules import rescaled
 from fedlama.core.factors import factor_name
 from fedlama.core.layers import Layer, Layers
+from fedlama.core.validation import refuse
 from fedlama.engines.api import Average, CohortState, Engine, RoundOrder, RoundReply, Values
+from fedlama.errors import shown
 
 
 class AggregatedEngine:
@@ -76,9 +78,28 @@ class AggregatedEngine:
             received = {name: value[usable] for name, value in received.items()}
         shares = rescaled(self._clients, weights, {self._answered[row] for row in rows})
         combined = self._aggregator.combine(layer, received, shares, self._global)
+        refuse(self._problems(combined, layer))
         kept = {rows[row] for row in range(len(rows)) if row not in combined.refused}
         refused = tuple(client for row, client in enumerate(self._answered) if row not in kept)
         return Average(combined.values, combined.discrepancy, refused)
+
+    def _problems(self, combined: object, layer: Layer) -> list[str]:
+        """Return the problems of what an aggregator, maybe of a user's own class, made of a layer."""
+        kind, expected = type(self._aggregator).__name__, {spec.name for spec in layer.tensors}
+        values = getattr(combined, "values", None)
+        if not isinstance(values, Mapping) or not hasattr(combined, "refused"):
+            return [f"{kind}: combine returned {shown(combined)}, expected a fedlama.Combined; return one"]
+        if values.keys() != expected:
+            return [
+                f"{kind}: combine returned the tensors {sorted(values)} of layer {layer.name!r}, expected "
+                f"{sorted(expected)}; return these"
+            ]
+        return [
+            f"{kind}: combine returned {tuple(value.shape)} for {name!r}, expected {tuple(self._global[name].shape)}; "
+            "return one client's shape"
+            for name, value in values.items()
+            if name in self._global and value.shape != self._global[name].shape
+        ]
 
     def _received_with_factors(self, layer: Layer) -> Values:
         """Return a layer of every client, and its factors where clients send these."""

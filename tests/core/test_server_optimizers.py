@@ -109,8 +109,8 @@ def test_buffers_that_no_checkpoint_can_hold_are_refused_in_the_first_round(
         (None, "Strange: apply returned None for 'free', expected a tensor; return the new value"),
         (
             torch.zeros(3),
-            "Strange: apply returned torch.float32 (3,) for 'free', expected torch.float64 (1, 1); return the new value "
-            "in the form of previous",
+            "Strange: apply returned torch.float32 (3,) for 'free', expected torch.float64 (1, 1); return the new "
+            "value in the form of previous",
         ),
     ],
 )

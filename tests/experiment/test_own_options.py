@@ -191,6 +191,61 @@ def test_an_error_in_a_method_is_one_sentence(folder: Path) -> None:
     assert "Traceback" not in called.err
 
 
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_strategy_without_a_plan(folder: Path, command: str) -> None:
+    (folder / "none.py").write_text(
+        "from dataclasses import dataclass\nimport fedlama as fl\n\n\n@dataclass(frozen=True)\n"
+        "class Nothing(fl.FedAvg):\n    def plan(self, *_):\n        return None\n"
+    )
+    arguments = ("digits", "local_steps=12", "partition.clients=3", "strategy.name=none.py:Nothing")
+    output = () if command == "plan" else ("--out", "runs")
+    assert refused(command, *arguments, *output) == [
+        "the strategy's plan of a round is None, expected a fedlama.Plan; return one"
+    ]
+
+
+ODD_CODEC = """
+from dataclasses import dataclass
+
+import fedlama as fl
+import torch
+
+
+@dataclass(frozen=True)
+class Odd(fl.Codec):
+    def payload_bytes(self, spec):
+        return 4 * spec.size
+
+    def encode(self, tensor):
+        return tensor.numpy().tobytes()ENCODED
+
+    def decode(self, data, spec):
+        return torch.frombuffer(bytearray(data)[: 4 * spec.size], dtype=spec.dtype).reshape(spec.shape)DECODED
+"""
+
+
+@pytest.mark.parametrize(
+    ("encoded", "decoded", "sentence"),
+    [
+        (
+            *(" + b'x'", ""),
+            "Odd: a payload of a tensor of shape (10, 64) has 2561 bytes, expected 2560, as payload_bytes says; "
+            "correct one of them, because the ledger counts these",
+        ),
+        (
+            "",
+            "[None]",
+            "Odd: decode returned torch.float32 (1, 10, 64), expected torch.float32 (10, 64); return this form",
+        ),
+        ("", ".tolist()[:0]", "Odd: decode returned [], expected torch.float32 (10, 64); return this form"),
+    ],
+)
+def test_a_codec_that_breaks_its_contract(folder: Path, encoded: str, decoded: str, sentence: str) -> None:
+    (folder / "odd.py").write_text(ODD_CODEC.replace("ENCODED", encoded).replace("DECODED", decoded))
+    small = ("digits", "local_steps=12", "partition.clients=3", "codec.name=odd.py:Odd", "model.hidden=[]")
+    assert refused("run", *small, "--out", "runs") == [sentence]
+
+
 def test_by_import_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = folder / "site" / "another_package"
     package.mkdir(parents=True)

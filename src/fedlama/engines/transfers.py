@@ -21,7 +21,7 @@ from fedlama.core.ledger import CHOICE, DISTANCES, Direction, LayerPayload, Tran
 from fedlama.core.validation import refuse
 from fedlama.core.wire import SCALAR_BYTES
 from fedlama.engines.api import RoundOrder
-from fedlama.errors import ConfigError
+from fedlama.errors import ConfigError, shown
 
 
 class TransferPlanner:
@@ -72,8 +72,10 @@ class TransferPlanner:
             plan: The strategy's plan of a round.
 
         Raises:
-            ConfigError: The plan does not fit the layers.
+            ConfigError: The plan does not fit the layers, or a user's strategy returned something else.
         """
+        if not hasattr(plan, "problems"):
+            raise ConfigError(f"the strategy's plan of a round is {shown(plan)}, expected a fedlama.Plan; return one")
         refuse(plan.problems(self._layers))
         return plan if plan.round_index + 1 < self._rounds else plan.closing(self._layers)
 

@@ -37,6 +37,7 @@ from torch import Tensor
 
 from fedlama.core.layers import TensorSpec
 from fedlama.core.randomness import seed_of
+from fedlama.errors import ConfigError, shown
 
 CodecState = Mapping[str, Tensor]
 """What the sender of one tensor keeps until it sends that tensor again, by name; never changed in place."""
@@ -206,7 +207,10 @@ class Codec(Protocol):
             A tensor of the same shape, dtype and device, equal bit for bit to decoding what :meth:`encode` writes.
         """
         spec = spec_of(stacked[0])
-        received = [self.decode(self.encode(tensor), spec) for tensor in stacked]
+        received = []
+        for tensor in stacked:
+            data = self.encode(tensor)
+            received.append(_checked(self, data, self.decode(data, spec), spec))
         return torch.stack(received).to(stacked.device)  # (clients, ...)
 
     def encode_with(self, tensor: Tensor, context: CodecContext) -> tuple[bytes, CodecState]:
@@ -288,10 +292,31 @@ class ContextCodec(Codec, Protocol):
         for index, tensor in enumerate(stacked):
             row = context.row(index)
             data, state = self.encode_with(tensor, row)
-            received.append(self.decode_with(data, spec, row).to(stacked.device))
+            received.append(_checked(self, data, self.decode_with(data, spec, row), spec).to(stacked.device))
             states.append(state)
         new = {name: torch.stack([state[name] for state in states]) for name in states[0]}
         return torch.stack(received), new  # (clients, ...)
+
+
+def _checked(codec: Codec, data: bytes, decoded: Tensor, spec: TensorSpec) -> Tensor:
+    """Return what a codec of a user's own made of a payload, or refuse what breaks the contract.
+
+    Raises:
+        ConfigError: The payload has another length than the ledger counts, or the tensor another form.
+    """
+    kind, form = type(codec), (tuple(spec.shape), spec.dtype)
+    if kind.__module__.startswith("fedlama."):  # their tests hold the contract, and some need the tensor's name here
+        return decoded
+    size = codec.payload_bytes(spec)
+    if not getattr(codec, "varies", False) and len(data) != size:
+        raise ConfigError(
+            f"{kind.__name__}: a payload of a tensor of shape {form[0]} has {len(data)} bytes, expected {size}, as "
+            "payload_bytes says; correct one of them, because the ledger counts these"
+        )
+    if not isinstance(decoded, Tensor) or (tuple(decoded.shape), decoded.dtype) != form:
+        what = f"{decoded.dtype} {tuple(decoded.shape)}" if isinstance(decoded, Tensor) else shown(decoded)
+        raise ConfigError(f"{kind.__name__}: decode returned {what}, expected {form[1]} {form[0]}; return this form")
+    return decoded
 
 
 def spec_of(tensor: Tensor) -> TensorSpec:

@@ -94,7 +94,7 @@ def test_an_engine_by_file_computes_what_it_does(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "sentence"),
     [
-        ("def mine(setup):\n    return None\n", "returned None, expected an engine with run_round; return one"),
+        ("def mine(setup):\n    return None\n", "returned None, expected a fedlama.engines.Engine; return one"),
         (
             "def mine(setup):\n    raise KeyError('cores')\n",
             "cannot be made: KeyError: 'cores' ({file}, line 2); correct it",

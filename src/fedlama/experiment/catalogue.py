@@ -69,8 +69,7 @@ class OwnEngine:
             ) from error
         if not hasattr(engine, "run_round"):
             raise ConfigError(
-                f"engine {self.origin.reference!r} returned {shown(engine)}, expected an engine with run_round; return "
-                "one"
+                f"engine {self.origin.reference!r} returned {shown(engine)}, expected a fedlama.engines.Engine; return one"
             )
         return cast("Engine", engine)
 

@@ -69,7 +69,8 @@ class OwnEngine:
             ) from error
         if not hasattr(engine, "run_round"):
             raise ConfigError(
-                f"engine {self.origin.reference!r} returned {shown(engine)}, expected a fedlama.engines.Engine; return one"
+                f"engine {self.origin.reference!r} returned {shown(engine)}, expected a fedlama.engines.Engine; "
+                "return one"
             )
         return cast("Engine", engine)
 

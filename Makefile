@@ -17,11 +17,12 @@ PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # Deployments often wait, so twice as many processes; tests/flower/conftest.py marks these tests and gives their order.
 FLOWER_PROCESSES := 4
 DEPLOYMENTS = --numprocesses $(FLOWER_PROCESSES) --dist loadfile --no-loadscope-reorder
-INSTALL := -m pip install --quiet --disable-pip-version-check --constraint
+PIP := -m pip install --quiet --disable-pip-version-check
+INSTALL := $(PIP) --constraint
 # The pip that comes with Python 3.11 takes twice as long to install everything as the pinned one.
 define ENVIRONMENT
 test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
-$(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/pip.txt \
+$(1)/bin/python $(PIP) --require-hashes --requirement requirements/pip.txt \
 	|| echo "The environment keeps the pip that it has: the pinned one could not be installed."
 endef
 
@@ -73,8 +74,7 @@ extras: $(EXTRAS)
 # Every package by its hash, on the platform that requirements/ci.txt was made for.
 hashed:
 	$(call ENVIRONMENT,$(VENV))
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
-		--requirement requirements/ci.txt
+	$(BIN)/python $(PIP) --require-hashes --only-binary :all: --requirement requirements/ci.txt
 
 $(READY): pyproject.toml constraints.txt
 	$(call ENVIRONMENT,$(VENV))
@@ -93,8 +93,8 @@ $(FLOWER_READY): pyproject.toml constraints-flower.txt
 	$(FLOWER)/bin/python $(INSTALL) constraints-flower.txt --editable '.[dev,flower]' 'flwr[simulation]'
 	touch $(FLOWER_READY)
 
-# For maintainers, after every change of the constraints; they need uv and pip-audit. A newer pip is taken by
-# `uv pip compile --upgrade`.
+# For maintainers, after every change of the constraints; they need uv and pip-audit. The last command with
+# `--upgrade` takes a newer pip.
 HASH := --generate-hashes --no-emit-find-links --no-annotate --python-version 3.11.5 \
 	--python-platform x86_64-manylinux_2_28 --custom-compile-command "make hashes"
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass
+from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any
 
 from fedlama.errors import ConfigError
@@ -59,10 +59,12 @@ class RenamedWarning(DeprecationWarning):
 SECTIONS = {"guard": "aggregator", "server_step": "server_optimizer"}
 """Sections of a configuration, by their old name."""
 
-_ALSO = {
+_ALSO_CHANGED = {
     "server_step": "; its defaults changed as well: write momentum = 0.9 for 'momentum', and beta1 = 0.9 for 'adam', "
     "to keep those of before"
 }
+"""What else a reader of the note has to know, by the old name of the section."""
+
 CHOICES = {("aggregator", "none"): "mean"}
 """Names of choices, by section (the new word) and old name."""
 
@@ -242,8 +244,17 @@ def is_left_out(owner: object, field: Field[Any]) -> bool:
     """
     if not field.metadata.get("left_out_at_default"):
         return False
-    default = field.default if field.default_factory is MISSING else field.default_factory()
-    return bool(getattr(owner, field.name) == default)
+    return bool(getattr(owner, field.name) == default_of(field))
+
+
+def left_out_fields(owner: Any) -> list[Field[Any]]:  # noqa: ANN401  (a dataclass)
+    """Return the fields of a dataclass that came after the first version, which are not written at their default."""
+    return [field for field in fields(owner) if field.metadata.get("left_out_at_default")]
+
+
+def default_of(field: Field[Any]) -> Any:  # noqa: ANN401  (of any type)
+    """Return the default of a field that has one."""
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def renamed_keys(section: str, choice: object) -> dict[str, Renamed]:
@@ -258,7 +269,7 @@ def renamed_keys(section: str, choice: object) -> dict[str, Renamed]:
 
 
 def _renamed_section(old: str) -> Renamed:
-    return Renamed(old, SECTIONS[old], also=_ALSO.get(old, ""))
+    return Renamed(old, SECTIONS[old], also=_ALSO_CHANGED.get(old, ""))
 
 
 def _rename(table: Mapping[str, Any], words: Mapping[str, Renamed], note: Note) -> dict[str, Any]:

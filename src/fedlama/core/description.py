@@ -43,6 +43,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlama.core.deprecations import is_left_out
+from fedlama.core.registry import is_ours
 from fedlama.errors import ConfigError
 
 _OF_CODE = {"function", "digest"}
@@ -264,7 +265,7 @@ def _identity(value: object) -> dict[str, Any]:
     """Return the name of one of this package's options, or the class, and the digest of a class from a user's file."""
     kind = type(value)
     name, origin = getattr(kind, "name", None), vars(kind).get("__fedlama_origin__")
-    ours = kind.__module__.startswith("fedlama.") and origin is None
+    ours = is_ours(kind) and origin is None
     named: dict[str, Any] = {"name": name} if isinstance(name, str) else {}
     if not (ours and named):
         named["class"] = import_path(kind)

@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from fedlama.core.content import content_digest
 from fedlama.core.description import code_digest
+from fedlama.core.registry import is_ours
 from fedlama.errors import ConfigError, cut
 
 
@@ -92,7 +93,7 @@ def model_digests(model: nn.Module) -> dict[str, str]:
 def _is_installed(kind: type[nn.Module]) -> bool:
     """Return whether a class is of an installed library, whose version the environment of a run names."""
     file = str(getattr(sys.modules.get(kind.__module__), "__file__", None) or "")
-    return kind.__module__.startswith("fedlama.") or "site-packages" in file or "dist-packages" in file
+    return is_ours(kind) or "site-packages" in file or "dist-packages" in file
 
 
 def check_shapes_known(model: nn.Module) -> None:

@@ -35,6 +35,15 @@ def shown_name(choice: object) -> str:
     return str(getattr(choice, "name", type(choice).__name__))
 
 
+def is_ours(kind: object) -> bool:
+    """Return whether a class or function is of this package, and not a user's own.
+
+    >>> is_ours(shown_name), is_ours(int)
+    (True, False)
+    """
+    return str(getattr(kind, "__module__", "")).startswith("fedlama.")
+
+
 def register(section: str, name: str | None = None) -> Callable[[T], T]:
     """Mark a class or function as an option of a section.
 

@@ -23,6 +23,7 @@ from fedlama.core.content import content_digest
 from fedlama.core.description import describe, import_path
 from fedlama.core.global_generators import addressed_generators
 from fedlama.core.randomness import permutation, seed_of
+from fedlama.core.registry import is_ours
 from fedlama.core.trees import Tree, leaves, named_leaves, words
 from fedlama.data.clients import Batch, as_batch, pooled_batch_size
 from fedlama.data.local_sets import BATCH, PARTS, Part
@@ -307,6 +308,6 @@ def _check_alike(client: int, batch: Batch, first: Batch) -> None:
 
 def _described(collate: Collate) -> object:
     """Return what a run's description says of a collate function: its code or path, not what it remembers."""
-    if isinstance(collate, FunctionType | partial) or type(collate).__module__.startswith("fedlama."):
+    if isinstance(collate, FunctionType | partial) or is_ours(type(collate)):
         return describe(collate, "clients.collate_fn")
     return import_path(collate.__func__ if isinstance(collate, MethodType) else type(collate))

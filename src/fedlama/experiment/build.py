@@ -21,8 +21,8 @@ from fedlama.data.local_sets import LocalRows, Part, rows_of_groups
 from fedlama.data.partition.base import Partition, Partitioner
 from fedlama.data.transforms import Normalise, PadCropFlip
 from fedlama.engines import ENGINES, Engine, EngineSetup
-from fedlama.errors import ConfigError, DataError, FedlamaError, cut
-from fedlama.experiment.loading import location_of
+from fedlama.errors import ConfigError, DataError, FedlamaError
+from fedlama.experiment.loading import described
 from fedlama.experiment.options import name_of, origin_of, settings_of
 from fedlama.experiment.settings import Experiment, Settings
 from fedlama.federation.federation import Federation
@@ -270,8 +270,7 @@ def guarded(section: str, option: object, call: Callable[[], T]) -> T:
         if origin is None:
             raise
         raise ConfigError(
-            f"{section} {origin.reference!r} failed: {type(error).__name__}: {cut(error)}"
-            f"{location_of(error, origin.file)}; correct it there"
+            f"{section} {origin.reference!r} failed: {described(error, origin.file)}; correct it there"
         ) from error
 
 

@@ -27,11 +27,12 @@ from types import ModuleType
 from typing import Any, cast
 
 from fedlama.core.paths import expanded
-from fedlama.core.registry import options_of
+from fedlama.core.registry import is_ours, options_of
+from fedlama.core.validation import refuse
 from fedlama.engines import ENGINES, Engine, EngineFactory, EngineSetup, make_factory
-from fedlama.errors import ConfigError, FedlamaError, cut, did_you_mean, shown
+from fedlama.errors import ConfigError, FedlamaError, did_you_mean, shown
 from fedlama.experiment.contracts import adapt
-from fedlama.experiment.loading import Loaded, check_digest, load_file, load_module, location_of
+from fedlama.experiment.loading import Loaded, check_digest, described, load_file, load_module, location_of
 from fedlama.experiment.options import ORIGIN, Origin, options
 
 GROUP = "fedlama.plugins"
@@ -64,8 +65,7 @@ class OwnEngine:
             raise
         except Exception as error:  # whatever the user's code raises
             raise ConfigError(
-                f"engine {self.origin.reference!r} cannot be made: {type(error).__name__}: {cut(error)}"
-                f"{location_of(error, self.origin.file)}; correct it"
+                f"engine {self.origin.reference!r} cannot be made: {described(error, self.origin.file)}; correct it"
             ) from error
         if not hasattr(engine, "run_round"):
             raise ConfigError(
@@ -94,6 +94,15 @@ class Catalogue:
     trusted_only: bool = False
     confined: bool = False
     remedy: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse plug-ins whose files do not exist; modules are looked up when one is needed.
+
+        Raises:
+            ConfigError: With each of them.
+        """
+        missing = [name for name in self.plugins if name.endswith(".py") and not expanded(name).exists()]
+        refuse([f"the plug-in {name} does not exist; correct the path behind --plugin" for name in missing])
 
     def find(self, section: str, name: str) -> type[Any]:
         """Return the dataclass that a name stands for.
@@ -259,9 +268,7 @@ def is_outside(path: str) -> bool:
 
 def _own_objects(module: ModuleType) -> list[object]:
     """Return what a module offers, without what it imported from this package."""
-    return [
-        value for value in vars(module).values() if not str(getattr(value, "__module__", "")).startswith("fedlama.")
-    ]
+    return [value for value in vars(module).values() if not is_ours(value)]
 
 
 def _attribute(loaded: Loaded, left: str, right: str) -> object:

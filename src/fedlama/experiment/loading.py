@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import site
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -21,6 +22,7 @@ from types import ModuleType
 from fedlama.errors import ConfigError, cut
 
 _CONTENT = "__fedlama_content__"
+_PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -133,12 +135,41 @@ def location_of(error: BaseException, file: Path | None) -> str:
     """
     if isinstance(error, SyntaxError) and error.filename:
         return f" ({error.filename}, line {error.lineno})"
-    frames = traceback.extract_tb(error.__traceback__)
-    package = str(Path(__file__).parents[1])
-    in_file = [frame for frame in frames if file is not None and frame.filename == str(file)]
-    outside = [frame for frame in frames if not frame.filename.startswith((package, "<"))]
-    chosen = in_file or outside
-    return f" ({chosen[-1].filename}, line {chosen[-1].lineno})" if chosen else ""
+    frames = _frames_outside(error, [_PACKAGE])
+    return _place([frame for frame in frames if file is not None and frame.filename == str(file)] or frames)
+
+
+def described(error: BaseException, file: Path | None = None) -> str:
+    """Return an error of the user's code with its class and its place.
+
+    Args:
+        error: The error.
+        file: As for :func:`location_of`.
+    """
+    return f"{type(error).__name__}: {cut(error)}{location_of(error, file)}"
+
+
+def own_code(error: BaseException) -> str:
+    """Return the last place in the user's own code where an error was raised, as ``(my.py, line 3)``; empty if none.
+
+    Args:
+        error: The error. Code of this package, of installed packages and of Python's library is not the user's.
+    """
+    installed = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return _place(_frames_outside(error, [_PACKAGE, site.getusersitepackages(), *installed]))
+
+
+def _frames_outside(error: BaseException, folders: Sequence[str | Path]) -> list[traceback.FrameSummary]:
+    """Return the frames of an error whose files are in none of some folders."""
+    return [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<") and not any(Path(frame.filename).is_relative_to(f) for f in folders)
+    ]
+
+
+def _place(frames: Sequence[traceback.FrameSummary]) -> str:
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
 
 
 def _import_error(given: str, error: BaseException, file: Path | None) -> BaseException:
@@ -148,26 +179,6 @@ def _import_error(given: str, error: BaseException, file: Path | None) -> BaseEx
     return ConfigError(
         f"{given} cannot be imported: {type(error).__name__}: {cut(reason)}{location_of(error, file)}; correct it there"
     )
-
-
-def own_code(error: BaseException) -> str:
-    """Return the last place in the user's own code where an error was raised, as ``(my.py, line 3)``; empty if none.
-
-    Args:
-        error: The error. Code of this package, of installed packages and of Python's library is not the user's.
-    """
-    package, installed = str(Path(__file__).parents[1]), tuple({sys.prefix, sys.base_prefix, *_site_folders()})
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((package, "<", *installed))
-    ]
-    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-
-
-def _site_folders() -> list[str]:
-    """Return the folders of Python's library and of installed packages."""
-    return [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
 
 
 def _remedy(path: Path, given: str) -> str:

@@ -52,17 +52,6 @@ def parse_methods(
         name, *settings = split(text, ",")
         name = _unquoted(name)
         try:
-            catalogue.find("strategy", name)
-        except ConfigError as error:
-            known = f"strategy.name is {shown(name)};"
-            problems += [
-                f"method {shown(name)} is not known{text.removeprefix(known[:-1])}"
-                if text.startswith(known)
-                else f"method {shown(name)}: {text}"
-                for text in error.problems
-            ]
-            continue
-        try:
             chosen = [("strategy", name)]
             changes = [f"strategy.name={json.dumps(name)}"]
             changes += [_change(setting, chosen, catalogue) for setting in settings]
@@ -71,7 +60,13 @@ def parse_methods(
             others = {section: getattr(resolved, section) for section in dict(chosen) if section != "strategy"}
             methods.append(Variant(resolved.strategy, others) if others else resolved.strategy)
         except ConfigError as error:
-            problems += [f"method {shown(text)}: {problem}" for problem in error.problems]
+            unknown = f"strategy.name is {shown(name)}; "  # what follows says which names are known
+            problems += [
+                f"method {shown(name)} is not known; {problem.removeprefix(unknown)}"
+                if problem.startswith(unknown)
+                else f"method {shown(text)}: {problem}"
+                for problem in error.problems
+            ]
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     if not methods:

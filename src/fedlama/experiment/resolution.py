@@ -11,10 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedlama.core.deprecations import SECTIONS as OLD_SECTIONS
 from fedlama.core.deprecations import modernise
-from fedlama.errors import ConfigError, FedlamaError, cut, did_you_mean, shown
+from fedlama.errors import ConfigError, FedlamaError, did_you_mean, shown
 from fedlama.experiment.catalogue import Catalogue, OwnEngine
 from fedlama.experiment.contracts import check_plain, settings_of, shared_keys
-from fedlama.experiment.loading import location_of
+from fedlama.experiment.loading import described
 from fedlama.experiment.options import origin_of, plain_choice
 from fedlama.experiment.sections import SECTIONS, options
 from fedlama.experiment.settings import Experiment, Settings
@@ -179,10 +179,7 @@ class _Builder:
 
     def _failure(self, error: Exception) -> str:
         """Word what the `__post_init__` of a user's class raised."""
-        return (
-            f"{self.section} {self.choice.__name__}: {type(error).__name__}: {cut(error)}{location_of(error, None)}; "
-            "correct the settings, or the class"
-        )
+        return f"{self.section} {self.choice.__name__}: {described(error)}; correct the settings, or the class"
 
     @property
     def _dotted(self) -> str:

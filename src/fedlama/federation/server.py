@@ -16,6 +16,7 @@ from fedlama.choices.server_optimizers.base import apply_problems
 from fedlama.choices.solvers.exchanged import exchanges_of, kind_of
 from fedlama.core.layers import Layer, Layers, TensorSpec, layer_tensors, local_buffers, named_layers
 from fedlama.core.plan import LayerStatistics, Plan
+from fedlama.core.registry import is_ours
 from fedlama.core.validation import refuse
 from fedlama.engines.api import Average, Engine, EngineSetup, Values, averages_of
 from fedlama.engines.cohort.kept import kept_values
@@ -184,7 +185,7 @@ class Server:
         """
         makers = {spec.name: self._exchanges[kind_of(layer)] for layer in self._extra_layers for spec in layer.tensors}
         value, maker = self.values[name], makers.get(name, self._federation.server_optimizer)
-        if not type(maker).__module__.startswith("fedlama."):
+        if not is_ours(type(maker)):
             return None
         return torch.view_as_real(value) if value.is_complex() and name not in makers else value
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlama.core.paths import expanded
-from fedlama.errors import FedlamaError, cut
+from fedlama.errors import FedlamaError
 from fedlama.experiment import assemble, prepare
-from fedlama.experiment.loading import location_of
+from fedlama.experiment.loading import described
 from fedlama.federation.federation import Federation
 from fedlama.flower.client.function import FunctionTrainer
 from fedlama.flower.client.respond import evaluate, refusal, respond
@@ -220,7 +220,7 @@ def _reason(error: Exception) -> str:
         _LOG.error("this node cannot take part: %s", error)
         return str(error)
     _LOG.exception("this node cannot take part")
-    return f"{type(error).__name__}: {cut(error)}{location_of(error, None)}; correct the code on this node"
+    return f"{described(error)}; correct the code on this node"
 
 
 def _reply(message: Message, records: RecordDict) -> Message:

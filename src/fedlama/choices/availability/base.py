@@ -68,6 +68,10 @@ class Availability(Protocol):
         """
 
 
+_FATES = get_args(Fate)
+_ALLOWED = ", ".join(map(repr, _FATES[:-1])) + f" or {_FATES[-1]!r}"
+
+
 def checked_fates(availability: Availability, clients: Sequence[int], round_index: int, seed: int) -> list[Fate]:
     """Return what becomes of some clients in a round, or refuse what breaks the contract.
 
@@ -81,16 +85,15 @@ def checked_fates(availability: Availability, clients: Sequence[int], round_inde
         ConfigError: There is not one fate per client, or one is not known.
     """
     fates: object = availability.fates(clients, round_index, seed)
-    known, kind = get_args(Fate), type(availability).__name__
-    allowed = ", ".join(map(repr, known[:-1])) + f" or {known[-1]!r}"
+    kind = type(availability).__name__
     if not isinstance(fates, Sequence) or isinstance(fates, str) or len(fates) != len(clients):
         raise ConfigError(
             f"{kind}: fates of round {round_index} is {shown(fates)}, expected a list of {len(clients)} fates, one for "
-            f"each client; return {allowed} for each"
+            f"each client; return {_ALLOWED} for each"
         )
-    if strange := [fate for fate in fates if fate not in known]:
+    if strange := [fate for fate in fates if fate not in _FATES]:
         raise ConfigError(
-            f"{kind}: a fate of round {round_index} is {shown(strange[0])}, expected {allowed}; return one of these"
+            f"{kind}: a fate of round {round_index} is {shown(strange[0])}, expected {_ALLOWED}; return one of these"
         )
     return list(fates)
 

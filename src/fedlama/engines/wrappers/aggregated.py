@@ -87,7 +87,7 @@ class AggregatedEngine:
         """Return the problems of what an aggregator, maybe of a user's own class, made of a layer."""
         kind, expected = type(self._aggregator).__name__, {spec.name for spec in layer.tensors}
         values = getattr(combined, "values", None)
-        if not isinstance(values, Mapping) or not hasattr(combined, "refused"):
+        if not (isinstance(values, Mapping) and hasattr(combined, "discrepancy") and hasattr(combined, "refused")):
             return [f"{kind}: combine returned {shown(combined)}, expected a fedlama.Combined; return one"]
         if values.keys() != expected:
             return [
@@ -98,7 +98,7 @@ class AggregatedEngine:
             f"{kind}: combine returned {tuple(value.shape)} for {name!r}, expected {tuple(self._global[name].shape)}; "
             "return one client's shape"
             for name, value in values.items()
-            if name in self._global and value.shape != self._global[name].shape
+            if value.shape != self._global[name].shape
         ]
 
     def _received_with_factors(self, layer: Layer) -> Values:

@@ -1,13 +1,13 @@
-"""Return whether runs are of different experiments, by what their ``config.json`` say; an old one says less."""
+"""Whether runs are of different experiments, by what their ``config.json`` say; an old one says less."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
-from fedlama.experiment.options import options
+from fedlama.core.deprecations import default_of, left_out_fields
+from fedlama.experiment.options import options, plain
 from fedlama.runs.reader import is_built_in_python
 
 _SECTIONS = ("data", "partition", "model", "task")
@@ -47,11 +47,10 @@ def _completed(section: str, name: str, tables: Sequence[Mapping[str, Any]]) -> 
 
     classes = (SECTIONS[section].shared, options(section).get(name))
     unwritten = {
-        field.name: field.default
+        field.name: plain(default_of(field))
         for settings in classes
         if settings is not None
-        for field in fields(settings)
-        if field.metadata.get("left_out_at_default")
+        for field in left_out_fields(settings)
     }
     return [{**unwritten, **table} for table in tables]
 

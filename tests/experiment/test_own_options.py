@@ -170,6 +170,10 @@ def test_a_method_that_a_plug_in_would_register(folder: Path) -> None:
     assert refused(*arguments, "--plugin", "no.py") == [
         "the plug-in no.py does not exist; correct the path behind --plugin"
     ]
+    path, _ = run()
+    assert refused("verify", path, "--plugin", "no.py") == [
+        "the plug-in no.py does not exist; correct the path behind --plugin"
+    ]
     (problem,) = refused("compare", "digits", "--methods", "fedavg,codec.bits=4")
     assert problem == (
         "method 'fedavg,codec.bits=4': codec.bits is set, but no codec before it; write codec=NAME in front of it"

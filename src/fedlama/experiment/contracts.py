@@ -51,8 +51,10 @@ def adapt(section: str, given: str, option: object) -> type[Any]:
         if fitting:
             raise ConfigError(f"{section}.name is {given!r}, but the class fits {fitting[0]}.name; use it there")
         base = f"{contract.contract.__module__}.{contract.contract.__name__}"
-        remedy = f"define {'it' if len(missing) == 1 else 'them'} as in {base}"
-        remedy = remedy if len(missing) < 4 else f"inherit from {base}, which has most of them"
+        if len(missing) < 4:
+            remedy = f"define {'it' if len(missing) == 1 else 'them'} as in {base}"
+        else:  # contracts with more members have defaults for all but one to three
+            remedy = f"inherit from {base}, which has most of them"
         raise ConfigError(f"{section}.name is {given!r}, but the class lacks {', '.join(missing)}; {remedy}")
     _check_fields(section, given, choice)
     return choice
